@@ -1,0 +1,166 @@
+# Everything runs in a virtual environment of its own, .venv; nothing is installed elsewhere.
+#
+#   PYTHON=python3.12   which Python to make it with (3.11 or later)
+#   PYTEST_ARGS=...     more words for pytest, as in PYTEST_ARGS='-k heap -x'
+#   REQUIRE=all         a test that would be skipped fails: pytest --require=all
+#   DEMO_ARGS, BENCH_ARGS
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.SUFFIXES:
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+
+# The first that is new enough; asked for only when something has to be built.
+PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && \
+	{ echo $$python; break; }; done)
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+PYTEST := $(BIN)/python -m pytest $(if $(REQUIRE),--require=$(REQUIRE))
+SOURCES := pyproject.toml setup.py pagescan/native/_build.py $(wildcard pagescan/native/*.[ch])
+SOURCES := $(filter-out pagescan/native/_shim.c,$(SOURCES))
+C_FILES = $(filter-out pagescan/native/_shim.c,$(wildcard pagescan/native/*.[ch] tests/*/*.[ch]))
+
+.PHONY: help prereqs dev build demo test unit live lint ruff format type layers spell man cformat \
+	fmt asan bench dist clean
+
+help: ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | \
+		while IFS=$$'\t' read -r target words; do printf '  %-9s%s\n' "$$target" "$$words"; done
+
+dev: $(VENV)/lint.stamp ## the environment for work on pagescan: editable, with tests and linters
+
+build: $(VENV)/run.stamp ## the environment that runs pagescan
+
+demo: $(VENV)/run.stamp ## watch a workload with a known truth: found, missed, extra
+	@$(BIN)/pagescan demo $(DEMO_ARGS)
+
+test: $(VENV)/test.stamp ## all tests, on live processes too
+	@$(PYTEST) $(PYTEST_ARGS)
+
+unit: $(VENV)/test.stamp ## the tests that need no other process
+	@$(PYTEST) $(wildcard tests/unit tests/property tests/golden) $(PYTEST_ARGS)
+
+live: $(VENV)/test.stamp ## the tests on live processes
+	@$(PYTEST) $(wildcard tests/live tests/refusal tests/leak) $(PYTEST_ARGS)
+
+# ---- what a reviewer would say --------------------------------------------------------------
+
+lint: ruff format type layers spell man ## all checks of the text; make -k lint shows all findings
+
+ruff: $(VENV)/lint.stamp
+	@$(BIN)/ruff check .
+
+format: $(VENV)/lint.stamp
+	@$(BIN)/ruff format --check .
+
+type: $(VENV)/lint.stamp ## mypy, strict
+	@$(BIN)/mypy
+
+layers: $(VENV)/lint.stamp ## who may import whom
+	@$(BIN)/lint-imports
+
+spell: $(VENV)/lint.stamp
+	@$(BIN)/codespell
+
+man: ## the manual page, by mandoc
+	@command -v mandoc >/dev/null || { echo 'make: mandoc is missing: apt install mandoc' >&2; exit 1; }
+	mandoc -T lint -W style man/pagescan.1
+
+cformat: ## what clang-format would do to the C files: advice, never an error
+	@clang-format --dry-run $(C_FILES) || true
+
+fmt: $(VENV)/lint.stamp ## put Python into its format
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix --select I .
+
+# ---- more ways to run it --------------------------------------------------------------------
+
+# A copy of the tree, so that the editable install keeps its own shim.
+ASAN_TESTS ?= $(wildcard tests/unit tests/property tests/native tests/live)
+asan: prereqs ## the tests with the shim under AddressSanitizer and UBSan
+	@rm -rf .asan/tree && mkdir -p .asan/tree
+	@tar --exclude=./.git --exclude=./.venv --exclude=./.asan --exclude='*.so' -cf - . | \
+		tar -xf - -C .asan/tree
+	@[[ -x .asan/venv/bin/python ]] || $(PYTHON) -m venv --clear .asan/venv
+	@cd .asan/tree && PAGESCAN_CFLAGS='-g -fno-omit-frame-pointer -fsanitize=address,undefined' \
+		PAGESCAN_LDFLAGS='-fsanitize=address,undefined' \
+		../venv/bin/python -m pip --disable-pip-version-check --quiet install -e '.[test]'
+	@cd .asan/tree && LD_PRELOAD="$$(gcc -print-file-name=libasan.so)" \
+		ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
+		../venv/bin/python -m pytest $(ASAN_TESTS) $(PYTEST_ARGS)
+
+bench: $(VENV)/run.stamp ## the benchmarks; BENCH_ARGS are theirs
+	@$(BIN)/python benchmarks/run.py $(BENCH_ARGS)
+
+dist: $(VENV)/lint.stamp ## sdist, and the wheel built from it, in dist/
+	@rm -rf dist build
+	@$(BIN)/python -m build --outdir dist .
+
+clean: ## remove all that was built, .venv included
+	rm -rf .venv .asan build dist *.egg-info pagescan/native/_shim.c pagescan/native/*.so
+	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# ---- the environment ------------------------------------------------------------------------
+
+# A stamp a set of packages; older than a source, it is installed, and the shim built, again.
+define install
+	@$(prerequisites)
+	@$(BIN)/python -c '' 2>/dev/null || $(PYTHON) -m venv --clear $(VENV)
+	@echo 'make: installing pagescan$(1) into $(VENV)' >&2
+	@$(PIP) install --editable '.$(1)' || { echo 'make: pip could not install it: see above;' \
+		'without a way to PyPI, name a mirror in PIP_INDEX_URL' >&2; exit 1; }
+	@touch $(2)
+endef
+
+$(VENV)/run.stamp: $(SOURCES)
+	$(call install,,$@)
+
+$(VENV)/test.stamp: $(SOURCES)
+	$(call install,[test],$@ $(VENV)/run.stamp)
+
+$(VENV)/lint.stamp: $(SOURCES)
+	$(call install,[test$(comma)lint],$@ $(VENV)/test.stamp $(VENV)/run.stamp)
+
+comma := ,
+
+# Before anything is built: what is missing, all of it, and the command that brings it.
+define prerequisites
+	python='$(PYTHON)'; apt=''; dnf=''; cc=cc; \
+	lacks() { echo "make: missing: $$1" >&2; apt+=" $$2"; dnf+=" $$3"; }; \
+	package=$${python##*/}; [[ $$package == python3.* ]] || package=python3; \
+	if [[ -z $$python ]] && command -v python3 >/dev/null; then \
+		lacks "Python 3.11 or later, this is $$(python3 -V 2>&1)" \
+			'python3.11 python3.11-venv python3.11-dev' 'python3.11 python3.11-devel'; \
+		echo 'hint: any other one is named as in: make PYTHON=/opt/bin/python3.12' >&2; \
+	elif ! "$${python:-python3}" -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+			2>/dev/null; then \
+		lacks "Python 3.11 or later$${python:+, PYTHON=$$python is none}" \
+			'python3 python3-venv python3-dev' 'python3 python3-devel'; \
+	else \
+		"$$python" -c 'import venv, ensurepip' 2>/dev/null || \
+			lacks "the venv module of $$python" $$package-venv $$package; \
+		headers=$$("$$python" -c 'import sysconfig; print(sysconfig.get_path("include"))'); \
+		[[ -f $$headers/Python.h ]] || \
+			lacks "Python.h of $$python" $$package-dev $$package-devel; \
+		cc=$$("$$python" -c 'import sysconfig; print(sysconfig.get_config_var("CC"))'); \
+	fi; \
+	cc=$${CC:-$$cc}; cc=$${cc%% *}; \
+	if ! command -v "$$cc" >/dev/null; then \
+		lacks "a C compiler ($$cc)" 'gcc libc6-dev' gcc; \
+	elif ! echo '#include <stdio.h>' | "$$cc" -E -x c - >/dev/null 2>&1; then \
+		lacks 'stdio.h of the C library' libc6-dev glibc-devel; \
+	fi; \
+	if [[ -n $$apt ]]; then \
+		echo "hint: apt install$$apt    (Debian, Ubuntu)" >&2; \
+		echo "hint: dnf install$$dnf    (Fedora)" >&2; \
+		exit 1; \
+	fi
+endef
+
+prereqs:
+	@$(prerequisites)

@@ -1,0 +1,86 @@
+"""pagescan: which pages a live process has written, exactly and almost for free.
+
+What the commands do is here as a library. The names below are loaded when they are
+used first, so that `import pagescan` costs next to nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pagescan.errors import (
+        AccessDeniedError as AccessDeniedError,
+    )
+    from pagescan.errors import (
+        KernelUnsupportedError as KernelUnsupportedError,
+    )
+    from pagescan.errors import (
+        NoSuchTargetError as NoSuchTargetError,
+    )
+    from pagescan.errors import (
+        PagescanError as PagescanError,
+    )
+    from pagescan.errors import (
+        SessionError as SessionError,
+    )
+    from pagescan.errors import (
+        SessionLostError as SessionLostError,
+    )
+    from pagescan.errors import (
+        TargetError as TargetError,
+    )
+    from pagescan.errors import (
+        UnsuitableTargetError as UnsuitableTargetError,
+    )
+    from pagescan.errors import (
+        UsageError as UsageError,
+    )
+    from pagescan.model import Category as Category
+    from pagescan.model import Mapping as Mapping
+    from pagescan.model import Range as Range
+    from pagescan.model import Region as Region
+    from pagescan.regions import Batch as Batch
+    from pagescan.scanner import Query as Query
+    from pagescan.tracking import Tracking as Tracking
+    from pagescan.tracking import maps as maps
+    from pagescan.tracking import scan as scan
+    from pagescan.tracking import track as track
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "AccessDeniedError": "errors",
+    "Batch": "regions",
+    "Category": "model",
+    "KernelUnsupportedError": "errors",
+    "Mapping": "model",
+    "NoSuchTargetError": "errors",
+    "PagescanError": "errors",
+    "Query": "scanner",
+    "Range": "model",
+    "Region": "model",
+    "SessionError": "errors",
+    "SessionLostError": "errors",
+    "TargetError": "errors",
+    "Tracking": "tracking",
+    "UnsuitableTargetError": "errors",
+    "UsageError": "errors",
+    "maps": "tracking",
+    "scan": "tracking",
+    "track": "tracking",
+}
+
+__all__ = ["__version__", *sorted(_HOME)]  # noqa: PLE0604 - strings all the same
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name from the file that it lives in (PEP 562)."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"pagescan.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME})

@@ -1,0 +1,289 @@
+"""Arming: registers mappings with the userfaultfd and write-protects them, by kind.
+
+Populated private memory is protected by the scan, entry by entry: a hole costs
+nothing. Shared memory and hugetlb are protected whole (UFFDIO_WRITEPROTECT puts
+markers into the holes): page tables are paid for them, up to a limit.
+"""
+
+import contextlib
+import errno
+from array import array
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from pagescan import native
+from pagescan.errors import from_errno
+from pagescan.mappings import Selection
+from pagescan.model import Category, Kind, Mapping, Untracked
+from pagescan.native import Columns, Masks, Rule
+from pagescan.scanner import (
+    HUGE_PAGE,
+    POPULATED,
+    PRIVATE,
+    Scanner,
+    known_categories,
+    spans_of,
+)
+from pagescan.target import PAGE_SIZE
+
+MAX_TABLES = 16 << 20
+_ENTRY = 8  # bytes of page table a page
+
+_WHY = {
+    errno.EBUSY: "another userfaultfd has it: the target's own, or another session's",
+    errno.EPERM: "shared and never writable",
+    errno.EINVAL: "the kernel does not let this mapping be registered",
+    errno.ENOMEM: "the target has as many mappings as it may (vm.max_map_count)",
+}
+_WHY_SPECIAL = _WHY[errno.EINVAL]
+
+
+@dataclass(slots=True)
+class Armed:
+    """What a session tracks: kept by its keeper from command to command.
+
+    Attributes:
+        selection: What the user asked for; mappings that come later are judged by it.
+        untracked: What of it cannot be tracked, and why.
+        tracked_bytes: Length of all that is registered.
+        tables_left: Bytes of page tables that holes of shared memory may still cost.
+        epoch: How often everything was protected anew since arming.
+    """
+
+    selection: Selection
+    untracked: list[Untracked] = field(default_factory=list)
+    tracked_bytes: int = 0
+    tables_left: int = MAX_TABLES
+    epoch: int = 0
+
+
+class Armer:
+    """Registers and protects mappings of one target through its userfaultfd."""
+
+    def __init__(self, scanner: Scanner, uffd: int, armed: Armed) -> None:
+        """Work on `armed`, which is changed in place."""
+        self.scanner = scanner
+        self.uffd = uffd
+        self.armed = armed
+
+    def arm(self, mappings: Sequence[Mapping]) -> None:
+        """Register and protect all that is selected, PROT_NONE reservations excepted."""
+        chosen = self.armed.selection.select(mappings)
+        reserved = [mapping for mapping in chosen if not _accessible(mapping)]
+        inhabited = owners_of(self.populated_outside(reserved), reserved)
+        skipped = {
+            mapping.start
+            for index, mapping in enumerate(reserved)
+            if index not in inhabited
+        }
+        registered = self.register(
+            mapping for mapping in chosen if mapping.start not in skipped
+        )
+        self.scanner.run(*protecting(registered))
+        self.protect_whole(registered)
+
+    def register(self, mappings: Iterable[Mapping]) -> list[Mapping]:
+        """Register mappings, without protection; return those that could be.
+
+        The others are added to `untracked`, with the reason.
+        """
+        return [mapping for mapping in mappings if self._register(mapping)]
+
+    def protect_whole(self, registered: Sequence[Mapping]) -> Columns:
+        """Protect the shared and hugetlb ones among registered mappings, holes too.
+
+        Returns:
+            Their pages that were populated by then, tagged as written: what came while
+            they were being protected shows before or after.
+        """
+        shared = [item for item in registered if item.kind not in PRIVATE]
+        if not shared:
+            return Columns.empty()
+        before = self.populated(shared)
+        for mapping in shared:
+            self._protect_whole(mapping)
+        return union(before, self.populated(shared))
+
+    def populated(self, mappings: Sequence[Mapping]) -> Columns:
+        """List the present pages of shared mappings, tagged as written."""
+        shown = Category.PRESENT | Category.FILE
+        rule = Rule(
+            asked=Masks(mask=Category.PRESENT, returned=shown),
+            wanted=Masks(returned=shown),
+            align=HUGE_PAGE,
+            tag=Category.WRITTEN,
+        )
+        return self.scanner.run(spans_of(mappings, _one_rule(mappings)), [rule])
+
+    def populated_outside(self, mappings: Sequence[Mapping]) -> Columns:
+        """List populated pages that are not registered: new memory.
+
+        One general scan: the kernel skips registered mappings whole.
+        """
+        known = known_categories()
+        shown = Category.FILE | Category.PRESENT | Category.SWAPPED
+        rules: list[Rule] = []
+        indices = {}
+        for key in dict.fromkeys((item.kind, item.page_size) for item in mappings):
+            if key[0] is Kind.SPECIAL:
+                continue
+            exclude = Category.WPALLOWED | Category.GUARD & known
+            if key[0] in PRIVATE:
+                exclude |= Category.FILE | Category.PFNZERO
+                require, any_of = Category(0), POPULATED
+            else:
+                require, any_of = Category.PRESENT, Category(0)
+            indices[key] = len(rules)
+            rule = Rule(
+                asked=Masks(
+                    mask=exclude | require,
+                    inverted=exclude,
+                    anyof=any_of,
+                    returned=shown,
+                ),
+                wanted=Masks(returned=shown),
+                align=key[1] or HUGE_PAGE,
+                clear=0 if key[0] in PRIVATE else Category.SWAPPED,
+                tag=Category.WRITTEN,
+            )
+            rules.append(rule)
+        return self.scanner.run(spans_of(mappings, indices), rules)
+
+    def is_untracked(self, mapping: Mapping) -> bool:
+        """Whether an earlier look found that the mapping cannot be tracked."""
+        return any(
+            item.start <= mapping.start and mapping.end <= item.end
+            for item in self.armed.untracked
+        )
+
+    def disarm(self, mappings: Iterable[Mapping]) -> None:
+        """Unregister: nothing is left in the target, whoever else holds the fd."""
+        for mapping in mappings:
+            if not self.is_untracked(mapping):
+                with contextlib.suppress(OSError):
+                    native.uffd_unregister(self.uffd, mapping.start, mapping.end)
+
+    def _register(self, mapping: Mapping) -> bool:
+        if mapping.kind is Kind.SPECIAL:
+            self._leave_out(mapping, _WHY_SPECIAL)
+            return False
+        if mapping.name.startswith("/dev/") and not mapping.page_size:
+            # Device memory must not be registered, and old kernels would let us.
+            if not mapping.name.startswith(("/dev/shm/", "/dev/zero")):
+                self._leave_out(mapping, "device memory")
+                return False
+        if mapping.kind not in PRIVATE:
+            tables = mapping.length // PAGE_SIZE * _ENTRY
+            if mapping.kind is Kind.SHARED and tables > self.armed.tables_left:
+                tables = self._tables_of_holes(mapping)
+            if mapping.kind is Kind.SHARED and tables > self.armed.tables_left:
+                self._leave_out(
+                    mapping,
+                    f"its holes would cost {tables >> 20} MiB of page tables"
+                    " (--max-tables)",
+                )
+                return False
+        try:
+            native.uffd_register(self.uffd, mapping.start, mapping.end)
+        except OSError as error:
+            if error.errno not in _WHY:
+                raise from_errno(
+                    error.errno or 0,
+                    doing=f"register {mapping.label} of {self.scanner.target}",
+                    pid=self.scanner.target.pid,
+                ) from error
+            if error.errno == errno.ENOMEM and self.scanner.target.exited():
+                raise self.scanner.target.gone() from error
+            self._leave_out(mapping, _WHY[error.errno])
+            return False
+        if mapping.kind is Kind.SHARED:
+            self.armed.tables_left -= min(
+                self.armed.tables_left, self._tables_of_holes(mapping)
+            )
+        self.armed.tracked_bytes += mapping.length
+        return True
+
+    def _tables_of_holes(self, mapping: Mapping) -> int:
+        """Bytes of page tables that markers in the holes of a mapping need, at most."""
+        present = self.populated([mapping])
+        pages = (sum(present.ends) - sum(present.starts)) // PAGE_SIZE
+        return (mapping.length // PAGE_SIZE - pages) * _ENTRY
+
+    def _protect_whole(self, mapping: Mapping) -> None:
+        try:
+            native.uffd_protect(
+                self.uffd,
+                mapping.start,
+                mapping.end,
+                align=mapping.page_size or HUGE_PAGE,
+                pace=self.scanner.pace,
+                meter=self.scanner.meter,
+            )
+        except OSError as error:
+            if error.errno == errno.ESRCH:
+                raise self.scanner.target.gone() from error
+            # ENOENT: a part was unmapped meanwhile. What is left is not protected.
+            self._leave_out(mapping, "it was unmapped in part while it was armed")
+
+    def _leave_out(self, mapping: Mapping, why: str) -> None:
+        self.armed.untracked.append(
+            Untracked(mapping.start, mapping.end, mapping.label, why)
+        )
+
+
+def protecting(mappings: Sequence[Mapping]) -> tuple[native.Spans, list[Rule]]:
+    """Return the scan that protects the populated pages of private mappings.
+
+    Pages of the file itself are left alone: a store makes a private copy, which has no
+    protection. So are the zero page and guards.
+    """
+    exclude = Category.PFNZERO | Category.GUARD & known_categories()
+    rules = []
+    for kind in (Kind.ANON, Kind.PRIVATE_FILE):
+        left_out = exclude | (Category.FILE if kind is Kind.PRIVATE_FILE else 0)
+        rules.append(
+            Rule(
+                asked=Masks(
+                    mask=Category.WPALLOWED | Category.WRITTEN | left_out,
+                    inverted=left_out,
+                    anyof=POPULATED,
+                    returned=Category.WRITTEN,
+                ),
+                protect=True,
+                align=HUGE_PAGE,
+            )
+        )
+    indices = {(Kind.ANON, 0): 0, (Kind.PRIVATE_FILE, 0): 1}
+    return spans_of(mappings, indices), rules
+
+
+def owners_of(columns: Columns, mappings: Sequence[Mapping]) -> set[int]:
+    """Return the indices of the mappings in which there is a region."""
+    _, owners = native.join(
+        columns,
+        array("Q", (mapping.start for mapping in mappings)),
+        array("Q", (mapping.end for mapping in mappings)),
+    )
+    return set(owners)
+
+
+def union(one: Columns, other: Columns) -> Columns:
+    """Return the pages that either of two lists of regions has."""
+    rows = sorted([*zip(*one, strict=True), *zip(*other, strict=True)])
+    merged = Columns.empty()
+    for start, end, bits in rows:
+        if merged.ends and start <= merged.ends[-1]:
+            merged.ends[-1] = max(merged.ends[-1], end)
+            continue
+        for column, value in zip(merged, (start, end, bits), strict=True):
+            column.append(value)
+    return merged
+
+
+def _one_rule(mappings: Iterable[Mapping]) -> dict[tuple[Kind, int], int]:
+    return {(mapping.kind, mapping.page_size): 0 for mapping in mappings}
+
+
+def _accessible(mapping: Mapping) -> bool:
+    return mapping.perms[:3] != "---"
+

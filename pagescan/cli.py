@@ -1,0 +1,149 @@
+"""The command group: lazy commands, and the one place where errors become exit codes."""
+
+import json
+import os
+import sys
+import traceback
+from datetime import UTC, datetime
+from difflib import get_close_matches
+from importlib import import_module
+
+import click
+
+from pagescan import __version__
+from pagescan.errors import PagescanError, UsageError
+from pagescan.units import format_time
+
+COMMANDS = {
+    "watch": "Show live what a process writes, mapping by mapping.",
+    "arm": "Start a tracking session and return.",
+    "diff": "Show what was written since arm, or since the last --rearm.",
+    "sessions": "List the tracking sessions.",
+    "disarm": "End a tracking session.",
+    "scan": "List page regions by category, with the masks of PAGEMAP_SCAN.",
+    "maps": "List the mappings with their pages by category.",
+    "doctor": "Show what this kernel and this user may do, with the fix for each no.",
+    "demo": "Run a workload with a known truth and check what pagescan finds.",
+    "schema": "Print the JSON Schema of every output.",
+    "completion": "Print the completion script for a shell.",
+}
+LATER = ("snapshot", "record", "report", "export", "who", "cow")
+
+
+class LazyGroup(click.Group):
+    """Loads a command's file when the command is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names in the order of use."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Load one command; None if there is none of that name."""
+        if cmd_name not in COMMANDS:
+            return None
+        module = import_module(f"pagescan.commands.{cmd_name}")
+        command: click.Command = module.command
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Name the nearest command where there is none."""
+        name = args[0]
+        if name in LATER:
+            raise UsageError(f"{name!r} does not exist yet: the name is reserved")
+        if name not in COMMANDS and not name.startswith("-"):
+            near = get_close_matches(name, COMMANDS, 1)
+            raise UsageError(
+                f"no such command: {name!r}",
+                hint=f"did you mean {near[0]}?" if near else "pagescan -h lists them",
+            )
+        return super().resolve_command(ctx, args)
+
+    def format_commands(
+        self, ctx: click.Context, formatter: click.HelpFormatter
+    ) -> None:
+        """List the commands without loading them."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.command(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="""\b
+Examples:
+  pagescan watch redis-server
+  pagescan arm 4242; pagescan diff --since-wp --json | jq .summary
+  pagescan doctor""",
+)
+@click.version_option(__version__, message="%(prog)s %(version)s")
+def cli() -> None:
+    """Show which pages a live process has written, exactly and almost for free."""
+
+
+def run(argv: list[str] | None = None) -> int:
+    """Run the command line and return its exit code; no traceback without --debug."""
+    words = sys.argv[1:] if argv is None else argv
+    try:
+        code = _invoke(words)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader went away, and that is fine; nothing more may be flushed there.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 0
+    return code
+
+
+def _invoke(words: list[str]) -> int:
+    try:
+        result = cli.main(args=words, prog_name="pagescan", standalone_mode=False)
+    except BrokenPipeError:
+        raise
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return UsageError.code
+    except click.ClickException as error:
+        return _fail(words, error.format_message(), _click_hint(error), 2)
+    except PagescanError as error:
+        return _fail(words, str(error), error.hint, error.code)
+    except (KeyboardInterrupt, click.Abort):
+        return _fail(words, "interrupted", None, 130)
+    except OSError as error:
+        reason = f"{error.strerror or error}".lower()
+        where = f": {error.filename}" if error.filename else ""
+        return _fail(words, f"{reason}{where}", None, 1)
+    return result if isinstance(result, int) else 0
+
+
+def _click_hint(error: click.ClickException) -> str | None:
+    if not isinstance(error, click.UsageError):
+        return None
+    if error.ctx is not None:
+        return f"{error.ctx.command_path} -h shows how it is called"
+    return None
+
+
+def _fail(words: list[str], message: str, hint: str | None, code: int) -> int:
+    """Say on stderr what went wrong, in the form that was asked for."""
+    if "--debug" in words:
+        traceback.print_exc()
+    message = " ".join(message.split())
+    if "--json" in words or "--jsonl" in words:
+        document = {
+            "schema": "pagescan/1",
+            "kind": "error",
+            "version": __version__,
+            "time": format_time(datetime.now(UTC)),
+            "code": code,
+            "error": message,
+            "hint": hint,
+        }
+        click.echo(json.dumps(document), err=True)
+        return code
+    if code == 2 or not message.startswith("pagescan"):
+        message = f"pagescan: {message[:1].lower()}{message[1:].rstrip('.')}"
+    click.echo(message, err=True)
+    if hint:
+        click.echo(f"hint: {hint}", err=True)
+    return code

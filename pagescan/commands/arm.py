@@ -1,0 +1,99 @@
+"""`pagescan arm`: starts a tracking session and returns."""
+
+import click
+
+from pagescan import keeper, mappings, render
+from pagescan.mappings import Selection
+from pagescan.model import Report, Summary
+from pagescan.native import Pace
+from pagescan.options import (
+    Common,
+    common,
+    output,
+    pace_option,
+    ranges_argument,
+    tables_option,
+    target_argument,
+)
+from pagescan.session import Lock
+from pagescan.target import Target
+from pagescan.tracking import Tracking, session_of
+from pagescan.units import format_seconds, format_size
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  pagescan arm 4242
+  pagescan arm redis-server '[heap]' '[anon]'; sleep 10; pagescan diff"""
+)
+@target_argument
+@ranges_argument
+@output(by=False)
+@pace_option
+@tables_option
+@common
+def command(
+    *,
+    pid: int,
+    selection: Selection,
+    output: render.Output,
+    pace: Pace,
+    max_tables: int,
+    common: Common,
+) -> None:
+    """Start to track what TARGET writes, and return.
+
+    One of its threads is stopped once, for about 0.2 ms; from then on each page costs
+    one short fault when it is written first. `pagescan diff` shows what was written,
+    `pagescan disarm` ends it; so does the target's end.
+    """
+    with Target.open(pid) as target:
+        for note in selection.check(mappings.read(target)):
+            common.say(note)
+        tracking = arm(target, selection, max_tables=max_tables, pace=pace)
+    common.say_untracked(tuple(tracking.armed.untracked))
+    common.say(
+        f"armed {target}: {format_size(tracking.armed.tracked_bytes)},"
+        f" stopped for {format_seconds(tracking.cost.stopped_ns / 1e9)}"
+    )
+    report = Report(
+        "arm",
+        tracking.armed_at,
+        target.facts,
+        Summary(0, 0, 0, {}),
+        session=session_of(tracking, "keeper").facts,
+        untracked=tuple(tracking.armed.untracked),
+        cost=tracking.cost,
+    )
+    if output.format in ("json", "jsonl"):
+        render.write_result(report, [], output)
+
+
+def arm(
+    target: Target, selection: Selection, *, max_tables: int, pace: Pace
+) -> Tracking:
+    """Arm a target and hand it to a keeper; undone again if that fails."""
+    lock = Lock.take(target.pid)
+    try:
+        tracking = Tracking.start(
+            target, selection, max_tables=max_tables, pace=pace
+        )
+        try:
+            keeper.start(
+                session_of(tracking, "keeper"),
+                lock,
+                tracking.uffd,
+                target.pidfd,
+                target.pagemap,
+            )
+        except BaseException:
+            tracking.close()
+            raise
+    except BaseException:
+        lock.remove()
+        lock.close()
+        raise
+    lock.close()
+    tracking.hand_over()
+    return tracking

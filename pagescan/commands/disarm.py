@@ -1,0 +1,38 @@
+"""`pagescan disarm`: ends tracking sessions."""
+
+import click
+
+from pagescan import keeper, render, session
+from pagescan.commands.sessions import write_sessions
+from pagescan.errors import UsageError
+from pagescan.options import Common, common, output
+from pagescan.target import find
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  pagescan disarm 4242
+  pagescan disarm --all"""
+)
+@click.argument("target", metavar="[TARGET]", required=False)
+@click.option("--all", "every", is_flag=True, help="All sessions of this user.")
+@output(by=False)
+@common
+def command(
+    *, target: str | None, every: bool, output: render.Output, common: Common
+) -> None:
+    """End the session of TARGET, or the only one: nothing is left in the target."""
+    if every and target is not None:
+        raise UsageError("--all and TARGET exclude each other")
+    if every:
+        ended = [item for item in session.live() if item.holder == "keeper"]
+    else:
+        ended = [session.find(None if target is None else find(target))]
+    for item in ended:
+        keeper.end(item)
+        common.say(f"disarmed {item.target.pid} ({item.target.name})")
+    if every and not ended:
+        common.say("no session")
+    if output.format in ("json", "jsonl"):
+        write_sessions("disarm", ended, output)

@@ -1,0 +1,64 @@
+"""`pagescan maps`: one row a mapping, with its pages by category."""
+
+import click
+
+from pagescan import mappings, render
+from pagescan.mappings import Selection
+from pagescan.model import Report, Summary
+from pagescan.native import Pace
+from pagescan.options import (
+    Common,
+    common,
+    output,
+    pace_option,
+    ranges_argument,
+    target_argument,
+)
+from pagescan.regions import PAGE_COUNTED
+from pagescan.scanner import Scanner
+from pagescan.session import now
+from pagescan.target import Target
+from pagescan.tracking import count_by_mapping
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  pagescan maps 4242
+  pagescan maps postgres '/dev/zero*' --json | jq '.mappings[].counts'"""
+)
+@target_argument
+@ranges_argument
+@output(by=False)
+@pace_option
+@common
+def command(
+    *,
+    pid: int,
+    selection: Selection,
+    output: render.Output,
+    pace: Pace,
+    common: Common,
+) -> None:
+    """List the mappings of TARGET: size, present, swapped, file, zero, huge, guard.
+
+    And what was written of it, where it is tracked.
+    """
+    with Target.open(pid) as target:
+        there = mappings.read(target)
+        for note in selection.check(there):
+            common.say(note)
+        scanner = Scanner(target, pace)
+        rows = count_by_mapping(scanner, selection.select(there))
+        totals = {
+            name: sum(row.counts[name] or 0 for row in rows) for name in PAGE_COUNTED
+        }
+        pages = sum(row.pages for row in rows)
+        report = Report(
+            "maps",
+            now(),
+            target.facts,
+            Summary(len(rows), pages, sum(row.bytes for row in rows), totals),
+            cost=scanner.take_cost(),
+        )
+    render.write_result(report, rows, output)

@@ -1,0 +1,163 @@
+"""`pagescan scan`: page regions by category, with the masks of PAGEMAP_SCAN."""
+
+from dataclasses import replace
+
+import click
+
+from pagescan import mappings, render
+from pagescan.errors import PagescanError
+from pagescan.mappings import Selection
+from pagescan.model import (
+    DEFAULT_RETURNED,
+    NO_CATEGORY,
+    Category,
+    Mapping,
+    Report,
+    SessionFacts,
+)
+from pagescan.native import Pace
+from pagescan.options import (
+    Categories,
+    Common,
+    common,
+    output,
+    pace_option,
+    ranges_argument,
+    target_argument,
+)
+from pagescan.regions import Batch
+from pagescan.scanner import Query, Scanner
+from pagescan.session import Client, find, live, now
+from pagescan.target import Target
+from pagescan.tracking import scan_target, tracked_mappings
+
+_MASKS = Categories()
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  pagescan scan 4242 '[heap]' --require present --exclude file
+  pagescan scan redis-server --any present,swapped --return file,swapped --json
+  pagescan scan 4242 --require written --wp    (get and write-protect in one step)"""
+)
+@target_argument
+@ranges_argument
+@click.option("--require", type=_MASKS, help="Pages with all of these.")
+@click.option("--any", "any_of", type=_MASKS, help="Pages with at least one of these.")
+@click.option("--exclude", type=_MASKS, help="Pages with none of these.")
+@click.option(
+    "--return",
+    "returned",
+    type=_MASKS,
+    help="Report these, and join neighbours that agree on them.",
+)
+@click.option(
+    "--max-pages",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Stop after N pages.",
+)
+@click.option(
+    "--wp",
+    is_flag=True,
+    help="Write-protect what is listed, in the same step; needs a session.",
+)
+@click.option(
+    "--wp-only",
+    is_flag=True,
+    help="Write-protect, and print the summary alone.",
+)
+@click.option(
+    "--raw-categories",
+    "raw",
+    is_flag=True,
+    help="The kernel's own bits, unread: see docs/concepts.md.",
+)
+@output()
+@pace_option
+@common
+def command(
+    *,
+    pid: int,
+    selection: Selection,
+    require: Category | None,
+    any_of: Category | None,
+    exclude: Category | None,
+    returned: Category | None,
+    max_pages: int | None,
+    wp: bool,
+    wp_only: bool,
+    raw: bool,
+    output: render.Output,
+    pace: Pace,
+    common: Common,
+) -> None:
+    """List the page regions of TARGET by category.
+
+    RANGE is START-END, START+LEN or a mapping's name with * and ? as wildcards.
+    Categories: wpallowed written file present swapped pfnzero huge soft_dirty guard.
+    """
+    query = Query(
+        require or NO_CATEGORY,
+        any_of or NO_CATEGORY,
+        exclude or NO_CATEGORY,
+        returned or DEFAULT_RETURNED,
+        max_pages,
+        raw,
+    )
+    protect = wp or wp_only
+    with Target.open(pid) as target:
+        scanner = Scanner(target, pace)
+        there = mappings.read(target)
+        for note in selection.check(there):
+            common.say(note)
+        chosen = selection.select(there)
+        session: SessionFacts | None
+        if protect:
+            batch, session = _protect(scanner, chosen, query)
+        else:
+            batch = scan_target(scanner, chosen, query)
+            session = _session_of(target)
+        asked = query.require | query.any_of | (returned or NO_CATEGORY)
+        if asked & (Category.WRITTEN | Category.WPALLOWED) and not tracked_mappings(
+            scanner, chosen
+        ):
+            common.say("nothing of the selection is tracked: no page has `written`")
+            common.hint(f"pagescan arm {pid}")
+        summary = batch.summary()
+        if wp_only:
+            batch = Batch.empty(batch)
+        report = Report(
+            "scan",
+            now(),
+            target.facts,
+            summary,
+            session=session,
+            cost=scanner.take_cost(),
+        )
+    render.write_result(report, batch, output)
+
+
+def _protect(
+    scanner: Scanner, chosen: list[Mapping], query: Query
+) -> tuple[Batch, SessionFacts]:
+    """Get and write-protect on a session, whose baseline is mixed from then on."""
+    target = scanner.target
+    with Client(find(target.pid)).begin() as client:
+        if not client.alive:
+            raise target.gone()
+        if query.raw:
+            raise PagescanError("--raw-categories only looks: leave out --wp")
+        batch = scan_target(scanner, chosen, query, protect=True)
+        facts = client.session.facts
+        client.session.since = None
+        client.commit()
+    return batch, replace(facts, since=facts.since)
+
+
+def _session_of(target: Target) -> SessionFacts | None:
+    for session in live():
+        if session.target.pid == target.pid and session.holder == "keeper":
+            return session.facts
+    return None

@@ -1,0 +1,60 @@
+"""`pagescan sessions`: lists the tracking sessions."""
+
+import click
+
+from pagescan import render
+from pagescan.options import Common, common, output
+from pagescan.session import Session, live, lost
+from pagescan.units import escape, format_size, format_time
+
+
+@click.command(
+    epilog="""\b
+Example:
+  pagescan sessions --json | jq -r '.sessions[].name'"""
+)
+@output(by=False)
+@common
+def command(*, output: render.Output, common: Common) -> None:
+    """List the tracking sessions of this user."""
+    sessions = [session for session in live() if session.holder == "keeper"]
+    for session in lost():
+        common.say(f"session {session.name} was lost: its keeper died")
+    if not sessions:
+        common.say("no session")
+    write_sessions("sessions", sessions, output)
+
+
+def write_sessions(kind: str, sessions: list[Session], output: render.Output) -> None:
+    """Print sessions: a JSON document, or a row each."""
+    if output.format in ("json", "jsonl"):
+        rows = [
+            {
+                "name": session.name,
+                "target": render.target_keys(session.target),
+                "armed_at": format_time(session.armed_at),
+                "since": format_time(session.since) if session.since else None,
+                "tracked_bytes": session.tracked_bytes,
+                "keeper_pid": session.keeper_pid,
+            }
+            for session in sessions
+        ]
+        render.write_document(render.document(kind, sessions=rows))
+        return
+    render.write_rows(
+        ("session", "name", "armed", "since", "tracked", "keeper"),
+        [
+            (
+                session.name,
+                escape(session.target.name),
+                format_time(session.armed_at),
+                format_time(session.since) if session.since else "mixed",
+                str(session.tracked_bytes)
+                if output.exact
+                else format_size(session.tracked_bytes),
+                str(session.keeper_pid),
+            )
+            for session in sessions
+        ],
+        output,
+    )

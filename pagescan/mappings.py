@@ -1,0 +1,237 @@
+"""A process's mappings: read, parsed, and selected by what the user names."""
+
+import os
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from pagescan import native
+from pagescan.errors import PagescanError, UsageError, from_errno
+from pagescan.model import Mapping, Range
+from pagescan.target import PAGE_SIZE, Target
+from pagescan.units import escape, parse_address, parse_size
+
+_READ = 1 << 20
+_SPAN = re.compile(r"([0-9][0-9a-zA-Z]*)([-+])([0-9][0-9a-zA-Z]*)")
+_LETTERS = tuple(
+    "".join(letter if flags & bit else "-" for bit, letter in ((1, "r"), (2, "w"), (4, "x")))
+    + ("s" if flags & 8 else "p")
+    for flags in range(16)
+)
+
+
+def read(target: Target) -> list[Mapping]:
+    """Return the target's mappings, ascending and disjoint.
+
+    Source: /proc/PID/maps, in reads of a MiB (faster than PROCMAP_QUERY a mapping);
+    not a snapshot: a mapping that changes between two reads is there once.
+
+    Raises:
+        PagescanError: As `from_errno` says; gone is NoSuchTargetError.
+    """
+    path = f"/proc/{target.pid}/maps"
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            text = b"".join(iter(lambda: os.read(fd, _READ), b""))
+            rows = native.parse_maps(text, fd)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise from_errno(
+            error.errno or 0, doing=f"read the mappings of {target}", pid=target.pid
+        ) from error
+    if not text:
+        raise target.gone()
+    sizes: Sequence[int] = rows.page_size
+    if not rows.page_size_known:
+        by_start = smaps_field(target.pid, b"KernelPageSize")
+        usual = {0, PAGE_SIZE}
+        sizes = [
+            0 if by_start.get(start, 0) in usual else by_start[start]
+            for start in rows.start
+        ]
+    return list(_mappings(text, rows, sizes))
+
+
+def _mappings(
+    text: bytes, rows: native.MapsRows, sizes: Sequence[int]
+) -> Iterable[Mapping]:
+    last_end = 0
+    for start, end, offset, inode, device, flags, at, length, size in zip(
+        *rows[1:9], sizes, strict=True
+    ):
+        # [vsyscall] lies beyond user space, where no page table of the process is.
+        if end <= last_end or start >> 63:
+            continue
+        yield Mapping(
+            max(start, last_end),
+            end,
+            _LETTERS[flags],
+            offset,
+            (device >> 32, device & 0xFFFFFFFF),
+            inode,
+            os.fsdecode(text[at : at + length]),
+            size,
+        )
+        last_end = end
+
+
+def smaps_field(pid: int, field: bytes) -> dict[int, int]:
+    """Return one size of /proc/PID/smaps, in bytes, by the start of the mapping.
+
+    Slow: the kernel walks every page for it.
+    """
+    sizes: dict[int, int] = {}
+    start = 0
+    with open(f"/proc/{pid}/smaps", "rb") as smaps:
+        for line in smaps:
+            key, _, value = line.partition(b":")
+            if key == field:
+                sizes[start] = int(value.split()[0]) << 10
+            elif b"-" in key:
+                start = int(key.partition(b"-")[0], 16)
+    return sizes
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What part of the address space is meant: everything, or the RANGE words.
+
+    A session keeps it, so that mappings that come later are judged by the same words.
+
+    Attributes:
+        ranges: Address ranges, as they were typed.
+        names: Mapping names with * and ? as wildcards.
+    """
+
+    ranges: tuple[Range, ...] = ()
+    names: tuple[str, ...] = ()
+
+    @classmethod
+    def parse(cls, words: Iterable[str]) -> "Selection":
+        """Parse RANGE words; UsageError if one is malformed."""
+        ranges: list[Range] = []
+        names: list[str] = []
+        for word in words:
+            if word[:1].isdigit():
+                ranges.append(_parse_range(word))
+            elif word:
+                names.append(word)
+            else:
+                raise UsageError("an empty RANGE selects nothing")
+        return cls(tuple(ranges), tuple(names))
+
+    @property
+    def words(self) -> list[str]:
+        """What `parse` takes, for keeping."""
+        return [*map(str, self.ranges), *self.names]
+
+    @property
+    def everything(self) -> bool:
+        """Whether no RANGE was given."""
+        return not (self.ranges or self.names)
+
+    def select(self, mappings: Sequence[Mapping]) -> list[Mapping]:
+        """Return the parts of the mappings that are meant, ascending and disjoint.
+
+        A mapping that is meant in part is cut, at whole (huge) pages: widened, never
+        narrowed.
+        """
+        if self.everything:
+            return list(mappings)
+        patterns = [_pattern(name) for name in self.names]
+        chosen: list[Mapping] = []
+        for mapping in mappings:
+            if any(_matches(pattern, mapping) for pattern in patterns):
+                chosen.append(mapping)
+            elif self.ranges:
+                chosen += self._parts(mapping)
+        return chosen
+
+    def _parts(self, mapping: Mapping) -> Iterable[Mapping]:
+        """Yield what the ranges cover of one mapping."""
+        size = mapping.page_size or PAGE_SIZE
+        end = mapping.start
+        for span in sorted(self.ranges):
+            low = max(span.start - span.start % size, end)
+            high = min(span.end + -span.end % size, mapping.end)
+            if low < high:
+                yield cut(mapping, low, high)
+                end = high
+
+    def check(self, mappings: Sequence[Mapping]) -> list[str]:
+        """Return what to tell the user: how ranges were widened.
+
+        Raises:
+            PagescanError: A range, or a name, covers no mapping.
+        """
+        notes = []
+        for name in self.names:
+            if not any(_matches(_pattern(name), mapping) for mapping in mappings):
+                raise PagescanError(
+                    f"no mapping is named {escape(name)!r}",
+                    hint="pagescan maps lists the names; * and ? are wildcards",
+                )
+        for span in self.ranges:
+            parts = list(Selection((span,)).select(mappings))
+            if not parts:
+                raise PagescanError(
+                    f"the range {span} covers no mapping",
+                    hint="pagescan maps lists what there is",
+                )
+            notes += _widened(span, parts)
+        return notes
+
+
+def _widened(span: Range, parts: Sequence[Mapping]) -> list[str]:
+    first, last = parts[0].page_size or PAGE_SIZE, parts[-1].page_size or PAGE_SIZE
+    wide = Range(span.start - span.start % first, span.end + -span.end % last)
+    if wide == span:
+        return []
+    return [f"the range {span} was widened to whole pages: {wide}"]
+
+
+def cut(mapping: Mapping, start: int, end: int) -> Mapping:
+    """Return the part [start, end) of a mapping, with the offset that fits it."""
+    if (start, end) == (mapping.start, mapping.end):
+        return mapping
+    offset = mapping.offset + start - mapping.start if mapping.inode else mapping.offset
+    return replace(mapping, start=start, end=end, offset=offset)
+
+
+def _parse_range(word: str) -> Range:
+    match = _SPAN.fullmatch(word)
+    if match is None:
+        raise UsageError(
+            f"malformed range: {word!r}",
+            hint="START-END or START+LEN, as in 0x7f0000000000+64K; or a mapping's name",
+        )
+    try:
+        start = parse_address(match[1])
+        if match[2] == "+":
+            end = start + parse_size(match[3])
+        else:
+            end = parse_address(match[3])
+    except ValueError as error:
+        raise UsageError(
+            f"malformed range: {word!r}", hint="addresses are decimal or 0x hex"
+        ) from error
+    if start >= end:
+        raise UsageError(f"malformed range: {word!r} is empty or backwards")
+    if end > 1 << 64:
+        raise UsageError(f"malformed range: {word!r} ends beyond any address")
+    return Range(start, end)
+
+
+def _pattern(name: str) -> re.Pattern[str]:
+    """Translate a name: only * and ? are wildcards, brackets are themselves."""
+    parts = (
+        ".*" if char == "*" else "." if char == "?" else re.escape(char) for char in name
+    )
+    return re.compile("".join(parts), re.DOTALL)
+
+
+def _matches(pattern: re.Pattern[str], mapping: Mapping) -> bool:
+    label = mapping.label
+    return bool(pattern.fullmatch(label) or pattern.fullmatch(escape(label)))

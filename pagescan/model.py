@@ -1,0 +1,228 @@
+"""The records that travel from the scan to the screen: frozen, without I/O."""
+
+import enum
+from collections.abc import Mapping as Dict
+from dataclasses import dataclass, field
+from datetime import datetime
+
+
+class Category(enum.IntFlag):
+    """The PAGE_IS_* bits of PAGEMAP_SCAN, by the kernel's names and values."""
+
+    WPALLOWED = 0x001
+    WRITTEN = 0x002
+    FILE = 0x004
+    PRESENT = 0x008
+    SWAPPED = 0x010
+    PFNZERO = 0x020
+    HUGE = 0x040
+    SOFT_DIRTY = 0x080
+    GUARD = 0x100
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The lower-case names of the set bits, in the kernel's order."""
+        return tuple(name for bit, name in CATEGORY_NAMES if self & bit)
+
+    @classmethod
+    def parse(cls, name: str) -> "Category":
+        """Return the category of that name; KeyError if there is none."""
+        if not name.islower():
+            raise KeyError(name)
+        return cls[name.upper()]
+
+
+CATEGORY_NAMES: tuple[tuple[Category, str], ...] = tuple(
+    (bit, str(bit.name).lower()) for bit in Category
+)
+NO_CATEGORY = Category(0)
+DEFAULT_RETURNED = (
+    Category.WRITTEN | Category.FILE | Category.PRESENT | Category.SWAPPED
+)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Range:
+    """Half-open [start, end) in bytes, what somebody asks about."""
+
+    start: int
+    end: int
+
+    @property
+    def length(self) -> int:
+        """Bytes."""
+        return self.end - self.start
+
+    def __str__(self) -> str:
+        return f"{self.start:#x}-{self.end:#x}"
+
+
+class Kind(enum.Enum):
+    """What decides how a mapping is armed and when its pages count as written."""
+
+    ANON = "private anonymous"
+    PRIVATE_FILE = "private file"
+    SHARED = "shared"
+    HUGETLB = "hugetlb"
+    SPECIAL = "special"
+
+
+# Mappings that the kernel itself keeps up to date: never registered (VM_SPECIAL).
+_SPECIAL_NAMES = frozenset({"[vdso]", "[vsyscall]", "[uprobes]"})
+
+
+@dataclass(frozen=True, slots=True)
+class Mapping:
+    """One line of /proc/PID/maps: the kernel's VMA."""
+
+    start: int
+    end: int
+    perms: str
+    offset: int
+    device: tuple[int, int]
+    inode: int
+    name: str
+    """As maps prints it, newline still escaped as \\012; "" where it has none."""
+    page_size: int = 0
+    """Bytes of a hugetlb page; 0: pages of the usual size."""
+
+    @property
+    def length(self) -> int:
+        """Bytes."""
+        return self.end - self.start
+
+    @property
+    def shared(self) -> bool:
+        """Whether stores go to memory that others may map."""
+        return self.perms[3] == "s"
+
+    @property
+    def kind(self) -> Kind:
+        """The row of the table of rules in docs/concepts.md."""
+        if self.name in _SPECIAL_NAMES or self.name.startswith("[vvar"):
+            return Kind.SPECIAL
+        if self.page_size:
+            return Kind.HUGETLB
+        if self.shared:
+            return Kind.SHARED
+        return Kind.PRIVATE_FILE if self.inode else Kind.ANON
+
+    @property
+    def label(self) -> str:
+        """The name to show and to select by; "[anon]" where maps has none."""
+        return self.name or "[anon]"
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """A half-open run of pages with equal categories, within one mapping."""
+
+    start: int
+    end: int
+    pages: int
+    categories: Category
+    mapping: Mapping | None
+    """None: the mapping went before the look was over."""
+    new: bool = False
+    """The mapping appeared after arming."""
+
+    @property
+    def bytes(self) -> int:
+        """Length in bytes."""
+        return self.end - self.start
+
+
+@dataclass(frozen=True, slots=True)
+class TargetFacts:
+    """Which process was looked at; pid and start_time identify it."""
+
+    pid: int
+    name: str
+    exe: str | None
+    start_time: int
+    """Clock ticks since boot: field 22 of /proc/PID/stat."""
+    page_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class SessionFacts:
+    """The session whose baseline a result refers to."""
+
+    name: str
+    armed_at: datetime
+    since: datetime | None
+    """The last full rearm; None: mixed, a part was protected later."""
+    method: str = "uffd-wp-async"
+
+
+@dataclass(frozen=True, slots=True)
+class Untracked:
+    """A part of the selection for which nothing can be promised."""
+
+    start: int
+    end: int
+    mapping: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a command cost the target; the times in nanoseconds."""
+
+    stopped_ns: int = 0
+    scan_ns: int = 0
+    max_wait_ns: int = 0
+    """The longest that one call held the mmap lock."""
+    ioctls: int = 0
+    pages_walked: int = 0
+
+    def __add__(self, other: "Cost") -> "Cost":
+        return Cost(
+            self.stopped_ns + other.stopped_ns,
+            self.scan_ns + other.scan_ns,
+            max(self.max_wait_ns, other.max_wait_ns),
+            self.ioctls + other.ioctls,
+            self.pages_walked + other.pages_walked,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """The totals of a result."""
+
+    regions: int
+    pages: int
+    bytes: int
+    categories: Dict[str, int]
+    """Pages by category, the returned categories only, in the kernel's order."""
+
+
+@dataclass(frozen=True, slots=True)
+class MappingCounts:
+    """One mapping and its pages by category; a count is None where it is unknown."""
+
+    mapping: Mapping
+    pages: int
+    bytes: int
+    counts: Dict[str, int | None] = field(default_factory=dict)
+    """Keys: present file swapped pfnzero huge guard written."""
+    new: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """All of a result but its rows; `kind` is the command's word for it."""
+
+    kind: str
+    time: datetime
+    target: TargetFacts | None
+    summary: Summary
+    session: SessionFacts | None = None
+    untracked: tuple[Untracked, ...] = ()
+    cost: Cost = Cost()
+    tick: int | None = None
+    """Number of the look, from 1, in watch; None elsewhere."""
+    end: str | None = None
+    """In the last line of watch: interrupted count duration exited exec lost."""
+    totals: Summary | None = None
+    """In the last line of watch: all its looks together."""

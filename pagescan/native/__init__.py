@@ -1,0 +1,433 @@
+"""The only door to C: typed wrappers around the shim, one errno convention.
+
+Every function raises `OSError` with the errno that the shim returned; what it means
+in the step that was tried is said by `pagescan.errors.from_errno`. Addresses are
+bytes, intervals half-open, columns are array('Q').
+"""
+
+from __future__ import annotations  # array[int] is no type at run time before 3.12
+
+import errno
+import os
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from pagescan.native._shim import ffi, lib
+
+PM_SCAN_WP_MATCHING = 1
+CATEGORY_BITS = 9
+ALL_PAGES = (1 << 64) - 1
+
+UFFD_FEATURES = 0x8000 | 0x2000 | 0x1000
+"""WP_ASYNC, WP_UNPOPULATED, WP_HUGETLBFS_SHMEM: what exact tracking needs."""
+
+_ROWS = 4096
+
+
+class Columns(NamedTuple):
+    """Ascending regions, column by column; each an array('Q') of equal length."""
+
+    starts: array[int]
+    ends: array[int]
+    categories: array[int]
+
+    @classmethod
+    def empty(cls) -> "Columns":
+        """Return columns without a row."""
+        return cls(array("Q"), array("Q"), array("Q"))
+
+
+@dataclass(frozen=True, slots=True)
+class Masks:
+    """The masks of PAGEMAP_SCAN, over PAGE_IS_* bits; source: PAGEMAP_SCAN(2const)."""
+
+    mask: int = 0
+    inverted: int = 0
+    anyof: int = 0
+    returned: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What one kind of mapping is asked and how its bits are read; see scanner.py.
+
+    Attributes:
+        asked: The masks that the kernel gets.
+        wanted: The masks over what was read; all that they want, `asked` must match.
+        protect: Write-protect what matches `asked`, in the same step.
+        first: The first page that matches is enough, in each range.
+        whole: No call: the range is the answer.
+        align: Slices end on multiples of this many bytes.
+        written_all: A page is written only with all of these,
+        written_any: one of these (0: no such rule),
+        written_none: and none of these.
+        unswapped: Beside these, SWAPPED is a marker and not swap.
+        clear: Bits that mean nothing here.
+        tag: Bits set in every row of the answer.
+    """
+
+    asked: Masks = Masks()
+    wanted: Masks = Masks()
+    protect: bool = False
+    first: bool = False
+    whole: bool = False
+    align: int = 1
+    written_all: int = 0
+    written_any: int = 0
+    written_none: int = 0
+    unswapped: int = 0
+    clear: int = 0
+    tag: int = 0
+
+
+class Spans(NamedTuple):
+    """Ascending, disjoint ranges and the index of the rule of each."""
+
+    starts: array[int]
+    ends: array[int]
+    rules: array[int]
+
+
+@dataclass(slots=True)
+class Pace:
+    """How long one call may hold the target's mmap lock, and the pauses between.
+
+    Attributes:
+        max_stall_ns: Bound of one call, kept by adapting its length.
+        pause_ns: Pause after so much holding; 0: none.
+    """
+
+    max_stall_ns: int = 200_000
+    pause_ns: int = 50_000
+    slice_bytes: int = 64 << 20
+    held_ns: int = 0
+
+
+@dataclass(slots=True)
+class Meter:
+    """What the calls cost so far."""
+
+    scan_ns: int = 0
+    max_wait_ns: int = 0
+    ioctls: int = 0
+    pages_walked: int = 0
+
+    def add(self, cost: Any) -> None:
+        """Take over what one call of the shim counted."""
+        self.scan_ns += cost.scan_ns
+        self.max_wait_ns = max(self.max_wait_ns, cost.max_wait_ns)
+        self.ioctls += cost.ioctls
+        self.pages_walked += cost.pages_walked
+
+
+class MapsRows(NamedTuple):
+    """/proc/PID/maps, a row a line; every column a list of int."""
+
+    page_size_known: bool
+    start: Sequence[int]
+    end: Sequence[int]
+    offset: Sequence[int]
+    inode: Sequence[int]
+    device: Sequence[int]
+    flags: Sequence[int]
+    name_at: Sequence[int]
+    name_length: Sequence[int]
+    page_size: Sequence[int]
+
+
+class Attached(NamedTuple):
+    """What `attach` took, or how far it came."""
+
+    uffd: int
+    tid: int
+    method: int
+    step: int
+    attempts: int
+    left_fd: int
+    stopped_ns: int
+    error: int
+    """A positive errno; 0: it worked."""
+
+
+def _check(code: int) -> int:
+    if code < 0:
+        raise OSError(-code, os.strerror(-code))
+    return code
+
+
+def _u64(column: array[int]) -> Any:
+    return ffi.from_buffer("uint64_t[]", column)
+
+
+def _pace(pace: Pace) -> Any:
+    return ffi.new(
+        "struct ps_pace *",
+        (pace.max_stall_ns, pace.pause_ns, pace.slice_bytes, pace.held_ns),
+    )
+
+
+def scan(
+    pagemap: int,
+    spans: Spans,
+    rules: Sequence[Rule],
+    *,
+    max_pages: int = ALL_PAGES,
+    join_gap: int = 0,
+    pace: Pace,
+    meter: Meter,
+) -> Columns:
+    """Scan ranges, each by its rule, and return the regions that are wanted.
+
+    Args:
+        pagemap: An open /proc/PID/pagemap.
+        spans: Page-aligned ranges.
+        rules: What `spans.rules` refers to.
+        max_pages: How many pages at most.
+        join_gap: Regions of equal categories closer than this many bytes become one.
+        pace: How the target's mmap lock is spared; carried from call to call.
+        meter: What it cost is added here.
+
+    Raises:
+        OSError: ESRCH, the address space is gone; EINVAL, a category is unknown to
+            this kernel or a huge page was cut.
+    """
+    c_rules = ffi.new(
+        "struct ps_rule[]",
+        [
+            (
+                PM_SCAN_WP_MATCHING if rule.protect else 0,
+                rule.asked.inverted,
+                rule.asked.mask,
+                rule.asked.anyof,
+                rule.asked.returned,
+                rule.align,
+                rule.first,
+                rule.whole,
+                rule.written_all,
+                rule.written_any,
+                rule.written_none,
+                rule.unswapped,
+                rule.clear,
+                rule.wanted.inverted,
+                rule.wanted.mask,
+                rule.wanted.anyof,
+                rule.wanted.returned,
+                rule.tag,
+            )
+            for rule in rules
+        ],
+    )
+    cursor = ffi.new("struct ps_cursor *", (0, 0, max_pages))
+    c_pace = _pace(pace)
+    cost = ffi.new("struct ps_cost *")
+    c_spans = [_u64(column) for column in spans]
+    found = Columns.empty()
+    room = 0
+    more = 1
+    try:
+        while more:
+            room = _grow(found, room)
+            out = _columns(found, len(found.starts))
+            out.length = room
+            more = _check(
+                lib.ps_scan(
+                    pagemap,
+                    *c_spans,
+                    len(spans.starts),
+                    c_rules,
+                    join_gap,
+                    c_pace,
+                    cursor,
+                    out,
+                    cost,
+                )
+            )
+            room = out.length
+    finally:
+        meter.add(cost)
+        pace.slice_bytes, pace.held_ns = c_pace.slice, c_pace.held_ns
+    for column in found:
+        del column[room:]
+    return found
+
+
+def _grow(columns: Columns, used: int) -> int:
+    """Make room for more rows behind the used ones; return how many are used."""
+    if len(columns.starts) - used < _ROWS:
+        extra = bytes(8 * max(_ROWS, len(columns.starts)))
+        for column in columns:
+            column.frombytes(extra)
+    return used
+
+
+def _columns(columns: Columns, capacity: int) -> Any:
+    out = ffi.new("struct ps_columns *")
+    buffers = [_u64(column) for column in columns]
+    out.start, out.end, out.categories = buffers
+    out.capacity = capacity
+    out.length = len(columns.starts)
+    return out
+
+
+def uffd_open() -> int:
+    """Return a userfaultfd of this very process (UFFD_USER_MODE_ONLY, close-on-exec)."""
+    return _check(lib.ps_uffd_open())
+
+
+def uffd_api(uffd: int, features: int = UFFD_FEATURES) -> None:
+    """Agree on the features, once in a userfaultfd's life; EINVAL: one is unknown."""
+    _check(lib.ps_uffd_api(uffd, features))
+
+
+def uffd_register(uffd: int, start: int, end: int) -> None:
+    """Register whole mappings for write-protect; errnos: kernel's UFFDIO_REGISTER(2)."""
+    _check(lib.ps_uffd_register(uffd, start, end))
+
+
+def uffd_unregister(uffd: int, start: int, end: int) -> None:
+    """Undo `uffd_register`: no protection and no bit is left in the range."""
+    _check(lib.ps_uffd_unregister(uffd, start, end))
+
+
+def uffd_protect(
+    uffd: int, start: int, end: int, *, align: int, pace: Pace, meter: Meter
+) -> None:
+    """Write-protect a registered range, with markers in its holes.
+
+    Costs 8 bytes of page table a page of hole: for shared memory and hugetlb only.
+    """
+    cost = ffi.new("struct ps_cost *")
+    done = ffi.new("uint64_t *")
+    c_pace = _pace(pace)
+    try:
+        _check(lib.ps_uffd_protect(uffd, start, end, align, c_pace, done, cost))
+    finally:
+        meter.add(cost)
+        pace.slice_bytes, pace.held_ns = c_pace.slice, c_pace.held_ns
+
+
+def parse_maps(text: bytes, maps: int = -1) -> MapsRows:
+    """Parse the text of /proc/PID/maps.
+
+    Args:
+        text: Whole lines.
+        maps: The open file, asked for page sizes (PROCMAP_QUERY, 6.11); -1: not asked.
+
+    Raises:
+        OSError: EBADMSG, a line is malformed.
+    """
+    rows = text.count(b"\n") + 1
+    columns = [array("Q", bytes(8 * rows)) for _ in range(9)]
+    out = ffi.new("struct ps_maps *")
+    (
+        out.start,
+        out.end,
+        out.offset,
+        out.inode,
+        out.device,
+        out.flags,
+        out.name_at,
+        out.name_length,
+        out.page_size,
+    ) = (_u64(column) for column in columns)
+    out.capacity = rows
+    code = lib.ps_maps_parse(ffi.from_buffer("char[]", text), len(text), maps, out)
+    known = maps >= 0 and code != -errno.ENOTTY
+    if code != -errno.ENOTTY:
+        _check(code)
+    count = out.length
+    return MapsRows(known, *(column[:count].tolist() for column in columns))
+
+
+def join(
+    regions: Columns, map_starts: array[int], map_ends: array[int]
+) -> tuple[Columns, array[int]]:
+    """Cut ascending regions at the borders of ascending mappings.
+
+    Returns:
+        The regions, and for each the index of its mapping: array('q'), -1 for none.
+    """
+    rows = len(regions.starts) + 2 * len(map_starts) + 1
+    joined = Columns(*(array("Q", bytes(8 * rows)) for _ in range(3)))
+    owners = array("q", bytes(8 * rows))
+    out = _columns(joined, rows)
+    out.length = 0
+    _check(
+        lib.ps_join(
+            _columns(regions, len(regions.starts)),
+            _u64(map_starts),
+            _u64(map_ends),
+            len(map_starts),
+            out,
+            ffi.from_buffer("int64_t[]", owners),
+        )
+    )
+    for column in (*joined, owners):
+        del column[out.length :]
+    return joined, owners
+
+
+def tally(
+    regions: Columns, owners: array[int] | None, page_size: int, mappings: int
+) -> tuple[array[int], array[int]]:
+    """Add up pages by mapping, and by mapping and category bit.
+
+    Returns:
+        Pages, one a mapping; counts, CATEGORY_BITS a mapping, the lowest bit first.
+    """
+    pages = array("Q", bytes(8 * mappings))
+    counts = array("Q", bytes(8 * mappings * CATEGORY_BITS))
+    c_owners = ffi.NULL if owners is None else ffi.from_buffer("int64_t[]", owners)
+    _check(
+        lib.ps_tally(
+            _columns(regions, len(regions.starts)),
+            c_owners,
+            page_size,
+            mappings,
+            _u64(pages),
+            _u64(counts),
+        )
+    )
+    return pages, counts
+
+
+def attach(pid: int, timeout_ms: int = 2000) -> Attached:
+    """Take a userfaultfd out of a live process; never raises: look at `error`."""
+    call = ffi.new("struct ps_attach *")
+    call.pid, call.timeout_ms = pid, timeout_ms
+    code = lib.ps_attach(call)
+    return Attached(
+        call.uffd,
+        call.tid,
+        call.method,
+        call.step,
+        call.attempts,
+        call.left_fd,
+        call.stopped_ns,
+        max(0, -code),
+    )
+
+
+def launch(
+    path: bytes,
+    argv: Sequence[bytes],
+    environment: Sequence[bytes],
+    stdio: tuple[int, int, int],
+) -> int:
+    """Start a program and leave it stopped before its first instruction.
+
+    Returns:
+        Its pid: a child of ours, in a group stop until SIGCONT.
+    """
+    words = [ffi.new("char[]", word) for word in argv]
+    variables = [ffi.new("char[]", word) for word in environment]
+    return _check(
+        lib.ps_launch(
+            path,
+            ffi.new("char *[]", [*words, ffi.NULL]),
+            ffi.new("char *[]", [*variables, ffi.NULL]),
+            *stdio,
+        )
+    )

@@ -1,0 +1,58 @@
+"""Builds `pagescan.native._shim` out of shim.h and shim_*.c; run by setup.py only.
+
+Environment:
+    CI: when set, a warning of the compiler is an error.
+    PAGESCAN_CFLAGS, PAGESCAN_LDFLAGS: added to the flags, for sanitizers.
+"""
+
+import os
+import shlex
+import sys
+import sysconfig
+from pathlib import Path
+
+from cffi import FFI
+
+_HERE = Path("pagescan/native")  # setuptools wants sources relative to setup.py
+_LEAST_PYTHON = 0x030B0000  # 3.11, as requires-python
+
+if not sys.platform.startswith("linux") or sys.maxsize < 1 << 32:
+    sys.exit("pagescan needs a 64-bit Linux: other systems have no PAGEMAP_SCAN")
+
+
+def _declarations() -> str:
+    """Return what shim.h declares to Python: the lines between its two markers."""
+    text = (_HERE / "shim.h").read_text(encoding="utf-8")
+    inside = text.partition("/* cdef begin */")[2].partition("/* cdef end */")[0]
+    if not inside:
+        sys.exit("shim.h: no lines between 'cdef begin' and 'cdef end'")
+    return inside
+
+
+_compile = [
+    "-std=gnu11",
+    "-O2",
+    "-fvisibility=hidden",
+    "-Wall",
+    "-Wextra",
+    "-Wshadow",
+    "-Wconversion",
+    "-Wno-unused-parameter",  # of the wrappers that cffi writes
+    *(["-Werror"] if os.environ.get("CI") else []),
+    *shlex.split(os.environ.get("PAGESCAN_CFLAGS", "")),
+]
+_limited = not sysconfig.get_config_var("Py_GIL_DISABLED")
+
+ffi = FFI()
+ffi.cdef(_declarations())
+ffi.set_source(
+    "pagescan.native._shim",
+    '#include "shim.h"',
+    sources=[str(path) for path in sorted(_HERE.glob("shim_*.c"))],
+    depends=[str(path) for path in sorted(_HERE.glob("*.h"))],
+    include_dirs=[str(_HERE)],
+    define_macros=[("Py_LIMITED_API", hex(_LEAST_PYTHON))] if _limited else [],
+    py_limited_api=_limited,
+    extra_compile_args=_compile,
+    extra_link_args=shlex.split(os.environ.get("PAGESCAN_LDFLAGS", "")),
+)

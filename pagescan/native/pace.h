@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Keeps the target's mmap lock free: one call at a time holds it no longer than max_stall_ns, and
+ * after that much holding it is left alone for pause_ns. Without the pause a waiting writer starves
+ * all the same (measured on 6.18: readers that come back at once overtake it).
+ */
+#ifndef PAGESCAN_PACE_H
+#define PAGESCAN_PACE_H
+
+#include "clock.h"
+#include "shim.h"
+
+#define PS_SLICE_MIN (2u << 20)
+/* The first dense slice after a long hole has this size at most: 0.1 ms on the kernel's fast path. */
+#define PS_SLICE_MAX (256u << 20)
+
+static inline void ps_pace_call(struct ps_pace *pace, struct ps_cost *cost, uint64_t walked,
+				uint64_t ns)
+{
+	cost->ioctls++;
+	cost->scan_ns += ns;
+	if (ns > cost->max_wait_ns)
+		cost->max_wait_ns = ns;
+
+	if (ns > pace->max_stall_ns / 2 && pace->slice > PS_SLICE_MIN)
+		pace->slice /= 2;
+	else if (ns < pace->max_stall_ns / 4 && walked >= pace->slice && pace->slice < PS_SLICE_MAX)
+		pace->slice *= 2;
+
+	pace->held_ns += ns;
+	if (pace->held_ns >= pace->max_stall_ns && pace->pause_ns) {
+		struct timespec pause = {0, (long)pace->pause_ns};
+
+		nanosleep(&pause, NULL);
+		pace->held_ns = 0;
+	}
+}
+
+/* The end of the slice that starts at `at`: a multiple of align, but never beyond `end`. */
+static inline uint64_t ps_pace_slice(const struct ps_pace *pace, uint64_t at, uint64_t end,
+				     uint64_t align)
+{
+	uint64_t stop = at + (pace->slice > align ? pace->slice : align);
+
+	stop -= stop % align;
+	return stop > at && stop < end ? stop : end;
+}
+
+#endif

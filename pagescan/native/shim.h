@@ -1,0 +1,153 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The shim: system calls, and the loops that run once a page, a region or a mapping.
+ *
+ * Every function returns >= 0, or -errno. Nothing is allocated that outlives a call, nothing is
+ * formatted and nothing decided here. Addresses are bytes, intervals half-open.
+ */
+#ifndef PAGESCAN_SHIM_H
+#define PAGESCAN_SHIM_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "uapi.h"
+
+/* What the cdef of _build.py declares to Python stands between the two markers, word for word. */
+/* cdef begin */
+/*
+ * What one kind of mapping is asked, and how the kernel's bits are read there: a page is written when
+ * it has the bit, all of written_all, one of written_any (0: no such rule) and none of written_none;
+ * SWAPPED means nothing beside a bit of unswapped; the bits of clear mean nothing. The second set of
+ * masks is as PAGEMAP_SCAN's, over what was read. The rules themselves are in scanner.py.
+ */
+struct ps_rule {
+	uint64_t flags; /* PM_SCAN_* */
+	uint64_t inverted;
+	uint64_t mask;
+	uint64_t anyof;
+	uint64_t returned;
+	uint64_t align;   /* slices end on multiples of this: whole huge pages */
+	uint64_t first;   /* 1: the first page that matches is enough, in each range */
+	uint64_t whole;   /* 1: no call, the range is the answer */
+
+	uint64_t written_all;
+	uint64_t written_any;
+	uint64_t written_none;
+	uint64_t unswapped;
+	uint64_t clear;
+	uint64_t want_inverted;
+	uint64_t want_mask;
+	uint64_t want_anyof;
+	uint64_t want_returned;
+	uint64_t tag; /* set in every row */
+};
+
+struct ps_pace {
+	uint64_t max_stall_ns; /* no call should hold the target's mmap lock longer */
+	uint64_t pause_ns;     /* how long the lock is left alone after so much holding */
+	uint64_t slice;        /* bytes of the next call; in and out, adapts to max_stall_ns */
+	uint64_t held_ns;      /* in and out: held since the last pause */
+};
+
+struct ps_cost {
+	uint64_t scan_ns;
+	uint64_t max_wait_ns; /* the longest single call */
+	uint64_t ioctls;
+	uint64_t pages_walked;
+};
+
+struct ps_cursor {
+	uint64_t range; /* index of the range the scan is in */
+	uint64_t at;    /* address to go on from; 0: the start of that range */
+	uint64_t left;  /* pages still wanted; UINT64_MAX: all */
+};
+
+struct ps_columns {
+	uint64_t *start;
+	uint64_t *end;
+	uint64_t *categories;
+	uint64_t capacity;
+	uint64_t length;
+};
+
+/*
+ * Scans ascending ranges, each by the rule that its row of `which` names, and appends what it finds
+ * to out; neighbours of a range with equal categories and closer than join_gap bytes become one.
+ * 0: all done. 1: out is full, or it is time to look for signals: call again with the same cursor.
+ * -errno: the cursor says where.
+ */
+int ps_scan(int pagemap, const uint64_t *starts, const uint64_t *ends, const uint64_t *which,
+	    uint64_t ranges, const struct ps_rule *rules, uint64_t join_gap, struct ps_pace *pace,
+	    struct ps_cursor *cursor, struct ps_columns *out, struct ps_cost *cost);
+
+int ps_uffd_open(void); /* of this process */
+int ps_uffd_api(int uffd, uint64_t features);
+int ps_uffd_register(int uffd, uint64_t start, uint64_t end);
+int ps_uffd_unregister(int uffd, uint64_t start, uint64_t end);
+/* Write-protects [start, end), markers in holes included; done is where it stopped. */
+int ps_uffd_protect(int uffd, uint64_t start, uint64_t end, uint64_t align, struct ps_pace *pace,
+		    uint64_t *done, struct ps_cost *cost);
+
+/* One row a line of /proc/PID/maps; names are (offset, length) into the text. */
+struct ps_maps {
+	uint64_t *start;
+	uint64_t *end;
+	uint64_t *offset;
+	uint64_t *inode;
+	uint64_t *device; /* major << 32 | minor */
+	uint64_t *flags;  /* PS_MAP_* */
+	uint64_t *name_at;
+	uint64_t *name_length;
+	uint64_t *page_size; /* 0: not asked, the usual one */
+	uint64_t capacity;
+	uint64_t length;
+};
+
+/*
+ * Fills as many rows as fit and returns 0, or 1 when the text has more lines than that. maps is an
+ * open /proc/PID/maps for PROCMAP_QUERY, or -1; -ENOTTY: this kernel has none, page_size is 0 all over.
+ */
+int ps_maps_parse(const char *text, uint64_t length, int maps, struct ps_maps *out);
+
+/*
+ * Cuts ascending regions at the borders of ascending mappings; owner is the index of the mapping, -1
+ * for what lies in none. out must hold regions->length + 2 * maps + 1 rows.
+ */
+int ps_join(const struct ps_columns *regions, const uint64_t *map_starts, const uint64_t *map_ends,
+	    uint64_t maps, struct ps_columns *out, int64_t *owner);
+/* Adds up pages by owner, and by owner and bit: counts has maps * PS_CATEGORY_BITS cells. */
+int ps_tally(const struct ps_columns *regions, const int64_t *owner, uint64_t page_size,
+	     uint64_t maps, uint64_t *pages, uint64_t *counts);
+
+/* Takes a userfaultfd out of a live process: see shim_attach.c. */
+struct ps_attach {
+	int32_t pid;        /* in: the process */
+	int32_t timeout_ms; /* in: bound over all waits */
+	int32_t uffd;       /* out: the descriptor, ours, close-on-exec, or -1 */
+	int32_t tid;        /* out: the thread that was used */
+	int32_t method;     /* out: PS_METHOD_* */
+	int32_t step;       /* out: PS_STEP_*, the last one tried; with an error, the one that failed */
+	int32_t attempts;   /* out: threads and times tried */
+	int32_t left_fd;    /* out: descriptor left in the target, or -1 */
+	uint64_t stopped_ns; /* out: how long the thread stood still, all attempts */
+};
+
+int ps_attach(struct ps_attach *attach);
+
+/*
+ * Starts argv[0] with the environment envp and the three descriptors as its stdin, stdout and
+ * stderr, and leaves it stopped (SIGSTOP) before its first instruction. Returns the pid; -errno of
+ * the exec if that failed.
+ */
+int ps_launch(const char *path, char *const *argv, char *const *envp, int in, int out, int err);
+/* cdef end */
+
+#define PS_MAP_READ 1u
+#define PS_MAP_WRITE 2u
+#define PS_MAP_EXEC 4u
+#define PS_MAP_SHARED 8u
+
+#define PS_CATEGORY_BITS 9u
+
+#endif

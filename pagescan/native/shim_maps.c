@@ -1,0 +1,103 @@
+/* SPDX-License-Identifier: MIT */
+/* Parses the text of /proc/PID/maps: from large reads in C it is faster than PROCMAP_QUERY. */
+#include <errno.h>
+#include <stdbool.h>
+#include <sys/ioctl.h>
+
+#include "shim.h"
+
+struct text {
+	const char *at;
+	const char *end;
+};
+
+/* Reads a number of that base and the one character behind it; false where there is none. */
+static bool number(struct text *text, unsigned base, char behind, uint64_t *ret)
+{
+	uint64_t value = 0;
+	const char *begin = text->at;
+
+	for (; text->at < text->end; text->at++) {
+		char c = *text->at;
+		unsigned digit = c >= '0' && c <= '9'   ? (unsigned)(c - '0')
+				 : c >= 'a' && c <= 'f' ? (unsigned)(c - 'a') + 10
+							: 99;
+
+		if (digit >= base)
+			break;
+		value = value * base + digit;
+	}
+	*ret = value;
+	if (text->at == begin || text->at == text->end || *text->at != behind)
+		return false;
+	text->at++;
+	return true;
+}
+
+static bool permissions(struct text *text, uint64_t *ret)
+{
+	const char *p = text->at;
+
+	if (text->end - p < 5 || p[4] != ' ')
+		return false;
+	*ret = (p[0] == 'r' ? PS_MAP_READ : 0) | (p[1] == 'w' ? PS_MAP_WRITE : 0) |
+	       (p[2] == 'x' ? PS_MAP_EXEC : 0) | (p[3] == 's' ? PS_MAP_SHARED : 0);
+	text->at += 5;
+	return true;
+}
+
+/* "7f00-7f10 rw-p 00000000 08:01 123    /path with anything but a newline\n" */
+static bool line(struct text *text, const char *begin, struct ps_maps *out, uint64_t row)
+{
+	uint64_t major, minor;
+
+	if (!number(text, 16, '-', &out->start[row]) || !number(text, 16, ' ', &out->end[row]) ||
+	    !permissions(text, &out->flags[row]) || !number(text, 16, ' ', &out->offset[row]) ||
+	    !number(text, 16, ':', &major) || !number(text, 16, ' ', &minor))
+		return false;
+	out->device[row] = major << 32 | minor;
+	/* The inode is followed by blanks and a name, or by the newline at once. */
+	if (!number(text, 10, ' ', &out->inode[row]) &&
+	    (text->at == text->end || *text->at != '\n'))
+		return false;
+	while (text->at < text->end && *text->at == ' ')
+		text->at++;
+	out->name_at[row] = (uint64_t)(text->at - begin);
+	while (text->at < text->end && *text->at != '\n')
+		text->at++;
+	out->name_length[row] = (uint64_t)(text->at - begin) - out->name_at[row];
+	if (text->at < text->end)
+		text->at++;
+	out->page_size[row] = 0;
+	return out->start[row] < out->end[row];
+}
+
+/* Only hugetlbfs has pages of another size, and its device has no major number. */
+static int ask_page_size(int maps, struct ps_maps *out, uint64_t row)
+{
+	struct ps_procmap_query query = {.size = sizeof(query), .query_addr = out->start[row]};
+
+	if (!out->inode[row] || out->device[row] >> 32)
+		return 0;
+	if (ioctl(maps, PS_PROCMAP_QUERY, &query) < 0)
+		return errno == ENOENT ? 0 : -errno; /* ENOENT: unmapped meanwhile */
+	if (query.vma_page_size > 4096)
+		out->page_size[row] = query.vma_page_size;
+	return 0;
+}
+
+int ps_maps_parse(const char *text, uint64_t length, int maps, struct ps_maps *out)
+{
+	struct text rest = {text, text + length};
+	int asked = 0;
+
+	for (out->length = 0; rest.at < rest.end; out->length++) {
+		if (out->length == out->capacity)
+			return 1;
+		if (!line(&rest, text, out, out->length))
+			return -EBADMSG;
+		if (maps >= 0 && !asked)
+			asked = ask_page_size(maps, out, out->length);
+	}
+	return asked;
+}

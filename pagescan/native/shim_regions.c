@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: MIT */
+/* What is done to every region: the join with mappings, and the tally. */
+#include "shim.h"
+
+static void put(struct ps_columns *out, int64_t *owner, uint64_t start, uint64_t end,
+		uint64_t categories, int64_t whose)
+{
+	uint64_t last = out->length - 1;
+
+	if (out->length && out->end[last] == start && out->categories[last] == categories &&
+	    owner[last] == whose) {
+		out->end[last] = end;
+		return;
+	}
+	out->start[out->length] = start;
+	out->end[out->length] = end;
+	out->categories[out->length] = categories;
+	owner[out->length++] = whose;
+}
+
+int ps_join(const struct ps_columns *regions, const uint64_t *map_starts, const uint64_t *map_ends,
+	    uint64_t maps, struct ps_columns *out, int64_t *owner)
+{
+	uint64_t map = 0;
+
+	for (uint64_t i = 0; i < regions->length; i++) {
+		uint64_t at = regions->start[i], end = regions->end[i];
+
+		while (at < end) {
+			uint64_t stop = end;
+			int64_t whose = -1;
+
+			while (map < maps && map_ends[map] <= at)
+				map++;
+			if (map < maps && map_starts[map] <= at) {
+				whose = (int64_t)map;
+				if (map_ends[map] < stop)
+					stop = map_ends[map];
+			} else if (map < maps && map_starts[map] < stop) {
+				stop = map_starts[map];
+			}
+			put(out, owner, at, stop, regions->categories[i], whose);
+			at = stop;
+		}
+	}
+	return 0;
+}
+
+int ps_tally(const struct ps_columns *regions, const int64_t *owner, uint64_t page_size,
+	     uint64_t maps, uint64_t *pages, uint64_t *counts)
+{
+	for (uint64_t i = 0; i < regions->length; i++) {
+		int64_t whose = owner ? owner[i] : 0;
+		uint64_t count = (regions->end[i] - regions->start[i]) / page_size;
+
+		if (whose < 0 || (uint64_t)whose >= maps)
+			continue;
+		pages[whose] += count;
+		for (uint64_t bit = 0; bit < PS_CATEGORY_BITS; bit++)
+			if (regions->categories[i] >> bit & 1)
+				counts[(uint64_t)whose * PS_CATEGORY_BITS + bit] += count;
+	}
+	return 0;
+}

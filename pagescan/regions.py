@@ -1,0 +1,151 @@
+"""Columns of regions: joined with mappings, tallied, handed out; pure, no I/O.
+
+A `Batch` holds what a scan found as three columns of 64-bit integers and one that
+says whose they are. An object a region exists only for what is printed.
+"""
+
+from __future__ import annotations  # array[int] is no type at run time before 3.12
+
+from array import array
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from pagescan import native
+from pagescan.model import (
+    CATEGORY_NAMES,
+    DEFAULT_RETURNED,
+    Category,
+    Mapping,
+    MappingCounts,
+    Region,
+    Summary,
+)
+
+PAGE_COUNTED = ("present", "file", "swapped", "pfnzero", "huge", "guard", "written")
+
+
+@dataclass(slots=True)
+class Batch:
+    """What a look found: ascending, disjoint, maximal regions, column by column.
+
+    Attributes:
+        starts: array('Q') of addresses; a buffer that numpy takes without a copy.
+        ends: array('Q'), exclusive.
+        categories: array('Q') of PAGE_IS_* bits, the returned ones only.
+        owners: array('q') of indices into `mappings`; -1: it went meanwhile.
+        mappings: What the owners refer to, ascending.
+        new: Indices of the mappings that appeared after arming.
+        page_size: Bytes of a page.
+        returned: The categories that were asked for.
+    """
+
+    starts: array[int]
+    ends: array[int]
+    categories: array[int]
+    owners: array[int]
+    mappings: Sequence[Mapping]
+    page_size: int
+    new: frozenset[int] = frozenset()
+    returned: Category = DEFAULT_RETURNED
+
+    @classmethod
+    def join(
+        cls,
+        columns: native.Columns,
+        mappings: Sequence[Mapping],
+        *,
+        page_size: int,
+        new: frozenset[int] = frozenset(),
+        returned: Category = DEFAULT_RETURNED,
+    ) -> Batch:
+        """Cut ascending regions at the borders of mappings, so that each has one owner."""
+        joined, owners = native.join(
+            columns,
+            array("Q", (mapping.start for mapping in mappings)),
+            array("Q", (mapping.end for mapping in mappings)),
+        )
+        return cls(
+            joined.starts,
+            joined.ends,
+            joined.categories,
+            owners,
+            mappings,
+            page_size,
+            new,
+            returned,
+        )
+
+    @classmethod
+    def empty(cls, like: Batch) -> Batch:
+        """Return a batch of the same kind without a region."""
+        return cls.join(
+            native.Columns.empty(), (), page_size=like.page_size, returned=like.returned
+        )
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def regions(self) -> Iterator[Region]:
+        """Yield the same as objects, one region each."""
+        size = self.page_size
+        mappings = self.mappings
+        for start, end, bits, owner in zip(
+            self.starts, self.ends, self.categories, self.owners, strict=True
+        ):
+            yield Region(
+                start,
+                end,
+                (end - start) // size,
+                Category(bits),
+                mappings[owner] if owner >= 0 else None,
+                owner in self.new,
+            )
+
+    def pages(self) -> Iterator[Region]:
+        """Yield regions of one page each."""
+        size = self.page_size
+        for region in self.regions():
+            for start in range(region.start, region.end, size):
+                yield Region(
+                    start, start + size, 1, region.categories, region.mapping, region.new
+                )
+
+    def summary(self) -> Summary:
+        """Return the totals: regions, pages, bytes, pages by returned category."""
+        pages, counts = native.tally(self._columns(), None, self.page_size, 1)
+        return Summary(
+            regions=len(self),
+            pages=pages[0],
+            bytes=pages[0] * self.page_size,
+            categories={
+                name: counts[bit.bit_length() - 1]
+                for bit, name in CATEGORY_NAMES
+                if bit & self.returned
+            },
+        )
+
+    def by_mapping(self) -> list[MappingCounts]:
+        """Return pages by category for each mapping that has a region here."""
+        total = len(self.mappings)
+        pages, counts = native.tally(
+            self._columns(), self.owners, self.page_size, total
+        )
+        width = native.CATEGORY_BITS
+        return [
+            MappingCounts(
+                mapping,
+                pages[index],
+                pages[index] * self.page_size,
+                {
+                    name: counts[index * width + bit.bit_length() - 1]
+                    for bit, name in CATEGORY_NAMES
+                    if name in PAGE_COUNTED and bit & self.returned
+                },
+                new=index in self.new,
+            )
+            for index, mapping in enumerate(self.mappings)
+            if pages[index]
+        ]
+
+    def _columns(self) -> native.Columns:
+        return native.Columns(self.starts, self.ends, self.categories)

@@ -1,0 +1,427 @@
+"""The scan of many ranges: what is asked of the kernel, and how its answer is read.
+
+WRITTEN is the inverse of the uffd-wp bit, and nothing else: an empty entry, the zero
+page and a guard marker have it too, and on some kernels a hole has it and on others
+not. So whether a page is written is decided by a rule for each kind of mapping:
+
+    private anonymous   WRITTEN, WPALLOWED, PRESENT or SWAPPED, not PFNZERO, not GUARD
+    private file        the same, and not FILE: a written page is a private copy
+    shared, hugetlb     WRITTEN, WPALLOWED: every entry was given a marker when armed,
+                        so that a page written and then swapped out (empty) counts
+
+SWAPPED is left out where it is a marker: in shared memory, hugetlb, and under GUARD.
+"""
+
+import errno
+import functools
+import itertools
+import os
+from array import array
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from pagescan import native
+from pagescan.errors import KernelUnsupportedError, UsageError, from_errno
+from pagescan.model import (
+    CATEGORY_NAMES,
+    DEFAULT_RETURNED,
+    NO_CATEGORY,
+    Category,
+    Cost,
+    Kind,
+    Mapping,
+)
+from pagescan.native import ALL_PAGES, Columns, Masks, Meter, Pace, Rule, Spans
+from pagescan.target import PAGE_SIZE, Target
+
+POPULATED = Category.PRESENT | Category.SWAPPED
+# Slices end on whole huge pages: a cut through one would split it when it is protected.
+HUGE_PAGE = 2 << 20
+# A gap of so many bytes costs less to walk than another call does.
+JOIN_GAP = 128 << 10
+
+_UNWRITTEN = {
+    Kind.ANON: Category.PFNZERO | Category.GUARD,
+    Kind.PRIVATE_FILE: Category.PFNZERO | Category.GUARD | Category.FILE,
+    Kind.SHARED: Category.GUARD,
+    Kind.HUGETLB: NO_CATEGORY,
+    Kind.SPECIAL: NO_CATEGORY,
+}
+_CLEAR = {
+    Kind.ANON: NO_CATEGORY,
+    Kind.PRIVATE_FILE: NO_CATEGORY,
+    Kind.SHARED: Category.SWAPPED,
+    Kind.HUGETLB: Category.SWAPPED,
+    Kind.SPECIAL: Category.WPALLOWED | Category.WRITTEN,
+}
+PRIVATE = frozenset({Kind.ANON, Kind.PRIVATE_FILE})
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """Which pages are wanted and what is said of them: the four masks of PAGEMAP_SCAN.
+
+    Attributes:
+        require: All of these (category_mask).
+        any_of: At least one of these, if there are any (category_anyof_mask).
+        exclude: None of these (category_inverted, and in category_mask).
+        returned: What is reported, and what neighbours are joined on (return_mask).
+        max_pages: Stop after so many pages; None: no limit.
+        raw: The kernel's own bits instead of the rules above.
+    """
+
+    require: Category = NO_CATEGORY
+    any_of: Category = NO_CATEGORY
+    exclude: Category = NO_CATEGORY
+    returned: Category = DEFAULT_RETURNED
+    max_pages: int | None = None
+    raw: bool = False
+
+    @property
+    def used(self) -> Category:
+        """Every category that the masks name."""
+        return self.require | self.any_of | self.exclude | self.returned
+
+    @property
+    def masks(self) -> Masks:
+        """The same as the kernel's structure has it."""
+        return Masks(
+            mask=self.require | self.exclude,
+            inverted=self.exclude,
+            anyof=self.any_of,
+            returned=self.returned,
+        )
+
+
+@functools.cache
+def known_categories() -> Category:
+    """Return the categories that the running kernel knows, found by trying.
+
+    Raises:
+        KernelUnsupportedError: It has no PAGEMAP_SCAN at all.
+    """
+    fd = os.open("/proc/self/pagemap", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        known = NO_CATEGORY
+        for bit in Category:
+            try:
+                _scan_page_zero(fd, bit)
+            except OSError as error:
+                if error.errno == errno.EINVAL:
+                    continue
+                raise from_errno(
+                    error.errno or 0, doing="use PAGEMAP_SCAN (Linux 6.7)"
+                ) from error
+            known |= bit
+        return known
+    finally:
+        os.close(fd)
+
+
+def _scan_page_zero(pagemap: int, returned: int) -> None:
+    spans = Spans(array("Q", [0]), array("Q", [1 << 12]), array("Q", [0]))
+    rule = Rule(asked=Masks(returned=returned))
+    native.scan(pagemap, spans, [rule], pace=Pace(), meter=Meter())
+
+
+def check_known(categories: Category) -> None:
+    """Refuse categories that the running kernel does not know."""
+    for bit, name in CATEGORY_NAMES:
+        if bit & categories & ~known_categories():
+            raise KernelUnsupportedError(
+                f"this kernel has no category {name!r}",
+                hint="pagescan doctor lists what it has",
+            )
+
+
+def rule_for(kind: Kind, query: Query, page_size: int = 0) -> Rule | None:
+    """Return what to ask in mappings of a kind; None if nothing there can match."""
+    align = page_size or HUGE_PAGE
+    if query.raw:
+        return Rule(asked=query.masks, wanted=query.masks, align=align)
+    clear = _CLEAR[kind]
+    if query.require & clear or (query.any_of and not query.any_of & ~clear):
+        return None
+    known = known_categories()
+    unwritten = _UNWRITTEN[kind] & known if query.used & Category.WRITTEN else 0
+    guard = Category.GUARD & known if query.used & Category.SWAPPED else 0
+    # Reading a page may clear WRITTEN, SWAPPED and `clear`, and never sets a bit: so
+    # required bits may be required of the kernel too, and of the excluded ones those
+    # that are never cleared.
+    exclude = query.exclude & ~(clear | Category.WRITTEN | Category.SWAPPED)
+    require = query.require
+    any_of = query.any_of
+    if require & Category.WRITTEN:
+        require |= Category.WPALLOWED
+        exclude |= unwritten
+        if not any_of and kind in PRIVATE:
+            any_of = POPULATED
+    if require & Category.SWAPPED:
+        exclude |= guard
+    needed = query.used | unwritten | guard
+    if query.used & Category.WRITTEN:
+        needed |= Category.WPALLOWED | POPULATED
+    return Rule(
+        asked=Masks(
+            mask=require | exclude, inverted=exclude, anyof=any_of, returned=needed
+        ),
+        wanted=query.masks,
+        align=align,
+        written_all=Category.WPALLOWED,
+        written_any=POPULATED if kind in PRIVATE else 0,
+        written_none=unwritten,
+        unswapped=guard,
+        clear=clear,
+    )
+
+
+def spans_of(
+    mappings: Iterable[Mapping], rules: dict[tuple[Kind, int], int]
+) -> Spans:
+    """Return mappings as ranges to scan; neighbours with one rule become one range.
+
+    Args:
+        mappings: Ascending.
+        rules: The index of a rule by kind and huge page size; other kinds are left out.
+    """
+    spans = Spans(array("Q"), array("Q"), array("Q"))
+    for mapping in mappings:
+        rule = rules.get((mapping.kind, mapping.page_size))
+        if rule is None:
+            continue
+        if spans.ends and spans.ends[-1] == mapping.start and spans.rules[-1] == rule:
+            spans.ends[-1] = mapping.end
+        else:
+            spans.starts.append(mapping.start)
+            spans.ends.append(mapping.end)
+            spans.rules.append(rule)
+    return spans
+
+
+class Scanner:
+    """Scans of one target: keeps the pace from call to call, and counts the cost.
+
+    Attributes:
+        target: Whose address space.
+        pace: How its mmap lock is spared.
+        meter: What all scans cost so far.
+    """
+
+    def __init__(self, target: Target, pace: Pace | None = None) -> None:
+        """Look at an open target."""
+        self.target = target
+        self.pace = pace or Pace()
+        self.meter = Meter()
+
+    def take_cost(self, stopped_ns: int = 0) -> Cost:
+        """Return what was counted since the last call of this, and start anew."""
+        meter, self.meter = self.meter, Meter()
+        return Cost(
+            stopped_ns,
+            meter.scan_ns,
+            meter.max_wait_ns,
+            meter.ioctls,
+            meter.pages_walked,
+        )
+
+    def scan(self, mappings: Sequence[Mapping], query: Query) -> Columns:
+        """Return the regions that a query wants, ascending, not cut at mappings."""
+        check_known(query.used)
+        rules = {
+            key: rule
+            for key in dict.fromkeys((item.kind, item.page_size) for item in mappings)
+            if (rule := rule_for(key[0], query, key[1])) is not None
+        }
+        limit = ALL_PAGES if query.max_pages is None else query.max_pages
+        return self._run(mappings, rules, max_pages=limit)
+
+    def protect(self, mappings: Sequence[Mapping], query: Query) -> Columns:
+        """Get and write-protect in one step the populated pages that a query wants.
+
+        A query is no single set of the kernel's masks once it is read by the rules. So
+        the pages are looked up first, and then each combination of bits that was found
+        is asked for exactly, with PM_SCAN_WP_MATCHING: what is returned of them was got
+        and protected in one step, and a page that changed in between stays as it is.
+        Holes are listed and not protected.
+
+        Raises:
+            UsageError: A limit of pages over hugetlb: the kernel protects whole huge
+                pages only.
+        """
+        if query.max_pages is not None and any(
+            mapping.kind is Kind.HUGETLB for mapping in mappings
+        ):
+            raise UsageError(
+                "--max-pages cannot protect parts of hugetlb mappings",
+                hint="name ranges without huge pages, or leave out --max-pages",
+            )
+        check_known(query.used)
+        left = ALL_PAGES if query.max_pages is None else query.max_pages
+        found = Columns.empty()
+        for part in _runs(mappings):
+            rule = rule_for(part[0].kind, query, part[0].page_size)
+            if rule is not None and left:
+                columns = self._protect_part(part, rule, left)
+                left -= min(left, _pages(columns))
+                _extend(found, columns, 0, len(columns.starts))
+        return found
+
+    def _protect_part(
+        self, part: Sequence[Mapping], rule: Rule, max_pages: int
+    ) -> Columns:
+        """Protect in neighbouring mappings of one kind; ascending."""
+        seen = known_categories() & ~Category.SOFT_DIRTY
+        seen |= Category.SOFT_DIRTY & rule.wanted.mask
+        plain = Masks(returned=seen)
+        raw = replace(
+            rule, asked=replace(rule.asked, returned=seen), wanted=plain, clear=0,
+            written_all=0, written_any=0, written_none=0, unswapped=0,
+        )  # fmt: skip
+        shapes: dict[int, Columns] = {}
+        listed = Columns.empty()
+        only = {(part[0].kind, part[0].page_size): 0}
+        for start, end, bits in zip(
+            *self.run(spans_of(part, only), [raw]), strict=True
+        ):
+            read = read_bits(rule, bits)
+            if not is_wanted(rule, read) or not max_pages:
+                continue
+            pages = min(max_pages, (end - start) // PAGE_SIZE)
+            max_pages -= pages if max_pages != ALL_PAGES else 0
+            row = (start, start + pages * PAGE_SIZE)
+            if protectable(bits):
+                _append(shapes.setdefault(bits, Columns.empty()), *row, 0)
+            else:
+                _append(listed, *row, read & rule.wanted.returned)
+        for bits, columns in shapes.items():
+            exact = replace(
+                rule,
+                asked=Masks(mask=seen, inverted=seen & ~bits, returned=seen),
+                protect=True,
+            )
+            done = self.run(Spans(*columns), [exact])
+            listed = merge(listed, done)
+        return listed
+
+    def _run(
+        self,
+        mappings: Sequence[Mapping],
+        rules: dict[tuple[Kind, int], Rule],
+        *,
+        max_pages: int = ALL_PAGES,
+    ) -> Columns:
+        indices = {key: index for index, key in enumerate(rules)}
+        return self.run(
+            spans_of(mappings, indices), list(rules.values()), max_pages=max_pages
+        )
+
+    def run(
+        self,
+        spans: Spans,
+        rules: Sequence[Rule],
+        *,
+        max_pages: int = ALL_PAGES,
+        join_gap: int = 0,
+    ) -> Columns:
+        """Scan spans by rules; errors become those of the target.
+
+        Raises:
+            TargetError: The address space is gone.
+        """
+        if not spans.starts:
+            return Columns.empty()
+        try:
+            found = native.scan(
+                self.target.pagemap,
+                spans,
+                rules,
+                max_pages=max_pages,
+                join_gap=join_gap,
+                pace=self.pace,
+                meter=self.meter,
+            )
+        except OSError as error:
+            if error.errno == errno.ESRCH:
+                raise self.target.gone() from error
+            raise from_errno(
+                error.errno or 0, doing=f"scan {self.target}", pid=self.target.pid
+            ) from error
+        # Kernels before 6.12.117 answer with no regions instead of ESRCH.
+        if not found.starts and not self.target.has_address_space():
+            raise self.target.gone()
+        return found
+
+
+def read_bits(rule: Rule, bits: int) -> int:
+    """Read the kernel's bits by a rule, as the shim does for each region."""
+    written = (
+        bits & rule.written_all == rule.written_all
+        and (not rule.written_any or bits & rule.written_any)
+        and not bits & rule.written_none
+    )
+    if not written:
+        bits &= ~Category.WRITTEN
+    if bits & rule.unswapped:
+        bits &= ~Category.SWAPPED
+    return bits & ~rule.clear
+
+
+def is_wanted(rule: Rule, bits: int) -> bool:
+    """Whether pages whose bits were read so are what the rule wants."""
+    masks = rule.wanted
+    bits ^= masks.inverted
+    return bits & masks.mask == masks.mask and not (
+        masks.anyof and not bits & masks.anyof
+    )
+
+
+def protectable(bits: int) -> bool:
+    """Whether a page may be write-protected by the scan: populated and registered."""
+    return bool(
+        bits & Category.WPALLOWED and bits & POPULATED and not bits & Category.GUARD
+    )
+
+
+def _runs(mappings: Iterable[Mapping]) -> Iterable[list[Mapping]]:
+    """Yield neighbours in the list that are of one kind."""
+    for _, run in itertools.groupby(
+        mappings, key=lambda mapping: (mapping.kind, mapping.page_size)
+    ):
+        yield list(run)
+
+
+def _pages(columns: Columns) -> int:
+    return (sum(columns.ends) - sum(columns.starts)) // PAGE_SIZE
+
+
+def _append(columns: Columns, start: int, end: int, bits: int) -> None:
+    for column, value in zip(columns, (start, end, bits), strict=True):
+        column.append(value)
+
+
+def merge(one: Columns, other: Columns) -> Columns:
+    """Merge two lists of ascending regions that do not overlap each other."""
+    if not one.starts or not other.starts:
+        return one if one.starts else other
+    merged = Columns.empty()
+    lists, cursors = (one, other), [0, 0]
+    while cursors[0] < len(one.starts) and cursors[1] < len(other.starts):
+        low = 0 if one.starts[cursors[0]] < other.starts[cursors[1]] else 1
+        border = lists[1 - low].starts[cursors[1 - low]]
+        stop = bisect_left(lists[low].starts, border, cursors[low])
+        _extend(merged, lists[low], cursors[low], stop)
+        cursors[low] = stop
+    for columns, cursor in zip(lists, cursors, strict=True):
+        _extend(merged, columns, cursor, len(columns.starts))
+    return merged
+
+
+def _extend(merged: Columns, columns: Columns, start: int, stop: int) -> None:
+    for target, source in zip(merged, columns, strict=True):
+        target.extend(source[start:stop])
+
+
+def as_spans(columns: Columns) -> Spans:
+    """Read the categories of regions as the index of the rule to scan them by next."""
+    return Spans(*columns)

@@ -1,0 +1,330 @@
+"""A process that one can look at: found, opened, kept apart from a later namesake."""
+
+import contextlib
+import errno
+import os
+import select
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from pagescan import native
+from pagescan.errors import (
+    AccessDeniedError,
+    NoSuchTargetError,
+    PagescanError,
+    TargetError,
+    UnsuitableTargetError,
+    from_errno,
+)
+from pagescan.model import TargetFacts
+
+PAGE_SIZE = os.sysconf("SC_PAGE_SIZE")
+
+_PF_KTHREAD = 0x00200000  # include/linux/sched.h
+_COMM_LENGTH = 15
+
+
+@dataclass(frozen=True, slots=True)
+class Stat:
+    """What /proc/PID/stat says of a process; source: proc_pid_stat(5)."""
+
+    name: str
+    state: str
+    flags: int
+    start_time: int
+
+
+def read_stat(pid: int) -> Stat:
+    """Read /proc/PID/stat; FileNotFoundError or ProcessLookupError if it is gone."""
+    text = Path(f"/proc/{pid}/stat").read_bytes()
+    # The name may hold anything, also ")": the last one ends it.
+    head, _, tail = text.rpartition(b")")
+    fields = tail.split()
+    name = os.fsdecode(head.partition(b"(")[2])
+    return Stat(name, fields[0].decode(), int(fields[6]), int(fields[19]))
+
+
+def read_status(pid: int) -> dict[str, str]:
+    """Read /proc/PID/status as a dict; the values are stripped."""
+    text = Path(f"/proc/{pid}/status").read_text(errors="surrogateescape")
+    pairs = (line.partition(":") for line in text.splitlines())
+    return {key: value.strip() for key, _, value in pairs}
+
+
+class Target:
+    """An open process: its pagemap, a pidfd, and the facts that identify it.
+
+    A context manager; closing it closes the descriptors and touches nothing else.
+
+    Attributes:
+        facts: Pid, name, exe, start time, page size.
+        pagemap: /proc/PID/pagemap, read-only, of the address space there is now.
+        pidfd: Readable when the process has ended.
+    """
+
+    def __init__(self, facts: TargetFacts, pidfd: int, pagemap: int) -> None:
+        """Take over the descriptors; use `open`."""
+        self.facts = facts
+        self.pidfd = pidfd
+        self.pagemap = pagemap
+
+    @classmethod
+    def open(cls, pid: int, *, start_time: int | None = None) -> Self:
+        """Open a process for looking.
+
+        Args:
+            pid: Its process id, as this pid namespace counts.
+            start_time: What it must have, from an earlier look; else it is another.
+
+        Raises:
+            NoSuchTargetError: No process of that pid, or another one by now.
+            UnsuitableTargetError: A thread id, a kernel thread, a zombie.
+            AccessDeniedError: The kernel does not let this user look at it.
+        """
+        with contextlib.ExitStack() as undo:
+            pidfd = _open_pidfd(pid)
+            undo.callback(os.close, pidfd)
+            stat = _suitable_stat(pid)
+            if start_time is not None and stat.start_time != start_time:
+                raise NoSuchTargetError(
+                    f"process {pid} is gone; its pid belongs to {stat.name!r} now"
+                )
+            pagemap = _open_pagemap(pid, stat)
+            undo.pop_all()
+        facts = TargetFacts(pid, stat.name, _exe(pid), stat.start_time, PAGE_SIZE)
+        return cls(facts, pidfd, pagemap)
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        return self.facts.pid
+
+    def __str__(self) -> str:
+        return f"{self.facts.pid} ({self.facts.name})"
+
+    def exited(self) -> bool:
+        """Whether the process has ended (its zombie may still be there)."""
+        poll = select.poll()
+        poll.register(self.pidfd, select.POLLIN)
+        return bool(poll.poll(0))
+
+    def has_address_space(self) -> bool:
+        """Whether the address space that was opened is still there: no exec, no exit.
+
+        pagemap of a dead address space reads as empty; source: pagemap_read in
+        fs/proc/task_mmu.c.
+        """
+        try:
+            return bool(os.pread(self.pagemap, 8, 0))
+        except OSError:
+            return False
+
+    def gone(self) -> TargetError:
+        """Return the error that says how the address space went."""
+        if self.exited():
+            return NoSuchTargetError(f"process {self} has ended")
+        return UnsuitableTargetError(
+            f"process {self} runs another program by now (exec)",
+            hint=f"start over with: pagescan arm {self.pid}",
+        )
+
+    def close(self) -> None:
+        """Close the descriptors; twice does no harm."""
+        for name in ("pidfd", "pagemap"):
+            fd = getattr(self, name)
+            if fd >= 0:
+                os.close(fd)
+                setattr(self, name, -1)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _open_pidfd(pid: int) -> int:
+    try:
+        return os.pidfd_open(pid)
+    except (OSError, OverflowError) as error:
+        if isinstance(error, OSError) and error.errno not in (
+            errno.ESRCH,
+            errno.EINVAL,
+            errno.ENOENT,  # 6.15 and later, for a thread id
+        ):
+            raise from_errno(error.errno or 0, doing=f"open process {pid}") from error
+        raise _no_such(pid) from error
+
+
+def _no_such(pid: int) -> TargetError:
+    """Say why there is no process to open: a thread of one, or nothing at all."""
+    with contextlib.suppress(OSError, KeyError, ValueError):
+        leader = int(read_status(pid)["Tgid"])
+        if leader != pid:
+            return UnsuitableTargetError(
+                f"{pid} is a thread, not a process",
+                hint=f"its process is {leader}",
+            )
+    return NoSuchTargetError(f"no process with pid {pid}")
+
+
+def _suitable_stat(pid: int) -> Stat:
+    try:
+        stat = read_stat(pid)
+    except (FileNotFoundError, ProcessLookupError) as error:
+        raise _no_such(pid) from error
+    if stat.flags & _PF_KTHREAD:
+        raise UnsuitableTargetError(
+            f"{pid} ({stat.name}) is a kernel thread: it has no memory of its own"
+        )
+    if stat.state in "ZXx":
+        raise UnsuitableTargetError(
+            f"{pid} ({stat.name}) is a zombie: it has ended, its memory is gone"
+        )
+    return stat
+
+
+def _open_pagemap(pid: int, stat: Stat) -> int:
+    try:
+        return os.open(f"/proc/{pid}/pagemap", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EPERM):
+            raise denied(pid, f"look at {pid} ({stat.name})") from error
+        raise from_errno(
+            error.errno or 0, doing=f"look at {pid} ({stat.name})", pid=pid
+        ) from error
+
+
+def denied(pid: int, doing: str) -> AccessDeniedError:
+    """Return the error that says whose process it is and what would help."""
+    why, hint = "the kernel does not let this user trace it", "run as root"
+    with contextlib.suppress(OSError, KeyError, ValueError, IndexError):
+        uids = {int(uid) for uid in read_status(pid)["Uid"].split()}
+        mine = os.geteuid()
+        if mine == 0:
+            why = "it has capabilities that this process lacks"
+            hint = "run as root outside the container, with CAP_SYS_PTRACE"
+        elif uids != {mine}:
+            owner = ", ".join(str(uid) for uid in sorted(uids))
+            why = f"it belongs to uid {owner}, and this user is uid {mine}"
+            hint = f"run as root or as uid {owner}; see PERMISSIONS in pagescan(1)"
+        elif Path(f"/proc/{pid}").stat().st_uid != mine:
+            why = "it is not dumpable: setuid, or it protects itself (prctl)"
+        else:
+            scope = Path("/proc/sys/kernel/yama/ptrace_scope")
+            if scope.exists() and int(scope.read_text()) >= 1:
+                why = f"Yama restricts tracing (ptrace_scope is {scope.read_text().strip()})"
+                hint = "run as root, or: sysctl kernel.yama.ptrace_scope=0"
+    return AccessDeniedError(f"cannot {doing}: {why}", hint=hint)
+
+
+def _exe(pid: int) -> str | None:
+    try:
+        return str(Path(f"/proc/{pid}/exe").readlink())
+    except OSError:
+        return None
+
+
+def find(text: str) -> int:
+    """Return the pid that TARGET names: a pid, or a name that one process has.
+
+    A name is the kernel's (15 bytes) or the basename of the executable. Processes of
+    pagescan itself never match.
+
+    Raises:
+        NoSuchTargetError: No process has the name.
+        TargetError: Several have; the message lists them.
+    """
+    if text.isascii() and text.isdigit():
+        return int(text)
+    matches = [(pid, name) for pid, name in _named_processes() if text in name]
+    if len(matches) == 1:
+        return matches[0][0]
+    if not matches:
+        raise NoSuchTargetError(f"no process is named {text!r}")
+    listed = ", ".join(str(pid) for pid, _ in matches[:20])
+    if len(matches) > 20:
+        listed += ", …"
+    raise TargetError(
+        f"{len(matches)} processes are named {text!r}: {listed}",
+        hint="name one of them by its pid",
+    )
+
+
+def processes() -> list[int]:
+    """Return the pids there are, ascending."""
+    return sorted(int(name) for name in os.listdir("/proc") if name.isdigit())
+
+
+def _named_processes() -> list[tuple[int, set[str]]]:
+    named = []
+    for pid in processes():
+        with contextlib.suppress(OSError):
+            stat = read_stat(pid)
+            if stat.flags & _PF_KTHREAD or stat.state in "ZX" or _is_pagescan(pid):
+                continue
+            exe = (_exe(pid) or "").removesuffix(" (deleted)")
+            names = {stat.name, os.path.basename(exe)} - {""}
+            named.append((pid, names))
+    return named
+
+
+def _is_pagescan(pid: int) -> bool:
+    """Whether a process is a pagescan command or keeper."""
+    if pid == os.getpid():
+        return True
+    words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[:6]
+    for before, word in zip(words, words[1:], strict=False):
+        if before == b"-m" and word in (b"pagescan", b"pagescan.keeper"):
+            return True
+    return len(words) > 1 and os.path.basename(words[1]) == b"pagescan"
+
+
+def launch(argv: list[str], *, stdout: int, stderr: int) -> int:
+    """Start a program, stopped before its first instruction; return its pid.
+
+    It keeps our stdin; it goes on with SIGCONT.
+
+    Raises:
+        TargetError: There is no such program, or it cannot be run.
+    """
+    path = _which(argv[0])
+    try:
+        return native.launch(
+            os.fsencode(path),
+            [os.fsencode(word) for word in argv],
+            [
+                os.fsencode(name) + b"=" + os.fsencode(value)
+                for name, value in os.environ.items()
+            ],
+            (0, stdout, stderr),
+        )
+    except OSError as error:
+        reason = os.strerror(error.errno or 0).lower()
+        raise TargetError(f"cannot run {argv[0]!r}: {reason}") from error
+
+
+def _which(program: str) -> str:
+    if "/" in program:
+        return program
+    for folder in os.get_exec_path():
+        path = os.path.join(folder, program)
+        if os.access(path, os.X_OK) and os.path.isfile(path):
+            return path
+    raise TargetError(f"cannot run {program!r}: command not found")
+
+
+def tracer_of(pid: int) -> tuple[int, str] | None:
+    """Return pid and name of whoever traces the process, or None."""
+    try:
+        tracer = int(read_status(pid).get("TracerPid", "0"))
+        return (tracer, read_stat(tracer).name) if tracer else None
+    except (OSError, PagescanError, ValueError):
+        return None

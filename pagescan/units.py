@@ -1,0 +1,109 @@
+"""Pairs of parse and format for what people type and read; each pair round-trips."""
+
+import math
+import re
+from datetime import UTC, datetime
+
+from pagescan.errors import UsageError
+
+_FACTORS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+_SIZE = re.compile(r"(0[xX][0-9a-fA-F]+|[0-9]+)([KMGT]?)(?:i?B)?", re.IGNORECASE)
+_HEX = re.compile(r"0[xX][0-9a-fA-F]+")
+_TIME = re.compile(r"([0-9]*\.?[0-9]+)\s*(ns|us|µs|ms|s|m|h)?")
+_SECONDS = {
+    "ns": 1e-9,
+    "us": 1e-6,
+    "µs": 1e-6,
+    "ms": 1e-3,
+    "s": 1.0,
+    "m": 60.0,
+    "h": 3600.0,
+}
+_BINARY = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
+
+
+def parse_size(text: str) -> int:
+    """Return the bytes of "4096", "0x1000", "64K" or "2GiB"; fractions are refused."""
+    match = _SIZE.fullmatch(text.strip())
+    if match is None:
+        raise UsageError(f"not a size: {text!r}", hint="as in 65536, 64K or 2G")
+    number, unit = match.groups()
+    return int(number, 0 if _HEX.fullmatch(number) else 10) * _FACTORS[unit.upper()]
+
+
+def format_size(count: int) -> str:
+    """Return bytes as people read them, binary units, three digits or so."""
+    value = float(count)
+    for unit in _BINARY:
+        if abs(value) < 1024 or unit == _BINARY[-1]:
+            break
+        value /= 1024
+    if unit == "B":
+        return f"{count} B"
+    return f"{value:.1f} {unit}" if value < 100 else f"{value:.0f} {unit}"
+
+
+def parse_address(text: str) -> int:
+    """Return the address in "4096" or "0x1000"; ValueError otherwise."""
+    text = text.strip()
+    if _HEX.fullmatch(text):
+        return int(text, 16)
+    if text.isascii() and text.isdigit():
+        return int(text)
+    raise ValueError(text)
+
+
+def format_address(address: int) -> str:
+    """Return an address as it stands in JSON and tables: "0x7f2a40000000"."""
+    return f"{address:#x}"
+
+
+def parse_seconds(text: str) -> float:
+    """Return the seconds of "0.5", "200us", "1.5ms", "10s" or "2m"; above zero."""
+    match = _TIME.fullmatch(text.strip())
+    if match is not None:
+        seconds = float(match[1]) * _SECONDS[match[2] or "s"]
+        if seconds > 0 and math.isfinite(seconds):
+            return seconds
+    raise UsageError(
+        f"not a time above zero: {text!r}", hint="as in 1, 0.2, 500ms or 2m"
+    )
+
+
+def format_seconds(seconds: float) -> str:
+    """Return a duration with the unit that fits it: "214 µs", "1.3 ms", "2.0 s"."""
+    for limit, factor, unit in ((1e-6, 1e9, "ns"), (1e-3, 1e6, "µs"), (1.0, 1e3, "ms")):
+        if seconds < limit:
+            value = seconds * factor
+            return f"{value:.0f} {unit}" if value >= 10 else f"{value:.1f} {unit}"
+    return f"{seconds:.1f} s"
+
+
+def format_time(moment: datetime) -> str:
+    """Return UTC in RFC 3339 with microseconds: "2026-01-02T03:04:05.678901Z"."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def parse_time(text: str) -> datetime:
+    """Return the moment that `format_time` printed."""
+    return datetime.strptime(text, "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=UTC)
+
+
+def escape(text: str) -> str:
+    """Return text safe to print: the target chooses its names and paths.
+
+    Control bytes and lone surrogates become \\x1b-like escapes, so that what is
+    printed is one line and moves no cursor.
+    """
+    if text.isprintable():
+        return text
+    return "".join(_escape_character(char) for char in text)
+
+
+def _escape_character(char: str) -> str:
+    if char.isprintable():
+        return char
+    code = ord(char)
+    if 0xDC80 <= code <= 0xDCFF:  # a byte that was no UTF-8 (surrogateescape)
+        code -= 0xDC00
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
