@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from pagescan import native
 from pagescan.errors import from_errno
-from pagescan.mappings import Selection
+from pagescan.mappings import Selection, read
 from pagescan.model import Category, Kind, Mapping, Untracked
 from pagescan.native import Columns, Masks, Rule
 from pagescan.scanner import (
@@ -25,9 +25,11 @@ from pagescan.scanner import (
     spans_of,
 )
 from pagescan.target import PAGE_SIZE
+from pagescan.units import format_size
 
 MAX_TABLES = 16 << 20
 _ENTRY = 8  # bytes of page table a page
+_DEV_MEMORY = ("/dev/shm/", "/dev/zero", "/dev/hugepages/")  # noqa: S108 - names only
 
 _WHY = {
     errno.EBUSY: "another userfaultfd has it: the target's own, or another session's",
@@ -35,7 +37,6 @@ _WHY = {
     errno.EINVAL: "the kernel does not let this mapping be registered",
     errno.ENOMEM: "the target has as many mappings as it may (vm.max_map_count)",
 }
-_WHY_SPECIAL = _WHY[errno.EINVAL]
 
 
 @dataclass(slots=True)
@@ -67,7 +68,7 @@ class Armer:
         self.armed = armed
 
     def arm(self, mappings: Sequence[Mapping]) -> None:
-        """Register and protect all that is selected, PROT_NONE reservations excepted."""
+        """Register and protect what is selected; PROT_NONE reservations come later."""
         chosen = self.armed.selection.select(mappings)
         reserved = [mapping for mapping in chosen if not _accessible(mapping)]
         inhabited = owners_of(self.populated_outside(reserved), reserved)
@@ -77,17 +78,20 @@ class Armer:
             if index not in inhabited
         }
         registered = self.register(
-            mapping for mapping in chosen if mapping.start not in skipped
+            [mapping for mapping in chosen if mapping.start not in skipped]
         )
         self.scanner.run(*protecting(registered))
         self.protect_whole(registered)
 
-    def register(self, mappings: Iterable[Mapping]) -> list[Mapping]:
+    def register(self, mappings: Sequence[Mapping]) -> list[Mapping]:
         """Register mappings, without protection; return those that could be.
 
         The others are added to `untracked`, with the reason.
         """
-        return [mapping for mapping in mappings if self._register(mapping)]
+        registered = [mapping for mapping in mappings if self._register(mapping)]
+        if any(item.why == _WHY[errno.EINVAL] for item in self.armed.untracked):
+            self._forget_unmapped()
+        return registered
 
     def protect_whole(self, registered: Sequence[Mapping]) -> Columns:
         """Protect the shared and hugetlb ones among registered mappings, holes too.
@@ -164,25 +168,17 @@ class Armer:
                     native.uffd_unregister(self.uffd, mapping.start, mapping.end)
 
     def _register(self, mapping: Mapping) -> bool:
-        if mapping.kind is Kind.SPECIAL:
-            self._leave_out(mapping, _WHY_SPECIAL)
+        if mapping.kind is Kind.SPECIAL or _is_device(mapping):
+            self._leave_out(mapping, _WHY[errno.EINVAL])
             return False
-        if mapping.name.startswith("/dev/") and not mapping.page_size:
-            # Device memory must not be registered, and old kernels would let us.
-            if not mapping.name.startswith(("/dev/shm/", "/dev/zero")):
-                self._leave_out(mapping, "device memory")
-                return False
-        if mapping.kind not in PRIVATE:
-            tables = mapping.length // PAGE_SIZE * _ENTRY
-            if mapping.kind is Kind.SHARED and tables > self.armed.tables_left:
-                tables = self._tables_of_holes(mapping)
-            if mapping.kind is Kind.SHARED and tables > self.armed.tables_left:
-                self._leave_out(
-                    mapping,
-                    f"its holes would cost {tables >> 20} MiB of page tables"
-                    " (--max-tables)",
-                )
-                return False
+        tables = self._tables_of_holes(mapping)
+        if tables > self.armed.tables_left:
+            self._leave_out(
+                mapping,
+                f"its holes would cost {format_size(tables)} of page tables,"
+                f" {format_size(self.armed.tables_left)} are left (--max-tables)",
+            )
+            return False
         try:
             native.uffd_register(self.uffd, mapping.start, mapping.end)
         except OSError as error:
@@ -192,19 +188,18 @@ class Armer:
                     doing=f"register {mapping.label} of {self.scanner.target}",
                     pid=self.scanner.target.pid,
                 ) from error
-            if error.errno == errno.ENOMEM and self.scanner.target.exited():
+            if not self.scanner.target.has_address_space():
                 raise self.scanner.target.gone() from error
             self._leave_out(mapping, _WHY[error.errno])
             return False
-        if mapping.kind is Kind.SHARED:
-            self.armed.tables_left -= min(
-                self.armed.tables_left, self._tables_of_holes(mapping)
-            )
+        self.armed.tables_left -= tables
         self.armed.tracked_bytes += mapping.length
         return True
 
     def _tables_of_holes(self, mapping: Mapping) -> int:
         """Bytes of page tables that markers in the holes of a mapping need, at most."""
+        if mapping.kind is not Kind.SHARED:
+            return 0
         present = self.populated([mapping])
         pages = (sum(present.ends) - sum(present.starts)) // PAGE_SIZE
         return (mapping.length // PAGE_SIZE - pages) * _ENTRY
@@ -225,10 +220,28 @@ class Armer:
             # ENOENT: a part was unmapped meanwhile. What is left is not protected.
             self._leave_out(mapping, "it was unmapped in part while it was armed")
 
+    def _forget_unmapped(self) -> None:
+        """Drop what is said of mappings that went between the list and the ioctl."""
+        there = read(self.scanner.target)
+        self.armed.untracked[:] = [
+            item
+            for item in self.armed.untracked
+            if any(one.start < item.end and item.start < one.end for one in there)
+        ]
+
     def _leave_out(self, mapping: Mapping, why: str) -> None:
         self.armed.untracked.append(
             Untracked(mapping.start, mapping.end, mapping.label, why)
         )
+
+
+def _is_device(mapping: Mapping) -> bool:
+    """Whether it is device memory, which kernels before 6.12.105 let us register."""
+    return (
+        mapping.name.startswith("/dev/")
+        and not mapping.page_size
+        and not mapping.name.startswith(_DEV_MEMORY)
+    )
 
 
 def protecting(mappings: Sequence[Mapping]) -> tuple[native.Spans, list[Rule]]:
@@ -286,4 +299,3 @@ def _one_rule(mappings: Iterable[Mapping]) -> dict[tuple[Kind, int], int]:
 
 def _accessible(mapping: Mapping) -> bool:
     return mapping.perms[:3] != "---"
-

@@ -1,8 +1,9 @@
 """Takes a userfaultfd out of a live process: the only thing that stops anything.
 
-One thread of the target is made to call userfaultfd(2), once, and goes on exactly where
-it was; all the surgery is one C call (native/shim_attach.c). The descriptor is closed in
-the target at once. From then on the target runs, and everything is done from here.
+One thread of the target is made to call userfaultfd(2), once, and goes on exactly
+where it was; all the surgery is one C call (native/shim_attach.c). The descriptor is
+closed in the target at once. From then on the target runs, and everything is done from
+here.
 """
 
 import errno

@@ -1,4 +1,4 @@
-"""The command group: lazy commands, and the one place where errors become exit codes."""
+"""The command group: lazy commands; here, and only here, errors become exit codes."""
 
 import json
 import os

@@ -2,8 +2,13 @@
 
 `start` runs in the command that armed; `python -m pagescan.keeper` is the process. It
 lives in a session of its own, serves one socket, ends with its target or when it is
-told to, and leaves nothing behind. Nothing here waits for a client.
+told to, and leaves nothing behind. Nothing in it waits for a client.
+
+The process stays small: of pagescan it imports native alone, and it keeps the facts of
+the session as the JSON that they came in.
 """
+
+from __future__ import annotations
 
 import contextlib
 import json
@@ -11,18 +16,19 @@ import os
 import selectors
 import signal
 import socket
-import struct
-import subprocess
 import sys
-import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pagescan import native
-from pagescan.errors import PagescanError
-from pagescan.session import MESSAGE_LIMIT, Client, Lock, Session
+
+if TYPE_CHECKING:
+    from pagescan.session import Lock, Session
+
+MESSAGE_LIMIT = 8 << 20
+"""Bytes of one message: 50,000 untracked ranges fit."""
 
 _READY = b"ready"
-_START_TIMEOUT = 10.0
+_END_TIMEOUT = 10.0
 _CLIENTS = 64
 
 
@@ -34,6 +40,8 @@ def start(session: Session, lock: Lock, uffd: int, pidfd: int, pagemap: int) -> 
     Raises:
         PagescanError: The keeper did not come up; the caller still holds everything.
     """
+    from pagescan.errors import PagescanError
+
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as server:
         name = f"/proc/self/fd/{lock.directory}/{lock.pid}.sock"
         with contextlib.suppress(FileNotFoundError):
@@ -66,6 +74,8 @@ def start(session: Session, lock: Lock, uffd: int, pidfd: int, pagemap: int) -> 
 
 def _spawn(fds: dict[str, int], session: Session) -> int:
     """Start the keeper's process; it gets the facts on its stdin."""
+    import subprocess
+
     package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     facts, feed = os.pipe2(os.O_CLOEXEC)
     try:
@@ -90,12 +100,15 @@ def _spawn(fds: dict[str, int], session: Session) -> int:
 class Keeper:
     """Serves one session until its target ends or it is told to end."""
 
-    def __init__(self, fds: dict[str, int], session: Session) -> None:
-        """Take over the descriptors."""
-        self.session = session
+    def __init__(self, fds: dict[str, int], facts: dict[str, Any]) -> None:
+        """Take over the descriptors; `facts` is `Session.to_json()`."""
+        self.facts = facts
+        self.pid: int = facts["target"]["pid"]
         self.uffd = fds["uffd"]
         self.pagemap = fds["pagemap"]
-        self.lock = Lock(fds["directory"], fds["lock"], session.target.pid)
+        self.lock = fds["lock"]
+        self.directory = fds["directory"]
+        self.keep(facts)
         self.server = socket.socket(fileno=fds["server"])
         self.server.setblocking(False)
         self.selector = selectors.DefaultSelector()
@@ -110,18 +123,27 @@ class Keeper:
         while not self.ended:
             for key, _ in self.selector.select():
                 key.data()
-        self.lock.remove()
+        self._remove_files()
+
+    def keep(self, facts: dict[str, Any]) -> None:
+        """Take the facts over; the lock file shows them to whoever lists sessions."""
+        self.facts = {**facts, "keeper_pid": os.getpid()}
+        data = json.dumps(self.facts).encode()
+        os.pwrite(self.lock, data, 0)
+        os.ftruncate(self.lock, len(data))
+
+    def _remove_files(self) -> None:
+        for suffix in ("sock", "lock"):
+            with contextlib.suppress(OSError):
+                os.unlink(f"{self.pid}.{suffix}", dir_fd=self.directory)
 
     def _accept(self) -> None:
         try:
             connection, _ = self.server.accept()
         except OSError:
             return
-        peer = struct.Struct("3i")
-        credentials = connection.getsockopt(
-            socket.SOL_SOCKET, socket.SO_PEERCRED, peer.size
-        )
-        uid = peer.unpack(credentials)[1]
+        credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+        uid = int.from_bytes(credentials[4:8], sys.byteorder)  # pid, uid, gid
         if uid not in (0, os.geteuid()) or len(self.selector.get_map()) > _CLIENTS:
             connection.close()
             return
@@ -132,7 +154,7 @@ class Keeper:
     def _target_ended(self) -> None:
         self.ended = True
 
-    def answer(self, peer: "_Peer", request: dict[str, Any]) -> None:
+    def answer(self, peer: _Peer, request: dict[str, Any]) -> None:
         """Do what one request asks."""
         match request.get("op"):
             case "open":
@@ -143,22 +165,20 @@ class Keeper:
             case "begin":
                 self.waiting.append(peer)
             case "commit" if self.rearming is peer:
-                self.session = Session.from_json(request["facts"])
-                self.session.keeper_pid = os.getpid()
-                self.lock.write(self.session)
+                self.keep(request["facts"])
                 peer.send({"ok": True})
                 self.release(peer)
             case "end":
                 self._unregister()
                 os.close(self.uffd)
-                self.lock.remove()
+                self._remove_files()
                 peer.send({"ok": True})
                 self.ended = True
             case _:
                 peer.send({"error": "no such request"})
 
-    def _hand_over(self, peer: "_Peer") -> None:
-        peer.send({"facts": self.session.to_json(), "alive": self._alive()}, self.uffd)
+    def _hand_over(self, peer: _Peer) -> None:
+        peer.send({"facts": self.facts, "alive": self._alive()}, self.uffd)
 
     def _alive(self) -> bool:
         """Whether the armed address space is still the target's: no exec."""
@@ -169,16 +189,16 @@ class Keeper:
 
     def _unregister(self) -> None:
         """Undo everything in the target, in case a fork inherited our descriptor."""
-        left_out = [(item.start, item.end) for item in self.session.untracked]
+        left_out = [(item["start"], item["end"]) for item in self.facts["untracked"]]
         with contextlib.suppress(OSError):
-            with open(f"/proc/{self.session.target.pid}/maps", "rb") as maps:
+            with open(f"/proc/{self.pid}/maps", "rb") as maps:
                 rows = native.parse_maps(maps.read())
             for start, end in zip(rows.start, rows.end, strict=True):
                 if not any(low <= start and end <= high for low, high in left_out):
                     with contextlib.suppress(OSError):
                         native.uffd_unregister(self.uffd, start, end)
 
-    def release(self, peer: "_Peer") -> None:
+    def release(self, peer: _Peer) -> None:
         """Let the next one rearm, if this one had the right to."""
         if peer in self.waiting:
             self.waiting.remove(peer)
@@ -259,26 +279,29 @@ class _Peer:
 
 def end(session: Session) -> None:
     """Disarm a session and wait until its keeper is gone."""
+    import select
+
+    from pagescan.session import Client
+
     with Client(session) as client:
-        client.end()
-    deadline = time.monotonic() + _START_TIMEOUT
-    while time.monotonic() < deadline:
-        try:
-            os.kill(session.keeper_pid, 0)
-        except ProcessLookupError:
-            return
-        time.sleep(0.002)
+        with contextlib.suppress(ProcessLookupError):
+            pidfd = os.pidfd_open(session.keeper_pid)
+            try:
+                client.end()
+                gone = select.poll()
+                gone.register(pidfd, select.POLLIN)
+                gone.poll(_END_TIMEOUT * 1000)
+            finally:
+                os.close(pidfd)
 
 
 def main() -> None:
     """Run as the keeper's process."""
     fds: dict[str, int] = json.loads(sys.argv[1])
-    session = Session.from_json(json.load(sys.stdin))
-    session.keeper_pid = os.getpid()
+    facts: dict[str, Any] = json.load(sys.stdin)
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):
         signal.signal(number, signal.SIG_IGN)
-    keeper = Keeper(fds, session)
-    keeper.lock.write(session)
+    keeper = Keeper(fds, facts)
     os.write(fds["answer"], _READY)
     os.close(fds["answer"])
     keeper.serve()

@@ -14,7 +14,9 @@ from pagescan.units import escape, parse_address, parse_size
 _READ = 1 << 20
 _SPAN = re.compile(r"([0-9][0-9a-zA-Z]*)([-+])([0-9][0-9a-zA-Z]*)")
 _LETTERS = tuple(
-    "".join(letter if flags & bit else "-" for bit, letter in ((1, "r"), (2, "w"), (4, "x")))
+    "".join(
+        letter if flags & bit else "-" for bit, letter in ((1, "r"), (2, "w"), (4, "x"))
+    )
     + ("s" if flags & 8 else "p")
     for flags in range(16)
 )
@@ -205,7 +207,7 @@ def _parse_range(word: str) -> Range:
     if match is None:
         raise UsageError(
             f"malformed range: {word!r}",
-            hint="START-END or START+LEN, as in 0x7f0000000000+64K; or a mapping's name",
+            hint="START-END, START+LEN (0x7f0000000000+64K) or a mapping's name",
         )
     try:
         start = parse_address(match[1])
@@ -227,7 +229,8 @@ def _parse_range(word: str) -> Range:
 def _pattern(name: str) -> re.Pattern[str]:
     """Translate a name: only * and ? are wildcards, brackets are themselves."""
     parts = (
-        ".*" if char == "*" else "." if char == "?" else re.escape(char) for char in name
+        ".*" if char == "*" else "." if char == "?" else re.escape(char)
+        for char in name
     )
     return re.compile("".join(parts), re.DOTALL)
 

@@ -58,7 +58,7 @@ class Batch:
         new: frozenset[int] = frozenset(),
         returned: Category = DEFAULT_RETURNED,
     ) -> Batch:
-        """Cut ascending regions at the borders of mappings, so that each has one owner."""
+        """Cut ascending regions at the borders of mappings: each has one owner."""
         joined, owners = native.join(
             columns,
             array("Q", (mapping.start for mapping in mappings)),
@@ -107,7 +107,12 @@ class Batch:
         for region in self.regions():
             for start in range(region.start, region.end, size):
                 yield Region(
-                    start, start + size, 1, region.categories, region.mapping, region.new
+                    start,
+                    start + size,
+                    1,
+                    region.categories,
+                    region.mapping,
+                    region.new,
                 )
 
     def summary(self) -> Summary:

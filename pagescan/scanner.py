@@ -176,9 +176,7 @@ def rule_for(kind: Kind, query: Query, page_size: int = 0) -> Rule | None:
     )
 
 
-def spans_of(
-    mappings: Iterable[Mapping], rules: dict[tuple[Kind, int], int]
-) -> Spans:
+def spans_of(mappings: Iterable[Mapping], rules: dict[tuple[Kind, int], int]) -> Spans:
     """Return mappings as ranges to scan; neighbours with one rule become one range.
 
     Args:

@@ -20,23 +20,26 @@ import json
 import os
 import socket
 import stat
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Self
 
 from pagescan.errors import (
+    AccessDeniedError,
     PagescanError,
     SessionError,
     SessionLostError,
     UsageError,
 )
 from pagescan.model import SessionFacts, TargetFacts, Untracked
+from pagescan.target import Target
 from pagescan.units import format_time, parse_time
 
-MESSAGE_LIMIT = 8 << 20
-"""Bytes of one message: 50,000 untracked ranges fit."""
+_MESSAGE_LIMIT = 8 << 20
 _TIMEOUT = 10.0
+_LOOKED_AT = 0.1  # seconds: whoever lists sessions holds each lock for a moment
 
 
 @dataclass(slots=True)
@@ -110,7 +113,10 @@ def directories() -> list[str]:
     uid = os.geteuid()
     if uid == 0:
         return ["/run/pagescan"]
-    places = [f"/run/user/{uid}/pagescan", f"/tmp/pagescan-{uid}"]  # noqa: S108 - checked
+    places = [
+        f"/run/user/{uid}/pagescan",
+        f"/tmp/pagescan-{uid}",  # noqa: S108 - used only if it is ours alone
+    ]
     if runtime := os.environ.get("XDG_RUNTIME_DIR"):
         places.insert(0, os.path.join(runtime, "pagescan"))
     return list(dict.fromkeys(places))
@@ -171,11 +177,15 @@ class Lock:
                 raise tracked_already(other)
         directory = open_directory(create=True)
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        deadline = time.monotonic() + _LOOKED_AT
         while True:
             fd = os.open(f"{pid}.lock", flags, 0o600, dir_fd=directory)
             if not _try_lock(fd):
                 session = _read(fd)
                 os.close(fd)
+                if session is None and time.monotonic() < deadline:
+                    time.sleep(0.005)
+                    continue
                 os.close(directory)
                 raise tracked_already(session, pid)
             # Its last holder may have removed it between our open and our lock.
@@ -231,7 +241,7 @@ def _try_lock(fd: int) -> bool:
 def _read(fd: int) -> Session | None:
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         size = os.fstat(fd).st_size
-        if size <= MESSAGE_LIMIT:
+        if size <= _MESSAGE_LIMIT:
             return Session.from_json(json.loads(os.pread(fd, size, 0)))
     return None
 
@@ -299,7 +309,7 @@ def find(pid: int | None) -> Session:
         for session in lost():
             if session.target.pid == pid:
                 raise _lost(session)
-        raise SessionError(f"no session for {pid}", hint=f"pagescan arm {pid}")
+        raise _none(pid)
     if len(sessions) == 1:
         return sessions[0]
     if sessions:
@@ -311,6 +321,24 @@ def find(pid: int | None) -> Session:
     for session in lost():
         raise _lost(session)
     raise SessionError("no session", hint="pagescan arm PID starts one")
+
+
+def _none(pid: int) -> PagescanError:
+    """Say why there is no session of ours; raises what is wrong with the process."""
+    with Target.open(pid) as target:
+        if _write_protected(pid):
+            return AccessDeniedError(
+                f"{target} is tracked by another user's session, or by itself",
+                hint="only whoever armed it can look; root: pagescan sessions",
+            )
+        return SessionError(f"no session for {target}", hint=f"pagescan arm {pid}")
+
+
+def _write_protected(pid: int) -> bool:
+    """Whether a mapping is registered for write-protect; source: VmFlags in smaps."""
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/smaps", "rb") as smaps:
+        return any(b" uw" in line for line in smaps if line.startswith(b"VmFlags:"))
+    return False
 
 
 def _lost(session: Session) -> SessionLostError:
@@ -435,7 +463,7 @@ def receive_line(sock: socket.socket) -> tuple[bytes, list[int]]:
             if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
                 fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
         data += piece
-        if not piece or len(data) > MESSAGE_LIMIT:
+        if not piece or len(data) > _MESSAGE_LIMIT:
             for fd in fds:
                 os.close(fd)
             raise ConnectionError("the keeper hung up")

@@ -5,6 +5,7 @@ import errno
 import os
 import select
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -219,8 +220,9 @@ def denied(pid: int, doing: str) -> AccessDeniedError:
             why = "it is not dumpable: setuid, or it protects itself (prctl)"
         else:
             scope = Path("/proc/sys/kernel/yama/ptrace_scope")
-            if scope.exists() and int(scope.read_text()) >= 1:
-                why = f"Yama restricts tracing (ptrace_scope is {scope.read_text().strip()})"
+            level = scope.read_text().strip() if scope.exists() else "0"
+            if level != "0":
+                why = f"Yama restricts tracing (ptrace_scope is {level})"
                 hint = "run as root, or: sysctl kernel.yama.ptrace_scope=0"
     return AccessDeniedError(f"cannot {doing}: {why}", hint=hint)
 
@@ -281,7 +283,7 @@ def _is_pagescan(pid: int) -> bool:
     if pid == os.getpid():
         return True
     words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[:6]
-    for before, word in zip(words, words[1:], strict=False):
+    for before, word in pairwise(words):
         if before == b"-m" and word in (b"pagescan", b"pagescan.keeper"):
             return True
     return len(words) > 1 and os.path.basename(words[1]) == b"pagescan"

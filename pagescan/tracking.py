@@ -164,7 +164,7 @@ class Tracking:
         return self.look(rearm=rearm).batch.regions()
 
     def close(self) -> None:
-        """Disarm: unregister everything and close the userfaultfd. Twice does no harm."""
+        """Disarm: unregister all, close the userfaultfd; twice does no harm."""
         if self.uffd < 0:
             return
         with contextlib.suppress(PagescanError):
@@ -231,7 +231,11 @@ class Tracking:
     ) -> Batch:
         size = self.target.facts.page_size
         batch = Batch.join(
-            found, chosen, page_size=size, new=new, returned=returned & known_categories()
+            found,
+            chosen,
+            page_size=size,
+            new=new,
+            returned=returned & known_categories(),
         )
         if -1 not in batch.owners:
             return batch
@@ -378,7 +382,7 @@ def tracked_mappings(scanner: Scanner, chosen: Sequence[Mapping]) -> set[int]:
 
 
 def _shared_swap(target: Target, chosen: Sequence[Mapping]) -> dict[int, int]:
-    """Return swapped pages of shared mappings by start; from smaps, if there is swap."""
+    """Return swapped pages of shared mappings by start, from smaps."""
     if not any(mapping.kind is Kind.SHARED for mapping in chosen):
         return {}
     if len(Path("/proc/swaps").read_text().splitlines()) < 2:

@@ -19,6 +19,7 @@ _SECONDS = {
     "m": 60.0,
     "h": 3600.0,
 }
+_SUBSECONDS = ((1e-6, 1e9, "ns"), (1e-3, 1e6, "µs"), (1.0, 1e3, "ms"))
 _BINARY = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 
 
@@ -72,7 +73,7 @@ def parse_seconds(text: str) -> float:
 
 def format_seconds(seconds: float) -> str:
     """Return a duration with the unit that fits it: "214 µs", "1.3 ms", "2.0 s"."""
-    for limit, factor, unit in ((1e-6, 1e9, "ns"), (1e-3, 1e6, "µs"), (1.0, 1e3, "ms")):
+    for limit, factor, unit in _SUBSECONDS:
         if seconds < limit:
             value = seconds * factor
             return f"{value:.0f} {unit}" if value >= 10 else f"{value:.1f} {unit}"
@@ -90,9 +91,9 @@ def parse_time(text: str) -> datetime:
 
 
 def escape(text: str) -> str:
-    """Return text safe to print: the target chooses its names and paths.
+    r"""Return text safe to print: the target chooses its names and paths.
 
-    Control bytes and lone surrogates become \\x1b-like escapes, so that what is
+    Control bytes and lone surrogates become \x1b-like escapes, so that what is
     printed is one line and moves no cursor.
     """
     if text.isprintable():

@@ -76,9 +76,7 @@ def arm(
     """Arm a target and hand it to a keeper; undone again if that fails."""
     lock = Lock.take(target.pid)
     try:
-        tracking = Tracking.start(
-            target, selection, max_tables=max_tables, pace=pace
-        )
+        tracking = Tracking.start(target, selection, max_tables=max_tables, pace=pace)
         try:
             keeper.start(
                 session_of(tracking, "keeper"),

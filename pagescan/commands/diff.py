@@ -64,9 +64,7 @@ def command(
     render.write_result(report, look.batch, output)
 
 
-def look_at(
-    found: Session, *, rearm: bool, pace: Pace
-) -> tuple[Session, Target, Look]:
+def look_at(found: Session, *, rearm: bool, pace: Pace) -> tuple[Session, Target, Look]:
     """Look through a session; return its facts as they were before the look."""
     with (
         Target.open(found.target.pid, start_time=found.target.start_time) as target,
