@@ -113,6 +113,9 @@ def _invoke(words: list[str]) -> int:
         reason = f"{error.strerror or error}".lower()
         where = f": {error.filename}" if error.filename else ""
         return _fail(words, f"{reason}{where}", None, 1)
+    except Exception as error:  # noqa: BLE001 - a defect of ours is one line too
+        what = f"internal error: {type(error).__name__}: {error}"
+        return _fail(words, what, "please report it, with the output of --debug", 1)
     return result if isinstance(result, int) else 0
 
 

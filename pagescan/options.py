@@ -17,6 +17,7 @@ from pagescan.render import Output
 from pagescan.target import find, processes, read_stat
 from pagescan.units import escape, parse_seconds, parse_size
 
+_COLOR = {"auto": None, "always": True, "never": False}
 Command = Callable[..., Any]
 
 
@@ -73,8 +74,8 @@ def common(function: Command) -> Command:
         *args: Any, quiet: bool, verbose: int, color: str, debug: bool, **kwargs: Any
     ) -> Any:
         del debug  # cli.py looks for the word, since it is wanted for usage errors too
-        chosen = {"auto": None, "always": True, "never": False}[color]
-        return function(*args, common=Common(quiet, verbose, chosen), **kwargs)
+        told = Common(quiet, verbose, _COLOR[color])
+        return function(*args, common=told, **kwargs)
 
     return wrapper
 
@@ -119,7 +120,7 @@ def output(*, by: bool = True) -> Callable[[Command], Command]:
                 header=not no_header,
                 exact=exact,
                 by=by,
-                color=kwargs["common"].color,
+                color=_COLOR[kwargs["color"]],
             )
             return function(*args, output=chosen, **kwargs)
 
