@@ -33,6 +33,7 @@ from pagescan.model import (
     Mapping,
 )
 from pagescan.native import ALL_PAGES, Columns, Masks, Meter, Pace, Rule, Spans
+from pagescan.parallel import in_threads, split
 from pagescan.target import PAGE_SIZE, Target
 
 POPULATED = Category.PRESENT | Category.SWAPPED
@@ -206,9 +207,12 @@ class Scanner:
         meter: What all scans cost so far.
     """
 
-    def __init__(self, target: Target, pace: Pace | None = None) -> None:
-        """Look at an open target."""
+    def __init__(
+        self, target: Target, pace: Pace | None = None, *, threads: int | None = None
+    ) -> None:
+        """Look at an open target, by default with a thread a processor, four at most."""
         self.target = target
+        self.threads = threads or min(4, len(os.sched_getaffinity(0)))
         self.pace = pace or Pace()
         self.meter = Meter()
 
@@ -329,16 +333,27 @@ class Scanner:
         """
         if not spans.starts:
             return Columns.empty()
-        try:
-            found = native.scan(
+
+        def scan_part(part: Spans, pace: Pace, meter: Meter) -> Columns:
+            return native.scan(
                 self.target.pagemap,
-                spans,
+                part,
                 rules,
                 max_pages=max_pages,
                 join_gap=join_gap,
-                pace=self.pace,
-                meter=self.meter,
+                pace=pace,
+                meter=meter,
             )
+
+        try:
+            if max_pages != ALL_PAGES or self.threads < 2:
+                found = scan_part(spans, self.pace, self.meter)
+            else:
+                align = max(HUGE_PAGE, *(rule.align for rule in rules))
+                parts = split(spans, 4 * self.threads, align)
+                found = in_threads(
+                    scan_part, parts, self.threads, self.pace, self.meter
+                )
         except OSError as error:
             if error.errno == errno.ESRCH:
                 raise self.target.gone() from error
