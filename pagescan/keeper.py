@@ -283,16 +283,15 @@ def end(session: Session) -> None:
 
     from pagescan.session import Client
 
-    with Client(session) as client:
-        with contextlib.suppress(ProcessLookupError):
-            pidfd = os.pidfd_open(session.keeper_pid)
-            try:
-                client.end()
-                gone = select.poll()
-                gone.register(pidfd, select.POLLIN)
-                gone.poll(_END_TIMEOUT * 1000)
-            finally:
-                os.close(pidfd)
+    with Client(session) as client, contextlib.suppress(ProcessLookupError):
+        pidfd = os.pidfd_open(session.keeper_pid)
+        try:
+            client.end()
+            gone = select.poll()
+            gone.register(pidfd, select.POLLIN)
+            gone.poll(_END_TIMEOUT * 1000)
+        finally:
+            os.close(pidfd)
 
 
 def main() -> None:

@@ -226,3 +226,24 @@ class Report:
     """In the last line of watch: interrupted count duration exited exec lost."""
     totals: Summary | None = None
     """In the last line of watch: all its looks together."""
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """In what form a result is wanted.
+
+    Attributes:
+        format: table, plain, csv, json or jsonl.
+        columns: What -c says; None: the usual ones.
+        header: Whether there is a line of column names.
+        exact: Bytes as numbers, not as people read them.
+        by: What a row is: region, mapping or page.
+        color: None: as the terminal and the environment say.
+    """
+
+    format: str = "plain"
+    columns: str | None = None
+    header: bool = True
+    exact: bool = False
+    by: str = "region"
+    color: bool | None = None

@@ -11,9 +11,8 @@ import click
 
 from pagescan.errors import UsageError
 from pagescan.mappings import Selection
-from pagescan.model import CATEGORY_NAMES, NO_CATEGORY, Category, Untracked
+from pagescan.model import CATEGORY_NAMES, NO_CATEGORY, Category, Output, Untracked
 from pagescan.native import Pace
-from pagescan.render import Output
 from pagescan.target import find, processes, read_stat
 from pagescan.units import escape, parse_seconds, parse_size
 

@@ -3,8 +3,10 @@
 The shim lets go of the interpreter's lock, so two threads are twice as fast.
 """
 
+import contextlib
 import threading
 from array import array
+from collections import deque
 from collections.abc import Callable, Sequence
 
 from pagescan.native import Columns, Meter, Pace, Spans
@@ -49,24 +51,21 @@ def in_threads(
     """
     if len(parts) == 1:
         return scan_part(parts[0], pace, meter)
-    found: dict[int, Columns] = {}
-    failed: dict[int, OSError] = {}
+    answers: list[Columns | OSError | None] = [None] * len(parts)
     meters: list[Meter] = []
-    waiting = iter(enumerate(parts))
-    lock = threading.Lock()
+    waiting = deque(enumerate(parts))
 
     def work() -> None:
         own_pace, own_meter = Pace(pace.max_stall_ns, pace.pause_ns), Meter()
         meters.append(own_meter)
-        while not failed:
-            with lock:
-                index, part = next(waiting, (-1, parts[0]))
-            if index < 0:
-                return
-            try:
-                found[index] = scan_part(part, own_pace, own_meter)
-            except OSError as error:
-                failed[index] = error
+        with contextlib.suppress(IndexError):
+            while True:
+                index, part = waiting.popleft()
+                try:
+                    answers[index] = scan_part(part, own_pace, own_meter)
+                except OSError as error:
+                    answers[index] = error
+                    waiting.clear()
 
     workers = [threading.Thread(target=work) for _ in range(threads)]
     for worker in workers:
@@ -75,10 +74,14 @@ def in_threads(
         worker.join()
     for own_meter in meters:
         meter.add(own_meter)
-    if failed:
-        raise failed[min(failed)]
+    return _put_together(answers)
+
+
+def _put_together(answers: Sequence[Columns | OSError | None]) -> Columns:
     result = Columns.empty()
-    for index in sorted(found):
-        for column, piece in zip(result, found[index], strict=True):
+    for answer in answers:
+        if isinstance(answer, OSError):
+            raise answer
+        for column, piece in zip(result, answer or Columns.empty(), strict=True):
             column.extend(piece)
     return result

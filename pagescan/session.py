@@ -24,7 +24,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from pagescan.errors import (
     AccessDeniedError,
@@ -40,6 +40,15 @@ from pagescan.units import format_time, parse_time
 _MESSAGE_LIMIT = 8 << 20
 _TIMEOUT = 10.0
 _LOOKED_AT = 0.1  # seconds: whoever lists sessions holds each lock for a moment
+
+
+class _Armed(Protocol):
+    """What an `arm.Armed` has; this file is below it."""
+
+    untracked: list[Untracked]
+    tracked_bytes: int
+    tables_left: int
+    epoch: int
 
 
 @dataclass(slots=True)
@@ -74,7 +83,7 @@ class Session:
         """What results say of it."""
         return SessionFacts(self.name, self.armed_at, self.since)
 
-    def after(self, armed: Any, since: datetime | None) -> Self:
+    def after(self, armed: _Armed, since: datetime | None) -> Self:
         """Return the facts after a look that rearmed; `armed` is an `arm.Armed`."""
         return replace(
             self,

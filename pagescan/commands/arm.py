@@ -4,7 +4,7 @@ import click
 
 from pagescan import keeper, mappings, render
 from pagescan.mappings import Selection
-from pagescan.model import Report, Summary
+from pagescan.model import Output, Report, Summary
 from pagescan.native import Pace
 from pagescan.options import (
     Common,
@@ -37,7 +37,7 @@ def command(
     *,
     pid: int,
     selection: Selection,
-    output: render.Output,
+    output: Output,
     pace: Pace,
     max_tables: int,
     common: Common,

@@ -6,7 +6,7 @@ from pagescan import render, session
 from pagescan.arm import Armed
 from pagescan.errors import UsageError
 from pagescan.mappings import Selection
-from pagescan.model import Report
+from pagescan.model import Output, Report
 from pagescan.native import Pace
 from pagescan.options import Common, common, output, pace_option
 from pagescan.session import Client, Session
@@ -38,7 +38,7 @@ def command(
     targets: tuple[str, ...],
     since_wp: bool,
     rearm: bool,
-    output: render.Output,
+    output: Output,
     pace: Pace,
     common: Common,
 ) -> None:

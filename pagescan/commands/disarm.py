@@ -2,9 +2,10 @@
 
 import click
 
-from pagescan import keeper, render, session
+from pagescan import keeper, session
 from pagescan.commands.sessions import write_sessions
 from pagescan.errors import UsageError
+from pagescan.model import Output
 from pagescan.options import Common, common, output
 from pagescan.target import find
 
@@ -19,9 +20,7 @@ Examples:
 @click.option("--all", "every", is_flag=True, help="All sessions of this user.")
 @output(by=False)
 @common
-def command(
-    *, target: str | None, every: bool, output: render.Output, common: Common
-) -> None:
+def command(*, target: str | None, every: bool, output: Output, common: Common) -> None:
     """End the session of TARGET, or the only one: nothing is left in the target."""
     if every and target is not None:
         raise UsageError("--all and TARGET exclude each other")

@@ -4,7 +4,7 @@ import click
 
 from pagescan import mappings, render
 from pagescan.mappings import Selection
-from pagescan.model import Report, Summary
+from pagescan.model import Output, Report, Summary
 from pagescan.native import Pace
 from pagescan.options import (
     Common,
@@ -36,7 +36,7 @@ def command(
     *,
     pid: int,
     selection: Selection,
-    output: render.Output,
+    output: Output,
     pace: Pace,
     common: Common,
 ) -> None:

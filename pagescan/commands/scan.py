@@ -12,6 +12,7 @@ from pagescan.model import (
     NO_CATEGORY,
     Category,
     Mapping,
+    Output,
     Report,
     SessionFacts,
 )
@@ -89,7 +90,7 @@ def command(
     wp: bool,
     wp_only: bool,
     raw: bool,
-    output: render.Output,
+    output: Output,
     pace: Pace,
     common: Common,
 ) -> None:

@@ -3,6 +3,7 @@
 import click
 
 from pagescan import render
+from pagescan.model import Output
 from pagescan.options import Common, common, output
 from pagescan.session import Session, live, lost
 from pagescan.units import escape, format_size, format_time
@@ -15,7 +16,7 @@ Example:
 )
 @output(by=False)
 @common
-def command(*, output: render.Output, common: Common) -> None:
+def command(*, output: Output, common: Common) -> None:
     """List the tracking sessions of this user."""
     sessions = [session for session in live() if session.holder == "keeper"]
     for session in lost():
@@ -25,7 +26,7 @@ def command(*, output: render.Output, common: Common) -> None:
     write_sessions("sessions", sessions, output)
 
 
-def write_sessions(kind: str, sessions: list[Session], output: render.Output) -> None:
+def write_sessions(kind: str, sessions: list[Session], output: Output) -> None:
     """Print sessions: a JSON document, or a row each."""
     if output.format in ("json", "jsonl"):
         rows = [

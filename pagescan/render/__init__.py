@@ -1,26 +1,86 @@
-"""STUB for testing until the real one is here: overwrite me."""
-import json, sys
-from dataclasses import dataclass
-from pagescan.units import format_time
+"""Results on their way out: one file a format, each given a report and its rows."""
+
+import sys
+from collections.abc import Sequence
+from typing import Any, TextIO
+
 from pagescan import __version__
-@dataclass(frozen=True)
-class Output:
-    format: str="plain"; columns: str|None=None; header: bool=True; exact: bool=False; by: str="region"; color: bool|None=None
-def target_keys(t): return {"pid":t.pid,"name":t.name,"exe":t.exe,"start_time":t.start_time,"page_size":t.page_size}
-def document(kind, **keys): return {"schema":"pagescan/1","kind":kind,"version":__version__,**keys}
-def write_document(d, *a): print(json.dumps(d))
-def write_rows(head, rows, output):
-    print(*head); [print(*r) for r in rows]
-def write_result(report, rows, output):
-    if output.format=="json":
-        d=document(report.kind,target=target_keys(report.target),summary=vars_(report.summary),cost=vars_(report.cost),untracked=len(report.untracked))
-        if isinstance(rows,list): d["mappings"]=[(m.mapping.label,m.counts) for m in rows]
-        else: d["regions"]=[(hex(r.start),hex(r.end),r.pages,r.categories.names,r.mapping and r.mapping.label,r.new) for r in rows.regions()]
-        print(json.dumps(d)); return
-    if isinstance(rows,list):
-        for m in rows: print(hex(m.mapping.start),m.pages,m.counts,m.mapping.label)
-    else:
-        for r in rows.regions(): print(hex(r.start),hex(r.end),r.pages,",".join(r.categories.names),r.mapping and r.mapping.label,"new" if r.new else "")
-def vars_(x):
-    from dataclasses import asdict
-    return asdict(x)
+from pagescan.model import MappingCounts, Output, Report, TargetFacts
+from pagescan.regions import Batch
+from pagescan.units import format_time
+
+SCHEMA = "pagescan/1"
+
+Rows = Batch | Sequence[MappingCounts]
+
+
+def write_result(
+    report: Report, rows: Rows, output: Output, stream: TextIO | None = None
+) -> None:
+    """Write a report and its rows to stdout, or to a stream, in the form asked for."""
+    stream = stream or sys.stdout
+    if output.by == "mapping" and isinstance(rows, Batch):
+        rows = rows.by_mapping()
+    match output.format:
+        case "json":
+            from pagescan.render.json_document import write
+        case "jsonl":
+            from pagescan.render.json_lines import write
+        case "csv":
+            from pagescan.render.csv_rows import write
+        case "table":
+            from pagescan.render.table import write
+        case _:
+            from pagescan.render.plain import write
+    write(report, rows, output, stream)
+    stream.flush()
+
+
+def target_keys(target: TargetFacts) -> dict[str, Any]:
+    """Return a target as JSON has it."""
+    return {
+        "pid": target.pid,
+        "name": target.name,
+        "exe": target.exe,
+        "start_time": target.start_time,
+        "page_size": target.page_size,
+    }
+
+
+def document(kind: str, **keys: object) -> dict[str, Any]:
+    """Return a JSON document of a kind that has no regions."""
+    from pagescan.session import now
+
+    return {
+        "schema": SCHEMA,
+        "kind": kind,
+        "version": __version__,
+        "time": format_time(now()),
+        **keys,
+    }
+
+
+def write_document(content: dict[str, Any], stream: TextIO | None = None) -> None:
+    """Write a document on one line."""
+    import json
+
+    stream = stream or sys.stdout
+    stream.write(json.dumps(content, ensure_ascii=True) + "\n")
+    stream.flush()
+
+
+def write_rows(
+    headers: Sequence[str], rows: Sequence[Sequence[str]], output: Output
+) -> None:
+    """Write rows of text that are few: on a terminal or in a pipe, or as CSV."""
+    if output.format == "csv":
+        import csv
+
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        writer.writerows([headers, *rows] if output.header else rows)
+        return
+    lines = [headers, *rows] if output.header else list(rows)
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+        sys.stdout.write("  ".join(cells).rstrip() + "\n")

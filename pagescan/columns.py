@@ -1,0 +1,203 @@
+"""One row a column: table, CSV, help and manual page come from here."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from pagescan.errors import UsageError
+from pagescan.model import CATEGORY_NAMES, MappingCounts, Region
+from pagescan.units import escape, format_address, format_size
+
+Value = int | str | bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of a table.
+
+    Attributes:
+        key: Its name, as -c takes it and CSV prints it.
+        header: What stands above it.
+        unit: "pages", "bytes", "address", "flag" or "text".
+        width: Characters in a pipe, where no row is looked at before it is printed.
+        help: One line for the manual page.
+    """
+
+    key: str
+    header: str
+    unit: str
+    width: int
+    help: str
+
+    @property
+    def right(self) -> bool:
+        """Whether it is aligned to the right: numbers are."""
+        return self.unit in ("pages", "bytes")
+
+
+_ADDRESS = 18  # 0x7fffffffffff and the three that a 57-bit address has more
+_COUNT = 9
+
+_START = Column("start", "start", "address", _ADDRESS, "First address.")
+_END = Column("end", "end", "address", _ADDRESS, "Address behind the last byte.")
+_PAGES = Column("pages", "pages", "pages", _COUNT, "Number of pages.")
+_BYTES = Column("bytes", "bytes", "bytes", 10, "Length; exact with --bytes.")
+_PERMS = Column("perms", "perms", "text", 5, "Permissions, as in /proc/PID/maps.")
+_MAPPING = Column(
+    "mapping", "mapping", "text", 0, "Name of the mapping; [anon] where it has none."
+)
+_NEW = Column("new", "new", "flag", 3, "The mapping appeared after arming.")
+
+REGION_COLUMNS: dict[str, Column] = {
+    column.key: column
+    for column in (
+        _START,
+        _END,
+        _PAGES,
+        _BYTES,
+        *(
+            Column(name, name, "flag", len(name), f"Whether the pages are {name}.")
+            for _, name in CATEGORY_NAMES
+        ),
+        Column("categories", "categories", "text", 30, "All categories, in one."),
+        _PERMS,
+        _NEW,
+        _MAPPING,
+    )
+}
+REGION_DEFAULT = [
+    "start",
+    "end",
+    "pages",
+    "written",
+    "file",
+    "present",
+    "swapped",
+    "mapping",
+]
+
+MAPPING_COLUMNS: dict[str, Column] = {
+    column.key: column
+    for column in (
+        _START,
+        _END,
+        Column("size", "size", "bytes", 10, "Length; exact with --bytes."),
+        _PAGES,
+        *(
+            Column(
+                key,
+                key,
+                "pages",
+                _COUNT,
+                f"Pages that are {key}; - where that is unknown.",
+            )
+            for key in ("present", "swapped", "file", "pfnzero", "huge", "guard")
+        ),
+        Column(
+            "written",
+            "written",
+            "pages",
+            _COUNT,
+            "Pages written since arming; - where the mapping is not tracked.",
+        ),
+        _PERMS,
+        Column("offset", "offset", "address", 12, "Offset in the file."),
+        Column("inode", "inode", "text", 10, "Inode of the file."),
+        _NEW,
+        _MAPPING,
+    )
+}
+MAPS_DEFAULT = [
+    "start",
+    "size",
+    "present",
+    "swapped",
+    "file",
+    "pfnzero",
+    "huge",
+    "guard",
+    "written",
+    "mapping",
+]
+BY_MAPPING_DEFAULT = [
+    "start",
+    "size",
+    "pages",
+    "written",
+    "file",
+    "present",
+    "swapped",
+    "mapping",
+]
+
+
+def select(
+    text: str | None, default: Sequence[str], columns: Mapping[str, Column]
+) -> list[Column]:
+    """Return the columns that -c names: "a,b" these, "+a,b" the default and these.
+
+    Raises:
+        UsageError: One of them does not exist.
+    """
+    keys = list(default)
+    if text is not None:
+        words = [word.strip() for word in text.removeprefix("+").split(",")]
+        keys = [*keys, *words] if text.startswith("+") else words
+    for key in keys:
+        if key not in columns:
+            raise UsageError(
+                f"unknown column: {key!r}", hint=f"there are: {' '.join(columns)}"
+            )
+    return [columns[key] for key in keys]
+
+
+def region_value(region: Region, key: str) -> Value:
+    """Return what a column holds for a region, as JSON would."""
+    return _REGION[key](region)
+
+
+def mapping_value(row: MappingCounts, key: str) -> Value:
+    """Return what a column holds for a mapping, as JSON would."""
+    getter = _MAPPINGS.get(key)
+    return getter(row) if getter else row.counts.get(key)
+
+
+def _flag(name: str) -> Callable[[Region], Value]:
+    bit = next(bit for bit, known in CATEGORY_NAMES if known == name)
+    return lambda region: bool(region.categories & bit)
+
+
+_REGION: dict[str, Callable[[Region], Value]] = {
+    "start": lambda region: region.start,
+    "end": lambda region: region.end,
+    "pages": lambda region: region.pages,
+    "bytes": lambda region: region.bytes,
+    "categories": lambda region: ",".join(region.categories.names),
+    "perms": lambda region: region.mapping.perms if region.mapping else None,
+    "new": lambda region: region.new,
+    "mapping": lambda region: region.mapping.label if region.mapping else "[gone]",
+    **{name: _flag(name) for _, name in CATEGORY_NAMES},
+}
+_MAPPINGS: dict[str, Callable[[MappingCounts], Value]] = {
+    "start": lambda row: row.mapping.start,
+    "end": lambda row: row.mapping.end,
+    "size": lambda row: row.bytes,
+    "pages": lambda row: row.pages,
+    "perms": lambda row: row.mapping.perms,
+    "offset": lambda row: row.mapping.offset,
+    "inode": lambda row: str(row.mapping.inode),
+    "new": lambda row: row.new,
+    "mapping": lambda row: row.mapping.label,
+}
+
+
+def show(value: Value, column: Column, *, exact: bool) -> str:
+    """Return a value as people read it: "-" for unknown and for no."""
+    if value is None:
+        return "-"
+    if column.unit == "flag":
+        return column.key if value else "-"
+    if column.unit == "address":
+        return format_address(int(value))
+    if column.unit == "bytes":
+        return str(value) if exact else format_size(int(value))
+    return escape(str(value)) if column.unit == "text" else str(value)

@@ -1,0 +1,201 @@
+"""One JSON document: the keys of the report, a line a region.
+
+Written by f-strings over the columns; what a region has in common with others, its
+categories and its mapping, is turned into text once.
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import Any, TextIO
+
+from pagescan import __version__
+from pagescan.model import (
+    Category,
+    Cost,
+    Mapping,
+    MappingCounts,
+    Output,
+    Report,
+    SessionFacts,
+    Summary,
+    Untracked,
+)
+from pagescan.regions import Batch
+from pagescan.render import SCHEMA, Rows, target_keys
+from pagescan.units import format_address, format_time
+
+_CHUNK = 10_000
+
+
+def write(report: Report, rows: Rows, output: Output, stream: TextIO) -> None:
+    """Write one document; in watch on one line, else a line a region."""
+    between = ", " if report.tick is not None else ",\n    "
+    opened = "[" if report.tick is not None else "[\n    "
+    closed = "]" if report.tick is not None else "\n  ]"
+    head = json.dumps(header_keys(report))
+    key, lines = row_lines(report, rows, output)
+    first = next(lines, None)
+    stream.write(head[:-1] + ("," if report.tick is not None else ",\n "))
+    stream.write(f' "{key}": ')
+    if first is None:
+        stream.write("[]")
+    else:
+        stream.write(opened + first)
+        while chunk := list(islice(lines, _CHUNK)):
+            stream.write(between + between.join(chunk))
+        stream.write(closed)
+    tail = json.dumps(trailer_keys(report))
+    stream.write(", " + tail[1:] + "\n")
+
+
+def header_keys(report: Report) -> dict[str, Any]:
+    """Return what stands before the rows."""
+    keys: dict[str, Any] = {
+        "schema": SCHEMA,
+        "kind": report.kind,
+        "version": __version__,
+        "time": format_time(report.time),
+        "target": target_keys(report.target) if report.target else None,
+        "session": session_keys(report.session),
+        "summary": summary_keys(report.summary),
+    }
+    if report.tick is not None:
+        totals = report.totals
+        keys["tick"] = report.tick
+        keys["end"] = report.end
+        keys["totals"] = summary_keys(totals) if totals is not None else None
+    return keys
+
+
+def trailer_keys(report: Report) -> dict[str, Any]:
+    """Return what stands behind the rows."""
+    return {
+        "untracked": [untracked_keys(item) for item in report.untracked],
+        "cost": cost_keys(report.cost),
+    }
+
+
+def row_lines(report: Report, rows: Rows, output: Output) -> tuple[str, Iterator[str]]:
+    """Return the key of the rows and each of them as the text of an object."""
+    if not isinstance(rows, Batch):
+        by_mapping = report.kind == "maps" or output.by == "mapping"
+        key = "mappings" if by_mapping else "regions"
+        return key, iter([json.dumps(mapping_keys(row)) for row in rows])
+    if output.by == "page":
+        return "regions", _page_lines(rows)
+    return "regions", _region_lines(rows)
+
+
+def _region_lines(batch: Batch) -> Iterator[str]:
+    size = batch.page_size
+    tails = _Tails(batch)
+    for start, end, bits, owner in zip(
+        batch.starts, batch.ends, batch.categories, batch.owners, strict=True
+    ):
+        length = end - start
+        yield (
+            f'{{"start": "{start:#x}", "end": "{end:#x}", "pages": {length // size}'
+            f', "bytes": {length}{tails[bits, owner]}'
+        )
+
+
+def _page_lines(batch: Batch) -> Iterator[str]:
+    size = batch.page_size
+    tails = _Tails(batch)
+    for start, end, bits, owner in zip(
+        batch.starts, batch.ends, batch.categories, batch.owners, strict=True
+    ):
+        tail = f', "pages": 1, "bytes": {size}{tails[bits, owner]}'
+        for page in range(start, end, size):
+            yield f'{{"start": "{page:#x}", "end": "{page + size:#x}"{tail}'
+
+
+class _Tails(dict[tuple[int, int], str]):
+    """The end of a region's object, by categories and mapping; made once each."""
+
+    def __init__(self, batch: Batch) -> None:
+        super().__init__()
+        self._batch = batch
+
+    def __missing__(self, key: tuple[int, int]) -> str:
+        bits, owner = key
+        batch = self._batch
+        mapping = batch.mappings[owner] if owner >= 0 else None
+        names = json.dumps(Category(bits).names)
+        label = json.dumps(mapping.label if mapping else None)
+        perms = json.dumps(mapping.perms if mapping else None)
+        new = json.dumps(owner in batch.new)
+        tail = (
+            f', "categories": {names}, "mapping": {label}, "perms": {perms}'
+            f', "new": {new}}}'
+        )
+        self[key] = tail
+        return tail
+
+
+def session_keys(session: SessionFacts | None) -> dict[str, Any] | None:
+    """Return a session as JSON has it."""
+    if session is None:
+        return None
+    return {
+        "name": session.name,
+        "armed_at": format_time(session.armed_at),
+        "since": format_time(session.since) if session.since else None,
+        "method": session.method,
+    }
+
+
+def summary_keys(summary: Summary) -> dict[str, Any]:
+    """Return totals as JSON has them."""
+    return {
+        "regions": summary.regions,
+        "pages": summary.pages,
+        "bytes": summary.bytes,
+        "categories": dict(summary.categories),
+    }
+
+
+def untracked_keys(item: Untracked) -> dict[str, Any]:
+    """Return what cannot be promised as JSON has it."""
+    return {
+        "start": format_address(item.start),
+        "end": format_address(item.end),
+        "mapping": item.mapping,
+        "why": item.why,
+    }
+
+
+def cost_keys(cost: Cost) -> dict[str, Any]:
+    """Return what a command cost as JSON has it."""
+    return {
+        "stopped_ns": cost.stopped_ns,
+        "scan_ns": cost.scan_ns,
+        "max_wait_ns": cost.max_wait_ns,
+        "ioctls": cost.ioctls,
+        "pages_walked": cost.pages_walked,
+    }
+
+
+def mapping_keys(row: MappingCounts) -> dict[str, Any]:
+    """Return a mapping and its counts as JSON has them."""
+    mapping: Mapping = row.mapping
+    counts = ("present", "file", "swapped", "pfnzero", "huge", "guard", "written")
+    return {
+        "start": format_address(mapping.start),
+        "end": format_address(mapping.end),
+        "pages": row.pages,
+        "bytes": row.bytes,
+        "mapping": mapping.label,
+        "perms": mapping.perms,
+        "offset": mapping.offset,
+        "inode": mapping.inode,
+        "counts": {name: row.counts.get(name) for name in counts},
+    }
+
+
+def chunks(lines: Iterable[str]) -> Iterator[list[str]]:
+    """Yield lines in lists that are written at once."""
+    rest = iter(lines)
+    while chunk := list(islice(rest, _CHUNK)):
+        yield chunk
