@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: MIT */
+/* Starts a program and leaves it stopped before its first instruction. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <sys/ptrace.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "shim.h"
+
+/* As a shell would start it: our own ignored signals and mask are none of its business. */
+static void reset_signals(void)
+{
+	struct sigaction usual = {.sa_handler = SIG_DFL};
+	sigset_t none;
+
+	for (int number = 1; number < NSIG; number++)
+		sigaction(number, &usual, NULL);
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+}
+
+/* Puts the three descriptors at 0, 1 and 2, whichever of these they were before. */
+static bool place(int in, int out, int err)
+{
+	int kept[3] = {in, out, err};
+
+	for (int i = 0; i < 3; i++) {
+		kept[i] = fcntl(kept[i], F_DUPFD_CLOEXEC, 3);
+		if (kept[i] < 0)
+			return false;
+	}
+	for (int i = 0; i < 3; i++)
+		if (dup2(kept[i], i) < 0)
+			return false;
+	return true;
+}
+
+static _Noreturn void become(const char *path, char *const *argv, char *const *envp, int in, int out,
+			     int err, int report)
+{
+	int error = 0;
+
+	reset_signals();
+	if (!place(in, out, err) || ptrace(PTRACE_TRACEME, 0, NULL, NULL) < 0)
+		error = errno;
+	if (!error) {
+		execve(path, argv, envp);
+		error = errno;
+	}
+	while (write(report, &error, sizeof(error)) < 0 && errno == EINTR)
+		;
+	_exit(127);
+}
+
+int ps_launch(const char *path, char *const *argv, char *const *envp, int in, int out, int err)
+{
+	int report[2], error = 0, status;
+	pid_t child;
+
+	if (pipe2(report, O_CLOEXEC) < 0)
+		return -errno;
+	if (report[1] < 3) { /* one of 0, 1, 2 was closed: keep clear of them */
+		int higher = fcntl(report[1], F_DUPFD_CLOEXEC, 3);
+
+		close(report[1]);
+		report[1] = higher;
+	}
+	child = fork();
+	if (child == 0)
+		become(path, argv, envp, in, out, err, report[1]);
+	if (child < 0)
+		error = errno;
+	close(report[1]);
+	if (!error && read(report[0], &error, sizeof(error)) <= 0)
+		error = 0; /* closed by the exec */
+	close(report[0]);
+	if (child < 0)
+		return -error;
+	if (!error && waitpid(child, &status, 0) == child && WIFSTOPPED(status)) {
+		/* It is in the exec's SIGTRAP: the pending SIGSTOP comes before its first instruction. */
+		kill(child, SIGSTOP);
+		if (ptrace(PTRACE_DETACH, child, NULL, NULL) == 0 &&
+		    waitpid(child, &status, WUNTRACED) == child && WIFSTOPPED(status))
+			return child;
+		error = ECHILD;
+	}
+	kill(child, SIGKILL);
+	waitpid(child, &status, 0);
+	return error ? -error : -ECHILD;
+}
