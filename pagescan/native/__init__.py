@@ -61,6 +61,7 @@ class Rule:
         wanted: The masks over what was read; all that they want, `asked` must match.
         protect: Write-protect what matches `asked`, in the same step.
         first: The first page that matches is enough, in each range.
+        limited: The kernel itself stops at the limit of pages: none more is protected.
         whole: No call: the range is the answer.
         align: Slices end on multiples of this many bytes.
         written_all: A page is written only with all of these,
@@ -75,6 +76,7 @@ class Rule:
     wanted: Masks = Masks()
     protect: bool = False
     first: bool = False
+    limited: bool = False
     whole: bool = False
     align: int = 1
     written_all: int = 0
@@ -206,6 +208,7 @@ def scan(
                 rule.asked.returned,
                 rule.align,
                 rule.first,
+                rule.limited,
                 rule.whole,
                 rule.written_all,
                 rule.written_any,
@@ -271,6 +274,11 @@ def _columns(columns: Columns, capacity: int) -> Any:
     out.capacity = capacity
     out.length = len(columns.starts)
     return out
+
+
+def address_of(buffer: object) -> int:
+    """Return where a writable buffer lies."""
+    return int(ffi.cast("uintptr_t", ffi.from_buffer(buffer, require_writable=True)))
 
 
 def uffd_open() -> int:

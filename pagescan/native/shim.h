@@ -29,6 +29,7 @@ struct ps_rule {
 	uint64_t returned;
 	uint64_t align;   /* slices end on multiples of this: whole huge pages */
 	uint64_t first;   /* 1: the first page that matches is enough, in each range */
+	uint64_t limited; /* 1: the kernel itself stops at cursor.left pages: none more is protected */
 	uint64_t whole;   /* 1: no call, the range is the answer */
 
 	uint64_t written_all;

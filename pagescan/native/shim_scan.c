@@ -90,6 +90,8 @@ int ps_scan(int pagemap, const uint64_t *starts, const uint64_t *ends, const uin
 			}
 			if (rule->first)
 				arg.max_pages = 1;
+			else if (rule->limited && cursor->left != UINT64_MAX)
+				arg.max_pages = cursor->left;
 
 			before = ps_now_ns();
 			found = ioctl(pagemap, PS_PAGEMAP_SCAN, &arg);
