@@ -8,6 +8,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pagescan.api import maps as maps
+    from pagescan.api import scan as scan
+    from pagescan.api import track as track
     from pagescan.errors import (
         AccessDeniedError as AccessDeniedError,
     )
@@ -42,9 +45,6 @@ if TYPE_CHECKING:
     from pagescan.regions import Batch as Batch
     from pagescan.scanner import Query as Query
     from pagescan.tracking import Tracking as Tracking
-    from pagescan.tracking import maps as maps
-    from pagescan.tracking import scan as scan
-    from pagescan.tracking import track as track
 
 __version__ = "0.1.0"
 
@@ -65,9 +65,9 @@ _HOME = {
     "Tracking": "tracking",
     "UnsuitableTargetError": "errors",
     "UsageError": "errors",
-    "maps": "tracking",
-    "scan": "tracking",
-    "track": "tracking",
+    "maps": "api",
+    "scan": "api",
+    "track": "api",
 }
 
 __all__ = ["__version__", *sorted(_HOME)]  # noqa: PLE0604 - strings all the same

@@ -103,20 +103,27 @@ def _invoke(words: list[str]) -> int:
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
         return UsageError.code
-    except click.ClickException as error:
-        return _fail(words, error.format_message(), _click_hint(error), 2)
-    except PagescanError as error:
-        return _fail(words, str(error), error.hint, error.code)
-    except (KeyboardInterrupt, click.Abort):
-        return _fail(words, "interrupted", None, 130)
-    except OSError as error:
-        reason = f"{error.strerror or error}".lower()
-        where = f": {error.filename}" if error.filename else ""
-        return _fail(words, f"{reason}{where}", None, 1)
-    except Exception as error:  # noqa: BLE001 - a defect of ours is one line too
-        what = f"internal error: {type(error).__name__}: {error}"
-        return _fail(words, what, "please report it, with the output of --debug", 1)
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - one line for all
+        message, hint, code = _explain(error)
+        return _fail(words, message, hint, code)
     return result if isinstance(result, int) else 0
+
+
+def _explain(error: BaseException) -> tuple[str, str | None, int]:
+    """Return what failed and why, a remedy, and the exit code."""
+    match error:
+        case click.ClickException():
+            return error.format_message(), _click_hint(error), UsageError.code
+        case PagescanError():
+            return str(error), error.hint, error.code
+        case KeyboardInterrupt() | click.Abort():
+            return "interrupted", None, 130
+        case OSError():
+            reason = f"{error.strerror or error}".lower()
+            where = f": {error.filename}" if error.filename else ""
+            return f"{reason}{where}", None, PagescanError.code
+    what = f"internal error: {type(error).__name__}: {error}"
+    return what, "please report it, with the output of --debug", PagescanError.code
 
 
 def _click_hint(error: click.ClickException) -> str | None:

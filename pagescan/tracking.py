@@ -2,11 +2,9 @@
 
 import contextlib
 import os
-from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -20,15 +18,13 @@ from pagescan.model import (
     Cost,
     Kind,
     Mapping,
-    MappingCounts,
     Region,
     Untracked,
 )
-from pagescan.native import Columns, Masks, Pace, Rule, Spans
-from pagescan.regions import PAGE_COUNTED, Batch
+from pagescan.native import Columns, Masks, Pace, Rule
+from pagescan.regions import Batch
 from pagescan.scanner import (
     JOIN_GAP,
-    PRIVATE,
     Query,
     Scanner,
     as_spans,
@@ -37,7 +33,7 @@ from pagescan.scanner import (
     rule_for,
     spans_of,
 )
-from pagescan.session import Lock, Session, now
+from pagescan.session import Session, now
 from pagescan.target import Target
 
 
@@ -262,162 +258,6 @@ class Tracking:
         trace: TracebackType | None,
     ) -> None:
         self.close()
-
-
-class OwnTracking(Tracking):
-    """What `track` returns: closes the target and frees the lock as well."""
-
-    lock: Lock
-
-    def close(self) -> None:
-        """Disarm and let others track the target."""
-        super().close()
-        self.lock.remove()
-        self.lock.close()
-        self.target.close()
-
-
-def scan(
-    pid: int | None,
-    ranges: Iterable[str] | None = None,
-    query: Query | None = None,
-) -> Batch:
-    """Return the page regions of a process that a query wants.
-
-    Args:
-        pid: The process; None: this one.
-        ranges: RANGE words, as the command takes them; None: everything.
-        query: The masks; None: all pages, with the default categories.
-
-    Raises:
-        PagescanError: As the commands say.
-    """
-    query = query or Query()
-    selection = Selection.parse(ranges or ())
-    with Target.open(os.getpid() if pid is None else pid) as target:
-        there = mappings.read(target)
-        selection.check(there)
-        return scan_target(Scanner(target), selection.select(there), query)
-
-
-def scan_target(
-    scanner: Scanner, chosen: Sequence[Mapping], query: Query, *, protect: bool = False
-) -> Batch:
-    """Scan selected mappings; with `protect`, get and write-protect in one step."""
-    found = (scanner.protect if protect else scanner.scan)(chosen, query)
-    return Batch.join(
-        found,
-        chosen,
-        page_size=scanner.target.facts.page_size,
-        returned=query.returned & known_categories(),
-    )
-
-
-def maps(pid: int | None, ranges: Iterable[str] | None = None) -> list[MappingCounts]:
-    """Return one row a mapping: its pages by category.
-
-    Args:
-        pid: The process; None: this one.
-        ranges: RANGE words, as the command takes them; None: everything.
-    """
-    selection = Selection.parse(ranges or ())
-    with Target.open(os.getpid() if pid is None else pid) as target:
-        there = mappings.read(target)
-        selection.check(there)
-        return count_by_mapping(Scanner(target), selection.select(there))
-
-
-def count_by_mapping(
-    scanner: Scanner, chosen: Sequence[Mapping]
-) -> list[MappingCounts]:
-    """Count the populated pages of each mapping; "written" is None if it is untracked.
-
-    The swap of shared mappings is taken from smaps: their entries do not show it.
-    """
-    known = known_categories()
-    counted = Category(0)
-    for name in PAGE_COUNTED:
-        counted |= Category.parse(name)
-    query = Query(
-        any_of=(Category.PRESENT | Category.SWAPPED | Category.GUARD) & known,
-        returned=(counted | Category.WPALLOWED) & known,
-    )
-    batch = scan_target(scanner, chosen, query)
-    tracked = tracked_mappings(scanner, chosen)
-    swap = _shared_swap(scanner.target, chosen)
-    found = {row.mapping.start: row for row in batch.by_mapping()}
-    size = scanner.target.facts.page_size
-    rows = []
-    for mapping in chosen:
-        row = found.get(mapping.start)
-        counts: dict[str, int | None] = {
-            name: (row.counts.get(name) or 0) if row else 0 for name in PAGE_COUNTED
-        }
-        if mapping.start not in tracked:
-            counts["written"] = None
-        if mapping.kind not in PRIVATE:
-            counts["swapped"] = swap.get(mapping.start, 0)
-        pages = mapping.length // size
-        rows.append(MappingCounts(mapping, pages, mapping.length, counts))
-    return rows
-
-
-def tracked_mappings(scanner: Scanner, chosen: Sequence[Mapping]) -> set[int]:
-    """Return the starts of the mappings that are armed: WPALLOWED.
-
-    One call a mapping: the kernel skips one that is not armed whole, and stops at the
-    first page of one that is.
-    """
-    rule = Rule(
-        asked=Masks(mask=Category.WPALLOWED, returned=Category.WPALLOWED), first=True
-    )
-    judged = [mapping for mapping in chosen if mapping.kind is not Kind.SPECIAL]
-    spans = Spans(
-        array("Q", (mapping.start for mapping in judged)),
-        array("Q", (mapping.end for mapping in judged)),
-        array("Q", bytes(8 * len(judged))),
-    )
-    found = scanner.run(spans, [rule])
-    return {judged[index].start for index in owners_of(found, judged) if index >= 0}
-
-
-def _shared_swap(target: Target, chosen: Sequence[Mapping]) -> dict[int, int]:
-    """Return swapped pages of shared mappings by start, from smaps."""
-    if not any(mapping.kind is Kind.SHARED for mapping in chosen):
-        return {}
-    if len(Path("/proc/swaps").read_text().splitlines()) < 2:
-        return {}
-    with contextlib.suppress(OSError):
-        size = target.facts.page_size
-        swap = mappings.smaps_field(target.pid, b"Swap")
-        return {start: length // size for start, length in swap.items()}
-    return {}
-
-
-def track(pid: int | None = None, ranges: Iterable[str] | None = None) -> Tracking:
-    """Arm a process and return the tracking, a context manager that disarms at its end.
-
-    Args:
-        pid: The process; None: this one, without ptrace and without rights.
-        ranges: RANGE words; None: everything. Mappings that come later are judged by
-            the same words.
-
-    Raises:
-        PagescanError: As `arm` says.
-    """
-    selection = Selection.parse(ranges or ())
-    target = Target.open(os.getpid() if pid is None else pid)
-    with contextlib.ExitStack() as undo:
-        undo.callback(target.close)
-        selection.check(mappings.read(target))
-        lock = Lock.take(target.pid)
-        undo.callback(lock.close)
-        undo.callback(lock.remove)
-        tracking = OwnTracking.start(target, selection)
-        tracking.lock = lock
-        lock.write(session_of(tracking, "track"))
-        undo.pop_all()
-    return tracking
 
 
 def session_of(tracking: Tracking, holder: str) -> Session:

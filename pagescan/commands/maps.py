@@ -17,8 +17,8 @@ from pagescan.options import (
 from pagescan.regions import PAGE_COUNTED
 from pagescan.scanner import Scanner
 from pagescan.session import now
+from pagescan.tally import count_by_mapping
 from pagescan.target import Target
-from pagescan.tracking import count_by_mapping
 
 
 @click.command(

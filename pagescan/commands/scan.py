@@ -29,8 +29,8 @@ from pagescan.options import (
 from pagescan.regions import Batch
 from pagescan.scanner import Query, Scanner
 from pagescan.session import Client, find, live, now
+from pagescan.tally import scan_target, tracked_mappings
 from pagescan.target import Target
-from pagescan.tracking import scan_target, tracked_mappings
 
 _MASKS = Categories()
 

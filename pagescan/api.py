@@ -1,0 +1,91 @@
+"""The library's front door: what the commands do, as functions."""
+
+import contextlib
+import os
+from collections.abc import Iterable
+
+from pagescan import mappings
+from pagescan.mappings import Selection
+from pagescan.model import MappingCounts
+from pagescan.regions import Batch
+from pagescan.scanner import Query, Scanner
+from pagescan.session import Lock
+from pagescan.tally import count_by_mapping, scan_target
+from pagescan.target import Target
+from pagescan.tracking import Tracking, session_of
+
+
+def scan(
+    pid: int | None,
+    ranges: Iterable[str] | None = None,
+    query: Query | None = None,
+) -> Batch:
+    """Return the page regions of a process that a query wants.
+
+    Args:
+        pid: The process; None: this one.
+        ranges: RANGE words, as the command takes them; None: everything.
+        query: The masks; None: all pages, with the default categories.
+
+    Raises:
+        PagescanError: As the commands say.
+    """
+    query = query or Query()
+    selection = Selection.parse(ranges or ())
+    with Target.open(os.getpid() if pid is None else pid) as target:
+        there = mappings.read(target)
+        selection.check(there)
+        return scan_target(Scanner(target), selection.select(there), query)
+
+
+def maps(pid: int | None, ranges: Iterable[str] | None = None) -> list[MappingCounts]:
+    """Return one row a mapping: its pages by category.
+
+    Args:
+        pid: The process; None: this one.
+        ranges: RANGE words, as the command takes them; None: everything.
+    """
+    selection = Selection.parse(ranges or ())
+    with Target.open(os.getpid() if pid is None else pid) as target:
+        there = mappings.read(target)
+        selection.check(there)
+        return count_by_mapping(Scanner(target), selection.select(there))
+
+
+def track(pid: int | None = None, ranges: Iterable[str] | None = None) -> Tracking:
+    """Arm a process and return the tracking, a context manager that disarms at its end.
+
+    Args:
+        pid: The process; None: this one, without ptrace and without rights.
+        ranges: RANGE words; None: everything. Mappings that come later are judged by
+            the same words.
+
+    Raises:
+        PagescanError: As `arm` says.
+    """
+    selection = Selection.parse(ranges or ())
+    target = Target.open(os.getpid() if pid is None else pid)
+    with contextlib.ExitStack() as undo:
+        undo.callback(target.close)
+        selection.check(mappings.read(target))
+        lock = Lock.take(target.pid)
+        undo.callback(lock.close)
+        undo.callback(lock.remove)
+        tracking = OwnTracking.start(target, selection)
+        tracking.lock = lock
+        lock.write(session_of(tracking, "track"))
+        undo.pop_all()
+    return tracking
+
+
+class OwnTracking(Tracking):
+    """What `track` returns: closes the target and frees the lock as well."""
+
+    lock: Lock
+
+    def close(self) -> None:
+        """Disarm and let others track the target."""
+        super().close()
+        self.lock.remove()
+        self.lock.close()
+        self.target.close()

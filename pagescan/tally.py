@@ -1,0 +1,94 @@
+"""Counts the pages of each mapping by category: what `maps` shows."""
+
+import contextlib
+from array import array
+from collections.abc import Sequence
+from pathlib import Path
+
+from pagescan import mappings
+from pagescan.arm import owners_of
+from pagescan.model import Category, Kind, Mapping, MappingCounts
+from pagescan.native import Masks, Rule, Spans
+from pagescan.regions import PAGE_COUNTED, Batch
+from pagescan.scanner import PRIVATE, Query, Scanner, known_categories
+from pagescan.target import Target
+
+
+def scan_target(
+    scanner: Scanner, chosen: Sequence[Mapping], query: Query, *, protect: bool = False
+) -> Batch:
+    """Scan selected mappings; with `protect`, get and write-protect in one step."""
+    found = (scanner.protect if protect else scanner.scan)(chosen, query)
+    return Batch.join(
+        found,
+        chosen,
+        page_size=scanner.target.facts.page_size,
+        returned=query.returned & known_categories(),
+    )
+
+
+def count_by_mapping(
+    scanner: Scanner, chosen: Sequence[Mapping]
+) -> list[MappingCounts]:
+    """Count the populated pages of each mapping; "written" is None if it is untracked.
+
+    The swap of shared mappings is taken from smaps: their entries do not show it.
+    """
+    known = known_categories()
+    counted = Category(0)
+    for name in PAGE_COUNTED:
+        counted |= Category.parse(name)
+    query = Query(
+        any_of=(Category.PRESENT | Category.SWAPPED | Category.GUARD) & known,
+        returned=(counted | Category.WPALLOWED) & known,
+    )
+    batch = scan_target(scanner, chosen, query)
+    tracked = tracked_mappings(scanner, chosen)
+    swap = _shared_swap(scanner.target, chosen)
+    found = {row.mapping.start: row for row in batch.by_mapping()}
+    size = scanner.target.facts.page_size
+    rows = []
+    for mapping in chosen:
+        row = found.get(mapping.start)
+        counts: dict[str, int | None] = {
+            name: (row.counts.get(name) or 0) if row else 0 for name in PAGE_COUNTED
+        }
+        if mapping.start not in tracked:
+            counts["written"] = None
+        if mapping.kind not in PRIVATE:
+            counts["swapped"] = swap.get(mapping.start, 0)
+        pages = mapping.length // size
+        rows.append(MappingCounts(mapping, pages, mapping.length, counts))
+    return rows
+
+
+def tracked_mappings(scanner: Scanner, chosen: Sequence[Mapping]) -> set[int]:
+    """Return the starts of the mappings that are armed: WPALLOWED.
+
+    One call a mapping: the kernel skips one that is not armed whole, and stops at the
+    first page of one that is.
+    """
+    rule = Rule(
+        asked=Masks(mask=Category.WPALLOWED, returned=Category.WPALLOWED), first=True
+    )
+    judged = [mapping for mapping in chosen if mapping.kind is not Kind.SPECIAL]
+    spans = Spans(
+        array("Q", (mapping.start for mapping in judged)),
+        array("Q", (mapping.end for mapping in judged)),
+        array("Q", bytes(8 * len(judged))),
+    )
+    found = scanner.run(spans, [rule])
+    return {judged[index].start for index in owners_of(found, judged) if index >= 0}
+
+
+def _shared_swap(target: Target, chosen: Sequence[Mapping]) -> dict[int, int]:
+    """Return swapped pages of shared mappings by start, from smaps."""
+    if not any(mapping.kind is Kind.SHARED for mapping in chosen):
+        return {}
+    if len(Path("/proc/swaps").read_text().splitlines()) < 2:
+        return {}
+    with contextlib.suppress(OSError):
+        size = target.facts.page_size
+        swap = mappings.smaps_field(target.pid, b"Swap")
+        return {start: length // size for start, length in swap.items()}
+    return {}
