@@ -122,6 +122,8 @@ def _explain(error: BaseException) -> tuple[str, str | None, int]:
             reason = f"{error.strerror or error}".lower()
             where = f": {error.filename}" if error.filename else ""
             return f"{reason}{where}", None, PagescanError.code
+        case _:
+            pass
     what = f"internal error: {type(error).__name__}: {error}"
     return what, "please report it, with the output of --debug", PagescanError.code
 

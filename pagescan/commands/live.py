@@ -1,0 +1,83 @@
+"""Runs the live view of `watch` and `demo` on a terminal."""
+
+import contextlib
+import signal
+import time
+from collections.abc import Callable, Iterator
+
+import click
+
+from pagescan import mappings
+from pagescan.commands.watch import Watcher, end_line
+from pagescan.errors import PagescanError
+from pagescan.options import Common
+from pagescan.render.live import LiveView, live, summary_lines
+from pagescan.scanner import Scanner
+from pagescan.tally import count_by_mapping
+from pagescan.ticks import Limits, Tick
+
+# Counting what is present walks every page: no more than this share of the time.
+_COUNTING_SHARE = 0.02
+_COUNT_EVERY = 3.0
+
+
+def run_live(
+    watcher: Watcher,
+    limits: Limits,
+    stop: int,
+    common: Common,
+    *,
+    note: str = "",
+    on_tick: Callable[[Tick], None] | None = None,
+) -> Tick | None:
+    """Show the looks until their end; a summary stays on the screen."""
+    if watcher.tracking is None:
+        raise PagescanError("not armed")
+    view = LiveView(watcher.tracking, limits.interval, note=note)
+    last = None
+    counter = _Counter(view)
+    counter.count(watcher)
+    with live(view, color=common.color) as screen, _on_resize(screen.refresh):
+        screen.refresh()
+        for tick in watcher.ticks(limits, stop):
+            last = tick
+            view.tracking = watcher.tracking
+            view.update(tick)
+            counter.count(watcher)
+            screen.refresh()
+            if on_tick is not None:
+                on_tick(tick)
+    for line in summary_lines(view):
+        click.echo(line)
+    common.say_untracked(tuple(watcher.tracking.armed.untracked))
+    if last is not None:
+        common.say(end_line(last))
+    return last
+
+
+class _Counter:
+    """Counts what is present now and then: by what it costs, seldom enough."""
+
+    def __init__(self, view: LiveView) -> None:
+        self.view = view
+        self.due = 0.0
+
+    def count(self, watcher: Watcher) -> None:
+        if watcher.tracking is None or (begun := time.monotonic()) < self.due:
+            return
+        with contextlib.suppress(PagescanError):
+            scanner = Scanner(watcher.target, watcher.pace)
+            chosen = watcher.selection.select(mappings.read(watcher.target))
+            self.view.set_counts(count_by_mapping(scanner, chosen))
+        took = time.monotonic() - begun
+        self.due = begun + max(_COUNT_EVERY, took / _COUNTING_SHARE)
+
+
+@contextlib.contextmanager
+def _on_resize(refresh: Callable[[], None]) -> Iterator[None]:
+    """Draw anew when the window gets another size."""
+    before = signal.signal(signal.SIGWINCH, lambda *_: refresh())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGWINCH, before)

@@ -1,0 +1,288 @@
+"""`pagescan watch`: shows every interval what was written since the last look."""
+
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Iterator
+
+import click
+
+from pagescan import mappings, render
+from pagescan.errors import PagescanError, TargetError, UsageError
+from pagescan.mappings import Selection
+from pagescan.model import Cost, Output, Report, SessionFacts, Summary
+from pagescan.native import Pace
+from pagescan.options import Common, common, output, pace_option, tables_option
+from pagescan.regions import Batch
+from pagescan.session import Lock, now
+from pagescan.target import Target, find, launch
+from pagescan.ticks import Limits, Tick, ticks
+from pagescan.tracking import Tracking, session_of
+from pagescan.units import format_seconds, format_size, parse_seconds
+
+
+@click.command(
+    context_settings={"ignore_unknown_options": False},
+    epilog="""\b
+Examples:
+  pagescan watch 4242
+  pagescan watch redis-server '[heap]' -i 0.2 -n 50 --json | jq .summary.pages
+  pagescan watch -- python3 train.py""",
+)
+@click.argument("words", metavar="TARGET [RANGE]... | -- CMD [ARG]...", nargs=-1)
+@click.option("-i", "--interval", metavar="S", default="1", help="Seconds a tick (1).")
+@click.option(
+    "-n", "--count", type=click.IntRange(min=1), metavar="N", help="End after N looks."
+)
+@click.option("--duration", metavar="S", help="End after S seconds.")
+@click.option(
+    "--cmd-output",
+    metavar="FILE",
+    type=click.Path(dir_okay=False),
+    help="Where CMD's output goes in the live view; else it is discarded.",
+)
+@output()
+@pace_option
+@tables_option
+@common
+def command(
+    *,
+    words: tuple[str, ...],
+    interval: str,
+    count: int | None,
+    duration: str | None,
+    cmd_output: str | None,
+    output: Output,
+    pace: Pace,
+    max_tables: int,
+    common: Common,
+) -> None:
+    """Arm TARGET, or run CMD, and show every interval what it has written since.
+
+    Ctrl-C ends it. One thread of the target is stopped once, for about 0.2 ms; from
+    then on each page costs one short fault an interval when it is written first.
+    """
+    limits = Limits(
+        parse_seconds(interval), count, parse_seconds(duration) if duration else None
+    )
+    run = is_command(sys.argv, words)
+    if not words:
+        raise UsageError(
+            "watch what? TARGET or -- CMD is missing",
+            hint="pagescan watch PID, or pagescan watch -- CMD",
+        )
+    live = output.format == "table"
+    with contextlib.ExitStack() as undo:
+        if run:
+            pid = _launch(words, cmd_output, live=live, undo=undo)
+            selection = Selection()
+        else:
+            pid = find(words[0])
+            selection = Selection.parse(words[1:])
+        watcher = Watcher(pid, selection, max_tables, pace, common, launched=run)
+        undo.callback(watcher.close)
+        watcher.start()
+        stop = undo.enter_context(stop_on_signals())
+        if live:
+            from pagescan.commands.live import run_live
+
+            note = "" if not run else f"CMD's output: {cmd_output or 'discarded'}"
+            run_live(watcher, limits, stop, common, note=note)
+        else:
+            run_plain(watcher, limits, stop, output, common)
+
+
+def is_command(argv: list[str], words: tuple[str, ...]) -> bool:
+    """Whether the words stood behind `--`: click takes it out of them."""
+    return "--" in argv and tuple(argv[argv.index("--") + 1 :]) == words
+
+
+def _launch(
+    words: tuple[str, ...],
+    cmd_output: str | None,
+    *,
+    live: bool,
+    undo: contextlib.ExitStack,
+) -> int:
+    out = 2
+    if live:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+        out = os.open(cmd_output or os.devnull, flags, 0o666)
+        undo.callback(os.close, out)
+    return launch(list(words), stdout=out, stderr=out)
+
+
+class Watcher:
+    """The target of a watch: armed, locked, and armed again after an exec of CMD."""
+
+    def __init__(
+        self,
+        pid: int,
+        selection: Selection,
+        max_tables: int,
+        pace: Pace,
+        common: Common,
+        *,
+        launched: bool = False,
+    ) -> None:
+        """Remember what to watch; `start` arms it."""
+        self.pid = pid
+        self.selection = selection
+        self.max_tables = max_tables
+        self.pace = pace
+        self.common = common
+        self.launched = launched
+        self.lock: Lock | None = None
+        self.target: Target
+        self.tracking: Tracking | None = None
+
+    def start(self) -> Tracking:
+        """Attach and arm; a launched CMD starts to run.
+
+        Raises:
+            PagescanError: As `arm` says; a launched CMD is ended then.
+        """
+        try:
+            self.target = Target.open(self.pid)
+            for note in self.selection.check(mappings.read(self.target)):
+                self.common.say(note)
+            if self.lock is None:
+                self.lock = Lock.take(self.pid)
+            self.tracking = Tracking.start(
+                self.target, self.selection, max_tables=self.max_tables, pace=self.pace
+            )
+            self.lock.write(session_of(self.tracking, "watch"))
+        except BaseException:
+            if self.launched and self.tracking is None:
+                os.kill(self.pid, signal.SIGKILL)
+            raise
+        if self.launched:
+            os.kill(self.pid, signal.SIGCONT)
+        return self.tracking
+
+    def ticks(self, limits: Limits, stop: int) -> Iterator[Tick]:
+        """Yield the looks; an exec of a launched CMD is followed."""
+        if self.tracking is None:
+            raise PagescanError("not armed")
+        return ticks(self.tracking, limits, stop, self._follow)
+
+    def _follow(self) -> Tracking | None:
+        """Attach again after an exec of CMD; None: somebody else's exec is the end."""
+        if self.tracking is None or not self.launched:
+            return None
+        self.tracking.close()
+        old = self.target
+        try:
+            tracking = self.start()
+        except TargetError:
+            return None
+        old.close()
+        self.common.say(f"{self.target} was exec'd: attached again")
+        return tracking
+
+    def close(self) -> None:
+        """Disarm, and let others track the target."""
+        if self.tracking is not None:
+            self.tracking.close()
+            self.target.close()
+        if self.lock is not None:
+            self.lock.remove()
+            self.lock.close()
+        if self.launched:
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(self.pid, os.WNOHANG)
+
+
+@contextlib.contextmanager
+def stop_on_signals() -> Iterator[int]:
+    """Yield a descriptor that can be read once SIGINT or SIGTERM came."""
+    readable, writable = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+
+    def stop(*_: object) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.write(writable, b"!")
+
+    before = {
+        number: signal.signal(number, stop)
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield readable
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        os.close(readable)
+        os.close(writable)
+
+
+def run_plain(
+    watcher: Watcher, limits: Limits, stop: int, output: Output, common: Common
+) -> None:
+    """Write each look to stdout, in any of the forms."""
+    tracking = watcher.tracking
+    if tracking is None:
+        raise PagescanError("not armed")
+    common.say_untracked(tuple(tracking.armed.untracked))
+    common.say(
+        f"watching {tracking.target}, {format_size(tracking.armed.tracked_bytes)},"
+        f" every {format_seconds(limits.interval)}; Ctrl-C to end"
+    )
+    last = None
+    for tick in watcher.ticks(limits, stop):
+        last = tick
+        current = watcher.tracking or tracking
+        if output.format == "plain" and tick.look:
+            common.say(_tick_line(tick))
+        report = report_of(current, tick)
+        rows = tick.look.batch if tick.look else empty_batch(current)
+        render.write_result(report, rows, output)
+    if last is not None:
+        common.say(end_line(last))
+
+
+def report_of(tracking: Tracking, tick: Tick) -> Report:
+    """Return a tick as the renderers take it."""
+    look = tick.look
+    return Report(
+        "watch",
+        look.time if look else now(),
+        tracking.target.facts,
+        look.batch.summary() if look else Summary(0, 0, 0, {}),
+        session=SessionFacts(str(tracking.target.pid), tracking.armed_at, tick.since),
+        untracked=look.untracked if look else (),
+        cost=(look.cost if look else Cost())
+        + Cost(stopped_ns=tracking.cost.stopped_ns if tick.number == 1 else 0),
+        tick=tick.number,
+        end=tick.end,
+        totals=tick.totals if tick.end else None,
+    )
+
+
+def empty_batch(tracking: Tracking) -> Batch:
+    """Return what a look at a target that is gone finds."""
+    from pagescan.native import Columns
+
+    return Batch.join(Columns.empty(), (), page_size=tracking.target.facts.page_size)
+
+
+def _tick_line(tick: Tick) -> str:
+    summary = tick.look.batch.summary() if tick.look else tick.totals
+    rate = format_size(int(summary.bytes / max(tick.seconds, 1e-6)))
+    return f"tick {tick.number}: {summary.pages} pages written, {rate}/s"
+
+
+def end_line(tick: Tick) -> str:
+    """Say how it ended, and the totals."""
+    why = {
+        "interrupted": "interrupted",
+        "count": "the looks asked for are done",
+        "duration": "the time is over",
+        "exited": "the target has ended",
+        "exec": "the target runs another program now (exec)",
+        "lost": "tracking was lost",
+    }[tick.end or "interrupted"]
+    return (
+        f"{why}: {tick.totals.pages} pages ({format_size(tick.totals.bytes)})"
+        f" written in {tick.number} looks"
+    )

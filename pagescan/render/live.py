@@ -1,0 +1,232 @@
+"""The live view of `watch`: one row a mapping, the most written first.
+
+It is drawn anew at each tick and on each change of the window's size, and fits into it.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.live import Live
+from rich.text import Text
+
+from pagescan.model import Mapping, MappingCounts
+from pagescan.regions import Batch
+from pagescan.render.strip import Heat, bars, compact
+from pagescan.render.table import elide_middle
+from pagescan.ticks import Tick
+from pagescan.tracking import Tracking
+from pagescan.units import escape, format_seconds, format_size
+
+_HISTORY = 60
+_HEAD, _FOOT = 3, 2
+
+
+@dataclass(slots=True)
+class _Row:
+    """One mapping's story so far."""
+
+    mapping: Mapping
+    rate: float = 0.0
+    written: int = 0
+    history: deque[float] = field(default_factory=lambda: deque(maxlen=_HISTORY))
+    heat: Heat = field(default_factory=Heat)
+    counts: dict[str, int | None] = field(default_factory=dict)
+
+
+class LiveView:
+    """What is on the screen; `update` after each look, `refresh` on a new size."""
+
+    def __init__(self, tracking: Tracking, interval: float, *, note: str = "") -> None:
+        """Show one target; the note goes into the head line."""
+        self.tracking = tracking
+        self.interval = interval
+        self.note = note
+        self.rows: dict[int, _Row] = {}
+        self.tick: Tick | None = None
+        self.rates: deque[float] = deque(maxlen=_HISTORY)
+
+    def set_counts(self, counts: Sequence[MappingCounts]) -> None:
+        """Take over present, swapped and file of each mapping."""
+        there = {row.mapping.start: row for row in counts}
+        for start, row in there.items():
+            self.rows.setdefault(start, _Row(row.mapping)).mapping = row.mapping
+            self.rows[start].counts = dict(row.counts)
+        for start in self.rows.keys() - there.keys():
+            if not self.rows[start].written:
+                del self.rows[start]
+
+    def update(self, tick: Tick) -> None:
+        """Take over what a look found."""
+        self.tick = tick
+        if tick.look is None:
+            return
+        batch = tick.look.batch
+        size = batch.page_size
+        pages = {row.mapping.start: row for row in batch.by_mapping()}
+        for start, found in pages.items():
+            row = self.rows.setdefault(start, _Row(found.mapping))
+            row.mapping = found.mapping
+        seconds = max(tick.seconds, 1e-6)
+        for start, row in self.rows.items():
+            written = pages[start].pages * size if start in pages else 0
+            row.rate = written / seconds
+            row.written += written
+            row.history.append(row.rate)
+        self.rates.append(sum(row.rate for row in self.rows.values()))
+        self._warm(batch)
+
+    def _warm(self, batch: Batch) -> None:
+        """Note where in its mapping each store fell; old ones fade."""
+        for row in self.rows.values():
+            row.heat.fade()
+        # A bounded number of regions is looked at: a strip has no more cells.
+        step = max(1, len(batch) // 50_000)
+        for start, end, owner in zip(
+            batch.starts[::step], batch.ends[::step], batch.owners[::step], strict=True
+        ):
+            if owner >= 0:
+                mapping = batch.mappings[owner]
+                self.rows[mapping.start].heat.add(mapping, start, end)
+
+    def __rich_console__(
+        self, console: Console, options: ConsoleOptions
+    ) -> RenderResult:
+        """Draw for the window as it is now."""
+        width, height = console.size
+        lines = [*self._head(width), *self._table(width, height - _HEAD - _FOOT)]
+        lines += [Text()] * (height - _FOOT - len(lines))
+        lines += self._foot()
+        for line in lines[:height]:
+            line.truncate(width)
+        yield Text("\n").join(lines[:height])
+
+    def _head(self, width: int) -> list[Text]:
+        tracking = self.tracking
+        target = f"{tracking.target.pid} {escape(tracking.target.facts.name)}"
+        rate = self.rates[-1] if self.rates else 0.0
+        head = Text.assemble(
+            ("pagescan ", "bold"),
+            (target, "bold cyan"),
+            f"  every {self.interval:g} s"
+            f"  tracking {format_size(tracking.armed.tracked_bytes)}",
+            f"  {self.note}" if self.note else "",
+        )
+        total = self.tick.totals.bytes if self.tick else 0
+        sums = Text.assemble(
+            ("written ", "dim"),
+            (f"{format_size(int(rate))}/s ", "bold yellow"),
+            (bars(self.rates, min(30, width // 3)), "yellow"),
+            ("  since start ", "dim"),
+            format_size(total),
+        )
+        return [head, sums, Text()]
+
+    def _table(self, width: int, height: int) -> list[Text]:
+        layout = _Layout.fit(width)
+        shown = sorted(
+            self.rows.values(),
+            key=lambda row: (row.rate, row.written, row.counts.get("present") or 0),
+            reverse=True,
+        )
+        room = max(1, height - 1)
+        more = shown[room - 1 :] if len(shown) > room else []
+        lines = [layout.header()]
+        lines += [self._line(row, layout) for row in shown[: len(shown) - len(more)]]
+        if more:
+            rest = sum(row.written for row in more)
+            text = f"… and {len(more)} more mappings, written {format_size(rest)}"
+            lines.append(Text(text, style="dim"))
+        return lines
+
+    def _line(self, row: _Row, layout: "_Layout") -> Text:
+        size = self.tracking.target.facts.page_size
+        counts = [
+            compact((row.counts.get(name) or 0) * size)
+            for name in ("present", "swapped", "file")
+        ]
+        quiet = "" if row.rate > 0 else "dim"
+        line = Text(layout.name(row.mapping), style=quiet)
+        line.append(f" {compact(int(row.rate)):>6}", style=quiet or "bold yellow")
+        line.append(f" {bars(row.history, layout.history)}", style="yellow")
+        line.append(f" {compact(row.written):>6}")
+        for text in counts:
+            line.append(f" {text:>6}", style="dim" if text == "0" else "")
+        line.append(f" {row.heat.draw(layout.where)}", style="red")
+        return line
+
+    def _foot(self) -> list[Text]:
+        tracking = self.tracking
+        parts = [f"stopped once for {format_seconds(tracking.cost.stopped_ns / 1e9)}"]
+        if self.tick and self.tick.look:
+            cost = self.tick.look.cost
+            parts.append(
+                f"last scan {format_seconds(cost.scan_ns / 1e9)}, {cost.ioctls} calls"
+            )
+            parts.append(f"longest wait {format_seconds(cost.max_wait_ns / 1e9)}")
+        untracked = len(tracking.armed.untracked)
+        if untracked:
+            parts.append(f"{untracked} not tracked")
+        cost_line = Text("cost: " + "; ".join(parts), style="dim")
+        return [cost_line, Text("Ctrl-C ends it", style="dim")]
+
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """How wide the parts of a row are in a window of some width."""
+
+    label: int
+    history: int
+    where: int
+
+    @classmethod
+    def fit(cls, width: int) -> "_Layout":
+        """Share out what the five numbers leave."""
+        left = max(24, width - 5 * 7 - 2)
+        history = max(6, min(20, left // 6))
+        label = max(10, min(48, left // 3))
+        return cls(label, history, max(6, left - history - label - 1))
+
+    def header(self) -> Text:
+        """Return the line of column names."""
+        text = (
+            f"{'mapping':<{self.label}} {'per s':>6} {'history':<{self.history}}"
+            f" {'since':>6} {'presnt':>6} {'swappd':>6} {'file':>6} where it wrote"
+        )
+        return Text(text, style="bold")
+
+    def name(self, mapping: Mapping) -> str:
+        """Return a name that fits; without one, the address tells mappings apart."""
+        name = escape(mapping.name)
+        if not name:
+            name = f"[anon] {mapping.start:x}"
+            if len(name) > self.label:
+                name = f"[{mapping.start:x}]"
+        elif len(name) > self.label and name.startswith("/"):
+            name = name.rpartition("/")[2] or name
+        return f"{elide_middle(name, self.label):<{self.label}}"
+
+
+def live(view: LiveView, *, color: bool | None) -> Live:
+    """Return the context in which the view has the screen to itself."""
+    console = Console(
+        highlight=False,
+        markup=False,
+        no_color=True if color is False else None,
+        force_terminal=True,
+    )
+    return Live(
+        view, console=console, screen=True, auto_refresh=False, redirect_stderr=False
+    )
+
+
+def summary_lines(view: LiveView, *, most: int = 8) -> list[str]:
+    """Return what stays on the screen: the mappings that were written most."""
+    rows = sorted(view.rows.values(), key=lambda row: -row.written)[:most]
+    return [
+        f"{format_size(row.written):>10}  {escape(row.mapping.label)}"
+        f"  {row.mapping.start:#x}-{row.mapping.end:#x}"
+        for row in rows
+        if row.written
+    ]

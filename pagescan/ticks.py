@@ -1,0 +1,128 @@
+"""The loop of `watch` and `demo`: a look at every tick, until something ends it."""
+
+import select
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+
+from pagescan.errors import NoSuchTargetError, SessionLostError, TargetError
+from pagescan.model import Summary
+from pagescan.tracking import Look, Tracking
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """One look of many.
+
+    Attributes:
+        number: From 1.
+        look: What was written since `since`; None: the target went before the look.
+        since: The end of the look before, in UTC.
+        seconds: Time since the look before.
+        end: In the last tick: interrupted count duration exited exec lost.
+        totals: All looks so far together.
+    """
+
+    number: int
+    look: Look | None
+    since: datetime
+    seconds: float
+    end: str | None
+    totals: Summary
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """When to stop; None: not for that reason.
+
+    Attributes:
+        interval: Seconds between looks, on a grid that does not drift.
+        count: Looks.
+        duration: Seconds.
+    """
+
+    interval: float = 1.0
+    count: int | None = None
+    duration: float | None = None
+
+
+def ticks(
+    tracking: Tracking,
+    limits: Limits,
+    stop: int,
+    follow: Callable[[], Tracking | None] = lambda: None,
+) -> Iterator[Tick]:
+    """Look and rearm at each tick; the last one has `end`.
+
+    Args:
+        tracking: An armed target.
+        limits: The grid, and when to stop.
+        stop: A descriptor: when it can be read, the caller wants the end.
+        follow: Called after an exec; attaches again, or returns None for the end.
+    """
+    waiter = select.poll()
+    waiter.register(stop, select.POLLIN)
+    waiter.register(tracking.target.pidfd, select.POLLIN)
+    begun = before = time.monotonic()
+    deadline = begun + limits.duration if limits.duration else None
+    totals = Summary(0, 0, 0, {})
+    number = 0
+    end = None
+    while end is None:
+        number += 1
+        due = _next_on_grid(begun, limits.interval)
+        if deadline is not None and due >= deadline:
+            due, end = deadline, "duration"
+        end = _wait(waiter, due, stop) or end
+        if end is None and number == limits.count:
+            end = "count"
+        since = tracking.since or tracking.armed_at
+        look: Look | None
+        try:
+            look = None if end == "exited" else tracking.look(rearm=True)
+        except NoSuchTargetError:
+            look, end = None, "exited"
+        except SessionLostError:
+            look, end = None, "lost"
+        except TargetError:
+            look, followed = None, follow()
+            if followed is None:
+                end = "exec"
+            else:
+                tracking = followed
+                waiter.register(tracking.target.pidfd, select.POLLIN)
+                number -= 1
+                continue
+        if look is not None:
+            totals = _add(totals, look.batch.summary())
+        now = time.monotonic()
+        yield Tick(number, look, since, now - before, end, totals)
+        before = now
+
+
+def _next_on_grid(begun: float, interval: float) -> float:
+    """Return the next tick; one that took too long is left out, not caught up with."""
+    passed = int((time.monotonic() - begun) / interval)
+    return begun + (passed + 1) * interval
+
+
+def _wait(waiter: select.poll, due: float, stop: int) -> str | None:
+    """Wait for the tick; say what came before it."""
+    while (left := due - time.monotonic()) > 0:
+        for fd, _ in waiter.poll(left * 1000):
+            return "interrupted" if fd == stop else "exited"
+    return None
+
+
+def _add(one: Summary, other: Summary) -> Summary:
+    names = {**one.categories, **other.categories}
+    return Summary(
+        one.regions + other.regions,
+        one.pages + other.pages,
+        one.bytes + other.bytes,
+        {
+            name: one.categories.get(name, 0) + other.categories.get(name, 0)
+            for name in names
+        },
+    )
