@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from pagescan import native
 from pagescan.errors import from_errno
+from pagescan.kernel import known_categories
 from pagescan.mappings import Selection, read
 from pagescan.model import Category, Kind, Mapping, Untracked
 from pagescan.native import Columns, Masks, Rule
@@ -21,7 +22,6 @@ from pagescan.scanner import (
     POPULATED,
     PRIVATE,
     Scanner,
-    known_categories,
     spans_of,
 )
 from pagescan.target import PAGE_SIZE

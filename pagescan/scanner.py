@@ -13,7 +13,6 @@ SWAPPED is left out where it is a marker: in shared memory, hugetlb, and under G
 """
 
 import errno
-import functools
 import itertools
 import os
 from array import array
@@ -22,9 +21,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from pagescan import native
-from pagescan.errors import KernelUnsupportedError, UsageError, from_errno
+from pagescan.errors import UsageError, from_errno
+from pagescan.kernel import check_known, known_categories
 from pagescan.model import (
-    CATEGORY_NAMES,
     DEFAULT_RETURNED,
     NO_CATEGORY,
     Category,
@@ -93,47 +92,6 @@ class Query:
             anyof=self.any_of,
             returned=self.returned,
         )
-
-
-@functools.cache
-def known_categories() -> Category:
-    """Return the categories that the running kernel knows, found by trying.
-
-    Raises:
-        KernelUnsupportedError: It has no PAGEMAP_SCAN at all.
-    """
-    fd = os.open("/proc/self/pagemap", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        known = NO_CATEGORY
-        for bit in Category:
-            try:
-                _scan_page_zero(fd, bit)
-            except OSError as error:
-                if error.errno == errno.EINVAL:
-                    continue
-                raise from_errno(
-                    error.errno or 0, doing="use PAGEMAP_SCAN (Linux 6.7)"
-                ) from error
-            known |= bit
-        return known
-    finally:
-        os.close(fd)
-
-
-def _scan_page_zero(pagemap: int, returned: int) -> None:
-    spans = Spans(array("Q", [0]), array("Q", [1 << 12]), array("Q", [0]))
-    rule = Rule(asked=Masks(returned=returned))
-    native.scan(pagemap, spans, [rule], pace=Pace(), meter=Meter())
-
-
-def check_known(categories: Category) -> None:
-    """Refuse categories that the running kernel does not know."""
-    for bit, name in CATEGORY_NAMES:
-        if bit & categories & ~known_categories():
-            raise KernelUnsupportedError(
-                f"this kernel has no category {name!r}",
-                hint="pagescan doctor lists what it has",
-            )
 
 
 def rule_for(kind: Kind, query: Query, page_size: int = 0) -> Rule | None:

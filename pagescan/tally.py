@@ -7,10 +7,11 @@ from pathlib import Path
 
 from pagescan import mappings
 from pagescan.arm import owners_of
+from pagescan.kernel import known_categories
 from pagescan.model import Category, Kind, Mapping, MappingCounts
 from pagescan.native import Masks, Rule, Spans
 from pagescan.regions import PAGE_COUNTED, Batch
-from pagescan.scanner import PRIVATE, Query, Scanner, known_categories
+from pagescan.scanner import PRIVATE, Query, Scanner
 from pagescan.target import Target
 
 

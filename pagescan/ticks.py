@@ -95,7 +95,7 @@ def ticks(
                 number -= 1
                 continue
         if look is not None:
-            totals = _add(totals, look.batch.summary())
+            totals = add(totals, look.batch.summary())
         now = time.monotonic()
         yield Tick(number, look, since, now - before, end, totals)
         before = now
@@ -115,7 +115,8 @@ def _wait(waiter: select.poll, due: float, stop: int) -> str | None:
     return None
 
 
-def _add(one: Summary, other: Summary) -> Summary:
+def add(one: Summary, other: Summary) -> Summary:
+    """Return the totals of two looks together."""
     names = {**one.categories, **other.categories}
     return Summary(
         one.regions + other.regions,

@@ -11,6 +11,7 @@ from typing import Self
 from pagescan import attach, mappings
 from pagescan.arm import MAX_TABLES, Armed, Armer, owners_of
 from pagescan.errors import PagescanError
+from pagescan.kernel import known_categories
 from pagescan.mappings import Selection
 from pagescan.model import (
     DEFAULT_RETURNED,
@@ -28,7 +29,6 @@ from pagescan.scanner import (
     Query,
     Scanner,
     as_spans,
-    known_categories,
     merge,
     rule_for,
     spans_of,

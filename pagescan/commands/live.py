@@ -22,37 +22,44 @@ _COUNT_EVERY = 3.0
 
 
 def run_live(
+    watcher: Watcher, limits: Limits, stop: int, common: Common, *, note: str = ""
+) -> None:
+    """Watch until the end; a summary stays on the screen."""
+    view, last = show(
+        watcher, watcher.ticks(limits, stop), limits.interval, common, note=note
+    )
+    for line in summary_lines(view):
+        click.echo(line)
+    if watcher.tracking is not None:
+        common.say_untracked(tuple(watcher.tracking.armed.untracked))
+    if last is not None:
+        common.say(end_line(last))
+
+
+def show(
     watcher: Watcher,
-    limits: Limits,
-    stop: int,
+    looks: Iterator[Tick],
+    interval: float,
     common: Common,
     *,
     note: str = "",
-    on_tick: Callable[[Tick], None] | None = None,
-) -> Tick | None:
-    """Show the looks until their end; a summary stays on the screen."""
+) -> tuple[LiveView, Tick | None]:
+    """Show looks as they come; return the view, and the last of them."""
     if watcher.tracking is None:
         raise PagescanError("not armed")
-    view = LiveView(watcher.tracking, limits.interval, note=note)
+    view = LiveView(watcher.tracking, interval, note=note)
     last = None
     counter = _Counter(view)
     counter.count(watcher)
     with live(view, color=common.color) as screen, _on_resize(screen.refresh):
         screen.refresh()
-        for tick in watcher.ticks(limits, stop):
+        for tick in looks:
             last = tick
             view.tracking = watcher.tracking
             view.update(tick)
             counter.count(watcher)
             screen.refresh()
-            if on_tick is not None:
-                on_tick(tick)
-    for line in summary_lines(view):
-        click.echo(line)
-    common.say_untracked(tuple(watcher.tracking.armed.untracked))
-    if last is not None:
-        common.say(end_line(last))
-    return last
+    return view, last
 
 
 class _Counter:

@@ -1,0 +1,169 @@
+"""`pagescan demo`: a workload with a known truth, watched and judged."""
+
+import contextlib
+import select
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import click
+
+from pagescan import render
+from pagescan.commands.live import show
+from pagescan.commands.watch import Watcher, stop_on_signals
+from pagescan.errors import PagescanError
+from pagescan.mappings import Selection
+from pagescan.model import Output, Summary
+from pagescan.native import Pace
+from pagescan.options import Common, common, output, pace_option
+from pagescan.regions import Batch
+from pagescan.ticks import Tick, add
+from pagescan.units import format_size, parse_seconds, parse_size
+from pagescan.workload import PAGE, Workload
+
+_ROUND = 0.5
+
+
+@dataclass(slots=True)
+class Check:
+    """What the workload says it wrote, against what was found: pages, all rounds."""
+
+    rounds: int = 0
+    expected: int = 0
+    found: int = 0
+    missed: int = 0
+    extra: int = 0
+
+    def judge(self, wrote: set[int], found: set[int]) -> None:
+        """Add one round."""
+        self.rounds += 1
+        self.expected += len(wrote)
+        self.found += len(wrote & found)
+        self.missed += len(wrote - found)
+        self.extra += len(found - wrote)
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  pagescan demo
+  pagescan demo --seconds 2 --json | jq .check"""
+)
+@click.option("--size", metavar="SIZE", default="256M", help="Its heap (256M).")
+@click.option("--seconds", metavar="S", default="6", help="How long it runs (6).")
+@output(by=False)
+@pace_option
+@common
+def command(
+    *, size: str, seconds: str, output: Output, pace: Pace, common: Common
+) -> int:
+    """Run a workload that knows what it writes, and check what pagescan finds.
+
+    It needs no root and no other program. Exit code 1: a page was missed.
+    """
+    length = parse_size(size)
+    if length < 16 << 20:
+        raise click.UsageError("the heap must have 16M at least")
+    duration = parse_seconds(seconds)
+    check = Check()
+    with contextlib.ExitStack() as undo:
+        stop = undo.enter_context(stop_on_signals())
+        workload = undo.enter_context(Workload(length, _ROUND))
+        watcher = Watcher(workload.pid, Selection(), 16 << 20, pace, common)
+        undo.callback(watcher.close)
+        watcher.start()
+        rounds = _rounds(
+            watcher, workload, check, max(1, round(duration / _ROUND)), stop
+        )
+        if output.format == "table":
+            show(watcher, rounds, _ROUND, common, note="a workload with a known truth")
+        else:
+            _follow(rounds, check, output, common)
+        target = watcher.target.facts
+    if not check.rounds:
+        raise PagescanError("interrupted before the first round was over")
+    if output.format in ("json", "jsonl"):
+        render.write_document(
+            render.document(
+                "demo",
+                target=render.target_keys(target),
+                check={
+                    "expected": check.expected,
+                    "found": check.found,
+                    "missed": check.missed,
+                    "extra": check.extra,
+                },
+                rounds=check.rounds,
+                seconds=check.rounds * _ROUND,
+            )
+        )
+    else:
+        for line in _verdict(check, length):
+            click.echo(line)
+    return 1 if check.missed else 0
+
+
+def _rounds(
+    watcher: Watcher, workload: Workload, check: Check, count: int, stop: int
+) -> Iterator[Tick]:
+    """Let it work, look while it waits, and compare; yield each look."""
+    tracking = watcher.tracking
+    if tracking is None:
+        raise PagescanError("not armed")
+    waiter = select.poll()
+    waiter.register(stop, select.POLLIN)
+    waiter.register(workload, select.POLLIN)
+    totals = Summary(0, 0, 0, {})
+    tracking.look(rearm=True)
+    for number in range(1, count + 1):
+        workload.go()
+        ready = [fd for fd, _ in waiter.poll()]
+        if stop in ready:
+            return
+        wrote = workload.wrote()
+        since = tracking.since or tracking.armed_at
+        look = tracking.look(rearm=True)
+        check.judge(wrote, _pages_of(look.batch, workload))
+        totals = add(totals, look.batch.summary())
+        yield Tick(
+            number, look, since, _ROUND, "count" if number == count else None, totals
+        )
+
+
+def _pages_of(batch: Batch, workload: Workload) -> set[int]:
+    """Return the pages of the workload's heap that were found."""
+    end = workload.start + workload.pages * PAGE
+    return {
+        (address - workload.start) // PAGE
+        for low, high in zip(batch.starts, batch.ends, strict=True)
+        for address in range(max(low, workload.start), min(high, end), PAGE)
+    }
+
+
+def _follow(
+    rounds: Iterator[Tick], check: Check, output: Output, common: Common
+) -> None:
+    say: Callable[[str], None] = (
+        common.say if output.format in ("json", "jsonl") else click.echo
+    )
+    for tick in rounds:
+        say(
+            f"round {tick.number}: so far {check.expected} pages written,"
+            f" {check.found} found, {check.missed} missed, {check.extra} extra"
+        )
+
+
+def _verdict(check: Check, length: int) -> list[str]:
+    """Say what just happened, to somebody who sees it for the first time."""
+    lines = [
+        f"{check.rounds} rounds over a heap of {format_size(length)}:"
+        f" {check.expected} pages written, {check.found} found,"
+        f" {check.missed} missed, {check.extra} extra",
+    ]
+    if check.missed or check.extra:
+        lines.append("not exact: please report it, with the output of pagescan doctor")
+    else:
+        lines.append(
+            "exact: every page the workload stored to was reported, and no other one"
+        )
+    lines.append("now on something of yours: pagescan watch PID")
+    return lines

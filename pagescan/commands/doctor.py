@@ -1,0 +1,60 @@
+"""`pagescan doctor`: what this kernel and this user may do, with the fix for each no."""
+
+import click
+
+from pagescan import render
+from pagescan.errors import KernelUnsupportedError
+from pagescan.kernel import Check, checks
+from pagescan.model import Output
+from pagescan.options import Common, common, output
+
+_WORDS = {True: "yes", False: "no", None: "-"}
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  pagescan doctor
+  pagescan doctor --json | jq '.checks[] | select(.ok == false)'"""
+)
+@output(by=False)
+@common
+def command(*, output: Output, common: Common) -> int:
+    """Show what this kernel and this user may do, tried row by row.
+
+    It touches only its own memory and a child of its own. Exit code 5: nothing can be
+    tracked here.
+    """
+    answers, can_track = checks()
+    if output.format in ("json", "jsonl"):
+        rows = [
+            {"name": row.name, "ok": row.ok, "why": row.why, "fix": row.fix}
+            for row in answers
+        ]
+        render.write_document(
+            render.document("doctor", checks=rows, can_track=can_track)
+        )
+    elif output.format == "csv":
+        cells = [_cells(row) + (row.fix or "",) for row in answers]
+        render.write_rows(("check", "ok", "why", "fix"), cells, output)
+    else:
+        _write_table(answers)
+        common.say(
+            "this kernel and this user can track writes"
+            if can_track
+            else "nothing can be tracked here: see the rows that say no"
+        )
+    return 0 if can_track else KernelUnsupportedError.code
+
+
+def _cells(row: Check) -> tuple[str, ...]:
+    return row.name, _WORDS[row.ok], row.why
+
+
+def _write_table(answers: list[Check]) -> None:
+    width = max(len(row.name) for row in answers)
+    for row in answers:
+        name, word, why = _cells(row)
+        click.echo(f"{name:<{width}}  {word:<3}  {why}")
+        if row.fix:
+            click.echo(f"{'':<{width}}       fix: {row.fix}")

@@ -1,0 +1,336 @@
+"""What this kernel and this user may do: one ordered table, each row found by trying.
+
+Nothing is concluded from a version number. Every probe works on memory of this process
+or on a child of its own, and leaves nothing behind.
+"""
+
+import contextlib
+import errno
+import functools
+import mmap
+import os
+import signal
+import sys
+from array import array
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pagescan import attach, native
+from pagescan.errors import KernelUnsupportedError, PagescanError, from_errno
+from pagescan.model import CATEGORY_NAMES, NO_CATEGORY, Category
+from pagescan.native import Columns, Masks, Meter, Pace, Rule, Spans
+from pagescan.target import PAGE_SIZE, Target
+
+_PAGES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One row of what can be done here.
+
+    Attributes:
+        name: Short and stable: scripts look it up.
+        ok: None: cannot be told here.
+        why: What was found, in a few words.
+        fix: What would make it work; None where nothing is amiss.
+    """
+
+    name: str
+    ok: bool | None
+    why: str
+    fix: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One question: how it is tried, and what to do about a no.
+
+    Attributes:
+        needed: Without it nothing can be tracked.
+    """
+
+    name: str
+    probe: Callable[[], str]
+    fix: str
+    needed: bool = False
+
+
+class Refused(Exception):
+    """A probe's no, with the reason."""
+
+
+class Unknown(Exception):
+    """A probe could not tell, with the reason."""
+
+
+@functools.cache
+def known_categories() -> Category:
+    """Return the categories that the running kernel knows, found by trying.
+
+    Raises:
+        KernelUnsupportedError: It has no PAGEMAP_SCAN at all.
+    """
+    known = NO_CATEGORY
+    with _own_pagemap() as pagemap:
+        for bit in Category:
+            rule = Rule(asked=Masks(returned=bit))
+            try:
+                _scan(pagemap, 0, PAGE_SIZE, rule)
+            except OSError as error:
+                if error.errno == errno.EINVAL:
+                    continue
+                raise from_errno(
+                    error.errno or 0, doing="use PAGEMAP_SCAN (Linux 6.7)"
+                ) from error
+            known |= bit
+    return known
+
+
+def check_known(categories: Category) -> None:
+    """Refuse categories that the running kernel does not know."""
+    for bit, name in CATEGORY_NAMES:
+        if bit & categories & ~known_categories():
+            raise KernelUnsupportedError(
+                f"this kernel has no category {name!r}",
+                hint="pagescan doctor lists what it has",
+            )
+
+
+def checks() -> tuple[list[Check], bool]:
+    """Try every row; return the answers, and whether tracking is possible."""
+    answers = []
+    can_track = True
+    for row in ROWS:
+        ok: bool | None = True
+        try:
+            why = row.probe()
+        except Unknown as unknown:
+            ok, why = None, str(unknown)
+        except Refused as refused:
+            ok, why = False, str(refused)
+        except (OSError, PagescanError) as error:
+            ok, why = False, _reason(error)
+        answers.append(Check(row.name, ok, why, None if ok else row.fix))
+        can_track &= ok is not False or not row.needed
+    return answers, can_track
+
+
+def _reason(error: OSError | PagescanError) -> str:
+    if isinstance(error, OSError) and error.errno:
+        name = errno.errorcode.get(error.errno, str(error.errno))
+        return f"{os.strerror(error.errno).lower()} ({name})"
+    return str(error)
+
+
+@contextlib.contextmanager
+def _own_pagemap() -> Iterator[int]:
+    fd = os.open("/proc/self/pagemap", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+@contextlib.contextmanager
+def _own_uffd() -> Iterator[int]:
+    uffd = native.uffd_open()
+    try:
+        native.uffd_api(uffd)
+        yield uffd
+    finally:
+        os.close(uffd)
+
+
+def _scan(pagemap: int, start: int, end: int, rule: Rule) -> Columns:
+    spans = Spans(array("Q", [start]), array("Q", [end]), array("Q", [0]))
+    return native.scan(pagemap, spans, [rule], pace=Pace(pause_ns=0), meter=Meter())
+
+
+def _release() -> str:
+    return f"Linux {os.uname().release}, {os.uname().machine}"
+
+
+def _pagemap_scan() -> str:
+    known_categories()
+    return "the ioctl answers"
+
+
+def _category(bit: Category) -> str:
+    if not bit & known_categories():
+        raise Refused("the kernel does not know it")
+    return "the kernel knows it"
+
+
+def _userfaultfd() -> str:
+    os.close(native.uffd_open())
+    return "a userfaultfd can be made (UFFD_USER_MODE_ONLY)"
+
+
+def _wp_async() -> str:
+    with _own_uffd():
+        return "WP_ASYNC, WP_UNPOPULATED and WP_HUGETLBFS_SHMEM are there"
+
+
+def _exact(flags: int) -> str:
+    """Arm pages of our own, store to two of them, and see that just these are found."""
+    length = _PAGES * PAGE_SIZE
+    wanted = Masks(
+        mask=Category.WPALLOWED | Category.WRITTEN, returned=int(Category.WRITTEN)
+    )
+    rule = Rule(asked=wanted, wanted=wanted, align=PAGE_SIZE)
+    with (
+        mmap.mmap(-1, length, flags=flags | mmap.MAP_ANONYMOUS) as memory,
+        _own_uffd() as uffd,
+        _own_pagemap() as pagemap,
+    ):
+        start = native.address_of(memory)
+        for page in range(_PAGES):
+            memory[page * PAGE_SIZE] = 1
+        native.uffd_register(uffd, start, start + length)
+        native.uffd_protect(
+            uffd, start, start + length, align=PAGE_SIZE, pace=Pace(), meter=Meter()
+        )
+        _ = memory[7 * PAGE_SIZE]
+        memory[3 * PAGE_SIZE] = memory[11 * PAGE_SIZE] = 2
+        found = list(_scan(pagemap, start, start + length, rule).starts)
+    if found != [start + 3 * PAGE_SIZE, start + 11 * PAGE_SIZE]:
+        raise Refused(
+            f"2 of {_PAGES} pages were written, {len(found)} other regions found"
+        )
+    return f"2 of {_PAGES} pages were written, and just these were found"
+
+
+def _attach_child() -> str:
+    """Attach to a child that waits, arm nothing, and see it go on."""
+    wait, go = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(go)
+        os.read(wait, 1)
+        os._exit(7)
+    os.close(wait)
+    try:
+        with Target.open(pid) as target:
+            taken = attach.take(target)
+            os.close(taken.uffd)
+    finally:
+        os.close(go)
+        _, status = os.waitpid(pid, 0)
+    if os.waitstatus_to_exitcode(status) != 7:
+        raise Refused("the child did not go on as it was")
+    return f"a child was stopped for {taken.stopped_ns // 1000} µs and went on"
+
+
+def _attach_others() -> str:
+    level = "0"
+    with contextlib.suppress(OSError):
+        level = Path("/proc/sys/kernel/yama/ptrace_scope").read_text().strip()
+    capable = _has_capability(19)  # CAP_SYS_PTRACE
+    if level == "3" or (level == "2" and not capable):
+        raise Refused(f"Yama forbids it (ptrace_scope is {level})")
+    if level == "1" and not capable:
+        raise Refused("only own children: Yama's ptrace_scope is 1")
+    if capable:
+        return "processes of every user: CAP_SYS_PTRACE"
+    return f"processes of this user, uid {os.geteuid()}"
+
+
+def _has_capability(number: int) -> bool:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("CapEff:"):
+            return bool(int(line.split()[1], 16) >> number & 1)
+    return False
+
+
+def _soft_dirty() -> str:
+    """Clear our soft-dirty bits, store to a page, and read bit 55 of its word."""
+    with mmap.mmap(
+        -1, PAGE_SIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+    ) as memory:
+        memory[0] = 1
+        Path("/proc/self/clear_refs").write_text("4")
+        memory[0] = 2
+        with _own_pagemap() as pagemap:
+            at = native.address_of(memory) // PAGE_SIZE * 8
+            word = int.from_bytes(os.pread(pagemap, 8, at), sys.byteorder)
+    if not word >> 55 & 1:
+        raise Refused("the kernel does not keep the bit (CONFIG_MEM_SOFT_DIRTY)")
+    return "the kernel keeps the bit"
+
+
+def _hugetlb() -> str:
+    total = int(Path("/proc/sys/vm/nr_hugepages").read_text())
+    if not total:
+        raise Unknown("no huge pages are reserved, so it was not tried")
+    return f"{total} huge pages are reserved"
+
+
+def _swap() -> str:
+    lines = Path("/proc/swaps").read_text().splitlines()[1:]
+    return f"{len(lines)} swap areas" if lines else "no swap is in use"
+
+
+def _map_count() -> str:
+    return (
+        f"a process may have {Path('/proc/sys/vm/max_map_count').read_text().strip()}"
+    )
+
+
+def _sigchld() -> str:
+    if signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN:
+        raise Refused("SIGCHLD is ignored: children vanish before they are waited for")
+    return "children are waited for"
+
+
+_NEWER = "run Linux 6.7 or newer, with CONFIG_USERFAULTFD and CONFIG_PROC_PAGE_MONITOR"
+_SECCOMP = "a seccomp filter may forbid it: containers want a profile that allows it"
+
+ROWS: tuple[Row, ...] = (
+    Row("kernel", _release, ""),
+    Row("pagemap-scan", _pagemap_scan, _NEWER, needed=True),
+    Row(
+        "soft-dirty-category",
+        functools.partial(_category, Category.SOFT_DIRTY),
+        "run Linux 6.8 or newer; nothing needs it",
+    ),
+    Row(
+        "guard-category",
+        functools.partial(_category, Category.GUARD),
+        "run Linux 6.16 or newer; before, guard regions look like swap",
+    ),
+    Row("userfaultfd", _userfaultfd, f"{_NEWER}; {_SECCOMP}", needed=True),
+    Row("wp-async", _wp_async, _NEWER, needed=True),
+    Row(
+        "exact-private",
+        functools.partial(_exact, mmap.MAP_PRIVATE),
+        "report it, please: tracking would not be exact here",
+        needed=True,
+    ),
+    Row(
+        "exact-shared",
+        functools.partial(_exact, mmap.MAP_SHARED),
+        "report it, please: shared memory would not be exact here",
+        needed=True,
+    ),
+    Row(
+        "attach-child",
+        _attach_child,
+        f"ptrace, process_vm and pidfd_getfd must be allowed; {_SECCOMP}",
+        needed=True,
+    ),
+    Row(
+        "attach-others",
+        _attach_others,
+        "run as root, or: sysctl kernel.yama.ptrace_scope=0",
+    ),
+    Row("sigchld", _sigchld, "start pagescan with SIGCHLD at its default"),
+    Row("hugetlb", _hugetlb, "sysctl vm.nr_hugepages=16 reserves some to try it"),
+    Row(
+        "soft-dirty",
+        _soft_dirty,
+        "nothing needs it: it is what there was before userfaultfd",
+    ),
+    Row("swap", _swap, ""),
+    Row("mappings", _map_count, ""),
+)
