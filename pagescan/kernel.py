@@ -56,11 +56,11 @@ class Row:
     needed: bool = False
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """A probe's no, with the reason."""
 
 
-class Unknown(Exception):
+class UnknownError(Exception):
     """A probe could not tell, with the reason."""
 
 
@@ -105,9 +105,9 @@ def checks() -> tuple[list[Check], bool]:
         ok: bool | None = True
         try:
             why = row.probe()
-        except Unknown as unknown:
+        except UnknownError as unknown:
             ok, why = None, str(unknown)
-        except Refused as refused:
+        except RefusedError as refused:
             ok, why = False, str(refused)
         except (OSError, PagescanError) as error:
             ok, why = False, _reason(error)
@@ -158,7 +158,7 @@ def _pagemap_scan() -> str:
 
 def _category(bit: Category) -> str:
     if not bit & known_categories():
-        raise Refused("the kernel does not know it")
+        raise RefusedError("the kernel does not know it")
     return "the kernel knows it"
 
 
@@ -175,10 +175,8 @@ def _wp_async() -> str:
 def _exact(flags: int) -> str:
     """Arm pages of our own, store to two of them, and see that just these are found."""
     length = _PAGES * PAGE_SIZE
-    wanted = Masks(
-        mask=Category.WPALLOWED | Category.WRITTEN, returned=int(Category.WRITTEN)
-    )
-    rule = Rule(asked=wanted, wanted=wanted, align=PAGE_SIZE)
+    asked = Masks(mask=Category.WPALLOWED | Category.WRITTEN, returned=Category.WRITTEN)
+    rule = Rule(asked=asked, align=PAGE_SIZE)
     with (
         mmap.mmap(-1, length, flags=flags | mmap.MAP_ANONYMOUS) as memory,
         _own_uffd() as uffd,
@@ -195,9 +193,7 @@ def _exact(flags: int) -> str:
         memory[3 * PAGE_SIZE] = memory[11 * PAGE_SIZE] = 2
         found = list(_scan(pagemap, start, start + length, rule).starts)
     if found != [start + 3 * PAGE_SIZE, start + 11 * PAGE_SIZE]:
-        raise Refused(
-            f"2 of {_PAGES} pages were written, {len(found)} other regions found"
-        )
+        raise RefusedError(f"2 of {_PAGES} pages were written, and others were found")
     return f"2 of {_PAGES} pages were written, and just these were found"
 
 
@@ -218,7 +214,7 @@ def _attach_child() -> str:
         os.close(go)
         _, status = os.waitpid(pid, 0)
     if os.waitstatus_to_exitcode(status) != 7:
-        raise Refused("the child did not go on as it was")
+        raise RefusedError("the child did not go on as it was")
     return f"a child was stopped for {taken.stopped_ns // 1000} µs and went on"
 
 
@@ -228,9 +224,9 @@ def _attach_others() -> str:
         level = Path("/proc/sys/kernel/yama/ptrace_scope").read_text().strip()
     capable = _has_capability(19)  # CAP_SYS_PTRACE
     if level == "3" or (level == "2" and not capable):
-        raise Refused(f"Yama forbids it (ptrace_scope is {level})")
+        raise RefusedError(f"Yama forbids it (ptrace_scope is {level})")
     if level == "1" and not capable:
-        raise Refused("only own children: Yama's ptrace_scope is 1")
+        raise RefusedError("only own children: Yama's ptrace_scope is 1")
     if capable:
         return "processes of every user: CAP_SYS_PTRACE"
     return f"processes of this user, uid {os.geteuid()}"
@@ -255,14 +251,14 @@ def _soft_dirty() -> str:
             at = native.address_of(memory) // PAGE_SIZE * 8
             word = int.from_bytes(os.pread(pagemap, 8, at), sys.byteorder)
     if not word >> 55 & 1:
-        raise Refused("the kernel does not keep the bit (CONFIG_MEM_SOFT_DIRTY)")
+        raise RefusedError("the kernel does not keep the bit (CONFIG_MEM_SOFT_DIRTY)")
     return "the kernel keeps the bit"
 
 
 def _hugetlb() -> str:
     total = int(Path("/proc/sys/vm/nr_hugepages").read_text())
     if not total:
-        raise Unknown("no huge pages are reserved, so it was not tried")
+        raise UnknownError("no huge pages are reserved, so it was not tried")
     return f"{total} huge pages are reserved"
 
 
@@ -279,7 +275,9 @@ def _map_count() -> str:
 
 def _sigchld() -> str:
     if signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN:
-        raise Refused("SIGCHLD is ignored: children vanish before they are waited for")
+        raise RefusedError(
+            "SIGCHLD is ignored: children vanish before they are waited for"
+        )
     return "children are waited for"
 
 

@@ -1,4 +1,4 @@
-"""`pagescan doctor`: what this kernel and this user may do, with the fix for each no."""
+"""`pagescan doctor`: what this kernel and this user may do, and a fix for each no."""
 
 import click
 
@@ -35,7 +35,7 @@ def command(*, output: Output, common: Common) -> int:
             render.document("doctor", checks=rows, can_track=can_track)
         )
     elif output.format == "csv":
-        cells = [_cells(row) + (row.fix or "",) for row in answers]
+        cells = [(*_cells(row), row.fix or "") for row in answers]
         render.write_rows(("check", "ok", "why", "fix"), cells, output)
     else:
         _write_table(answers)

@@ -62,7 +62,9 @@ def arena() -> Iterator[Arena]:
     made.close()
 
 
-def _scan(arena: Arena, cuts: list[int], gap: int = 0, limit: int = 0) -> native.Columns:
+def _scan(
+    arena: Arena, cuts: list[int], gap: int = 0, limit: int = 0
+) -> native.Columns:
     edges = sorted({0, PAGES, *cuts})
     spans = Spans(
         array("Q", (arena.start + low * PAGE for low in edges[:-1])),
@@ -125,7 +127,9 @@ def test_slices_do_not_show(
 )
 def test_limit_of_pages_is_exact(arena: Arena, limit: int) -> None:
     """The first pages come, as many as were asked for, and not one more."""
-    assert _pages(arena, _scan(arena, [], limit=limit)) == sorted(arena.present())[:limit]
+    assert (
+        _pages(arena, _scan(arena, [], limit=limit)) == sorted(arena.present())[:limit]
+    )
 
 
 def test_near_neighbours_are_joined(arena: Arena) -> None:
