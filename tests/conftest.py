@@ -1,0 +1,315 @@
+"""What all tests share: the targets, the command, and what this machine can do.
+
+--require=A,B turns the skips for these needs into failures; --require=all every skip.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from tests import witness
+
+HERE = Path(__file__).parent
+PAGE = witness.PAGE
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add --require."""
+    parser.addoption("--require", default="", help="needs that must be there, or all")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the marker."""
+    config.addinivalue_line("markers", "needs(*names): skipped where they are missing")
+
+
+# ---- what this machine can do ------------------------------------------------------
+
+
+def _tracking() -> str | None:
+    result = command("doctor", "--json")
+    return None if result.code == 0 else "doctor says that nothing can be tracked"
+
+
+def _tool(name: str) -> Callable[[], str | None]:
+    return lambda: None if shutil.which(name) else f"{name} is not installed"
+
+
+def _thp() -> str | None:
+    modes = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+    if not modes.exists() or "[never]" in modes.read_text():
+        return "transparent huge pages are off"
+    return None
+
+
+PROBES: dict[str, Callable[[], str | None]] = {
+    "tracking": _tracking,
+    "root": lambda: None if os.geteuid() == 0 else "this user is not root",
+    "redis": _tool("redis-server"),
+    "tmux": _tool("tmux"),
+    "mandoc": _tool("mandoc"),
+    "bash": _tool("bash"),
+    "zsh": _tool("zsh"),
+    "fish": _tool("fish"),
+    "thp": _thp,
+}
+
+
+@cache
+def missing(need: str) -> str | None:
+    """Return why a need is not met here, or None."""
+    return PROBES[need]()
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what cannot be had here, or fail if it is required."""
+    required = str(item.config.getoption("--require")).split(",")
+    for marker in item.iter_markers("needs"):
+        for need in marker.args:
+            reason = missing(need)
+            if reason and (need in required or "all" in required):
+                pytest.fail(f"{need} is required, and {reason}", pytrace=False)
+            if reason:
+                pytest.skip(reason)
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Count skips, for the closing line."""
+    if report.skipped and isinstance(report.longrepr, tuple):
+        SKIPPED.append(str(report.longrepr[2]))
+
+
+SKIPPED: list[str] = []
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Say how many tests were left out, and why."""
+    if SKIPPED:
+        reasons = ", ".join(sorted(set(SKIPPED)))
+        terminalreporter.write_line(f"{len(SKIPPED)} tests left out: {reasons}")
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """With --require=all no skip passes, whoever called for it."""
+    if session.config.getoption("--require") == "all" and SKIPPED:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+# ---- the command -------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run of the command gave."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+    def json(self) -> Any:
+        """Return the document on stdout, held against the schema."""
+        return checked(self.stdout)
+
+    def error(self) -> Any:
+        """Return the error document on stderr, held against the schema."""
+        return checked(self.stderr.splitlines()[-1])
+
+
+@cache
+def _validator() -> Any:
+    schema = json.loads((HERE.parent / "pagescan/schema.json").read_text())
+    return jsonschema.Draft202012Validator(schema)
+
+
+def checked(text: str) -> Any:
+    """Parse a document and hold it against the schema."""
+    document = json.loads(text)
+    errors = [error.message for error in _validator().iter_errors(document)]
+    assert errors == [], (errors, text[:2000])
+    return document
+
+
+def command(
+    *words: object,
+    env: dict[str, str] | None = None,
+    stdin: int = subprocess.DEVNULL,
+    timeout: float = 60,
+) -> Result:
+    """Run `pagescan WORDS…` and return what it gave."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pagescan", *map(str, words)],
+        stdin=stdin,
+        capture_output=True,
+        timeout=timeout,
+        env={**os.environ, **(env or {})},
+        check=False,
+    )
+    return Result(
+        done.returncode,
+        done.stdout.decode("utf-8", "surrogateescape"),
+        done.stderr.decode("utf-8", "surrogateescape"),
+    )
+
+
+@pytest.fixture
+def pagescan() -> Callable[..., Result]:
+    """The command."""
+    return command
+
+
+# ---- targets -----------------------------------------------------------------------
+
+
+@dataclass
+class Target:
+    """A process that does what it is told: tests/targets/mkmem.c."""
+
+    process: subprocess.Popen[str]
+    pid: int
+    ranges: dict[str, tuple[int, int]]
+    expected: dict[str, set[int]] = field(default_factory=dict)
+
+    def tell(self, line: str) -> str:
+        """Give a command; return what follows "ok"."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(line + "\n")
+        self.process.stdin.flush()
+        answer = self.process.stdout.readline().strip()
+        assert answer.startswith("ok"), (line, answer)
+        return answer[3:]
+
+    def where(self, name: str) -> tuple[int, int]:
+        """Ask where a range is now, and remember it."""
+        start, end = self.tell(f"range {name}").split()
+        self.ranges[name] = int(start), int(end)
+        return self.ranges[name]
+
+    def write(self, name: str, pages: set[int]) -> None:
+        """Have pages stored to, and remember them as written."""
+        if pages:
+            self.tell(f"write {name} {runs(pages)}")
+        self.expected.setdefault(name, set()).update(pages)
+
+    def pages(self, document: dict[str, Any], name: str) -> set[int]:
+        """Return the pages of a range that a result has."""
+        low, high = self.ranges[name]
+        found = set()
+        for region in document["regions"]:
+            start, end = int(region["start"], 16), int(region["end"], 16)
+            for address in range(max(start, low), min(end, high), PAGE):
+                found.add((address - low) // PAGE)
+        return found
+
+
+def runs(pages: set[int]) -> str:
+    """Return pages as the targets take them: "0,3-7"."""
+    text: list[list[int]] = []
+    for page in sorted(pages):
+        if text and text[-1][1] == page - 1:
+            text[-1][1] = page
+        else:
+            text.append([page, page])
+    return ",".join(f"{low}-{high}" for low, high in text)
+
+
+@pytest.fixture(scope="session")
+def mkmem(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The target program, built once."""
+    program = tmp_path_factory.mktemp("targets") / "mkmem"
+    source = HERE / "targets/mkmem.c"
+    subprocess.run(
+        ["cc", "-O1", "-Wall", "-o", str(program), str(source), "-pthread"], check=True
+    )
+    program.parent.chmod(0o755)
+    program.parent.parent.chmod(0o755)
+    return program
+
+
+@pytest.fixture
+def target(mkmem: Path) -> Iterator[Callable[..., Target]]:
+    """Start targets; each must be alive, untraced and unharmed in the end."""
+    started: list[tuple[Target, dict[str, str]]] = []
+
+    def start(*words: str) -> Target:
+        process = subprocess.Popen(
+            [str(mkmem), *words],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        if not line and process.wait() == 77:
+            pytest.skip(f"this machine has no {words}")
+        facts = json.loads(line)
+        ranges = {name: (low, high) for name, (low, high) in facts["ranges"].items()}
+        made = Target(process, facts["pid"], ranges)
+        started.append((made, witness.descriptors(made.pid)))
+        return made
+
+    yield start
+    for made, before in started:
+        if made.process.poll() is None:
+            assert witness.status(made.pid, "TracerPid") == "0"
+            after = witness.descriptors(made.pid)
+            assert [
+                name
+                for name, what in after.items()
+                if "userfaultfd" in what and name not in before
+            ] == []
+            command("disarm", made.pid, "-q")
+            made.tell("quit")
+        assert made.process.wait(10) == 0
+        for stream in (made.process.stdin, made.process.stdout):
+            if stream is not None:
+                stream.close()
+
+
+@pytest.fixture
+def armed(target: Callable[..., Target]) -> Callable[..., Target]:
+    """Start a target and arm it."""
+
+    def start(*words: str, options: tuple[str, ...] = ()) -> Target:
+        made = target(*words)
+        result = command("arm", made.pid, *options)
+        assert result.code == 0, result.stderr
+        return made
+
+    return start
+
+
+@pytest.fixture(autouse=True)
+def no_session_left() -> Iterator[None]:
+    """Assert that a test leaves no session behind that it began."""
+    before = _sessions()
+    yield
+    assert _sessions() - before == set()
+
+
+def _sessions() -> set[str]:
+    uid = os.geteuid()
+    places = (
+        ["/run/pagescan"]
+        if uid == 0
+        else [
+            os.environ.get("XDG_RUNTIME_DIR", "") + "/pagescan",
+            f"/run/user/{uid}/pagescan",
+            f"/tmp/pagescan-{uid}",
+        ]
+    )
+    found: set[str] = set()
+    for place in places:
+        if os.path.isdir(place):
+            found |= {f"{place}/{name}" for name in os.listdir(place)}
+    return found

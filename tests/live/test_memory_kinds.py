@@ -1,0 +1,261 @@
+"""Each kind of memory: exactly the pages stored to are reported, as the target says.
+
+The target (its own truth) judges all of them; pagemap bits judge private memory too.
+"""
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests import witness
+from tests.conftest import PAGE, Result, Target, runs
+
+pytestmark = pytest.mark.needs("tracking")
+Start = Callable[..., Target]
+Run = Callable[..., Result]
+
+KINDS = {
+    "anon": "m=anon,pages=600",
+    "anon-filled": "m=anon,pages=600,fill=1",
+    "shmem": "m=shmem,pages=600",
+    "shmem-filled": "m=shmem,pages=600,fill=1",
+    "memfd": "m=memfd,pages=600,shared=1",
+    "memfd-private": "m=memfd,pages=600",
+    "sysv": "m=sysv,pages=600",
+    "file-shared": "m=file,pages=600,shared=1,fill=1",
+    "file-private": "m=file,pages=600",
+    "file-private-filled": "m=file,pages=600,fill=1",
+}
+
+
+def _words(kind: str, folder: Path) -> str:
+    word = KINDS[kind]
+    return f"{word},file={folder}/backing" if "=file," in word else word
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_exactly_what_was_stored_to(
+    kind: str, armed: Start, pagescan: Run, tmp_path: Path
+) -> None:
+    """Reads are not reported, stores are, over rearms and over plain looks."""
+    made = armed(_words(kind, tmp_path))
+    low, high = made.ranges["m"]
+    rolled = random.Random(kind)
+    for _ in range(4):
+        made.write("m", set(rolled.sample(range(600), 60)))
+        made.tell(f"read m {runs(set(rolled.sample(range(600), 60)))}")
+        look = pagescan("diff", made.pid, "--json").json()
+        assert made.pages(look, "m") == made.expected["m"]
+        if "anon" in kind:
+            seen = witness.written(made.pid, low, high)
+            zero = {
+                page
+                for page in seen - made.expected["m"]
+                if page not in made.pages(look, "m")
+            }
+            assert seen - zero == made.expected["m"]
+        again = pagescan("diff", made.pid, "--json").json()
+        assert again["regions"] == look["regions"], "a plain look changes nothing"
+        rearmed = pagescan("diff", made.pid, "--rearm", "--json").json()
+        assert made.pages(rearmed, "m") == made.expected["m"]
+        made.expected["m"].clear()
+        assert made.pages(pagescan("diff", made.pid, "--json").json(), "m") == set()
+
+
+@pytest.mark.needs("thp")
+def test_huge_page_is_split_by_the_first_store(armed: Start, pagescan: Run) -> None:
+    """In an armed transparent huge page one store is one page."""
+    made = armed("m=thp,pages=2048,fill=1")
+    made.write("m", {5, 700, 701, 2047})
+    look = pagescan("diff", made.pid, "--json").json()
+    assert made.pages(look, "m") == {5, 700, 701, 2047}
+
+
+@pytest.mark.parametrize("how", ["kread", "kreadv", "krecv", "kgetrandom", "kgetcwd"])
+@pytest.mark.parametrize("kind", ["anon,pages=32,fill=1", "shmem,pages=32"])
+def test_stores_of_the_kernel_count(
+    how: str, kind: str, armed: Start, pagescan: Run
+) -> None:
+    """What the kernel stores for the target is reported like its own stores."""
+    made = armed(f"m={kind}")
+    made.tell(f"{how} m 3-4,9")
+    look = pagescan("diff", made.pid, "--json").json()
+    assert made.pages(look, "m") == {3, 4, 9}
+
+
+def test_stores_from_outside_count(armed: Start, pagescan: Run) -> None:
+    """A store through /proc/PID/mem by another process is reported."""
+    made = armed("m=anon,pages=32,fill=1")
+    with open(f"/proc/{made.pid}/mem", "r+b", buffering=0) as memory:
+        memory.seek(made.ranges["m"][0] + 7 * PAGE)
+        memory.write(b"outside")
+    look = pagescan("diff", made.pid, "--json").json()
+    assert made.pages(look, "m") == {7}
+
+
+def test_every_thread_counts(armed: Start, pagescan: Run) -> None:
+    """A store of another thread is reported, and its stack is new memory."""
+    made = armed("m=anon,pages=32,fill=1")
+    made.tell("thread m 1,30")
+    look = pagescan("diff", made.pid, "--json").json()
+    assert made.pages(look, "m") == {1, 30}
+
+
+def test_memory_that_comes_later_is_new(armed: Start, pagescan: Run) -> None:
+    """It is reported where it is populated, as new, and tracked from the rearm on."""
+    made = armed("m=anon,pages=8")
+    for kind in ("anon", "shmem"):
+        made.tell(f"map {kind}={kind},pages=50")
+        made.where(kind)
+        made.write(kind, {2, 3, 40})
+        made.tell(f"read {kind} 10-12")
+    for _ in range(2):
+        look = pagescan("diff", made.pid, "--json").json()
+        assert made.pages(look, "anon") == {2, 3, 40}
+        # Pages of shared memory that were read are populated as well.
+        assert made.pages(look, "shmem") >= {2, 3, 40}
+        new = [
+            region["new"]
+            for region in look["regions"]
+            if made.ranges["anon"][0] <= int(region["start"], 16) < made.ranges["anon"][1]
+        ]
+        assert new == [True, True]
+    pagescan("diff", made.pid, "--rearm")
+    for kind in ("anon", "shmem"):
+        made.expected[kind].clear()
+        made.write(kind, {7})
+    look = pagescan("diff", made.pid, "--json").json()
+    for kind in ("anon", "shmem"):
+        assert made.pages(look, kind) == {7}
+    assert not any(region["new"] for region in look["regions"])
+
+
+def test_brk_and_stack_growth(armed: Start, pagescan: Run) -> None:
+    """What the heap grows by is reported, and so is the stack below its old end."""
+    made = armed("m=anon,pages=8")
+    made.tell("brk 40")
+    made.where("brk")
+    made.write("brk", {1, 39})
+    made.tell("stack 200")
+    look = pagescan("diff", made.pid, "--json").json()
+    assert made.pages(look, "brk") == {1, 39}
+    stack = sum(r["pages"] for r in look["regions"] if r["mapping"] == "[stack]")
+    assert stack >= 200
+
+
+def test_dropped_and_written_again(armed: Start, pagescan: Run) -> None:
+    """MADV_DONTNEED is no store; a store after it is one."""
+    made = armed("m=anon,pages=32,fill=1")
+    made.tell("dontneed m 0-15")
+    made.tell("read m 0-3")
+    assert made.pages(pagescan("diff", made.pid, "--json").json(), "m") == set()
+    made.write("m", {2, 9})
+    assert made.pages(pagescan("diff", made.pid, "--json").json(), "m") == {2, 9}
+
+
+def test_guard_regions_are_not_written(armed: Start, pagescan: Run) -> None:
+    """Installing a guard is no store, and what it shows is no swap."""
+    made = armed("m=anon,pages=32,fill=1")
+    made.tell("guard m 4-7")
+    assert made.pages(pagescan("diff", made.pid, "--json").json(), "m") == set()
+    low, high = made.ranges["m"]
+    shown = pagescan(
+        "scan", made.pid, f"{low}-{high}", "--json", "--return", "guard,swapped,written"
+    ).json()
+    assert shown["summary"]["categories"] == {"written": 0, "swapped": 0, "guard": 4}
+
+
+def test_reservation_turned_writable(armed: Start, pagescan: Run) -> None:
+    """A PROT_NONE reservation costs nothing, and is tracked once it is used."""
+    made = armed("m=reserve,gb=64")
+    assert int(witness.status(made.pid, "VmPTE").split()[0]) < 1024
+    made.tell("rw m 0-999")
+    made.write("m", {3, 999})
+    assert made.pages(pagescan("diff", made.pid, "--json").json(), "m") == {3, 999}
+    pagescan("diff", made.pid, "--rearm")
+    made.write("m", {5})
+    assert made.pages(pagescan("diff", made.pid, "--json").json(), "m") == {5}
+
+
+def test_sparse_memory_costs_no_tables(armed: Start, pagescan: Run) -> None:
+    """Arming 64 GiB of untouched private memory makes no page tables."""
+    made = armed("m=sparse,gb=64")
+    made.write("m", {1, 5_000_000, 16_777_215})
+    look = pagescan("diff", made.pid, "--json").json()
+    assert made.pages(look, "m") == {1, 5_000_000, 16_777_215}
+    assert int(witness.status(made.pid, "VmPTE").split()[0]) < 1024
+
+
+def test_protection_to_and_fro(armed: Start, pagescan: Run) -> None:
+    """Mprotect is no store."""
+    made = armed("m=anon,pages=64,fill=1")
+    made.tell("none m 0-31")
+    made.tell("rw m 0-31")
+    made.write("m", {4})
+    assert made.pages(pagescan("diff", made.pid, "--json").json(), "m") == {4}
+
+
+def test_mapped_again_at_the_same_place(armed: Start, pagescan: Run) -> None:
+    """A mapping that replaced an armed one is new memory."""
+    made = armed("m=anon,pages=64,fill=1")
+    made.tell("again m")
+    made.write("m", {8, 9})
+    look = pagescan("diff", made.pid, "--rearm", "--json").json()
+    assert made.pages(look, "m") == {8, 9}
+    start = made.ranges["m"][0] + 8 * PAGE
+    new = [region for region in look["regions"] if int(region["start"], 16) == start]
+    assert [(region["pages"], region["new"]) for region in new] == [(2, True)]
+    assert made.pages(pagescan("diff", made.pid, "--json").json(), "m") == set()
+
+
+def test_moved_memory_is_new(armed: Start, pagescan: Run) -> None:
+    """After mremap to another place all populated pages count as written."""
+    made = armed("m=anon,pages=64,fill=1")
+    made.tell("mremap m move")
+    made.where("m")
+    look = pagescan("diff", made.pid, "--rearm", "--json").json()
+    assert made.pages(look, "m") == set(range(64))
+    made.write("m", {60})
+    assert made.pages(pagescan("diff", made.pid, "--json").json(), "m") == {60}
+
+
+def test_unmapped_is_no_error(armed: Start, pagescan: Run) -> None:
+    """A mapping that went is not reported, and the rest is exact."""
+    made = armed("gone=anon,pages=32,fill=1", "m=anon,pages=32,fill=1")
+    made.tell("munmap gone 0-31")
+    made.write("m", {31})
+    look = pagescan("diff", made.pid, "--json").json()
+    assert made.pages(look, "m") == {31}
+    assert made.pages(look, "gone") == set()
+
+
+def test_parent_stays_exact_over_fork(armed: Start, pagescan: Run) -> None:
+    """A child's stores are its own; copy-on-write does not disturb the parent's count."""
+    made = armed("m=anon,pages=64,fill=1")
+    child = made.tell("fork m 10-20")
+    made.write("m", {1, 15})
+    look = pagescan("diff", made.pid, "--json").json()
+    made.tell(f"reap {child}")
+    assert made.pages(look, "m") == {1, 15}
+
+
+def test_many_mappings(armed: Start, pagescan: Run) -> None:
+    """20,000 mappings are armed and scanned like one."""
+    made = armed("m=many,pages=20000,fill=1")
+    made.write("m", {0, 777, 19_999})
+    look = pagescan("diff", made.pid, "--json").json()
+    assert made.pages(look, "m") == {0, 777, 19_999}
+
+
+def test_another_userfaultfd_is_said(armed: Start, pagescan: Run, tmp_path: Path) -> None:
+    """What cannot be tracked is in `untracked`, with the reason, and on stderr."""
+    backing = tmp_path / "ro"
+    backing.write_bytes(bytes(8 * PAGE))
+    made = armed(f"m=file,pages=8,shared=1,read_only=1,file={backing}", "a=anon,pages=4")
+    result = pagescan("diff", made.pid, "--json")
+    reasons = {item["mapping"]: item["why"] for item in result.json()["untracked"]}
+    assert reasons[str(backing)] == "shared and never writable"
+    assert "[vvar]" in reasons
+    assert "shared and never writable" in result.stderr
