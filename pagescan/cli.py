@@ -30,8 +30,19 @@ COMMANDS = {
 LATER = ("snapshot", "record", "report", "export", "who", "cow")
 
 
+class ReaderGoneError(Exception):
+    """Nobody reads stdout any more. Click would end with 1, and it is no failure."""
+
+
 class LazyGroup(click.Group):
     """Loads a command's file when the command is called."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run the command; a reader that went away is no OSError for click to judge."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise ReaderGoneError from error
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names in the order of use."""
@@ -88,7 +99,7 @@ def run(argv: list[str] | None = None) -> int:
     try:
         code = _invoke(words)
         sys.stdout.flush()
-    except BrokenPipeError:
+    except (BrokenPipeError, ReaderGoneError):
         # The reader went away, and that is fine; nothing more may be flushed there.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 0
@@ -98,7 +109,7 @@ def run(argv: list[str] | None = None) -> int:
 def _invoke(words: list[str]) -> int:
     try:
         result = cli.main(args=words, prog_name="pagescan", standalone_mode=False)
-    except BrokenPipeError:
+    except (BrokenPipeError, ReaderGoneError):
         raise
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)

@@ -119,7 +119,9 @@ def test_memory_that_comes_later_is_new(armed: Start, pagescan: Run) -> None:
         new = [
             region["new"]
             for region in look["regions"]
-            if made.ranges["anon"][0] <= int(region["start"], 16) < made.ranges["anon"][1]
+            if made.ranges["anon"][0]
+            <= int(region["start"], 16)
+            < made.ranges["anon"][1]
         ]
         assert new == [True, True]
     pagescan("diff", made.pid, "--rearm")
@@ -249,11 +251,15 @@ def test_many_mappings(armed: Start, pagescan: Run) -> None:
     assert made.pages(look, "m") == {0, 777, 19_999}
 
 
-def test_another_userfaultfd_is_said(armed: Start, pagescan: Run, tmp_path: Path) -> None:
+def test_another_userfaultfd_is_said(
+    armed: Start, pagescan: Run, tmp_path: Path
+) -> None:
     """What cannot be tracked is in `untracked`, with the reason, and on stderr."""
     backing = tmp_path / "ro"
     backing.write_bytes(bytes(8 * PAGE))
-    made = armed(f"m=file,pages=8,shared=1,read_only=1,file={backing}", "a=anon,pages=4")
+    made = armed(
+        f"m=file,pages=8,shared=1,read_only=1,file={backing}", "a=anon,pages=4"
+    )
     result = pagescan("diff", made.pid, "--json")
     reasons = {item["mapping"]: item["why"] for item in result.json()["untracked"]}
     assert reasons[str(backing)] == "shared and never writable"

@@ -1,0 +1,40 @@
+"""A heap of 512 MB under 20 rounds of random stores and reads: nothing missed or extra."""
+
+import random
+from collections.abc import Callable
+
+import pytest
+
+from tests import witness
+from tests.conftest import Target, command, runs
+
+PAGES = 512 << 20 >> 12
+ROUNDS = 20
+
+
+@pytest.mark.needs("tracking")
+@pytest.mark.parametrize(
+    "kind", ["anon", pytest.param("thp", marks=pytest.mark.needs("thp"))]
+)
+def test_rounds(
+    kind: str,
+    armed: Callable[..., Target],
+    record_property: Callable[[str, object], None],
+) -> None:
+    """Each round's stores are found, by the target's word and by pagemap bits."""
+    made = armed(f"m={kind},pages={PAGES},fill=1")
+    rolled = random.Random(kind)
+    compared = 0
+    for _ in range(ROUNDS):
+        pages = set(rolled.sample(range(PAGES), 3000))
+        start = rolled.randrange(PAGES - 2000)
+        pages |= set(range(start, start + 2000))
+        made.write("m", pages)
+        made.tell(f"read m {runs(set(rolled.sample(range(PAGES), 3000)))}")
+        seen = witness.written(made.pid, *made.ranges["m"])
+        look = command("diff", made.pid, "--rearm", "--json").json()
+        found = made.pages(look, "m")
+        assert (len(pages - found), len(found - pages)) == (0, 0)
+        assert seen == found
+        compared += PAGES
+    record_property("pages compared", compared)

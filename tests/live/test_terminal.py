@@ -1,0 +1,123 @@
+"""The live view in a real terminal: tmux keeps the screen, and we look at it."""
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests import witness
+from tests.conftest import Target
+
+pytestmark = [pytest.mark.needs("tracking", "tmux")]
+
+
+class Terminal:
+    """A tmux server of our own with one window."""
+
+    def __init__(self, socket: Path) -> None:
+        self.socket = str(socket)
+
+    def tmux(self, *words: str) -> str:
+        """Run a tmux command and return what it prints."""
+        done = subprocess.run(
+            ["tmux", "-S", self.socket, "-f", "/dev/null", *words],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return done.stdout
+
+    def start(self, line: str, width: int, height: int) -> None:
+        """Open a window of some size and run a command in it."""
+        size = ("-x", str(width), "-y", str(height))
+        self.tmux("new-session", "-d", *size, f"{line}; echo CODE=$?; exec cat")
+
+    def screen(self) -> list[str]:
+        """Return the lines on the screen."""
+        return self.tmux("capture-pane", "-p").splitlines()
+
+    def shows(self, text: str) -> bool:
+        """Whether a text is on the screen."""
+        return any(text in line for line in self.screen())
+
+
+@pytest.fixture
+def terminal(tmp_path: Path) -> Iterator[Terminal]:
+    made = Terminal(tmp_path / "tmux")
+    yield made
+    subprocess.run(
+        ["tmux", "-S", made.socket, "kill-server"], capture_output=True, check=False
+    )
+
+
+PAGESCAN = f"{sys.executable} -m pagescan"
+
+
+@pytest.mark.parametrize(("width", "height"), [(80, 24), (160, 50), (40, 12)])
+def test_watch_fits(
+    width: int, height: int, terminal: Terminal, target: Callable[..., Target]
+) -> None:
+    """Head, rows, strip and foot fit; Ctrl-C leaves a summary and code 0."""
+    made = target("m=anon,pages=4000,fill=1")
+    terminal.start(f"{PAGESCAN} watch {made.pid} -i 0.2", width, height)
+    witness.wait_for(lambda: terminal.shows("since start"))
+    made.write("m", set(range(1000)))
+    witness.wait_for(lambda: terminal.shows("▏"))
+    witness.wait_for(lambda: terminal.shows("3.9M"))
+    screen = terminal.screen()
+    assert len(screen) <= height
+    assert max(map(len, screen)) <= width
+    assert f"{made.pid} mkmem" in screen[0]
+    assert any("cost: stopped once" in line for line in screen[-3:])
+    terminal.tmux("resize-window", "-x", str(width + 20), "-y", str(height + 5))
+    witness.wait_for(lambda: len(terminal.screen()) > height)
+    witness.wait_for(lambda: "Ctrl-C" in terminal.screen()[-1])
+    terminal.tmux("send-keys", "C-c")
+    witness.wait_for(lambda: terminal.shows("CODE=0"))
+    assert terminal.shows("[anon]")
+    assert terminal.shows("interrupted:")
+
+
+def test_demo_on_a_terminal(terminal: Terminal) -> None:
+    """The demo ends with its verdict."""
+    terminal.start(f"{PAGESCAN} demo --seconds 1.5", 100, 30)
+    witness.wait_for(lambda: terminal.shows("a workload with a known truth"))
+    witness.wait_for(lambda: terminal.shows("CODE=0"), 30)
+    assert terminal.shows("0 missed, 0 extra")
+    assert terminal.shows("exact: every page")
+
+
+def test_dumb_terminal(terminal: Terminal, target: Callable[..., Target]) -> None:
+    """TERM=dumb: no cursor motion and no colour, the plain form."""
+    made = target("m=anon,pages=40,fill=1")
+    terminal.start(f"TERM=dumb {PAGESCAN} watch {made.pid} -i 0.2 -n 1", 100, 30)
+    witness.wait_for(lambda: terminal.shows("CODE=0"))
+    assert terminal.shows("tick 1:")
+
+
+def test_table_elides_in_the_middle(
+    terminal: Terminal, target: Callable[..., Target]
+) -> None:
+    """A long path keeps both its ends in a narrow window."""
+    made = target("m=anon,pages=4")
+    words = f"{made.pid} '*libc*' -c start,mapping --no-header --max-pages 1"
+    terminal.start(f"{PAGESCAN} scan {words}", 50, 10)
+    witness.wait_for(lambda: terminal.shows("CODE=0"))
+    (line,) = [line for line in terminal.screen() if "0x" in line]
+    assert len(line) <= 50
+    assert "…" in line
+    assert line.endswith((".so.6", ".so"))
+
+
+def test_no_color(terminal: Terminal, target: Callable[..., Target]) -> None:
+    """NO_COLOR takes the colours out of a table; --color always beats it."""
+    made = target("m=anon,pages=4")
+    for words, there in (("", False), ("--color always", True)):
+        other = Terminal(Path(terminal.socket + str(there)))
+        other.start(f"NO_COLOR=1 {PAGESCAN} scan {made.pid} {words}", 90, 40)
+        witness.wait_for(lambda other=other: other.shows("CODE=0"))
+        raw = other.tmux("capture-pane", "-p", "-e")
+        other.tmux("kill-server")
+        assert ("\x1b[1m" in raw) is there

@@ -1,0 +1,302 @@
+"""Every refusal of the contract: one line that says what and why, and its exit code."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests import witness
+from tests.conftest import Result, Target, command
+
+Start = Callable[..., Target]
+Run = Callable[..., Result]
+
+
+def refused(result: Result, code: int, *words: str) -> None:
+    """Hold a refusal against its form: one line and at most one hint, no traceback."""
+    assert result.code == code, (result.stdout, result.stderr)
+    assert result.stdout == ""
+    lines = result.stderr.splitlines()
+    told = [line for line in lines if not line.startswith("pagescan: not tracked")]
+    assert told[0].startswith("pagescan: "), lines
+    assert [line for line in told[1:] if not line.startswith("hint: ")] == []
+    for word in words:
+        assert word in result.stderr, (word, result.stderr)
+
+
+@pytest.fixture
+def sleeper() -> Iterator[subprocess.Popen[bytes]]:
+    """A process of ours that does nothing."""
+    process = subprocess.Popen(["sleep", "1000"])
+    yield process
+    process.kill()
+    process.wait()
+
+
+@pytest.mark.parametrize("verb", ["scan", "maps", "arm", "diff", "disarm", "watch"])
+def test_unknown_pid(verb: str) -> None:
+    """There is no such process."""
+    refused(command(verb, 4194303), 3, "no process with pid 4194303")
+
+
+@pytest.mark.parametrize("verb", ["scan", "maps", "arm", "watch"])
+def test_unknown_name(verb: str) -> None:
+    """No process has that name."""
+    refused(command(verb, "no-such-name"), 3, "no process is named 'no-such-name'")
+
+
+def test_ambiguous_name(sleeper: subprocess.Popen[bytes]) -> None:
+    """Several processes have the name: they are listed."""
+    with subprocess.Popen(["sleep", "1000"]) as other:
+        refused(command("scan", "sleep"), 3, str(sleeper.pid), str(other.pid), "named")
+        other.kill()
+
+
+def test_own_processes_never_match() -> None:
+    """The command is no candidate of its own."""
+    refused(command("scan", "pagescan"), 3, "no process is named")
+
+
+@pytest.mark.parametrize("verb", ["scan", "maps", "arm"])
+def test_zombie(verb: str) -> None:
+    """A zombie has no memory."""
+    child = subprocess.Popen(["true"])
+    witness.wait_for(lambda: witness.status(child.pid, "State")[0] == "Z")
+    refused(command(verb, child.pid), 3, "zombie")
+    child.wait()
+
+
+def test_kernel_thread() -> None:
+    """A kernel thread has no memory of its own."""
+    refused(command("scan", 2), 3, "kernel thread")
+
+
+def test_thread_id() -> None:
+    """A thread id is no process id; the hint names its process."""
+    code = "import threading,sys;e=threading.Event();t=threading.Thread(target=e.wait);"
+    code += "t.start();print(t.native_id,flush=True)"
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    tid = int(process.stdout.readline())
+    refused(
+        command("scan", tid), 3, "is a thread", f"hint: its process is {process.pid}"
+    )
+    process.kill()
+    process.communicate()
+
+
+@pytest.mark.needs("root")
+def test_stranger() -> None:
+    """Another user's process: whose it is, and what would help."""
+    script = (
+        "import os,sys,runpy;os.setgid(65534);os.setuid(65534);"
+        f"sys.argv=['pagescan','scan','{os.getpid()}'];"
+        "runpy.run_module('pagescan',run_name='__main__')"
+    )
+    # What the command needs is loaded before the change of user.
+    preload = "import click,rich,pagescan.cli,pagescan.commands.scan,pagescan.api;"
+    preload += "import pagescan.render.plain;"
+    done = subprocess.run(
+        [sys.executable, "-c", preload + script],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    result = Result(done.returncode, done.stdout, done.stderr)
+    refused(
+        result, 4, "it belongs to uid 0, and this user is uid 65534", "hint: run as"
+    )
+
+
+@pytest.mark.needs("tracking")
+def test_traced_already(sleeper: subprocess.Popen[bytes]) -> None:
+    """A process has one tracer; it is named."""
+    code = (
+        "import ctypes,sys,time;libc=ctypes.CDLL(None,use_errno=True);"
+        "assert libc.ptrace(0x4206,int(sys.argv[1]),0,0)==0;"
+        "print('seized',flush=True);sys.stdin.read()"
+    )
+    tracer = subprocess.Popen(
+        [sys.executable, "-c", code, str(sleeper.pid)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert tracer.stdout is not None
+    assert tracer.stdout.readline() == b"seized\n"
+    refused(command("arm", sleeper.pid), 3, "traced already", str(tracer.pid))
+    tracer.communicate()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["0x1000-zz"], "malformed range"),
+        (["12"], "malformed range"),
+        (["0x2000-0x1000"], "empty or backwards"),
+        (["0x1000-0x1000"], "empty or backwards"),
+        (["0x1000+1.5K"], "malformed range"),
+        (["--require", "dirty"], "unknown category: 'dirty'"),
+        (["--return", "written,"], "unknown category: ''"),
+        (["-c", "start,size_of"], "unknown column: 'size_of'"),
+        (["--frob"], "no such option"),
+        (["--max-pages", "0"], "--max-pages"),
+        (["--max-stall", "-1"], "not a time above zero"),
+        (["-c", "a", "-c", ""], "unknown column"),
+        (["--by", "row"], "--by"),
+    ],
+)
+def test_usage(words: list[str], said: str) -> None:
+    """Words that make no sense: exit code 2, and which of them."""
+    refused(command("scan", os.getpid(), *words), 2, said)
+
+
+@pytest.mark.parametrize("interval", ["0", "-1", "nan", "inf", "x", "1e9999"])
+def test_interval(interval: str) -> None:
+    """An interval is a time above zero."""
+    words = ("watch", os.getpid(), f"--interval={interval}")
+    refused(command(*words), 2, "not a time above zero")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "missing argument"),
+        (["tcsh"], "invalid value"),
+    ],
+)
+def test_usage_of_completion(words: list[str], said: str) -> None:
+    """A command with too few or too many words."""
+    refused(command("completion", *words), 2, said.split(maxsplit=1)[0])
+
+
+def test_unknown_command_and_reserved_names() -> None:
+    """The nearest command is offered; names that come later say so."""
+    refused(command("wacth"), 2, "did you mean watch?")
+    refused(command("snapshot", 1), 2, "does not exist yet")
+    refused(command("diff", "1", "2"), 2, "diff OLD NEW does not exist yet")
+
+
+@pytest.mark.parametrize("words", [["0x1000-0x2000"], ["[no such]"], ["0x10+1K", "*"]])
+@pytest.mark.parametrize("verb", ["scan", "maps", "arm"])
+def test_range_without_mapping(verb: str, words: list[str]) -> None:
+    """A range that covers nothing is an error, not an empty answer."""
+    result = command(verb, os.getpid(), *words)
+    refused(result, 1, "no mapping", "hint: pagescan maps lists")
+
+
+def test_no_session(sleeper: subprocess.Popen[bytes]) -> None:
+    """Without a session there is no `written`: how to begin one is said."""
+    for verb in ("diff", "disarm"):
+        result = command(verb, sleeper.pid)
+        refused(result, 1, "no session", f"hint: pagescan arm {sleeper.pid}")
+    refused(command("scan", sleeper.pid, "--wp"), 1, "no session")
+
+
+@pytest.mark.needs("tracking")
+def test_two_sessions_and_no_target(target: Start) -> None:
+    """With several sessions one must be named; they are listed."""
+    one, two = target("m=anon"), target("m=anon")
+    for made in (one, two):
+        assert command("arm", made.pid).code == 0
+    for verb in ("diff", "disarm"):
+        refused(command(verb), 2, "2 sessions", str(one.pid), str(two.pid))
+    assert command("disarm", "--all").code == 0
+    refused(command("diff"), 1, "no session")
+
+
+@pytest.mark.needs("tracking")
+def test_tracked_already(armed: Start) -> None:
+    """A target has one session; the message names it."""
+    made = armed("m=anon")
+    for verb in ("arm", "watch"):
+        refused(command(verb, made.pid), 1, "tracked already", f"session {made.pid}")
+
+
+@pytest.mark.needs("tracking")
+def test_watch_holds_the_target(target: Start) -> None:
+    """While it is watched a target cannot be armed; who watches is said."""
+    made = target("m=anon")
+    watch = subprocess.Popen(
+        [sys.executable, "-m", "pagescan", "watch", str(made.pid), "-n", "1000"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+    assert watch.stderr is not None
+    line = b""
+    while b"watching" not in line:
+        line = watch.stderr.readline()
+    refused(command("arm", made.pid), 1, "by watch", str(watch.pid))
+    watch.send_signal(signal.SIGINT)
+    watch.communicate(timeout=10)
+    assert watch.returncode == 0
+
+
+@pytest.mark.needs("tracking")
+def test_killed_keeper_is_told_once(armed: Start) -> None:
+    """A keeper that died means that what was written is unknown: never an old answer."""
+    made = armed("m=anon,fill=1")
+    keeper = command("sessions", "--json").json()["sessions"][0]["keeper_pid"]
+    os.kill(keeper, signal.SIGKILL)
+    witness.wait_for(lambda: not os.path.exists(f"/proc/{keeper}"))
+    refused(command("diff", made.pid), 1, "was lost", "start over")
+    assert witness.registered(made.pid) == 0
+    refused(command("diff", made.pid), 1, "no session")
+
+
+@pytest.mark.needs("tracking")
+def test_exec_ends_the_session(armed: Start) -> None:
+    """After an exec the armed memory is gone: said with code 3."""
+    made = armed("m=anon,fill=1")
+    assert made.process.stdin is not None
+    made.process.stdin.write("exec\n")
+    made.process.stdin.flush()
+    assert made.process.stdout is not None
+    assert made.process.stdout.readline().startswith('{"pid"')
+    refused(command("diff", made.pid), 3, "exec", f"pagescan arm {made.pid}")
+
+
+@pytest.mark.needs("tracking")
+def test_target_ends(armed: Start) -> None:
+    """A session ends with its target, and leaves no file."""
+    made = armed("m=anon,fill=1")
+    made.tell("quit")
+    made.process.wait()
+    refused(command("diff", made.pid), 3, "no process with pid")
+    witness.wait_for(lambda: command("sessions", "--json").json()["sessions"] == [])
+
+
+def test_command_not_found() -> None:
+    """CMD must exist and be a program."""
+    refused(command("watch", "--", "no-such-command"), 3, "command not found")
+    refused(command("watch", "--", "/etc/passwd"), 3, "permission denied")
+
+
+def test_wp_refuses_a_part_of_hugetlb_only_there(armed: Start) -> None:
+    """--wp only looks where --raw-categories is asked for."""
+    made = armed("m=anon,fill=1")
+    refused(
+        command("scan", made.pid, "--wp", "--raw-categories"), 1, "--raw-categories"
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [(["scan", "4194303"], 3), (["scan", "1", "--frob"], 2), (["diff"], 1)],
+)
+def test_errors_as_json(words: list[str], code: int) -> None:
+    """With --json errors are documents on stderr, usage errors too."""
+    result = command(*words, "--json")
+    assert result.code == code
+    assert result.stdout == ""
+    document = result.error()
+    assert document["code"] == code
+    assert document["kind"] == "error"
+
+
+def test_no_traceback_without_debug() -> None:
+    """A traceback is for whoever asks for it."""
+    assert "Traceback" not in command("scan", 4194303).stderr
+    assert "Traceback" in command("scan", 4194303, "--debug").stderr
