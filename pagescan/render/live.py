@@ -21,6 +21,7 @@ from pagescan.units import escape, format_seconds, format_size
 
 _HISTORY = 60
 _HEAD, _FOOT = 3, 2
+_NARROW = 70
 
 
 @dataclass(slots=True)
@@ -149,9 +150,10 @@ class LiveView:
         quiet = "" if row.rate > 0 else "dim"
         line = Text(layout.name(row.mapping), style=quiet)
         line.append(f" {compact(int(row.rate)):>6}", style=quiet or "bold yellow")
-        line.append(f" {bars(row.history, layout.history)}", style="yellow")
+        if layout.wide:
+            line.append(f" {bars(row.history, layout.history)}", style="yellow")
         line.append(f" {compact(row.written):>6}")
-        for text in counts:
+        for text in counts if layout.wide else ():
             line.append(f" {text:>6}", style="dim" if text == "0" else "")
         line.append(f" {row.heat.draw(layout.where)}", style="red")
         return line
@@ -179,17 +181,25 @@ class _Layout:
     label: int
     history: int
     where: int
+    wide: bool = True
+    """Whether there is room for the history and the counts."""
 
     @classmethod
     def fit(cls, width: int) -> "_Layout":
         """Share out what the five numbers leave."""
-        left = max(24, width - 5 * 7 - 2)
+        if width < _NARROW:
+            label = max(10, width // 3)
+            return cls(label, 0, max(6, width - label - 2 * 7 - 1), wide=False)
+        left = width - 5 * 7 - 2
         history = max(6, min(20, left // 6))
         label = max(10, min(48, left // 3))
         return cls(label, history, max(6, left - history - label - 1))
 
     def header(self) -> Text:
         """Return the line of column names."""
+        if not self.wide:
+            text = f"{'mapping':<{self.label}} {'per s':>6} {'since':>6} where it wrote"
+            return Text(text, style="bold")
         text = (
             f"{'mapping':<{self.label}} {'per s':>6} {'history':<{self.history}}"
             f" {'since':>6} {'presnt':>6} {'swappd':>6} {'file':>6} where it wrote"

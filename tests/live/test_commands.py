@@ -45,7 +45,7 @@ class TestScan:
         assert made.pages(holes, "m") == set(range(64)) - {1, 2, 3, 40}
 
     def test_any_and_return(self, target: Start, tmp_path: Path) -> None:
-        """Any of two categories; the returned ones are what neighbours are joined on."""
+        """Any of two categories; neighbours are joined on the returned ones."""
         made = target(f"m=file,pages=32,file={tmp_path}/f", "z=anon,pages=32")
         made.tell("read m 0-7")
         made.write("m", {3})

@@ -234,7 +234,7 @@ def test_unmapped_is_no_error(armed: Start, pagescan: Run) -> None:
 
 
 def test_parent_stays_exact_over_fork(armed: Start, pagescan: Run) -> None:
-    """A child's stores are its own; copy-on-write does not disturb the parent's count."""
+    """A child's stores are its own; copy-on-write does not disturb the parent."""
     made = armed("m=anon,pages=64,fill=1")
     child = made.tell("fork m 10-20")
     made.write("m", {1, 15})

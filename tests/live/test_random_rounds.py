@@ -1,4 +1,4 @@
-"""A heap of 512 MB under 20 rounds of random stores and reads: nothing missed or extra."""
+"""A heap of 512 MB, 20 rounds of random stores and reads: none missed, none extra."""
 
 import random
 from collections.abc import Callable

@@ -236,7 +236,7 @@ def test_watch_holds_the_target(target: Start) -> None:
 
 @pytest.mark.needs("tracking")
 def test_killed_keeper_is_told_once(armed: Start) -> None:
-    """A keeper that died means that what was written is unknown: never an old answer."""
+    """A keeper died: what was written is unknown, and no old answer is given."""
     made = armed("m=anon,fill=1")
     keeper = command("sessions", "--json").json()["sessions"][0]["keeper_pid"]
     os.kill(keeper, signal.SIGKILL)
