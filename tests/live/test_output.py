@@ -147,7 +147,8 @@ def test_version_loads_nothing() -> None:
     """--version prints it without click, rich or the shim."""
     code = (
         "import sys;sys.argv=['pagescan','--version'];"
-        "from pagescan.__main__ import main;main();print(sorted({'click','rich','cffi','json'}&set(sys.modules)))"
+        "from pagescan.__main__ import main;main();"
+        "print(sorted({'click','rich','cffi','json'}&set(sys.modules)))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
