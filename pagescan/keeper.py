@@ -160,12 +160,12 @@ class Keeper:
             case "open":
                 self._hand_over(peer)
             case "begin" if self.rearming is None or self.rearming is peer:
-                self.rearming = peer
-                self._hand_over(peer)
+                self._begin(peer)
             case "begin":
                 self.waiting.append(peer)
             case "commit" if self.rearming is peer:
                 self.keep(request["facts"])
+                peer.committed = True
                 peer.send({"ok": True})
                 self.release(peer)
             case "end":
@@ -176,6 +176,11 @@ class Keeper:
                 self.ended = True
             case _:
                 peer.send({"error": "no such request"})
+
+    def _begin(self, peer: _Peer) -> None:
+        self.rearming = peer
+        peer.committed = False
+        self._hand_over(peer)
 
     def _hand_over(self, peer: _Peer) -> None:
         peer.send({"facts": self.facts, "alive": self._alive()}, self.uffd)
@@ -203,10 +208,12 @@ class Keeper:
         if peer in self.waiting:
             self.waiting.remove(peer)
         if self.rearming is peer:
+            if not peer.committed:
+                # It died with pages protected, and nobody was told which.
+                self.keep({**self.facts, "since": None})
             self.rearming = None
             if self.waiting:
-                self.rearming = self.waiting.pop(0)
-                self._hand_over(self.rearming)
+                self._begin(self.waiting.pop(0))
 
 
 class _Peer:
@@ -217,6 +224,7 @@ class _Peer:
         self.connection = connection
         self.received = bytearray()
         self.unsent = bytearray()
+        self.committed = False
 
     def readable(self) -> None:
         try:

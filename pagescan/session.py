@@ -34,7 +34,7 @@ from pagescan.errors import (
     UsageError,
 )
 from pagescan.model import SessionFacts, TargetFacts, Untracked
-from pagescan.target import Target
+from pagescan.target import Target, read_stat
 from pagescan.units import format_time, parse_time
 
 _MESSAGE_LIMIT = 8 << 20
@@ -285,12 +285,26 @@ def live() -> list[Session]:
 
 
 def lost() -> list[Session]:
-    """Return the sessions of keepers that died: what they tracked is unknown."""
-    return [
-        session
-        for _, _, session, held in _all()
-        if not held and session and session.holder == "keeper"
-    ]
+    """Return the sessions of keepers that died: what they tracked is unknown.
+
+    What a killed `watch` left, or a keeper whose target ended as well, is cleared away.
+    """
+    sessions = []
+    for _, pid, session, held in list(_all()):
+        if held or session is None:
+            continue
+        if session.holder == "keeper" and _still_there(session.target):
+            sessions.append(session)
+        else:
+            forget(pid)
+    return sessions
+
+
+def _still_there(target: TargetFacts) -> bool:
+    try:
+        return read_stat(target.pid).start_time == target.start_time
+    except OSError:
+        return False
 
 
 def forget(pid: int) -> None:
