@@ -43,7 +43,7 @@ _PAGES = Column("pages", "pages", "pages", _COUNT, "Number of pages.")
 _BYTES = Column("bytes", "bytes", "bytes", 10, "Length; exact with --bytes.")
 _PERMS = Column("perms", "perms", "text", 5, "Permissions, as in /proc/PID/maps.")
 _MAPPING = Column(
-    "mapping", "mapping", "text", 0, "Name of the mapping; [anon] where it has none."
+    "mapping", "mapping", "text", 32, "Name of the mapping; [anon] where it has none."
 )
 _NEW = Column("new", "new", "flag", 3, "The mapping appeared after arming.")
 
@@ -82,6 +82,7 @@ MAPPING_COLUMNS: dict[str, Column] = {
         _END,
         Column("size", "size", "bytes", 10, "Length; exact with --bytes."),
         _PAGES,
+        _BYTES,
         *(
             Column(
                 key,
@@ -180,7 +181,8 @@ _REGION: dict[str, Callable[[Region], Value]] = {
 _MAPPINGS: dict[str, Callable[[MappingCounts], Value]] = {
     "start": lambda row: row.mapping.start,
     "end": lambda row: row.mapping.end,
-    "size": lambda row: row.bytes,
+    "size": lambda row: row.mapping.length,
+    "bytes": lambda row: row.bytes,
     "pages": lambda row: row.pages,
     "perms": lambda row: row.mapping.perms,
     "offset": lambda row: row.mapping.offset,

@@ -160,13 +160,13 @@ class LiveView:
 
     def _foot(self) -> list[Text]:
         tracking = self.tracking
-        parts = [f"stopped once for {format_seconds(tracking.cost.stopped_ns / 1e9)}"]
+        parts = [f"stopped once {format_seconds(tracking.cost.stopped_ns / 1e9)}"]
         if self.tick and self.tick.look:
             cost = self.tick.look.cost
             parts.append(
-                f"last scan {format_seconds(cost.scan_ns / 1e9)}, {cost.ioctls} calls"
+                f"scan {format_seconds(cost.scan_ns / 1e9)}, {cost.ioctls} calls"
             )
-            parts.append(f"longest wait {format_seconds(cost.max_wait_ns / 1e9)}")
+            parts.append(f"longest {format_seconds(cost.max_wait_ns / 1e9)}")
         untracked = len(tracking.armed.untracked)
         if untracked:
             parts.append(f"{untracked} not tracked")
