@@ -154,13 +154,17 @@ class Selection:
     def _parts(self, mapping: Mapping) -> Iterable[Mapping]:
         """Yield what the ranges cover of one mapping."""
         size = mapping.page_size or PAGE_SIZE
-        end = mapping.start
+        low = high = mapping.start
         for span in sorted(self.ranges):
-            low = max(span.start - span.start % size, end)
-            high = min(span.end + -span.end % size, mapping.end)
-            if low < high:
-                yield cut(mapping, low, high)
-                end = high
+            start = max(span.start - span.start % size, mapping.start)
+            end = min(span.end + -span.end % size, mapping.end)
+            if start > high:
+                if low < high:
+                    yield cut(mapping, low, high)
+                low = high = start
+            high = max(high, end)
+        if low < high:
+            yield cut(mapping, low, high)
 
     def check(self, mappings: Sequence[Mapping]) -> list[str]:
         """Return what to tell the user: how ranges were widened.

@@ -24,7 +24,8 @@ PAGE = witness.PAGE
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add --require."""
+    """Add --require and --accept."""
+    parser.addoption("--accept", action="store_true", help="rewrite the golden files")
     parser.addoption("--require", default="", help="needs that must be there, or all")
 
 

@@ -1,0 +1,177 @@
+"""Batches against a set of pages, errors as they pickle, strips as they are drawn."""
+
+import pickle
+from array import array
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pagescan import errors, native
+from pagescan.model import Category, Mapping
+from pagescan.native import Columns
+from pagescan.regions import Batch
+from pagescan.render.strip import Heat, bars, compact
+from pagescan.render.table import elide_middle
+from pagescan.scanner import merge
+
+PAGE = 4096
+Spans = list[tuple[int, int, int]]
+
+
+@st.composite
+def ascending(draw: st.DrawFn) -> Spans:
+    """Return ascending, disjoint (first page, pages, bits)."""
+    spans: Spans = []
+    at = 1
+    for gap, length, bits in draw(
+        st.lists(
+            st.tuples(st.integers(0, 5), st.integers(1, 8), st.integers(0, 511)),
+            max_size=25,
+        )
+    ):
+        spans.append((at + gap, length, bits))
+        at += gap + length
+    return spans
+
+
+def _columns(spans: Spans) -> Columns:
+    return Columns(
+        array("Q", (first * PAGE for first, _, _ in spans)),
+        array("Q", ((first + length) * PAGE for first, length, _ in spans)),
+        array("Q", (bits for _, _, bits in spans)),
+    )
+
+
+def _pages(columns: Columns) -> dict[int, int]:
+    return {
+        page: bits
+        for low, high, bits in zip(*columns, strict=True)
+        for page in range(low // PAGE, high // PAGE)
+    }
+
+
+@given(ascending(), ascending())
+def test_join_keeps_every_page(regions: Spans, maps: Spans) -> None:
+    """Each page keeps its bits, and is owned by the mapping that it lies in."""
+    mappings = [
+        Mapping(first * PAGE, (first + length) * PAGE, "rw-p", 0, (0, 0), 0, "")
+        for first, length, _ in maps
+    ]
+    columns = _columns(regions)
+    batch = Batch.join(columns, mappings, page_size=PAGE)
+    joined = Columns(batch.starts, batch.ends, batch.categories)
+    assert _pages(joined) == _pages(columns)
+    for region in batch.regions():
+        owners = [
+            mapping
+            for mapping in mappings
+            if mapping.start <= region.start and region.end <= mapping.end
+        ]
+        assert region.mapping == (owners[0] if owners else None)
+    # Maximal: no neighbours that could be one.
+    rows = list(zip(*joined, batch.owners, strict=True))
+    for left, right in pairwise(rows):
+        assert left[1] <= right[0]
+        assert not (left[1] == right[0] and left[2:] == right[2:])
+
+
+@given(ascending())
+def test_tally_counts_pages(regions: Spans) -> None:
+    """The summary is what counting page by page gives."""
+    batch = Batch.join(_columns(regions), (), page_size=PAGE, returned=Category(511))
+    pages = _pages(_columns(regions))
+    summary = batch.summary()
+    assert summary.pages == len(pages)
+    assert list(summary.categories.values()) == [
+        sum(bits >> bit & 1 for bits in pages.values()) for bit in range(9)
+    ]
+
+
+@given(ascending(), st.sets(st.integers(0, 24)))
+def test_merge_is_a_union(regions: Spans, chosen: set[int]) -> None:
+    """Two lists that share no page become one, ascending."""
+    one = [span for index, span in enumerate(regions) if index in chosen]
+    other = [span for index, span in enumerate(regions) if index not in chosen]
+    assert merge(_columns(one), _columns(other)) == _columns(regions)
+
+
+def test_columns_are_buffers() -> None:
+    """Nothing is copied: memoryviews of 64-bit integers."""
+    batch = Batch.join(_columns([(1, 2, 3)]), (), page_size=PAGE)
+    for column in (batch.starts, batch.ends, batch.categories):
+        assert memoryview(column).itemsize == 8
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [kind for kind in vars(errors).values() if isinstance(kind, type)],
+    ids=lambda kind: kind.__name__,
+)
+def test_errors_pickle(kind: type[errors.PagescanError]) -> None:
+    """An error survives a trip between processes, hint and code too."""
+    error = kind("what and why", hint="what to do")
+    again = pickle.loads(pickle.dumps(error))
+    assert (str(again), again.hint, again.code) == (str(error), error.hint, error.code)
+
+
+def test_rules_of_the_shim_are_those_of_python() -> None:
+    """Reading bits in C and in Python is the same."""
+    from pagescan.model import Kind
+    from pagescan.scanner import Query, read_bits, rule_for
+
+    wanted = Query(require=Category.WRITTEN)
+    for kind in Kind:
+        rule = rule_for(kind, wanted)
+        if rule is None:
+            assert kind is Kind.SPECIAL
+            continue
+        hole = Category.WPALLOWED | Category.WRITTEN
+        private = kind in (Kind.ANON, Kind.PRIVATE_FILE)
+        assert bool(read_bits(rule, hole) & Category.WRITTEN) is not private
+        assert read_bits(rule, hole | Category.PRESENT) & Category.WRITTEN
+        unarmed = Category.WRITTEN | Category.PRESENT
+        assert not read_bits(rule, unarmed) & Category.WRITTEN
+
+
+@given(st.integers(0, 2**63))
+def test_compact_numbers_fit(count: int) -> None:
+    """Five characters at most."""
+    assert len(compact(count)) <= 5
+
+
+def test_strip_shows_where() -> None:
+    """A store at the start is at the left, one at the end at the right."""
+    mapping = Mapping(0, 1000 * PAGE, "rw-p", 0, (0, 0), 0, "")
+    heat = Heat()
+    heat.add(mapping, 0, PAGE)
+    heat.add(mapping, 999 * PAGE, 1000 * PAGE)
+    strip = heat.draw(12)
+    assert len(strip) == 12
+    assert strip[1] != " "
+    assert strip[10] != " "
+    assert strip[2:10] == " " * 8
+    for _ in range(20):
+        heat.fade()
+    assert heat.draw(12)[1:11] == " " * 10
+
+
+def test_bars_are_as_wide_as_asked() -> None:
+    """The highest fills its cell, and what is not nothing is seen."""
+    assert bars([0, 1, 1000], 5) == "   ▁█"
+    assert bars([], 3) == "   "
+
+
+@pytest.mark.parametrize("width", [1, 2, 5, 10, 40])
+def test_elided_text_fits(width: int) -> None:
+    """Both ends are kept."""
+    shown = elide_middle("/usr/lib/x86_64-linux-gnu/libc.so.6", width)
+    assert len(shown) <= width
+    assert width < 10 or shown.endswith("so.6")
+
+
+def test_native_refuses_nothing_silently() -> None:
+    """A closed descriptor is an OSError with its errno."""
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        native.uffd_api(-1)

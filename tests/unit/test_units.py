@@ -1,0 +1,98 @@
+"""What people type and read: pairs of parse and format."""
+
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pagescan.errors import UsageError
+from pagescan.units import (
+    escape,
+    format_address,
+    format_seconds,
+    format_size,
+    format_time,
+    parse_address,
+    parse_seconds,
+    parse_size,
+    parse_time,
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("4096", 4096),
+        ("0x1000", 4096),
+        ("64K", 65536),
+        ("2g", 2 << 30),
+        ("1MiB", 1 << 20),
+    ],
+)
+def test_sizes(text: str, size: int) -> None:
+    """Decimal, hex, and binary units."""
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "K", "1.5M", "-1", "0x", "1 K", "٣"])
+def test_no_sizes(text: str) -> None:
+    """Anything else is refused."""
+    with pytest.raises(UsageError, match="not a size"):
+        parse_size(text)
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (300 << 20, "300 MiB")],
+)
+def test_sizes_as_people_read_them(count: int, text: str) -> None:
+    """Three digits or so, binary units."""
+    assert format_size(count) == text
+
+
+@given(st.integers(0, 2**64))
+def test_addresses_round_trip(address: int) -> None:
+    """What is printed can be typed."""
+    assert parse_address(format_address(address)) == address
+
+
+@given(st.datetimes(datetime(1970, 1, 1), datetime(2200, 1, 1)))
+def test_times_round_trip(moment: datetime) -> None:
+    """Microseconds are kept."""
+    moment = moment.replace(tzinfo=UTC)
+    assert parse_time(format_time(moment)) == moment
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("1", 1.0), (".5", 0.5), ("200us", 2e-4), ("1.5ms", 1.5e-3), ("2m", 120.0)],
+)
+def test_durations(text: str, seconds: float) -> None:
+    """A number and a unit, seconds where there is none."""
+    assert parse_seconds(text) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "nan", "inf", "1e3", "", "s", "0ms"])
+def test_no_durations(text: str) -> None:
+    """Above zero, finite, and a number."""
+    with pytest.raises(UsageError):
+        parse_seconds(text)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(5e-9, "5.0 ns"), (2.14e-4, "214 µs"), (1.3e-3, "1.3 ms"), (2.0, "2.0 s")],
+)
+def test_durations_as_people_read_them(seconds: float, text: str) -> None:
+    """The unit that fits."""
+    assert format_seconds(seconds) == text
+
+
+@given(st.text())
+def test_escaped_text_is_one_harmless_line(text: str) -> None:
+    """No control byte is left, and printable text stays as it is."""
+    shown = escape(text)
+    assert shown.isprintable()
+    if text.isprintable():
+        assert shown == text
