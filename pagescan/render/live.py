@@ -154,7 +154,7 @@ class LiveView:
             line.append(f" {bars(row.history, layout.history)}", style="yellow")
         line.append(f" {compact(row.written):>6}")
         for text in counts if layout.wide else ():
-            line.append(f" {text:>6}", style="dim" if text == "0" else "")
+            line.append(f" {text:>7}", style="dim" if text == "0" else "")
         line.append(f" {row.heat.draw(layout.where)}", style="red")
         return line
 
@@ -190,7 +190,7 @@ class _Layout:
         if width < _NARROW:
             label = max(10, width // 3)
             return cls(label, 0, max(6, width - label - 2 * 7 - 1), wide=False)
-        left = width - 5 * 7 - 2
+        left = width - 2 * 7 - 3 * 8 - 2
         history = max(6, min(20, left // 6))
         label = max(10, min(48, left // 3))
         return cls(label, history, max(6, left - history - label - 1))
@@ -202,7 +202,7 @@ class _Layout:
             return Text(text, style="bold")
         text = (
             f"{'mapping':<{self.label}} {'per s':>6} {'history':<{self.history}}"
-            f" {'since':>6} {'presnt':>6} {'swappd':>6} {'file':>6} where it wrote"
+            f" {'since':>6} {'present':>7} {'swapped':>7} {'file':>7} where it wrote"
         )
         return Text(text, style="bold")
 
