@@ -212,7 +212,7 @@ class _Layout:
         if not name:
             name = f"[anon] {mapping.start:x}"
             if len(name) > self.label:
-                name = f"[{mapping.start:x}]"
+                name = f"{mapping.start:x}"
         elif len(name) > self.label and name.startswith("/"):
             name = name.rpartition("/")[2] or name
         return f"{elide_middle(name, self.label):<{self.label}}"
