@@ -27,12 +27,26 @@ class Taken:
     Attributes:
         uffd: The descriptor, with the features agreed on.
         stopped_ns: How long the thread stood still; 0 where nothing was stopped.
-        method: How it was taken, for -v.
+        method: What would have put the thread back if this process had been killed
+            meanwhile: frame, slack or rop (docs/harmless.md); plain: nothing would
+            have. own: nothing was stopped.
     """
 
     uffd: int
     stopped_ns: int
     method: str
+
+    def __str__(self) -> str:
+        """Say how it was taken, for -v."""
+        if self.method == "own":
+            return "the userfaultfd is our own: nothing was stopped"
+        how = {
+            "frame": "with a signal frame on its stack to restore it",
+            "slack": "with a signal frame in unused memory to restore it",
+            "rop": "with six words below its stack to restore it",
+            "plain": "the plain way: a kill in that time would have harmed the target",
+        }
+        return f"a thread was stopped {how[self.method]}"
 
 
 def take(target: Target) -> Taken:
@@ -70,7 +84,7 @@ def _of_other(target: Target) -> Taken:
         raise _traced(target, tracer)
     result = native.attach(target.pid)
     if result.uffd >= 0 and not result.error:
-        return Taken(result.uffd, result.stopped_ns, str(result.method))
+        return Taken(result.uffd, result.stopped_ns, result.method)
     raise _refusal(target, result)
 
 
@@ -88,11 +102,39 @@ def _refusal(target: Target, result: native.Attached) -> PagescanError:
     tracer = tracer_of(target.pid)
     if tracer:
         return _traced(target, tracer)
-    if result.error in (errno.EPERM, errno.EACCES):
-        return denied(target.pid, f"attach to {target}")
-    if result.error == errno.ETIMEDOUT:
-        return UnsuitableTargetError(
-            f"no thread of {target} could be stopped within 2 s",
-            hint="its threads are in uninterruptible sleep; try again later",
+    if result.uffd >= 0:
+        os.close(result.uffd)
+    why = _WHY.get((result.step, _is_denial(result.error)))
+    if why:
+        return UnsuitableTargetError(f"{target} {why[0]}", hint=why[1])
+    if result.step == "call" and result.error in (errno.ENOSYS, errno.EINVAL):
+        return KernelUnsupportedError(
+            "this kernel has no userfaultfd(2) for user-mode faults",
+            hint="pagescan doctor shows what this kernel can do",
         )
+    if _is_denial(result.error):
+        return denied(target.pid, f"attach to {target}")
     return from_errno(result.error, doing=f"attach to {target}", pid=target.pid)
+
+
+def _is_denial(code: int) -> bool:
+    return code in (errno.EPERM, errno.EACCES)
+
+
+_ONLY_LOOK = "pagescan scan and pagescan maps work with it"
+
+# What is the matter with the target, and what would help, by the step that failed and
+# whether it was a denial.
+_WHY = {
+    ("seccomp", True): (
+        "has a seccomp filter, which could kill it for userfaultfd(2)",
+        "as root with CAP_SYS_ADMIN the filter is suspended for the attach",
+    ),
+    ("stop", False): (
+        "could not be stopped: no thread of it answered within 2 s",
+        "they are in uninterruptible sleep or wait for a vfork; try again",
+    ),
+    ("abi", False): ("runs 32-bit code, and pagescan tracks 64-bit only", _ONLY_LOOK),
+    ("gadget", False): ("has no system call instruction to borrow", _ONLY_LOOK),
+    ("arch", False): ("runs on a processor that pagescan cannot attach on", _ONLY_LOOK),
+}

@@ -63,6 +63,8 @@ class Tracking:
         armed: What is tracked; changed by a look that rearms.
         armed_at: When it was armed, in UTC.
         since: The end of the last look that rearmed.
+        cost: What arming cost the target.
+        attached: How its userfaultfd was taken, in words; empty where another did.
     """
 
     def __init__(
@@ -84,6 +86,7 @@ class Tracking:
         self.scanner = Scanner(target, pace)
         self._armer = Armer(self.scanner, uffd, armed)
         self.cost = Cost()
+        self.attached = ""
 
     @classmethod
     def start(
@@ -110,6 +113,7 @@ class Tracking:
             os.close(taken.uffd)
             raise
         tracking.cost = tracking.scanner.take_cost(taken.stopped_ns)
+        tracking.attached = str(taken)
         return tracking
 
     def arm(self) -> None:

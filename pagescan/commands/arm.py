@@ -52,6 +52,7 @@ def command(
         for note in selection.check(mappings.read(target)):
             common.say(note)
         tracking = arm(target, selection, max_tables=max_tables, pace=pace)
+    common.detail(tracking.attached)
     common.say_untracked(tuple(tracking.armed.untracked))
     common.say(
         f"armed {target}: {format_size(tracking.armed.tracked_bytes)},"

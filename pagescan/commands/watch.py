@@ -152,6 +152,7 @@ class Watcher:
             self.tracking = Tracking.start(
                 self.target, self.selection, max_tables=self.max_tables, pace=self.pace
             )
+            self.common.detail(self.tracking.attached)
             self.lock.write(session_of(self.tracking, "watch"))
         except BaseException:
             if self.launched and self.tracking is None:

@@ -142,12 +142,18 @@ class MapsRows(NamedTuple):
 
 
 class Attached(NamedTuple):
-    """What `attach` took, or how far it came."""
+    """What `attach` took, or how far it came.
+
+    Attributes:
+        method: What would have restored the thread: frame, slack, rop; plain: nothing.
+        step: The step that failed: open, gadget, seccomp, seize, stop, abi, call, take,
+            arch; or done.
+    """
 
     uffd: int
     tid: int
-    method: int
-    step: int
+    method: str
+    step: str
     attempts: int
     left_fd: int
     stopped_ns: int
@@ -403,6 +409,11 @@ def tally(
     return pages, counts
 
 
+def _enumerator(enum: str, value: int) -> str:
+    name: str = ffi.typeof(enum).elements[value]
+    return name.rpartition("_")[2].lower()
+
+
 def attach(pid: int, timeout_ms: int = 2000) -> Attached:
     """Take a userfaultfd out of a live process; never raises: look at `error`."""
     call = ffi.new("struct ps_attach *")
@@ -411,8 +422,8 @@ def attach(pid: int, timeout_ms: int = 2000) -> Attached:
     return Attached(
         call.uffd,
         call.tid,
-        call.method,
-        call.step,
+        _enumerator("enum ps_method", call.method),
+        _enumerator("enum ps_step", call.step),
         call.attempts,
         call.left_fd,
         call.stopped_ns,

@@ -1,25 +1,87 @@
 /* SPDX-License-Identifier: MIT */
-/* How far an attach came, and by which way: what the Python side turns into words. */
+/* What the files of the attach share; see shim_attach.c for the story. */
 #ifndef PAGESCAN_ATTACH_H
 #define PAGESCAN_ATTACH_H
 
-enum ps_method {
-	PS_METHOD_NONE,
-	PS_METHOD_PLAIN, /* registers are restored by us: our death in between hurts the target */
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "shim.h"
+
+#if defined(__x86_64__)
+#include <sys/user.h>
+
+/* Instructions that the target has already, by address; 0: not found. */
+struct gadgets {
+	uint64_t syscall;     /* syscall, anywhere: the plain way needs no more */
+	uint64_t syscall_ret; /* syscall; ret */
+	uint64_t restorer;    /* mov $15, %eax; syscall: rt_sigreturn */
+	uint64_t pop_rax;     /* pop %rax; ret */
+	uint64_t pop_rdi;     /* pop %rdi; ret */
+	uint64_t ret_imm;     /* ret $imm: steps over the red zone */
+	uint64_t imm;
 };
 
-enum ps_step {
-	PS_STEP_NONE,
-	PS_STEP_OPEN,    /* its memory or its threads could not be read */
-	PS_STEP_GADGET,  /* no system call instruction where one may be used */
-	PS_STEP_SECCOMP, /* its filter would see the call, and may not be suspended */
-	PS_STEP_SEIZE,   /* PTRACE_SEIZE was refused */
-	PS_STEP_STOP,    /* no thread stopped in time */
-	PS_STEP_ABI,     /* it runs 32-bit code */
-	PS_STEP_CALL,    /* userfaultfd(2) failed in the target */
-	PS_STEP_TAKE,    /* pidfd_getfd(2) failed */
-	PS_STEP_ARCH,    /* not written for this architecture */
-	PS_STEP_DONE,
+struct surgery {
+	struct ps_attach *call;
+	int memory; /* /proc/PID/mem, read-write */
+	int maps;   /* /proc/PID/maps, for PROCMAP_QUERY */
+	int pagemap;
+	int pidfd;
+	uint64_t deadline;
+	pid_t tid;
+	struct gadgets gadgets;
+	bool plain_only; /* shadow stack: a return that was not called for would be fatal */
+	bool go_runtime; /* its stacks lie in the heap, and say where they end */
+	uint64_t slack;	 /* bytes that nobody owns: [slack, slack_end) */
+	uint64_t slack_end;
+	/* Of the stopped thread, as it is to go on. */
+	struct user_regs_struct saved;
+	uint64_t mask;
+	/* The self-restoring stack; chain is where rsp starts, 0: the plain way. */
+	uint64_t chain;
+	bool masked; /* every signal is blocked during the calls; in rop nothing could undo that */
+	uint64_t wrote;
+	size_t wrote_length;
 };
+
+/* One mapping of the target. The name is the text's, or what of it is worth knowing in name_room. */
+struct area {
+	uint64_t start;
+	uint64_t end;
+	uint64_t offset;
+	uint64_t inode;
+	uint64_t device;
+	uint64_t flags;
+	const char *name;
+	size_t name_length;
+	char name_room[64];
+};
+
+bool ps_peek(const struct surgery *s, uint64_t address, void *ret, size_t size);
+bool ps_poke(const struct surgery *s, uint64_t address, const void *data, size_t size);
+bool ps_area_at(const struct surgery *s, uint64_t address, struct area *ret);
+
+int ps_find_gadgets(struct surgery *s);
+void ps_forget_gadgets(struct surgery *s);
+bool ps_slack_is_free(const struct surgery *s);
+const char *ps_slack_signature(void);
+
+bool ps_build_chain(struct surgery *s);
+void ps_clear_chain(struct surgery *s);
+#endif
+
+/*
+ * A test build can die at each step of the surgery; elsewhere a step is nothing at all.
+ * PAGESCAN_KILL_AT=n: SIGKILL to ourselves at the n-th.
+ */
+#ifdef PS_FAULT
+void ps_fault_step(const char *name);
+#define PS_FAULT_STEP(name) ps_fault_step(name)
+#else
+#define PS_FAULT_STEP(name) ((void)0)
+#endif
 
 #endif

@@ -121,14 +121,36 @@ int ps_join(const struct ps_columns *regions, const uint64_t *map_starts, const 
 int ps_tally(const struct ps_columns *regions, const int64_t *owner, uint64_t page_size,
 	     uint64_t maps, uint64_t *pages, uint64_t *counts);
 
+enum ps_method {
+	PS_METHOD_NONE,
+	PS_METHOD_PLAIN, /* nothing in the target restores it: our death in between hurts it */
+	PS_METHOD_FRAME, /* a signal frame on its own stack restores it without us */
+	PS_METHOD_SLACK, /* the same, in bytes that nobody owns */
+	PS_METHOD_ROP,   /* four words on its own stack do: for restart_syscall(2) */
+};
+
+enum ps_step {
+	PS_STEP_NONE,
+	PS_STEP_OPEN,    /* its memory or its threads could not be read */
+	PS_STEP_GADGET,  /* no system call instruction where one may be used */
+	PS_STEP_SECCOMP, /* its filter would see the call, and may not be suspended */
+	PS_STEP_SEIZE,   /* PTRACE_SEIZE was refused */
+	PS_STEP_STOP,    /* no thread stopped in time */
+	PS_STEP_ABI,     /* it runs 32-bit code */
+	PS_STEP_CALL,    /* userfaultfd(2) failed in the target */
+	PS_STEP_TAKE,    /* pidfd_getfd(2) failed */
+	PS_STEP_ARCH,    /* not written for this architecture */
+	PS_STEP_DONE,
+};
+
 /* Takes a userfaultfd out of a live process: see shim_attach.c. */
 struct ps_attach {
 	int32_t pid;        /* in: the process */
 	int32_t timeout_ms; /* in: bound over all waits */
 	int32_t uffd;       /* out: the descriptor, ours, close-on-exec, or -1 */
 	int32_t tid;        /* out: the thread that was used */
-	int32_t method;     /* out: PS_METHOD_* */
-	int32_t step;       /* out: PS_STEP_*, the last one tried; with an error, the one that failed */
+	int32_t method;     /* out: enum ps_method */
+	int32_t step;       /* out: enum ps_step, the last one tried; with an error, the one that failed */
 	int32_t attempts;   /* out: threads and times tried */
 	int32_t left_fd;    /* out: descriptor left in the target, or -1 */
 	uint64_t stopped_ns; /* out: how long the thread stood still, all attempts */

@@ -2,11 +2,15 @@
 /*
  * Takes a userfaultfd out of a live process: one of its threads is made to call userfaultfd(2) with a
  * system call instruction that is there already, the descriptor is pulled over with pidfd_getfd(2) and
- * closed there, and the thread goes on where it was. No code is changed, no memory written.
+ * closed there, and the thread goes on where it was. No code and no data of the target is changed.
  *
- * This is the plain way: registers and signal mask are kept by us and put back by us. The rules that
- * make it exact while we live:
- *   - the mask is full while foreign code runs, so no handler does;
+ * shim_gadgets.c finds the instructions before anything is stopped. shim_frame.c lays out the stack
+ * that puts the thread back without us, should we die in the middle. Where that cannot be done, the
+ * plain way is left: registers and mask are kept by us alone.
+ *
+ * What makes it exact, whether we live or die:
+ *   - SETREGS first, then the full mask; on the way back the mask first, then SETREGS. A death between
+ *     the two never leaves signals blocked: rsp is on the chain, which restores the mask;
  *   - the last stop before the registers go back is an EVENT_STOP, inside get_signal(): there the
  *     kernel itself judges an interrupted call by the -ERESTART* in rax, pending signals included;
  *   - never PTRACE_SINGLESTEP, whose flag outlives a dead tracer; TRACESYSGOOD, so that a dead
@@ -23,7 +27,6 @@
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
-#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -37,8 +40,6 @@
 #include "shim.h"
 
 #if defined(__x86_64__)
-#include <sys/user.h>
-
 #ifndef PTRACE_GET_RSEQ_CONFIGURATION
 #define PTRACE_GET_RSEQ_CONFIGURATION 0x420f
 #endif
@@ -49,18 +50,9 @@
 #define UFFD_FLAGS (O_CLOEXEC | O_NONBLOCK | (int)PS_UFFD_USER_MODE_ONLY)
 #define CODE_64_BIT 0x33
 #define MAX_THREADS 64
+#define STATUS_SIZE 8192
 #define YIELD_NS 100000u
 #define THREAD_WAIT_NS 250000000u
-
-struct surgery {
-	struct ps_attach *call;
-	int memory; /* /proc/PID/mem, read-only */
-	uint64_t gadget;
-	uint64_t deadline;
-	pid_t tid;
-	struct user_regs_struct saved;
-	uint64_t mask;
-};
 
 static bool is_event_stop(int status)
 {
@@ -72,9 +64,14 @@ static bool is_syscall_stop(int status)
 	return WSTOPSIG(status) == (SIGTRAP | 0x80);
 }
 
-static bool peek(const struct surgery *s, uint64_t address, void *ret, size_t size)
+bool ps_peek(const struct surgery *s, uint64_t address, void *ret, size_t size)
 {
 	return pread(s->memory, ret, size, (off_t)address) == (ssize_t)size;
+}
+
+bool ps_poke(const struct surgery *s, uint64_t address, const void *data, size_t size)
+{
+	return pwrite(s->memory, data, size, (off_t)address) == (ssize_t)size;
 }
 
 /* Waits for the thread's next stop; 0, -ETIMEDOUT, or -ESRCH when it has ended. */
@@ -102,23 +99,46 @@ static int wait_for_stop(const struct surgery *s, uint64_t until, int *status)
 	}
 }
 
-/* Lets it run with `request` until a stop of our own asking; signals on the way are passed on. */
-static int run_until(const struct surgery *s, int request, bool (*wanted)(int status))
+/*
+ * Lets it run with `request` until a stop of our own asking. With a full mask only SIGSTOP can come in
+ * between, and takes effect when we let go. Without (rop) any signal can: -EINTR, with the thread in
+ * its signal-delivery stop and `*status` saying which.
+ */
+static int run_until(const struct surgery *s, int request, bool (*wanted)(int status), int *status)
 {
 	long signal = 0;
 
 	for (;;) {
-		int status, error;
+		int error;
 
 		if (ptrace(request, s->tid, NULL, (void *)signal) < 0)
 			return -errno;
-		error = wait_for_stop(s, s->deadline, &status);
+		error = wait_for_stop(s, s->deadline, status);
 		if (error)
 			return error;
-		if (wanted(status))
+		if (wanted(*status))
 			return 0;
-		/* With a full mask only SIGSTOP comes; it takes effect when we let go. */
-		signal = is_event_stop(status) || is_syscall_stop(status) ? 0 : WSTOPSIG(status);
+		signal = 0;
+		if (is_event_stop(*status) || is_syscall_stop(*status))
+			continue;
+		if (s->chain && !s->masked)
+			return -EINTR;
+		signal = WSTOPSIG(*status);
+	}
+}
+
+/* Waits for the stop that PTRACE_INTERRUPT asks for; signals on the way are delivered, once. */
+static int stop(const struct surgery *s, int status, uint64_t until)
+{
+	for (;;) {
+		int error;
+
+		/* 0: not yet heard of. Else a signal's stop, which is let through. */
+		if (status && ptrace(PTRACE_CONT, s->tid, NULL, (void *)(long)WSTOPSIG(status)) < 0)
+			return -errno;
+		error = wait_for_stop(s, until, &status);
+		if (error || is_event_stop(status))
+			return error;
 	}
 }
 
@@ -126,28 +146,47 @@ static int run_until(const struct surgery *s, int request, bool (*wanted)(int st
 static int call_in_target(const struct surgery *s, uint64_t number, uint64_t argument, int64_t *ret)
 {
 	struct user_regs_struct regs = s->saved;
-	int error;
+	uint64_t everything = ~(uint64_t)0;
+	int error, status;
 
-	regs.rip = s->gadget;
+	regs.rip = s->chain ? s->gadgets.syscall_ret : s->gadgets.syscall;
 	regs.rax = number;
 	regs.rdi = argument;
 	regs.orig_rax = (unsigned long)-1; /* no call is being restarted */
+	if (s->chain)
+		regs.rsp = s->chain;
+	PS_FAULT_STEP("chain");
 	if (ptrace(PTRACE_SETREGS, s->tid, NULL, &regs) < 0)
 		return -errno;
-	error = run_until(s, PTRACE_SYSCALL, is_syscall_stop);
-	if (error)
-		return error;
-	do {
-		if (ptrace(PTRACE_INTERRUPT, s->tid, NULL, NULL) < 0)
+	PS_FAULT_STEP("registers");
+	if (s->masked &&
+	    ptrace(PTRACE_SETSIGMASK, s->tid, (void *)sizeof(everything), &everything) < 0)
+		return -errno;
+	PS_FAULT_STEP("mask");
+	error = run_until(s, PTRACE_SYSCALL, is_syscall_stop, &status);
+	PS_FAULT_STEP("entry");
+	while (!error) {
+		ptrace(PTRACE_INTERRUPT, s->tid, NULL, NULL);
+		PS_FAULT_STEP("interrupt");
+		error = run_until(s, PTRACE_CONT, is_event_stop, &status);
+		if (!error && ptrace(PTRACE_GETREGS, s->tid, NULL, &regs) < 0)
+			error = -errno;
+		if (error ||
+		    regs.rip == (s->chain ? s->gadgets.syscall_ret : s->gadgets.syscall) + 2)
+			break;
+	}
+	PS_FAULT_STEP("called");
+	if (error == -EINTR) {
+		/* The signal is delivered to the thread as it was, and stopped again behind that. */
+		if (ptrace(PTRACE_SETREGS, s->tid, NULL, &s->saved) < 0)
 			return -errno;
-		error = run_until(s, PTRACE_CONT, is_event_stop);
-		if (error)
-			return error;
-		if (ptrace(PTRACE_GETREGS, s->tid, NULL, &regs) < 0)
-			return -errno;
-	} while (regs.rip != s->gadget + 2);
+		PS_FAULT_STEP("signal");
+		ptrace(PTRACE_INTERRUPT, s->tid, NULL, NULL);
+		error = stop(s, status, s->deadline);
+		return error ? error : -EINTR;
+	}
 	*ret = (int64_t)regs.rax;
-	return 0;
+	return error;
 }
 
 /* A thread in a restartable sequence must not find itself still in it: the kernel would not know. */
@@ -165,32 +204,64 @@ static void leave_rseq(struct surgery *s)
 
 	if (ptrace(PTRACE_GET_RSEQ_CONFIGURATION, s->tid, (void *)sizeof(area), &area) <= 0)
 		return;
-	if (!area.pointer || !peek(s, area.pointer + 8, &at, sizeof(at)) || !at ||
-	    !peek(s, at, &sequence, sizeof(sequence)))
+	if (!area.pointer || !ps_peek(s, area.pointer + 8, &at, sizeof(at)) || !at ||
+	    !ps_peek(s, at, &sequence, sizeof(sequence)))
 		return;
 	if (s->saved.rip - sequence.start < sequence.length)
 		s->saved.rip = sequence.abort;
 }
 
-/* Reads one hexadecimal or decimal field of a status file; fallback where there is none. */
-static uint64_t status_field(const struct surgery *s, const char *name, int base, uint64_t fallback)
+/* Reads the status file of the thread; an empty text where there is none. */
+static void read_status(const struct surgery *s, char *text, size_t size)
 {
-	char path[64], text[8192];
-	const char *at;
-	ssize_t length;
+	char path[64];
+	ssize_t length = -1;
 	int fd;
 
 	snprintf(path, sizeof(path), "/proc/%d/task/%d/status", s->call->pid, s->tid);
 	fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
-		return fallback;
-	length = read(fd, text, sizeof(text) - 1);
-	close(fd);
-	if (length <= 0)
-		return fallback;
-	text[length] = 0;
-	at = strstr(text, name);
-	return at ? strtoull(at + strlen(name), NULL, base) : fallback;
+	if (fd >= 0) {
+		length = read(fd, text, size - 1);
+		close(fd);
+	}
+	text[length > 0 ? length : 0] = 0;
+}
+
+static uint64_t status_field(const char *status, const char *name, int base)
+{
+	const char *at = strstr(status, name);
+
+	return at ? strtoull(at + strlen(name), NULL, base) : 0;
+}
+
+static bool has_filter(const struct surgery *s)
+{
+	char status[STATUS_SIZE];
+
+	read_status(s, status, sizeof(status));
+	return status_field(status, "\nSeccomp:", 10);
+}
+
+/* With one, a return that no call has led to is a fault: the chain consists of them. */
+static bool has_shadow_stack(const struct surgery *s)
+{
+	char status[STATUS_SIZE], *line;
+
+	read_status(s, status, sizeof(status));
+	line = strstr(status, "\nx86_Thread_features:");
+	if (!line)
+		return false;
+	line[1 + strcspn(line + 1, "\n")] = 0;
+	return strstr(line, "shstk");
+}
+
+static bool has_pending_signal(const struct surgery *s)
+{
+	char status[STATUS_SIZE];
+
+	read_status(s, status, sizeof(status));
+	return (status_field(status, "\nSigPnd:", 16) | status_field(status, "\nShdPnd:", 16)) &
+	       ~s->mask;
 }
 
 /*
@@ -221,46 +292,91 @@ static void start_over(struct surgery *s)
 	default:
 		return;
 	}
-	if (endless && !((status_field(s, "\nSigPnd:", 16, 0) | status_field(s, "\nShdPnd:", 16, 0)) &
-			 ~s->mask)) {
+	if (endless && !has_pending_signal(s)) {
 		regs->rip -= 2;
 		regs->rax = regs->orig_rax;
 		regs->orig_rax = (unsigned long)-1;
 	}
 }
 
-/* Two calls in the stopped thread, userfaultfd and close; everything is put back, come what may. */
+/* Reads what the stopped thread is to go on with, and lays out the stack that would see to it. */
+static int prepare(struct surgery *s)
+{
+	s->chain = 0;
+	s->masked = true;
+	s->call->method = PS_METHOD_PLAIN;
+	if (ptrace(PTRACE_GETREGS, s->tid, NULL, &s->saved) < 0 ||
+	    ptrace(PTRACE_GETSIGMASK, s->tid, (void *)sizeof(s->mask), &s->mask) < 0)
+		return -errno;
+	if (s->saved.cs != CODE_64_BIT) {
+		s->call->step = PS_STEP_ABI;
+		return -ENOEXEC;
+	}
+	leave_rseq(s);
+	start_over(s);
+	ps_build_chain(s);
+	return 0;
+}
+
+/* The thread gets back what prepare() read. */
+static int put_back(struct surgery *s)
+{
+	int error = 0;
+
+	PS_FAULT_STEP("closed");
+	if (s->masked)
+		ptrace(PTRACE_SETSIGMASK, s->tid, (void *)sizeof(s->mask), &s->mask);
+	PS_FAULT_STEP("unmask");
+	if (ptrace(PTRACE_SETREGS, s->tid, NULL, &s->saved) < 0)
+		error = -errno;
+	PS_FAULT_STEP("restored");
+	ps_clear_chain(s);
+	PS_FAULT_STEP("cleared");
+	return error;
+}
+
+/* Pulls the target's descriptor over. */
+static int take(struct surgery *s, int64_t there)
+{
+	s->call->step = PS_STEP_TAKE;
+	s->call->uffd = (int)syscall(SYS_pidfd_getfd, s->pidfd, (int)there, 0);
+	PS_FAULT_STEP("taken");
+	return s->call->uffd < 0 ? -errno : 0;
+}
+
+/*
+ * Two calls in the stopped thread, userfaultfd and close; everything is put back, come what may. A
+ * signal that comes first (-EINTR) is delivered, and what is left to do is done from where that led.
+ */
 static int operate(struct surgery *s)
 {
-	uint64_t everything = ~(uint64_t)0;
 	int64_t there = -1, closed = -1;
-	int error, undone;
+	int error, taking = 0;
 
-	s->call->step = PS_STEP_CALL;
-	if (ptrace(PTRACE_SETSIGMASK, s->tid, (void *)sizeof(s->mask), &everything) < 0)
-		return -errno;
-	error = call_in_target(s, SYS_userfaultfd, (uint64_t)UFFD_FLAGS, &there);
-	if (!error && there < 0)
-		error = (int)there;
-	if (!error) {
-		int pidfd = (int)syscall(SYS_pidfd_open, s->call->pid, 0);
+	do {
+		error = prepare(s);
+		if (error)
+			break;
+		s->call->step = PS_STEP_CALL;
+		if (there < 0)
+			error = call_in_target(s, SYS_userfaultfd, (uint64_t)UFFD_FLAGS, &there);
+		if (!error && there < 0)
+			error = (int)there;
+		if (!error) {
+			if (s->call->uffd < 0 && !taking)
+				taking = take(s, there);
+			error = call_in_target(s, SYS_close, (uint64_t)there, &closed);
+		}
+		if (error != -EINTR) {
+			int undone = put_back(s);
 
-		s->call->step = PS_STEP_TAKE;
-		s->call->uffd = (int)syscall(SYS_pidfd_getfd, pidfd, (int)there, 0);
-		if (s->call->uffd < 0)
-			error = -errno;
-		if (pidfd >= 0)
-			close(pidfd);
-		undone = call_in_target(s, SYS_close, (uint64_t)there, &closed);
-		if (undone || closed)
-			s->call->left_fd = (int)there;
-		if (!error)
-			error = undone;
-	}
-	ptrace(PTRACE_SETSIGMASK, s->tid, (void *)sizeof(s->mask), &s->mask);
-	if (ptrace(PTRACE_SETREGS, s->tid, NULL, &s->saved) < 0 && !error)
-		error = -errno;
-	return error;
+			if (!error)
+				error = undone;
+		}
+	} while (error == -EINTR && ps_now_ns() < s->deadline);
+	if (there >= 0 && closed)
+		s->call->left_fd = (int)there;
+	return taking ? taking : error;
 }
 
 /* Seizes and stops one thread and operates on it; -EAGAIN: try another one. */
@@ -268,101 +384,68 @@ static int try_thread(struct surgery *s)
 {
 	long options = PTRACE_O_TRACESYSGOOD;
 	uint64_t begun;
-	int status, error;
+	int error;
 
 	s->call->tid = s->tid;
 	s->call->attempts++;
 	s->call->step = PS_STEP_SEIZE;
-	if (status_field(s, "\nSeccomp:", 10, 0)) {
+	if (has_filter(s)) {
 		options |= PTRACE_O_SUSPEND_SECCOMP;
 		s->call->step = PS_STEP_SECCOMP;
 	}
 	if (ptrace(PTRACE_SEIZE, s->tid, NULL, (void *)options) < 0)
 		return errno == ESRCH ? -EAGAIN : -errno;
+	PS_FAULT_STEP("seized");
 	s->call->step = PS_STEP_STOP;
 	begun = ps_now_ns();
 	ptrace(PTRACE_INTERRUPT, s->tid, NULL, NULL);
-	for (;;) {
-		error = wait_for_stop(s, begun + THREAD_WAIT_NS, &status);
-		if (error)
-			return -EAGAIN; /* not stopped, so not to be detached: see the top */
-		if (is_event_stop(status))
-			break;
-		/* A signal came first: it is delivered, once, and the stop follows. */
-		ptrace(PTRACE_CONT, s->tid, NULL, (void *)(long)WSTOPSIG(status));
-	}
-	if (ptrace(PTRACE_GETREGS, s->tid, NULL, &s->saved) < 0 ||
-	    ptrace(PTRACE_GETSIGMASK, s->tid, (void *)sizeof(s->mask), &s->mask) < 0) {
-		error = -errno;
-	} else if (s->saved.cs != CODE_64_BIT) {
-		s->call->step = PS_STEP_ABI;
-		error = -ENOEXEC;
-	} else {
-		leave_rseq(s);
-		start_over(s);
-		error = operate(s);
-	}
+	if (stop(s, 0, begun + THREAD_WAIT_NS))
+		return -EAGAIN; /* not stopped, so not to be detached: see the top */
+	PS_FAULT_STEP("stopped");
+	error = operate(s);
 	ptrace(PTRACE_DETACH, s->tid, NULL, NULL);
 	s->call->stopped_ns += ps_now_ns() - begun;
+	PS_FAULT_STEP("detached");
 	return error;
 }
 
-/* The vdso is there in every 64-bit process, and has system call instructions of its own. */
-static int find_gadget(struct surgery *s)
+/* The threads, those without a seccomp filter first: theirs need not be suspended. */
+static int list_threads(struct surgery *s, pid_t *ret)
 {
-	unsigned char code[16384];
-	char path[64], *line = NULL;
-	uint64_t start = 0, end = 0;
-	size_t room = 0;
-	FILE *maps;
-
-	snprintf(path, sizeof(path), "/proc/%d/maps", s->call->pid);
-	maps = fopen(path, "re");
-	if (!maps)
-		return -errno;
-	while (!end && getline(&line, &room, maps) > 0)
-		if (strstr(line, "[vdso]"))
-			sscanf(line, "%lx-%lx", &start, &end);
-	free(line);
-	fclose(maps);
-	if (end - start > sizeof(code))
-		end = start + sizeof(code);
-	if (end == start || !peek(s, start, code, end - start))
-		return -ENOENT;
-	for (size_t i = 0; i + 1 < end - start; i++) {
-		if (code[i] == 0x0f && code[i + 1] == 0x05) {
-			s->gadget = start + i;
-			return 0;
-		}
-	}
-	return -ENOENT;
-}
-
-static int try_threads(struct surgery *s)
-{
-	pid_t tids[MAX_THREADS] = {s->call->pid};
-	int count = 1, error = -ESRCH;
-	struct dirent *entry;
+	int count = 0;
 	char path[64];
+	struct dirent *entry;
 	DIR *tasks;
 
 	snprintf(path, sizeof(path), "/proc/%d/task", s->call->pid);
 	tasks = opendir(path);
 	if (!tasks)
 		return -errno;
-	while (count < MAX_THREADS && (entry = readdir(tasks))) {
-		pid_t tid = atoi(entry->d_name);
-
-		if (tid > 0 && tid != s->call->pid)
-			tids[count++] = tid;
+	for (int filtered = 0; filtered < 2; filtered++, rewinddir(tasks)) {
+		while (count < MAX_THREADS && (entry = readdir(tasks))) {
+			s->tid = atoi(entry->d_name);
+			if (s->tid > 0 && has_filter(s) == (filtered == 1))
+				ret[count++] = s->tid;
+		}
 	}
 	closedir(tasks);
+	return count;
+}
+
+static int try_threads(struct surgery *s)
+{
+	pid_t tids[MAX_THREADS];
+	int count = list_threads(s, tids), error = -ESRCH;
+
 	for (int i = 0; i < count && ps_now_ns() < s->deadline; i++) {
 		s->tid = tids[i];
 		error = try_thread(s);
-		if (error != -EAGAIN)
+		/* A main thread that has exited says EPERM; the others may do. */
+		if (error != -EAGAIN && !(error == -EPERM && s->call->step <= PS_STEP_SEIZE))
 			return error;
 	}
+	if (count < 0)
+		return count;
 	return s->call->step == PS_STEP_STOP ? -ETIMEDOUT : error == -EAGAIN ? -ESRCH : error;
 }
 
@@ -375,14 +458,22 @@ static void *surgeon(void *argument)
 	prctl(PR_SET_TIMERSLACK, 1); /* this thread's: short naps are to be short */
 	s->call->step = PS_STEP_OPEN;
 	snprintf(path, sizeof(path), "/proc/%d/mem", s->call->pid);
-	s->memory = open(path, O_RDONLY | O_CLOEXEC);
-	if (s->memory < 0)
-		return (void *)(intptr_t)-errno;
-	s->call->step = PS_STEP_GADGET;
-	error = find_gadget(s);
+	s->memory = open(path, O_RDWR | O_CLOEXEC);
+	s->pidfd = (int)syscall(SYS_pidfd_open, s->call->pid, 0);
+	error = s->memory < 0 || s->pidfd < 0 ? -errno : 0;
+	if (!error) {
+		s->call->step = PS_STEP_GADGET;
+		s->tid = s->call->pid;
+		s->plain_only = has_shadow_stack(s);
+		error = ps_find_gadgets(s);
+	}
 	if (!error)
 		error = try_threads(s);
-	close(s->memory);
+	ps_forget_gadgets(s);
+	if (s->memory >= 0)
+		close(s->memory);
+	if (s->pidfd >= 0)
+		close(s->pidfd);
 	return (void *)(intptr_t)error;
 }
 
@@ -390,6 +481,10 @@ int ps_attach(struct ps_attach *call)
 {
 	struct surgery s = {
 		.call = call,
+		.memory = -1,
+		.maps = -1,
+		.pagemap = -1,
+		.pidfd = -1,
 		.deadline = ps_now_ns() + (uint64_t)call->timeout_ms * 1000000u,
 	};
 	sigset_t all, before;
@@ -398,7 +493,7 @@ int ps_attach(struct ps_attach *call)
 	int error;
 
 	call->uffd = call->left_fd = -1;
-	call->method = PS_METHOD_PLAIN;
+	call->method = PS_METHOD_NONE;
 	call->attempts = 0;
 	call->stopped_ns = 0;
 	/* A thread of its own, with every signal blocked: when it ends, the kernel lets go of all. */

@@ -39,8 +39,8 @@ static bool place(int in, int out, int err)
 	return true;
 }
 
-static _Noreturn void become(const char *path, char *const *argv, char *const *envp, int in, int out,
-			     int err, int report)
+static _Noreturn void become(const char *path, char *const *argv, char *const *envp, int in,
+			     int out, int err, int report)
 {
 	int error = 0;
 

@@ -19,7 +19,7 @@ static bool number(struct text *text, unsigned base, char behind, uint64_t *ret)
 
 	for (; text->at < text->end; text->at++) {
 		char c = *text->at;
-		unsigned digit = c >= '0' && c <= '9'   ? (unsigned)(c - '0')
+		unsigned digit = c >= '0' && c <= '9'	? (unsigned)(c - '0')
 				 : c >= 'a' && c <= 'f' ? (unsigned)(c - 'a') + 10
 							: 99;
 

@@ -15,10 +15,9 @@
 
 static uint64_t read_bits(const struct ps_rule *rule, uint64_t bits)
 {
-	bool written = (bits & PS_PAGE_IS_WRITTEN) &&
-		       (bits & rule->written_all) == rule->written_all &&
-		       (!rule->written_any || (bits & rule->written_any)) &&
-		       !(bits & rule->written_none);
+	bool written =
+		(bits & PS_PAGE_IS_WRITTEN) && (bits & rule->written_all) == rule->written_all &&
+		(!rule->written_any || (bits & rule->written_any)) && !(bits & rule->written_none);
 
 	if (!written)
 		bits &= ~(uint64_t)PS_PAGE_IS_WRITTEN;

@@ -84,8 +84,8 @@ def test_every_changed_page_is_reported(redis: Redis) -> None:
     pid = redis.process.pid
     before_fds = witness.descriptors(pid)
     with witness.stopped(pid):
-        before = witness.memory(pid)
         assert command("arm", pid).code == 0
+        before = witness.memory(pid)
     assert len(before) * PAGE > 900 << 20
     for number in range(0, KEYS, KEYS // 500):
         redis.ask("SETRANGE", f"key:{number}", "100", "changed")

@@ -1,0 +1,417 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Looks, before anything is stopped, for what the attach borrows from the target: instructions in its
+ * file-backed code, and a few bytes of memory that nobody owns. Nothing is changed, and the bytes of
+ * code are read from the files where that may be: reading them through the target faults pages in.
+ */
+#define _GNU_SOURCE
+#include "attach.h"
+
+#if defined(__x86_64__)
+#include <elf.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#include "shim.h"
+#include "uapi.h"
+
+#define CODE_LIMIT (64u << 20)
+#define PAGE 4096u
+#define GO_ARENA 0xc000000000u
+
+/* Left in a frame that lies in slack: a frame of an attach that died is known by it. */
+static const char signature[] = "pagescan attach";
+
+struct listing {
+	char *text;
+	struct area *areas;
+	size_t count;
+};
+
+static void forget(struct listing *list)
+{
+	free(list->text);
+	free(list->areas);
+}
+
+static int read_maps(int fd, struct listing *ret)
+{
+	size_t room = 1u << 20, length = 0, lines = 0;
+	uint64_t *columns;
+	struct ps_maps maps;
+	int error;
+
+	if (lseek(fd, 0, SEEK_SET) < 0)
+		return -errno;
+	ret->text = NULL;
+	ret->areas = NULL;
+	for (;;) {
+		char *text = realloc(ret->text, room);
+		ssize_t got;
+
+		if (!text)
+			break;
+		ret->text = text;
+		got = read(fd, text + length, room - length);
+		if (got <= 0)
+			break;
+		length += (size_t)got;
+		if (room - length < (1u << 16))
+			room *= 2;
+	}
+	for (size_t i = 0; i < length; i++)
+		lines += ret->text[i] == '\n';
+	columns = calloc(lines + 1, 9 * sizeof(*columns));
+	ret->areas = calloc(lines + 1, sizeof(*ret->areas));
+	if (!columns || !ret->areas) {
+		free(columns);
+		forget(ret);
+		return -ENOMEM;
+	}
+	maps = (struct ps_maps){
+		.start = columns,
+		.end = columns + lines,
+		.offset = columns + 2 * lines,
+		.inode = columns + 3 * lines,
+		.device = columns + 4 * lines,
+		.flags = columns + 5 * lines,
+		.name_at = columns + 6 * lines,
+		.name_length = columns + 7 * lines,
+		.page_size = columns + 8 * lines,
+		.capacity = lines,
+	};
+	error = ps_maps_parse(ret->text, length, -1, &maps);
+	ret->count = maps.length;
+	for (size_t i = 0; i < ret->count; i++)
+		ret->areas[i] = (struct area){
+			.start = maps.start[i],
+			.end = maps.end[i],
+			.offset = maps.offset[i],
+			.inode = maps.inode[i],
+			.device = maps.device[i],
+			.flags = maps.flags[i],
+			.name = ret->text + maps.name_at[i],
+			.name_length = maps.name_length[i],
+		};
+	free(columns);
+	if (error < 0)
+		forget(ret);
+	return error < 0 ? error : 0;
+}
+
+static bool name_has(const struct area *area, const char *part)
+{
+	return memmem(area->name, area->name_length, part, strlen(part)) != NULL;
+}
+
+static bool name_is(const struct area *area, const char *name)
+{
+	return area->name_length == strlen(name) && !memcmp(area->name, name, area->name_length);
+}
+
+/* Asked while a thread is stopped: PROCMAP_QUERY is quick where there are many mappings (Linux 6.11). */
+bool ps_area_at(const struct surgery *s, uint64_t address, struct area *ret)
+{
+	struct ps_procmap_query query = {
+		.size = sizeof(query),
+		.query_addr = address,
+		.vma_name_size = sizeof(ret->name_room),
+		.vma_name_addr = (uintptr_t)ret->name_room,
+	};
+	struct listing list;
+	bool found = false;
+
+	memset(ret, 0, sizeof(*ret));
+	if (!ioctl(s->maps, PS_PROCMAP_QUERY, &query)) {
+		ret->start = query.vma_start;
+		ret->end = query.vma_end;
+		ret->flags = query.vma_flags;
+		ret->name = ret->name_room;
+		ret->name_length = query.vma_name_size ? query.vma_name_size - 1 : 0;
+		return true;
+	}
+	if (errno != ENOTTY || read_maps(s->maps, &list) < 0)
+		return false;
+	for (size_t i = 0; i < list.count && !found; i++) {
+		if (address >= list.areas[i].start && address < list.areas[i].end) {
+			*ret = list.areas[i];
+			if (ret->name_length >= sizeof(ret->name_room))
+				ret->name_length = sizeof(ret->name_room) - 1;
+			memcpy(ret->name_room, ret->name, ret->name_length);
+			ret->name_room[ret->name_length] = 0;
+			ret->name = ret->name_room;
+			found = true;
+		}
+	}
+	forget(&list);
+	return found;
+}
+
+/* The order in which code is searched: what is surely not unmapped first; JIT memory never. */
+static int rank(const struct area *area)
+{
+	if (!(area->flags & PS_MAP_EXEC) || area->flags & PS_MAP_WRITE)
+		return -1;
+	if (name_is(area, "[vdso]"))
+		return 3;
+	if (!area->inode || !area->name_length || area->name[0] != '/')
+		return -1;
+	if (name_has(area, "/libc.so") || name_has(area, "/libc-2") || name_has(area, "/ld-musl"))
+		return 0;
+	return name_has(area, "/lib") ? 2 : 1;
+}
+
+/* Opens the file behind code without touching the target; -1: only its memory is left. */
+static int open_code(const struct surgery *s, const struct area *area)
+{
+	char path[4352];
+	struct stat facts;
+	int fd;
+
+	if (!area->inode)
+		return -1;
+	snprintf(path, sizeof(path), "/proc/%d/map_files/%lx-%lx", s->call->pid, area->start,
+		 area->end);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd >= 0)
+		return fd;
+	snprintf(path, sizeof(path), "/proc/%d/root%.*s", s->call->pid,
+		 (int)(area->name_length < 4096 ? area->name_length : 4096), area->name);
+	fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	if (fd < 0)
+		return -1;
+	if (fstat(fd, &facts) == 0 && facts.st_ino == area->inode &&
+	    major(facts.st_dev) == area->device >> 32 &&
+	    minor(facts.st_dev) == (area->device & 0xffffffffu))
+		return fd;
+	close(fd);
+	return -1;
+}
+
+/* Takes a gadget over if there is none yet and the living bytes are what the file says. */
+static void keep(const struct surgery *s, uint64_t *gadget, uint64_t address, const uint8_t *code,
+		 size_t length)
+{
+	uint8_t living[16];
+
+	if (!*gadget && ps_peek(s, address, living, length) && !memcmp(living, code, length))
+		*gadget = address;
+}
+
+static void search(struct surgery *s, uint64_t start, const uint8_t *code, size_t length)
+{
+	static const uint8_t long_restorer[] = {0x48, 0xc7, 0xc0, 15, 0, 0, 0, 0x0f, 0x05};
+	static const uint8_t short_restorer[] = {0xb8, 15, 0, 0, 0, 0x0f, 0x05};
+	struct gadgets *g = &s->gadgets;
+
+	for (size_t i = 0; i + 16 < length; i++) {
+		const uint8_t *at = code + i;
+		uint64_t address = start + i;
+		uint64_t imm;
+
+		switch (*at) {
+		case 0x0f:
+			if (at[1] == 0x05) {
+				keep(s, &g->syscall, address, at, 2);
+				if (at[2] == 0xc3)
+					keep(s, &g->syscall_ret, address, at, 3);
+			}
+			break;
+		case 0x48:
+			if (!memcmp(at, long_restorer, sizeof(long_restorer)))
+				keep(s, &g->restorer, address, at, sizeof(long_restorer));
+			break;
+		case 0xb8:
+			if (!memcmp(at, short_restorer, sizeof(short_restorer)))
+				keep(s, &g->restorer, address, at, sizeof(short_restorer));
+			break;
+		case 0x58:
+			if (at[1] == 0xc3)
+				keep(s, &g->pop_rax, address, at, 2);
+			break;
+		case 0x5f:
+			if (at[1] == 0xc3)
+				keep(s, &g->pop_rdi, address, at, 2);
+			break;
+		case 0xc2:
+			imm = (uint64_t)(at[1] | at[2] << 8);
+			if (imm >= 128 && imm <= PAGE && imm % 8 == 0 && !g->ret_imm) {
+				keep(s, &g->ret_imm, address, at, 3);
+				if (g->ret_imm)
+					g->imm = imm;
+			}
+			break;
+		}
+	}
+}
+
+static void search_area(struct surgery *s, const struct area *area)
+{
+	size_t length = area->end - area->start;
+	uint8_t *code;
+	ssize_t got = -1;
+	int fd;
+
+	if (length > CODE_LIMIT)
+		length = CODE_LIMIT;
+	code = malloc(length);
+	if (!code)
+		return;
+	fd = open_code(s, area);
+	if (fd >= 0) {
+		got = pread(fd, code, length, (off_t)area->offset);
+		close(fd);
+	}
+	if (got <= 0)
+		got = pread(s->memory, code, length, (off_t)area->start);
+	if (got > 0)
+		search(s, area->start, code, (size_t)got);
+	free(code);
+}
+
+static bool complete(const struct gadgets *g)
+{
+	return g->syscall_ret && g->restorer && g->pop_rax && g->pop_rdi && g->ret_imm;
+}
+
+static void find_slack(struct surgery *s, const struct area *areas, size_t count);
+
+int ps_find_gadgets(struct surgery *s)
+{
+	struct listing list;
+	char path[64];
+	int error;
+
+	snprintf(path, sizeof(path), "/proc/%d/maps", s->call->pid);
+	s->maps = open(path, O_RDONLY | O_CLOEXEC);
+	snprintf(path, sizeof(path), "/proc/%d/pagemap", s->call->pid);
+	s->pagemap = open(path, O_RDONLY | O_CLOEXEC);
+	error = s->maps < 0 || s->pagemap < 0 ? -errno : read_maps(s->maps, &list);
+	if (error)
+		return error;
+	for (int order = 0; order <= 3 && !complete(&s->gadgets); order++)
+		for (size_t i = 0; i < list.count && !complete(&s->gadgets); i++)
+			if (rank(&list.areas[i]) == order)
+				search_area(s, &list.areas[i]);
+	for (size_t i = 0; i < list.count; i++)
+		s->go_runtime |= list.areas[i].start == GO_ARENA;
+	find_slack(s, list.areas, list.count);
+	forget(&list);
+	return s->gadgets.syscall ? 0 : -ENOENT;
+}
+
+void ps_forget_gadgets(struct surgery *s)
+{
+	if (s->maps >= 0)
+		close(s->maps);
+	if (s->pagemap >= 0)
+		close(s->pagemap);
+}
+
+/* Reading a page that is not there would put the zero page there: ask first. */
+static bool is_present(const struct surgery *s, uint64_t address)
+{
+	uint64_t entry;
+
+	return pread(s->pagemap, &entry, sizeof(entry), (off_t)(address / PAGE * sizeof(entry))) ==
+		       sizeof(entry) &&
+	       entry >> 63;
+}
+
+/* Whether bytes are nobody's: zero, or what an attach that died left there. */
+static bool unused(const struct surgery *s, uint64_t start, uint64_t end)
+{
+	uint8_t bytes[PAGE];
+
+	if (!is_present(s, start))
+		return true;
+	if (end - start > sizeof(bytes) || !ps_peek(s, start, bytes, end - start))
+		return false;
+	if (memmem(bytes, end - start, signature, sizeof(signature) - 1))
+		return true;
+	for (size_t i = 0; i < end - start; i++)
+		if (bytes[i])
+			return false;
+	return true;
+}
+
+static bool writable(const struct area *areas, size_t count, uint64_t start, uint64_t end)
+{
+	for (size_t i = 0; i < count; i++)
+		if (start >= areas[i].start && end <= areas[i].end)
+			return areas[i].flags & PS_MAP_WRITE;
+	return false;
+}
+
+/* The rest of the page behind an ELF's .bss: mapped, zero, and nobody's. */
+static void slack_of_elf(struct surgery *s, const struct area *areas, size_t count,
+			 const struct area *first)
+{
+	uint64_t lowest = UINT64_MAX;
+	Elf64_Phdr headers[32];
+	Elf64_Ehdr head;
+
+	if (!is_present(s, first->start) || !ps_peek(s, first->start, &head, sizeof(head)) ||
+	    memcmp(head.e_ident, ELFMAG, SELFMAG) || head.e_phnum > 32 ||
+	    !ps_peek(s, first->start + head.e_phoff, headers, head.e_phnum * sizeof(*headers)))
+		return;
+	for (int i = 0; i < head.e_phnum; i++)
+		if (headers[i].p_type == PT_LOAD && headers[i].p_vaddr < lowest)
+			lowest = headers[i].p_vaddr & ~(uint64_t)(PAGE - 1);
+	for (int i = 0; i < head.e_phnum; i++) {
+		uint64_t end = first->start - lowest + headers[i].p_vaddr + headers[i].p_memsz;
+		uint64_t page_end;
+
+		if (headers[i].p_type != PT_LOAD || !(headers[i].p_flags & PF_W))
+			continue;
+		end = (end + 63) & ~(uint64_t)63;
+		page_end = (end + PAGE - 1) & ~(uint64_t)(PAGE - 1);
+		if (page_end - end > s->slack_end - s->slack &&
+		    writable(areas, count, end, page_end) && is_present(s, end) &&
+		    unused(s, end, page_end)) {
+			s->slack = end;
+			s->slack_end = page_end;
+		}
+	}
+}
+
+static void find_slack(struct surgery *s, const struct area *areas, size_t count)
+{
+	for (size_t i = 0; i < count; i++) {
+		const struct area *area = &areas[i];
+
+		/* The loader's goes to its own allocator, and musl gives it to malloc. */
+		if (area->inode && !area->offset && !name_has(area, "/ld-"))
+			slack_of_elf(s, areas, count, area);
+	}
+	if (s->slack_end - s->slack >= 3600)
+		return;
+	for (size_t i = 0; i < count; i++) {
+		const struct area *area = &areas[i];
+
+		/* The lowest page of the main stack has never been used: frames keep off it. */
+		if (name_is(area, "[stack]") && area->end - area->start >= 16 * PAGE &&
+		    unused(s, area->start, area->start + PAGE)) {
+			s->slack = area->start;
+			s->slack_end = area->start + PAGE;
+		}
+	}
+}
+
+bool ps_slack_is_free(const struct surgery *s)
+{
+	return s->slack_end > s->slack && unused(s, s->slack, s->slack_end);
+}
+
+const char *ps_slack_signature(void)
+{
+	return signature;
+}
+#endif

@@ -1,0 +1,214 @@
+"""The attach harms nothing, wherever it is killed.
+
+Targets that watch over themselves (targets/steadfast.c) are attached to by the shim's
+own code, in a program that kills itself at each step of it, or is killed at random
+moments (targets/surgeon.c). PAGESCAN_KILLS sets how many of those, per kind.
+"""
+
+import json
+import os
+import signal
+import struct
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import witness
+
+HERE = Path(__file__).parents[1]
+NATIVE = HERE.parent / "pagescan/native"
+KILLS = int(os.environ.get("PAGESCAN_KILLS", "60"))
+FIELDS = (
+    "rounds",
+    "faults",
+    "last",
+    "late",
+    "interrupted",
+    "lost",
+    "signals",
+    "aborts",
+)
+
+COMPUTING = ("registers-256", "registers-512", "signal-storm", "small-stack", "rseq")
+WAITING = ("read", "poll", "epoll", "futex", "wait4", "accept", "sigtimedwait")
+TIMED = (
+    *("nanosleep", "clock-relative", "clock-absolute", "poll-timeout"),
+    *("ppoll-timeout", "select-timeout", "futex-timeout", "epoll-timeout"),
+)
+# A signal in the very moment of the death may not wake these: docs/harmless.md.
+SUSPENDED = ("sigsuspend", "pause")
+# signal(7): every stop interrupts them, whoever does the stopping.
+INTERRUPTED = ("epoll-timeout",)
+
+SOURCES = ("shim_attach.c", "shim_frame.c", "shim_gadgets.c", "shim_maps.c")
+
+
+def build(program: Path, *words: str) -> Path:
+    """Compile one of the programs in targets/."""
+    subprocess.run(
+        ["cc", "-O2", "-std=gnu11", "-Wall", "-o", str(program), *words, "-pthread"],
+        check=True,
+    )
+    return program
+
+
+@pytest.fixture(scope="session")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The target, the surgeon, and one that knows the plain way only."""
+    place = tmp_path_factory.mktemp("native")
+    shim = [str(NATIVE / name) for name in SOURCES]
+    surgeon = ["-DPS_FAULT", str(HERE / "targets/surgeon.c"), *shim]
+    wrapped = ["-DPLAIN", "-Wl,--wrap=ps_build_chain"]
+    return {
+        "steadfast": build(place / "steadfast", str(HERE / "targets/steadfast.c")),
+        "surgeon": build(place / "surgeon", *surgeon),
+        "plain": build(place / "plain", *wrapped, *surgeon),
+    }
+
+
+@dataclass
+class Patient:
+    """A running steadfast."""
+
+    process: subprocess.Popen[bytes]
+    path: Path
+    programs: dict[str, Path]
+
+    def status(self) -> dict[str, int]:
+        """Return its counters."""
+        values = struct.unpack("8Q", self.path.read_bytes())
+        return dict(zip(FIELDS, values, strict=True))
+
+    def operate(self, mode: str, rounds: int, surgeon: str = "surgeon") -> Any:
+        """Attach, or die on the way; return what the surgeon says."""
+        words = [self.programs[surgeon], self.process.pid, self.path, mode, rounds]
+        done = subprocess.run(
+            [str(word) for word in words], capture_output=True, check=True, timeout=300
+        )
+        return json.loads(done.stdout)
+
+    def goes_on(self) -> None:
+        """Wait until it has done two more rounds."""
+        before = self.status()["rounds"]
+        witness.wait_for(lambda: self.status()["rounds"] >= before + 2)
+
+
+@pytest.fixture
+def patient(
+    programs: dict[str, Path], tmp_path: Path
+) -> Iterator[Callable[[str], Patient]]:
+    """Start targets; they are ended with the test."""
+    started: list[Patient] = []
+
+    def start(kind: str) -> Patient:
+        path = tmp_path / "status"
+        path.write_bytes(bytes(64))
+        process = subprocess.Popen([str(programs["steadfast"]), kind, str(path)])
+        started.append(Patient(process, path, programs))
+        started[-1].goes_on()
+        return started[-1]
+
+    yield start
+    for made in started:
+        made.process.kill()
+        made.process.wait()
+
+
+def unharmed(patient: Patient, kind: str) -> None:
+    """Assert that nothing that the target watches has changed."""
+    patient.goes_on()
+    status = patient.status()
+    assert (status["faults"], status["last"]) == (0, 0), status
+    assert status["late"] == 0, status
+    if kind not in INTERRUPTED:
+        assert kind in ("epoll", "sigtimedwait") or status["interrupted"] == 0, status
+    if kind not in SUSPENDED:
+        assert status["lost"] == 0, status
+    assert witness.status(patient.process.pid, "TracerPid") == "0"
+    assert witness.status(patient.process.pid, "State").startswith(("R", "S"))
+
+
+@pytest.mark.needs("tracking")
+@pytest.mark.parametrize("kind", [*COMPUTING, *WAITING, *TIMED, *SUSPENDED])
+def test_attach_is_not_noticed(patient: Callable[[str], Patient], kind: str) -> None:
+    made = patient(kind)
+    said = made.operate("whole", 20)
+    assert (said["runs"], said["kills"], said["failed"]) == (20, 0, 0), said
+    assert said["harm"] == ""
+    assert said["methods"][:2] == [0, 0], "the plain way would not be safe"
+    assert made.status()["lost"] == 0
+    if kind in WAITING:
+        assert made.status()["interrupted"] == 0
+    unharmed(made, kind)
+    left = witness.descriptors(made.process.pid).values()
+    assert not [name for name in left if "userfaultfd" in name]
+
+
+@pytest.mark.needs("tracking")
+@pytest.mark.parametrize("kind", [*COMPUTING, *WAITING, *TIMED, *SUSPENDED])
+def test_death_at_every_step(patient: Callable[[str], Patient], kind: str) -> None:
+    made = patient(kind)
+    before = len(witness.descriptors(made.process.pid))
+    said = made.operate("sweep", 1)
+    assert said["harm"] == "", said
+    assert said["kills"] >= 18
+    assert said["runs"] == said["kills"] + 1
+    assert said["failed"] == 0
+    unharmed(made, kind)
+    left = len(witness.descriptors(made.process.pid)) - before
+    assert left <= said["kills"]
+
+
+@pytest.mark.needs("tracking")
+@pytest.mark.parametrize("kind", ["registers-256", "nanosleep", "read"])
+def test_stopped_target_stays_stopped(
+    patient: Callable[[str], Patient], kind: str
+) -> None:
+    made = patient(kind)
+    made.process.send_signal(signal.SIGSTOP)
+    witness.wait_for(lambda: witness.status(made.process.pid, "State")[0] == "T")
+    said = made.operate("sweep", 1)
+    assert said["harm"] == "", said
+    assert witness.status(made.process.pid, "State")[0] == "T"
+    made.process.send_signal(signal.SIGCONT)
+    made.goes_on()
+    status = made.status()
+    assert (status["faults"], status["interrupted"]) == (0, 0), status
+
+
+@pytest.mark.needs("tracking")
+@pytest.mark.parametrize(
+    "kind",
+    ["registers-512", "signal-storm", "small-stack", "rseq", "nanosleep", "read"],
+)
+def test_death_at_random(patient: Callable[[str], Patient], kind: str) -> None:
+    made = patient(kind)
+    said = made.operate("random", KILLS)
+    assert said["harm"] == "", said
+    assert said["runs"] == KILLS
+    assert said["failed"] == 0
+    unharmed(made, kind)
+
+
+@pytest.mark.needs("tracking")
+def test_sequence_is_aborted_by_the_attach(
+    patient: Callable[[str], Patient],
+) -> None:
+    """Otherwise a restartable sequence would go on as if nobody had interrupted it."""
+    made = patient("rseq")
+    before = made.status()["aborts"]
+    made.operate("whole", 40)
+    # Nearly all of its time is spent inside.
+    assert made.status()["aborts"] - before >= 20
+
+
+@pytest.mark.needs("tracking")
+def test_harm_would_be_seen(patient: Callable[[str], Patient]) -> None:
+    """The control: the plain way, killed at every step, harms the target."""
+    made = patient("registers-256")
+    said = made.operate("sweep", 1, surgeon="plain")
+    assert said["harm"] in ("dead", "hung") or made.status()["faults"]
