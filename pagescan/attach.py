@@ -131,7 +131,7 @@ _WHY = {
         "as root with CAP_SYS_ADMIN the filter is suspended for the attach",
     ),
     ("stop", False): (
-        "could not be stopped: no thread of it answered within 2 s",
+        "could not be stopped: no thread of it did in time",
         "they are in uninterruptible sleep or wait for a vfork; try again",
     ),
     ("abi", False): ("runs 32-bit code, and pagescan tracks 64-bit only", _ONLY_LOOK),

@@ -215,7 +215,7 @@ def _attach_child() -> str:
         _, status = os.waitpid(pid, 0)
     if os.waitstatus_to_exitcode(status) != 7:
         raise RefusedError("the child did not go on as it was")
-    return f"a child was stopped for {taken.stopped_ns // 1000} µs and went on"
+    return f"a child went on after {taken.stopped_ns // 1000} µs; {taken}"
 
 
 def _attach_others() -> str:

@@ -185,6 +185,11 @@ def _suitable_stat(pid: int) -> Stat:
         raise UnsuitableTargetError(
             f"{pid} ({stat.name}) is a kernel thread: it has no memory of its own"
         )
+    if stat.state in "ZXx" and len(os.listdir(f"/proc/{pid}/task")) > 1:
+        raise UnsuitableTargetError(
+            f"the main thread of {pid} ({stat.name}) has exited: without it the kernel"
+            " shows no memory of the process"
+        )
     if stat.state in "ZXx":
         raise UnsuitableTargetError(
             f"{pid} ({stat.name}) is a zombie: it has ended, its memory is gone"

@@ -53,6 +53,13 @@ def _thp() -> str | None:
     return None
 
 
+def _compiles_32_bit() -> str | None:
+    words = ["cc", "-m32", "-nostdlib", "-static", "-x", "c", "-o", os.devnull, "-"]
+    text = b"void _start(void) { for (;;) ; }"
+    done = subprocess.run(words, input=text, capture_output=True, check=False)
+    return "cc has no -m32" if done.returncode else None
+
+
 PROBES: dict[str, Callable[[], str | None]] = {
     "tracking": _tracking,
     "root": lambda: None if os.geteuid() == 0 else "this user is not root",
@@ -63,6 +70,9 @@ PROBES: dict[str, Callable[[], str | None]] = {
     "zsh": _tool("zsh"),
     "fish": _tool("fish"),
     "thp": _thp,
+    "unshare": _tool("unshare"),
+    "busybox": _tool("busybox"),
+    "cc-m32": _compiles_32_bit,
 }
 
 

@@ -1,0 +1,196 @@
+"""Targets that are hard to attach to: it works, or a refusal says why, in 2 s.
+
+Whatever becomes of it, the target goes on and ends with 0: targets/peculiar.c.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests import witness
+from tests.conftest import HERE, Result, Target, command
+
+pytestmark = pytest.mark.needs("tracking")
+
+BARE = ("-nostdlib", "-static", "-ffreestanding", "-fno-stack-protector")
+
+
+def build(place: Path, name: str, *words: str) -> Path:
+    """Compile a program of targets/."""
+    program = place / name
+    source = str(HERE / "targets" / f"{name}.c")
+    subprocess.run(
+        ["cc", "-O1", *words, "-o", str(program), source, "-pthread"], check=True
+    )
+    return program
+
+
+@pytest.fixture(scope="session")
+def peculiar() -> Iterator[Path]:
+    """The program with the hard kinds, where an ordinary user can start it too."""
+    with tempfile.TemporaryDirectory() as name:
+        place = Path(name)
+        place.chmod(0o755)
+        yield build(place, "peculiar")
+
+
+Start = Callable[..., int]
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Start programs that wait for the end of their stdin; each must exit with 0."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def begin(*words: str | Path, user: int | None = None) -> int:
+        process = subprocess.Popen(
+            [str(word) for word in words],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            user=user,
+            group=user,
+            extra_groups=[] if user else None,
+        )
+        started.append(process)
+        assert process.stdout is not None
+        process.stdout.readline()
+        return process.pid
+
+    yield begin
+    for process in started:
+        assert process.poll() is None, "it has not lived through the test"
+        assert witness.status(process.pid, "TracerPid") == "0"
+        assert process.stdin is not None
+        process.stdin.close()
+        assert process.wait(10) == 0
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+def attach(pid: int, method: str) -> None:
+    """Arm and disarm, and see how the userfaultfd was taken."""
+    result = command("arm", "-v", pid)
+    assert result.code == 0, result.stderr
+    assert method in result.stderr
+    assert command("diff", pid, "--json").code == 0
+    assert command("disarm", pid).code == 0
+
+
+def refused(result: Result, words: str) -> None:
+    """Assert a refusal of the target: one line, and no more than a hint."""
+    assert result.code == 3, result
+    lines = result.stderr.splitlines()
+    assert words in lines[0]
+    assert [line for line in lines[1:] if not line.startswith("hint: ")] == []
+
+
+@pytest.mark.needs("root")
+@pytest.mark.parametrize(
+    "kind", ["kill", "trap", "errno", "notify", "strict", "thread"]
+)
+def test_filter_is_suspended_by_root(start: Start, peculiar: Path, kind: str) -> None:
+    attach(start(peculiar, f"seccomp-{kind}"), "restore it")
+
+
+@pytest.mark.needs("root")
+@pytest.mark.parametrize("kind", ["kill", "trap", "errno", "notify"])
+def test_filter_is_respected_by_others(start: Start, peculiar: Path, kind: str) -> None:
+    pid = start(peculiar, f"seccomp-{kind}", user=65534)
+    refused(as_nobody("arm", pid), "has a seccomp filter")
+
+
+def as_nobody(*words: object) -> Result:
+    """Run the command as an ordinary user, who may not read our files: load first."""
+    script = (
+        "import os, sys, click, pagescan.cli, pagescan.tracking, pagescan.options\n"
+        "import pagescan.commands.arm, pagescan.keeper, pagescan.render.rows\n"
+        "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
+        f"sys.argv = ['pagescan', *{[str(word) for word in words]!r}]\n"
+        "from pagescan.__main__ import main\n"
+        "main()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "XDG_RUNTIME_DIR": ""},
+    )
+    return Result(done.returncode, done.stdout, done.stderr)
+
+
+def test_vfork_is_not_waited_for(start: Start, peculiar: Path) -> None:
+    """Its only thread cannot stop; that is said within 2 s, and it goes on."""
+    pid = start(peculiar, "vfork")
+    begun = time.monotonic()
+    refused(command("arm", pid), "could not be stopped")
+    assert time.monotonic() - begun < 2 + 1  # of which Python takes its part
+
+
+def test_another_thread_is_taken(start: Start, peculiar: Path) -> None:
+    """One thread that cannot stop is no obstacle."""
+    attach(start(peculiar, "vfork-thread"), "restore it")
+
+
+def test_main_thread_has_exited(start: Start, peculiar: Path) -> None:
+    pid = start(peculiar, "main-exited")
+    witness.wait_for(lambda: witness.status(pid, "State")[0] == "Z")
+    for verb in ("arm", "scan"):
+        refused(command(verb, pid), "main thread of")
+
+
+@pytest.mark.needs("cc-m32")
+def test_32_bit_is_refused(start: Start, tmp_path: Path) -> None:
+    pid = start(build(tmp_path, "bare", "-m32", "-no-pie", "-fno-pie", *BARE))
+    refused(command("arm", pid), "runs 32-bit code")
+    assert command("scan", pid, "--json").json()["summary"]["pages"] > 0
+
+
+def test_plain_way_is_said(start: Start, tmp_path: Path) -> None:
+    """Without a libc there is nothing to build the chain from."""
+    attach(start(build(tmp_path, "bare", *BARE)), "the plain way")
+
+
+def test_static_program(start: Start, tmp_path: Path) -> None:
+    attach(start(build(tmp_path, "peculiar", "-static")), "restore it")
+
+
+@pytest.mark.needs("busybox")
+def test_busybox(start: Start) -> None:
+    script = "echo ready; read line; exit 0"
+    attach(start("busybox", "sh", "-c", script), "restore it")
+
+
+@pytest.mark.needs("unshare", "root")
+def test_container_from_outside(mkmem: Path) -> None:
+    """A user, PID and mount namespace of its own: exact all the same."""
+    process = subprocess.Popen(
+        [
+            *("unshare", "--user", "--map-root-user", "--pid", "--fork"),
+            *("--mount-proc", "--kill-child", str(mkmem), "heap=anon,pages=64,fill=1"),
+        ],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
+    pid = int(children.split()[0])
+    inside = Target(process, pid, {})
+    assert '"ranges"' in line
+    inside.where("heap")
+    assert command("arm", pid).code == 0
+    inside.write("heap", {3, 5, 60})
+    document = command("diff", pid, "--json").json()
+    assert inside.pages(document, "heap") == {3, 5, 60}
+    assert command("disarm", pid).code == 0
+    inside.tell("quit")
+    process.communicate(timeout=10)
+    assert process.returncode == 0

@@ -1,0 +1,125 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Targets that are hard to attach to: peculiar KIND
+ *
+ * Prints its pid when it is ready, waits for the end of its stdin, and exits with 0 if all is well.
+ * A seccomp kind has a filter under which userfaultfd(2) is fatal, or worse.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+static int trapped;
+
+static void on_trap(int signal)
+{
+	trapped = 1;
+	(void)signal;
+}
+
+static int say_and_wait(void)
+{
+	char byte;
+
+	printf("%d\n", getpid());
+	fflush(stdout);
+	while (read(0, &byte, 1) < 0 && errno == EINTR)
+		;
+	return trapped;
+}
+
+static int filter(uint32_t action)
+{
+	struct sock_filter program[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_userfaultfd, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, action),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	};
+	struct sock_fprog filter = {4, program};
+	unsigned flags = action == SECCOMP_RET_USER_NOTIF ? SECCOMP_FILTER_FLAG_NEW_LISTENER : 0;
+
+	signal(SIGSYS, on_trap);
+	prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+	return syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, &filter) < 0;
+}
+
+static int strict(void)
+{
+	char byte;
+
+	printf("%d\n", getpid());
+	fflush(stdout);
+	prctl(PR_SET_SECCOMP, SECCOMP_MODE_STRICT);
+	write(1, "\n", 1);
+	read(0, &byte, 1);
+	syscall(SYS_exit, 0);
+	return 1;
+}
+
+static void *outlive(void *unused)
+{
+	exit(say_and_wait());
+	return unused;
+}
+
+/* The thread that forked so stands still, uninterruptible, until the child is done. */
+static void *wait_for_vfork(void *unused)
+{
+	if (!vfork()) {
+		char byte;
+
+		while (read(0, &byte, 1) < 0)
+			;
+		_exit(0);
+	}
+	return unused;
+}
+
+int main(int argc, char **argv)
+{
+	const char *kind = argc == 2 ? argv[1] : "";
+	pthread_t thread;
+
+	if (!strcmp(kind, "seccomp-kill"))
+		return filter(SECCOMP_RET_KILL_PROCESS) || say_and_wait();
+	if (!strcmp(kind, "seccomp-trap"))
+		return filter(SECCOMP_RET_TRAP) || say_and_wait();
+	if (!strcmp(kind, "seccomp-errno"))
+		return filter(SECCOMP_RET_ERRNO | EPERM) || say_and_wait();
+	if (!strcmp(kind, "seccomp-notify"))
+		return filter(SECCOMP_RET_USER_NOTIF) || say_and_wait();
+	if (!strcmp(kind, "seccomp-strict"))
+		return strict();
+	if (!strcmp(kind, "seccomp-thread")) { /* only the main thread is filtered */
+		pthread_create(&thread, NULL, outlive, NULL);
+		filter(SECCOMP_RET_KILL_PROCESS);
+		return pthread_join(thread, NULL);
+	}
+	if (!strcmp(kind, "main-exited")) {
+		pthread_create(&thread, NULL, outlive, NULL);
+		pthread_exit(NULL);
+	}
+	if (!strcmp(kind, "vfork")) {
+		printf("%d\n", getpid());
+		fflush(stdout);
+		wait_for_vfork(NULL);
+		return 0;
+	}
+	if (!strcmp(kind, "vfork-thread")) {
+		pthread_create(&thread, NULL, wait_for_vfork, NULL);
+		return say_and_wait();
+	}
+	return say_and_wait();
+}
