@@ -195,6 +195,17 @@ def test_death_at_random(patient: Callable[[str], Patient], kind: str) -> None:
 
 
 @pytest.mark.needs("tracking")
+@pytest.mark.parametrize("kind", [*COMPUTING, *WAITING, *TIMED])
+def test_deaths_in_a_row(patient: Callable[[str], Patient], kind: str) -> None:
+    """One call is interrupted again and again: restart_syscall(2) itself restarts."""
+    made = patient(kind)
+    said = made.operate("burst", 30)
+    assert said["harm"] == "", said
+    assert said["kills"] >= 15
+    unharmed(made, kind)
+
+
+@pytest.mark.needs("tracking")
 def test_sequence_is_aborted_by_the_attach(
     patient: Callable[[str], Patient],
 ) -> None:

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Attaches to a target and dies on the way: surgeon PID STATUS sweep|random|whole ROUNDS
+ * Attaches to a target and dies on the way: surgeon PID STATUS sweep|random|burst|whole ROUNDS
  *
  * Built from the shim's own files with PS_FAULT, which makes every step of the attach call
  * ps_fault_step(). sweep: dies at the first step, then at the second, and so on to the last, ROUNDS
- * times. random: dies at ROUNDS random instants. whole: does not die. After each, the target must do
+ * times. random: dies at ROUNDS random instants. burst: ROUNDS attaches back to back, most of which die,
+ * into the same system call. whole: does not die. After each, or a burst, the target must do
  * two more rounds within 5 s, or be stopped still if it was. Prints one JSON object.
  */
 #define _GNU_SOURCE
@@ -132,7 +133,7 @@ int main(int argc, char **argv)
 	int rounds = argc == 5 ? atoi(argv[4]) : 0, kills = 0, runs = 0;
 	struct rlimit limit = {1 << 20, 1 << 20};
 	const char *harm = NULL;
-	bool was_stopped;
+	bool was_stopped, burst;
 	int file;
 
 	if (argc != 5)
@@ -145,6 +146,7 @@ int main(int argc, char **argv)
 	if (file < 0 || status == MAP_FAILED || child == MAP_FAILED)
 		return 2;
 	prlimit(target, RLIMIT_NOFILE, &limit, NULL); /* each death may leave a descriptor */
+	burst = !strcmp(argv[3], "burst");
 	was_stopped = state_of_target() == 'T';
 	srandom((unsigned)getpid());
 	for (int i = 0; i < rounds && !harm; i++) {
@@ -154,11 +156,14 @@ int main(int argc, char **argv)
 		if (!strcmp(argv[3], "random"))
 			after = 1 + (uint64_t)random() % 300000u;
 		for (child->die_at = !strcmp(argv[3], "sweep"); killed && !harm; child->die_at++) {
+			if (burst)
+				child->die_at = (int)(random() % 24);
 			killed = attach(after);
 			kills += killed;
 			runs++;
-			harm = verdict(was_stopped);
-			if (after || !child->die_at)
+			if (!burst || i + 1 == rounds)
+				harm = verdict(was_stopped);
+			if (after || burst || !child->die_at)
 				break;
 		}
 	}
