@@ -211,10 +211,9 @@ def test_sequence_is_aborted_by_the_attach(
 ) -> None:
     """Otherwise a restartable sequence would go on as if nobody had interrupted it."""
     made = patient("rseq")
-    before = made.status()["aborts"]
-    made.operate("whole", 40)
-    # Nearly all of its time is spent inside.
-    assert made.status()["aborts"] - before >= 20
+    made.operate("whole", 120)
+    # Most attaches fall into it; a switch just before or behind it is counted too.
+    assert made.status()["unaborted"] <= 60
 
 
 @pytest.mark.needs("tracking")

@@ -13,7 +13,7 @@ struct status {
 	uint64_t interrupted; /* calls that returned EINTR without a signal */
 	uint64_t lost;	      /* signals that did not end the wait they were sent to */
 	uint64_t signals;     /* handled */
-	uint64_t aborts;      /* of the restartable sequence */
+	uint64_t unaborted;   /* restartable sequences that went on though they were interrupted */
 };
 
 #endif

@@ -21,6 +21,7 @@
 #include <sys/epoll.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/rseq.h>
 #include <sys/select.h>
 #include <sys/socket.h>
@@ -87,8 +88,8 @@ uint64_t stack_pointer, turns;
 #define EACH_16(M) EACH_8(M, ) M(8) M(9) M(10) M(11) M(12) M(13) M(14) M(15)
 #define EACH_32(M)                                                                                 \
 	EACH_16(M)                                                                                 \
-	M(16) M(17) M(18) M(19) M(20) M(21) M(22) M(23) M(24) M(25) M(26) M(27) M(28) M(29) M(30)  \
-		M(31)
+	M(16)                                                                                      \
+	M(17) M(18) M(19) M(20) M(21) M(22) M(23) M(24) M(25) M(26) M(27) M(28) M(29) M(30) M(31)
 #define LOAD_Z(n) "vmovdqu64 64*" #n "(%rax), %zmm" #n "\n"
 #define SAVE_Z(n) "vmovdqu64 %zmm" #n ", 64*" #n "(%rax)\n"
 #define LOAD_Y(n) "vmovdqu 64*" #n "(%rax), %ymm" #n "\n"
@@ -272,7 +273,7 @@ struct sequence {
 struct sequence sequence;
 extern char sequence_start[], sequence_end[], sequence_abort[];
 
-/* A long one; interrupted anywhere, it must end in its abort handler: status->aborts. */
+/* A long one; switched away from anywhere, it must end in its abort handler: true. */
 __attribute__((noinline)) static bool run_sequence(volatile char *area)
 {
 	int aborted;
@@ -290,6 +291,15 @@ __attribute__((noinline)) static bool run_sequence(volatile char *area)
 	return aborted;
 }
 
+/* How often another thread has had the processor instead, stops included. */
+static uint64_t switches(void)
+{
+	struct rusage usage;
+
+	getrusage(RUSAGE_THREAD, &usage);
+	return (uint64_t)(usage.ru_nvcsw + usage.ru_nivcsw);
+}
+
 static void restartable(void)
 {
 	volatile char *area = (char *)__builtin_thread_pointer() + __rseq_offset;
@@ -301,8 +311,12 @@ static void restartable(void)
 	};
 	if (!__rseq_size)
 		fault(450);
-	for (;; status->rounds++)
-		status->aborts += run_sequence(area);
+	for (;; status->rounds++) {
+		uint64_t before = switches();
+
+		if (!run_sequence(area) && switches() != before)
+			status->unaborted++;
+	}
 }
 
 /* ---- calls with a deadline ------------------------------------------------------------------ */
