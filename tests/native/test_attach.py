@@ -30,7 +30,7 @@ FIELDS = (
     "interrupted",
     "lost",
     "signals",
-    "aborts",
+    "unaborted",
 )
 
 COMPUTING = ("registers-256", "registers-512", "signal-storm", "small-stack", "rseq")
