@@ -24,6 +24,8 @@ from tests import witness
 HERE = Path(__file__).parent
 ROOTS_SESSIONS = "/run/pagescan"
 PAGE = witness.PAGE
+STRANGER = 61234
+"""A uid that nobody has."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -79,8 +81,29 @@ def _thp() -> str | None:
     return None
 
 
+@cache
+def python_of_all() -> str | None:
+    """Return a Python of this version that another user may run; None: root has it."""
+    for program in (os.path.realpath(sys.executable), "/usr/bin/python3"):
+        version = "import sys; sys.exit(sys.version_info[:2] != {})"
+        with contextlib.suppress(OSError):
+            words = [program, "-c", version.format(sys.version_info[:2])]
+            if not subprocess.run(
+                words, user=STRANGER, cwd="/", check=False
+            ).returncode:
+                return program
+    return None
+
+
+def _stranger() -> str | None:
+    if os.geteuid():
+        return "this user is not root, and can be nobody else"
+    return None if python_of_all() else "another user cannot run this Python"
+
+
 PROBES: dict[str, Callable[[], str | None]] = {
     "tracking": _tracking,
+    "stranger": _stranger,
     "root": lambda: None if os.geteuid() == 0 else "this user is not root",
     "redis": _tool("redis-server"),
     "tmux": _tool("tmux"),
