@@ -42,7 +42,7 @@ test: $(VENV)/test.stamp ## all tests, on live processes too
 	@$(PYTEST) $(PYTEST_ARGS)
 
 unit: $(VENV)/test.stamp ## the tests that need no other process
-	@$(PYTEST) $(wildcard tests/unit tests/property tests/golden) $(PYTEST_ARGS)
+	@$(PYTEST) $(wildcard tests/unit tests/property tests/golden tests/contracts) $(PYTEST_ARGS)
 
 live: $(VENV)/test.stamp ## the tests on live processes
 	@$(PYTEST) $(wildcard tests/live tests/refusal tests/leak) $(PYTEST_ARGS)

@@ -4,10 +4,12 @@ What the commands do is here as a library. The names below are loaded when they 
 used first, so that `import pagescan` costs next to nothing.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from __future__ import annotations
 
+TYPE_CHECKING = False  # typing's own would load it, and 24 files more
 if TYPE_CHECKING:
+    from typing import Any
+
     from pagescan.api import maps as maps
     from pagescan.api import scan as scan
     from pagescan.api import track as track
@@ -77,6 +79,8 @@ def __getattr__(name: str) -> Any:
     """Load a public name from the file that it lives in (PEP 562)."""
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
     value = getattr(import_module(f"pagescan.{_HOME[name]}"), name)
     globals()[name] = value
     return value

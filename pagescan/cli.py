@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 import traceback
 from datetime import UTC, datetime
@@ -56,6 +57,10 @@ class LazyGroup(click.Group):
         command: click.Command = module.command
         return command
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Take the options of all commands before the command as well."""
+        return super().parse_args(ctx, _behind_the_command(args))
+
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
@@ -79,6 +84,27 @@ class LazyGroup(click.Group):
             formatter.write_dl(list(COMMANDS.items()))
 
 
+_OF_ALL = re.compile(r"-[qv]+|--quiet|--verbose|--debug|--color=.*")
+
+
+def _behind_the_command(words: list[str]) -> list[str]:
+    """Move -q, -v, --color and --debug from before the command to behind it.
+
+    Without a command they have nothing to say.
+    """
+    count = 0
+    while count < len(words):
+        if words[count] == "--color":
+            count += 2
+        elif _OF_ALL.fullmatch(words[count]):
+            count += 1
+        else:
+            break
+    if words[count : count + 1] == [] or words[count].startswith("-"):
+        return words[count:]
+    return [*words[count : count + 1], *words[:count], *words[count + 1 :]]
+
+
 @click.command(
     cls=LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -90,7 +116,10 @@ Examples:
 )
 @click.version_option(__version__, message="%(prog)s %(version)s")
 def cli() -> None:
-    """Show which pages a live process has written, exactly and almost for free."""
+    """Show which pages a live process has written, exactly and almost for free.
+
+    Options that all commands have may stand before the command as well.
+    """
 
 
 def run(argv: list[str] | None = None) -> int:
@@ -149,6 +178,8 @@ def _click_hint(error: click.ClickException) -> str | None:
 
 def _fail(words: list[str], message: str, hint: str | None, code: int) -> int:
     """Say on stderr what went wrong, in the form that was asked for."""
+    if "--" in words:  # what is behind it is none of ours
+        words = words[: words.index("--")]
     if "--debug" in words:
         traceback.print_exc()
     message = " ".join(message.split())

@@ -2,7 +2,9 @@
 
 `start` runs in the command that armed; `python -m pagescan.keeper` is the process. It
 lives in a session of its own, serves one socket, ends with its target or when it is
-told to, and leaves nothing behind. Nothing in it waits for a client.
+told to, and leaves nothing behind. Nothing in it waits for a client, and no client can
+make it end but by `end`: what a client sends is bounded and checked, a client that does
+not read its answer is not heard, and one that stalls makes room for the next.
 
 The process stays small: of pagescan it imports native alone, and it keeps the facts of
 the session as the JSON that they came in.
@@ -11,6 +13,7 @@ the session as the JSON that they came in.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import selectors
@@ -27,9 +30,14 @@ if TYPE_CHECKING:
 MESSAGE_LIMIT = 8 << 20
 """Bytes of one message: 50,000 untracked ranges fit."""
 
+REQUEST_LIMIT = 4096
+"""Bytes of one request of a client that has not the right to rearm."""
+
+CLIENTS = 64
+"""Connections at once."""
+
 _READY = b"ready"
 _END_TIMEOUT = 10.0
-_CLIENTS = 64
 
 
 def start(session: Session, lock: Lock, uffd: int, pidfd: int, pagemap: int) -> Session:
@@ -47,7 +55,7 @@ def start(session: Session, lock: Lock, uffd: int, pidfd: int, pagemap: int) -> 
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name)
         server.bind(name)
-        server.listen(_CLIENTS)
+        server.listen(CLIENTS)
         ready, answer = os.pipe2(os.O_CLOEXEC)
         fds = {
             "server": server.fileno(),
@@ -114,6 +122,7 @@ class Keeper:
         self.selector = selectors.DefaultSelector()
         self.selector.register(self.server, selectors.EVENT_READ, self._accept)
         self.selector.register(fds["pidfd"], selectors.EVENT_READ, self._target_ended)
+        self.peers: list[_Peer] = []  # the one that was silent for longest is first
         self.rearming: _Peer | None = None
         self.waiting: list[_Peer] = []
         self.ended = False
@@ -122,65 +131,98 @@ class Keeper:
         """Serve until the end, then leave nothing behind."""
         while not self.ended:
             for key, _ in self.selector.select():
-                key.data()
-        self._remove_files()
+                if not self.ended:
+                    key.data()
+        self.remove_files()
 
     def keep(self, facts: dict[str, Any]) -> None:
         """Take the facts over; the lock file shows them to whoever lists sessions."""
         self.facts = {**facts, "keeper_pid": os.getpid()}
         data = json.dumps(self.facts).encode()
-        os.pwrite(self.lock, data, 0)
-        os.ftruncate(self.lock, len(data))
+        with contextlib.suppress(OSError):  # a full disk: what counts is what we hold
+            os.pwrite(self.lock, data, 0)
+            os.ftruncate(self.lock, len(data))
 
-    def _remove_files(self) -> None:
+    def remove_files(self) -> None:
+        """Remove lock and socket, unless they are of a later session by now."""
+        with contextlib.suppress(OSError):
+            there = os.stat(f"{self.pid}.lock", dir_fd=self.directory)
+            if there.st_ino != os.fstat(self.lock).st_ino:
+                return
         for suffix in ("sock", "lock"):
             with contextlib.suppress(OSError):
                 os.unlink(f"{self.pid}.{suffix}", dir_fd=self.directory)
 
     def _accept(self) -> None:
+        if len(self.peers) >= CLIENTS:
+            self._make_room()
         try:
             connection, _ = self.server.accept()
-        except OSError:
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                self._make_room()
             return
         credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
         uid = int.from_bytes(credentials[4:8], sys.byteorder)  # pid, uid, gid
-        if uid not in (0, os.geteuid()) or len(self.selector.get_map()) > _CLIENTS:
+        if uid not in (0, os.geteuid()) or len(self.peers) >= CLIENTS:
             connection.close()
             return
         connection.setblocking(False)
-        client = _Peer(self, connection)
-        self.selector.register(connection, selectors.EVENT_READ, client.readable)
+        peer = _Peer(self, connection)
+        self.peers.append(peer)
+        self.selector.register(connection, selectors.EVENT_READ, peer.ready)
+
+    def _make_room(self) -> None:
+        """Hang up on the client that was silent for longest and waits for nothing."""
+        for peer in self.peers:
+            if peer is not self.rearming and peer not in self.waiting:
+                peer.hang_up()
+                return
 
     def _target_ended(self) -> None:
         self.ended = True
 
     def answer(self, peer: _Peer, request: dict[str, Any]) -> None:
-        """Do what one request asks."""
+        """Do what one request asks; ValueError: there is no such request."""
         match request.get("op"):
             case "open":
                 self._hand_over(peer)
             case "begin" if self.rearming is None or self.rearming is peer:
                 self._begin(peer)
-            case "begin":
+            case "begin" if peer not in self.waiting:
                 self.waiting.append(peer)
             case "commit" if self.rearming is peer:
-                self.keep(request["facts"])
+                self.keep(self._checked(request["facts"]))
                 peer.committed = True
                 peer.send({"ok": True})
                 self.release(peer)
             case "end":
                 self._unregister()
                 os.close(self.uffd)
-                self._remove_files()
+                self.remove_files()
                 peer.send({"ok": True})
                 self.ended = True
             case _:
-                peer.send({"error": "no such request"})
+                raise ValueError(request)
+
+    def _checked(self, facts: dict[str, Any]) -> dict[str, Any]:
+        """Return facts that can be kept; any of `_REFUSED` is raised otherwise."""
+        if facts.keys() != self.facts.keys() or facts["target"] != self.facts["target"]:
+            raise ValueError("the facts of something else")
+        for key, value in facts.items():
+            kinds = (str, type(None)) if key == "since" else (type(self.facts[key]),)
+            if type(value) not in kinds:
+                raise TypeError(key)
+        for item in facts["untracked"]:
+            if type(item["start"]) is not int or type(item["end"]) is not int:
+                raise TypeError(item)
+        return facts
 
     def _begin(self, peer: _Peer) -> None:
         self.rearming = peer
-        peer.committed = False
+        peer.committed = True  # it can have done nothing yet
         self._hand_over(peer)
+        peer.committed = False
 
     def _hand_over(self, peer: _Peer) -> None:
         peer.send({"facts": self.facts, "alive": self._alive()}, self.uffd)
@@ -213,11 +255,19 @@ class Keeper:
                 self.keep({**self.facts, "since": None})
             self.rearming = None
             if self.waiting:
-                self._begin(self.waiting.pop(0))
+                following = self.waiting.pop(0)
+                try:
+                    self._begin(following)
+                except OSError:
+                    following.hang_up()
+
+
+# A client that is gone, and all that a request can be that is none.
+_REFUSED = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
 
 
 class _Peer:
-    """One connection: a bounded buffer in each direction, and never a wait."""
+    """One connection: one request at a time, bounded in size, and never a wait."""
 
     def __init__(self, keeper: Keeper, connection: socket.socket) -> None:
         self.keeper = keeper
@@ -226,42 +276,39 @@ class _Peer:
         self.unsent = bytearray()
         self.committed = False
 
-    def readable(self) -> None:
+    def ready(self) -> None:
+        """Go on where there is something to read or room to write."""
+        try:
+            if self.unsent:
+                self._flush()
+            else:
+                self._receive()
+            while b"\n" in self.received and not self.unsent and not self.keeper.ended:
+                line, _, self.received = self.received.partition(b"\n")
+                self.keeper.answer(self, json.loads(line))
+        except _REFUSED:
+            self.hang_up()
+
+    def _receive(self) -> None:
         try:
             piece = self.connection.recv(1 << 16)
         except BlockingIOError:
-            piece = None
-        except OSError:
-            piece = b""
-        if self.unsent:
-            self._flush()
-        if piece is None:
             return
+        if not piece:
+            raise ConnectionError("hung up")
+        self.keeper.peers.remove(self)
+        self.keeper.peers.append(self)
         self.received += piece
-        if not piece or len(self.received) > MESSAGE_LIMIT:
-            self.hang_up()
-            return
-        while b"\n" in self.received:
-            line, _, rest = bytes(self.received).partition(b"\n")
-            self.received = bytearray(rest)
-            try:
-                self.keeper.answer(self, json.loads(line))
-            except (ValueError, KeyError, TypeError, AttributeError):
-                self.hang_up()
-                return
+        limit = MESSAGE_LIMIT if self.keeper.rearming is self else REQUEST_LIMIT
+        if len(self.received) > limit:
+            raise ValueError("too long")
 
     def send(self, answer: dict[str, Any], fd: int | None = None) -> None:
-        data = json.dumps(answer).encode() + b"\n"
-        sent = 0
-        try:
-            if fd is not None:
-                sent = socket.send_fds(self.connection, [data], [fd])
-        except BlockingIOError:
-            self.hang_up()  # a client that does not read its answers
-            return
-        except OSError:
-            return
-        self.unsent += data[sent:]
+        """Send an answer, with a descriptor or without; what is left goes later."""
+        self.unsent += json.dumps(answer).encode() + b"\n"
+        if fd is not None:
+            sent = socket.send_fds(self.connection, [self.unsent], [fd])
+            del self.unsent[:sent]
         self._flush()
 
     def _flush(self) -> None:
@@ -269,20 +316,19 @@ class _Peer:
             while self.unsent:
                 del self.unsent[: self.connection.send(self.unsent)]
         except BlockingIOError:
-            events = selectors.EVENT_READ | selectors.EVENT_WRITE
-        except OSError:
-            self.unsent.clear()
-            events = selectors.EVENT_READ
+            events = selectors.EVENT_WRITE  # it is not heard until it has read
         else:
             events = selectors.EVENT_READ
-        with contextlib.suppress(KeyError, ValueError):
-            self.keeper.selector.modify(self.connection, events, self.readable)
+        self.keeper.selector.modify(self.connection, events, self.ready)
 
     def hang_up(self) -> None:
-        self.keeper.release(self)
-        with contextlib.suppress(KeyError, ValueError):
-            self.keeper.selector.unregister(self.connection)
+        """Close the connection, and let the next one rearm if this one was to."""
+        if self not in self.keeper.peers:
+            return
+        self.keeper.peers.remove(self)
+        self.keeper.selector.unregister(self.connection)
         self.connection.close()
+        self.keeper.release(self)
 
 
 def end(session: Session) -> None:
@@ -309,7 +355,11 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):
         signal.signal(number, signal.SIG_IGN)
     keeper = Keeper(fds, facts)
-    os.write(fds["answer"], _READY)
+    try:
+        os.write(fds["answer"], _READY)
+    except BrokenPipeError:  # who armed was killed: nobody was told of a session
+        keeper.remove_files()
+        return
     os.close(fds["answer"])
     keeper.serve()
 

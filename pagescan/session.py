@@ -13,6 +13,8 @@ A request is one line of JSON, and so is the answer:
     {"op": "end"}       disarms; the answer comes when it is done
 """
 
+from __future__ import annotations  # array[int] is no type at run time before 3.12
+
 import array
 import contextlib
 import fcntl
@@ -20,18 +22,21 @@ import json
 import os
 import socket
 import stat
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Protocol, Self
 
 from pagescan.errors import (
     AccessDeniedError,
+    NoSuchTargetError,
     PagescanError,
     SessionError,
     SessionLostError,
     UsageError,
+    from_errno,
 )
 from pagescan.model import SessionFacts, TargetFacts, Untracked
 from pagescan.target import Target, read_stat
@@ -39,7 +44,8 @@ from pagescan.units import format_time, parse_time
 
 _MESSAGE_LIMIT = 8 << 20
 _TIMEOUT = 10.0
-_LOOKED_AT = 0.1  # seconds: whoever lists sessions holds each lock for a moment
+_A_MOMENT = 0.1  # seconds: for a lock that is only looked at, or a file half written
+_DYING = 1.0  # seconds: between a keeper's socket and its lock when it is killed
 
 
 class _Armed(Protocol):
@@ -126,7 +132,8 @@ def directories() -> list[str]:
         f"/run/user/{uid}/pagescan",
         f"/tmp/pagescan-{uid}",  # noqa: S108 - used only if it is ours alone
     ]
-    if runtime := os.environ.get("XDG_RUNTIME_DIR"):
+    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
+    if os.path.isabs(runtime):  # the specification: a relative one is to be ignored
         places.insert(0, os.path.join(runtime, "pagescan"))
     return list(dict.fromkeys(places))
 
@@ -186,23 +193,35 @@ class Lock:
                 raise tracked_already(other)
         directory = open_directory(create=True)
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        deadline = time.monotonic() + _LOOKED_AT
+        deadline = time.monotonic() + _A_MOMENT
         while True:
-            fd = os.open(f"{pid}.lock", flags, 0o600, dir_fd=directory)
+            try:
+                fd = os.open(f"{pid}.lock", flags, 0o600, dir_fd=directory)
+            except OSError as error:
+                os.close(directory)
+                raise from_errno(
+                    error.errno or 0, doing=f"make the lock file of {pid}"
+                ) from error
             if not _try_lock(fd):
                 session = _read(fd)
                 os.close(fd)
-                if session is None and time.monotonic() < deadline:
+                if time.monotonic() < deadline:
                     time.sleep(0.005)
                     continue
                 os.close(directory)
                 raise tracked_already(session, pid)
             # Its last holder may have removed it between our open and our lock.
-            with contextlib.suppress(FileNotFoundError):
-                there = os.stat(f"{pid}.lock", dir_fd=directory)
-                if there.st_ino == os.fstat(fd).st_ino:
-                    return cls(directory, fd, pid)
+            lock = cls(directory, fd, pid)
+            if lock.is_ours():
+                return lock
             os.close(fd)
+
+    def is_ours(self) -> bool:
+        """Whether the file of that name is the one that we have locked."""
+        with contextlib.suppress(FileNotFoundError):
+            there = os.stat(f"{self.pid}.lock", dir_fd=self.directory)
+            return there.st_ino == os.fstat(self.fd).st_ino
+        return False
 
     def write(self, session: Session) -> None:
         """Keep the facts for whoever lists sessions."""
@@ -211,10 +230,9 @@ class Lock:
         os.ftruncate(self.fd, len(data))
 
     def remove(self) -> None:
-        """Remove the files; the lock itself goes with the descriptor."""
-        for suffix in ("sock", "lock"):
-            with contextlib.suppress(OSError):
-                os.unlink(f"{self.pid}.{suffix}", dir_fd=self.directory)
+        """Remove the files, while they are ours; the lock goes with the descriptor."""
+        if self.is_ours():
+            _unlink(self.directory, self.pid)
 
     def close(self) -> None:
         """Close our descriptors; the lock stays with whoever has duplicates."""
@@ -239,49 +257,99 @@ def tracked_already(session: Session | None, pid: int = 0) -> SessionError:
     )
 
 
-def _try_lock(fd: int) -> bool:
+def _unlink(directory: int, pid: int) -> None:
+    for suffix in ("sock", "lock"):
+        with contextlib.suppress(OSError):
+            os.unlink(f"{pid}.{suffix}", dir_fd=directory)
+
+
+def _try_lock(fd: int, how: int = fcntl.LOCK_EX) -> bool:
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(fd, how | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True
 
 
 def _read(fd: int) -> Session | None:
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+    """Read what a lock file says; None: nothing that makes sense."""
+    with contextlib.suppress(
+        OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError
+    ):
         size = os.fstat(fd).st_size
-        if size <= _MESSAGE_LIMIT:
-            return Session.from_json(json.loads(os.pread(fd, size, 0)))
+        if 0 < size <= _MESSAGE_LIMIT:
+            text = os.pread(fd, size, 0).decode()
+            # The facts before these may have been longer, and their end still be there.
+            facts, _ = json.JSONDecoder().raw_decode(text)
+            return Session.from_json(facts)
     return None
 
 
-def _all() -> Iterator[tuple[str, int, Session | None, bool]]:
-    """Yield directory, pid, facts, and whether the holder lives, for each lock file."""
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A lock file; what is open is open only until the next one is looked at.
+
+    Attributes:
+        held: Whether its holder lives.
+    """
+
+    directory: int
+    fd: int
+    pid: int
+    held: bool
+
+    def read(self) -> Session | None:
+        """Return its facts; a holder may be in the middle of writing them."""
+        deadline = time.monotonic() + _A_MOMENT
+        while True:
+            session = _read(self.fd)
+            if session is not None:
+                return session if session.target.pid == self.pid else None
+            if not self.held or not os.fstat(self.fd).st_size:
+                return None
+            if time.monotonic() > deadline:
+                return None
+            time.sleep(0.001)
+
+    def remove(self) -> None:
+        """Remove it and its socket, unless somebody has taken the lock."""
+        if _try_lock(self.fd) and Lock(self.directory, self.fd, self.pid).is_ours():
+            _unlink(self.directory, self.pid)
+
+
+def _all() -> Iterator[_Found]:
+    """Yield each lock file of this user, by pid in each directory."""
     for path in directories():
         try:
             directory = _open_own(path)
         except OSError:
             continue
         try:
-            names = [name for name in os.listdir(directory) if name.endswith(".lock")]
-            for name in sorted(names, key=lambda name: (len(name), name)):
-                stem = name.removesuffix(".lock")
-                if not stem.isdigit():
-                    continue
+            for pid in sorted(_pids_in(directory)):
                 flags = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
                 with contextlib.suppress(OSError):
-                    fd = os.open(name, flags, dir_fd=directory)
+                    fd = os.open(f"{pid}.lock", flags, dir_fd=directory)
                     try:
-                        yield path, int(stem), _read(fd), not _try_lock(fd)
+                        # Shared: two that look at it at once take it for held else.
+                        held = not _try_lock(fd, fcntl.LOCK_SH)
+                        yield _Found(directory, fd, pid, held)
                     finally:
                         os.close(fd)
         finally:
             os.close(directory)
 
 
+def _pids_in(directory: int) -> Iterator[int]:
+    for name in os.listdir(directory):
+        stem, _, suffix = name.partition(".")
+        if suffix == "lock" and stem.isascii() and stem.isdigit():
+            yield int(stem)
+
+
 def live() -> list[Session]:
     """Return the sessions whose holders live, by pid."""
-    return [session for _, _, session, held in _all() if held and session]
+    found = [each.read() for each in _all() if each.held]
+    return [session for session in found if session is not None]
 
 
 def lost() -> list[Session]:
@@ -290,13 +358,14 @@ def lost() -> list[Session]:
     What a killed `watch` left, or a keeper whose target ended as well, is cleared away.
     """
     sessions = []
-    for _, pid, session, held in list(_all()):
-        if held or session is None:
+    for found in _all():
+        if found.held:
             continue
-        if session.holder == "keeper" and _still_there(session.target):
+        session = found.read()
+        if session and session.holder == "keeper" and _still_there(session.target):
             sessions.append(session)
         else:
-            forget(pid)
+            found.remove()
     return sessions
 
 
@@ -309,11 +378,9 @@ def _still_there(target: TargetFacts) -> bool:
 
 def forget(pid: int) -> None:
     """Remove the files of a session whose holder died."""
-    for path, owner, _, held in list(_all()):
-        if owner == pid and not held:
-            for suffix in ("sock", "lock"):
-                with contextlib.suppress(OSError):
-                    os.unlink(os.path.join(path, f"{pid}.{suffix}"))
+    for found in _all():
+        if found.pid == pid and not found.held:
+            found.remove()
 
 
 def find(pid: int | None) -> Session:
@@ -364,6 +431,28 @@ def _write_protected(pid: int) -> bool:
     return False
 
 
+def _hung_up(session: Session) -> PagescanError:
+    """Say why a keeper does not answer any more."""
+    pid, name = session.target.pid, session.target.name
+    if not _still_there(session.target):
+        return NoSuchTargetError(f"process {pid} ({name}) has ended")
+    deadline = time.monotonic() + _DYING
+    while time.monotonic() < deadline:
+        holders = [found.held for found in _all() if found.pid == pid]
+        if not holders:
+            return SessionError(
+                f"session {session.name} was ended by another command",
+                hint=f"start over with: pagescan arm {pid}",
+            )
+        if not any(holders):
+            return _lost(session)
+        time.sleep(0.005)
+    return SessionError(
+        f"session {session.name} does not answer: too many commands ask it at once",
+        hint="try again",
+    )
+
+
 def _lost(session: Session) -> SessionLostError:
     forget(session.target.pid)
     return SessionLostError(
@@ -376,6 +465,9 @@ def _lost(session: Session) -> SessionLostError:
 class Client:
     """A connection to the keeper of one session; closing it frees what was begun.
 
+    Each step raises SessionLostError if the keeper died, SessionError if it has no
+    answer, and NoSuchTargetError if the target ended meanwhile.
+
     Attributes:
         session: The facts, as the keeper has them now.
         uffd: The userfaultfd; -1 before `open` or `begin`.
@@ -383,11 +475,7 @@ class Client:
     """
 
     def __init__(self, session: Session) -> None:
-        """Connect.
-
-        Raises:
-            SessionLostError: Nobody listens any more.
-        """
+        """Connect."""
         self._opened = session
         self.uffd = -1
         self.session = session
@@ -398,7 +486,7 @@ class Client:
             self._connect(session.target.pid)
         except OSError as error:
             self._socket.close()
-            raise _lost(session) from error
+            raise _hung_up(session) from error
 
     def _connect(self, pid: int) -> None:
         for path in directories():
@@ -407,10 +495,17 @@ class Client:
                 try:
                     # By descriptor: no length limit and no path to be swapped.
                     self._socket.connect(f"/proc/self/fd/{directory}/{pid}.sock")
+                    self._check_peer()
                     return
                 finally:
                     os.close(directory)
         raise ConnectionRefusedError(pid)
+
+    def _check_peer(self) -> None:
+        """Talk to this user's keepers alone; source: SO_PEERCRED in unix(7)."""
+        uid = peer_uid(self._socket)
+        if uid != os.geteuid():
+            raise PermissionError(f"who listens is uid {uid}")
 
     def open(self) -> Self:
         """Get the facts and the userfaultfd."""
@@ -444,17 +539,34 @@ class Client:
                 " another command is rearming it, or its keeper is stopped",
             ) from error
         except OSError as error:
-            raise _lost(self._opened) from error
-        if fds:
-            self.uffd = fds[0]
-        answer: dict[str, Any] = json.loads(data)
-        if "error" in answer:
-            raise SessionError(f"session {self._opened.name}: {answer['error']}")
+            raise _hung_up(self._opened) from error
+        for fd in fds:
+            if self.uffd >= 0:
+                os.close(self.uffd)
+            self.uffd = fd
+        try:
+            answer: dict[str, Any] = json.loads(data)
+            refusal = answer.get("error")
+        except (ValueError, AttributeError, RecursionError) as error:
+            raise self._nonsense() from error
+        if refusal is not None:
+            raise SessionError(f"session {self._opened.name}: {refusal}")
         return answer
 
     def _take(self, answer: dict[str, Any]) -> None:
-        self.session = Session.from_json(answer["facts"])
-        self.alive = bool(answer["alive"])
+        try:
+            self.session = Session.from_json(answer["facts"])
+            self.alive = bool(answer["alive"])
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise self._nonsense() from error
+        if self.uffd < 0:
+            raise self._nonsense()
+
+    def _nonsense(self) -> SessionError:
+        return SessionError(
+            f"the keeper of session {self._opened.name} does not speak our language",
+            hint=f"of another version? pagescan disarm {self._opened.name}, and arm",
+        )
 
     def close(self) -> None:
         """Hang up."""
@@ -470,6 +582,12 @@ class Client:
         self.close()
 
 
+def peer_uid(sock: socket.socket) -> int:
+    """Return who is at the other end, as the kernel knows it."""
+    credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+    return int.from_bytes(credentials[4:8], sys.byteorder)  # pid, uid, gid
+
+
 def receive_line(sock: socket.socket) -> tuple[bytes, list[int]]:
     """Receive one line and the descriptors that came with it (close-on-exec).
 
@@ -478,16 +596,32 @@ def receive_line(sock: socket.socket) -> tuple[bytes, list[int]]:
     """
     data = bytearray()
     fds = array.array("i")
-    while not data.endswith(b"\n"):
-        piece, ancillary, _, _ = sock.recvmsg(
-            1 << 16, socket.CMSG_SPACE(4 * fds.itemsize), socket.MSG_CMSG_CLOEXEC
-        )
-        for level, kind, payload in ancillary:
-            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-                fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
-        data += piece
-        if not piece or len(data) > _MESSAGE_LIMIT:
-            for fd in fds:
-                os.close(fd)
-            raise ConnectionError("the keeper hung up")
-    return bytes(data), list(fds)
+    try:
+        while not data.endswith(b"\n"):
+            data += _receive(sock, fds)
+            if len(data) > _MESSAGE_LIMIT:
+                break
+        else:
+            return bytes(data), list(fds)
+    except BaseException:
+        _close_all(fds)
+        raise
+    _close_all(fds)
+    raise ConnectionError("the keeper sends too much")
+
+
+def _receive(sock: socket.socket, fds: array.array[int]) -> bytes:
+    piece, ancillary, _, _ = sock.recvmsg(
+        1 << 16, socket.CMSG_SPACE(4 * fds.itemsize), socket.MSG_CMSG_CLOEXEC
+    )
+    for level, kind, payload in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
+    if not piece:
+        raise ConnectionError("the keeper hung up")
+    return piece
+
+
+def _close_all(fds: Iterable[int]) -> None:
+    for fd in fds:
+        os.close(fd)

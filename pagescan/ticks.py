@@ -86,9 +86,11 @@ def ticks(
         except SessionLostError:
             look, end = None, "lost"
         except TargetError:
+            # A closed descriptor left in the set would look like the target's end.
+            waiter.unregister(tracking.target.pidfd)
             look, followed = None, follow()
             if followed is None:
-                end = "exec"
+                end = "exited" if tracking.target.exited() else "exec"
             else:
                 tracking = followed
                 waiter.register(tracking.target.pidfd, select.POLLIN)

@@ -3,6 +3,8 @@
 --require=A,B turns the skips for these needs into failures; --require=all every skip.
 """
 
+import contextlib
+import ctypes
 import json
 import os
 import shutil
@@ -20,7 +22,10 @@ import pytest
 from tests import witness
 
 HERE = Path(__file__).parent
+ROOTS_SESSIONS = "/run/pagescan"
 PAGE = witness.PAGE
+STRANGER = 61234
+"""A uid that nobody has."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -30,8 +35,31 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the marker."""
+    """Register the marker; keep clear of the sessions that are none of the tests'."""
     config.addinivalue_line("markers", "needs(*names): skipped where they are missing")
+    os.environ[RUN] = str(os.getpid())
+    if os.geteuid() == 0:
+        _have_sessions_of_our_own()
+
+
+RUN = "PAGESCAN_TEST_RUN"
+"""In the environment of all that the tests start."""
+
+_CLONE_NEWNS, _MS_REC, _MS_PRIVATE = 0x20000, 0x4000, 0x40000  # unshare(2), mount(2)
+
+
+def _have_sessions_of_our_own() -> None:
+    """Mount an empty directory of sessions, for this process and its children alone.
+
+    So that `disarm --all` ends no session of somebody who works on this machine, and
+    theirs do not count here. Where it may not be done the tests share the directory.
+    """
+    os.makedirs(ROOTS_SESSIONS, 0o700, exist_ok=True)
+    libc = ctypes.CDLL(None, use_errno=True)
+    target = ROOTS_SESSIONS.encode()
+    if libc.unshare(_CLONE_NEWNS) == 0:
+        libc.mount(None, b"/", None, _MS_REC | _MS_PRIVATE, None)
+        libc.mount(b"tests", target, b"tmpfs", 0, b"mode=700")
 
 
 # ---- what this machine can do ------------------------------------------------------
@@ -60,8 +88,29 @@ def _compiles_32_bit() -> str | None:
     return "cc has no -m32" if done.returncode else None
 
 
+@cache
+def python_of_all() -> str | None:
+    """Return a Python of this version that another user may run; None: root has it."""
+    for program in (os.path.realpath(sys.executable), "/usr/bin/python3"):
+        version = "import sys; sys.exit(sys.version_info[:2] != {})"
+        with contextlib.suppress(OSError):
+            words = [program, "-c", version.format(sys.version_info[:2])]
+            if not subprocess.run(
+                words, user=STRANGER, cwd="/", check=False
+            ).returncode:
+                return program
+    return None
+
+
+def _stranger() -> str | None:
+    if os.geteuid():
+        return "this user is not root, and can be nobody else"
+    return None if python_of_all() else "another user cannot run this Python"
+
+
 PROBES: dict[str, Callable[[], str | None]] = {
     "tracking": _tracking,
+    "stranger": _stranger,
     "root": lambda: None if os.geteuid() == 0 else "this user is not root",
     "redis": _tool("redis-server"),
     "tmux": _tool("tmux"),
@@ -303,16 +352,19 @@ def armed(target: Callable[..., Target]) -> Callable[..., Target]:
 @pytest.fixture(autouse=True)
 def no_session_left() -> Iterator[None]:
     """Assert that a test leaves no session behind that it began."""
-    before = _sessions()
+    before = session_files()
     yield
     # A keeper ends a moment after its target.
-    witness.wait_for(lambda: not _sessions() - before)
+    witness.wait_for(
+        lambda: not {path for path in session_files() - before if _is_ours(path)}
+    )
 
 
-def _sessions() -> set[str]:
+def session_files() -> set[str]:
+    """Return what is in the session directories of this user."""
     uid = os.geteuid()
     places = (
-        ["/run/pagescan"]
+        [ROOTS_SESSIONS]
         if uid == 0
         else [
             os.environ.get("XDG_RUNTIME_DIR", "") + "/pagescan",
@@ -325,3 +377,14 @@ def _sessions() -> set[str]:
         if os.path.isdir(place):
             found |= {f"{place}/{name}" for name in os.listdir(place)}
     return found
+
+
+def _is_ours(path: str) -> bool:
+    """Whether a session's target is none that somebody else has started."""
+    pid = os.path.basename(path).partition(".")[0]
+    if pid == str(os.getpid()):
+        return True
+    with contextlib.suppress(OSError):
+        environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        return f"{RUN}={os.getpid()}".encode() in environment
+    return os.geteuid() == 0  # of a dead one nothing is known; root's are all ours

@@ -133,6 +133,7 @@ class Watcher:
         self.pace = pace
         self.common = common
         self.launched = launched
+        self.running = False
         self.lock: Lock | None = None
         self.target: Target
         self.tracking: Tracking | None = None
@@ -158,8 +159,9 @@ class Watcher:
             if self.launched and self.tracking is None:
                 os.kill(self.pid, signal.SIGKILL)
             raise
-        if self.launched:
+        if self.launched and not self.running:  # later, whoever stopped it had a reason
             os.kill(self.pid, signal.SIGCONT)
+            self.running = True
         return self.tracking
 
     def ticks(self, limits: Limits, stop: int) -> Iterator[Tick]:
@@ -174,13 +176,26 @@ class Watcher:
             return None
         self.tracking.close()
         old = self.target
-        try:
-            tracking = self.start()
-        except TargetError:
-            return None
-        old.close()
-        self.common.say(f"{self.target} was exec'd: attached again")
-        return tracking
+        while not old.exited():
+            try:
+                tracking = self.start()
+            except TargetError:
+                if self._in_another_exec(old):
+                    continue
+                return None
+            old.close()
+            self.common.say(f"{self.target} was exec'd: attached again")
+            return tracking
+        return None
+
+    def _in_another_exec(self, old: Target) -> bool:
+        """Whether it was exec'd once more while we attached; forgets the attempt."""
+        if self.target is old:
+            return False
+        again = not self.target.exited() and not self.target.has_address_space()
+        self.target.close()
+        self.target = old
+        return again
 
     def close(self) -> None:
         """Disarm, and let others track the target."""

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -320,14 +321,25 @@ class TestWatch:
         assert "hello" not in result.stdout
 
     def test_exec_of_a_command_is_followed(self) -> None:
-        """CMD may exec: the watch attaches again and says so."""
-        script = "sleep 0.3; exec sleep 0.4"
+        """CMD may exec: the watch attaches again, says so, and goes on to the end."""
+        last_act = "import time; time.sleep(0.6); print(time.time(), flush=True)"
+        script = f'sleep 0.3; exec {sys.executable} -c "{last_act}"'
         result = command("watch", "-i", "0.1", "--json", "--", "sh", "-c", script)
         lines = [checked(line) for line in result.stdout.splitlines()]
-        assert "was exec'd: attached again" in result.stderr
+        assert result.stderr.count("was exec'd: attached again") == 1
         assert [line["tick"] for line in lines] == list(range(1, len(lines) + 1))
+        after = [line for line in lines if line["target"]["name"] != "sh"]
+        assert len(lines) > len(after) >= 3
+        assert [line["end"] for line in lines[:-1]] == [None] * (len(lines) - 1)
         assert lines[-1]["end"] == "exited"
-        assert {line["target"]["name"] for line in lines} == {"sh", "sleep"}
+        ended = float(result.stderr.splitlines()[-2])
+        assert datetime.fromisoformat(lines[-1]["time"]).timestamp() >= ended
+
+    def test_exec_and_exit(self) -> None:
+        """A program that has ended by the look has ended: that is no exec."""
+        result = command("watch", "--json", "-i", "0.3", "--", "sh", "-c", "exec true")
+        assert result.code == 0
+        assert checked(result.stdout.splitlines()[-1])["end"] == "exited"
 
     def test_stdin_is_the_commands(self) -> None:
         """CMD reads what pagescan was given."""

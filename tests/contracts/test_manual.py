@@ -1,0 +1,188 @@
+"""What the command line has, the manual page and the tables of the guide have too."""
+
+import json
+import re
+from collections.abc import Iterator
+from importlib import import_module
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+from pagescan import errors
+from pagescan.cli import COMMANDS, LATER
+from pagescan.columns import MAPPING_COLUMNS, REGION_COLUMNS
+from pagescan.model import CATEGORY_NAMES
+from tests.conftest import command
+
+ROOT = Path(__file__).parents[2]
+MANUAL = (ROOT / "man/pagescan.1").read_text().replace("\\-", "-")
+README = (ROOT / "README.md").read_text()
+GUIDE = (ROOT / "docs/guide.md").read_text()
+
+
+def of(name: str) -> click.Command:
+    """Return one command."""
+    found: click.Command = import_module(f"pagescan.commands.{name}").command
+    return found
+
+
+def options(command: click.Command) -> Iterator[tuple[str, click.Option]]:
+    """Yield each spelling of each option of a command."""
+    for parameter in command.params:
+        if isinstance(parameter, click.Option):
+            for word in chain(parameter.opts, parameter.secondary_opts):
+                yield word, parameter
+
+
+OPTIONS = sorted({(name, word) for name in COMMANDS for word, _ in options(of(name))})
+CODES = sorted(
+    {
+        kind.code
+        for kind in vars(errors).values()
+        if isinstance(kind, type) and issubclass(kind, errors.PagescanError)
+    }
+    | {0, 130}
+)
+
+
+def section(title: str) -> str:
+    """Return one section of the manual page, or one subsection."""
+    found = re.search(
+        rf"^\.S[sh] {title}\n(.*?)(?=^\.Sh |\Z)", MANUAL, re.MULTILINE | re.DOTALL
+    )
+    assert found is not None, title
+    return found[1]
+
+
+def says(pattern: str, *titles: str) -> bool:
+    """Whether a line in one of some sections of the manual matches."""
+    return any(re.search(pattern, section(title), re.MULTILINE) for title in titles)
+
+
+def names(word: str) -> str:
+    """Return the pattern of a word as an argument of Cm, in any list of them."""
+    return rf"^\.(It |Op )?.*\bCm (.* )?{re.escape(word)}( |$)"
+
+
+@pytest.mark.parametrize(("name", "word"), OPTIONS)
+def test_option_is_in_the_manual(name: str, word: str) -> None:
+    """Each option is an entry of the options' section."""
+    flag = word.removeprefix("-")
+    entry = rf"^\.It (Fl \S+ (Ar \S+ )?, )?Fl {re.escape(flag)}( |$)"
+    assert says(entry, "OPTIONS"), f"{word} of {name} is missing"
+
+
+def test_manual_has_no_other_options() -> None:
+    """What the manual promises is there."""
+    entries = re.findall(r"^\.It (Fl .*)", section("OPTIONS"), re.MULTILINE)
+    flags = chain.from_iterable(re.findall(r"Fl (\S+)", entry) for entry in entries)
+    promised = {f"-{flag}" for flag in flags}
+    there = {word for _, word in OPTIONS} | {"-h", "--help", "--version"}
+    assert promised - there - NOT_YET == set()
+
+
+NOT_YET = {"--budget"}
+"""Promised in the manual, and being written."""
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_command_is_described(name: str) -> None:
+    """Each command is in the synopsis, in the list, and in the README's table."""
+    assert says(names(name), "SYNOPSIS")
+    assert says(rf"^\.It Cm {name}$", "DESCRIPTION")
+    assert re.search(rf"^\|[^|]*`{name}[ `]", README, re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_has_an_example(name: str) -> None:
+    """Each command's help has an example of it; each option is explained."""
+    assert f"pagescan {name}" in str(of(name).epilog)
+    assert [word for word, option in options(of(name)) if not option.help] == []
+
+
+def test_reserved_names_are_in_the_manual() -> None:
+    """Names that come later are said to be reserved."""
+    for name in LATER:
+        assert says(names(name), "DESCRIPTION"), name
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_exit_code_is_documented(code: int) -> None:
+    """Each exit code is in the manual and in the guide's table."""
+    assert says(rf"^\.It {code}$", "EXIT STATUS")
+    assert re.search(rf"^\| {code} \|", GUIDE, re.MULTILINE)
+
+
+def test_no_other_exit_code_is_documented() -> None:
+    """Nor does a document know one that there is not."""
+    assert re.findall(r"^\.It (\d+)$", section("EXIT STATUS"), re.MULTILINE) == [
+        str(code) for code in CODES
+    ]
+    assert re.findall(r"^\| (\d+) \|", GUIDE, re.MULTILINE) == [
+        str(code) for code in CODES
+    ]
+
+
+NAMES = sorted(
+    {name for _, name in CATEGORY_NAMES} | {*REGION_COLUMNS, *MAPPING_COLUMNS}
+)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_column_is_in_the_manual(name: str) -> None:
+    """Each category and each column is explained."""
+    assert says(rf"^\.It Cm (.* )?{name}( |$)", "DESCRIPTION", "COLUMNS"), name
+
+
+def keys_of(schema: Any) -> Iterator[str]:
+    """Yield the name of every key that a schema knows."""
+    if isinstance(schema, dict):
+        for name, value in schema.items():
+            if name == "properties":
+                yield from value
+                yield from keys_of(list(value.values()))
+            else:
+                yield from keys_of(value)
+    elif isinstance(schema, list):
+        for value in schema:
+            yield from keys_of(value)
+
+
+KEYS = sorted(set(keys_of(json.loads((ROOT / "pagescan/schema.json").read_text()))))
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_key_is_in_the_manual(key: str) -> None:
+    """Each key of the JSON output is explained."""
+    assert says(names(key), "JSON"), f"{key} is missing"
+
+
+OF_ALL = ["-q", "-v", "--debug", "--color=never"]
+
+
+@pytest.mark.parametrize("word", OF_ALL)
+def test_options_of_all_stand_anywhere(word: str) -> None:
+    """What every command takes may stand before the command too."""
+    before, behind = command(word, "schema"), command("schema", word)
+    assert (before.code, before.stdout) == (behind.code, behind.stdout)
+    assert before.code == 0
+
+
+def test_options_of_all_are_heeded_before_the_command() -> None:
+    """They do what they do behind it; the rest is the command's business."""
+    assert command("-q", "sessions").stderr == ""
+    assert "no session" in command("sessions").stderr
+    assert "Traceback" in command("--debug", "-v", "scan", 4194303).stderr
+    assert "'sometimes'" in command("--color", "sometimes", "schema").stderr
+    assert command("--json", "sessions").code == 2
+    assert command("-q", "--version").stdout.startswith("pagescan ")
+    assert command("-q").code == 2
+
+
+def test_words_of_a_command_are_its_own() -> None:
+    """What stands behind -- does not tell pagescan how to say an error."""
+    result = command("watch", "--", "no-such-command", "--json", "--debug")
+    assert result.stderr.splitlines()[0].startswith("pagescan: cannot run")

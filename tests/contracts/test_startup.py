@@ -1,0 +1,108 @@
+"""What a command loads before it works: start-up time is promised, and this is why.
+
+Counted, not timed: a count is the same on every machine.
+"""
+
+import os
+import subprocess
+import sys
+from functools import cache
+
+import pytest
+
+from tests.conftest import HERE
+
+HEAVY = {"asyncio", "email", "http", "logging", "multiprocessing", "rich", "pygments"}
+"""Packages that nothing on the way to a plain answer needs."""
+
+
+@cache
+def loaded(*words: str) -> frozenset[str]:
+    """Return the modules that a Python loads; source: -X importtime."""
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", *words],
+        capture_output=True,
+        text=True,
+        cwd=HERE.parent,
+        check=False,
+    )
+    lines = [
+        line for line in done.stderr.splitlines() if line.startswith("import time:")
+    ]
+    return frozenset(line.rpartition("|")[2].strip() for line in lines[1:])
+
+
+def of_command(*words: str) -> frozenset[str]:
+    """Return what `pagescan WORDS…` loads."""
+    return loaded("-m", "pagescan", *words)
+
+
+def packages(modules: frozenset[str]) -> set[str]:
+    """Return the first parts of the names."""
+    return {name.partition(".")[0] for name in modules}
+
+
+def test_version_loads_nothing() -> None:
+    """--version is Python, runpy, and two files of ours."""
+    more = of_command("--version") - loaded("-m", "this")
+    assert more == {"pagescan", "__future__"}
+
+
+def test_import_loads_nothing() -> None:
+    """`import pagescan` is one file, which loads the others when they are used."""
+    more = loaded("-c", "import pagescan") - loaded("-c", "")
+    assert {name for name in more if name.startswith("pagescan")} == {"pagescan"}
+    assert len(more) <= 2
+
+
+ME = str(os.getpid())
+COMMANDS = [
+    (("diff", "--json"), 70),
+    (("diff", "4194303"), 70),
+    (("scan", ME, "--json", "--max-pages", "1"), 70),
+    (("scan", ME, "--max-pages", "1"), 70),
+    (("maps", ME, "--json", "[heap]"), 70),
+    (("sessions", "--json"), 60),
+    (("disarm", "4194303"), 70),
+    (("arm", "4194303"), 70),
+    (("completion", "bash"), 70),
+    (("schema",), 85),
+]
+
+
+@pytest.mark.parametrize(("words", "most"), COMMANDS)
+def test_command_loads_what_it_uses(words: tuple[str, ...], most: int) -> None:
+    """In a pipe no command loads rich, nor much beside click and itself."""
+    modules = of_command(*words)
+    assert packages(modules) & HEAVY == set()
+    more = modules - loaded("-c", "import click")
+    assert len(more) <= most, sorted(more)
+    others = {f"pagescan.commands.{name}" for name in ("watch", "demo", "doctor")}
+    assert modules & (others - {f"pagescan.commands.{words[0]}"}) == set()
+
+
+@pytest.mark.parametrize("words", [("--help",), ("no-such-command",)])
+def test_help_loads_no_command(words: tuple[str, ...]) -> None:
+    """The list of the commands is there without them."""
+    modules = of_command(*words)
+    assert not [name for name in modules if name.startswith("pagescan.commands")]
+    assert "pagescan.native" not in modules
+
+
+def test_library_loads_neither_click_nor_rich() -> None:
+    """What `pagescan.scan` and `pagescan.track` need, and WriteWatch."""
+    code = "import pagescan.api, pagescan.writewatch, pagescan.tracking"
+    assert packages(loaded("-c", code)) & {"click", *HEAVY} == set()
+
+
+def test_keeper_stays_small() -> None:
+    """It lives as long as the session: of pagescan it has native, and itself."""
+    modules = loaded("-c", "import pagescan.keeper") - loaded("-c", "")
+    ours = {name for name in modules if name.startswith("pagescan")}
+    assert ours == {
+        "pagescan",
+        "pagescan.keeper",
+        "pagescan.native",
+        "pagescan.native._shim",
+    }
+    assert packages(modules) & {"click", "subprocess", *HEAVY} == set()

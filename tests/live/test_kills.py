@@ -1,0 +1,250 @@
+"""Kill -9 at random moments: the target works on unhurt, and nothing stays behind.
+
+PAGESCAN_KILLS says how many; PAGESCAN_SEED repeats a run. The moments inside the attach
+itself are left out here: the command is stopped first, and killed only while it traces
+nobody.
+"""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from tests import witness
+from tests.conftest import HERE, Result, command, session_files
+
+KILLS = int(os.environ.get("PAGESCAN_KILLS", "40"))
+SEED = int(os.environ.get("PAGESCAN_SEED", "0")) or random.SystemRandom().getrandbits(
+    32
+)
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture(scope="module")
+def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Worker"]:
+    """A process that computes all the time and checks itself."""
+    program = tmp_path_factory.mktemp("targets") / "worker"
+    source = HERE / "targets/worker.c"
+    subprocess.run(
+        ["cc", "-O1", "-Wall", "-o", str(program), str(source), "-pthread"], check=True
+    )
+    process = subprocess.Popen(
+        [str(program), "2", "256"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    yield Worker(process)
+    process.communicate(timeout=10)
+    assert process.returncode == 0
+
+
+@dataclass
+class Worker:
+    """The target, and what it has done so far."""
+
+    process: subprocess.Popen[str]
+    rounds: int = 0
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self.process.pid
+
+    def assert_unhurt(self) -> None:
+        """It has gone on since the last time, its checks hold, and nobody is in it."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        assert self.process.poll() is None
+        assert witness.status(self.pid, "TracerPid") == "0"
+        assert witness.status(self.pid, "State")[0] in "RS"
+        self.process.stdin.write("?\n")
+        self.process.stdin.flush()
+        rounds = int(self.process.stdout.readline().removeprefix("ok "))
+        assert rounds > self.rounds
+        self.rounds = rounds
+        fds = witness.descriptors(self.pid).values()
+        assert not any("userfaultfd" in name for name in fds)
+
+
+@dataclass
+class Killer:
+    """Kills one thing at a time, at a moment that it rolls."""
+
+    worker: Worker
+    rolled: random.Random
+    took: dict[str, float] = field(default_factory=dict)
+    seen: Counter[str] = field(default_factory=Counter)
+
+    def spawn(self, *words: str) -> subprocess.Popen[bytes]:
+        """Start a command on the worker."""
+        return subprocess.Popen(
+            [
+                *(sys.executable, "-m", "pagescan", words[0], str(self.worker.pid)),
+                *words[1:],
+                "--json",
+            ],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+    def kill_command(self, *words: str, longest: float | None = None) -> bool:
+        """Run a command, kill it somewhere; whether it was killed before its end."""
+        name = " ".join(words)
+        length = longest or self.took.get(name)
+        begun = time.monotonic()
+        process = self.spawn(*words)
+        if length is None:  # the first one shows how long it takes
+            process.wait(timeout=20)
+            self.took[name] = time.monotonic() - begun
+            return False
+        if self.rolled.random() < 0.5 and words[0] in ("arm", "diff", "watch"):
+            # Most of its time a command is Python that starts: aim at what comes then.
+            while process.poll() is None and not has_userfaultfd(process.pid):
+                pass
+            length = 0.005
+        time.sleep(self.rolled.uniform(0, length * 1.1))
+        while process.poll() is None:
+            os.kill(process.pid, signal.SIGSTOP)
+            witness.wait_for(lambda: process.poll() is not None or is_still(process))
+            if process.poll() is not None:
+                break
+            if witness.status(self.worker.pid, "TracerPid") == "0":
+                process.kill()
+                process.wait(timeout=10)
+                return True
+            os.kill(process.pid, signal.SIGCONT)
+        return False
+
+    def assert_nothing_left(self) -> None:
+        """No registered mapping, no file: after the first command that looks."""
+        witness.wait_for(lambda: witness.registered(self.worker.pid) == 0)
+        sessions = command("sessions", "--json")
+        assert sessions.json()["sessions"] == []
+        assert session_files() == set()
+
+
+def has_userfaultfd(pid: int) -> bool:
+    """Whether a command has got hold of the target by now."""
+    try:
+        names = witness.descriptors(pid).values()
+    except OSError:
+        return False
+    return any("userfaultfd" in name for name in names)
+
+
+def is_still(process: subprocess.Popen[bytes]) -> bool:
+    """Whether every thread of a process is stopped, or it has ended."""
+    try:
+        states = [
+            path.read_text().rpartition(")")[2].split()[0]
+            for path in Path(f"/proc/{process.pid}/task").glob("*/stat")
+        ]
+    except OSError:
+        return False
+    return all(state in "TtZX" for state in states)
+
+
+def in_scan(killer: Killer) -> None:
+    """A look without a session: it touches nothing."""
+    verb = killer.rolled.choice(["scan", "maps"])
+    if killer.kill_command(verb):
+        killer.seen[verb] += 1
+
+
+def in_diff(killer: Killer) -> None:
+    """A look through a session, killed: the session goes on."""
+    pid = killer.worker.pid
+    assert command("arm", pid).code == 0
+    for _ in range(4):
+        words = ("diff", "--rearm") if killer.rolled.random() < 0.7 else ("diff",)
+        if killer.kill_command(*words):
+            killer.seen[" ".join(words)] += 1
+        killer.worker.assert_unhurt()
+    look = command("diff", pid, "--json", "--rearm")
+    assert look.code == 0, look.stderr
+    if look.json()["session"]["since"] is None:
+        killer.seen["left a mixed baseline"] += 1
+    # All is as it should be again: what the worker writes all the time is written.
+    again = command("diff", pid, "--json").json()
+    assert again["session"]["since"] is not None
+    assert again["summary"]["pages"] >= 512
+    assert command("disarm", pid).code == 0
+
+
+def in_watch(killer: Killer) -> None:
+    """A watch, killed: the protection goes with it."""
+    if killer.kill_command("watch", "-i", "0.02", longest=0.5):
+        killer.seen["watch"] += 1
+    killer.assert_nothing_left()
+
+
+def in_arm(killer: Killer) -> None:
+    """An arm, killed: there is no session, or a whole one."""
+    if killer.kill_command("arm"):
+        killer.seen["arm"] += 1
+    # A keeper that was started may still be about to learn that nobody waits for it.
+    look = command("diff", killer.worker.pid)
+    witness.wait_for(
+        lambda: (
+            json.loads(command("sessions", "--json").stdout)["sessions"] != []
+            or not witness.registered(killer.worker.pid)
+        )
+    )
+    if look.code == 0:
+        killer.seen["armed by then"] += 1
+        assert command("disarm", killer.worker.pid).code == 0
+    else:
+        assert look.code in (1, 4), look.stderr
+    killer.assert_nothing_left()
+
+
+def in_keeper(killer: Killer) -> None:
+    """The keeper, killed: the next diff says that tracking was lost, once."""
+    pid = killer.worker.pid
+    assert command("arm", pid).code == 0
+    (session,) = command("sessions", "--json").json()["sessions"]
+    beside = killer.rolled.choice([None, ("diff",), ("diff", "--rearm"), ("disarm",)])
+    running = killer.spawn(*beside) if beside else None
+    time.sleep(killer.rolled.uniform(0, 0.2))
+    gone = not os.path.exists(f"/proc/{session['keeper_pid']}")
+    if not gone:
+        os.kill(session["keeper_pid"], signal.SIGKILL)
+    said = running.wait(timeout=20) if running else None
+    assert said in (None, 0, 1)
+    killer.seen["keeper" + (f" beside {' '.join(beside)}" if beside else "")] += 1
+    witness.wait_for(lambda: not os.path.exists(f"/proc/{session['keeper_pid']}"))
+    look = command("diff", pid)
+    assert look.code == 1
+    if said != 1 and beside != ("disarm",):
+        assert "tracking of" in look.stderr
+        assert "was lost" in look.stderr
+        assert "no session" in command("diff", pid).stderr
+    killer.assert_nothing_left()
+
+
+@pytest.mark.needs("tracking")
+@pytest.mark.timeout(60 + 10 * KILLS)
+def test_kills(worker: Worker, record_property: Callable[[str, object], None]) -> None:
+    """As many as were asked for; after each the worker is unhurt."""
+    killer = Killer(worker, random.Random(SEED))
+    print("seed", SEED)  # noqa: T201 - shown when it fails
+    kinds = [in_scan, in_diff, in_watch, in_arm, in_keeper]
+    outcomes = {"left a mixed baseline", "armed by then"}
+    while sum(killer.seen.values()) - sum(killer.seen[key] for key in outcomes) < KILLS:
+        killer.rolled.choice(kinds)(killer)
+        worker.assert_unhurt()
+    record_property("kills", dict(killer.seen))
+    print(dict(killer.seen))  # noqa: T201 - pytest -s
