@@ -198,6 +198,23 @@ class Summary:
 
 
 @dataclass(frozen=True, slots=True)
+class Estimate:
+    """What was written, extrapolated from a random part of the memory.
+
+    Attributes:
+        pages: The estimate.
+        low: Lower end of the 95 % confidence interval, in pages.
+        high: Upper end.
+        share: The part that was tracked, 0 to 1.
+    """
+
+    pages: int
+    low: int
+    high: int
+    share: float
+
+
+@dataclass(frozen=True, slots=True)
 class MappingCounts:
     """One mapping and its pages by category; a count is None where it is unknown."""
 
@@ -226,6 +243,8 @@ class Report:
     """In the last line of watch: interrupted count duration exited exec lost."""
     totals: Summary | None = None
     """In the last line of watch: all its looks together."""
+    estimate: Estimate | None = None
+    """With a budget: the rows are those of the part that was tracked."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 import select
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from pagescan.errors import NoSuchTargetError, SessionLostError, TargetError
@@ -97,7 +97,7 @@ def ticks(
                 number -= 1
                 continue
         if look is not None:
-            totals = add(totals, look.batch.summary())
+            totals = add(totals, summary_of(look))
         now = time.monotonic()
         yield Tick(number, look, since, now - before, end, totals)
         before = now
@@ -115,6 +115,15 @@ def _wait(waiter: select.poll, due: float, stop: int) -> str | None:
         for fd, _ in waiter.poll(left * 1000):
             return "interrupted" if fd == stop else "exited"
     return None
+
+
+def summary_of(look: Look) -> Summary:
+    """Return what a look found; of an estimate, all that it stands for."""
+    found = look.batch.summary()
+    if look.estimate is None:
+        return found
+    pages = look.estimate.pages
+    return replace(found, pages=pages, bytes=pages * look.batch.page_size)
 
 
 def add(one: Summary, other: Summary) -> Summary:

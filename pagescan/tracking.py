@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from types import TracebackType
@@ -17,6 +17,7 @@ from pagescan.model import (
     DEFAULT_RETURNED,
     Category,
     Cost,
+    Estimate,
     Kind,
     Mapping,
     Region,
@@ -46,12 +47,14 @@ class Look:
         untracked: What of the selection nothing can be promised for.
         time: When the look was over, in UTC: the baseline of the next, if it rearmed.
         cost: What it cost the target.
+        estimate: With a budget, what was written in all; the batch is of a part.
     """
 
     batch: Batch
     untracked: tuple[Untracked, ...]
     time: datetime
     cost: Cost
+    estimate: Estimate | None = None
 
 
 class Tracking:
@@ -102,12 +105,28 @@ class Tracking:
         Raises:
             PagescanError: Nothing of the selection could be armed.
         """
+        return cls.attached_by(
+            lambda uffd, armed: cls(
+                target, uffd, armed, armed_at=now(), since=None, pace=pace
+            ),
+            target,
+            selection,
+            max_tables,
+        )
+
+    @classmethod
+    def attached_by(
+        cls,
+        make: Callable[[int, Armed], Self],
+        target: Target,
+        selection: Selection | None,
+        max_tables: int,
+    ) -> Self:
+        """Take a userfaultfd, make a tracking of it, and arm; undone if that fails."""
         taken = attach.take(target)
         try:
             armed = Armed(selection or Selection(), tables_left=max_tables)
-            tracking = cls(
-                target, taken.uffd, armed, armed_at=now(), since=None, pace=pace
-            )
+            tracking = make(taken.uffd, armed)
             tracking.arm()
         except BaseException:
             os.close(taken.uffd)
@@ -119,6 +138,11 @@ class Tracking:
     def arm(self) -> None:
         """Register and protect everything selected."""
         self._armer.arm(mappings.read(self.target))
+        self.check_armed()
+        self.armed_at = self.since = now()
+
+    def check_armed(self) -> None:
+        """Raise if the target went meanwhile, or if there is nothing to track."""
         if not self.target.has_address_space():
             raise self.target.gone()
         if not self.armed.tracked_bytes:
@@ -127,7 +151,6 @@ class Tracking:
                 f"nothing of the selection could be armed in {self.target}:"
                 f" {'; '.join(sorted(reasons)) or 'nothing there is populated'}"
             )
-        self.armed_at = self.since = now()
 
     def look(
         self, *, rearm: bool = False, returned: Category = DEFAULT_RETURNED

@@ -5,21 +5,25 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import click
 
 from pagescan import mappings, render
 from pagescan.errors import PagescanError, TargetError, UsageError
 from pagescan.mappings import Selection
-from pagescan.model import Cost, Output, Report, SessionFacts, Summary
+from pagescan.model import Cost, Estimate, Output, Report, SessionFacts, Summary
 from pagescan.native import Pace
 from pagescan.options import Common, common, output, pace_option, tables_option
 from pagescan.regions import Batch
 from pagescan.session import Lock, now
 from pagescan.target import Target, find, launch
-from pagescan.ticks import Limits, Tick, ticks
+from pagescan.ticks import Limits, Tick, summary_of, ticks
 from pagescan.tracking import Tracking, session_of
 from pagescan.units import format_seconds, format_size, parse_seconds
+
+if TYPE_CHECKING:
+    from pagescan.sampling import Budget
 
 
 @click.command(
@@ -37,6 +41,12 @@ Examples:
 )
 @click.option("--duration", metavar="S", help="End after S seconds.")
 @click.option(
+    "--budget",
+    type=float,
+    metavar="PERCENT",
+    help="Spend at most so much of the target's time: track a random part, estimate.",
+)
+@click.option(
     "--cmd-output",
     metavar="FILE",
     type=click.Path(dir_okay=False),
@@ -52,6 +62,7 @@ def command(
     interval: str,
     count: int | None,
     duration: str | None,
+    budget: float | None,
     cmd_output: str | None,
     output: Output,
     pace: Pace,
@@ -81,6 +92,10 @@ def command(
             pid = find(words[0])
             selection = Selection.parse(words[1:])
         watcher = Watcher(pid, selection, max_tables, pace, common, launched=run)
+        if budget is not None:
+            from pagescan.sampling import Budget
+
+            watcher.budget = Budget.of(budget, limits.interval)
         undo.callback(watcher.close)
         watcher.start()
         stop = undo.enter_context(stop_on_signals())
@@ -133,6 +148,7 @@ class Watcher:
         self.pace = pace
         self.common = common
         self.launched = launched
+        self.budget: Budget | None = None
         self.running = False
         self.lock: Lock | None = None
         self.target: Target
@@ -150,9 +166,7 @@ class Watcher:
                 self.common.say(note)
             if self.lock is None:
                 self.lock = Lock.take(self.pid)
-            self.tracking = Tracking.start(
-                self.target, self.selection, max_tables=self.max_tables, pace=self.pace
-            )
+            self.tracking = self._track()
             self.common.detail(self.tracking.attached)
             self.lock.write(session_of(self.tracking, "watch"))
         except BaseException:
@@ -163,6 +177,21 @@ class Watcher:
             os.kill(self.pid, signal.SIGCONT)
             self.running = True
         return self.tracking
+
+    def _track(self) -> Tracking:
+        if self.budget is None:
+            return Tracking.start(
+                self.target, self.selection, max_tables=self.max_tables, pace=self.pace
+            )
+        from pagescan.sampling import SampledTracking
+
+        return SampledTracking.start_within(
+            self.budget,
+            self.target,
+            self.selection,
+            max_tables=self.max_tables,
+            pace=self.pace,
+        )
 
     def ticks(self, limits: Limits, stop: int) -> Iterator[Tick]:
         """Yield the looks; an exec of a launched CMD is followed."""
@@ -272,6 +301,7 @@ def report_of(tracking: Tracking, tick: Tick) -> Report:
         tick=tick.number,
         end=tick.end,
         totals=tick.totals if tick.end else None,
+        estimate=look.estimate if look else None,
     )
 
 
@@ -283,9 +313,19 @@ def empty_batch(tracking: Tracking) -> Batch:
 
 
 def _tick_line(tick: Tick) -> str:
-    summary = tick.look.batch.summary() if tick.look else tick.totals
+    summary = summary_of(tick.look) if tick.look else tick.totals
     rate = format_size(int(summary.bytes / max(tick.seconds, 1e-6)))
-    return f"tick {tick.number}: {summary.pages} pages written, {rate}/s"
+    estimate = tick.look.estimate if tick.look else None
+    about = f" ({words_of(estimate)})" if estimate else ""
+    return f"tick {tick.number}: {summary.pages} pages written{about}, {rate}/s"
+
+
+def words_of(estimate: Estimate) -> str:
+    """Say how sure an estimate is."""
+    return (
+        f"estimated, {estimate.low} to {estimate.high} at 95 %"
+        f" from {estimate.share:.0%} of the memory"
+    )
 
 
 def end_line(tick: Tick) -> str:

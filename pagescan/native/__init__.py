@@ -308,17 +308,27 @@ def uffd_unregister(uffd: int, start: int, end: int) -> None:
 
 
 def uffd_protect(
-    uffd: int, start: int, end: int, *, align: int, pace: Pace, meter: Meter
+    uffd: int,
+    start: int,
+    end: int,
+    *,
+    align: int,
+    pace: Pace,
+    meter: Meter,
+    protect: bool = True,
 ) -> None:
-    """Write-protect a registered range, with markers in its holes.
+    """Write-protect a registered range, with markers in its holes, or lift that.
 
-    Costs 8 bytes of page table a page of hole: for shared memory and hugetlb only.
+    Protecting costs 8 bytes of page table a page of hole: for shared memory and
+    hugetlb only.
     """
     cost = ffi.new("struct ps_cost *")
     done = ffi.new("uint64_t *")
     c_pace = _pace(pace)
     try:
-        _check(lib.ps_uffd_protect(uffd, start, end, align, c_pace, done, cost))
+        _check(
+            lib.ps_uffd_protect(uffd, start, end, protect, align, c_pace, done, cost)
+        )
     finally:
         meter.add(cost)
         pace.held_ns = c_pace.held_ns

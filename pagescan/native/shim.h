@@ -86,9 +86,9 @@ int ps_uffd_open(void); /* of this process */
 int ps_uffd_api(int uffd, uint64_t features);
 int ps_uffd_register(int uffd, uint64_t start, uint64_t end);
 int ps_uffd_unregister(int uffd, uint64_t start, uint64_t end);
-/* Write-protects [start, end), markers in holes included; done is where it stopped. */
-int ps_uffd_protect(int uffd, uint64_t start, uint64_t end, uint64_t align, struct ps_pace *pace,
-		    uint64_t *done, struct ps_cost *cost);
+/* Write-protects [start, end), markers in holes included, or lifts that; done: where it stopped. */
+int ps_uffd_protect(int uffd, uint64_t start, uint64_t end, int protect, uint64_t align,
+		    struct ps_pace *pace, uint64_t *done, struct ps_cost *cost);
 
 /* One row a line of /proc/PID/maps; names are (offset, length) into the text. */
 struct ps_maps {

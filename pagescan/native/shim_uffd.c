@@ -44,14 +44,14 @@ int ps_uffd_unregister(int uffd, uint64_t start, uint64_t end)
 	return result(ioctl(uffd, PS_UFFDIO_UNREGISTER, &range));
 }
 
-int ps_uffd_protect(int uffd, uint64_t start, uint64_t end, uint64_t align, struct ps_pace *pace,
-		    uint64_t *done, struct ps_cost *cost)
+int ps_uffd_protect(int uffd, uint64_t start, uint64_t end, int protect, uint64_t align,
+		    struct ps_pace *pace, uint64_t *done, struct ps_cost *cost)
 {
 	for (*done = start; *done < end;) {
 		uint64_t stop = ps_pace_slice(pace, *done, end, align), before = ps_now_ns();
 		struct ps_uffdio_writeprotect wp = {
 			.range = {*done, stop - *done},
-			.mode = PS_UFFDIO_WRITEPROTECT_MODE_WP,
+			.mode = protect ? PS_UFFDIO_WRITEPROTECT_MODE_WP : 0,
 		};
 
 		if (ioctl(uffd, PS_UFFDIO_WRITEPROTECT, &wp) < 0)

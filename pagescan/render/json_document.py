@@ -13,6 +13,7 @@ from pagescan import __version__
 from pagescan.model import (
     Category,
     Cost,
+    Estimate,
     Mapping,
     MappingCounts,
     Output,
@@ -65,6 +66,7 @@ def header_keys(report: Report) -> dict[str, Any]:
         keys["tick"] = report.tick
         keys["end"] = report.end
         keys["totals"] = summary_keys(totals) if totals is not None else None
+        keys["estimated"] = estimate_keys(report.estimate)
     return keys
 
 
@@ -153,6 +155,19 @@ def summary_keys(summary: Summary) -> dict[str, Any]:
         "pages": summary.pages,
         "bytes": summary.bytes,
         "categories": dict(summary.categories),
+    }
+
+
+def estimate_keys(estimate: Estimate | None) -> dict[str, Any] | None:
+    """Return an estimate as JSON has it; null: what is listed is all."""
+    if estimate is None:
+        return None
+    return {
+        "pages": estimate.pages,
+        "low": estimate.low,
+        "high": estimate.high,
+        "confidence": 0.95,
+        "share": round(estimate.share, 4),
     }
 
 

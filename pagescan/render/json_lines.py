@@ -15,7 +15,7 @@ from pagescan.render.json_document import (
     trailer_keys,
 )
 
-_IN_SUMMARY = ("summary", "end", "totals")
+_IN_SUMMARY = ("summary", "end", "totals", "estimated")
 
 
 def write(report: Report, rows: Rows, output: Output, stream: TextIO) -> None:

@@ -69,9 +69,12 @@ class LiveView:
         for start, found in pages.items():
             row = self.rows.setdefault(start, _Row(found.mapping))
             row.mapping = found.mapping
+        estimate = tick.look.estimate
+        # What was not tracked was written like what was.
+        weight = size / estimate.share if estimate else size
         seconds = max(tick.seconds, 1e-6)
         for start, row in self.rows.items():
-            written = pages[start].pages * size if start in pages else 0
+            written = int(pages[start].pages * weight) if start in pages else 0
             row.rate = written / seconds
             row.written += written
             row.history.append(row.rate)
@@ -121,8 +124,16 @@ class LiveView:
             (bars(self.rates, min(30, width // 3)), "yellow"),
             ("  since start ", "dim"),
             format_size(total),
+            (f"  {self._sureness()}", "dim"),
         )
         return [head, sums, Text()]
+
+    def _sureness(self) -> str:
+        estimate = self.tick.look.estimate if self.tick and self.tick.look else None
+        if estimate is None:
+            return ""
+        margin = (estimate.high - estimate.low) / 2 / max(1, estimate.pages)
+        return f"estimated ±{margin:.0%} from {estimate.share:.0%} of the memory"
 
     def _table(self, width: int, height: int) -> list[Text]:
         layout = _Layout.fit(width)

@@ -296,6 +296,13 @@ def test_errors_as_json(words: list[str], code: int) -> None:
     assert document["kind"] == "error"
 
 
+@pytest.mark.parametrize("percent", ["0", "-1", "101", "nan"])
+def test_budget_out_of_range(sleeper: subprocess.Popen[bytes], percent: str) -> None:
+    """A share of the target's time is above 0 and at most 100."""
+    result = command("watch", sleeper.pid, "--budget", percent)
+    refused(result, 2, "is not above 0 and at most 100")
+
+
 def test_no_traceback_without_debug() -> None:
     """A traceback is for whoever asks for it."""
     assert "Traceback" not in command("scan", 4194303).stderr

@@ -1,0 +1,81 @@
+"""`watch --budget`: what it estimates, and that it keeps within what it may cost."""
+
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pagescan.sampling import Budget, SampledTracking
+from pagescan.target import Target as Process
+from tests.conftest import Target, command
+
+pytestmark = pytest.mark.needs("tracking")
+Start = Callable[..., Target]
+PAGES = 65536
+
+
+def minor_faults(pid: int) -> int:
+    """Return how often a page of it was faulted in, or a protection lifted."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[7])
+
+
+def test_estimate_holds_the_truth(target: Start) -> None:
+    """A steady workload, each look against the full count, and against the faults."""
+    made = target(f"heap=anon,pages={PAGES},fill=1")
+    rng = random.Random(5)
+    budget = Budget(1500)
+    held = looks = 0
+    with Process.open(made.pid) as process:
+        tracking = SampledTracking.start_within(budget, process)
+        for number in range(30):
+            written = set(rng.sample(range(PAGES), 6000))
+            before = minor_faults(made.pid)
+            made.write("heap", written)
+            faults = minor_faults(made.pid) - before
+            said = tracking.look(rearm=True).estimate
+            if number < 8:  # it doubles what it tracks until it costs what it may
+                continue
+            assert said is not None
+            assert 0.05 < said.share < 0.5
+            looks += 1
+            held += said.low <= len(written) <= said.high
+            assert abs(said.pages - 6000) < 3000
+            assert faults <= 1.1 * budget.faults
+        tracking.close()
+    assert held >= looks * 0.8, (held, looks)
+
+
+def test_all_is_tracked_where_that_is_cheap(target: Start) -> None:
+    """Within the budget there is nothing to estimate: exact, page for page."""
+    made = target("heap=anon,pages=2048,fill=1", "shared=shmem,pages=1024,fill=1")
+    with Process.open(made.pid) as process:
+        tracking = SampledTracking.start_within(Budget(1e6), process)
+        for pages in ({1, 5, 2047}, {77}):
+            made.write("heap", pages)
+            made.write("shared", pages & set(range(1024)))
+            look = tracking.look(rearm=True)
+            assert look.estimate is None
+            low, high = made.ranges["heap"]
+            found = {
+                (address - low) // 4096
+                for start, end in zip(look.batch.starts, look.batch.ends, strict=True)
+                for address in range(max(start, low), min(end, high), 4096)
+            }
+            assert found == pages
+        tracking.close()
+
+
+def test_output_says_estimated(target: Start) -> None:
+    made = target(f"heap=anon,pages={PAGES},fill=1")
+    words = ("watch", made.pid, "-i", "0.1", "-n", "3", "--budget", "0.2")
+    lines = command(*words, "--json").stdout.splitlines()
+    said = [json.loads(line)["estimated"] for line in lines]
+    assert all(one and 0 < one["share"] < 1 for one in said)
+    assert {one["confidence"] for one in said} == {0.95}
+    result = command(*words)
+    assert "pages written (estimated, " in result.stderr
+    assert "% of the memory)" in result.stderr
+    exact = command("watch", made.pid, "-i", "0.1", "-n", "1", "--json").json()
+    assert exact["estimated"] is None
