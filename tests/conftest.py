@@ -81,6 +81,22 @@ def _thp() -> str | None:
     return None
 
 
+def _can_set(path: str) -> Callable[[], str | None]:
+    return lambda: None if os.access(path, os.W_OK) else f"{path} cannot be written"
+
+
+def _swap() -> str | None:
+    if os.geteuid() or not shutil.which("mkswap") or not shutil.which("swapon"):
+        return "swap cannot be added by this user"
+    return None
+
+
+def _io_uring() -> str | None:
+    switch = Path("/proc/sys/kernel/io_uring_disabled")
+    off = not switch.exists() or switch.read_text().strip() == "2"
+    return "io_uring is not there" if off else None
+
+
 def _compiles_32_bit() -> str | None:
     words = ["cc", "-m32", "-nostdlib", "-static", "-x", "c", "-o", os.devnull, "-"]
     text = b"void _start(void) { for (;;) ; }"
@@ -120,6 +136,12 @@ PROBES: dict[str, Callable[[], str | None]] = {
     "fish": _tool("fish"),
     "thp": _thp,
     "unshare": _tool("unshare"),
+    "swap": _swap,
+    "hugetlb": _can_set("/proc/sys/vm/nr_hugepages"),
+    "ksm": _can_set("/sys/kernel/mm/ksm/run"),
+    "io_uring": _io_uring,
+    "java": _tool("javac"),
+    "go": _tool("go"),
     "busybox": _tool("busybox"),
     "cc-m32": _compiles_32_bit,
 }

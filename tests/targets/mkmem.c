@@ -11,6 +11,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/userfaultfd.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdbool.h>
@@ -18,6 +19,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/random.h>
@@ -27,6 +29,8 @@
 #include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+#include "ring.h"
 
 #define MAX_RANGES 64
 #define HUGE (2u << 20)
@@ -188,6 +192,100 @@ static bool receive(struct range *r, size_t first, size_t last, int what)
 			return false;
 	}
 	return true;
+}
+
+/* Whole pages straight from a disk, past the page cache. */
+static bool receive_direct(struct range *r, size_t first, size_t last, int what)
+{
+	int fd = open("/var/tmp", O_TMPFILE | O_RDWR | O_DIRECT | O_CLOEXEC, 0600);
+	void *data = NULL;
+	bool good = false;
+
+	(void)what;
+	if (fd >= 0 && !posix_memalign(&data, page, page)) {
+		memset(data, ++stored | 1, page);
+		good = write(fd, data, page) == (ssize_t)page;
+	}
+	for (size_t i = first; good && i <= last; i++)
+		good = pread(fd, (char *)r->at + i * page, page, 0) == (ssize_t)page;
+	free(data);
+	close(fd);
+	return good;
+}
+
+/* By io_uring: 'p' pins the pages, 'f' reads into pinned ones, 'u' into any. */
+static bool receive_ring(struct range *r, size_t first, size_t last, int what)
+{
+	static struct ring ring = {.fd = -1};
+	bool good = ring.fd >= 0 || ring_open(&ring);
+	char *at = (char *)r->at + first * page;
+	int ends[2];
+
+	if (what == 'p')
+		return good && ring_pin(&ring, at, (last - first + 1) * page);
+	for (size_t i = first; good && i <= last; i++, at += page) {
+		good = pipe(ends) == 0 && write(ends[1], "ring", 4) == 4 &&
+		       ring_read(&ring, ends[0], at, 4, what == 'f') == 4;
+		close(ends[0]);
+		close(ends[1]);
+	}
+	return good;
+}
+
+/* Past the mapping: 'a' stores through another one of the same file, 'w' by write(2). */
+static bool write_past(struct range *r, size_t first, size_t last, int what)
+{
+	size_t length = r->pages * page;
+	char *alias = mmap(NULL, length, PROT_READ | PROT_WRITE, MAP_SHARED, r->fd, 0);
+	char byte = (char)++stored;
+
+	if (alias == MAP_FAILED)
+		return false;
+	for (size_t i = first; i <= last; i++) {
+		if (what == 'a')
+			alias[i * page] = byte;
+		else if (pwrite(r->fd, &byte, 1, (off_t)(i * page)) != 1)
+			return false;
+	}
+	return munmap(alias, length) == 0;
+}
+
+static bool fill_with_zeros(struct range *r, size_t first, size_t last, int what)
+{
+	(void)what;
+	memset((void *)(r->at + first * page), 0, (last - first + 1) * page);
+	return true;
+}
+
+/* A userfaultfd of the target's own on some pages. */
+static bool watch_own(struct range *r, size_t first, size_t last, int what)
+{
+	struct uffdio_api api = {.api = UFFD_API};
+	struct uffdio_register reg = {
+		.range = {(uintptr_t)r->at + first * page, (last - first + 1) * page},
+		.mode = UFFDIO_REGISTER_MODE_MISSING,
+	};
+	int uffd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | 1);
+
+	(void)what;
+	return uffd >= 0 && !ioctl(uffd, UFFDIO_API, &api) && !ioctl(uffd, UFFDIO_REGISTER, &reg);
+}
+
+/* Maps, stores, protects and unmaps, elsewhere, as fast as it can, until the end. */
+static void *churn(void *unused)
+{
+	for (unsigned turn = 0;; turn++) {
+		size_t length = (1 + turn % 7) * page;
+		char *at = mmap(NULL, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+		if (at == MAP_FAILED)
+			abort();
+		at[0] = 1;
+		if (turn % 3 == 0)
+			mprotect(at, page, PROT_READ);
+		munmap(at, length);
+	}
+	return unused;
 }
 
 static int file_of(const char *path, size_t length)
@@ -403,6 +501,14 @@ static bool with_runs(const char *verb, struct range *r, const char *runs)
 		{"krecv", receive, 's'},
 		{"kgetrandom", receive, 'g'},
 		{"kgetcwd", receive, 'c'},
+		{"kdirect", receive_direct, 0},
+		{"kring", receive_ring, 'u'},
+		{"pin", receive_ring, 'p'},
+		{"kpinned", receive_ring, 'f'},
+		{"alias", write_past, 'a'},
+		{"kwrite", write_past, 'w'},
+		{"zero", fill_with_zeros, 0},
+		{"uffd", watch_own, 0},
 	};
 
 	for (size_t i = 0; i < sizeof(verbs) / sizeof(*verbs); i++)
@@ -465,12 +571,10 @@ static void obey(char *line)
 	} else if (!strcmp(verb, "exec")) {
 		execv("/proc/self/exe", arguments);
 		answer(false, verb);
-	} else if (!strcmp(verb, "uffd") && r) {
-		int uffd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | 1);
+	} else if (!strcmp(verb, "churn")) {
+		pthread_t thread;
 
-		errno = uffd < 0 ? errno : 0;
-		snprintf(text, sizeof(text), "%d", uffd);
-		answer(uffd >= 0, text);
+		answer(!pthread_create(&thread, NULL, churn, NULL), verb);
 	} else if (r) {
 		answer(with_runs(verb, r, last), verb);
 	} else {

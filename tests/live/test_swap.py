@@ -1,0 +1,74 @@
+"""Written pages stay written on swap; others do not become so on the way."""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests import machine, witness
+from tests.conftest import Result, Target
+
+pytestmark = pytest.mark.needs("tracking", "swap")
+Start = Callable[..., Target]
+Run = Callable[..., Result]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def swap() -> Iterator[None]:
+    """A real swap file."""
+    with machine.swap_file(256):
+        yield
+
+
+@pytest.mark.parametrize(
+    "kind", ["anon,pages=600,fill=1", "shmem,pages=600,fill=1", "sysv,pages=600,fill=1"]
+)
+def test_out_and_in_again(kind: str, armed: Start, pagescan: Run) -> None:
+    """Both kinds of page go out, and what was written is what is reported."""
+    made = armed(f"m={kind}")
+    low, high = made.ranges["m"]
+    made.write("m", {1, 77, *range(300, 320)})
+    made.tell("pageout m 0-599")
+    out = len(witness.present(made.pid, low, high))
+    assert out < 60, "the kernel kept most of it: nothing is tested"
+    look = pagescan("diff", made.pid, "--json").json()
+    assert made.pages(look, "m") == made.expected["m"]
+    made.tell("read m 0-599")
+    look = pagescan("diff", made.pid, "--rearm", "--json").json()
+    assert made.pages(look, "m") == made.expected["m"]
+    made.tell("pageout m 0-599")
+    made.tell("read m 0-299")
+    assert made.pages(pagescan("diff", made.pid, "--json").json(), "m") == set()
+    made.expected["m"].clear()
+    made.write("m", {5, 400})  # one that is back, one that is out
+    look = pagescan("diff", made.pid, "--json").json()
+    assert made.pages(look, "m") == {5, 400}
+
+
+def test_armed_while_it_is_out(target: Start, pagescan: Run) -> None:
+    """Pages on swap are protected where they are."""
+    made = target("m=anon,pages=600,fill=1")
+    made.tell("pageout m 0-599")
+    assert witness.swapped(made.pid, *made.ranges["m"])
+    assert pagescan("arm", made.pid).code == 0
+    made.tell("read m 0-99")
+    assert made.pages(pagescan("diff", made.pid, "--json").json(), "m") == set()
+    made.write("m", {50, 500})
+    look = pagescan("diff", made.pid, "--json").json()
+    assert made.pages(look, "m") == {50, 500}
+
+
+def test_swapped_is_what_pagemap_says(target: Start, pagescan: Run) -> None:
+    """`scan` and `maps` count as swapped what the second witness does."""
+    made = target("m=anon,pages=600,fill=1")
+    made.tell("pageout m 100-399")
+    low, high = made.ranges["m"]
+    out = witness.swapped(made.pid, low, high)
+    assert len(out) > 200
+    span = f"{low}-{high}"
+    scan = pagescan("scan", made.pid, span, "--require", "swapped", "--json").json()
+    assert made.pages(scan, "m") == out
+    maps = pagescan("maps", made.pid, "--json").json()["mappings"]
+    row = next(
+        row for row in maps if int(row["start"], 16) <= low < int(row["end"], 16)
+    )
+    assert row["counts"]["swapped"] >= len(out)

@@ -1,0 +1,80 @@
+"""Who writes: every way to store to a page, and those that the kernel cannot see."""
+
+import ctypes
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import PAGE, Result, Target
+
+pytestmark = pytest.mark.needs("tracking")
+Start = Callable[..., Target]
+Run = Callable[..., Result]
+
+
+class Vector(ctypes.Structure):
+    """struct iovec."""
+
+    _fields_ = (("base", ctypes.c_void_p), ("length", ctypes.c_size_t))
+
+
+@pytest.mark.parametrize(
+    "how", ["kdirect", pytest.param("kring", marks=pytest.mark.needs("io_uring"))]
+)
+@pytest.mark.parametrize(
+    "kind", ["anon,pages=32,fill=1", "anon,pages=32", "shmem,pages=32"]
+)
+def test_reads_past_the_page_cache(
+    how: str, kind: str, armed: Start, pagescan: Run
+) -> None:
+    """O_DIRECT and io_uring store through pages that they pin for the moment."""
+    made = armed(f"m={kind}")
+    made.tell(f"{how} m 3-4,9")
+    look = pagescan("diff", made.pid, "--rearm", "--json").json()
+    assert made.pages(look, "m") == {3, 4, 9}
+    made.tell(f"{how} m 9-10")
+    look = pagescan("diff", made.pid, "--json").json()
+    assert made.pages(look, "m") == {9, 10}
+
+
+def test_another_process_writes(armed: Start, pagescan: Run) -> None:
+    """process_vm_writev(2), from outside."""
+    made = armed("m=anon,pages=32,fill=1")
+    data = ctypes.create_string_buffer(b"outside")
+    local = Vector(ctypes.addressof(data), 7)
+    remote = Vector(made.ranges["m"][0] + 11 * PAGE, 7)
+    libc = ctypes.CDLL(None, use_errno=True)
+    sent = libc.process_vm_writev(
+        made.pid, ctypes.byref(local), 1, ctypes.byref(remote), 1, 0
+    )
+    assert sent == 7, os.strerror(ctypes.get_errno())
+    look = pagescan("diff", made.pid, "--json").json()
+    assert made.pages(look, "m") == {11}
+
+
+@pytest.mark.parametrize("how", ["alias", "kwrite"])
+def test_another_way_to_shared_memory_is_not_seen(
+    how: str, armed: Start, pagescan: Run
+) -> None:
+    """The kernel tracks page tables, not pages: contract and docs say so."""
+    made = armed("m=memfd,pages=32,shared=1,fill=1")
+    made.tell(f"{how} m 3-4")
+    made.write("m", {9})
+    look = pagescan("diff", made.pid, "--json").json()
+    assert made.pages(look, "m") == {9}
+
+
+@pytest.mark.needs("io_uring")
+def test_pinned_buffers_are_seen_once(target: Start, pagescan: Run) -> None:
+    """Buffers that were pinned before: what the kernel stores there takes no fault."""
+    made = target("m=anon,pages=32,fill=1")
+    made.tell("pin m 0-7")
+    assert pagescan("arm", made.pid).code == 0
+    made.tell("kpinned m 2")
+    made.write("m", {9})
+    look = pagescan("diff", made.pid, "--json").json()
+    assert made.pages(look, "m") - {2} == {9}
+    documented = Path(__file__).parents[2] / "docs/exactness.md"
+    assert "fixed buffers" in documented.read_text()

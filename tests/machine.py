@@ -1,0 +1,71 @@
+"""Settings of the machine that a test needs otherwise; restored even if it fails."""
+
+import contextlib
+import os
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests import witness
+
+HUGE_PAGES = Path("/proc/sys/vm/nr_hugepages")
+KSM = Path("/sys/kernel/mm/ksm")
+
+
+@contextlib.contextmanager
+def setting(path: Path, value: object) -> Iterator[None]:
+    """Write a value to a file of /proc/sys or /sys for a while."""
+    before = path.read_text().strip()
+    path.write_text(f"{value}\n")
+    try:
+        yield
+    finally:
+        path.write_text(f"{before}\n")
+
+
+@contextlib.contextmanager
+def huge_pages(count: int) -> Iterator[None]:
+    """Reserve some more huge pages for a while."""
+    with setting(HUGE_PAGES, int(HUGE_PAGES.read_text()) + count):
+        yield
+
+
+@contextlib.contextmanager
+def swap_file(mebibytes: int) -> Iterator[None]:
+    """Swap to a real file for a while."""
+    with tempfile.NamedTemporaryFile(dir="/var/tmp", prefix="pagescan-swap-") as file:
+        os.posix_fallocate(file.fileno(), 0, mebibytes << 20)
+        subprocess.run(["mkswap", file.name], check=True, capture_output=True)
+        subprocess.run(["swapon", file.name], check=True)
+        try:
+            yield
+        finally:
+            subprocess.run(["swapoff", file.name], check=True)
+
+
+@contextlib.contextmanager
+def merging() -> Iterator[None]:
+    """Have KSM merge as fast as it can for a while; then all is unmerged again."""
+    with (
+        setting(KSM / "sleep_millisecs", 1),
+        setting(KSM / "pages_to_scan", 5000),
+        setting(KSM / "run", 1),
+    ):
+        yield
+
+
+def merged(pid: int) -> int:
+    """Return how many pages of a process KSM has merged."""
+    for line in Path(f"/proc/{pid}/ksm_stat").read_text().splitlines():
+        key, value = line.split()[:2]
+        if key == "ksm_merging_pages":
+            return int(value)
+    return 0
+
+
+def wait_for_scans(count: int) -> None:
+    """Wait until KSM has gone through everything so often."""
+    scans = KSM / "full_scans"
+    end = int(scans.read_text()) + count
+    witness.wait_for(lambda: int(scans.read_text()) >= end, 30)
