@@ -1,0 +1,138 @@
+"""Mappings that change between looks and during them; programs that do."""
+
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests import witness
+from tests.conftest import Result, Target, command
+
+pytestmark = pytest.mark.needs("tracking")
+Start = Callable[..., Target]
+Run = Callable[..., Result]
+
+
+def look(made: Target, pagescan: Run, *words: str) -> set[int]:
+    """Return the written pages of m."""
+    return made.pages(pagescan("diff", made.pid, "--json", *words).json(), "m")
+
+
+def test_shrunk(armed: Start, pagescan: Run) -> None:
+    """mremap(2) to a smaller size: the rest goes on as it was."""
+    made = armed("m=anon,pages=64,fill=1")
+    made.write("m", {3, 50})
+    made.tell("mremap m size 32")
+    made.where("m")
+    assert look(made, pagescan, "--rearm") == {3}
+    made.write("m", {31})
+    assert look(made, pagescan) == {31}
+
+
+def test_grown(armed: Start, pagescan: Run) -> None:
+    """mremap(2) to a larger size: what is stored to in the new part is found."""
+    made = armed("m=anon,pages=64,fill=1")
+    made.tell("mremap m size 6400")
+    moved = made.where("m")
+    assert moved
+    made.write("m", {5000})
+    found = look(made, pagescan, "--rearm")
+    # Where it had to move, all that was populated is new.
+    assert found in ({5000}, {*range(64), 5000})
+    made.expected["m"].clear()
+    made.write("m", {6000, 3})
+    assert look(made, pagescan) == {3, 6000}
+
+
+def test_a_userfaultfd_of_its_own(target: Start, pagescan: Run) -> None:
+    """What it has itself is said, and the rest is exact."""
+    made = target("own=anon,pages=16,fill=1", "m=anon,pages=16,fill=1")
+    made.tell("ro own 15")  # so that the two do not become one mapping
+    made.tell("uffd own 0-14")
+    made.own_userfaultfds = 1
+    result = pagescan("arm", made.pid)
+    assert result.code == 0
+    assert "another userfaultfd has it" in result.stderr
+    made.write("m", {3})
+    made.write("own", {4})
+    document = pagescan("diff", made.pid, "--json").json()
+    assert made.pages(document, "m") == {3}
+    assert made.pages(document, "own") == set()
+    why = {int(item["start"], 16): item["why"] for item in document["untracked"]}
+    assert "another userfaultfd" in why[made.ranges["own"][0]]
+
+
+def test_while_it_is_looked_at(armed: Start, pagescan: Run) -> None:
+    """Mappings come and go all the time: the others stay exact, nothing fails."""
+    made = armed("m=many,pages=2000,fill=1")
+    made.tell("churn")
+    for turn in range(20):
+        pages = {turn, 1000 + turn, 1999}
+        made.write("m", pages)
+        assert look(made, pagescan, "--rearm") == pages
+        made.expected["m"].clear()
+
+
+def test_quiet_looks_agree(armed: Start, pagescan: Run) -> None:
+    """Two looks at a target that does nothing say the same, to the byte."""
+    made = armed("m=anon,pages=512,fill=1", "s=shmem,pages=512")
+    made.write("m", {5, 100})
+    made.write("s", {7})
+    with witness.stopped(made.pid):
+        one, other = (pagescan("diff", made.pid, "--csv").stdout for _ in "ab")
+    assert one == other
+    assert one.count("\n") > 2
+
+
+def test_exec_ends_the_session(target: Start, pagescan: Run) -> None:
+    """Another program is another address space: said, with exit 3."""
+    made = target("m=anon,pages=16,fill=1")
+    assert pagescan("arm", made.pid).code == 0
+    assert made.process.stdin is not None
+    assert made.process.stdout is not None
+    made.process.stdin.write("exec\n")
+    made.process.stdin.flush()
+    made.process.stdout.readline()
+    result = pagescan("diff", made.pid)
+    assert result.code == 3, result
+    assert "exec" in result.stderr
+    # Gone with it: the program can be armed as it is now.
+    assert pagescan("arm", made.pid).code == 0
+
+
+def test_the_end_is_no_look(armed: Start, pagescan: Run) -> None:
+    made = armed("m=anon,pages=16,fill=1")
+    made.tell("quit")
+    made.process.wait()
+    assert pagescan("diff", made.pid).code in (1, 3)
+
+
+@pytest.mark.needs("root")
+def test_a_pid_used_again_is_another_target(mkmem: Path) -> None:
+    """The session of a process that ended is never read as its successor's."""
+    last = Path("/proc/sys/kernel/ns_last_pid")
+    words = [str(mkmem), "m=anon,pages=16,fill=1"]
+    first = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert first.stdout is not None
+    first.stdout.readline()
+    assert command("arm", first.pid).code == 0
+    first.communicate(b"quit\n")
+    second = None
+    for _ in range(200):
+        last.write_text(f"{first.pid - 1}\n")
+        second = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        if second.pid == first.pid:
+            break
+        second.communicate(b"quit\n")
+    assert second is not None
+    assert second.pid == first.pid, "nobody else left the number free"
+    assert second.stdout is not None
+    second.stdout.readline()
+    result = command("diff", second.pid, "--json")
+    assert result.code in (1, 3), result
+    assert result.stdout == ""
+    assert command("arm", second.pid).code == 0
+    second.communicate(b"quit\n")
+    assert os.waitstatus_to_exitcode(second.returncode) == 0

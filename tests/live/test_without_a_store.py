@@ -1,0 +1,125 @@
+"""What counts as written without a store: the exceptions of the contract."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests import machine, witness
+from tests.conftest import PAGE, Result, Target
+
+pytestmark = pytest.mark.needs("tracking")
+Start = Callable[..., Target]
+Run = Callable[..., Result]
+THP = Path("/sys/kernel/mm/transparent_hugepage")
+
+
+def look(made: Target, pagescan: Run, *words: str) -> set[int]:
+    """Return the written pages of m."""
+    return made.pages(pagescan("diff", made.pid, "--json", *words).json(), "m")
+
+
+@pytest.mark.needs("thp")
+def test_a_huge_page_counts_whole_when_it_is_populated(
+    armed: Start, pagescan: Run
+) -> None:
+    """The kernel fills 2 MiB at the first store; from the rearm on a page is a page."""
+    made = armed("m=thp,pages=1024")
+    made.write("m", {3})
+    assert look(made, pagescan, "--rearm") == set(range(512))
+    made.write("m", {3, 700})
+    assert look(made, pagescan) == {3, *range(512, 1024)}
+
+
+@pytest.mark.parametrize("what", ["mlock", "populate"])
+def test_populating_counts(what: str, armed: Start, pagescan: Run) -> None:
+    """mlock(2) and MADV_POPULATE_WRITE write-fault every page of private memory."""
+    made = armed("m=anon,pages=64")
+    made.tell(f"{what} m 8-15")
+    assert look(made, pagescan, "--rearm") == set(range(8, 16))
+    assert look(made, pagescan) == set()
+
+
+def test_mlock_of_what_is_there_does_not_count(armed: Start, pagescan: Run) -> None:
+    made = armed("m=anon,pages=64,fill=1")
+    made.tell("mlock m 0-31")
+    found = look(made, pagescan)
+    assert found in (set(), set(range(32))), "once at most"
+    assert look(made, pagescan, "--rearm") == found
+    made.write("m", {40})
+    assert look(made, pagescan) == {40}
+
+
+@pytest.mark.needs("ksm")
+def test_merged_pages_count_at_most_once(armed: Start, pagescan: Run) -> None:
+    """KSM puts another page in place: no store is lost, and none comes twice."""
+    made = armed("m=anon,pages=256,fill=1")
+    made.tell("zero m 0-127")
+    assert look(made, pagescan, "--rearm") == set(range(128))
+    made.tell("merge m 0-127")
+    with machine.merging():
+        machine.wait_for_scans(3)
+        # Armed memory may be left alone by KSM; merged or not, nothing is missed.
+        assert look(made, pagescan, "--rearm") <= set(range(128))
+        machine.wait_for_scans(2)
+        assert look(made, pagescan, "--rearm") == set()
+        made.write("m", {5, 200})
+        assert look(made, pagescan) == {5, 200}
+
+
+def test_reading_does_not_count(armed: Start, pagescan: Run) -> None:
+    """The zero page is mapped by a read; the first store after it counts."""
+    made = armed("m=anon,pages=64")
+    made.tell("read m 0-63")
+    low, high = made.ranges["m"]
+    assert witness.present(made.pid, low, high) == set(range(64))
+    assert look(made, pagescan) == set()
+    made.write("m", {7})
+    assert look(made, pagescan) == {7}
+
+
+def test_freed_lazily_and_used_again(armed: Start, pagescan: Run) -> None:
+    """MADV_FREE is no store; what is stored after it is reported."""
+    made = armed("m=anon,pages=64,fill=1")
+    made.tell("free m 0-31")
+    assert look(made, pagescan) == set()
+    made.write("m", {3, 31, 40})
+    assert look(made, pagescan) == {3, 31, 40}
+
+
+@pytest.mark.parametrize("how", ["punch m 8-15", "dontneed m 8-15"])
+def test_dropped_contents_do_not_count(how: str, armed: Start, pagescan: Run) -> None:
+    """Dropping shared memory is no store; one into the hole is."""
+    made = armed("m=memfd,pages=32,shared=1,fill=1")
+    made.tell(how)
+    assert look(made, pagescan) == set()
+    made.write("m", {9, 20})
+    assert look(made, pagescan) == {9, 20}
+
+
+def test_truncated_file(armed: Start, pagescan: Run, tmp_path: Path) -> None:
+    """What was cut off is not reported; what grows back is, where it is stored to."""
+    made = armed(f"m=file,pages=32,shared=1,fill=1,file={tmp_path}/backing")
+    made.write("m", {30})
+    made.tell("truncate m 16")
+    assert look(made, pagescan) <= {30}
+    made.tell("truncate m 32")
+    made.write("m", {3, 20})
+    assert look(made, pagescan) - {30} == {3, 20}
+
+
+@pytest.mark.needs("thp", "root")
+def test_zero_filled_and_split(armed: Start, pagescan: Run) -> None:
+    """A split huge page may lose pages of zeros: those alone may be missing."""
+    made = armed("m=thp,pages=1024,fill=1")
+    made.tell("zero m 0-255")
+    made.write("m", {300})
+    underused = THP / "khugepaged/max_ptes_none"
+    with machine.setting(underused, 0):
+        Path("/proc/sys/vm/drop_caches").write_text("2\n")
+        found = look(made, pagescan)
+    assert {300} <= found <= {*range(256), 300}
+    low, _ = made.ranges["m"]
+    zero = f"{low}-{low + 256 * PAGE}"
+    pages = pagescan("scan", made.pid, zero, "--require", "pfnzero", "--json").json()
+    assert found >= set(range(256)) - made.pages(pages, "m")
