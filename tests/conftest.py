@@ -137,6 +137,7 @@ PROBES: dict[str, Callable[[], str | None]] = {
     "thp": _thp,
     "unshare": _tool("unshare"),
     "swap": _swap,
+    "folios": _can_set("/sys/kernel/mm/transparent_hugepage/hugepages-64kB/enabled"),
     "hugetlb": _can_set("/proc/sys/vm/nr_hugepages"),
     "ksm": _can_set("/sys/kernel/mm/ksm/run"),
     "io_uring": _io_uring,

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -17,6 +18,8 @@ KSM = Path("/sys/kernel/mm/ksm")
 def setting(path: Path, value: object) -> Iterator[None]:
     """Write a value to a file of /proc/sys or /sys for a while."""
     before = path.read_text().strip()
+    if chosen := re.search(r"\[(.+?)\]", before):  # "always [madvise] never"
+        before = chosen[1]
     path.write_text(f"{value}\n")
     try:
         yield
@@ -45,6 +48,17 @@ def swap_file(mebibytes: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def tmpfs(place: Path, options: str) -> Iterator[None]:
+    """Mount a tmpfs for a while."""
+    words = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(place)]
+    subprocess.run(words, check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+@contextlib.contextmanager
 def merging() -> Iterator[None]:
     """Have KSM merge as fast as it can for a while; then all is unmerged again."""
     with (
@@ -53,15 +67,6 @@ def merging() -> Iterator[None]:
         setting(KSM / "run", 1),
     ):
         yield
-
-
-def merged(pid: int) -> int:
-    """Return how many pages of a process KSM has merged."""
-    for line in Path(f"/proc/{pid}/ksm_stat").read_text().splitlines():
-        key, value = line.split()[:2]
-        if key == "ksm_merging_pages":
-            return int(value)
-    return 0
 
 
 def wait_for_scans(count: int) -> None:

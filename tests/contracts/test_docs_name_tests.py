@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("page", ["harmless.md"])
+@pytest.mark.parametrize("page", ["exactness.md", "harmless.md"])
 def test_each_named_test_exists(page: str) -> None:
     text = (ROOT / "docs" / page).read_text()
     named = re.findall(r"`(tests/[\w/.]+)::(\w+)`", text)

@@ -31,6 +31,47 @@ def test_a_huge_page_counts_whole_when_it_is_populated(
     assert look(made, pagescan) == {3, *range(512, 1024)}
 
 
+@pytest.mark.needs("folios", "root")
+def test_a_large_folio_counts_whole_when_it_is_populated(
+    target: Start, pagescan: Run
+) -> None:
+    """64 KiB are filled at the first store; from the rearm on a page is a page."""
+    with machine.setting(THP / "hugepages-64kB/enabled", "always"):
+        made = target("m=folios,pages=256")
+        assert pagescan("arm", made.pid).code == 0
+        made.write("m", {100})
+        found = look(made, pagescan, "--rearm")
+    first = made.ranges["m"][0] // PAGE
+
+    def folio(page: int) -> set[int]:
+        return {
+            other
+            for other in range(256)
+            if (first + other) // 16 == (first + page) // 16
+        }
+
+    assert found in ({100}, folio(100))
+    made.write("m", {101, 200})
+    assert look(made, pagescan) in ({101, 200}, {101} | folio(200))
+
+
+@pytest.mark.needs("root")
+def test_huge_pages_of_tmpfs(target: Start, pagescan: Run, tmp_path: Path) -> None:
+    """Shared huge pages are armed whole, and written page by page."""
+    with machine.tmpfs(tmp_path, "huge=always,size=64m"):
+        made = target(f"m=file,pages=2048,shared=1,fill=1,file={tmp_path}/huge")
+        mapped = witness.smaps(made.pid, "ShmemPmdMapped")
+        assert pagescan("arm", made.pid).code == 0
+        made.write("m", {5, 700, 701})
+        made.tell("read m 1500")
+        assert look(made, pagescan, "--rearm") == {5, 700, 701}
+        made.write("m", {6})
+        assert look(made, pagescan) == {6}
+        made.tell("quit")
+        made.process.wait()
+    assert mapped[made.ranges["m"][0]] != "", "no kernel that says so"
+
+
 @pytest.mark.parametrize("what", ["mlock", "populate"])
 def test_populating_counts(what: str, armed: Start, pagescan: Run) -> None:
     """mlock(2) and MADV_POPULATE_WRITE write-fault every page of private memory."""

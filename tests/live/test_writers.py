@@ -54,6 +54,15 @@ def test_another_process_writes(armed: Start, pagescan: Run) -> None:
     assert made.pages(look, "m") == {11}
 
 
+def test_the_same_value_again(armed: Start, pagescan: Run) -> None:
+    """A store is a store, whatever was there: a byte compare would not see it."""
+    made = armed("m=anon,pages=32,fill=1")
+    for pages in ({3, 4}, {4, 9}):
+        made.tell(f"zero m {','.join(map(str, sorted(pages)))}")
+        look = pagescan("diff", made.pid, "--rearm", "--json").json()
+        assert made.pages(look, "m") == pages
+
+
 @pytest.mark.parametrize("how", ["alias", "kwrite"])
 def test_another_way_to_shared_memory_is_not_seen(
     how: str, armed: Start, pagescan: Run

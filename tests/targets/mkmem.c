@@ -288,6 +288,28 @@ static void *churn(void *unused)
 	return unused;
 }
 
+/*
+ * Stores to random pages of a range, over and over, until the end. The range "counters" has two 64-bit
+ * numbers a page: stores begun, and stores done.
+ */
+static void *storm(void *argument)
+{
+	struct range *r = argument;
+	uint64_t *counters = (void *)find("counters")->at;
+	unsigned seed = (unsigned)(uintptr_t)&seed;
+
+	for (unsigned turn = 1;; turn++) {
+		size_t chosen = (unsigned)rand_r(&seed) % r->pages;
+
+		__atomic_add_fetch(&counters[2 * chosen], 1, __ATOMIC_SEQ_CST);
+		r->at[chosen * page] = (unsigned char)turn;
+		__atomic_add_fetch(&counters[2 * chosen + 1], 1, __ATOMIC_SEQ_CST);
+		if (turn % 8 == 0)
+			usleep(100);
+	}
+	return argument;
+}
+
 static int file_of(const char *path, size_t length)
 {
 	int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
@@ -333,6 +355,8 @@ static bool make(const char *words)
 		at = mmap(NULL, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 		if (at != MAP_FAILED)
 			madvise(at, length, MADV_NOHUGEPAGE);
+	} else if (!strcmp(kind, "folios")) { /* of any size that the machine's settings say */
+		at = mmap(NULL, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	} else if (!strcmp(kind, "shmem")) {
 		at = mmap(NULL, length, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	} else if (!strcmp(kind, "file") || !strcmp(kind, "memfd")) {
@@ -571,6 +595,13 @@ static void obey(char *line)
 	} else if (!strcmp(verb, "exec")) {
 		execv("/proc/self/exe", arguments);
 		answer(false, verb);
+	} else if (!strcmp(verb, "storm") && r) {
+		pthread_t thread;
+		bool good = true;
+
+		for (unsigned long i = strtoul(last, NULL, 10); good && i > 0; i--)
+			good = !pthread_create(&thread, NULL, storm, r);
+		answer(good, verb);
 	} else if (!strcmp(verb, "churn")) {
 		pthread_t thread;
 

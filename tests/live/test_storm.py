@@ -1,0 +1,76 @@
+"""Threads that store all the time, rearms back to back: none is lost, none invented.
+
+The target counts the stores to each page that it has begun, and those it has done. Read
+between the looks, the counters judge them: a store that was begun and done between two
+readings is in the look between them or in the next; and a page that is in a look had a
+store begun or going on since the reading before the last.
+"""
+
+import os
+from array import array
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from pagescan.target import Target as Process
+from pagescan.tracking import Tracking
+from tests.conftest import PAGE, Target
+
+pytestmark = pytest.mark.needs("tracking")
+PAGES = 4096
+LOOKS = 400
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        f"anon,pages={PAGES},fill=1",
+        f"anon,pages={PAGES}",
+        f"shmem,pages={PAGES},fill=1",
+        pytest.param(f"thp,pages={PAGES},fill=1", marks=pytest.mark.needs("thp")),
+    ],
+)
+def test_storm(kind: str, target: Callable[..., Target]) -> None:
+    made = target(f"m={kind}", f"counters=anon,pages={PAGES * 16 // PAGE},fill=1")
+    made.tell(f"zero counters 0-{PAGES * 16 // PAGE - 1}")
+    low, high = made.ranges["m"]
+    start, end = made.ranges["counters"]
+    memory = os.open(f"/proc/{made.pid}/mem", os.O_RDONLY)
+
+    def counters() -> tuple[Sequence[int], Sequence[int]]:
+        numbers = array("Q", os.pread(memory, end - start, start))
+        return numbers[::2], numbers[1::2]
+
+    with Process.open(made.pid) as process:
+        tracking = Tracking.start(process)
+        done_before: set[int] = set()
+        begun_before: set[int] = set()
+        seen_before: set[int] = set()
+        begun, done = counters()
+        made.tell("storm m 4")
+        missed = extra = stored = 0
+        for _ in range(LOOKS):
+            batch = tracking.look(rearm=True).batch
+            seen = {
+                (address - low) // PAGE
+                for first, last in zip(batch.starts, batch.ends, strict=True)
+                for address in range(max(first, low), min(last, high), PAGE)
+            }
+            going_on = {page for page in range(PAGES) if begun[page] != done[page]}
+            begun_then, done_then = begun, done
+            begun, done = counters()
+            now_begun = {
+                page for page in range(PAGES) if begun[page] != begun_then[page]
+            }
+            now_done = {page for page in range(PAGES) if done[page] != done_then[page]}
+            missed += len(done_before - seen_before - seen)
+            extra += len(seen - now_begun - going_on - begun_before)
+            stored += len(now_done)
+            # One that was going on may have been stored, and seen, before.
+            now_done -= going_on
+            done_before, begun_before, seen_before = now_done, now_begun, seen
+            begun_before |= going_on
+        tracking.close()
+    os.close(memory)
+    assert stored > LOOKS
+    assert (missed, extra) == (0, 0)
