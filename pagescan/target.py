@@ -23,7 +23,7 @@ from pagescan.model import TargetFacts
 
 PAGE_SIZE = os.sysconf("SC_PAGE_SIZE")
 
-_PF_KTHREAD = 0x00200000  # include/linux/sched.h
+_PF_EXITING, _PF_KTHREAD = 0x4, 0x00200000  # include/linux/sched.h
 _COMM_LENGTH = 15
 
 
@@ -124,12 +124,19 @@ class Target:
 
     def gone(self) -> TargetError:
         """Return the error that says how the address space went."""
-        if self.exited():
+        if self.exited() or self._ending():
             return NoSuchTargetError(f"process {self} has ended")
         return UnsuitableTargetError(
             f"process {self} runs another program by now (exec)",
             hint=f"start over with: pagescan arm {self.pid}",
         )
+
+    def _ending(self) -> bool:
+        """Whether it is on its way out: its memory goes before its pidfd says so."""
+        try:
+            return bool(read_stat(self.pid).flags & _PF_EXITING)
+        except OSError:
+            return True
 
     def close(self) -> None:
         """Close the descriptors; twice does no harm."""

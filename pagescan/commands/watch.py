@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pagescan import mappings, render
-from pagescan.errors import PagescanError, TargetError, UsageError
+from pagescan.errors import NoSuchTargetError, PagescanError, TargetError, UsageError
 from pagescan.mappings import Selection
 from pagescan.model import Cost, Estimate, Output, Report, SessionFacts, Summary
 from pagescan.native import Pace
@@ -221,7 +221,8 @@ class Watcher:
         """Whether it was exec'd once more while we attached; forgets the attempt."""
         if self.target is old:
             return False
-        again = not self.target.exited() and not self.target.has_address_space()
+        ended = isinstance(self.target.gone(), NoSuchTargetError)
+        again = not ended and not self.target.has_address_space()
         self.target.close()
         self.target = old
         return again

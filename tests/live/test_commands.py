@@ -322,7 +322,7 @@ class TestWatch:
 
     def test_exec_of_a_command_is_followed(self) -> None:
         """CMD may exec: the watch attaches again, says so, and goes on to the end."""
-        last_act = "import time; time.sleep(0.6); print(time.time(), flush=True)"
+        last_act = "import time; time.sleep(1.5); print(time.time(), flush=True)"
         script = f'sleep 0.3; exec {sys.executable} -c "{last_act}"'
         result = command("watch", "-i", "0.1", "--json", "--", "sh", "-c", script)
         lines = [checked(line) for line in result.stdout.splitlines()]
@@ -340,6 +340,27 @@ class TestWatch:
         result = command("watch", "--json", "-i", "0.3", "--", "sh", "-c", "exec true")
         assert result.code == 0
         assert checked(result.stdout.splitlines()[-1])["end"] == "exited"
+
+    def test_end_is_no_exec(self) -> None:
+        """An end that falls into a look is an end: memory goes before the process."""
+        script = "import os; os.read(0, 1)"
+        for _ in range(40):
+            readable, writable = os.pipe()
+            watch = subprocess.Popen(
+                [
+                    *(sys.executable, "-m", "pagescan", "watch", "--json", "-i.002"),
+                    *("--", sys.executable, "-c", script),
+                ],
+                stdin=readable,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+            )
+            os.close(readable)
+            assert watch.stdout is not None
+            watch.stdout.readline()
+            os.close(writable)
+            out, _ = watch.communicate(timeout=10)
+            assert json.loads(out.splitlines()[-1])["end"] == "exited"
 
     def test_stdin_is_the_commands(self) -> None:
         """CMD reads what pagescan was given."""
