@@ -25,6 +25,7 @@ PAGE_SIZE = os.sysconf("SC_PAGE_SIZE")
 
 _PF_EXITING, _PF_KTHREAD = 0x4, 0x00200000  # include/linux/sched.h
 _COMM_LENGTH = 15
+_PID_DIGITS = 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,6 +258,8 @@ def find(text: str) -> int:
         TargetError: Several have; the message lists them.
     """
     if text.isascii() and text.isdigit():
+        if len(text) > _PID_DIGITS:
+            raise NoSuchTargetError(f"no process with pid {text[:_PID_DIGITS]}…")
         return int(text)
     matches = [(pid, name) for pid, name in _named_processes() if text in name]
     if len(matches) == 1:
