@@ -126,6 +126,7 @@ def test_lines(parts: list[bytes], end: bytes) -> None:
     assert by_shim(text) == plainly(text)
 
 
+@pytest.mark.timeout(60 + 2 * SECONDS)
 def test_mutated_maps(record_property: Any) -> None:
     """The real thing, damaged: bytes changed, taken out, doubled, cut."""
     text = Path("/proc/self/maps").read_bytes()
