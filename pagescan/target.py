@@ -4,6 +4,7 @@ import contextlib
 import errno
 import os
 import select
+import signal
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -304,17 +305,46 @@ def _is_pagescan(pid: int) -> bool:
     return len(words) > 1 and os.path.basename(words[1]) == b"pagescan"
 
 
-def launch(argv: list[str], *, stdout: int, stderr: int) -> int:
-    """Start a program, stopped before its first instruction; return its pid.
+class Launched:
+    """A program that waits before its first instruction.
 
-    It keeps our stdin; it goes on with SIGCONT.
+    If we die, or never let it go on, its guard kills it: nothing would wake it.
+
+    Attributes:
+        pid: Of the program.
+    """
+
+    def __init__(self, pid: int, guard: int, guard_pid: int) -> None:
+        """Take over the guard's descriptor; use `launch`."""
+        self.pid = pid
+        self._guard = guard
+        self._guard_pid = guard_pid
+
+    def go_on(self) -> None:
+        """Let it run; twice does no harm."""
+        if self._guard >= 0:
+            os.kill(self.pid, signal.SIGCONT)
+            os.write(self._guard, b"!")
+            self.close()
+
+    def close(self) -> None:
+        """End the guard; the program too, unless it was let go on."""
+        if self._guard >= 0:
+            os.close(self._guard)
+            self._guard = -1
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(self._guard_pid, 0)
+
+
+def launch(argv: list[str], *, stdout: int, stderr: int) -> Launched:
+    """Start a program, stopped before its first instruction; it keeps our stdin.
 
     Raises:
         TargetError: There is no such program, or it cannot be run.
     """
     path = _which(argv[0])
     try:
-        return native.launch(
+        pid, guard, guard_pid = native.launch(
             os.fsencode(path),
             [os.fsencode(word) for word in argv],
             [
@@ -326,6 +356,7 @@ def launch(argv: list[str], *, stdout: int, stderr: int) -> int:
     except OSError as error:
         reason = os.strerror(error.errno or 0).lower()
         raise TargetError(f"cannot run {argv[0]!r}: {reason}") from error
+    return Launched(pid, guard, guard_pid)
 
 
 def _which(program: str) -> str:
