@@ -81,19 +81,30 @@ fmt: $(VENV)/lint.stamp ## put Python into its format
 
 # ---- more ways to run it --------------------------------------------------------------------
 
-# A copy of the tree, so that the editable install keeps its own shim.
-ASAN_TESTS ?= $(wildcard tests/unit tests/property tests/native tests/live)
+# A copy of the tree, so that the editable install keeps its own shim. The sanitizers' libraries have
+# to be loaded before Python, whoever starts it, the keeper too, and into nothing else that the tests
+# start: so the venv's python is a script that preloads them, and a .pth file that takes that back.
+ASAN_TESTS ?= $(wildcard tests/unit tests/property tests/live tests/refusal)
+ASAN := .asan/venv/bin
 asan: prereqs ## the tests with the shim under AddressSanitizer and UBSan
 	@rm -rf .asan/tree && mkdir -p .asan/tree
 	@tar --exclude=./.git --exclude=./.venv --exclude=./.asan --exclude='*.so' -cf - . | \
 		tar -xf - -C .asan/tree
-	@[[ -x .asan/venv/bin/python ]] || $(PYTHON) -m venv --clear .asan/venv
+	@[[ -x $(ASAN)/plain ]] || { $(PYTHON) -m venv --clear .asan/venv; \
+		ln -s "$$(readlink -f $(ASAN)/python)" $(ASAN)/plain; }
 	@cd .asan/tree && PAGESCAN_CFLAGS='-g -fno-omit-frame-pointer -fsanitize=address,undefined' \
 		PAGESCAN_LDFLAGS='-fsanitize=address,undefined' \
-		../venv/bin/python -m pip --disable-pip-version-check --quiet install -e '.[test]'
-	@cd .asan/tree && LD_PRELOAD="$$(gcc -print-file-name=libasan.so)" \
-		ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
-		../venv/bin/python -m pytest $(ASAN_TESTS) $(PYTEST_ARGS)
+		../venv/bin/plain -m pip --disable-pip-version-check --quiet install -e '.[test]'
+	@echo 'import os; os.environ.pop("LD_PRELOAD", None)' \
+		>"$$($(ASAN)/plain -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/asan.pth"
+	@rm -f $(ASAN)/python
+	@printf '%s\n' '#!/bin/bash' \
+		"export LD_PRELOAD=$$(gcc -print-file-name=libasan.so)" \
+		'export ASAN_OPTIONS=detect_leaks=0:abort_on_error=1' \
+		'export UBSAN_OPTIONS=halt_on_error=1:abort_on_error=1:print_stacktrace=1' \
+		"exec -a \"\$$0\" '$$(readlink -f $(ASAN)/plain)' \"\$$@\"" >$(ASAN)/python
+	@chmod +x $(ASAN)/python
+	@cd .asan/tree && "$$OLDPWD/$(ASAN)/python" -m pytest $(ASAN_TESTS) $(PYTEST_ARGS)
 
 bench: $(VENV)/run.stamp ## the benchmarks; BENCH_ARGS are theirs
 	@$(BIN)/python benchmarks/run.py $(BENCH_ARGS)

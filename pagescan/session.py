@@ -22,6 +22,7 @@ import json
 import os
 import socket
 import stat
+import struct
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -44,6 +45,7 @@ from pagescan.units import format_time, parse_time
 
 _MESSAGE_LIMIT = 8 << 20
 _TIMEOUT = 10.0
+_TIMEVAL = struct.pack("ll", int(_TIMEOUT), 0)
 _A_MOMENT = 0.1  # seconds: for a lock that is only looked at, or a file half written
 _DYING = 1.0  # seconds: between a keeper's socket and its lock when it is killed
 
@@ -481,9 +483,9 @@ class Client:
         self.session = session
         self.alive = True
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._socket.settimeout(_TIMEOUT)
         try:
             self._connect(session.target.pid)
+            self._socket.settimeout(_TIMEOUT)
         except OSError as error:
             self._socket.close()
             raise _hung_up(session) from error
@@ -493,6 +495,10 @@ class Client:
             with contextlib.suppress(OSError):
                 directory = _open_own(path)
                 try:
+                    # Waits where many connect at once; with settimeout() it would not.
+                    self._socket.setsockopt(
+                        socket.SOL_SOCKET, socket.SO_SNDTIMEO, _TIMEVAL
+                    )
                     # By descriptor: no length limit and no path to be swapped.
                     self._socket.connect(f"/proc/self/fd/{directory}/{pid}.sock")
                     self._check_peer()

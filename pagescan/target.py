@@ -4,6 +4,7 @@ import contextlib
 import errno
 import os
 import select
+import signal
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -23,8 +24,9 @@ from pagescan.model import TargetFacts
 
 PAGE_SIZE = os.sysconf("SC_PAGE_SIZE")
 
-_PF_KTHREAD = 0x00200000  # include/linux/sched.h
+_PF_EXITING, _PF_KTHREAD = 0x4, 0x00200000  # include/linux/sched.h
 _COMM_LENGTH = 15
+_PID_DIGITS = 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,12 +126,19 @@ class Target:
 
     def gone(self) -> TargetError:
         """Return the error that says how the address space went."""
-        if self.exited():
+        if self.exited() or self._ending():
             return NoSuchTargetError(f"process {self} has ended")
         return UnsuitableTargetError(
             f"process {self} runs another program by now (exec)",
             hint=f"start over with: pagescan arm {self.pid}",
         )
+
+    def _ending(self) -> bool:
+        """Whether it is on its way out: its memory goes before its pidfd says so."""
+        try:
+            return bool(read_stat(self.pid).flags & _PF_EXITING)
+        except OSError:
+            return True
 
     def close(self) -> None:
         """Close the descriptors; twice does no harm."""
@@ -250,6 +259,8 @@ def find(text: str) -> int:
         TargetError: Several have; the message lists them.
     """
     if text.isascii() and text.isdigit():
+        if len(text) > _PID_DIGITS:
+            raise NoSuchTargetError(f"no process with pid {text[:_PID_DIGITS]}…")
         return int(text)
     matches = [(pid, name) for pid, name in _named_processes() if text in name]
     if len(matches) == 1:
@@ -294,17 +305,46 @@ def _is_pagescan(pid: int) -> bool:
     return len(words) > 1 and os.path.basename(words[1]) == b"pagescan"
 
 
-def launch(argv: list[str], *, stdout: int, stderr: int) -> int:
-    """Start a program, stopped before its first instruction; return its pid.
+class Launched:
+    """A program that waits before its first instruction.
 
-    It keeps our stdin; it goes on with SIGCONT.
+    If we die, or never let it go on, its guard kills it: nothing would wake it.
+
+    Attributes:
+        pid: Of the program.
+    """
+
+    def __init__(self, pid: int, guard: int, guard_pid: int) -> None:
+        """Take over the guard's descriptor; use `launch`."""
+        self.pid = pid
+        self._guard = guard
+        self._guard_pid = guard_pid
+
+    def go_on(self) -> None:
+        """Let it run; twice does no harm."""
+        if self._guard >= 0:
+            os.kill(self.pid, signal.SIGCONT)
+            os.write(self._guard, b"!")
+            self.close()
+
+    def close(self) -> None:
+        """End the guard; the program too, unless it was let go on."""
+        if self._guard >= 0:
+            os.close(self._guard)
+            self._guard = -1
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(self._guard_pid, 0)
+
+
+def launch(argv: list[str], *, stdout: int, stderr: int) -> Launched:
+    """Start a program, stopped before its first instruction; it keeps our stdin.
 
     Raises:
         TargetError: There is no such program, or it cannot be run.
     """
     path = _which(argv[0])
     try:
-        return native.launch(
+        pid, guard, guard_pid = native.launch(
             os.fsencode(path),
             [os.fsencode(word) for word in argv],
             [
@@ -316,6 +356,7 @@ def launch(argv: list[str], *, stdout: int, stderr: int) -> int:
     except OSError as error:
         reason = os.strerror(error.errno or 0).lower()
         raise TargetError(f"cannot run {argv[0]!r}: {reason}") from error
+    return Launched(pid, guard, guard_pid)
 
 
 def _which(program: str) -> str:

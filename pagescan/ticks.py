@@ -90,7 +90,8 @@ def ticks(
             waiter.unregister(tracking.target.pidfd)
             look, followed = None, follow()
             if followed is None:
-                end = "exited" if tracking.target.exited() else "exec"
+                ended = isinstance(tracking.target.gone(), NoSuchTargetError)
+                end = "exited" if ended else "exec"
             else:
                 tracking = followed
                 waiter.register(tracking.target.pidfd, select.POLLIN)

@@ -7,7 +7,9 @@ from datetime import UTC, datetime
 from pagescan.errors import UsageError
 
 _FACTORS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
-_SIZE = re.compile(r"(0[xX][0-9a-fA-F]+|[0-9]+)([KMGT]?)(?:i?B)?", re.IGNORECASE)
+_SIZE = re.compile(
+    r"(0[xX][0-9a-fA-F]{1,32}|[0-9]{1,32})([KMGT]?)(?:i?B)?", re.IGNORECASE
+)
 _HEX = re.compile(r"0[xX][0-9a-fA-F]+")
 _TIME = re.compile(r"([0-9]*\.?[0-9]+)\s*(ns|us|µs|ms|s|m|h)?")
 _SECONDS = {

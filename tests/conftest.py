@@ -118,7 +118,13 @@ def python_of_all() -> str | None:
     return None
 
 
+SANITIZED = "ASAN_OPTIONS" in os.environ
+"""Whether `make asan` runs the tests: memory is shadowed, and all is slower."""
+
+
 def _stranger() -> str | None:
+    if SANITIZED:
+        return "the sanitizers are where another user cannot read them"
     if os.geteuid():
         return "this user is not root, and can be nobody else"
     return None if python_of_all() else "another user cannot run this Python"

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 import click
 
 from pagescan import mappings, render
-from pagescan.errors import PagescanError, TargetError, UsageError
+from pagescan.errors import NoSuchTargetError, PagescanError, TargetError, UsageError
 from pagescan.mappings import Selection
 from pagescan.model import Cost, Estimate, Output, Report, SessionFacts, Summary
 from pagescan.native import Pace
 from pagescan.options import Common, common, output, pace_option, tables_option
 from pagescan.regions import Batch
 from pagescan.session import Lock, now
-from pagescan.target import Target, find, launch
+from pagescan.target import Launched, Target, find, launch
 from pagescan.ticks import Limits, Tick, summary_of, ticks
 from pagescan.tracking import Tracking, session_of
 from pagescan.units import format_seconds, format_size, parse_seconds
@@ -86,12 +86,13 @@ def command(
     live = output.format == "table"
     with contextlib.ExitStack() as undo:
         if run:
-            pid = _launch(words, cmd_output, live=live, undo=undo)
-            selection = Selection()
+            launched = _launch(words, cmd_output, live=live, undo=undo)
+            undo.callback(launched.close)
+            pid, selection = launched.pid, Selection()
         else:
-            pid = find(words[0])
-            selection = Selection.parse(words[1:])
-        watcher = Watcher(pid, selection, max_tables, pace, common, launched=run)
+            launched = None
+            pid, selection = find(words[0]), Selection.parse(words[1:])
+        watcher = Watcher(pid, selection, max_tables, pace, common, launched=launched)
         if budget is not None:
             from pagescan.sampling import Budget
 
@@ -119,7 +120,7 @@ def _launch(
     *,
     live: bool,
     undo: contextlib.ExitStack,
-) -> int:
+) -> Launched:
     out = 2
     if live:
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
@@ -139,7 +140,7 @@ class Watcher:
         pace: Pace,
         common: Common,
         *,
-        launched: bool = False,
+        launched: Launched | None = None,
     ) -> None:
         """Remember what to watch; `start` arms it."""
         self.pid = pid
@@ -149,7 +150,6 @@ class Watcher:
         self.common = common
         self.launched = launched
         self.budget: Budget | None = None
-        self.running = False
         self.lock: Lock | None = None
         self.target: Target
         self.tracking: Tracking | None = None
@@ -160,22 +160,16 @@ class Watcher:
         Raises:
             PagescanError: As `arm` says; a launched CMD is ended then.
         """
-        try:
-            self.target = Target.open(self.pid)
-            for note in self.selection.check(mappings.read(self.target)):
-                self.common.say(note)
-            if self.lock is None:
-                self.lock = Lock.take(self.pid)
-            self.tracking = self._track()
-            self.common.detail(self.tracking.attached)
-            self.lock.write(session_of(self.tracking, "watch"))
-        except BaseException:
-            if self.launched and self.tracking is None:
-                os.kill(self.pid, signal.SIGKILL)
-            raise
-        if self.launched and not self.running:  # later, whoever stopped it had a reason
-            os.kill(self.pid, signal.SIGCONT)
-            self.running = True
+        self.target = Target.open(self.pid)
+        for note in self.selection.check(mappings.read(self.target)):
+            self.common.say(note)
+        if self.lock is None:
+            self.lock = Lock.take(self.pid)
+        self.tracking = self._track()
+        self.common.detail(self.tracking.attached)
+        self.lock.write(session_of(self.tracking, "watch"))
+        if self.launched:
+            self.launched.go_on()  # once: later, whoever stopped it had a reason
         return self.tracking
 
     def _track(self) -> Tracking:
@@ -221,7 +215,8 @@ class Watcher:
         """Whether it was exec'd once more while we attached; forgets the attempt."""
         if self.target is old:
             return False
-        again = not self.target.exited() and not self.target.has_address_space()
+        ended = isinstance(self.target.gone(), NoSuchTargetError)
+        again = not ended and not self.target.has_address_space()
         self.target.close()
         self.target = old
         return again

@@ -446,19 +446,24 @@ def launch(
     argv: Sequence[bytes],
     environment: Sequence[bytes],
     stdio: tuple[int, int, int],
-) -> int:
+) -> tuple[int, int, int]:
     """Start a program and leave it stopped before its first instruction.
 
     Returns:
-        Its pid: a child of ours, in a group stop until SIGCONT.
+        Its pid: a child of ours, in a group stop until SIGCONT; the descriptor and the
+        pid of its guard, a child too: it kills the program when the descriptor is
+        closed, and ends when a byte is written to it.
     """
     words = [ffi.new("char[]", word) for word in argv]
     variables = [ffi.new("char[]", word) for word in environment]
-    return _check(
+    guard = ffi.new("struct ps_guard *")
+    pid = _check(
         lib.ps_launch(
             path,
             ffi.new("char *[]", [*words, ffi.NULL]),
             ffi.new("char *[]", [*variables, ffi.NULL]),
             *stdio,
+            guard,
         )
     )
+    return pid, guard.fd, guard.pid

@@ -162,8 +162,17 @@ int ps_attach(struct ps_attach *attach);
  * Starts argv[0] with the environment envp and the three descriptors as its stdin, stdout and
  * stderr, and leaves it stopped (SIGSTOP) before its first instruction. Returns the pid; -errno of
  * the exec if that failed.
+ *
+ * Nobody would wake it if we were killed now: a second child, the guard, kills it when guard->fd is
+ * closed, and ends by itself when something is written there.
  */
-int ps_launch(const char *path, char *const *argv, char *const *envp, int in, int out, int err);
+struct ps_guard {
+	int32_t fd;
+	int32_t pid;
+};
+
+int ps_launch(const char *path, char *const *argv, char *const *envp, int in, int out, int err,
+	      struct ps_guard *guard);
 /* cdef end */
 
 #define PS_MAP_READ 1u

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <stdbool.h>
+#include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -39,14 +40,23 @@ static bool place(int in, int out, int err)
 	return true;
 }
 
+/* Has our parent trace us, and nobody else: an orphan would be traced, and stopped, by init. */
+static bool be_traced(pid_t parent)
+{
+	if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 || getppid() != parent ||
+	    ptrace(PTRACE_TRACEME, 0, NULL, NULL) < 0)
+		return false;
+	return prctl(PR_SET_PDEATHSIG, 0) == 0; /* it would outlast the exec */
+}
+
 static _Noreturn void become(const char *path, char *const *argv, char *const *envp, int in,
-			     int out, int err, int report)
+			     int out, int err, int report, pid_t parent)
 {
 	int error = 0;
 
 	reset_signals();
-	if (!place(in, out, err) || ptrace(PTRACE_TRACEME, 0, NULL, NULL) < 0)
-		error = errno;
+	if (!place(in, out, err) || !be_traced(parent))
+		error = errno ? errno : ESRCH;
 	if (!error) {
 		execve(path, argv, envp);
 		error = errno;
@@ -56,10 +66,44 @@ static _Noreturn void become(const char *path, char *const *argv, char *const *e
 	_exit(127);
 }
 
-int ps_launch(const char *path, char *const *argv, char *const *envp, int in, int out, int err)
+/* Only what a signal handler may call: other threads may have held any lock at the fork. */
+static _Noreturn void watch_over(pid_t child, int alive)
+{
+	sigset_t all;
+	char byte;
+
+	sigfillset(&all);
+	sigprocmask(SIG_SETMASK, &all, NULL);
+	if (read(alive, &byte, 1) == 0)
+		kill(child, SIGKILL);
+	_exit(0);
+}
+
+static int start_guard(pid_t child, struct ps_guard *guard)
+{
+	int ends[2];
+
+	if (pipe2(ends, O_CLOEXEC) < 0)
+		return -errno;
+	guard->pid = fork();
+	if (guard->pid == 0) {
+		close(ends[1]);
+		watch_over(child, ends[0]);
+	}
+	close(ends[0]);
+	guard->fd = ends[1];
+	if (guard->pid > 0)
+		return 0;
+	close(ends[1]);
+	guard->fd = -1;
+	return -EAGAIN;
+}
+
+int ps_launch(const char *path, char *const *argv, char *const *envp, int in, int out, int err,
+	      struct ps_guard *guard)
 {
 	int report[2], error = 0, status;
-	pid_t child;
+	pid_t child, parent = getpid();
 
 	if (pipe2(report, O_CLOEXEC) < 0)
 		return -errno;
@@ -71,7 +115,7 @@ int ps_launch(const char *path, char *const *argv, char *const *envp, int in, in
 	}
 	child = fork();
 	if (child == 0)
-		become(path, argv, envp, in, out, err, report[1]);
+		become(path, argv, envp, in, out, err, report[1], parent);
 	if (child < 0)
 		error = errno;
 	close(report[1]);
@@ -80,7 +124,9 @@ int ps_launch(const char *path, char *const *argv, char *const *envp, int in, in
 	close(report[0]);
 	if (child < 0)
 		return -error;
-	if (!error && waitpid(child, &status, 0) == child && WIFSTOPPED(status)) {
+	guard->fd = guard->pid = -1;
+	if (!error && waitpid(child, &status, 0) == child && WIFSTOPPED(status) &&
+	    start_guard(child, guard) == 0) {
 		/* It is in the exec's SIGTRAP: the pending SIGSTOP comes before its first instruction. */
 		kill(child, SIGSTOP);
 		if (ptrace(PTRACE_DETACH, child, NULL, NULL) == 0 &&
@@ -90,5 +136,9 @@ int ps_launch(const char *path, char *const *argv, char *const *envp, int in, in
 	}
 	kill(child, SIGKILL);
 	waitpid(child, &status, 0);
+	if (guard->fd >= 0) {
+		close(guard->fd);
+		waitpid(guard->pid, &status, 0);
+	}
 	return error ? -error : -ECHILD;
 }

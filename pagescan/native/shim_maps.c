@@ -11,7 +11,7 @@ struct text {
 	const char *end;
 };
 
-/* Reads a number of that base and the one character behind it; false where there is none. */
+/* Reads a number of that base and the one character behind it; false where there is none such. */
 static bool number(struct text *text, unsigned base, char behind, uint64_t *ret)
 {
 	uint64_t value = 0;
@@ -25,7 +25,9 @@ static bool number(struct text *text, unsigned base, char behind, uint64_t *ret)
 
 		if (digit >= base)
 			break;
-		value = value * base + digit;
+		if (__builtin_mul_overflow(value, base, &value) ||
+		    __builtin_add_overflow(value, digit, &value))
+			return false;
 	}
 	*ret = value;
 	if (text->at == begin || text->at == text->end || *text->at != behind)
@@ -38,7 +40,8 @@ static bool permissions(struct text *text, uint64_t *ret)
 {
 	const char *p = text->at;
 
-	if (text->end - p < 5 || p[4] != ' ')
+	if (text->end - p < 5 || (p[0] != 'r' && p[0] != '-') || (p[1] != 'w' && p[1] != '-') ||
+	    (p[2] != 'x' && p[2] != '-') || (p[3] != 's' && p[3] != 'p') || p[4] != ' ')
 		return false;
 	*ret = (p[0] == 'r' ? PS_MAP_READ : 0) | (p[1] == 'w' ? PS_MAP_WRITE : 0) |
 	       (p[2] == 'x' ? PS_MAP_EXEC : 0) | (p[3] == 's' ? PS_MAP_SHARED : 0);
@@ -50,15 +53,18 @@ static bool permissions(struct text *text, uint64_t *ret)
 static bool line(struct text *text, const char *begin, struct ps_maps *out, uint64_t row)
 {
 	uint64_t major, minor;
+	const char *inode;
 
 	if (!number(text, 16, '-', &out->start[row]) || !number(text, 16, ' ', &out->end[row]) ||
 	    !permissions(text, &out->flags[row]) || !number(text, 16, ' ', &out->offset[row]) ||
-	    !number(text, 16, ':', &major) || !number(text, 16, ' ', &minor))
+	    !number(text, 16, ':', &major) || !number(text, 16, ' ', &minor) ||
+	    (major | minor) > UINT32_MAX)
 		return false;
 	out->device[row] = major << 32 | minor;
 	/* The inode is followed by blanks and a name, or by the newline at once. */
+	inode = text->at;
 	if (!number(text, 10, ' ', &out->inode[row]) &&
-	    (text->at == text->end || *text->at != '\n'))
+	    (text->at == inode || text->at == text->end || *text->at != '\n'))
 		return false;
 	while (text->at < text->end && *text->at == ' ')
 		text->at++;
@@ -66,8 +72,9 @@ static bool line(struct text *text, const char *begin, struct ps_maps *out, uint
 	while (text->at < text->end && *text->at != '\n')
 		text->at++;
 	out->name_length[row] = (uint64_t)(text->at - begin) - out->name_at[row];
-	if (text->at < text->end)
-		text->at++;
+	if (text->at == text->end) /* cut in the middle */
+		return false;
+	text->at++;
 	out->page_size[row] = 0;
 	return out->start[row] < out->end[row];
 }

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests import witness
-from tests.conftest import PAGE, Result, Target, checked, command
+from tests.conftest import PAGE, SANITIZED, Result, Target, checked, command
 
 Start = Callable[..., Target]
 Run = Callable[..., Result]
@@ -184,7 +184,7 @@ def test_session_from_arm_to_disarm(target: Start) -> None:
     (listed,) = command("sessions", "--json").json()["sessions"]
     assert listed["target"]["pid"] == made.pid
     rss = int(witness.status(listed["keeper_pid"], "VmRSS").split()[0])
-    assert rss <= 15 << 10
+    assert SANITIZED or rss <= 15 << 10
     made.write("m", {3})
     by_mapping = command("diff", "--by", "mapping", "--json").json()["mappings"]
     assert sum(row["counts"]["written"] for row in by_mapping) >= 1
@@ -322,7 +322,7 @@ class TestWatch:
 
     def test_exec_of_a_command_is_followed(self) -> None:
         """CMD may exec: the watch attaches again, says so, and goes on to the end."""
-        last_act = "import time; time.sleep(0.6); print(time.time(), flush=True)"
+        last_act = "import time; time.sleep(1.5); print(time.time(), flush=True)"
         script = f'sleep 0.3; exec {sys.executable} -c "{last_act}"'
         result = command("watch", "-i", "0.1", "--json", "--", "sh", "-c", script)
         lines = [checked(line) for line in result.stdout.splitlines()]
@@ -340,6 +340,27 @@ class TestWatch:
         result = command("watch", "--json", "-i", "0.3", "--", "sh", "-c", "exec true")
         assert result.code == 0
         assert checked(result.stdout.splitlines()[-1])["end"] == "exited"
+
+    def test_end_is_no_exec(self) -> None:
+        """An end that falls into a look is an end: memory goes before the process."""
+        script = "import os; os.read(0, 1)"
+        for _ in range(40):
+            readable, writable = os.pipe()
+            watch = subprocess.Popen(
+                [
+                    *(sys.executable, "-m", "pagescan", "watch", "--json", "-i.002"),
+                    *("--", sys.executable, "-c", script),
+                ],
+                stdin=readable,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+            )
+            os.close(readable)
+            assert watch.stdout is not None
+            watch.stdout.readline()
+            os.close(writable)
+            out, _ = watch.communicate(timeout=10)
+            assert json.loads(out.splitlines()[-1])["end"] == "exited"
 
     def test_stdin_is_the_commands(self) -> None:
         """CMD reads what pagescan was given."""

@@ -56,8 +56,8 @@ class Client:
 
     def __init__(self, path: str) -> None:
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.socket.connect(path)  # without a timeout it waits for its turn
         self.socket.settimeout(5)
-        self.socket.connect(path)
 
     def send(self, data: bytes) -> None:
         """Send bytes, as far as the keeper still listens."""
@@ -214,6 +214,39 @@ def test_clients_that_stall_make_room(
     for client in clients:
         client.close()
     witness.wait_for(lambda: len(witness.descriptors(keeper)) == before)
+
+
+def test_more_commands_than_fit_into_the_queue(armed: Start) -> None:
+    """Who finds the keeper's queue full waits for its turn."""
+    made = armed("m=anon,pages=8,fill=1")
+    path = f"{session_dir()}/{made.pid}.sock"
+    with witness.stopped(keeper_of(made.pid)), contextlib.ExitStack() as queue:
+        with contextlib.suppress(BlockingIOError):
+            for _ in range(10 * CLIENTS):
+                client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+                queue.callback(client.close)
+                client.setblocking(False)
+                client.connect(path)
+        look = subprocess.Popen(
+            [sys.executable, "-m", "pagescan", "diff", str(made.pid), "--json"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        witness.wait_for(lambda: sleeps_in(look.pid) == CONNECT)
+        assert look.poll() is None
+        os.kill(keeper_of(made.pid), signal.SIGCONT)
+        _, err = look.communicate(timeout=20)
+    assert look.returncode == 0, err
+
+
+CONNECT = "42"  # of x86-64
+
+
+def sleeps_in(pid: int) -> str:
+    """Return the number of the system call that a process waits in."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/syscall").read_text().split()[0]
+    return ""
 
 
 def test_a_client_that_does_not_read(

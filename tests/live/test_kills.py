@@ -236,6 +236,50 @@ def in_keeper(killer: Killer) -> None:
 
 
 @pytest.mark.needs("tracking")
+def test_command_of_a_killed_watch(tmp_path: Path) -> None:
+    """CMD, not begun yet, of a watch that is killed: it does not wait for ever."""
+    rolled = random.Random(SEED)
+    for _ in range(max(10, KILLS // 2)):
+        with subprocess.Popen(
+            [
+                *(sys.executable, "-m", "pagescan", "watch", "--json"),
+                *("--", "sleep", "1000"),
+            ],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        ) as watch:
+            path = Path(f"/proc/{watch.pid}/task/{watch.pid}/children")
+            children: list[str] = []
+            while not children and watch.poll() is None:
+                children = path.read_text().split()
+            cmd = int(children[0])
+            time.sleep(rolled.uniform(0, 0.004))
+            watch.kill()
+        try:
+            witness.wait_for(lambda: not is_alive(cmd) or is_running(cmd))  # noqa: B023
+        finally:
+            if is_alive(cmd):
+                os.kill(cmd, signal.SIGKILL)
+    assert command("sessions", "--json").json()["sessions"] == []  # and clears away
+
+
+def is_alive(pid: int) -> bool:
+    """Whether it is there, and no zombie."""
+    try:
+        return witness.status(pid, "State")[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def is_running(pid: int) -> bool:
+    """Whether it runs, or sleeps of its own will."""
+    try:
+        return witness.status(pid, "State")[0] in "RS"
+    except OSError:
+        return False
+
+
+@pytest.mark.needs("tracking")
 @pytest.mark.timeout(60 + 10 * KILLS)
 def test_kills(worker: Worker, record_property: Callable[[str, object], None]) -> None:
     """As many as were asked for; after each the worker is unhurt."""
