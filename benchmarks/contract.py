@@ -1,0 +1,109 @@
+"""What is promised of the speed, and whether this run kept it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from benchmarks.measure import Bench, Figure
+
+
+@dataclass
+class Goal:
+    """One promise.
+
+    Attributes:
+        what: What is measured.
+        goal: What was promised.
+        measured: What was found.
+        value: The same as a number.
+        met: Whether it was kept; None: not measured in this run.
+        note: How it was measured, where that matters.
+    """
+
+    what: str
+    goal: str
+    measured: str = "-"
+    value: float | None = None
+    met: bool | None = None
+    note: str = ""
+
+    @property
+    def met_word(self) -> str:
+        """The verdict as the table has it."""
+        return {True: "yes", False: "NO", None: "-"}[self.met]
+
+
+@dataclass(frozen=True)
+class _Line:
+    what: str
+    goal: str
+    key: str
+    limit: float
+    unit: str
+    most: bool = True
+    take: str = "ratio"
+    note: str = ""
+
+
+_LINES = (
+    _Line("a quiet look, one thread, against the bare ioctl in C", "<= 1.1 x",
+          "scan.quiet.one", 1.1, "x", note="the whole look, without pauses"),
+    _Line("a quiet look, two threads, against one", ">= 1.8 x",
+          "scan.quiet.two", 1.8, "x", most=False, take="inverse",
+          note="needs two free processors"),
+    _Line("a look against /proc/PID/pagemap in Python", ">= 100 x",
+          "peers.pagemap-in-python.look", 100, "x", most=False,
+          note="look and loop alone, without the start of Python"),
+    _Line("a look against pmap -X", ">= 10 x",
+          "peers.pmap--x.look", 10, "x", most=False,
+          note="the look in a running process, pmap whole"),
+    _Line("a million regions to JSON, time", "<= 1 s",
+          "output.scan.json", 1, "s", take="value", note="scan, whole process"),
+    _Line("a million regions to JSON, memory", "<= 200 MB",
+          "output.scan.json.rss", 200, "MB", take="value"),
+    _Line("a million written regions to JSON, time", "<= 1 s",
+          "output.diff.json", 1, "s", take="value", note="diff, whole process"),
+    _Line("a million written regions to JSON, memory", "<= 200 MB",
+          "output.diff.json.rss", 200, "MB", take="value"),
+    _Line("pagescan --version against import click", "<= 1.2 x",
+          "startup.version", 1.2, "x"),
+    _Line("pagescan diff --json on a quiet redis against import click", "<= 2 x",
+          "startup.diff", 2, "x"),
+    _Line("stop of the target, median", "<= 0.3 ms",
+          "stop.all.p50", 0.3, "ms", take="value"),
+    _Line("stop of the target, p99", "<= 1 ms",
+          "stop.all.p99", 1, "ms", take="value"),
+    _Line("worst wait of the target's own mmap/munmap", "<= 0.3 ms",
+          "delay.pagescan-diff", 0.3, "ms", take="value",
+          note="median of the rounds' worst; waits for a processor taken off"),
+    _Line("redis, defaults, loses to watch at 1 s", "<= 2 %",
+          "throughput.defaults.1s.lost", 2, "%", take="value"),
+    _Line("redis -r 1000000, watch at 1 s, against the faults", "<= 1.2 x",
+          "throughput.r.1s.lost", 1.2, "x"),
+    _Line("redis -r 1000000 loses to watch at 1 s --budget 2", "<= 2 %",
+          "throughput.r.1s--budget2.lost", 2, "%", take="value"),
+)  # fmt: skip
+
+
+def judged(bench: Bench) -> list[Goal]:
+    """Return all promises, with what this run measured of them."""
+    return list(_judged(bench))
+
+
+def _judged(bench: Bench) -> Iterator[Goal]:
+    for line in _LINES:
+        goal = Goal(line.what, line.goal, note=line.note)
+        figure = bench.find(line.key)
+        value = None
+        if figure is not None:
+            value = _taken(figure, line.take)
+        if value is not None:
+            goal.value = value
+            goal.met = value <= line.limit if line.most else value >= line.limit
+            goal.measured = f"{value:.3g} {line.unit}"
+        yield goal
+
+
+def _taken(figure: Figure, how: str) -> float | None:
+    if how == "value" or figure.ratio is None:
+        return figure.value if how == "value" else None
+    return 1 / figure.ratio if how == "inverse" else figure.ratio

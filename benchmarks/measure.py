@@ -1,0 +1,286 @@
+"""What a figure is, and how two things are compared: in turn, by their medians."""
+
+import contextlib
+import json
+import os
+import random
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cache
+from pathlib import Path
+from statistics import median, quantiles
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+PAGE = os.sysconf("SC_PAGE_SIZE")
+MIB, GIB = 1 << 20, 1 << 30
+
+
+class Unavailable(Exception):  # noqa: N818 - no error: something is not on this machine
+    """A subject, or a part of one, cannot be measured here; the message says why."""
+
+
+@dataclass
+class Figure:
+    """One measured thing, beside the one that it is compared with in the same run.
+
+    Attributes:
+        key: Its name in the JSON file, unique in a run.
+        what: Its name in the table.
+        value: The median, in `unit`.
+        unit: "ns", "ns/page", "ms", "s", "MB", "%", "x", …
+        low: The first quartile; None where there was one measurement.
+        high: The third quartile.
+        samples: How many measurements.
+        against: What it is compared with; None: nothing.
+        base: The median of that, in `unit`.
+        ratio: The median over the pairs of value / base, or as `against` says.
+        note: What one has to know to read it.
+    """
+
+    key: str
+    what: str
+    value: float
+    unit: str
+    low: float | None = None
+    high: float | None = None
+    samples: int = 1
+    against: str | None = None
+    base: float | None = None
+    ratio: float | None = None
+    note: str = ""
+
+
+@dataclass
+class Bench:
+    """What a subject is given: how far to go, and where its figures go."""
+
+    quick: bool
+    redis_bytes: int
+    figures: list[Figure] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    report: Callable[[str], None] = lambda line: None  # noqa: ARG005
+
+    def rounds(self, full: int, quick: int = 3) -> int:
+        """How often to measure."""
+        return quick if self.quick else full
+
+    def skip(self, what: str, why: str) -> None:
+        """Remember what was left out."""
+        self.skipped.append(f"{what}: {why}")
+        self.report(f"left out: {what}: {why}")
+
+    def add(
+        self,
+        key: str,
+        what: str,
+        samples: Sequence[float] | float,
+        unit: str,
+        *,
+        against: str | None = None,
+        base: Sequence[float] | float | None = None,
+        note: str = "",
+    ) -> Figure:
+        """Keep a figure: the median of its samples, its ratio to those of the base.
+
+        Samples of both were taken in turn, so the n-th of one and of the other are a
+        pair: the ratio is the median of the pairs' ratios.
+        """
+        values = _many(samples)
+        bases = _many(base) if base is not None else []
+        low, high = _quartiles(values)
+        figure = Figure(
+            key,
+            what,
+            median(values),
+            unit,
+            low,
+            high,
+            len(values),
+            against,
+            median(bases) if bases else None,
+            _ratio(values, bases),
+            note,
+        )
+        self.figures.append(figure)
+        return figure
+
+    def find(self, key: str) -> Figure | None:
+        """Return a figure that was measured before."""
+        return next((one for one in self.figures if one.key == key), None)
+
+
+def _many(samples: Sequence[float] | float) -> list[float]:
+    return [samples] if isinstance(samples, int | float) else list(samples)
+
+
+def _quartiles(values: Sequence[float]) -> tuple[float | None, float | None]:
+    if len(values) < 3:
+        return None, None
+    low, _, high = quantiles(values, n=4, method="inclusive")
+    return low, high
+
+
+def _ratio(values: Sequence[float], bases: Sequence[float]) -> float | None:
+    if not bases or not all(bases):
+        return None
+    if len(values) != len(bases):
+        return median(values) / median(bases)
+    return median(one / other for one, other in zip(values, bases, strict=True))
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """Return the value that `share` (0..1) of all are not above."""
+    ranked = sorted(values)
+    return ranked[min(len(ranked) - 1, int(share * len(ranked)))]
+
+
+def in_turn(
+    rounds: int, ways: Mapping[str, Callable[[], float]]
+) -> dict[str, list[float]]:
+    """Measure several ways, each once a round, in an order that changes by round.
+
+    What disturbs the machine then disturbs all of them alike.
+    """
+    order = list(ways)
+    shuffler = random.Random(1)
+    found: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(rounds):
+        shuffler.shuffle(order)
+        for name in order:
+            found[name].append(ways[name]())
+    return found
+
+
+def elapsed_ns(call: Callable[[], object]) -> float:
+    """Return the wall time of a call in ns."""
+    begun = time.perf_counter_ns()
+    call()
+    return time.perf_counter_ns() - begun
+
+
+# ---- programs ----------------------------------------------------------------------
+
+
+@cache
+def _folder() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="pagescan-bench-")
+
+
+def scratch() -> Path:
+    """A directory that goes with this process."""
+    return Path(_folder().name)
+
+
+@cache
+def build(name: str) -> Path:
+    """Compile NAME.c of this directory, once a run, and return the program."""
+    program = scratch() / name
+    words = ["gcc", "-O2", "-std=gnu11", "-Wall", "-o", str(program)]
+    source = str(HERE / f"{name}.c")
+    try:
+        subprocess.run([*words, source, "-pthread"], check=True)
+    except FileNotFoundError as error:
+        raise Unavailable("gcc is not installed") from error
+    return program
+
+
+@dataclass
+class Run:
+    """What one run of a command cost.
+
+    Attributes:
+        wall: Seconds from fork to end.
+        cpu: Seconds of processor, user and system.
+        rss: The most memory it had, in bytes.
+        code: Its exit code.
+    """
+
+    wall: float
+    cpu: float
+    rss: int
+    code: int
+
+
+def run_timed(words: Sequence[str], out: str = os.devnull) -> Run:
+    """Run a command with stdout to a file, and return what it cost.
+
+    A small program starts it: from this process a child would inherit our peak memory.
+    """
+    done = subprocess.run(
+        [str(build("timed")), out, *words],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        check=True,
+    )
+    return Run(**json.loads(done.stdout))
+
+
+def run_checked(words: Sequence[str], out: str = os.devnull) -> Run:
+    """Run a command that has to succeed, and return what it cost."""
+    run = run_timed(words, out)
+    if run.code:
+        raise Unavailable(f"{' '.join(words[:4])} ended with {run.code}")
+    return run
+
+
+class Helper:
+    """A C program of ours that obeys lines on stdin and answers each with JSON."""
+
+    def __init__(self, name: str, *words: object) -> None:
+        """Start it; it is ready once it told its facts."""
+        self.process = subprocess.Popen(
+            [str(build(name)), *map(str, words)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.pid = self.process.pid
+        self.facts = self._answer()
+
+    def tell(self, line: str) -> Any:
+        """Give one command and return its answer."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(line + "\n")
+        self.process.stdin.flush()
+        return self._answer()
+
+    def _answer(self) -> Any:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            raise Unavailable(f"{self.process.args!s} ended with {self.process.wait()}")
+        answer = json.loads(line)
+        if "error" in answer:
+            raise Unavailable(answer["error"])
+        return answer
+
+    def close(self) -> None:
+        """End it and wait for its end."""
+        for stream in (self.process.stdin, self.process.stdout):
+            if stream is not None:
+                stream.close()
+        self.process.wait()
+
+
+@contextlib.contextmanager
+def helper(name: str, *words: object) -> Iterator[Helper]:
+    """Run a helper for as long as it is needed."""
+    made = Helper(name, *words)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def document(bench: Bench, **facts: object) -> dict[str, Any]:
+    """Return all figures as JSON has them."""
+    return {
+        **facts,
+        "figures": [asdict(figure) for figure in bench.figures],
+        "skipped": bench.skipped,
+    }

@@ -1,0 +1,170 @@
+"""The processes that are looked at, and the commands that look."""
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from benchmarks.measure import MIB, Helper, Unavailable, helper, scratch
+
+# redis keeps a string of so many bytes, with all that belongs to it, in about so many.
+_VALUE, _STORED = 2000, 2150
+
+
+def pagescan(*words: object) -> list[str]:
+    """Return the command line of the pagescan of this environment."""
+    script = Path(sys.executable).with_name("pagescan")
+    start = [str(script)] if script.exists() else [sys.executable, "-m", "pagescan"]
+    return [*start, *map(str, words)]
+
+
+def memory_left() -> int:
+    """Return the bytes that may be taken without harm to others: 60 % of the free."""
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024 * 6 // 10
+    raise Unavailable("/proc/meminfo has no MemAvailable")
+
+
+@contextlib.contextmanager
+def target(size: int) -> Iterator[Helper]:
+    """Run a C program that has `size` bytes of populated memory."""
+    if size > memory_left():
+        raise Unavailable(f"too little free memory for {size // MIB} MiB")
+    with helper("target", size) as made:
+        yield made
+
+
+def range_of(made: Helper) -> str:
+    """Return the memory of a target as a RANGE."""
+    return f"{made.facts['start']:#x}-{made.facts['end']:#x}"
+
+
+class Redis:
+    """A redis-server of ours, on a socket of its own, filled to about a size."""
+
+    def __init__(self, folder: Path, size: int) -> None:
+        """Start it and fill it."""
+        if shutil.which("redis-server") is None:
+            raise Unavailable(
+                "redis-server is not installed (apt install redis-server)"
+            )
+        if size > memory_left():
+            raise Unavailable(f"too little free memory for {size // MIB} MiB of redis")
+        self.path = str(folder / "redis.sock")
+        self.process = subprocess.Popen(
+            [
+                *("redis-server", "--port", "0", "--unixsocket", self.path),
+                *("--save", "", "--appendonly", "no", "--dir", str(folder)),
+                *("--enable-debug-command", "local"),
+                *("--logfile", str(folder / "redis.log")),
+            ]
+        )
+        self.pid = self.process.pid
+        self.connection = self._connect()
+        self.ask("DEBUG", "POPULATE", str(size // _STORED), "bench", str(_VALUE))
+
+    def _connect(self) -> socket.socket:
+        for _ in range(1000):
+            made = socket.socket(socket.AF_UNIX)
+            with contextlib.suppress(OSError):
+                made.connect(self.path)
+                return made
+            made.close()
+            time.sleep(0.01)
+        raise Unavailable("redis-server does not listen")
+
+    def ask(self, *words: str) -> bytes:
+        """Send one command and return the answer."""
+        parts = [f"${len(word)}\r\n{word}\r\n" for word in words]
+        self.connection.sendall(f"*{len(words)}\r\n{''.join(parts)}".encode())
+        answer = self.connection.recv(1 << 16)
+        if answer.startswith(b"-"):
+            raise Unavailable(f"redis: {answer.decode().strip()}")
+        return answer
+
+    def cpu_ns(self) -> int:
+        """Return the processor time of its main thread so far."""
+        return int(Path(f"/proc/{self.pid}/schedstat").read_text().split()[0])
+
+    def resident(self) -> int:
+        """Return its resident memory in bytes."""
+        pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+
+    def close(self) -> None:
+        """End it."""
+        self.connection.close()
+        self.process.kill()
+        self.process.wait()
+
+
+@contextlib.contextmanager
+def redis(size: int) -> Iterator[Redis]:
+    """Run a redis-server of about `size` bytes."""
+    folder = scratch() / "redis"
+    folder.mkdir(exist_ok=True)
+    made = Redis(folder, size)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+@contextlib.contextmanager
+def idle(*words: str) -> Iterator[int]:
+    """Run a command until the end of the block; yields its pid."""
+    process = subprocess.Popen(words, stdout=subprocess.DEVNULL)
+    try:
+        yield process.pid
+    finally:
+        process.kill()
+        process.wait()
+
+
+@contextlib.contextmanager
+def session(pid: int, *words: str) -> Iterator[None]:
+    """Keep a process armed by `pagescan arm`."""
+    done = subprocess.run(
+        pagescan("arm", pid, *words), capture_output=True, check=False
+    )
+    if done.returncode:
+        raise Unavailable(f"pagescan arm: {done.stderr.decode().strip()}")
+    try:
+        yield
+    finally:
+        subprocess.run(pagescan("disarm", pid, "-q"), check=False)
+
+
+class Watch:
+    """`pagescan watch` of a process, in the background."""
+
+    def __init__(self, pid: int, *words: str) -> None:
+        """Start it; it has armed when this returns."""
+        self.out = scratch() / "watch.jsonl"
+        with self.out.open("wb") as out:
+            self.process = subprocess.Popen(
+                pagescan("watch", pid, "--json", "--by", "mapping", *words),
+                stdout=out,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        assert self.process.stderr is not None
+        said = []
+        for line in self.process.stderr:
+            said.append(line)
+            if line.startswith("watching"):
+                return
+        raise Unavailable(f"pagescan watch: {''.join(said).strip()}")
+
+    def end(self) -> str:
+        """Interrupt it and return its last line, which has the totals."""
+        self.process.send_signal(signal.SIGINT)
+        self.process.communicate()
+        return self.out.read_text().splitlines()[-1]

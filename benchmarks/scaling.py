@@ -1,0 +1,64 @@
+"""How a quiet look grows with the memory, on one thread and on two."""
+
+from collections.abc import Callable
+
+from benchmarks.measure import (
+    GIB,
+    MIB,
+    PAGE,
+    Bench,
+    Unavailable,
+    elapsed_ns,
+    helper,
+    in_turn,
+)
+from benchmarks.processes import range_of, target
+from pagescan import Tracking, track
+
+
+def run(bench: Bench) -> None:
+    """Measure from 64 MiB to 16 GiB, as far as there is free memory."""
+    sizes = [64 * MIB, 256 * MIB] if bench.quick else [64 * MIB << n for n in range(9)]
+    for size in sizes:
+        what = f"{size // MIB} MiB" if size < GIB else f"{size // GIB} GiB"
+        try:
+            _measure(bench, what, size)
+        except Unavailable as why:
+            bench.skip(f"scaling to {what}", str(why))
+            return
+
+
+def _measure(bench: Bench, what: str, size: int) -> None:
+    with target(size) as made:
+        words = (made.facts["start"], made.facts["end"])
+        with (
+            helper("ioctls", made.pid, *words) as bare,
+            track(made.pid, [range_of(made)]) as tracking,
+        ):
+            found = in_turn(
+                bench.rounds(15, 5),
+                {
+                    "bare": lambda: bare.tell("get")["ns"] / 1e6,
+                    "one": _look(tracking, 1),
+                    "two": _look(tracking, 2),
+                },
+            )
+    for key, words_ in (("one", "one thread"), ("two", "two threads")):
+        per_page = min(found[key]) * 1e6 * PAGE / size
+        bench.add(
+            f"scaling.{size // MIB}.{key}",
+            f"a quiet look at {what}, {words_}",
+            found[key],
+            "ms",
+            against="bare ioctl in C",
+            base=found["bare"],
+            note=f"at best {per_page:.2f} ns a page; pauses included",
+        )
+
+
+def _look(tracking: Tracking, threads: int) -> Callable[[], float]:
+    def measured() -> float:
+        tracking.scanner.threads = threads
+        return elapsed_ns(tracking.look) / 1e6
+
+    return measured
