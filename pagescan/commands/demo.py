@@ -9,7 +9,7 @@ import click
 
 from pagescan import render
 from pagescan.commands.live import show
-from pagescan.commands.watch import Watcher, stop_on_signals
+from pagescan.commands.watcher import Watcher, stop_on_signals
 from pagescan.errors import PagescanError
 from pagescan.mappings import Selection
 from pagescan.model import Output, Summary

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import click
 
 from pagescan import mappings
-from pagescan.commands.watch import Watcher, end_line
+from pagescan.commands.watcher import Watcher, end_line
 from pagescan.errors import PagescanError
 from pagescan.options import Common
 from pagescan.render.live import LiveView, live, summary_lines

@@ -2,28 +2,23 @@
 
 import contextlib
 import os
-import signal
 import sys
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import click
 
-from pagescan import mappings, render
-from pagescan.errors import NoSuchTargetError, PagescanError, TargetError, UsageError
+from pagescan import render
+from pagescan.commands.watcher import Watcher, end_line, stop_on_signals
+from pagescan.errors import PagescanError, UsageError
 from pagescan.mappings import Selection
 from pagescan.model import Cost, Estimate, Output, Report, SessionFacts, Summary
 from pagescan.native import Pace
 from pagescan.options import Common, common, output, pace_option, tables_option
 from pagescan.regions import Batch
-from pagescan.session import Lock, now
-from pagescan.target import Launched, Target, find, launch
-from pagescan.ticks import Limits, Tick, summary_of, ticks
-from pagescan.tracking import Tracking, session_of
+from pagescan.session import now
+from pagescan.target import Launched, find, launch
+from pagescan.ticks import Limits, Tick, summary_of
+from pagescan.tracking import Tracking
 from pagescan.units import format_seconds, format_size, parse_seconds
-
-if TYPE_CHECKING:
-    from pagescan.sampling import Budget
 
 
 @click.command(
@@ -129,133 +124,6 @@ def _launch(
     return launch(list(words), stdout=out, stderr=out)
 
 
-class Watcher:
-    """The target of a watch: armed, locked, and armed again after an exec of CMD."""
-
-    def __init__(
-        self,
-        pid: int,
-        selection: Selection,
-        max_tables: int,
-        pace: Pace,
-        common: Common,
-        *,
-        launched: Launched | None = None,
-    ) -> None:
-        """Remember what to watch; `start` arms it."""
-        self.pid = pid
-        self.selection = selection
-        self.max_tables = max_tables
-        self.pace = pace
-        self.common = common
-        self.launched = launched
-        self.budget: Budget | None = None
-        self.lock: Lock | None = None
-        self.target: Target
-        self.tracking: Tracking | None = None
-
-    def start(self) -> Tracking:
-        """Attach and arm; a launched CMD starts to run.
-
-        Raises:
-            PagescanError: As `arm` says; a launched CMD is ended then.
-        """
-        self.target = Target.open(self.pid)
-        for note in self.selection.check(mappings.read(self.target)):
-            self.common.say(note)
-        if self.lock is None:
-            self.lock = Lock.take(self.pid)
-        self.tracking = self._track()
-        self.common.detail(self.tracking.attached)
-        self.lock.write(session_of(self.tracking, "watch"))
-        if self.launched:
-            self.launched.go_on()  # once: later, whoever stopped it had a reason
-        return self.tracking
-
-    def _track(self) -> Tracking:
-        if self.budget is None:
-            return Tracking.start(
-                self.target, self.selection, max_tables=self.max_tables, pace=self.pace
-            )
-        from pagescan.sampling import SampledTracking
-
-        return SampledTracking.start_within(
-            self.budget,
-            self.target,
-            self.selection,
-            max_tables=self.max_tables,
-            pace=self.pace,
-        )
-
-    def ticks(self, limits: Limits, stop: int) -> Iterator[Tick]:
-        """Yield the looks; an exec of a launched CMD is followed."""
-        if self.tracking is None:
-            raise PagescanError("not armed")
-        return ticks(self.tracking, limits, stop, self._follow)
-
-    def _follow(self) -> Tracking | None:
-        """Attach again after an exec of CMD; None: somebody else's exec is the end."""
-        if self.tracking is None or not self.launched:
-            return None
-        self.tracking.close()
-        old = self.target
-        while not old.exited():
-            try:
-                tracking = self.start()
-            except TargetError:
-                if self._in_another_exec(old):
-                    continue
-                return None
-            old.close()
-            self.common.say(f"{self.target} was exec'd: attached again")
-            return tracking
-        return None
-
-    def _in_another_exec(self, old: Target) -> bool:
-        """Whether it was exec'd once more while we attached; forgets the attempt."""
-        if self.target is old:
-            return False
-        ended = isinstance(self.target.gone(), NoSuchTargetError)
-        again = not ended and not self.target.has_address_space()
-        self.target.close()
-        self.target = old
-        return again
-
-    def close(self) -> None:
-        """Disarm, and let others track the target."""
-        if self.tracking is not None:
-            self.tracking.close()
-            self.target.close()
-        if self.lock is not None:
-            self.lock.remove()
-            self.lock.close()
-        if self.launched:
-            with contextlib.suppress(ChildProcessError):
-                os.waitpid(self.pid, os.WNOHANG)
-
-
-@contextlib.contextmanager
-def stop_on_signals() -> Iterator[int]:
-    """Yield a descriptor that can be read once SIGINT or SIGTERM came."""
-    readable, writable = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-
-    def stop(*_: object) -> None:
-        with contextlib.suppress(BlockingIOError):
-            os.write(writable, b"!")
-
-    before = {
-        number: signal.signal(number, stop)
-        for number in (signal.SIGINT, signal.SIGTERM)
-    }
-    try:
-        yield readable
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        os.close(readable)
-        os.close(writable)
-
-
 def run_plain(
     watcher: Watcher, limits: Limits, stop: int, output: Output, common: Common
 ) -> None:
@@ -320,20 +188,4 @@ def words_of(estimate: Estimate) -> str:
     return (
         f"estimated, {estimate.low} to {estimate.high} at 95 %"
         f" from {estimate.share:.0%} of the memory"
-    )
-
-
-def end_line(tick: Tick) -> str:
-    """Say how it ended, and the totals."""
-    why = {
-        "interrupted": "interrupted",
-        "count": "the looks asked for are done",
-        "duration": "the time is over",
-        "exited": "the target has ended",
-        "exec": "the target runs another program now (exec)",
-        "lost": "tracking was lost",
-    }[tick.end or "interrupted"]
-    return (
-        f"{why}: {tick.totals.pages} pages ({format_size(tick.totals.bytes)})"
-        f" written in {tick.number} looks"
     )

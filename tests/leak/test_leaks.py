@@ -45,7 +45,7 @@ class Held:
     def by(cls, pid: int) -> "Held":
         """Count it."""
         gc.collect()
-        # A thread that was joined is in the list for a moment more: the shortest counts.
+        # A joined thread stays in the list for a moment: the shortest counts.
         lists = (list(Path(f"/proc/{pid}/task").iterdir()) for _ in range(200))
         tasks = min(lists, key=len)
         names = witness.descriptors(pid).values()
