@@ -106,7 +106,7 @@ class Armer:
         before = self.populated(shared)
         for mapping in shared:
             self._protect_whole(mapping)
-        return union(before, self.populated(shared))
+        return native.overlay(before, self.populated(shared), outside=True)
 
     def populated(self, mappings: Sequence[Mapping]) -> Columns:
         """List the present pages of shared mappings, tagged as written."""
@@ -278,19 +278,6 @@ def owners_of(columns: Columns, mappings: Sequence[Mapping]) -> set[int]:
         array("Q", (mapping.end for mapping in mappings)),
     )
     return set(owners)
-
-
-def union(one: Columns, other: Columns) -> Columns:
-    """Return the pages that either of two lists of regions has."""
-    rows = sorted([*zip(*one, strict=True), *zip(*other, strict=True)])
-    merged = Columns.empty()
-    for start, end, bits in rows:
-        if merged.ends and start <= merged.ends[-1]:
-            merged.ends[-1] = max(merged.ends[-1], end)
-            continue
-        for column, value in zip(merged, (start, end, bits), strict=True):
-            column.append(value)
-    return merged
 
 
 def _one_rule(mappings: Iterable[Mapping]) -> dict[tuple[Kind, int], int]:

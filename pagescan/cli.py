@@ -23,6 +23,8 @@ COMMANDS = {
     "disarm": "End a tracking session.",
     "scan": "List page regions by category, with the masks of PAGEMAP_SCAN.",
     "maps": "List the mappings with their pages by category.",
+    "dump-plan": "List the pages that a checkpoint has to store.",
+    "changed": "Tell by the exit code whether anything was written.",
     "doctor": "Show what this kernel and this user may do, with the fix for each no.",
     "demo": "Run a workload with a known truth and check what pagescan finds.",
     "schema": "Print the JSON Schema of every output.",
@@ -53,7 +55,7 @@ class LazyGroup(click.Group):
         """Load one command; None if there is none of that name."""
         if cmd_name not in COMMANDS:
             return None
-        module = import_module(f"pagescan.commands.{cmd_name}")
+        module = import_module(f"pagescan.commands.{cmd_name.replace('-', '_')}")
         command: click.Command = module.command
         return command
 

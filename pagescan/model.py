@@ -227,6 +227,23 @@ class MappingCounts:
 
 
 @dataclass(frozen=True, slots=True)
+class PlanFacts:
+    """What is said of the plan of a checkpoint beside its regions.
+
+    Attributes:
+        epoch: Its number; None: of no session.
+        parent: The epoch whose image it builds on; None: it is complete.
+        pages: Pages by action: dump zero keep.
+        left_out: What of the selection belongs elsewhere.
+    """
+
+    epoch: int | None
+    parent: int | None
+    pages: Dict[str, int]
+    left_out: tuple[Untracked, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """All of a result but its rows; `kind` is the command's word for it."""
 
@@ -245,6 +262,8 @@ class Report:
     """In the last line of watch: all its looks together."""
     estimate: Estimate | None = None
     """With a budget: the rows are those of the part that was tracked."""
+    plan: PlanFacts | None = None
+    """Of dump-plan: the categories of the rows are actions."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -395,6 +395,31 @@ def join(
     return joined, owners
 
 
+def overlay(under: Columns, over: Columns, *, outside: bool) -> Columns:
+    """Lay ascending regions over others: where both are, the upper categories count.
+
+    Args:
+        under: The lower list.
+        over: The upper list.
+        outside: Whether what only the upper list has is taken, too.
+    """
+    rows = 2 * (len(under.starts) + len(over.starts)) + 1
+    result = Columns(*(array("Q", bytes(8 * rows)) for _ in range(3)))
+    out = _columns(result, rows)
+    out.length = 0
+    _check(
+        lib.ps_overlay(
+            _columns(under, len(under.starts)),
+            _columns(over, len(over.starts)),
+            outside,
+            out,
+        )
+    )
+    for column in result:
+        del column[out.length :]
+    return result
+
+
 def tally(
     regions: Columns, owners: array[int] | None, page_size: int, mappings: int
 ) -> tuple[array[int], array[int]]:

@@ -67,6 +67,11 @@ def header_keys(report: Report) -> dict[str, Any]:
         keys["end"] = report.end
         keys["totals"] = summary_keys(totals) if totals is not None else None
         keys["estimated"] = estimate_keys(report.estimate)
+    if report.plan is not None:
+        keys["epoch"] = report.plan.epoch
+        keys["parent"] = report.plan.parent
+        keys["plan"] = dict(report.plan.pages)
+        keys["left_out"] = [untracked_keys(item) for item in report.plan.left_out]
     return keys
 
 
