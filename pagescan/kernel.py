@@ -97,6 +97,12 @@ def check_known(categories: Category) -> None:
             )
 
 
+def swap_in_use() -> bool:
+    """Whether pages can be on swap; source: proc_swaps(5)."""
+    with open("/proc/swaps", "rb") as swaps:
+        return len(swaps.readlines()) > 1
+
+
 def checks() -> tuple[list[Check], bool]:
     """Try every row; return the answers, and whether tracking is possible."""
     answers = []

@@ -9,7 +9,8 @@ not. So whether a page is written is decided by a rule for each kind of mapping:
     shared, hugetlb     WRITTEN, WPALLOWED: every entry was given a marker when armed,
                         so that a page written and then swapped out (empty) counts
 
-SWAPPED is left out where it is a marker: in shared memory, hugetlb, and under GUARD.
+SWAPPED is left out where it is a marker: in shared memory, hugetlb, under GUARD, and
+where a protected page of a private file was dropped.
 """
 
 import errno
@@ -22,7 +23,7 @@ from dataclasses import dataclass, replace
 
 from pagescan import native
 from pagescan.errors import UsageError, from_errno
-from pagescan.kernel import check_known, known_categories
+from pagescan.kernel import check_known, known_categories, swap_in_use
 from pagescan.model import (
     DEFAULT_RETURNED,
     NO_CATEGORY,
@@ -121,6 +122,12 @@ def rule_for(kind: Kind, query: Query, page_size: int = 0) -> Rule | None:
     needed = query.used | unwritten | guard
     if query.used & Category.WRITTEN:
         needed |= Category.WPALLOWED | POPULATED
+    # A dropped page leaves a marker here. Without swap there is nothing else; with it,
+    # pagemap tells the two apart.
+    swap = kind is Kind.PRIVATE_FILE and query.used & Category.SWAPPED
+    if swap and not swap_in_use():
+        guard |= Category.WPALLOWED
+        needed |= Category.WPALLOWED
     return Rule(
         asked=Masks(
             mask=require | exclude, inverted=exclude, anyof=any_of, returned=needed
@@ -132,6 +139,7 @@ def rule_for(kind: Kind, query: Query, page_size: int = 0) -> Rule | None:
         written_none=unwritten,
         unswapped=guard,
         clear=clear,
+        markers=bool(swap),
     )
 
 

@@ -70,6 +70,7 @@ class Rule:
         unswapped: Beside these, SWAPPED is a marker and not swap.
         clear: Bits that mean nothing here.
         tag: Bits set in every row of the answer.
+        markers: SWAPPED may be a marker: ask pagemap. Not together with `protect`.
     """
 
     asked: Masks = Masks()
@@ -85,6 +86,7 @@ class Rule:
     unswapped: int = 0
     clear: int = 0
     tag: int = 0
+    markers: bool = False
 
 
 class Spans(NamedTuple):
@@ -226,6 +228,7 @@ def scan(
                 rule.wanted.anyof,
                 rule.wanted.returned,
                 rule.tag,
+                rule.markers and not rule.protect,
             )
             for rule in rules
         ],

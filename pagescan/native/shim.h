@@ -41,7 +41,8 @@ struct ps_rule {
 	uint64_t want_mask;
 	uint64_t want_anyof;
 	uint64_t want_returned;
-	uint64_t tag; /* set in every row */
+	uint64_t tag;	  /* set in every row */
+	uint64_t markers; /* 1: SWAPPED may be a marker, see there; never together with a protection */
 };
 
 struct ps_pace {
