@@ -14,8 +14,7 @@ from pathlib import Path
 from cffi import FFI
 
 _HERE = Path("pagescan/native")  # setuptools wants sources relative to setup.py
-_PUBLIC = Path("pagescan/include")
-_HEADERS = (_PUBLIC / "pagescan_writewatch.h", _HERE / "shim.h")
+_HEADERS = (Path("pagescan/include/pagescan_writewatch.h"), _HERE / "shim.h")
 _LEAST_PYTHON = 0x030B0000  # 3.11, as requires-python
 
 if not sys.platform.startswith("linux") or sys.maxsize < 1 << 32:
@@ -51,10 +50,10 @@ for _header in _HEADERS:
     ffi.cdef(_declarations(_header))
 ffi.set_source(
     "pagescan.native._shim",
-    "\n".join(f'#include "{header.name}"' for header in _HEADERS),
+    '#include "shim.h"',
     sources=[str(path) for path in sorted(_HERE.glob("shim_*.c"))],
     depends=[str(path) for path in sorted([*_HERE.glob("*.h"), *_HEADERS])],
-    include_dirs=[str(_HERE), str(_PUBLIC)],
+    include_dirs=[str(_HERE)],
     define_macros=[("Py_LIMITED_API", hex(_LEAST_PYTHON))] if _limited else [],
     py_limited_api=_limited,
     extra_compile_args=_compile,
