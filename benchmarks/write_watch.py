@@ -1,7 +1,7 @@
 """WriteWatch, in C and from Python, beside a fallback of mprotect and SIGSEGV.
 
-Threads store to random pages without end; every 3 ms the written pages are got and reset:
-the set-up of the figures that layers which emulate GetWriteWatch() have published.
+Threads store to random pages without end; every 3 ms the written pages are got and
+reset: the set-up of figures that layers which emulate GetWriteWatch() have published.
 """
 
 import ctypes
@@ -120,9 +120,7 @@ def _in_c(
     return store_ns.value, get_us.value
 
 
-def _in_python(
-    library: ctypes.CDLL, pages: int, threads: int, rounds: int
-) -> Sample:
+def _in_python(library: ctypes.CDLL, pages: int, threads: int, rounds: int) -> Sample:
     spent = 0
     with writewatch.WriteWatch(pages * PAGE) as watch:
         with watch.buffer as view:

@@ -488,7 +488,7 @@ class Watch:
         self._c = ffi.new("struct pagescan_watch *")
         self._likely = 64
         _check(lib.pagescan_watch_adopt(self._c, ffi.cast("void *", address), size))
-        self._page = self._c.page
+        self._page = int(self._c.page)
 
     def get(
         self, start: int, size: int, *, reset: bool, limit: int = ALL_PAGES
@@ -503,7 +503,7 @@ class Watch:
         # Not one for each page that there is: a list is as long as the last one was,
         # and goes on where it was too short.
         room = min(limit, size // self._page + 2, self._likely)
-        pages = _ROOM * room
+        pages: array[int] = _ROOM * room
         have = 0
         while True:
             at, _ = pages.buffer_info()

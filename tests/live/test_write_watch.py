@@ -348,7 +348,7 @@ def test_no_descriptors_left() -> None:
 
 
 def test_a_child_has_plain_memory_and_may_watch_itself() -> None:
-    """Its parent's descriptors go with its first own watch; the parent loses nothing."""
+    """Its parent's descriptors go with its first own; the parent loses nothing."""
     done = script(
         """
         import os
@@ -359,8 +359,8 @@ def test_a_child_has_plain_memory_and_may_watch_itself() -> None:
             return [(at - watch.address) // 4096 for at in watch.get(reset=True)[0]]
 
         def descriptors():
-            there = [os.readlink(f"/proc/self/fd/{n}") for n in os.listdir("/proc/self/fd")
-                     if os.path.lexists(f"/proc/self/fd/{n}")]
+            files = [f"/proc/self/fd/{name}" for name in os.listdir("/proc/self/fd")]
+            there = [os.readlink(file) for file in files if os.path.lexists(file)]
             return sorted(name.replace(str(os.getpid()), "ME") for name in there
                           if "userfaultfd" in name or "pagemap" in name)
 

@@ -1,4 +1,4 @@
-"""pagescan_writewatch.h from a C program that has no Python: tests/targets/watcher.c."""
+"""pagescan_writewatch.h, from a C program without Python: tests/targets/watcher.c."""
 
 import os
 import subprocess

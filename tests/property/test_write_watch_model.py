@@ -1,12 +1,13 @@
 """WriteWatch against a model: 100,000 operations, drawn at random.
 
-PAGESCAN_OPERATIONS sets how many; the seed is that of pytest-randomly. The model is a set
-of page numbers and the bytes that should be there, and shares no code with pagescan.
+PAGESCAN_OPERATIONS sets how many; the seed is that of pytest-randomly. The model is a
+set of page numbers and the bytes that should be there; it shares no code with pagescan.
 """
 
 import mmap
 import os
 import random
+import sys
 from dataclasses import dataclass, field
 
 import pytest
@@ -137,7 +138,9 @@ def test_operations_agree_with_a_model(capsys: pytest.CaptureFixture[str]) -> No
         for operation in range(OPERATIONS):
             if not pairs or draw.random() < 0.01:
                 size = draw.choice(SIZES)
-                pairs.append(Pair(WriteWatch(size), Model(size, bytearray(size)), source))
+                pairs.append(
+                    Pair(WriteWatch(size), Model(size, bytearray(size)), source)
+                )
                 made += 1
             if len(pairs) > MOST:
                 gone = pairs.pop(draw.randrange(len(pairs)))
@@ -155,4 +158,6 @@ def test_operations_agree_with_a_model(capsys: pytest.CaptureFixture[str]) -> No
     finally:
         os.close(source)
     with capsys.disabled():
-        print(f"\n{OPERATIONS} operations on {made} write watches: all as the model")
+        sys.stdout.write(
+            f"\n{OPERATIONS} operations on {made} write watches: all as the model\n"
+        )
