@@ -1,6 +1,7 @@
 """pagescan_writewatch.h, from a C program without Python: tests/targets/watcher.c."""
 
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -67,3 +68,17 @@ def test_it_exports_nothing_else() -> None:
     names = {line.split()[-1] for line in done.stdout.splitlines()}
     watch = {"create", "adopt", "get", "reset", "destroy"}
     assert names == {"PyInit__shim", *(f"pagescan_watch_{name}" for name in watch)}
+
+
+def test_the_example_of_the_guide_runs(tmp_path: Path) -> None:
+    """The C one, as it stands there."""
+    guide = (SOURCE.parents[2] / "docs/guide.md").read_text()
+    (text,) = re.findall(r"^```c\n(.*?)^```", guide, re.DOTALL | re.MULTILINE)
+    source = tmp_path / "watcher.c"
+    source.write_text(text)
+    words = ("-Wno-pedantic", "-std=gnu11", str(source), "-ldl")
+    program = compiled(tmp_path / "watcher", *words)
+    done = subprocess.run(
+        [program, writewatch.library()], capture_output=True, check=True
+    )
+    assert done.stdout.startswith(b"1 page of 4096 bytes, at 0x")
