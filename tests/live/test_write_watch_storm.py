@@ -62,7 +62,7 @@ def test_every_store_is_in_the_next_round(
     """Back to back; the memory's own stamps say what had to be found."""
     threads = 2 * (os.cpu_count() or 1)
     missed, extra = ctypes.c_uint64(), ctypes.c_uint64()
-    due = found = 0
+    rounds = due = found = 0
     with WriteWatch(pages * PAGE) as watch:
 
         def look() -> None:
@@ -80,17 +80,17 @@ def test_every_store_is_in_the_next_round(
 
         assert stampers.begin(watch.address, pages, PAGE, threads) == 0
         try:
-            for _ in range(ROUNDS):
+            while rounds < ROUNDS or due < ROUNDS:  # a round may see no thread run
                 look()
+                rounds += 1
         finally:
             stores = stampers.end()
         look()  # what was stored to last
-        assert due > ROUNDS / 100, "the threads hardly ran"
         assert (missed.value, extra.value) == (0, 0), (due, found)
         assert not watch.get()[0]
     with capsys.disabled():
         sys.stdout.write(
-            f"\n{stores} stores of {threads} threads to {pages} pages, {ROUNDS} rounds "
+            f"\n{stores} stores of {threads} threads to {pages} pages, {rounds} rounds "
             f"{get.__name__}: {due} pages due, {found} found, 0 missed, 0 extra\n"
         )
 

@@ -5,7 +5,8 @@
  * A stamp is a number that no store before had; each page begins with the last one stored to it.
  * What is found is judged by the memory itself:
  *
- *	missed	the stamp of a page is another than right after the get before, and this get has it not
+ *	missed	before a get the stamp of a page is another than right after the last get that had the
+ *		page, and this one has it not: also a store amid a get is found in it or in the next
  *	extra	a get has a page, and no store to it was under way since the get before began
  *
  * It knows nothing of pagescan.
@@ -21,7 +22,7 @@
 struct page {
 	_Atomic uint64_t begun, done;	/* stores */
 	uint64_t done_then, done_now;	/* when the last get began, and this one */
-	uint64_t stamp_then, stamp_now; /* after the last get, and before this one */
+	uint64_t stamp_then, stamp_now; /* after the last get that had it, and before this one */
 	int found;
 };
 
@@ -108,7 +109,8 @@ uint64_t after_get(const uint64_t *addresses, size_t found, uint64_t *missed, ui
 		due += page->stamp_now != page->stamp_then;
 		*missed += page->stamp_now != page->stamp_then && !page->found;
 		*extra += page->found > 1 || (page->found && begun == page->done_then);
-		page->stamp_then = *stamp_of(i);
+		if (page->found)
+			page->stamp_then = *stamp_of(i);
 		page->done_then = page->done_now;
 	}
 	return due;
