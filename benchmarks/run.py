@@ -33,6 +33,7 @@ SUBJECTS = {
     "attach_stop": "the stop of an attach",
     "output": "a million regions",
     "throughput": "what redis loses to watch",
+    "write_watch": "WriteWatch, beside mprotect and SIGSEGV",
     "scaling": "64 MiB to 16 GiB, one thread and two",
 }
 

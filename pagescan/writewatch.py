@@ -4,68 +4,45 @@
         watch.buffer[5000] = 1
         addresses, granularity = watch.get(reset=True)
 
-Source of the semantics: the documentation of GetWriteWatch (memoryapi.h).
+The loops, and the same for C programs, are in native/shim_watch.c. Source of the
+semantics: the documentation of GetWriteWatch and ResetWriteWatch (memoryapi.h).
 """
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
-import threading
 from array import array
-from dataclasses import replace
 from typing import TYPE_CHECKING, Self
 
 from pagescan import native
 from pagescan.errors import PagescanError, UsageError, from_errno
-from pagescan.model import Category, Kind
-from pagescan.native import ALL_PAGES, Meter, Pace, Rule, Spans
-from pagescan.scanner import Query, rule_for
 from pagescan.target import PAGE_SIZE
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-# Nobody but us waits for our own mmap lock: no slices and no pauses.
-_UNPACED = Pace(max_stall_ns=1 << 40, pause_ns=0)
 
+def library() -> str:
+    """Return the shared object whose functions `pagescan_writewatch.h` declares.
 
-class _Process:
-    """What all watches of this process share: one userfaultfd and one pagemap.
-
-    After a fork the descriptors speak of the parent's memory: the child has its own.
+    For dlopen(3) with RTLD_LAZY; it needs no Python that runs.
     """
-
-    def __init__(self) -> None:
-        self.pid = 0
-        self.uffd = self.pagemap = -1
-        self.lock = threading.Lock()
-
-    def ready(self) -> Self:
-        """Open the descriptors, once in each process that watches."""
-        with self.lock:
-            if self.pid != os.getpid():
-                try:
-                    self.uffd = native.uffd_open()
-                    native.uffd_api(self.uffd)
-                    flags = os.O_RDONLY | os.O_CLOEXEC
-                    self.pagemap = os.open("/proc/self/pagemap", flags)
-                except OSError as error:
-                    raise from_errno(
-                        error.errno or 0, doing="watch writes of this process"
-                    ) from error
-                self.pid = os.getpid()
-        return self
+    return native.library()
 
 
-_process = _Process()
+def get_include() -> str:
+    """Return the directory of `pagescan_writewatch.h`, for the compiler's -I."""
+    return os.path.join(os.path.dirname(__file__), "include")
 
 
 class WriteWatch:
     """Memory whose written pages can be asked for: VirtualAlloc(MEM_WRITE_WATCH).
 
-    One store is one page: huge pages are off for it. Threads may store meanwhile: a
-    page is got and reset in one step, so none is lost. A context manager.
+    One store is one page: huge pages are off for it. Threads may store meanwhile, and
+    get: a page is got and reset in one step, so none is lost, and none is got twice for
+    one store. A context manager.
 
     Attributes:
         address: Where it lies, page-aligned.
@@ -76,33 +53,34 @@ class WriteWatch:
         """Allocate `size` bytes of zeros, none of them written.
 
         Raises:
-            UsageError: The size is not above zero.
+            UsageError: The size is not above zero, or more than there can be.
             KernelUnsupportedError: No userfaultfd with asynchronous write-protect.
         """
         if size <= 0:
             raise UsageError(f"a write watch needs a size above zero, not {size}")
-        self._process = _process.ready()
-        self._pid = self._process.pid
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+        try:
+            self._memory = mmap.mmap(-1, size, flags=flags)
+        except OverflowError as error:
+            raise UsageError(f"no address space has {size} bytes") from error
+        except OSError as error:
+            raise from_errno(
+                error.errno or 0, doing=f"allocate {size} bytes to be watched"
+            ) from error
         self.size = size
-        self._length = size + -size % PAGE_SIZE
-        self._memory = mmap.mmap(
-            -1, self._length, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
-        )
-        self._memory.madvise(mmap.MADV_NOHUGEPAGE)
         self.address = native.address_of(self._memory)
-        end = self.address + self._length
-        native.uffd_register(self._process.uffd, self.address, end)
-        query = Query(require=Category.WRITTEN, returned=Category.WRITTEN)
-        rule = rule_for(Kind.ANON, query)
-        if rule is None:  # a private anonymous page can be written
-            raise AssertionError
-        self._look = _with(rule, protect=False)
-        self._take = _with(rule, protect=True)
+        try:
+            self._watch = native.Watch(self.address, size)
+        except OSError as error:
+            self._memory.close()
+            raise from_errno(
+                error.errno or 0, doing="watch writes of this process"
+            ) from error
 
     @property
     def buffer(self) -> memoryview:
         """The memory: writable, `size` bytes. Views must go before `close`."""
-        return memoryview(self._memory)[: self.size]
+        return memoryview(self._open())
 
     def get(
         self,
@@ -125,56 +103,54 @@ class WriteWatch:
 
         Raises:
             UsageError: The part is not within the memory, or count is below one.
+            PagescanError: This is a child of fork, or a part is watched no longer.
+            ValueError: It is closed.
         """
-        if count is not None and count < 1:
+        if count is None:
+            count = native.ALL_PAGES
+        elif count < 1:
             raise UsageError(f"count must be above zero, not {count}")
-        limit = ALL_PAGES if count is None else count
-        found = self._scan(self._take if reset else self._look, start, size, limit)
-        pages = array("Q")
-        for low, high in zip(found.starts, found.ends, strict=True):
-            pages.extend(range(low, high, PAGE_SIZE))
+        with memoryview(self._open()):  # so that no other thread closes it meanwhile
+            size = self._part(start, size)
+            try:
+                pages = self._watch.get(
+                    self.address + start, size, reset=reset, limit=count
+                )
+            except OSError as error:
+                raise _lost(error) from error
         return pages, PAGE_SIZE
 
     def reset(self, start: int = 0, size: int | None = None) -> None:
-        """Forget what was written in a part: it counts from now."""
-        self._scan(self._take, start, size, ALL_PAGES)
+        """Forget what was written in a part: it counts from now; errors as of `get`."""
+        with memoryview(self._open()):
+            size = self._part(start, size)
+            try:
+                self._watch.reset(self.address + start, size)
+            except OSError as error:
+                raise _lost(error) from error
 
     def close(self) -> None:
-        """Free the memory.
+        """Free the memory; once more does nothing.
 
         Raises:
-            BufferError: Views of its buffer are alive; nothing was done.
+            BufferError: Views of its buffer are alive, or another thread is in `get` or
+                `reset`; nothing was done.
         """
         self._memory.close()
 
-    def _scan(
-        self, rule: Rule, start: int, size: int | None, limit: int
-    ) -> native.Columns:
+    def _open(self) -> mmap.mmap:
         if self._memory.closed:
             raise ValueError("the write watch is closed")
-        if self._pid != os.getpid():
-            raise PagescanError(
-                "this is plain memory: a write watch does not follow a fork",
-                hint="make a new WriteWatch in the child",
-            )
+        return self._memory
+
+    def _part(self, start: int, size: int | None) -> int:
+        """Return the size of a part that is there."""
         size = self.size - start if size is None else size
         if start < 0 or size <= 0 or start + size > self.size:
             raise UsageError(
                 f"[{start}, {start + size}) is not a part of {self.size} bytes"
             )
-        low = self.address + start - start % PAGE_SIZE
-        end = self.address + start + size
-        spans = Spans(
-            array("Q", [low]), array("Q", [end + -end % PAGE_SIZE]), array("Q", [0])
-        )
-        return native.scan(
-            self._process.pagemap,
-            spans,
-            [rule],
-            max_pages=limit,
-            pace=_UNPACED,
-            meter=Meter(),
-        )
+        return size
 
     def __enter__(self) -> Self:
         return self
@@ -188,5 +164,17 @@ class WriteWatch:
         self.close()
 
 
-def _with(rule: Rule, *, protect: bool) -> Rule:
-    return replace(rule, protect=protect, limited=True)
+def _lost(error: OSError) -> PagescanError:
+    """Say why a watch that was there cannot be asked."""
+    if error.errno == errno.ESRCH:
+        return PagescanError(
+            "this is plain memory: a write watch does not follow a fork",
+            hint="make a new WriteWatch in the child",
+        )
+    if error.errno in (errno.EPERM, errno.EBADF, errno.ENOTTY):
+        return PagescanError(
+            "the write watch is lost: its memory was mapped anew, or a descriptor of it"
+            " closed, by this process",
+            hint="close only descriptors that are yours; make a new WriteWatch",
+        )
+    return from_errno(error.errno or 0, doing="get the written pages of this process")

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from pagescan.native import _shim
 from pagescan.native._shim import ffi, lib
 
 PM_SCAN_WP_MATCHING = 1
@@ -495,3 +496,64 @@ def launch(
         )
     )
     return pid, guard.fd, guard.pid
+
+
+def library() -> str:
+    """Return the path of the shared object that is the door to C."""
+    return str(_shim.__file__)
+
+
+class Watch:
+    """The writes to private anonymous memory: pagescan_writewatch.h.
+
+    One call each, of any thread; addresses are bytes. The memory must live on.
+    """
+
+    __slots__ = ("_c", "_likely", "_page")
+
+    def __init__(self, address: int, size: int) -> None:
+        """Watch memory that is there; `size` bytes, the last page whole."""
+        self._c = ffi.new("struct pagescan_watch *")
+        self._likely = 64
+        _check(lib.pagescan_watch_adopt(self._c, ffi.cast("void *", address), size))
+        self._page = int(self._c.page)
+
+    def get(
+        self, start: int, size: int, *, reset: bool, limit: int = ALL_PAGES
+    ) -> array[int]:
+        """Return the addresses of the written pages, `limit` of them at most.
+
+        Raises:
+            OSError: EINVAL, not a part of the memory; ESRCH, this is a forked child;
+                EPERM, a part is watched no longer.
+        """
+        end = start + size
+        # Not one for each page that there is: a list is as long as the last one was,
+        # and goes on where it was too short.
+        room = min(limit, size // self._page + 2, self._likely)
+        pages: array[int] = _ROOM * room
+        have = 0
+        while True:
+            at, _ = pages.buffer_info()
+            have += _check(
+                lib.ps_watch_get(
+                    self._c, reset, start, end - start, at + 8 * have, room - have
+                )
+            )
+            if have < room or room == limit:
+                break
+            start = pages[-1] + self._page
+            if start >= end:
+                break
+            room = min(limit, 4 * room)
+            pages.extend(_ROOM * (room - have))
+        del pages[have:]
+        self._likely = max(have + 1, 64)
+        return pages
+
+    def reset(self, start: int, size: int) -> None:
+        """Forget what was written in a part; errors as of `get`."""
+        _check(lib.ps_watch_reset(self._c, start, size))
+
+
+_ROOM = array("Q", [0])

@@ -1,4 +1,4 @@
-"""Builds `pagescan.native._shim` out of shim.h and shim_*.c; run by setup.py only.
+"""Builds `pagescan.native._shim` out of shim_*.c and two headers; run by setup.py only.
 
 Environment:
     CI: when set, a warning of the compiler is an error.
@@ -14,18 +14,19 @@ from pathlib import Path
 from cffi import FFI
 
 _HERE = Path("pagescan/native")  # setuptools wants sources relative to setup.py
+_HEADERS = (Path("pagescan/include/pagescan_writewatch.h"), _HERE / "shim.h")
 _LEAST_PYTHON = 0x030B0000  # 3.11, as requires-python
 
 if not sys.platform.startswith("linux") or sys.maxsize < 1 << 32:
     sys.exit("pagescan needs a 64-bit Linux: other systems have no PAGEMAP_SCAN")
 
 
-def _declarations() -> str:
-    """Return what shim.h declares to Python: the lines between its two markers."""
-    text = (_HERE / "shim.h").read_text(encoding="utf-8")
+def _declarations(header: Path) -> str:
+    """Return what a header declares to Python: the lines between its two markers."""
+    text = header.read_text(encoding="utf-8")
     inside = text.partition("/* cdef begin */")[2].partition("/* cdef end */")[0]
     if not inside:
-        sys.exit("shim.h: no lines between 'cdef begin' and 'cdef end'")
+        sys.exit(f"{header}: no lines between 'cdef begin' and 'cdef end'")
     return inside
 
 
@@ -33,6 +34,7 @@ _compile = [
     "-std=gnu11",
     "-O2",
     "-fvisibility=hidden",
+    "-pthread",
     "-Wall",
     "-Wextra",
     "-Wshadow",
@@ -44,15 +46,21 @@ _compile = [
 _limited = not sysconfig.get_config_var("Py_GIL_DISABLED")
 
 ffi = FFI()
-ffi.cdef(_declarations())
+for _header in _HEADERS:
+    ffi.cdef(_declarations(_header))
 ffi.set_source(
     "pagescan.native._shim",
     '#include "shim.h"',
     sources=[str(path) for path in sorted(_HERE.glob("shim_*.c"))],
-    depends=[str(path) for path in sorted(_HERE.glob("*.h"))],
+    depends=[str(path) for path in sorted([*_HERE.glob("*.h"), *_HEADERS])],
     include_dirs=[str(_HERE)],
     define_macros=[("Py_LIMITED_API", hex(_LEAST_PYTHON))] if _limited else [],
     py_limited_api=_limited,
     extra_compile_args=_compile,
-    extra_link_args=shlex.split(os.environ.get("PAGESCAN_LDFLAGS", "")),
+    # Lazy: a C program without Python opens it for pagescan_writewatch.h.
+    extra_link_args=[
+        "-pthread",
+        *shlex.split(os.environ.get("PAGESCAN_LDFLAGS", "")),
+        "-Wl,-z,lazy",
+    ],
 )

@@ -11,6 +11,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "../include/pagescan_writewatch.h"
 #include "uapi.h"
 
 /* What the cdef of _build.py declares to Python stands between the two markers, word for word. */
@@ -181,6 +182,11 @@ struct ps_guard {
 
 int ps_launch(const char *path, char *const *argv, char *const *envp, int in, int out, int err,
 	      struct ps_guard *guard);
+
+/* pagescan_watch_get() for whole 64-bit numbers: returns how many pages there are, or -errno. */
+int64_t ps_watch_get(const struct pagescan_watch *watch, int reset, uint64_t start, uint64_t size,
+		     uint64_t addresses, uint64_t room);
+int ps_watch_reset(const struct pagescan_watch *watch, uint64_t start, uint64_t size);
 /* cdef end */
 
 #define PS_MAP_READ 1u

@@ -44,3 +44,18 @@ def test_an_unknown_name_is_refused(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "startup" in done.stderr
     assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.needs("tracking")
+def test_write_watch_is_measured_beside_its_fallback(tmp_path: Path) -> None:
+    """In C and in Python, at both sizes; nothing was left out."""
+    out = tmp_path / "bench.json"
+    words = ("--quick", "--only", "write_watch", "--out", str(out))
+    subprocess.run([sys.executable, str(RUN), *words], capture_output=True, check=True)
+    result = json.loads(out.read_text())
+    keys = {one["key"] for one in result["figures"]}
+    for pages in (1080, 8192):
+        for way in ("c", "python", "fallback"):
+            assert f"write_watch.{pages}.{way}.store" in keys
+            assert f"write_watch.{pages}.{way}.get" in keys
+    assert result["skipped"] == []
