@@ -3,7 +3,7 @@
 import os
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from pagescan import native
 from pagescan.errors import PagescanError, UsageError, from_errno
@@ -203,7 +203,7 @@ def cut(mapping: Mapping, start: int, end: int) -> Mapping:
     if (start, end) == (mapping.start, mapping.end):
         return mapping
     offset = mapping.offset + start - mapping.start if mapping.inode else mapping.offset
-    return replace(mapping, start=start, end=end, offset=offset)
+    return mapping._replace(start=start, end=end, offset=offset)
 
 
 def _parse_range(word: str) -> Range:

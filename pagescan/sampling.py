@@ -13,7 +13,7 @@ import time
 from array import array
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from statistics import NormalDist, fmean, variance
 from typing import Self
 
@@ -223,8 +223,8 @@ class SampledTracking(Tracking):
             size = mapping.page_size or HUGE_PAGE
             for cut in range(start - start % size, end if owner >= 0 else start, size):
                 low = max(mapping.start, cut)
-                units[low] = replace(
-                    mapping, start=low, end=min(mapping.end, cut + size)
+                units[low] = mapping._replace(
+                    start=low, end=min(mapping.end, cut + size)
                 )
         return list(units.values())
 

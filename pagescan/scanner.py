@@ -18,7 +18,7 @@ import os
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from pagescan import native
 from pagescan.errors import UsageError, from_errno
@@ -234,8 +234,8 @@ class Scanner:
         seen = known_categories() & ~Category.SOFT_DIRTY
         seen |= Category.SOFT_DIRTY & rule.wanted.mask
         plain = Masks(returned=seen)
-        raw = replace(
-            rule, asked=replace(rule.asked, returned=seen), wanted=plain, clear=0,
+        raw = rule._replace(
+            asked=rule.asked._replace(returned=seen), wanted=plain, clear=0,
             written_all=0, written_any=0, written_none=0, unswapped=0,
         )  # fmt: skip
         shapes: dict[int, Columns] = {}
@@ -255,8 +255,7 @@ class Scanner:
             else:
                 _append(listed, *row, read & rule.wanted.returned)
         for bits, columns in shapes.items():
-            exact = replace(
-                rule,
+            exact = rule._replace(
                 asked=Masks(mask=seen, inverted=seen & ~bits, returned=seen),
                 protect=True,
             )

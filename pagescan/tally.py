@@ -3,7 +3,6 @@
 import contextlib
 from array import array
 from collections.abc import Sequence
-from pathlib import Path
 
 from pagescan import mappings
 from pagescan.arm import owners_of
@@ -86,8 +85,9 @@ def _shared_swap(target: Target, chosen: Sequence[Mapping]) -> dict[int, int]:
     """Return swapped pages of shared mappings by start, from smaps."""
     if not any(mapping.kind is Kind.SHARED for mapping in chosen):
         return {}
-    if len(Path("/proc/swaps").read_text().splitlines()) < 2:
-        return {}
+    with open("/proc/swaps") as swaps:
+        if len(swaps.readlines()) < 2:
+            return {}
     with contextlib.suppress(OSError):
         size = target.facts.page_size
         swap = mappings.smaps_field(target.pid, b"Swap")

@@ -3,12 +3,12 @@
 import contextlib
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from types import TracebackType
 from typing import Self
 
-from pagescan import attach, mappings
+from pagescan import mappings
 from pagescan.arm import MAX_TABLES, Armed, Armer, owners_of
 from pagescan.errors import PagescanError
 from pagescan.kernel import known_categories
@@ -123,6 +123,8 @@ class Tracking:
         max_tables: int,
     ) -> Self:
         """Take a userfaultfd, make a tracking of it, and arm; undone if that fails."""
+        from pagescan import attach
+
         taken = attach.take(target)
         try:
             armed = Armed(selection or Selection(), tables_left=max_tables)
@@ -240,7 +242,7 @@ class Tracking:
                     tag=len(exact),
                 )
             )
-            exact.append(replace(rule, protect=rearm))
+            exact.append(rule._replace(protect=rearm))
         spans = spans_of(chosen, indices)
         found = self.scanner.run(spans, candidates, join_gap=JOIN_GAP)
         return self.scanner.run(as_spans(found), exact)

@@ -13,7 +13,6 @@ import mmap
 import os
 import threading
 from array import array
-from dataclasses import replace
 from typing import TYPE_CHECKING, Self
 
 from pagescan import native
@@ -189,4 +188,4 @@ class WriteWatch:
 
 
 def _with(rule: Rule, *, protect: bool) -> Rule:
-    return replace(rule, protect=protect, limited=True)
+    return rule._replace(protect=protect, limited=True)

@@ -1,7 +1,5 @@
 """`pagescan scan`: page regions by category, with the masks of PAGEMAP_SCAN."""
 
-from dataclasses import replace
-
 import click
 
 from pagescan import mappings, render
@@ -154,7 +152,7 @@ def _protect(
         facts = client.session.facts
         client.session.since = None
         client.commit()
-    return batch, replace(facts, since=facts.since)
+    return batch, facts
 
 
 def _session_of(target: Target) -> SessionFacts | None:
