@@ -1,12 +1,11 @@
 """The command group: lazy commands; here, and only here, errors become exit codes."""
 
+import gc
 import json
 import os
 import re
 import sys
-import traceback
 from datetime import UTC, datetime
-from difflib import get_close_matches
 from importlib import import_module
 
 import click
@@ -57,6 +56,9 @@ class LazyGroup(click.Group):
             return None
         module = import_module(f"pagescan.commands.{cmd_name.replace('-', '_')}")
         command: click.Command = module.command
+        if not gc.isenabled():  # __main__ turned it off
+            gc.freeze()
+            gc.enable()
         return command
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -71,6 +73,8 @@ class LazyGroup(click.Group):
         if name in LATER:
             raise UsageError(f"{name!r} does not exist yet: the name is reserved")
         if name not in COMMANDS and not name.startswith("-"):
+            from difflib import get_close_matches
+
             near = get_close_matches(name, COMMANDS, 1)
             raise UsageError(
                 f"no such command: {name!r}",
@@ -183,6 +187,8 @@ def _fail(words: list[str], message: str, hint: str | None, code: int) -> int:
     if "--" in words:  # what is behind it is none of ours
         words = words[: words.index("--")]
     if "--debug" in words:
+        import traceback
+
         traceback.print_exc()
     message = " ".join(message.split())
     if "--json" in words or "--jsonl" in words:

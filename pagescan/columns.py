@@ -1,7 +1,7 @@
 """One row a column: table, CSV, help and manual page come from here."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from pagescan.errors import UsageError
 from pagescan.model import CATEGORY_NAMES, MappingCounts, Region
@@ -10,8 +10,7 @@ from pagescan.units import escape, format_address, format_size
 Value = int | str | bool | None
 
 
-@dataclass(frozen=True, slots=True)
-class Column:
+class Column(NamedTuple):
     """A column of a table.
 
     Attributes:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from pagescan import native
+from pagescan.chosen import bounds_of
 from pagescan.model import (
     CATEGORY_NAMES,
     DEFAULT_RETURNED,
@@ -61,8 +62,7 @@ class Batch:
         """Cut ascending regions at the borders of mappings: each has one owner."""
         joined, owners = native.join(
             columns,
-            array("Q", (mapping.start for mapping in mappings)),
-            array("Q", (mapping.end for mapping in mappings)),
+            *bounds_of(mappings),
         )
         return cls(
             joined.starts,

@@ -16,12 +16,12 @@ where a protected page of a private file was dropped.
 import errno
 import itertools
 import os
-from array import array
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from pagescan import native
+from pagescan.chosen import kinds_of, spans_of
 from pagescan.errors import UsageError, from_errno
 from pagescan.kernel import check_known, known_categories, swap_in_use
 from pagescan.model import (
@@ -143,27 +143,6 @@ def rule_for(kind: Kind, query: Query, page_size: int = 0) -> Rule | None:
     )
 
 
-def spans_of(mappings: Iterable[Mapping], rules: dict[tuple[Kind, int], int]) -> Spans:
-    """Return mappings as ranges to scan; neighbours with one rule become one range.
-
-    Args:
-        mappings: Ascending.
-        rules: The index of a rule by kind and huge page size; other kinds are left out.
-    """
-    spans = Spans(array("Q"), array("Q"), array("Q"))
-    for mapping in mappings:
-        rule = rules.get((mapping.kind, mapping.page_size))
-        if rule is None:
-            continue
-        if spans.ends and spans.ends[-1] == mapping.start and spans.rules[-1] == rule:
-            spans.ends[-1] = mapping.end
-        else:
-            spans.starts.append(mapping.start)
-            spans.ends.append(mapping.end)
-            spans.rules.append(rule)
-    return spans
-
-
 class Scanner:
     """Scans of one target: keeps the pace from call to call, and counts the cost.
 
@@ -198,7 +177,7 @@ class Scanner:
         check_known(query.used)
         rules = {
             key: rule
-            for key in dict.fromkeys((item.kind, item.page_size) for item in mappings)
+            for key in kinds_of(mappings)
             if (rule := rule_for(key[0], query, key[1])) is not None
         }
         limit = ALL_PAGES if query.max_pages is None else query.max_pages
@@ -242,8 +221,8 @@ class Scanner:
         seen = known_categories() & ~Category.SOFT_DIRTY
         seen |= Category.SOFT_DIRTY & rule.wanted.mask
         plain = Masks(returned=seen)
-        raw = replace(
-            rule, asked=replace(rule.asked, returned=seen), wanted=plain, clear=0,
+        raw = rule._replace(
+            asked=rule.asked._replace(returned=seen), wanted=plain, clear=0,
             written_all=0, written_any=0, written_none=0, unswapped=0,
         )  # fmt: skip
         shapes: dict[int, Columns] = {}
@@ -263,8 +242,7 @@ class Scanner:
             else:
                 _append(listed, *row, read & rule.wanted.returned)
         for bits, columns in shapes.items():
-            exact = replace(
-                rule,
+            exact = rule._replace(
                 asked=Masks(mask=seen, inverted=seen & ~bits, returned=seen),
                 protect=True,
             )

@@ -28,7 +28,7 @@ import struct
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Protocol, Self
 
@@ -114,7 +114,9 @@ class Session:
 
     def to_json(self) -> dict[str, Any]:
         """Return what `from_json` takes."""
-        facts = asdict(self)
+        facts = {name: getattr(self, name) for name in self.__slots__}
+        facts["target"] = self.target._asdict()
+        facts["untracked"] = [item._asdict() for item in self.untracked]
         facts["armed_at"] = format_time(self.armed_at)
         facts["since"] = format_time(self.since) if self.since else None
         return facts

@@ -4,11 +4,11 @@ import contextlib
 from array import array
 from collections.abc import Sequence
 
-from pagescan import mappings
 from pagescan.arm import owners_of
 from pagescan.kernel import known_categories, swap_in_use
 from pagescan.model import Category, Kind, Mapping, MappingCounts
 from pagescan.native import Masks, Rule, Spans
+from pagescan.reader import smaps_field
 from pagescan.regions import PAGE_COUNTED, Batch
 from pagescan.scanner import PRIVATE, Query, Scanner
 from pagescan.target import Target
@@ -89,6 +89,6 @@ def _shared_swap(target: Target, chosen: Sequence[Mapping]) -> dict[int, int]:
         return {}
     with contextlib.suppress(OSError):
         size = target.facts.page_size
-        swap = mappings.smaps_field(target.pid, b"Swap")
+        swap = smaps_field(target.pid, b"Swap")
         return {start: length // size for start, length in swap.items()}
     return {}

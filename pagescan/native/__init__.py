@@ -43,8 +43,7 @@ class Columns(NamedTuple):
         return cls(array("Q"), array("Q"), array("Q"))
 
 
-@dataclass(frozen=True, slots=True)
-class Masks:
+class Masks(NamedTuple):
     """The masks of PAGEMAP_SCAN, over PAGE_IS_* bits; source: PAGEMAP_SCAN(2const)."""
 
     mask: int = 0
@@ -53,8 +52,7 @@ class Masks:
     returned: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(NamedTuple):
     """What one kind of mapping is asked and how its bits are read; see scanner.py.
 
     Attributes:
