@@ -14,6 +14,8 @@ from pagescan import mappings, pending
 from pagescan.errors import SessionError
 from pagescan.kernel import known_categories
 from pagescan.model import (
+    NO_CATEGORY,
+    Action,
     Category,
     Cost,
     Kind,
@@ -21,7 +23,7 @@ from pagescan.model import (
     Untracked,
 )
 from pagescan.native import Columns, Pace
-from pagescan.plan import Action, Plan, lay_out
+from pagescan.plan import Plan, lay_out
 from pagescan.regions import Batch
 from pagescan.scanner import POPULATED, Query, Scanner
 from pagescan.session import Session, find
@@ -227,7 +229,9 @@ def _batch(
 ) -> Batch:
     """Join with the private mappings that are there; what lies in none has gone."""
     private = _private(mappings.read(target) if chosen is None else chosen)
-    batch = Batch.join(found, private, page_size=target.facts.page_size)
+    batch = Batch.join(
+        found, private, page_size=target.facts.page_size, returned=NO_CATEGORY
+    )
     if -1 in batch.owners:
         rows = [index for index, owner in enumerate(batch.owners) if owner >= 0]
         for column in (batch.starts, batch.ends, batch.categories, batch.owners):

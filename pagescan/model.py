@@ -224,6 +224,23 @@ class MappingCounts:
     new: bool = False
 
 
+class Action(enum.IntEnum):
+    """What to do with a region's pages; the values are those of the binary form."""
+
+    DUMP = 1
+    """Store their bytes."""
+    ZERO = 2
+    """They are zeros: store that, and no bytes."""
+    KEEP = 4
+    """The parent's image has them right; where no image of the chain has them, they
+    are zeros."""
+
+    @property
+    def word(self) -> str:
+        """The name in every output."""
+        return self.name.lower()
+
+
 @dataclass(frozen=True, slots=True)
 class PlanFacts:
     """What is said of the plan of a checkpoint beside its regions.

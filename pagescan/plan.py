@@ -6,7 +6,6 @@ there, it was dropped or unmapped, or it comes from its file.
 
 from __future__ import annotations  # array[int] is no type at run time before 3.12
 
-import enum
 import struct
 import sys
 from array import array
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from pagescan import native
 from pagescan.errors import PagescanError
+from pagescan.model import Action
 from pagescan.native import Columns
 
 if TYPE_CHECKING:
@@ -27,23 +27,6 @@ VERSION = 1
 _HEADER = struct.Struct("<8s8Q")
 _NO_EPOCH = (1 << 64) - 1
 _ACTION_BITS = 0xFFF  # of a region's second word; the rest is its length: whole pages
-
-
-class Action(enum.IntEnum):
-    """What to do with a region's pages; the values are those of the binary form."""
-
-    DUMP = 1
-    """Store their bytes."""
-    ZERO = 2
-    """They are zeros: store that, and no bytes."""
-    KEEP = 4
-    """The parent's image has them right; where no image of the chain has them, they
-    are zeros."""
-
-    @property
-    def word(self) -> str:
-        """The name in every output."""
-        return self.name.lower()
 
 
 class PlanRegion(NamedTuple):

@@ -6,6 +6,7 @@ from typing import Any, TextIO
 
 from pagescan import __version__
 from pagescan.model import (
+    Action,
     Category,
     Cost,
     Estimate,
@@ -90,7 +91,8 @@ def row_chunks(
         between: Stands between two objects, but not between two chunks.
     """
     if isinstance(rows, Batch):
-        batch, size, tails = rows, rows.page_size, _Tails(rows)
+        batch, size = rows, rows.page_size
+        tails = _Tails(batch, actions=report.plan is not None)
 
         def template(key: Key) -> str:
             length, bits, owner = key
@@ -110,22 +112,24 @@ def row_chunks(
 class _Tails(dict[tuple[int, int], str]):
     """The end of a region's object, as a template; by categories and mapping."""
 
-    def __init__(self, batch: Batch) -> None:
+    def __init__(self, batch: Batch, *, actions: bool) -> None:
         super().__init__()
         self._batch = batch
+        self._actions = actions
 
     def __missing__(self, key: tuple[int, int]) -> str:
         bits, owner = key
         batch = self._batch
         mapping = batch.mappings[owner] if owner >= 0 else None
-        names = json.dumps(Category(bits).names)
         label = json.dumps(mapping.label if mapping else None)
         perms = json.dumps(mapping.perms if mapping else None)
-        new = json.dumps(owner in batch.new)
-        tail = (
-            f', "categories": {names}, "mapping": {label}, "perms": {perms}'
-            f', "new": {new}}}'
-        ).replace("%", "%%")
+        if self._actions:
+            what, new = f'"plan": "{Action(bits).word}"', ""
+        else:
+            what = f'"categories": {json.dumps(Category(bits).names)}'
+            new = f', "new": {json.dumps(owner in batch.new)}'
+        tail = f', {what}, "mapping": {label}, "perms": {perms}{new}}}'
+        tail = tail.replace("%", "%%")
         self[key] = tail
         return tail
 

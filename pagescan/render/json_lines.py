@@ -15,7 +15,7 @@ from pagescan.render.json_document import (
     trailer_keys,
 )
 
-_IN_SUMMARY = ("summary", "end", "totals", "estimated")
+_IN_SUMMARY = ("summary", "end", "totals", "estimated", "plan", "left_out")
 
 
 def write(report: Report, rows: Rows, output: Output, stream: TextIO) -> None:

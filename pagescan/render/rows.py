@@ -6,6 +6,8 @@ from pagescan.columns import (
     BY_MAPPING_DEFAULT,
     MAPPING_COLUMNS,
     MAPS_DEFAULT,
+    PLAN_COLUMNS,
+    PLAN_DEFAULT,
     REGION_COLUMNS,
     REGION_DEFAULT,
     Column,
@@ -28,6 +30,8 @@ _PADDED_ADDRESS = f"%#-{_WIDTH}x"
 
 def chosen_columns(report: Report, rows: Rows, output: Output) -> list[Column]:
     """Return the columns that were asked for, or the usual ones of the report."""
+    if report.plan is not None:
+        return select(output.columns, PLAN_DEFAULT, PLAN_COLUMNS)
     if isinstance(rows, Batch):
         return select(output.columns, REGION_DEFAULT, REGION_COLUMNS)
     usual = MAPS_DEFAULT if report.kind == "maps" else BY_MAPPING_DEFAULT

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests import witness
-from tests.conftest import HERE, PAGE, Target, command, runs
+from tests.conftest import HERE, PAGE, Target, checked, command, runs
 
 pytestmark = pytest.mark.needs("tracking")
 
@@ -166,3 +166,13 @@ def test_ten_epochs_with_a_consumer_that_is_killed(
     wrong = [hex(at) for at in truth if image[at] != truth[at]]
     assert wrong == []
     assert killed > 0
+
+
+@pytest.mark.parametrize("form", ["--json", "--jsonl"])
+def test_every_form_follows_the_schema(busy: Target, form: str) -> None:
+    """Now, the beginning of a chain, and the next of it."""
+    for words in ((), ("--epoch", 0), ("--epoch", 1)):
+        said = command("dump-plan", busy.pid, *words, form)
+        assert said.code == 0, said.stderr
+        documents = [said.stdout] if form == "--json" else said.stdout.splitlines()
+        assert all(checked(text) for text in documents)
