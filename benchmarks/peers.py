@@ -23,9 +23,9 @@ from benchmarks.measure import (
     scratch,
 )
 from benchmarks.processes import pagescan, redis, session, target
-from pagescan.commands.diff import look_at
 from pagescan.native import Pace
 from pagescan.session import find
+from pagescan.session_tracking import look_at
 
 _PSUTIL = (
     "import psutil, sys; psutil.Process(int(sys.argv[1])).memory_maps(grouped=False)"

@@ -7,11 +7,12 @@ markers into the holes): page tables are paid for them, up to a limit.
 
 import contextlib
 import errno
-from array import array
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from pagescan import native
+from pagescan.chosen import Covers, bounds_of, kinds_of, spans_of
 from pagescan.errors import from_errno
 from pagescan.kernel import known_categories
 from pagescan.mappings import Selection, read
@@ -22,7 +23,6 @@ from pagescan.scanner import (
     POPULATED,
     PRIVATE,
     Scanner,
-    spans_of,
 )
 from pagescan.target import PAGE_SIZE
 from pagescan.units import format_size
@@ -106,7 +106,7 @@ class Armer:
         before = self.populated(shared)
         for mapping in shared:
             self._protect_whole(mapping)
-        return union(before, self.populated(shared))
+        return native.overlay(before, self.populated(shared), outside=True)
 
     def populated(self, mappings: Sequence[Mapping]) -> Columns:
         """List the present pages of shared mappings, tagged as written."""
@@ -128,7 +128,7 @@ class Armer:
         shown = Category.FILE | Category.PRESENT | Category.SWAPPED
         rules: list[Rule] = []
         indices = {}
-        for key in dict.fromkeys((item.kind, item.page_size) for item in mappings):
+        for key in kinds_of(mappings):
             if key[0] is Kind.SPECIAL:
                 continue
             exclude = Category.WPALLOWED | Category.GUARD & known
@@ -153,17 +153,11 @@ class Armer:
             rules.append(rule)
         return self.scanner.run(spans_of(mappings, indices), rules)
 
-    def is_untracked(self, mapping: Mapping) -> bool:
-        """Whether an earlier look found that the mapping cannot be tracked."""
-        return any(
-            item.start <= mapping.start and mapping.end <= item.end
-            for item in self.armed.untracked
-        )
-
     def disarm(self, mappings: Iterable[Mapping]) -> None:
         """Unregister: nothing is left in the target, whoever else holds the fd."""
+        untracked = Covers(self.armed.untracked)
         for mapping in mappings:
-            if not self.is_untracked(mapping):
+            if mapping not in untracked:
                 with contextlib.suppress(OSError):
                     native.uffd_unregister(self.uffd, mapping.start, mapping.end)
 
@@ -222,12 +216,13 @@ class Armer:
 
     def _forget_unmapped(self) -> None:
         """Drop what is said of mappings that went between the list and the ioctl."""
-        there = read(self.scanner.target)
-        self.armed.untracked[:] = [
-            item
-            for item in self.armed.untracked
-            if any(one.start < item.end and item.start < one.end for one in there)
-        ]
+        starts, ends = bounds_of(read(self.scanner.target))
+
+        def is_there(item: Untracked) -> bool:
+            index = bisect_right(ends, item.start)  # the first that ends behind it
+            return index < len(starts) and starts[index] < item.end
+
+        self.armed.untracked[:] = filter(is_there, self.armed.untracked)
 
     def _leave_out(self, mapping: Mapping, why: str) -> None:
         self.armed.untracked.append(
@@ -272,25 +267,8 @@ def protecting(mappings: Sequence[Mapping]) -> tuple[native.Spans, list[Rule]]:
 
 def owners_of(columns: Columns, mappings: Sequence[Mapping]) -> set[int]:
     """Return the indices of the mappings in which there is a region."""
-    _, owners = native.join(
-        columns,
-        array("Q", (mapping.start for mapping in mappings)),
-        array("Q", (mapping.end for mapping in mappings)),
-    )
+    _, owners = native.join(columns, *bounds_of(mappings))
     return set(owners)
-
-
-def union(one: Columns, other: Columns) -> Columns:
-    """Return the pages that either of two lists of regions has."""
-    rows = sorted([*zip(*one, strict=True), *zip(*other, strict=True)])
-    merged = Columns.empty()
-    for start, end, bits in rows:
-        if merged.ends and start <= merged.ends[-1]:
-            merged.ends[-1] = max(merged.ends[-1], end)
-            continue
-        for column, value in zip(merged, (start, end, bits), strict=True):
-            column.append(value)
-    return merged
 
 
 def _one_rule(mappings: Iterable[Mapping]) -> dict[tuple[Kind, int], int]:

@@ -1,12 +1,11 @@
 """The command group: lazy commands; here, and only here, errors become exit codes."""
 
+import gc
 import json
 import os
 import re
 import sys
-import traceback
 from datetime import UTC, datetime
-from difflib import get_close_matches
 from importlib import import_module
 
 import click
@@ -23,6 +22,8 @@ COMMANDS = {
     "disarm": "End a tracking session.",
     "scan": "List page regions by category, with the masks of PAGEMAP_SCAN.",
     "maps": "List the mappings with their pages by category.",
+    "dump-plan": "List the pages that a checkpoint has to store.",
+    "changed": "Tell by the exit code whether anything was written.",
     "doctor": "Show what this kernel and this user may do, with the fix for each no.",
     "demo": "Run a workload with a known truth and check what pagescan finds.",
     "schema": "Print the JSON Schema of every output.",
@@ -53,8 +54,11 @@ class LazyGroup(click.Group):
         """Load one command; None if there is none of that name."""
         if cmd_name not in COMMANDS:
             return None
-        module = import_module(f"pagescan.commands.{cmd_name}")
+        module = import_module(f"pagescan.commands.{cmd_name.replace('-', '_')}")
         command: click.Command = module.command
+        if not gc.isenabled():  # __main__ turned it off
+            gc.freeze()
+            gc.enable()
         return command
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -69,6 +73,8 @@ class LazyGroup(click.Group):
         if name in LATER:
             raise UsageError(f"{name!r} does not exist yet: the name is reserved")
         if name not in COMMANDS and not name.startswith("-"):
+            from difflib import get_close_matches
+
             near = get_close_matches(name, COMMANDS, 1)
             raise UsageError(
                 f"no such command: {name!r}",
@@ -181,6 +187,8 @@ def _fail(words: list[str], message: str, hint: str | None, code: int) -> int:
     if "--" in words:  # what is behind it is none of ours
         words = words[: words.index("--")]
     if "--debug" in words:
+        import traceback
+
         traceback.print_exc()
     message = " ".join(message.split())
     if "--json" in words or "--jsonl" in words:

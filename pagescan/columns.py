@@ -1,17 +1,16 @@
 """One row a column: table, CSV, help and manual page come from here."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from pagescan.errors import UsageError
-from pagescan.model import CATEGORY_NAMES, MappingCounts, Region
+from pagescan.model import CATEGORY_NAMES, Action, MappingCounts, Region
 from pagescan.units import escape, format_address, format_size
 
 Value = int | str | bool | None
 
 
-@dataclass(frozen=True, slots=True)
-class Column:
+class Column(NamedTuple):
     """A column of a table.
 
     Attributes:
@@ -74,6 +73,20 @@ REGION_DEFAULT = [
     "swapped",
     "mapping",
 ]
+
+PLAN_COLUMNS: dict[str, Column] = {
+    column.key: column
+    for column in (
+        _START,
+        _END,
+        _PAGES,
+        _BYTES,
+        Column("plan", "plan", "text", 4, "What to do: dump, zero or keep."),
+        _PERMS,
+        _MAPPING,
+    )
+}
+PLAN_DEFAULT = ["start", "end", "pages", "plan", "mapping"]
 
 MAPPING_COLUMNS: dict[str, Column] = {
     column.key: column
@@ -173,6 +186,7 @@ _REGION: dict[str, Callable[[Region], Value]] = {
     "pages": lambda region: region.pages,
     "bytes": lambda region: region.bytes,
     "categories": lambda region: ",".join(region.categories.names),
+    "plan": lambda region: Action(int(region.categories)).word,
     "perms": lambda region: region.mapping.perms if region.mapping else None,
     "new": lambda region: region.new,
     "mapping": lambda region: region.mapping.label if region.mapping else "[gone]",

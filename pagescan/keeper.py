@@ -149,7 +149,7 @@ class Keeper:
             there = os.stat(f"{self.pid}.lock", dir_fd=self.directory)
             if there.st_ino != os.fstat(self.lock).st_ino:
                 return
-        for suffix in ("sock", "lock"):
+        for suffix in ("sock", "pages", "pages.new", "lock"):
             with contextlib.suppress(OSError):
                 os.unlink(f"{self.pid}.{suffix}", dir_fd=self.directory)
 
@@ -252,7 +252,7 @@ class Keeper:
         if self.rearming is peer:
             if not peer.committed:
                 # It died with pages protected, and nobody was told which.
-                self.keep({**self.facts, "since": None})
+                self.keep({**self.facts, "since": None, "acknowledged": -1})
             self.rearming = None
             if self.waiting:
                 following = self.waiting.pop(0)

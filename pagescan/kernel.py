@@ -13,20 +13,18 @@ import signal
 import sys
 from array import array
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from typing import NamedTuple
 
-from pagescan import attach, native
+from pagescan import native
 from pagescan.errors import KernelUnsupportedError, PagescanError, from_errno
 from pagescan.model import CATEGORY_NAMES, NO_CATEGORY, Category
 from pagescan.native import Columns, Masks, Meter, Pace, Rule, Spans
-from pagescan.target import PAGE_SIZE, Target
+from pagescan.target import PAGE_SIZE, Target, read_status, yama_scope
 
 _PAGES = 16
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
+class Check(NamedTuple):
     """One row of what can be done here.
 
     Attributes:
@@ -42,8 +40,7 @@ class Check:
     fix: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """One question: how it is tried, and what to do about a no.
 
     Attributes:
@@ -95,6 +92,12 @@ def check_known(categories: Category) -> None:
                 f"this kernel has no category {name!r}",
                 hint="pagescan doctor lists what it has",
             )
+
+
+def swap_in_use() -> bool:
+    """Whether pages can be on swap; source: proc_swaps(5)."""
+    with open("/proc/swaps", "rb") as swaps:
+        return len(swaps.readlines()) > 1
 
 
 def checks() -> tuple[list[Check], bool]:
@@ -208,6 +211,8 @@ def _attach_child() -> str:
     os.close(wait)
     try:
         with Target.open(pid) as target:
+            from pagescan import attach
+
             taken = attach.take(target)
             os.close(taken.uffd)
     finally:
@@ -219,9 +224,7 @@ def _attach_child() -> str:
 
 
 def _attach_others() -> str:
-    level = "0"
-    with contextlib.suppress(OSError):
-        level = Path("/proc/sys/kernel/yama/ptrace_scope").read_text().strip()
+    level = yama_scope()
     capable = _has_capability(19)  # CAP_SYS_PTRACE
     if level == "3" or (level == "2" and not capable):
         raise RefusedError(f"Yama forbids it (ptrace_scope is {level})")
@@ -233,10 +236,7 @@ def _attach_others() -> str:
 
 
 def _has_capability(number: int) -> bool:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("CapEff:"):
-            return bool(int(line.split()[1], 16) >> number & 1)
-    return False
+    return bool(int(read_status(os.getpid())["CapEff"], 16) >> number & 1)
 
 
 def _soft_dirty() -> str:
@@ -245,7 +245,8 @@ def _soft_dirty() -> str:
         -1, PAGE_SIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
     ) as memory:
         memory[0] = 1
-        Path("/proc/self/clear_refs").write_text("4")
+        with open("/proc/self/clear_refs", "w") as file:
+            file.write("4")
         memory[0] = 2
         with _own_pagemap() as pagemap:
             at = native.address_of(memory) // PAGE_SIZE * 8
@@ -255,22 +256,25 @@ def _soft_dirty() -> str:
     return "the kernel keeps the bit"
 
 
+def _read(path: str) -> str:
+    with open(path) as file:
+        return file.read()
+
+
 def _hugetlb() -> str:
-    total = int(Path("/proc/sys/vm/nr_hugepages").read_text())
+    total = int(_read("/proc/sys/vm/nr_hugepages"))
     if not total:
         raise UnknownError("no huge pages are reserved, so it was not tried")
     return f"{total} huge pages are reserved"
 
 
 def _swap() -> str:
-    lines = Path("/proc/swaps").read_text().splitlines()[1:]
+    lines = _read("/proc/swaps").splitlines()[1:]
     return f"{len(lines)} swap areas" if lines else "no swap is in use"
 
 
 def _map_count() -> str:
-    return (
-        f"a process may have {Path('/proc/sys/vm/max_map_count').read_text().strip()}"
-    )
+    return f"a process may have {_read('/proc/sys/vm/max_map_count').strip()}"
 
 
 def _sigchld() -> str:

@@ -1,25 +1,16 @@
 """A process's mappings: read, parsed, and selected by what the user names."""
 
-import os
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from pagescan import native
-from pagescan.errors import PagescanError, UsageError, from_errno
+from pagescan.errors import PagescanError, UsageError
 from pagescan.model import Mapping, Range
+from pagescan.reader import Reader
 from pagescan.target import PAGE_SIZE, Target
 from pagescan.units import escape, parse_address, parse_size
 
-_READ = 1 << 20
 _SPAN = re.compile(r"([0-9][0-9a-zA-Z]*)([-+])([0-9][0-9a-zA-Z]*)")
-_LETTERS = tuple(
-    "".join(
-        letter if flags & bit else "-" for bit, letter in ((1, "r"), (2, "w"), (4, "x"))
-    )
-    + ("s" if flags & 8 else "p")
-    for flags in range(16)
-)
 
 
 def read(target: Target) -> list[Mapping]:
@@ -31,69 +22,7 @@ def read(target: Target) -> list[Mapping]:
     Raises:
         PagescanError: As `from_errno` says; gone is NoSuchTargetError.
     """
-    path = f"/proc/{target.pid}/maps"
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            text = b"".join(iter(lambda: os.read(fd, _READ), b""))
-            rows = native.parse_maps(text, fd)
-        finally:
-            os.close(fd)
-    except OSError as error:
-        raise from_errno(
-            error.errno or 0, doing=f"read the mappings of {target}", pid=target.pid
-        ) from error
-    if not text:
-        raise target.gone()
-    sizes: Sequence[int] = rows.page_size
-    if not rows.page_size_known:
-        by_start = smaps_field(target.pid, b"KernelPageSize")
-        usual = {0, PAGE_SIZE}
-        sizes = [
-            0 if by_start.get(start, 0) in usual else by_start[start]
-            for start in rows.start
-        ]
-    return list(_mappings(text, rows, sizes))
-
-
-def _mappings(
-    text: bytes, rows: native.MapsRows, sizes: Sequence[int]
-) -> Iterable[Mapping]:
-    last_end = 0
-    for start, end, offset, inode, device, flags, at, length, size in zip(
-        *rows[1:9], sizes, strict=True
-    ):
-        # [vsyscall] lies beyond user space, where no page table of the process is.
-        if end <= last_end or start >> 63:
-            continue
-        yield Mapping(
-            max(start, last_end),
-            end,
-            _LETTERS[flags],
-            offset,
-            (device >> 32, device & 0xFFFFFFFF),
-            inode,
-            os.fsdecode(text[at : at + length]),
-            size,
-        )
-        last_end = end
-
-
-def smaps_field(pid: int, field: bytes) -> dict[int, int]:
-    """Return one size of /proc/PID/smaps, in bytes, by the start of the mapping.
-
-    Slow: the kernel walks every page for it.
-    """
-    sizes: dict[int, int] = {}
-    start = 0
-    with open(f"/proc/{pid}/smaps", "rb") as smaps:
-        for line in smaps:
-            key, _, value = line.partition(b":")
-            if key == field:
-                sizes[start] = int(value.split()[0]) << 10
-            elif b"-" in key:
-                start = int(key.partition(b"-")[0], 16)
-    return sizes
+    return Reader(target).read()
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +132,7 @@ def cut(mapping: Mapping, start: int, end: int) -> Mapping:
     if (start, end) == (mapping.start, mapping.end):
         return mapping
     offset = mapping.offset + start - mapping.start if mapping.inode else mapping.offset
-    return replace(mapping, start=start, end=end, offset=offset)
+    return mapping._replace(start=start, end=end, offset=offset)
 
 
 def _parse_range(word: str) -> Range:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from pagescan import native
+from pagescan.chosen import bounds_of
 from pagescan.model import (
     CATEGORY_NAMES,
     DEFAULT_RETURNED,
@@ -61,8 +62,7 @@ class Batch:
         """Cut ascending regions at the borders of mappings: each has one owner."""
         joined, owners = native.join(
             columns,
-            array("Q", (mapping.start for mapping in mappings)),
-            array("Q", (mapping.end for mapping in mappings)),
+            *bounds_of(mappings),
         )
         return cls(
             joined.starts,
@@ -117,7 +117,7 @@ class Batch:
 
     def summary(self) -> Summary:
         """Return the totals: regions, pages, bytes, pages by returned category."""
-        pages, counts = native.tally(self._columns(), None, self.page_size, 1)
+        pages, counts = native.tally(self.columns(), None, self.page_size, 1)
         return Summary(
             regions=len(self),
             pages=pages[0],
@@ -132,9 +132,7 @@ class Batch:
     def by_mapping(self) -> list[MappingCounts]:
         """Return pages by category for each mapping that has a region here."""
         total = len(self.mappings)
-        pages, counts = native.tally(
-            self._columns(), self.owners, self.page_size, total
-        )
+        pages, counts = native.tally(self.columns(), self.owners, self.page_size, total)
         width = native.CATEGORY_BITS
         return [
             MappingCounts(
@@ -152,5 +150,6 @@ class Batch:
             if pages[index]
         ]
 
-    def _columns(self) -> native.Columns:
+    def columns(self) -> native.Columns:
+        """Return starts, ends and categories as one, without a copy."""
         return native.Columns(self.starts, self.ends, self.categories)

@@ -10,21 +10,21 @@ to all inhabited units, as by any sample of clusters (Cochran, Sampling Techniqu
 import math
 import random
 import time
-from array import array
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from statistics import NormalDist, fmean, variance
 from typing import Self
 
 from pagescan import native
 from pagescan.arm import MAX_TABLES, Armed, owners_of, protecting
+from pagescan.chosen import bounds_of, kinds_of, spans_of
 from pagescan.errors import UsageError
 from pagescan.mappings import Selection
-from pagescan.model import DEFAULT_RETURNED, Category, Estimate, Kind, Mapping
+from pagescan.model import DEFAULT_RETURNED, Category, Estimate, Mapping
 from pagescan.native import Masks, Pace, Rule
 from pagescan.regions import Batch
-from pagescan.scanner import HUGE_PAGE, POPULATED, PRIVATE, spans_of
+from pagescan.scanner import HUGE_PAGE, POPULATED, PRIVATE
 from pagescan.session import now
 from pagescan.target import PAGE_SIZE, Target
 from pagescan.tracking import Look, Tracking
@@ -203,9 +203,7 @@ class SampledTracking(Tracking):
 
     def _inhabited(self, chosen: Sequence[Mapping]) -> list[Mapping]:
         """Return the units in which there is a page; whole mappings if smaller."""
-        rules: dict[tuple[Kind, int], int] = {}
-        for item in chosen:
-            rules.setdefault((item.kind, item.page_size), len(rules))
+        rules = {key: index for index, key in enumerate(kinds_of(chosen))}
         asked = [
             Rule(
                 asked=Masks(anyof=POPULATED, returned=Category.WPALLOWED),
@@ -214,17 +212,15 @@ class SampledTracking(Tracking):
             for _, size in rules
         ]
         found = self.scanner.run(spans_of(chosen, rules), asked, join_gap=HUGE_PAGE)
-        starts = array("Q", (mapping.start for mapping in chosen))
-        ends = array("Q", (mapping.end for mapping in chosen))
-        parts, owners = native.join(found, starts, ends)
+        parts, owners = native.join(found, *bounds_of(chosen))
         units: dict[int, Mapping] = {}
         for start, end, owner in zip(parts.starts, parts.ends, owners, strict=True):
             mapping = chosen[owner]
             size = mapping.page_size or HUGE_PAGE
             for cut in range(start - start % size, end if owner >= 0 else start, size):
                 low = max(mapping.start, cut)
-                units[low] = replace(
-                    mapping, start=low, end=min(mapping.end, cut + size)
+                units[low] = mapping._replace(
+                    start=low, end=min(mapping.end, cut + size)
                 )
         return list(units.values())
 
@@ -274,7 +270,7 @@ def count_pages(batch: Batch, units: Sequence[Mapping]) -> list[int]:
 
 def _within(units: Sequence[Mapping], chosen: Sequence[Mapping]) -> list[Mapping]:
     """Return those units that are mapped still, as they were."""
-    starts = [mapping.start for mapping in chosen]
+    starts, _ = bounds_of(chosen)
     held = []
     for unit in units:
         index = bisect_right(starts, unit.start) - 1

@@ -9,20 +9,21 @@ not. So whether a page is written is decided by a rule for each kind of mapping:
     shared, hugetlb     WRITTEN, WPALLOWED: every entry was given a marker when armed,
                         so that a page written and then swapped out (empty) counts
 
-SWAPPED is left out where it is a marker: in shared memory, hugetlb, and under GUARD.
+SWAPPED is left out where it is a marker: in shared memory, hugetlb, under GUARD, and
+where a protected page of a private file was dropped.
 """
 
 import errno
 import itertools
 import os
-from array import array
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from pagescan import native
+from pagescan.chosen import kinds_of, spans_of
 from pagescan.errors import UsageError, from_errno
-from pagescan.kernel import check_known, known_categories
+from pagescan.kernel import check_known, known_categories, swap_in_use
 from pagescan.model import (
     DEFAULT_RETURNED,
     NO_CATEGORY,
@@ -121,6 +122,12 @@ def rule_for(kind: Kind, query: Query, page_size: int = 0) -> Rule | None:
     needed = query.used | unwritten | guard
     if query.used & Category.WRITTEN:
         needed |= Category.WPALLOWED | POPULATED
+    # A dropped page leaves a marker here. Without swap there is nothing else; with it,
+    # pagemap tells the two apart.
+    swap = kind is Kind.PRIVATE_FILE and query.used & Category.SWAPPED
+    if swap and not swap_in_use():
+        guard |= Category.WPALLOWED
+        needed |= Category.WPALLOWED
     return Rule(
         asked=Masks(
             mask=require | exclude, inverted=exclude, anyof=any_of, returned=needed
@@ -132,28 +139,8 @@ def rule_for(kind: Kind, query: Query, page_size: int = 0) -> Rule | None:
         written_none=unwritten,
         unswapped=guard,
         clear=clear,
+        markers=bool(swap),
     )
-
-
-def spans_of(mappings: Iterable[Mapping], rules: dict[tuple[Kind, int], int]) -> Spans:
-    """Return mappings as ranges to scan; neighbours with one rule become one range.
-
-    Args:
-        mappings: Ascending.
-        rules: The index of a rule by kind and huge page size; other kinds are left out.
-    """
-    spans = Spans(array("Q"), array("Q"), array("Q"))
-    for mapping in mappings:
-        rule = rules.get((mapping.kind, mapping.page_size))
-        if rule is None:
-            continue
-        if spans.ends and spans.ends[-1] == mapping.start and spans.rules[-1] == rule:
-            spans.ends[-1] = mapping.end
-        else:
-            spans.starts.append(mapping.start)
-            spans.ends.append(mapping.end)
-            spans.rules.append(rule)
-    return spans
 
 
 class Scanner:
@@ -190,7 +177,7 @@ class Scanner:
         check_known(query.used)
         rules = {
             key: rule
-            for key in dict.fromkeys((item.kind, item.page_size) for item in mappings)
+            for key in kinds_of(mappings)
             if (rule := rule_for(key[0], query, key[1])) is not None
         }
         limit = ALL_PAGES if query.max_pages is None else query.max_pages
@@ -234,8 +221,8 @@ class Scanner:
         seen = known_categories() & ~Category.SOFT_DIRTY
         seen |= Category.SOFT_DIRTY & rule.wanted.mask
         plain = Masks(returned=seen)
-        raw = replace(
-            rule, asked=replace(rule.asked, returned=seen), wanted=plain, clear=0,
+        raw = rule._replace(
+            asked=rule.asked._replace(returned=seen), wanted=plain, clear=0,
             written_all=0, written_any=0, written_none=0, unswapped=0,
         )  # fmt: skip
         shapes: dict[int, Columns] = {}
@@ -255,8 +242,7 @@ class Scanner:
             else:
                 _append(listed, *row, read & rule.wanted.returned)
         for bits, columns in shapes.items():
-            exact = replace(
-                rule,
+            exact = rule._replace(
                 asked=Masks(mask=seen, inverted=seen & ~bits, returned=seen),
                 protect=True,
             )

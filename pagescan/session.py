@@ -1,9 +1,11 @@
 """Where sessions live, and how a command talks to the keeper of one.
 
-A session is two files in a directory that only its owner can enter:
+A session is two files in a directory that only its owner can enter, and a third one
+while somebody makes checkpoints:
 
     PID.lock    the facts, as JSON; locked (flock) as long as its holder lives
     PID.sock    the keeper's socket; `watch` and `track()` have none
+    PID.pages   what the last checkpoint may lack; see pending.py
 
 A request is one line of JSON, and so is the answer:
 
@@ -26,7 +28,7 @@ import struct
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Protocol, Self
 
@@ -42,6 +44,9 @@ from pagescan.errors import (
 from pagescan.model import SessionFacts, TargetFacts, Untracked
 from pagescan.target import Target, read_stat
 from pagescan.units import format_time, parse_time
+
+SUFFIXES = ("sock", "pages", "pages.new", "lock")
+"""The files of a session, the one that says that it is there last."""
 
 _MESSAGE_LIMIT = 8 << 20
 _TIMEOUT = 10.0
@@ -67,7 +72,10 @@ class Session:
         holder: What keeps it: "keeper", "watch" or "track".
         keeper_pid: The process that holds the userfaultfd.
         words: The RANGE words of its selection.
-        epoch: How often everything was protected anew since arming.
+        epoch: How often pages were protected anew since arming.
+        planned: The epoch of the last plan of a checkpoint; 0: there was none.
+        acknowledged: The epoch whose image the consumer has; 0: it has none yet; -1:
+            there is no consumer, or what it lacks is not known any more.
     """
 
     target: TargetFacts
@@ -80,6 +88,8 @@ class Session:
     tracked_bytes: int = 0
     tables_left: int = 0
     epoch: int = 0
+    planned: int = 0
+    acknowledged: int = -1
 
     @property
     def name(self) -> str:
@@ -104,7 +114,9 @@ class Session:
 
     def to_json(self) -> dict[str, Any]:
         """Return what `from_json` takes."""
-        facts = asdict(self)
+        facts = {name: getattr(self, name) for name in self.__slots__}
+        facts["target"] = self.target._asdict()
+        facts["untracked"] = [item._asdict() for item in self.untracked]
         facts["armed_at"] = format_time(self.armed_at)
         facts["since"] = format_time(self.since) if self.since else None
         return facts
@@ -260,7 +272,7 @@ def tracked_already(session: Session | None, pid: int = 0) -> SessionError:
 
 
 def _unlink(directory: int, pid: int) -> None:
-    for suffix in ("sock", "lock"):
+    for suffix in SUFFIXES:
         with contextlib.suppress(OSError):
             os.unlink(f"{pid}.{suffix}", dir_fd=directory)
 
@@ -339,6 +351,14 @@ def _all() -> Iterator[_Found]:
                         os.close(fd)
         finally:
             os.close(directory)
+
+
+def directory_of(session: Session) -> int:
+    """Return a descriptor of the directory that a live session is in."""
+    for found in _all():
+        if found.held and found.pid == session.target.pid:
+            return os.dup(found.directory)
+    raise _hung_up(session)
 
 
 def _pids_in(directory: int) -> Iterator[int]:

@@ -3,13 +3,12 @@
 import contextlib
 from array import array
 from collections.abc import Sequence
-from pathlib import Path
 
-from pagescan import mappings
 from pagescan.arm import owners_of
-from pagescan.kernel import known_categories
+from pagescan.kernel import known_categories, swap_in_use
 from pagescan.model import Category, Kind, Mapping, MappingCounts
 from pagescan.native import Masks, Rule, Spans
+from pagescan.reader import smaps_field
 from pagescan.regions import PAGE_COUNTED, Batch
 from pagescan.scanner import PRIVATE, Query, Scanner
 from pagescan.target import Target
@@ -86,10 +85,10 @@ def _shared_swap(target: Target, chosen: Sequence[Mapping]) -> dict[int, int]:
     """Return swapped pages of shared mappings by start, from smaps."""
     if not any(mapping.kind is Kind.SHARED for mapping in chosen):
         return {}
-    if len(Path("/proc/swaps").read_text().splitlines()) < 2:
+    if not swap_in_use():
         return {}
     with contextlib.suppress(OSError):
         size = target.facts.page_size
-        swap = mappings.smaps_field(target.pid, b"Swap")
+        swap = smaps_field(target.pid, b"Swap")
         return {start: length // size for start, length in swap.items()}
     return {}

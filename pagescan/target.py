@@ -5,11 +5,9 @@ import errno
 import os
 import select
 import signal
-from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 from pagescan import native
 from pagescan.errors import (
@@ -29,8 +27,7 @@ _COMM_LENGTH = 15
 _PID_DIGITS = 18
 
 
-@dataclass(frozen=True, slots=True)
-class Stat:
+class Stat(NamedTuple):
     """What /proc/PID/stat says of a process; source: proc_pid_stat(5)."""
 
     name: str
@@ -41,7 +38,8 @@ class Stat:
 
 def read_stat(pid: int) -> Stat:
     """Read /proc/PID/stat; FileNotFoundError or ProcessLookupError if it is gone."""
-    text = Path(f"/proc/{pid}/stat").read_bytes()
+    with open(f"/proc/{pid}/stat", "rb") as file:
+        text = file.read()
     # The name may hold anything, also ")": the last one ends it.
     head, _, tail = text.rpartition(b")")
     fields = tail.split()
@@ -51,7 +49,8 @@ def read_stat(pid: int) -> Stat:
 
 def read_status(pid: int) -> dict[str, str]:
     """Read /proc/PID/status as a dict; the values are stripped."""
-    text = Path(f"/proc/{pid}/status").read_text(errors="surrogateescape")
+    with open(f"/proc/{pid}/status", errors="surrogateescape") as file:
+        text = file.read()
     pairs = (line.partition(":") for line in text.splitlines())
     return {key: value.strip() for key, _, value in pairs}
 
@@ -230,20 +229,28 @@ def denied(pid: int, doing: str) -> AccessDeniedError:
             owner = ", ".join(str(uid) for uid in sorted(uids))
             why = f"it belongs to uid {owner}, and this user is uid {mine}"
             hint = f"run as root or as uid {owner}; see PERMISSIONS in pagescan(1)"
-        elif Path(f"/proc/{pid}").stat().st_uid != mine:
+        elif os.stat(f"/proc/{pid}").st_uid != mine:
             why = "it is not dumpable: setuid, or it protects itself (prctl)"
         else:
-            scope = Path("/proc/sys/kernel/yama/ptrace_scope")
-            level = scope.read_text().strip() if scope.exists() else "0"
+            level = yama_scope()
             if level != "0":
                 why = f"Yama restricts tracing (ptrace_scope is {level})"
                 hint = "run as root, or: sysctl kernel.yama.ptrace_scope=0"
     return AccessDeniedError(f"cannot {doing}: {why}", hint=hint)
 
 
+def yama_scope() -> str:
+    """Return how far Yama restricts tracing, "0" (not at all) to "3"."""
+    try:
+        with open("/proc/sys/kernel/yama/ptrace_scope") as file:
+            return file.read().strip()
+    except OSError:
+        return "0"
+
+
 def _exe(pid: int) -> str | None:
     try:
-        return str(Path(f"/proc/{pid}/exe").readlink())
+        return os.readlink(f"/proc/{pid}/exe")
     except OSError:
         return None
 
@@ -298,7 +305,8 @@ def _is_pagescan(pid: int) -> bool:
     """Whether a process is a pagescan command or keeper."""
     if pid == os.getpid():
         return True
-    words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[:6]
+    with open(f"/proc/{pid}/cmdline", "rb") as file:
+        words = file.read().split(b"\0")[:6]
     for before, word in pairwise(words):
         if before == b"-m" and word in (b"pagescan", b"pagescan.keeper"):
             return True

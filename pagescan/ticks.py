@@ -3,7 +3,7 @@
 import select
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 
 from pagescan.errors import NoSuchTargetError, SessionLostError, TargetError
@@ -124,7 +124,7 @@ def summary_of(look: Look) -> Summary:
     if look.estimate is None:
         return found
     pages = look.estimate.pages
-    return replace(found, pages=pages, bytes=pages * look.batch.page_size)
+    return found._replace(pages=pages, bytes=pages * look.batch.page_size)
 
 
 def add(one: Summary, other: Summary) -> Summary:

@@ -3,13 +3,13 @@
 import contextlib
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from types import TracebackType
 from typing import Self
 
-from pagescan import attach, mappings
 from pagescan.arm import MAX_TABLES, Armed, Armer, owners_of
+from pagescan.chosen import Chosen, Covers, kinds_of, spans_of
 from pagescan.errors import PagescanError
 from pagescan.kernel import known_categories
 from pagescan.mappings import Selection
@@ -24,6 +24,7 @@ from pagescan.model import (
     Untracked,
 )
 from pagescan.native import Columns, Masks, Pace, Rule
+from pagescan.reader import Reader
 from pagescan.regions import Batch
 from pagescan.scanner import (
     JOIN_GAP,
@@ -32,7 +33,6 @@ from pagescan.scanner import (
     as_spans,
     merge,
     rule_for,
-    spans_of,
 )
 from pagescan.session import Session, now
 from pagescan.target import Target
@@ -87,6 +87,9 @@ class Tracking:
         self.armed_at = armed_at
         self.since = since
         self.scanner = Scanner(target, pace)
+        self._reader = Reader(target)
+        self._known: tuple[list[Mapping], list[Untracked]] = ([], [])
+        self._chosen = Chosen()
         self._armer = Armer(self.scanner, uffd, armed)
         self.cost = Cost()
         self.attached = ""
@@ -123,6 +126,8 @@ class Tracking:
         max_tables: int,
     ) -> Self:
         """Take a userfaultfd, make a tracking of it, and arm; undone if that fails."""
+        from pagescan import attach
+
         taken = attach.take(target)
         try:
             armed = Armed(selection or Selection(), tables_left=max_tables)
@@ -137,7 +142,7 @@ class Tracking:
 
     def arm(self) -> None:
         """Register and protect everything selected."""
-        self._armer.arm(mappings.read(self.target))
+        self._armer.arm(self._reader.read())
         self.check_armed()
         self.armed_at = self.since = now()
 
@@ -191,7 +196,7 @@ class Tracking:
         if self.uffd < 0:
             return
         with contextlib.suppress(PagescanError):
-            self._armer.disarm(mappings.read(self.target))
+            self._armer.disarm(self._reader.read())
         os.close(self.uffd)
         self.uffd = -1
 
@@ -200,14 +205,19 @@ class Tracking:
         os.close(self.uffd)
         self.uffd = -1
 
-    def _judged(self) -> list[Mapping]:
-        """Return the selected mappings that can be tracked."""
-        return [
-            mapping
-            for mapping in self.armed.selection.select(mappings.read(self.target))
-            if mapping.kind is not Kind.SPECIAL
-            and not self._armer.is_untracked(mapping)
-        ]
+    def _judged(self) -> Chosen:
+        """Return the selected mappings that can be tracked; the same while they are."""
+        there = self._reader.read()
+        known = (there, list(self.armed.untracked))
+        if known[0] is not self._known[0] or known[1] != self._known[1]:
+            untracked = Covers(known[1])
+            self._chosen = Chosen(
+                mapping
+                for mapping in self.armed.selection.select(there)
+                if mapping.kind is not Kind.SPECIAL and mapping not in untracked
+            )
+            self._known = known
+        return self._chosen
 
     def _take_in(self, found: Sequence[Mapping]) -> Columns:
         """Register new mappings; return the populated pages of the shared ones.
@@ -226,7 +236,7 @@ class Tracking:
         candidates: list[Rule] = []
         exact: list[Rule] = []
         indices = {}
-        for kind, size in dict.fromkeys((item.kind, item.page_size) for item in chosen):
+        for kind, size in kinds_of(chosen):
             rule = rule_for(kind, query, size)
             if rule is None:
                 continue
@@ -240,7 +250,7 @@ class Tracking:
                     tag=len(exact),
                 )
             )
-            exact.append(replace(rule, protect=rearm))
+            exact.append(rule._replace(protect=rearm))
         spans = spans_of(chosen, indices)
         found = self.scanner.run(spans, candidates, join_gap=JOIN_GAP)
         return self.scanner.run(as_spans(found), exact)

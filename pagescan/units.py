@@ -88,8 +88,11 @@ def format_time(moment: datetime) -> str:
 
 
 def parse_time(text: str) -> datetime:
-    """Return the moment that `format_time` printed."""
-    return datetime.strptime(text, "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=UTC)
+    """Return the moment that `format_time` printed; ValueError if it did not."""
+    moment = datetime.fromisoformat(text)  # strptime would load a file, and a calendar
+    if moment.tzinfo is not UTC:
+        raise ValueError(f"not a time in UTC: {text!r}")
+    return moment
 
 
 def escape(text: str) -> str:

@@ -49,8 +49,13 @@ def swapped(pid: int, start: int, end: int) -> set[int]:
     return {
         index
         for index, word in enumerate(words(pid, start, end))
-        if word & SWAPPED and word & SWAP_TYPE != MARKER
+        if word & SWAPPED and not is_marker(word)
     }
+
+
+def is_marker(word: int) -> bool:
+    """Whether an entry is a marker: nothing is there, and nothing is on swap."""
+    return bool(word & SWAPPED) and word & SWAP_TYPE == MARKER
 
 
 def smaps(pid: int, field: str) -> dict[int, str]:

@@ -2,7 +2,7 @@
 
 import click
 
-from pagescan import keeper, mappings, render
+from pagescan import mappings, render
 from pagescan.mappings import Selection
 from pagescan.model import Output, Report, Summary
 from pagescan.native import Pace
@@ -15,9 +15,9 @@ from pagescan.options import (
     tables_option,
     target_argument,
 )
-from pagescan.session import Lock
+from pagescan.session_tracking import start
 from pagescan.target import Target
-from pagescan.tracking import Tracking, session_of
+from pagescan.tracking import session_of
 from pagescan.units import format_seconds, format_size
 
 
@@ -51,7 +51,7 @@ def command(
     with Target.open(pid) as target:
         for note in selection.check(mappings.read(target)):
             common.say(note)
-        tracking = arm(target, selection, max_tables=max_tables, pace=pace)
+        tracking = start(target, selection, max_tables=max_tables, pace=pace)
     common.detail(tracking.attached)
     common.say_untracked(tuple(tracking.armed.untracked))
     common.say(
@@ -69,30 +69,3 @@ def command(
     )
     if output.format in ("json", "jsonl"):
         render.write_result(report, [], output)
-
-
-def arm(
-    target: Target, selection: Selection, *, max_tables: int, pace: Pace
-) -> Tracking:
-    """Arm a target and hand it to a keeper; undone again if that fails."""
-    lock = Lock.take(target.pid)
-    try:
-        tracking = Tracking.start(target, selection, max_tables=max_tables, pace=pace)
-        try:
-            keeper.start(
-                session_of(tracking, "keeper"),
-                lock,
-                tracking.uffd,
-                target.pidfd,
-                target.pagemap,
-            )
-        except BaseException:
-            tracking.close()
-            raise
-    except BaseException:
-        lock.remove()
-        lock.close()
-        raise
-    lock.close()
-    tracking.hand_over()
-    return tracking

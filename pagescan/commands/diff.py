@@ -3,15 +3,12 @@
 import click
 
 from pagescan import render, session
-from pagescan.arm import Armed
 from pagescan.errors import UsageError
-from pagescan.mappings import Selection
 from pagescan.model import Output, Report
 from pagescan.native import Pace
 from pagescan.options import Common, common, output, pace_option
-from pagescan.session import Client, Session
-from pagescan.target import Target, find
-from pagescan.tracking import Look, Tracking
+from pagescan.session_tracking import look_at
+from pagescan.target import find
 
 
 @click.command(
@@ -50,47 +47,15 @@ def command(
     if len(targets) > 1:
         raise UsageError("diff OLD NEW does not exist yet: name one TARGET")
     found = session.find(find(targets[0]) if targets else None)
-    before, target, look = look_at(found, rearm=rearm, pace=pace)
+    before, look = look_at(found, rearm=rearm, pace=pace)
     common.say_untracked(look.untracked)
     report = Report(
         "diff",
         look.time,
-        target.facts,
+        before.target,
         look.batch.summary(),
         session=before.facts,
         untracked=look.untracked,
         cost=look.cost,
     )
     render.write_result(report, look.batch, output)
-
-
-def look_at(found: Session, *, rearm: bool, pace: Pace) -> tuple[Session, Target, Look]:
-    """Look through a session; return its facts as they were before the look."""
-    with (
-        Target.open(found.target.pid, start_time=found.target.start_time) as target,
-        Client(found) as client,
-    ):
-        before = (client.begin() if rearm else client.open()).session
-        if not client.alive:
-            client.end()
-            raise target.gone()
-        armed = Armed(
-            Selection.parse(before.words),
-            list(before.untracked),
-            before.tracked_bytes,
-            before.tables_left,
-            before.epoch,
-        )
-        tracking = Tracking(
-            target,
-            client.uffd,
-            armed,
-            armed_at=before.armed_at,
-            since=before.since,
-            pace=pace,
-        )
-        look = tracking.look(rearm=rearm)
-        if rearm:
-            client.session = before.after(armed, tracking.since)
-            client.commit()
-    return before, target, look

@@ -1,7 +1,5 @@
 """`pagescan scan`: page regions by category, with the masks of PAGEMAP_SCAN."""
 
-from dataclasses import replace
-
 import click
 
 from pagescan import mappings, render
@@ -28,7 +26,8 @@ from pagescan.options import (
 )
 from pagescan.regions import Batch
 from pagescan.scanner import Query, Scanner
-from pagescan.session import Client, find, live, now
+from pagescan.session import find, live, now
+from pagescan.session_tracking import opened
 from pagescan.tally import scan_target, tracked_mappings
 from pagescan.target import Target
 
@@ -144,17 +143,13 @@ def _protect(
     scanner: Scanner, chosen: list[Mapping], query: Query
 ) -> tuple[Batch, SessionFacts]:
     """Get and write-protect on a session, whose baseline is mixed from then on."""
-    target = scanner.target
-    with Client(find(target.pid)).begin() as client:
-        if not client.alive:
-            raise target.gone()
-        if query.raw:
-            raise PagescanError("--raw-categories only looks: leave out --wp")
+    if query.raw:
+        raise PagescanError("--raw-categories only looks: leave out --wp")
+    with opened(find(scanner.target.pid), rearm=True) as through:
         batch = scan_target(scanner, chosen, query, protect=True)
-        facts = client.session.facts
-        client.session.since = None
-        client.commit()
-    return batch, replace(facts, since=facts.since)
+        through.tracking.armed.epoch += 1
+        through.rearmed(batch.columns(), None)
+    return batch, through.before.facts
 
 
 def _session_of(target: Target) -> SessionFacts | None:

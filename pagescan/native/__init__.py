@@ -43,8 +43,7 @@ class Columns(NamedTuple):
         return cls(array("Q"), array("Q"), array("Q"))
 
 
-@dataclass(frozen=True, slots=True)
-class Masks:
+class Masks(NamedTuple):
     """The masks of PAGEMAP_SCAN, over PAGE_IS_* bits; source: PAGEMAP_SCAN(2const)."""
 
     mask: int = 0
@@ -53,8 +52,7 @@ class Masks:
     returned: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(NamedTuple):
     """What one kind of mapping is asked and how its bits are read; see scanner.py.
 
     Attributes:
@@ -71,6 +69,7 @@ class Rule:
         unswapped: Beside these, SWAPPED is a marker and not swap.
         clear: Bits that mean nothing here.
         tag: Bits set in every row of the answer.
+        markers: SWAPPED may be a marker: ask pagemap. Not together with `protect`.
     """
 
     asked: Masks = Masks()
@@ -86,6 +85,7 @@ class Rule:
     unswapped: int = 0
     clear: int = 0
     tag: int = 0
+    markers: bool = False
 
 
 class Spans(NamedTuple):
@@ -227,6 +227,7 @@ def scan(
                 rule.wanted.anyof,
                 rule.wanted.returned,
                 rule.tag,
+                rule.markers and not rule.protect,
             )
             for rule in rules
         ],
@@ -394,6 +395,31 @@ def join(
     for column in (*joined, owners):
         del column[out.length :]
     return joined, owners
+
+
+def overlay(under: Columns, over: Columns, *, outside: bool) -> Columns:
+    """Lay ascending regions over others: where both are, the upper categories count.
+
+    Args:
+        under: The lower list.
+        over: The upper list.
+        outside: Whether what only the upper list has is taken, too.
+    """
+    rows = 2 * (len(under.starts) + len(over.starts)) + 1
+    result = Columns(*(array("Q", bytes(8 * rows)) for _ in range(3)))
+    out = _columns(result, rows)
+    out.length = 0
+    _check(
+        lib.ps_overlay(
+            _columns(under, len(under.starts)),
+            _columns(over, len(over.starts)),
+            outside,
+            out,
+        )
+    )
+    for column in result:
+        del column[out.length :]
+    return result
 
 
 def tally(

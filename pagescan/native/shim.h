@@ -42,7 +42,8 @@ struct ps_rule {
 	uint64_t want_mask;
 	uint64_t want_anyof;
 	uint64_t want_returned;
-	uint64_t tag; /* set in every row */
+	uint64_t tag;	  /* set in every row */
+	uint64_t markers; /* 1: SWAPPED may be a marker, see there; never together with a protection */
 };
 
 struct ps_pace {
@@ -118,6 +119,13 @@ int ps_maps_parse(const char *text, uint64_t length, int maps, struct ps_maps *o
  */
 int ps_join(const struct ps_columns *regions, const uint64_t *map_starts, const uint64_t *map_ends,
 	    uint64_t maps, struct ps_columns *out, int64_t *owner);
+/*
+ * Lays ascending regions over others: where both are, the upper categories count. What only the upper
+ * list has is taken if `outside`. Needs room for 2 * (under + over) regions.
+ */
+int ps_overlay(const struct ps_columns *under, const struct ps_columns *over, uint64_t outside,
+	       struct ps_columns *out);
+
 /* Adds up pages by owner, and by owner and bit: counts has maps * PS_CATEGORY_BITS cells. */
 int ps_tally(const struct ps_columns *regions, const int64_t *owner, uint64_t page_size,
 	     uint64_t maps, uint64_t *pages, uint64_t *counts);

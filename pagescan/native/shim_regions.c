@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What is done to every region: the join with mappings, and the tally. */
+/* What is done to every region: the join with mappings, the overlay of two lists, and the tally. */
 #include "shim.h"
 
 static void put(struct ps_columns *out, int64_t *owner, uint64_t start, uint64_t end,
@@ -16,6 +16,19 @@ static void put(struct ps_columns *out, int64_t *owner, uint64_t start, uint64_t
 	out->end[out->length] = end;
 	out->categories[out->length] = categories;
 	owner[out->length++] = whose;
+}
+
+static void add(struct ps_columns *out, uint64_t start, uint64_t end, uint64_t categories)
+{
+	uint64_t last = out->length - 1;
+
+	if (out->length && out->end[last] == start && out->categories[last] == categories) {
+		out->end[last] = end;
+		return;
+	}
+	out->start[out->length] = start;
+	out->end[out->length] = end;
+	out->categories[out->length++] = categories;
 }
 
 int ps_join(const struct ps_columns *regions, const uint64_t *map_starts, const uint64_t *map_ends,
@@ -42,6 +55,40 @@ int ps_join(const struct ps_columns *regions, const uint64_t *map_starts, const 
 			put(out, owner, at, stop, regions->categories[i], whose);
 			at = stop;
 		}
+	}
+	return 0;
+}
+
+static uint64_t earlier(uint64_t one, uint64_t other)
+{
+	return one < other ? one : other;
+}
+
+/* Where a list changes next: the end of its region at `at`, or the start of the one behind it. */
+static uint64_t next_edge(const struct ps_columns *list, uint64_t i, uint64_t at)
+{
+	if (i == list->length)
+		return UINT64_MAX;
+	return list->start[i] <= at ? list->end[i] : list->start[i];
+}
+
+int ps_overlay(const struct ps_columns *under, const struct ps_columns *over, uint64_t outside,
+	       struct ps_columns *out)
+{
+	uint64_t at = 0, low = 0, high = 0;
+
+	while (low < under->length || high < over->length) {
+		uint64_t stop = earlier(next_edge(under, low, at), next_edge(over, high, at));
+		int below = low < under->length && under->start[low] <= at;
+		int above = high < over->length && over->start[high] <= at;
+
+		if (above && (below || outside))
+			add(out, at, stop, over->categories[high]);
+		else if (below && !above)
+			add(out, at, stop, under->categories[low]);
+		at = stop;
+		low += below && under->end[low] <= at;
+		high += above && over->end[high] <= at;
 	}
 	return 0;
 }

@@ -26,6 +26,42 @@ static uint64_t read_bits(const struct ps_rule *rule, uint64_t bits)
 	return bits & ~rule->clear;
 }
 
+/*
+ * SWAPPED may be the marker that a dropped, protected page of a private file leaves: the word in pagemap
+ * has the type of the entry, 31 for a marker (for root; else it says 0). Returns the end of the run.
+ */
+static uint64_t run_of_markers(int pagemap, uint64_t at, uint64_t end, uint64_t page, bool *marker)
+{
+	uint64_t words[512], count = (end - at) / page, i = 1;
+	ssize_t got;
+
+	if (count > sizeof(words) / sizeof(*words))
+		count = sizeof(words) / sizeof(*words);
+	got = pread(pagemap, words, count * sizeof(*words), (off_t)(at / page * sizeof(*words)));
+	if (got < (ssize_t)sizeof(*words))
+		return end;
+	*marker = (words[0] & PS_PM_SWAPPED) && (words[0] & PS_PM_SWAP_TYPE) == PS_PM_MARKER;
+	while (i < (uint64_t)got / sizeof(*words) &&
+	       *marker == ((words[i] & PS_PM_SWAPPED) &&
+			   (words[i] & PS_PM_SWAP_TYPE) == PS_PM_MARKER))
+		i++;
+	return at + i * page;
+}
+
+/* Says where the part of a region ends that is of one kind, and takes SWAPPED away from markers. */
+static uint64_t part_of(const struct ps_rule *rule, int pagemap, uint64_t at, uint64_t end,
+			uint64_t page, uint64_t *bits)
+{
+	bool marker = false;
+
+	if (!rule->markers || !(*bits & PS_PAGE_IS_SWAPPED))
+		return end;
+	end = run_of_markers(pagemap, at, end, page, &marker);
+	if (marker)
+		*bits &= ~(uint64_t)PS_PAGE_IS_SWAPPED;
+	return end;
+}
+
 static bool wanted(const struct ps_rule *rule, uint64_t bits)
 {
 	bits ^= rule->want_inverted;
@@ -103,20 +139,30 @@ int ps_scan(int pagemap, const uint64_t *starts, const uint64_t *ends, const uin
 			if (found && vec[found - 1].end > next)
 				next = vec[found - 1].end;
 
-			for (int i = 0; i < found && cursor->left; i++) {
-				uint64_t bits = read_bits(rule, vec[i].categories);
-				uint64_t pages = (vec[i].end - vec[i].start) / page;
+			for (int i = 0; i < found; i++) {
+				uint64_t at = vec[i].start, stop;
 
-				if (!wanted(rule, bits))
-					continue;
-				if (cursor->left != UINT64_MAX) {
-					if (pages > cursor->left)
-						pages = cursor->left;
-					cursor->left -= pages;
+				for (; at < vec[i].end && cursor->left; at = stop) {
+					uint64_t bits = vec[i].categories, pages;
+
+					stop = part_of(rule, pagemap, at, vec[i].end, page, &bits);
+					bits = read_bits(rule, bits);
+					pages = (stop - at) / page;
+					if (!wanted(rule, bits))
+						continue;
+					if (out->length == out->capacity) {
+						cursor->at = at; /* more parts than regions */
+						return 1;
+					}
+					if (cursor->left != UINT64_MAX) {
+						if (pages > cursor->left)
+							pages = cursor->left;
+						cursor->left -= pages;
+					}
+					append(out, at, at + pages * page,
+					       (bits & rule->want_returned) | rule->tag, range_start,
+					       join_gap);
 				}
-				append(out, vec[i].start, vec[i].start + pages * page,
-				       (bits & rule->want_returned) | rule->tag, range_start,
-				       join_gap);
 			}
 			/* Part of a huge page, or a kernel that does not go on: never loop on it. */
 			if (next <= cursor->at)

@@ -125,4 +125,9 @@ struct ps_procmap_query {
 };
 _Static_assert(sizeof(struct ps_procmap_query) == 104, "the kernel checks the size");
 
+/* A word of /proc/PID/pagemap: Documentation/admin-guide/mm/pagemap.rst. */
+#define PS_PM_SWAPPED	(1ull << 62)
+#define PS_PM_SWAP_TYPE 0x1full
+#define PS_PM_MARKER	31u
+
 #endif

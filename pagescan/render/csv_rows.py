@@ -1,27 +1,27 @@
 """Comma-separated values: a line of keys, then numbers as they are."""
 
 import csv
+from io import StringIO
 from typing import TextIO
 
 from pagescan.columns import Column, Value
 from pagescan.model import Output, Report
 from pagescan.render import Rows
-from pagescan.render.rows import cells, chosen_columns
+from pagescan.render.rows import chosen_columns, lines
 
 
 def write(report: Report, rows: Rows, output: Output, stream: TextIO) -> None:
     """Write one result; names are as the kernel gives them, quoted where need be."""
     columns = chosen_columns(report, rows, output)
-    writer = csv.writer(stream, lineterminator="\n")
     if output.header and (report.tick or 1) == 1:
-        writer.writerow([column.key for column in columns])
-    for values in cells(rows, columns, output):
-        writer.writerow(
-            [
-                _show(value, column)
-                for value, column in zip(values, columns, strict=True)
-            ]
-        )
+        stream.write(_line([column.key for column in columns]))
+    stream.writelines(lines(rows, columns, output, _show, _line))
+
+
+def _line(texts: list[str]) -> str:
+    buffer = StringIO()
+    csv.writer(buffer, lineterminator="\n").writerow(texts)
+    return buffer.getvalue()
 
 
 def _show(value: Value, column: Column) -> str:

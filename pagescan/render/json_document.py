@@ -1,16 +1,12 @@
-"""One JSON document: the keys of the report, a line a region.
-
-Written by f-strings over the columns; what a region has in common with others, its
-categories and its mapping, is turned into text once.
-"""
+"""One JSON document: the keys of the report, a line a region."""
 
 import json
-from collections.abc import Iterable, Iterator
-from itertools import islice
+from collections.abc import Iterator
 from typing import Any, TextIO
 
 from pagescan import __version__
 from pagescan.model import (
+    Action,
     Category,
     Cost,
     Estimate,
@@ -24,9 +20,8 @@ from pagescan.model import (
 )
 from pagescan.regions import Batch
 from pagescan.render import SCHEMA, Rows, target_keys
+from pagescan.render.batch_text import ADDRESS, Key, chunks
 from pagescan.units import format_address, format_time
-
-_CHUNK = 10_000
 
 
 def write(report: Report, rows: Rows, output: Output, stream: TextIO) -> None:
@@ -35,16 +30,15 @@ def write(report: Report, rows: Rows, output: Output, stream: TextIO) -> None:
     opened = "[" if report.tick is not None else "[\n    "
     closed = "]" if report.tick is not None else "\n  ]"
     head = json.dumps(header_keys(report))
-    key, lines = row_lines(report, rows, output)
-    first = next(lines, None)
+    key, parts = row_chunks(report, rows, output, "", "", between)
+    first = next(parts, None)
     stream.write(head[:-1] + ("," if report.tick is not None else ",\n "))
     stream.write(f' "{key}": ')
     if first is None:
         stream.write("[]")
     else:
         stream.write(opened + first)
-        while chunk := list(islice(lines, _CHUNK)):
-            stream.write(between + between.join(chunk))
+        stream.writelines(between + part for part in parts)
         stream.write(closed)
     tail = json.dumps(trailer_keys(report))
     stream.write(", " + tail[1:] + "\n")
@@ -67,6 +61,11 @@ def header_keys(report: Report) -> dict[str, Any]:
         keys["end"] = report.end
         keys["totals"] = summary_keys(totals) if totals is not None else None
         keys["estimated"] = estimate_keys(report.estimate)
+    if report.plan is not None:
+        keys["epoch"] = report.plan.epoch
+        keys["parent"] = report.plan.parent
+        keys["plan"] = dict(report.plan.pages)
+        keys["left_out"] = [untracked_keys(item) for item in report.plan.left_out]
     return keys
 
 
@@ -78,60 +77,59 @@ def trailer_keys(report: Report) -> dict[str, Any]:
     }
 
 
-def row_lines(report: Report, rows: Rows, output: Output) -> tuple[str, Iterator[str]]:
-    """Return the key of the rows and each of them as the text of an object."""
-    if not isinstance(rows, Batch):
-        by_mapping = report.kind == "maps" or output.by == "mapping"
-        key = "mappings" if by_mapping else "regions"
-        return key, iter([json.dumps(mapping_keys(row)) for row in rows])
-    if output.by == "page":
-        return "regions", _page_lines(rows)
-    return "regions", _region_lines(rows)
+def row_chunks(
+    report: Report, rows: Rows, output: Output, before: str, behind: str, between: str
+) -> tuple[str, Iterator[str]]:
+    """Return the key of the rows, and their text as objects, many at a time.
 
+    Args:
+        report: What they are the rows of.
+        rows: The rows.
+        output: What a row is.
+        before: Stands in front of each object's first key.
+        behind: Stands behind each object.
+        between: Stands between two objects, but not between two chunks.
+    """
+    if isinstance(rows, Batch):
+        batch, size = rows, rows.page_size
+        tails = _Tails(batch, actions=report.plan is not None)
 
-def _region_lines(batch: Batch) -> Iterator[str]:
-    size = batch.page_size
-    tails = _Tails(batch)
-    for start, end, bits, owner in zip(
-        batch.starts, batch.ends, batch.categories, batch.owners, strict=True
-    ):
-        length = end - start
-        yield (
-            f'{{"start": "{start:#x}", "end": "{end:#x}", "pages": {length // size}'
-            f', "bytes": {length}{tails[bits, owner]}'
-        )
+        def template(key: Key) -> str:
+            length, bits, owner = key
+            return (
+                f'{{{before}"start": "{ADDRESS}", "end": "{ADDRESS}"'
+                f', "pages": {length // size}, "bytes": {length}'
+                f"{tails[bits, owner]}{behind}"
+            )
 
-
-def _page_lines(batch: Batch) -> Iterator[str]:
-    size = batch.page_size
-    tails = _Tails(batch)
-    for start, end, bits, owner in zip(
-        batch.starts, batch.ends, batch.categories, batch.owners, strict=True
-    ):
-        tail = f', "pages": 1, "bytes": {size}{tails[bits, owner]}'
-        for page in range(start, end, size):
-            yield f'{{"start": "{page:#x}", "end": "{page + size:#x}"{tail}'
+        by_page = output.by == "page"
+        return "regions", chunks(batch, template, by_page=by_page, between=between)
+    by_mapping = report.kind == "maps" or output.by == "mapping"
+    texts = (f"{{{before}{json.dumps(mapping_keys(row))[1:]}{behind}" for row in rows)
+    return "mappings" if by_mapping else "regions", texts
 
 
 class _Tails(dict[tuple[int, int], str]):
-    """The end of a region's object, by categories and mapping; made once each."""
+    """The end of a region's object, as a template; by categories and mapping."""
 
-    def __init__(self, batch: Batch) -> None:
+    def __init__(self, batch: Batch, *, actions: bool) -> None:
         super().__init__()
         self._batch = batch
+        self._actions = actions
 
     def __missing__(self, key: tuple[int, int]) -> str:
         bits, owner = key
         batch = self._batch
         mapping = batch.mappings[owner] if owner >= 0 else None
-        names = json.dumps(Category(bits).names)
         label = json.dumps(mapping.label if mapping else None)
         perms = json.dumps(mapping.perms if mapping else None)
-        new = json.dumps(owner in batch.new)
-        tail = (
-            f', "categories": {names}, "mapping": {label}, "perms": {perms}'
-            f', "new": {new}}}'
-        )
+        if self._actions:
+            what, new = f'"plan": "{Action(bits).word}"', ""
+        else:
+            what = f'"categories": {json.dumps(Category(bits).names)}'
+            new = f', "new": {json.dumps(owner in batch.new)}'
+        tail = f', {what}, "mapping": {label}, "perms": {perms}{new}}}'
+        tail = tail.replace("%", "%%")
         self[key] = tail
         return tail
 
@@ -207,10 +205,3 @@ def mapping_keys(row: MappingCounts) -> dict[str, Any]:
         "inode": mapping.inode,
         "counts": {name: row.counts.get(name) for name in counts},
     }
-
-
-def chunks(lines: Iterable[str]) -> Iterator[list[str]]:
-    """Yield lines in lists that are written at once."""
-    rest = iter(lines)
-    while chunk := list(islice(rest, _CHUNK)):
-        yield chunk

@@ -7,15 +7,15 @@ import json
 from typing import TextIO
 
 from pagescan.model import Output, Report
+from pagescan.regions import Batch
 from pagescan.render import Rows
 from pagescan.render.json_document import (
-    chunks,
     header_keys,
-    row_lines,
+    row_chunks,
     trailer_keys,
 )
 
-_IN_SUMMARY = ("summary", "end", "totals", "estimated")
+_IN_SUMMARY = ("summary", "end", "totals", "estimated", "plan", "left_out")
 
 
 def write(report: Report, rows: Rows, output: Output, stream: TextIO) -> None:
@@ -24,11 +24,9 @@ def write(report: Report, rows: Rows, output: Output, stream: TextIO) -> None:
     summary = {key: keys.pop(key) for key in _IN_SUMMARY if key in keys}
     stream.write(json.dumps({"line": "header", **keys}) + "\n")
     stream.flush()
-    key, lines = row_lines(report, rows, output)
-    kind = "mapping" if key == "mappings" else "region"
-    begin = f'{{"line": "{kind}", '
-    stream.writelines(
-        "".join(f"{begin}{line[1:]}\n" for line in chunk) for chunk in chunks(lines)
-    )
+    kind = "region" if isinstance(rows, Batch) else "mapping"
+    before = f'"line": "{kind}", '
+    _, parts = row_chunks(report, rows, output, before, "\n", "")
+    stream.writelines(parts)
     last = {"line": "summary", **summary, **trailer_keys(report)}
     stream.write(json.dumps(last) + "\n")

@@ -1,11 +1,12 @@
 """Columns of fixed width for a pipe: nothing wrapped or cut, no row waited for."""
 
+from functools import partial
 from typing import TextIO
 
 from pagescan.columns import Column, show
 from pagescan.model import Output, Report
 from pagescan.render import Rows
-from pagescan.render.rows import cells, chosen_columns
+from pagescan.render.rows import chosen_columns, lines
 
 
 def write(report: Report, rows: Rows, output: Output, stream: TextIO) -> None:
@@ -13,12 +14,9 @@ def write(report: Report, rows: Rows, output: Output, stream: TextIO) -> None:
     columns = chosen_columns(report, rows, output)
     if output.header:
         stream.write(line([column.header for column in columns], columns))
-    for values in cells(rows, columns, output):
-        texts = [
-            show(value, column, exact=output.exact)
-            for value, column in zip(values, columns, strict=True)
-        ]
-        stream.write(line(texts, columns))
+    text = partial(show, exact=output.exact)
+    whole = partial(line, columns=columns)
+    stream.writelines(lines(rows, columns, output, text, whole))
 
 
 def line(texts: list[str], columns: list[Column]) -> str:

@@ -1,11 +1,13 @@
 """What the formats with columns share: which columns, and the values of each row."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from pagescan.columns import (
     BY_MAPPING_DEFAULT,
     MAPPING_COLUMNS,
     MAPS_DEFAULT,
+    PLAN_COLUMNS,
+    PLAN_DEFAULT,
     REGION_COLUMNS,
     REGION_DEFAULT,
     Column,
@@ -17,14 +19,59 @@ from pagescan.columns import (
 from pagescan.model import Output, Report
 from pagescan.regions import Batch
 from pagescan.render import Rows
+from pagescan.render.batch_text import ADDRESS, PLACES, Key, chunks, region_of
+
+# Stands for an address until a line is put together: no name has this character.
+_HOLE = "\0"
+_WIDTH = REGION_COLUMNS["start"].width
+_PADDED_HOLE = _HOLE.ljust(_WIDTH)
+_PADDED_ADDRESS = f"%#-{_WIDTH}x"
 
 
 def chosen_columns(report: Report, rows: Rows, output: Output) -> list[Column]:
     """Return the columns that were asked for, or the usual ones of the report."""
+    if report.plan is not None:
+        return select(output.columns, PLAN_DEFAULT, PLAN_COLUMNS)
     if isinstance(rows, Batch):
         return select(output.columns, REGION_DEFAULT, REGION_COLUMNS)
     usual = MAPS_DEFAULT if report.kind == "maps" else BY_MAPPING_DEFAULT
     return select(output.columns, usual, MAPPING_COLUMNS)
+
+
+def lines(
+    rows: Rows,
+    columns: Sequence[Column],
+    output: Output,
+    text: Callable[[Value, Column], str],
+    line: Callable[[list[str]], str],
+) -> Iterator[str]:
+    """Yield the text of the rows, many at a time.
+
+    Args:
+        rows: The rows.
+        columns: What is said of each.
+        output: What a row is.
+        text: Returns a cell.
+        line: Returns the line of some cells, with its end.
+    """
+    if not isinstance(rows, Batch):
+        for values in cells(rows, list(columns), output):
+            pairs = zip(values, columns, strict=True)
+            yield line([text(value, column) for value, column in pairs])
+        return
+    batch = rows
+
+    def template(key: Key) -> str:
+        region = region_of(batch, key)
+        texts = [
+            _HOLE if one.key in PLACES else text(region_value(region, one.key), one)
+            for one in columns
+        ]
+        made = line(texts).replace("%", "%%")
+        return made.replace(_PADDED_HOLE, _PADDED_ADDRESS).replace(_HOLE, ADDRESS)
+
+    addresses = tuple(one.key for one in columns if one.key in PLACES)
+    yield from chunks(batch, template, addresses, by_page=output.by == "page")
 
 
 def cells(rows: Rows, columns: list[Column], output: Output) -> Iterator[list[Value]]:

@@ -25,7 +25,9 @@ GUIDE = (ROOT / "docs/guide.md").read_text()
 
 def of(name: str) -> click.Command:
     """Return one command."""
-    found: click.Command = import_module(f"pagescan.commands.{name}").command
+    found: click.Command = import_module(
+        f"pagescan.commands.{name.replace('-', '_')}"
+    ).command
     return found
 
 

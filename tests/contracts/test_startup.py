@@ -6,6 +6,7 @@ Counted, not timed: a count is the same on every machine.
 import os
 import subprocess
 import sys
+import sysconfig
 from functools import cache
 
 import pytest
@@ -82,6 +83,28 @@ def test_command_loads_what_it_uses(words: tuple[str, ...], most: int) -> None:
     assert len(more) <= most, sorted(more)
     others = {f"pagescan.commands.{name}" for name in ("watch", "demo", "doctor")}
     assert modules & (others - {f"pagescan.commands.{words[0]}"}) == set()
+
+
+SLOW = {"_strptime", "difflib", "pathlib", "platform", "traceback", "urllib.parse"}
+"""Files of Python's own that take a millisecond or more, and have cheap stand-ins."""
+
+
+@pytest.mark.parametrize(
+    "words", [("diff", "--json"), ("scan", ME, "--json", "[heap]")]
+)
+def test_a_look_loads_nothing_slow(words: tuple[str, ...]) -> None:
+    """As in a regular installation: what makes one editable loads pathlib itself."""
+    paths = [str(HERE.parent), sysconfig.get_path("purelib")]
+    code = f"import sys; sys.path[:0] = {paths}; import "
+    given = loaded("-S", "-c", f"{code}click")
+    more = loaded(
+        "-S",
+        "-c",
+        f"{code}pagescan.__main__; sys.argv = {['pagescan', *words]}; "
+        "pagescan.__main__.main()",
+    )
+    assert "pagescan.scanner" in more
+    assert (more - given) & {*SLOW, "pagescan.attach"} == set()
 
 
 @pytest.mark.parametrize("words", [("--help",), ("no-such-command",)])

@@ -14,10 +14,9 @@ import pytest
 
 import pagescan
 from pagescan import api, keeper, session
-from pagescan.commands.arm import arm
-from pagescan.commands.diff import look_at
 from pagescan.mappings import Selection
 from pagescan.native import Pace
+from pagescan.session_tracking import look_at, start
 from pagescan.target import Target as Opened
 from pagescan.writewatch import WriteWatch
 from tests import witness
@@ -182,7 +181,7 @@ def test_track_oneself(thousandfold: Callable[..., None]) -> None:
 def opened(made: Target) -> Iterator[session.Session]:
     """A session of the target, kept by a keeper."""
     with Opened.open(made.pid) as target:
-        arm(target, Selection(), max_tables=TABLES, pace=Pace())
+        start(target, Selection(), max_tables=TABLES, pace=Pace())
     found = session.find(made.pid)
     yield found
     keeper.end(found)
@@ -200,8 +199,8 @@ def test_diffs_of_one_session(
 
     def act() -> None:
         made.write("m", {7})
-        _, target, look = look_at(session.find(None), rearm=rearm, pace=Pace())
-        assert target.pid == made.pid
+        before, look = look_at(session.find(None), rearm=rearm, pace=Pace())
+        assert before.target.pid == made.pid
         assert look.batch.summary().pages >= 1
 
     thousandfold(act, made.pid, opened.keeper_pid)
@@ -213,7 +212,7 @@ def test_sessions(made: Target, thousandfold: Callable[..., None]) -> None:
 
     def act() -> None:
         with Opened.open(made.pid) as target:
-            arm(target, Selection(), max_tables=TABLES, pace=Pace())
+            start(target, Selection(), max_tables=TABLES, pace=Pace())
         found = session.find(made.pid)
         look_at(found, rearm=True, pace=Pace())
         keeper.end(found)

@@ -265,3 +265,21 @@ def test_another_userfaultfd_is_said(
     assert reasons[str(backing)] == "shared and never writable"
     assert "[vvar]" in reasons
     assert "shared and never writable" in result.stderr
+
+
+def test_a_dropped_page_of_a_file_is_nothing(
+    armed: Start, pagescan: Run, tmp_path: Path
+) -> None:
+    """The marker that is left where a protected private copy was is no page at all."""
+    (tmp_path / "file").write_bytes(bytes(64 * PAGE))
+    made = armed(f"m=file,pages=64,fill=1,file={tmp_path}/file")
+    made.tell("dontneed m 8-39")
+    low, high = made.ranges["m"]
+    assert sum(map(witness.is_marker, witness.words(made.pid, low, high))) == 32
+    scan = pagescan("scan", made.pid, "--any", "present,swapped", "--json").json()
+    assert made.pages(scan, "m") == {*range(8), *range(40, 64)}
+    rows = pagescan("maps", made.pid, f"{low}-{high}", "--json").json()["mappings"]
+    assert [row["counts"]["swapped"] for row in rows] == [0] * len(rows)
+    made.write("m", {10})
+    look = pagescan("diff", made.pid, "--json").json()
+    assert made.pages(look, "m") == {10}

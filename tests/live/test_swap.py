@@ -1,6 +1,7 @@
 """Written pages stay written on swap; others do not become so on the way."""
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -72,3 +73,18 @@ def test_swapped_is_what_pagemap_says(target: Start, pagescan: Run) -> None:
         row for row in maps if int(row["start"], 16) <= low < int(row["end"], 16)
     )
     assert row["counts"]["swapped"] >= len(out)
+
+
+def test_a_dropped_page_of_a_file_is_not_on_swap(
+    armed: Start, pagescan: Run, tmp_path: Path
+) -> None:
+    """What MADV_DONTNEED leaves of a protected private copy is a marker."""
+    (tmp_path / "file").write_bytes(bytes(64 * witness.PAGE))
+    made = armed(f"m=file,pages=64,fill=1,file={tmp_path}/file")
+    made.tell("pageout m 0-31")
+    made.tell("dontneed m 8-39")
+    out = witness.swapped(made.pid, *made.ranges["m"])
+    assert out, "the kernel kept all of it: nothing is tested"
+    scan = pagescan("scan", made.pid, "--require", "swapped", "--json").json()
+    assert made.pages(scan, "m") == out
+    assert out <= set(range(8))

@@ -1,0 +1,239 @@
+"""What a checkpoint needs: plans, now and on top of an earlier one; and whether any is.
+
+A session numbers its rearms: the epochs. A plan rearms, and its epoch is the new
+number. Whoever makes the images says with each plan which one it has: that one is
+acknowledged. What was protected anew since then is kept until the next is, so an image
+that was not finished loses nothing: its pages are in the next plan too.
+"""
+
+from array import array
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from pagescan import mappings, pending
+from pagescan.errors import SessionError
+from pagescan.kernel import known_categories
+from pagescan.model import (
+    NO_CATEGORY,
+    Action,
+    Category,
+    Cost,
+    Kind,
+    Mapping,
+    Untracked,
+)
+from pagescan.native import Columns, Pace
+from pagescan.plan import Plan, lay_out
+from pagescan.regions import Batch
+from pagescan.scanner import POPULATED, Query, Scanner
+from pagescan.session import Session, find
+from pagescan.session_tracking import Opened, opened
+from pagescan.target import Target
+from pagescan.tracking import Look
+
+_SHARED = "shared memory: it is stored once, by the object, not by who maps it"
+_SPECIAL = "the kernel keeps it: every process has it by itself"
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A plan, and how it came about.
+
+    Attributes:
+        plan: What to store.
+        session: The facts of the session before; None: without one.
+        look: The look that rearmed; None: without a session.
+        cost: What it cost the target.
+        notes: What has to be said about it, a sentence each.
+    """
+
+    plan: Plan
+    session: Session | None
+    look: Look | None
+    cost: Cost
+    notes: tuple[str, ...] = ()
+
+
+def plan_now(target: Target, pace: Pace | None = None) -> Planned:
+    """Plan a complete image of a process as it is; touches nothing."""
+    scanner = Scanner(target, pace)
+    there = mappings.read(target)
+    found = _populated(scanner, _private(there), Action.DUMP)
+    plan = Plan(target.facts, _batch(found, target), None, None, _left_out(there))
+    return Planned(plan, None, None, scanner.take_cost())
+
+
+def plan_epoch(pid: int | None, epoch: int, pace: Pace | None = None) -> Planned:
+    """Plan what has to be stored on top of the image of an epoch; rearms the session.
+
+    Args:
+        pid: The target; None: that of the only session.
+        epoch: That of the image which the caller has, which is acknowledged by that;
+            0: none, the plan is complete.
+        pace: How the target's mmap lock is spared.
+
+    Raises:
+        SessionError: There is no session, or no plan of that epoch was made.
+    """
+    with opened(find(pid), rearm=True, pace=pace) as through:
+        before = through.before
+        _check(before, epoch)
+        lacking = _lacking(through, epoch)
+        complete = lacking is None
+        target, tracking = through.target, through.tracking
+        chosen = tracking.armed.selection.select(mappings.read(target))
+        untouched = Action.DUMP if complete else Action.KEEP
+        populated = _populated(tracking.scanner, _private(chosen), untouched)
+        counted = tracking.scanner.take_cost()
+        look = tracking.look(rearm=True)
+        written = look.batch.columns()
+        lacked = Columns.empty() if lacking is None else lacking
+        maybe = pending.both(lacked, _ranges(before.untracked))
+        found = lay_out(populated, written, maybe)
+        chosen = tracking.armed.selection.select(mappings.read(target))
+        batch = _batch(found, target, chosen)
+        number = tracking.armed.epoch
+        kept = through.commit(
+            tracking.since,
+            pending.both(batch.columns() if complete else lacked, written),
+            0 if complete else epoch,
+            number,
+        )
+    plan = Plan(
+        target.facts, batch, number, None if complete else epoch, _left_out(chosen)
+    )
+    notes = []
+    if complete and epoch:
+        notes.append(
+            f"what was written since epoch {epoch} is not known any more:"
+            " this plan is complete, and builds on no image"
+        )
+    if not kept:
+        notes.append("the session's directory is full: the next plan will be complete")
+    return Planned(plan, before, look, look.cost + counted, tuple(notes))
+
+
+def acknowledge(pid: int | None, epoch: int) -> None:
+    """Say that the image of an epoch is finished: what it has is not planned again.
+
+    Raises:
+        SessionError: There is no session, or no plan of that epoch was made.
+    """
+    with opened(find(pid), rearm=True) as through:
+        before = through.before
+        if not epoch:
+            raise SessionError("epoch 0 is no image: there is nothing to acknowledge")
+        _check(before, epoch)
+        lacking = _lacking(through, epoch)
+        if lacking is None:  # forgotten, or acknowledged long ago: nothing changes
+            through.commit(before.since, through.pending(), before.acknowledged)
+        else:
+            through.commit(before.since, lacking, epoch)
+
+
+def changed(
+    pid: int | None, epoch: int | None = None, pace: Pace | None = None
+) -> bool:
+    """Whether anything was written since the acknowledged epoch; else since arming.
+
+    Args:
+        pid: The target; None: that of the only session.
+        epoch: Acknowledged first; None: none is.
+        pace: How the target's mmap lock is spared.
+
+    Raises:
+        SessionError: There is no session, or no plan of that epoch was made.
+    """
+    if epoch is not None:
+        acknowledge(pid, epoch)
+    with opened(find(pid), pace=pace) as through:
+        if through.before.planned:
+            lacking = through.pending()
+            if lacking is None or lacking.starts:
+                return True
+        return _unknown(through) or len(through.tracking.look().batch) > 0
+
+
+def _check(session: Session, epoch: int) -> None:
+    if epoch > session.planned:
+        last = f"the last one is {session.planned}" if session.planned else "none was"
+        raise SessionError(
+            f"no plan of epoch {epoch} was made in session {session.name}: {last}",
+            hint=f"pagescan dump-plan {session.name} --epoch 0 starts over",
+        )
+
+
+def _lacking(through: Opened, epoch: int) -> Columns | None:
+    """Return what an image of that epoch may lack; None: nobody knows."""
+    before = through.before
+    lacking = through.pending()
+    if not epoch or lacking is None or epoch < before.acknowledged:
+        return None
+    return Columns.empty() if epoch == before.epoch else lacking
+
+
+def _unknown(through: Opened) -> bool:
+    """Whether there is memory that could be written without our knowing."""
+    untracked = through.before.untracked
+    return any(
+        item.start < mapping.end and mapping.start < item.end
+        for mapping in mappings.read(through.target)
+        for item in untracked
+        if mapping.kind is not Kind.SPECIAL and mapping.perms[1] == "w"
+    )
+
+
+def _private(chosen: Iterable[Mapping]) -> list[Mapping]:
+    return [
+        item for item in chosen if not item.shared and item.kind is not Kind.SPECIAL
+    ]
+
+
+def _left_out(chosen: Iterable[Mapping]) -> tuple[Untracked, ...]:
+    return tuple(
+        Untracked(
+            item.start,
+            item.end,
+            item.label,
+            _SPECIAL if item.kind is Kind.SPECIAL else _SHARED,
+        )
+        for item in chosen
+        if item.shared or item.kind is Kind.SPECIAL
+    )
+
+
+def _populated(scanner: Scanner, private: Sequence[Mapping], action: Action) -> Columns:
+    """List what belongs into an image: zeros as ZERO, all else with the action."""
+    query = Query(
+        any_of=POPULATED,
+        exclude=Category.FILE | Category.GUARD & known_categories(),
+        returned=Category.PFNZERO,
+    )
+    found = scanner.scan(private, query)
+    words: dict[int, int] = {0: action, Category.PFNZERO.value: Action.ZERO}
+    actions = array("Q", map(words.__getitem__, found.categories))
+    return Columns(found.starts, found.ends, actions)
+
+
+def _ranges(untracked: Iterable[Untracked]) -> Columns:
+    """Return parts for which nothing is promised as regions: dumped each time."""
+    found = Columns.empty()
+    for item in sorted(untracked, key=lambda item: item.start):
+        for column, value in zip(found, (item.start, item.end, 0), strict=True):
+            column.append(value)
+    return found
+
+
+def _batch(
+    found: Columns, target: Target, chosen: Iterable[Mapping] | None = None
+) -> Batch:
+    """Join with the private mappings that are there; what lies in none has gone."""
+    private = _private(mappings.read(target) if chosen is None else chosen)
+    batch = Batch.join(
+        found, private, page_size=target.facts.page_size, returned=NO_CATEGORY
+    )
+    if -1 in batch.owners:
+        rows = [index for index, owner in enumerate(batch.owners) if owner >= 0]
+        for column in (batch.starts, batch.ends, batch.categories, batch.owners):
+            column[:] = array(column.typecode, (column[index] for index in rows))
+    return batch

@@ -1,0 +1,102 @@
+"""Mappings that are looked at together, and what a scan needs of them; pure.
+
+A target may have a hundred thousand mappings, and a look every second: what is made of
+them is made once, as long as they are the same.
+"""
+
+from __future__ import annotations  # array[int] is no type at run time before 3.12
+
+from array import array
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+from itertools import accumulate
+
+from pagescan.model import Kind, Mapping, Untracked
+from pagescan.native import Spans
+
+KindKey = tuple[Kind, int]
+"""What decides how a mapping is scanned: its kind, and the size of its huge pages."""
+
+
+class Chosen(list[Mapping]):
+    """Mappings, ascending; never changed once they are in here."""
+
+    def __init__(self, mappings: Iterable[Mapping] = ()) -> None:
+        """Take them over."""
+        super().__init__(mappings)
+        self.bounds: tuple[array[int], array[int]] | None = None
+        self.kinds: list[KindKey] | None = None
+        self.spans: dict[tuple[tuple[KindKey, int], ...], Spans] = {}
+
+
+def bounds_of(mappings: Sequence[Mapping]) -> tuple[array[int], array[int]]:
+    """Return the starts and the ends; not to be changed."""
+    if isinstance(mappings, Chosen) and mappings.bounds is not None:
+        return mappings.bounds
+    bounds = (
+        array("Q", [mapping.start for mapping in mappings]),
+        array("Q", [mapping.end for mapping in mappings]),
+    )
+    if isinstance(mappings, Chosen):
+        mappings.bounds = bounds
+    return bounds
+
+
+def kinds_of(mappings: Sequence[Mapping]) -> list[KindKey]:
+    """Return the kinds there are, in the order in which they come first."""
+    if isinstance(mappings, Chosen) and mappings.kinds is not None:
+        return mappings.kinds
+    kinds = list(dict.fromkeys((item.kind, item.page_size) for item in mappings))
+    if isinstance(mappings, Chosen):
+        mappings.kinds = kinds
+    return kinds
+
+
+def spans_of(mappings: Sequence[Mapping], rules: dict[KindKey, int]) -> Spans:
+    """Return mappings as ranges to scan; neighbours with one rule become one range.
+
+    Args:
+        mappings: Ascending.
+        rules: The index of a rule by kind and huge page size; other kinds are left out.
+
+    Returns:
+        Ranges; not to be changed.
+    """
+    if not isinstance(mappings, Chosen):
+        return _spans(mappings, rules)
+    key = tuple(rules.items())
+    if key not in mappings.spans:
+        mappings.spans[key] = _spans(mappings, rules)
+    return mappings.spans[key]
+
+
+def _spans(mappings: Sequence[Mapping], rules: dict[KindKey, int]) -> Spans:
+    starts, ends, which = Spans(array("Q"), array("Q"), array("Q"))
+    end, last = -1, -1
+    for mapping in mappings:
+        rule = rules.get((mapping.kind, mapping.page_size))
+        if rule is None:
+            continue
+        if mapping.start == end and rule == last:
+            ends[-1] = mapping.end
+        else:
+            starts.append(mapping.start)
+            ends.append(mapping.end)
+            which.append(rule)
+        end, last = mapping.end, rule
+    return Spans(starts, ends, which)
+
+
+class Covers:
+    """Answers whether one of many ranges covers a mapping; they may overlap."""
+
+    def __init__(self, items: Iterable[Untracked]) -> None:
+        """Sort the ranges once."""
+        spans = sorted((item.start, item.end) for item in items)
+        self._starts = [start for start, _ in spans]
+        # Of those that begin no later, the one that ends last covers most.
+        self._ends = list(accumulate((end for _, end in spans), max))
+
+    def __contains__(self, mapping: Mapping) -> bool:
+        index = bisect_right(self._starts, mapping.start) - 1
+        return index >= 0 and mapping.end <= self._ends[index]

@@ -1,0 +1,90 @@
+"""`pagescan dump-plan`: the pages that a checkpoint has to store."""
+
+import sys
+
+import click
+
+from pagescan import checkpoint, render
+from pagescan.errors import UsageError
+from pagescan.model import Output, PlanFacts, Report
+from pagescan.native import Pace
+from pagescan.options import Common, common, output, pace_option, target_argument
+from pagescan.plan import write_binary
+from pagescan.session import now
+from pagescan.target import Target
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  pagescan dump-plan 4242 --json
+  pagescan arm 4242; pagescan dump-plan 4242 --epoch 0 --json >1.json
+  pagescan dump-plan 4242 --epoch 1 --json >2.json    (on top of the image of 1)
+  pagescan dump-plan 4242 --ack 2"""
+)
+@target_argument
+@click.option(
+    "--epoch",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="The image of epoch N is done: what is to be stored on top of it? 0: none is.",
+)
+@click.option(
+    "--ack",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="The image of epoch N is done; no plan is made.",
+)
+@click.option("--binary", is_flag=True, help="Page regions of 16 bytes; see the guide.")
+@output(by=False)
+@pace_option
+@common
+def command(
+    *,
+    pid: int,
+    epoch: int | None,
+    ack: int | None,
+    binary: bool,
+    output: Output,
+    pace: Pace,
+    common: Common,
+) -> None:
+    """List the pages of TARGET that a checkpoint has to store.
+
+    Without --epoch: all, now; touches nothing. With it, through a session: what comes
+    on top of the image of that epoch, write-protected anew in the same step.
+    """
+    if ack is not None:
+        if epoch is not None or binary:
+            raise UsageError("--ack makes no plan: leave out --epoch and --binary")
+        checkpoint.acknowledge(pid, ack)
+        return
+    if binary and output.format in ("json", "jsonl", "csv"):
+        raise UsageError(f"--binary and --{output.format} exclude each other")
+    if binary and sys.stdout.isatty():
+        raise UsageError("--binary is nothing for a terminal", hint="as in: > plan")
+    if epoch is None:
+        with Target.open(pid) as target:
+            planned = checkpoint.plan_now(target, pace)
+    else:
+        planned = checkpoint.plan_epoch(pid, epoch, pace)
+    plan = planned.plan
+    for note in planned.notes:
+        common.say(note)
+    untracked = planned.look.untracked if planned.look else ()
+    common.say_untracked(untracked)
+    if binary:
+        write_binary(plan, sys.stdout.buffer)
+        return
+    summary = plan.batch.summary()
+    report = Report(
+        "dump-plan",
+        planned.look.time if planned.look else now(),
+        plan.target,
+        summary,
+        session=planned.session.facts if planned.session else None,
+        untracked=untracked,
+        cost=planned.cost,
+        plan=PlanFacts(plan.epoch, plan.parent, plan.pages(), plan.left_out),
+    )
+    render.write_result(report, plan.batch, output)

@@ -1,0 +1,160 @@
+"""Reads a process's mappings: /proc/PID/maps, in large pieces, parsed in C."""
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+
+from pagescan import native
+from pagescan.errors import from_errno
+from pagescan.model import Mapping
+from pagescan.target import PAGE_SIZE, Target
+
+_READ = 1 << 20
+_LETTERS = tuple(
+    "".join(
+        letter if flags & bit else "-" for bit, letter in ((1, "r"), (2, "w"), (4, "x"))
+    )
+    + ("s" if flags & 8 else "p")
+    for flags in range(16)
+)
+
+
+class Reader:
+    """Reads a target's mappings again and again; those that stay are the same objects.
+
+    An object a mapping would be 0.2 s a look where there are 100,000 of them.
+    """
+
+    def __init__(self, target: Target) -> None:
+        """Read nothing yet."""
+        self.target = target
+        self._text = b""
+        self._found: list[Mapping] = []
+        self._disjoint = True
+
+    def read(self) -> list[Mapping]:
+        """Return what `read` does; the very same list if nothing changed."""
+        target = self.target
+        try:
+            fd = os.open(f"/proc/{target.pid}/maps", os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                text = _text(fd)
+                if text != self._text:
+                    self._take(text, fd)
+            finally:
+                os.close(fd)
+        except OSError as error:
+            raise from_errno(
+                error.errno or 0, doing=f"read the mappings of {target}", pid=target.pid
+            ) from error
+        if not text:
+            raise target.gone()
+        return self._found
+
+    def _take(self, text: bytes, fd: int) -> None:
+        """Parse the lines that are new, and keep the mappings of the others."""
+        head, tail = _same_lines(self._text, text) if self._disjoint else (0, 0)
+        end, old = len(text) - tail, self._found
+        before, behind = text.count(b"\n", 0, head), text.count(b"\n", end)
+        middle, disjoint = _parse(text[head:end], fd, self.target.pid)
+        found = [*old[:before], *middle, *old[len(old) - behind :]]
+        seams = (at for at in (before, before + len(middle)) if 0 < at < len(found))
+        if any(found[at - 1].end > found[at].start for at in seams):
+            found, disjoint = _parse(text, fd, self.target.pid)
+        self._text, self._found, self._disjoint = text, found, disjoint
+
+
+def _text(fd: int) -> bytes:
+    """Read all, but for [vsyscall]: it lies beyond user space, in no page table."""
+    text = b"".join(iter(lambda: os.read(fd, _READ), b""))
+    last = text.rfind(b"\n", 0, -1) + 1
+    return text[:last] if text.startswith(b"ffffffff", last) else text
+
+
+def _same_lines(old: bytes, new: bytes) -> tuple[int, int]:
+    """Return how many bytes, of whole lines, are the same in front and behind."""
+    most = min(len(old), len(new))
+    head = _longest(most, lambda low, high: old[low:high] == new[low:high])
+    head = new.rfind(b"\n", 0, head) + 1
+    tail = _longest(
+        most - head,
+        lambda low, high: (
+            old[len(old) - high : len(old) - low]
+            == new[len(new) - high : len(new) - low]
+        ),
+    )
+    begins = (len(old) - tail, len(new) - tail)
+    # What is the same may begin within a line, of one text or of both.
+    if tail and not (_begins_line(old, begins[0]) and _begins_line(new, begins[1])):
+        tail = len(new) - new.find(b"\n", begins[1]) - 1
+    return head, tail
+
+
+def _begins_line(text: bytes, at: int) -> bool:
+    return at == 0 or text[at - 1] == ord("\n")
+
+
+def _longest(most: int, same: Callable[[int, int], bool]) -> int:
+    """Return how far two texts are the same, by halving what is not known."""
+    known = 0
+    while known < most:
+        middle = (known + most + 1) // 2
+        if same(known, middle):
+            known = middle
+        else:
+            most = middle - 1
+    return known
+
+
+def _parse(text: bytes, fd: int, pid: int) -> tuple[list[Mapping], bool]:
+    """Return the mappings of a text, and whether each line of it is one of them."""
+    rows = native.parse_maps(text, fd)
+    sizes: Sequence[int] = rows.page_size
+    if not rows.page_size_known:
+        by_start = smaps_field(pid, b"KernelPageSize")
+        usual = {0, PAGE_SIZE}
+        sizes = [
+            0 if by_start.get(start, 0) in usual else by_start[start]
+            for start in rows.start
+        ]
+    found = list(_mappings(text, rows, sizes))
+    starts = [mapping.start for mapping in found]
+    return found, starts == list(rows.start)
+
+
+def _mappings(
+    text: bytes, rows: native.MapsRows, sizes: Sequence[int]
+) -> Iterable[Mapping]:
+    last_end = 0
+    for start, end, offset, inode, device, flags, at, length, size in zip(
+        *rows[1:9], sizes, strict=True
+    ):
+        if end <= last_end:
+            continue
+        yield Mapping(
+            max(start, last_end),
+            end,
+            _LETTERS[flags],
+            offset,
+            (device >> 32, device & 0xFFFFFFFF),
+            inode,
+            os.fsdecode(text[at : at + length]),
+            size,
+        )
+        last_end = end
+
+
+def smaps_field(pid: int, field: bytes) -> dict[int, int]:
+    """Return one size of /proc/PID/smaps, in bytes, by the start of the mapping.
+
+    Slow: the kernel walks every page for it.
+    """
+    sizes: dict[int, int] = {}
+    start = 0
+    with open(f"/proc/{pid}/smaps", "rb") as smaps:
+        for line in smaps:
+            key, _, value = line.partition(b":")
+            if key == field:
+                sizes[start] = int(value.split()[0]) << 10
+            elif b"-" in key:
+                start = int(key.partition(b"-")[0], 16)
+    return sizes

@@ -1,0 +1,159 @@
+"""Text made from columns says what the regions do as objects, in every form."""
+
+import csv
+import io
+import itertools
+import json
+import random
+from array import array
+from datetime import UTC, datetime
+
+import pytest
+
+from pagescan.columns import REGION_COLUMNS, Value, region_value, show
+from pagescan.model import Category, Mapping, Output, Region, Report, Summary
+from pagescan.regions import Batch
+from pagescan.render import batch_text, write_result
+
+PAGE = 4096
+NAMES = ["", "[heap]", "/a%d,b", 'say "100 %"', "%#-18x", "/tmp/\x1b[31m", "/é\udcff"]
+ORDERS = [
+    None,
+    "mapping,end,start",
+    "pages",
+    "start,categories,end",
+    "end",
+    "start,start,mapping,bytes,new,perms",
+    "mapping",
+]
+
+
+def some_batch(count: int, seed: int = 3) -> Batch:
+    """Make regions of every mix of lengths, categories and owners, gone ones too."""
+    rng = random.Random(seed)
+    mappings = [
+        Mapping(n << 40, (n + 1) << 40, "rw-p", 0, (0, 0), 0, name)
+        for n, name in enumerate(NAMES)
+    ]
+    starts, ends, bits = array("Q"), array("Q"), array("Q")
+    owners = array("q")
+    at = 0
+    for _ in range(count):
+        at += rng.choice([0, 1, 9]) * PAGE
+        starts.append(at)
+        at += rng.choice([1, 1, 2, 700, rng.randrange(1, 1 << 30)]) * PAGE
+        ends.append(at)
+        bits.append(rng.randrange(512))
+        owners.append(rng.randrange(-1, len(NAMES)))
+    every = Category(511)
+    return Batch(starts, ends, bits, owners, mappings, PAGE, frozenset({2}), every)
+
+
+def text_of(batch: Batch, output: Output) -> str:
+    """Return what is printed."""
+    stream = io.StringIO()
+    report = Report("scan", datetime.now(UTC), None, Summary(0, 0, 0, {}))
+    write_result(report, batch, output, stream)
+    return stream.getvalue()
+
+
+def rows(batch: Batch, columns: str | None, by: str) -> list[list[Value]]:
+    """Return the values by way of the objects."""
+    keys = (columns or "start,end,pages,written,file,present,swapped,mapping").split(
+        ","
+    )
+    regions = batch.pages() if by == "page" else batch.regions()
+    return [[region_value(region, key) for key in keys] for region in regions]
+
+
+@pytest.mark.parametrize("by", ["region", "page"])
+@pytest.mark.parametrize("columns", ORDERS)
+def test_csv(columns: str | None, by: str) -> None:
+    """Read back, the values are the objects'."""
+    batch = some_batch(2500 if by == "region" else 40)
+    if by == "page":
+        batch.ends = array("Q", (start + 3 * PAGE for start in batch.starts))
+    text = text_of(batch, Output(format="csv", columns=columns, by=by))
+    head, *found = csv.reader(io.StringIO(text))
+
+    def plain(value: Value, key: str) -> str:
+        if isinstance(value, bool):
+            return "01"[value]
+        if key in ("start", "end"):
+            return hex(value)  # type: ignore[arg-type]
+        return "" if value is None else str(value)
+
+    assert found == [
+        [plain(value, key) for value, key in zip(values, head, strict=True)]
+        for values in rows(batch, columns, by)
+    ]
+
+
+@pytest.mark.parametrize("exact", [False, True])
+@pytest.mark.parametrize("columns", ORDERS)
+def test_plain(columns: str | None, exact: bool) -> None:
+    """Each cell has the width of its column, and no blank ends a line."""
+    batch = some_batch(2500)
+    output = Output(columns=columns, exact=exact, header=False)
+    lines = text_of(batch, output).splitlines()
+    keys = (columns or "start,end,pages,written,file,present,swapped,mapping").split(
+        ","
+    )
+    for line, values in zip(lines, rows(batch, columns, "region"), strict=True):
+        cells = []
+        for key, value in zip(keys, values, strict=True):
+            column = REGION_COLUMNS[key]
+            width = max(column.width, len(column.header))
+            text = show(value, column, exact=exact)
+            cells.append(text.rjust(width) if column.right else text.ljust(width))
+        assert line == "  ".join(cells).rstrip()
+
+
+@pytest.mark.parametrize("form", ["json", "jsonl"])
+def test_json(form: str) -> None:
+    """Read back, the regions are the objects."""
+    batch = some_batch(2500)
+    text = text_of(batch, Output(format=form))
+    if form == "json":
+        found = json.loads(text)["regions"]
+    else:
+        found = [json.loads(line) for line in text.splitlines()][1:-1]
+
+    def keys(region: Region) -> dict[str, object]:
+        mapping = region.mapping
+        return {
+            "start": hex(region.start),
+            "end": hex(region.end),
+            "pages": region.pages,
+            "bytes": region.bytes,
+            "categories": list(region.categories.names),
+            "mapping": mapping.label if mapping else None,
+            "perms": mapping.perms if mapping else None,
+            "new": region.new,
+        }
+
+    line = {"line": "region"} if form == "jsonl" else {}
+    assert found == [{**line, **keys(region)} for region in batch.regions()]
+
+
+def test_the_first_lines_wait_for_no_other() -> None:
+    """A reader of ten lines costs a thousand, not all."""
+    made = []
+
+    def template(key: batch_text.Key) -> str:
+        made.append(key)
+        return "%#x %#x\n"
+
+    batch = some_batch(5000)
+    first = next(batch_text.chunks(batch, template))
+    assert first.count("\n") == len(made) == 1000 or len(made) < 1000
+    assert first.startswith(f"{batch.starts[0]:#x} {batch.ends[0]:#x}\n")
+
+
+def test_templates_are_not_kept_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where each line is different, memory does not grow with them."""
+    monkeypatch.setattr(batch_text, "_KEPT", 7)
+    templates = batch_text._Templates(str)
+    keys = list(itertools.product(range(20), [1], [1]))
+    assert [templates[key] for key in keys] == [str(key) for key in keys]
+    assert len(templates) == 7

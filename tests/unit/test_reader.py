@@ -1,0 +1,137 @@
+"""Reading mappings again: what stayed is the same object, and no change is missed."""
+
+import os
+import random
+from pathlib import Path
+
+import pytest
+
+from pagescan import reader
+from pagescan.chosen import Chosen, Covers, bounds_of, kinds_of, spans_of
+from pagescan.model import Kind, Mapping, Untracked
+from pagescan.reader import Reader
+from pagescan.target import Target
+
+
+@pytest.fixture
+def texts(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """What the file says, from now on: the last of this list."""
+    said = [b""]
+    monkeypatch.setattr(reader, "_text", lambda _: said[-1])
+    return said
+
+
+def line(start: int, end: int, name: str = "") -> bytes:
+    """Return a line of /proc/PID/maps."""
+    text = f"{start:x}-{end:x} rw-p 00000000 00:00 0 "
+    return f"{text}{'  ' + name if name else ''}\n".encode()
+
+
+def by_hand(text: bytes) -> list[tuple[int, int, str]]:
+    """Return the mappings by a split in Python, cut where they overlap."""
+    found = []
+    last = 0
+    for row in text.decode().splitlines():
+        span, _, _, _, _, *name = row.split(None, 5)
+        start, end = (int(word, 16) for word in span.split("-"))
+        if end > last:
+            found.append((max(start, last), end, name[0] if name else ""))
+            last = end
+    return found
+
+
+def test_any_change_is_seen(texts: list[bytes]) -> None:
+    """Lines come, go, change and overlap; each reading is what a new reader says."""
+    rng = random.Random(11)
+    with Target.open(os.getpid()) as target:
+        one = Reader(target)
+        spans = []
+        for number in range(600):
+            if number % 4 == 0:
+                spans = [(n << 16, (n << 16) + 0x4000, "") for n in range(1, 40)]
+            for _ in range(rng.choice([0, 1, 1, 2, 5])):
+                at = rng.randrange(len(spans))
+                start, end, _ = spans[at]
+                match rng.randrange(5):
+                    case 0 if len(spans) > 3:
+                        del spans[at]
+                    case 1:
+                        spans[at] = (start, end, rng.choice(["", "[heap]", "/a b"]))
+                    case 2:
+                        spans[at] = (start, end + 0x1000 * rng.randrange(1, 20), "")
+                    case 3:
+                        spans.insert(at, (start - 0x3000, start - 0x1000, "/x"))
+                    case _:
+                        spans[at] = (start, start + 0x2000, "")
+            texts.append(b"".join(line(*span) for span in spans))
+            found = one.read()
+            assert [(m.start, m.end, m.name) for m in found] == by_hand(texts[-1])
+            assert found == Reader(target).read()
+
+
+def test_what_stayed_is_the_same_object(texts: list[bytes]) -> None:
+    """One line of many changes: one object is made."""
+    lines = [line(n << 16, (n << 16) + 0x4000) for n in range(1, 1001)]
+    with Target.open(os.getpid()) as target:
+        one = Reader(target)
+        texts.append(b"".join(lines))
+        before = one.read()
+        assert one.read() is before
+        lines[500] = line(501 << 16, (501 << 16) + 0x8000)
+        lines.insert(701, line(0x2BD_8000, 0x2BD_9000))
+        texts.append(b"".join(lines))
+        after = one.read()
+    assert len(after) == 1001
+    kept = {id(mapping) for mapping in before}
+    assert sum(id(mapping) not in kept for mapping in after) <= 202
+    assert all(one is other for one, other in zip(before[:500], after, strict=False))
+    assert all(
+        one is other for one, other in zip(before[-299:], after[-299:], strict=True)
+    )
+
+
+def test_own_mappings_without_vsyscall() -> None:
+    """The last line of the file is no memory of the process."""
+    with Target.open(os.getpid()) as target:
+        found = Reader(target).read()
+    assert not any(mapping.start >> 63 for mapping in found)
+    assert "[stack]" in {mapping.name for mapping in found}
+    text = Path("/proc/self/maps").read_text()
+    assert abs(len(found) - text.count("\n")) <= 3
+
+
+def test_what_is_made_of_chosen_mappings_is_made_once() -> None:
+    """The second question gets the first's answer, and it is that of a plain list."""
+    plain = [
+        Mapping(0x1000, 0x3000, "rw-p", 0, (0, 0), 0, ""),
+        Mapping(0x3000, 0x4000, "r--p", 0, (0, 0), 0, "[heap]"),
+        Mapping(0x4000, 0x6000, "rw-s", 0, (0, 1), 7, "/dev/shm/a"),
+        Mapping(0x8000, 0x9000, "rw-p", 0, (0, 0), 0, ""),
+    ]
+    chosen = Chosen(plain)
+    rules = {(Kind.ANON, 0): 4}
+    for made in (bounds_of, kinds_of, lambda one: spans_of(one, rules)):
+        assert made(chosen) is made(chosen)
+        assert made(chosen) == made(plain)
+    spans = spans_of(chosen, rules)
+    assert list(zip(*spans, strict=True)) == [(0x1000, 0x4000, 4), (0x8000, 0x9000, 4)]
+    more = {**rules, (Kind.SHARED, 0): 4}
+    assert list(zip(*spans_of(chosen, more), strict=True)) == [
+        (0x1000, 0x6000, 4),
+        (0x8000, 0x9000, 4),
+    ]
+
+
+def test_covers_agrees_with_a_look_at_each() -> None:
+    """Ranges overlap, lie in each other, and are in no order."""
+    rng = random.Random(2)
+    for _ in range(300):
+        spans = [
+            (start, start + rng.randrange(1, 30))
+            for start in (rng.randrange(100) for _ in range(rng.randrange(8)))
+        ]
+        covers = Covers([Untracked(*span, "", "") for span in spans])
+        for start in range(0, 120, 3):
+            one = Mapping(start, start + rng.randrange(1, 20), "rw-p", 0, (0, 0), 0, "")
+            expected = any(low <= start and one.end <= high for low, high in spans)
+            assert (one in covers) == expected
