@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from pagescan.api import maps as maps
     from pagescan.api import scan as scan
     from pagescan.api import track as track
+    from pagescan.checkpoint import acknowledge as acknowledge
+    from pagescan.checkpoint import changed as changed
     from pagescan.errors import (
         AccessDeniedError as AccessDeniedError,
     )
@@ -40,35 +42,55 @@ if TYPE_CHECKING:
     from pagescan.errors import (
         UsageError as UsageError,
     )
+    from pagescan.model import Action as Action
     from pagescan.model import Category as Category
     from pagescan.model import Mapping as Mapping
     from pagescan.model import Range as Range
     from pagescan.model import Region as Region
+    from pagescan.plan import Plan as Plan
     from pagescan.regions import Batch as Batch
     from pagescan.scanner import Query as Query
+    from pagescan.session import Session as Session
+    from pagescan.session_api import dump_plan as dump_plan
+    from pagescan.session_api import end_session as end_session
+    from pagescan.session_api import look_at_session as look_at_session
+    from pagescan.session_api import sessions as sessions
+    from pagescan.session_api import start_session as start_session
+    from pagescan.tracking import Look as Look
     from pagescan.tracking import Tracking as Tracking
 
 __version__ = "0.1.0"
 
 _HOME = {
     "AccessDeniedError": "errors",
+    "Action": "model",
     "Batch": "regions",
     "Category": "model",
     "KernelUnsupportedError": "errors",
+    "Look": "tracking",
     "Mapping": "model",
     "NoSuchTargetError": "errors",
     "PagescanError": "errors",
+    "Plan": "plan",
     "Query": "scanner",
     "Range": "model",
     "Region": "model",
+    "Session": "session",
     "SessionError": "errors",
     "SessionLostError": "errors",
     "TargetError": "errors",
     "Tracking": "tracking",
     "UnsuitableTargetError": "errors",
     "UsageError": "errors",
+    "acknowledge": "checkpoint",
+    "changed": "checkpoint",
+    "dump_plan": "session_api",
+    "end_session": "session_api",
+    "look_at_session": "session_api",
     "maps": "api",
     "scan": "api",
+    "sessions": "session_api",
+    "start_session": "session_api",
     "track": "api",
 }
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from pagescan import mappings, pending
-from pagescan.errors import SessionError
+from pagescan.errors import SessionError, UsageError
 from pagescan.kernel import known_categories
 from pagescan.model import (
     NO_CATEGORY,
@@ -77,7 +77,7 @@ def plan_epoch(pid: int | None, epoch: int, pace: Pace | None = None) -> Planned
     """
     with opened(find(pid), rearm=True, pace=pace) as through:
         before = through.before
-        _check(before, epoch)
+        _check(through, epoch)
         lacking = _lacking(through, epoch)
         complete = lacking is None
         target, tracking = through.target, through.tracking
@@ -119,14 +119,14 @@ def acknowledge(pid: int | None, epoch: int) -> None:
     Raises:
         SessionError: There is no session, or no plan of that epoch was made.
     """
+    if epoch < 1:
+        raise UsageError(f"epoch {epoch} is no image: there is nothing to acknowledge")
     with opened(find(pid), rearm=True) as through:
         before = through.before
-        if not epoch:
-            raise SessionError("epoch 0 is no image: there is nothing to acknowledge")
-        _check(before, epoch)
+        _check(through, epoch)
         lacking = _lacking(through, epoch)
-        if lacking is None:  # forgotten, or acknowledged long ago: nothing changes
-            through.commit(before.since, through.pending(), before.acknowledged)
+        if lacking is None:  # forgotten, or acknowledged long ago
+            through.unchanged()
         else:
             through.commit(before.since, lacking, epoch)
 
@@ -154,8 +154,11 @@ def changed(
         return _unknown(through) or len(through.tracking.look().batch) > 0
 
 
-def _check(session: Session, epoch: int) -> None:
+def _check(through: Opened, epoch: int) -> None:
+    """Raise if no plan of that epoch was made; the session stays as it is."""
+    session = through.before
     if epoch > session.planned:
+        through.unchanged()
         last = f"the last one is {session.planned}" if session.planned else "none was"
         raise SessionError(
             f"no plan of epoch {epoch} was made in session {session.name}: {last}",

@@ -1,6 +1,6 @@
 """The pages that a session's consumer may not have yet, in a file beside its lock.
 
-    PID.pages   a header, the starts of the regions, their ends
+    PID.pages   a header with a checksum, the starts of the regions, their ends
 
 It is written anew and renamed before a rearm is committed. If it is not there, or not
 that of the session's epoch, nothing is known, and the next plan is complete.
@@ -9,13 +9,14 @@ that of the session's epoch, nothing is known, and the next plan is complete.
 import contextlib
 import os
 import struct
+import zlib
 from array import array
 
 from pagescan import native
 from pagescan.native import Columns
 
-_HEADER = struct.Struct("=8sQQ")
-_MAGIC = b"pending1"
+_HEADER = struct.Struct("=8sQQQ")
+_MAGIC = b"pending2"
 
 
 def load(directory: int, pid: int, epoch: int) -> Columns | None:
@@ -29,8 +30,10 @@ def load(directory: int, pid: int, epoch: int) -> Columns | None:
         return None
     if len(data) < _HEADER.size:
         return None
-    magic, of, count = _HEADER.unpack_from(data)
+    magic, of, count, check = _HEADER.unpack_from(data)
     if (magic, of, len(data)) != (_MAGIC, epoch, _HEADER.size + 16 * count):
+        return None
+    if zlib.crc32(memoryview(data)[_HEADER.size :]) != check:
         return None
     middle = _HEADER.size + 8 * count
     starts, ends = array("Q"), array("Q")
@@ -46,7 +49,8 @@ def store(directory: int, pid: int, epoch: int, regions: Columns) -> None:
     fd = os.open(f"{name}.new", flags, 0o600, dir_fd=directory)
     try:
         with open(fd, "wb") as file:
-            file.write(_HEADER.pack(_MAGIC, epoch, len(regions.starts)))
+            check = zlib.crc32(regions.ends, zlib.crc32(regions.starts))
+            file.write(_HEADER.pack(_MAGIC, epoch, len(regions.starts), check))
             file.write(regions.starts)
             file.write(regions.ends)
         os.rename(f"{name}.new", name, src_dir_fd=directory, dst_dir_fd=directory)

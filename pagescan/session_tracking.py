@@ -86,6 +86,10 @@ class Opened:
         with _directory(self.before) as directory:
             return pending.load(directory, self.target.pid, self.before.epoch)
 
+    def unchanged(self) -> None:
+        """Keep the facts as they are: nothing was protected."""
+        self._client.commit()
+
     def rearmed(self, protected: Columns, since: datetime | None) -> None:
         """Keep the facts after pages were protected anew; a consumer may lack them."""
         lacking = self.pending()

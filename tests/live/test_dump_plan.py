@@ -12,8 +12,17 @@ from typing import Any
 
 import pytest
 
-from tests import witness
-from tests.conftest import HERE, PAGE, Target, checked, command, runs
+from tests import machine, witness
+from tests.conftest import (
+    HERE,
+    PAGE,
+    Result,
+    Target,
+    checked,
+    command,
+    runs,
+    session_files,
+)
 
 pytestmark = pytest.mark.needs("tracking")
 
@@ -176,3 +185,200 @@ def test_every_form_follows_the_schema(busy: Target, form: str) -> None:
         assert said.code == 0, said.stderr
         documents = [said.stdout] if form == "--json" else said.stdout.splitlines()
         assert all(checked(text) for text in documents)
+
+
+def regions_of(result: Result) -> dict[int, str]:
+    """Return what is to be done with each page."""
+    return {
+        at: one["plan"]
+        for one in result.json()["regions"]
+        for at in range(int(one["start"], 16), int(one["end"], 16), PAGE)
+    }
+
+
+def take(pid: int, epoch: int) -> Result:
+    result = command("dump-plan", pid, "--epoch", epoch, "--json")
+    assert result.code == 0, result.stderr
+    return result
+
+
+def dumped(made: Target, result: Result, name: str = "m") -> set[int]:
+    low, high = made.ranges[name]
+    plan = regions_of(result)
+    return {
+        (at - low) // PAGE for at in range(low, high, PAGE) if plan.get(at) == "dump"
+    }
+
+
+def test_full_plan_needs_no_session(target: Start) -> None:
+    made = target("m=anon,pages=8", "s=shmem,pages=8,fill=1")
+    made.tell("write m 1-2")
+    made.tell("read m 5")
+    result = command("dump-plan", made.pid, "--json")
+    low, _ = made.ranges["m"]
+    plan = regions_of(result)
+    assert {page: plan.get(low + page * PAGE) for page in range(8)} == {
+        0: None, 1: "dump", 2: "dump", 3: None, 4: None, 5: "zero", 6: None, 7: None,
+    }  # fmt: skip
+    document = result.json()
+    assert (document["epoch"], document["parent"], document["session"]) == (None,) * 3
+    shared, _ = made.ranges["s"]
+    assert shared not in plan
+    assert hex(shared) in {item["start"] for item in document["left_out"]}
+    assert witness.registered(made.pid) == 0
+
+
+def test_unacknowledged_is_merged(armed: Start) -> None:
+    """A plan that nobody took over is in the next one, and so is a diff --rearm."""
+    made = armed("m=anon,pages=16,fill=1")
+    assert take(made.pid, 0).json()["epoch"] == 1
+    made.tell("write m 1")
+    assert dumped(made, take(made.pid, 1)) == {1}  # epoch 2, lost
+    made.tell("write m 2")
+    assert command("diff", made.pid, "--rearm").code == 0  # epoch 3
+    made.tell("write m 3")
+    low, _ = made.ranges["m"]
+    words = ("scan", made.pid, f"{low}+{8 * PAGE}", "--require", "written", "--wp")
+    assert command(*words).code == 0
+    last = take(made.pid, 1)
+    assert dumped(made, last) == {1, 2, 3}
+    assert (last.json()["epoch"], last.json()["parent"]) == (5, 1)
+    made.tell("write m 4")
+    assert dumped(made, take(made.pid, 2)) == {1, 2, 3, 4}  # an older one: a superset
+    assert dumped(made, take(made.pid, 6)) == set()
+
+
+def test_partial_protection_after_a_plan(armed: Start) -> None:
+    """What scan --wp took after a plan is not forgotten when that is acknowledged."""
+    made = armed("m=anon,pages=16,fill=1")
+    take(made.pid, 0)
+    made.tell("write m 7")
+    words = ("scan", made.pid, "--require", "written", "--wp-only")
+    assert command(*words).code == 0
+    assert command("dump-plan", made.pid, "--ack", 1).code == 0
+    assert command("changed", made.pid).code == 0
+    assert 7 in dumped(made, take(made.pid, 1))
+
+
+def test_refusals(armed: Start) -> None:
+    made = armed("m=anon,pages=16,fill=1")
+    take(made.pid, 0)
+    result = command("dump-plan", made.pid, "--epoch", 9)
+    assert result.code == 1
+    assert "no plan of epoch 9" in result.stderr
+    assert "hint: " in result.stderr
+    assert take(made.pid, 1).json()["parent"] == 1  # and the chain goes on
+    assert command("dump-plan", made.pid, "--ack", 2).code == 0
+    stale = take(made.pid, 1)
+    assert stale.json()["parent"] is None
+    assert "this plan is complete" in stale.stderr
+    assert command("dump-plan", made.pid, "--ack", 2).code == 0  # it has that one
+    assert dumped(made, take(made.pid, 2)) == set(range(16))
+    assert command("dump-plan", made.pid, "--ack", 1, "--epoch", 1).code == 2
+    assert command("dump-plan", made.pid, "--binary", "--json").code == 2
+    with_none = command("dump-plan", os.getpid(), "--epoch", 0)
+    assert (with_none.code, "no session" in with_none.stderr) == (1, True)
+
+
+@pytest.mark.parametrize("damage", ["remove", "cut", "flip"])
+def test_lost_list(armed: Start, damage: str) -> None:
+    made = armed("m=anon,pages=16,fill=1")
+    take(made.pid, 0)
+    made.tell("write m 1")
+    take(made.pid, 1)
+    (path,) = [
+        Path(one) for one in session_files() if one.endswith(f"/{made.pid}.pages")
+    ]
+    data = bytearray(path.read_bytes())
+    if damage == "remove":
+        path.unlink()
+    elif damage == "cut":
+        path.write_bytes(data[:-16])
+    else:
+        data[60] ^= 0x10
+        path.write_bytes(data)
+    assert command("changed", made.pid).code == 0
+    after = take(made.pid, 1)
+    assert after.json()["parent"] is None
+    assert "not known any more" in after.stderr
+    assert dumped(made, after) == set(range(16))
+
+
+def test_files_go_with_the_session(armed: Start) -> None:
+    made = armed("m=anon,pages=16,fill=1")
+    take(made.pid, 0)
+    assert command("disarm", made.pid).code == 0
+    assert not [one for one in session_files() if f"/{made.pid}." in one]
+
+
+def test_changed(armed: Start) -> None:
+    """0: written; 1: not; it changes nothing and prints nothing."""
+    made = armed("m=anon,pages=4096,fill=1")
+    command("diff", made.pid, "--rearm")
+    assert command("changed", made.pid) == Result(1, "", "")
+    made.tell("write m 4000")
+    assert command("changed", made.pid) == Result(0, "", "")
+    assert command("changed", made.pid).code == 0
+    take(made.pid, 0)
+    assert command("changed", made.pid).code == 0  # nobody has it yet
+    assert command("changed", made.pid, "--epoch", 2).code == 1
+    made.tell("write m 1")
+    take(made.pid, 2)
+    assert command("changed", made.pid).code == 0  # in epoch 3, which nobody has
+    assert command("dump-plan", made.pid, "--ack", 3).code == 0
+    quiet = command("changed", made.pid, "-v")
+    assert (quiet.code, "nothing was written" in quiet.stderr) == (1, True)
+    made.tell("map k=anon,pages=4,fill=1")
+    assert command("changed", made.pid).code == 0
+
+
+def test_changed_fails_with_two(armed: Start) -> None:
+    """1 says that nothing was written: no failure may say so."""
+    made = armed("m=anon,pages=16,fill=1")
+    assert command("changed", os.getpid()).code == 2
+    assert command("changed", made.pid, "--epoch", 7).code == 2
+    sessions = command("sessions", "--json").json()["sessions"]
+    (keeper,) = [one["keeper_pid"] for one in sessions if one["name"] == str(made.pid)]
+    os.kill(keeper, signal.SIGKILL)
+    witness.wait_for(lambda: not os.path.exists(f"/proc/{keeper}"))
+    for _ in range(2):
+        lost = command("changed", made.pid)
+        assert lost.code == 2
+
+
+def test_dropped_copy_of_a_file(armed: Start, tmp_path: Path) -> None:
+    """A dropped copy leaves a marker that looks like swap: it is stored, not kept."""
+    file = tmp_path / "file"
+    file.write_bytes(os.urandom(16 * PAGE))
+    made = armed(f"m=file,pages=16,file={file}")
+    made.tell("write m 3-4")
+    assert dumped(made, take(made.pid, 0)) == {3, 4}
+    made.tell("dontneed m 3")
+    low, _ = made.ranges["m"]
+    plan = regions_of(take(made.pid, 1))
+    assert plan.get(low + 3 * PAGE) in (None, "dump")
+    assert plan[low + 4 * PAGE] == "keep"
+
+
+@pytest.mark.needs("hugetlb")
+def test_hugetlb(armed: Start) -> None:
+    """In whole huge pages; one that was only read is zeros where no image has it."""
+    with machine.huge_pages(8):
+        made = armed("m=hugetlb,pages=2048")
+        made.tell("write m 0")
+        first = take(made.pid, 0)
+        assert dumped(made, first) == set(range(512))
+        made.tell("read m 600")
+        made.tell("write m 1025")
+        second = take(made.pid, 1)
+        assert dumped(made, second) == set(range(1024, 1536))
+        low, _ = made.ranges["m"]
+        plan = regions_of(second)
+        assert [plan.get(low + page * PAGE) for page in (0, 600, 1600)] == [
+            "keep", "keep", None,
+        ]  # fmt: skip
+        made.tell("dontneed m 0-511")
+        third = regions_of(take(made.pid, 2))
+        assert low not in third
+        made.tell("quit")
+        made.process.wait(10)

@@ -1,0 +1,76 @@
+"""The library's door to sessions: tracking and checkpoints that outlive the caller."""
+
+from collections.abc import Iterable
+
+from pagescan import checkpoint, keeper, mappings, session, session_tracking
+from pagescan.mappings import Selection
+from pagescan.plan import Plan
+from pagescan.session import Session
+from pagescan.target import Target
+from pagescan.tracking import Look
+
+
+def start_session(pid: int, ranges: Iterable[str] | None = None) -> Session:
+    """Arm a process and leave the tracking to a keeper, as `pagescan arm` does.
+
+    Args:
+        pid: The process.
+        ranges: RANGE words; None: everything. Mappings that come later are judged by
+            the same words.
+
+    Raises:
+        PagescanError: As `arm` says; nothing is left in the target then.
+    """
+    selection = Selection.parse(ranges or ())
+    with Target.open(pid) as target:
+        selection.check(mappings.read(target))
+        session_tracking.start(target, selection)
+    return session.find(pid)
+
+
+def sessions() -> list[Session]:
+    """Return the sessions of this user, by pid."""
+    return [item for item in session.live() if item.holder == "keeper"]
+
+
+def look_at_session(pid: int | None = None, *, rearm: bool = False) -> Look:
+    """Return what was written since arming, or since the last rearm: `pagescan diff`.
+
+    Args:
+        pid: The target; None: that of the only session.
+        rearm: Protect what is found, in the same step: the next look starts here.
+
+    Raises:
+        SessionError: There is no session, or it was lost.
+        TargetError: The target has ended, or runs another program.
+    """
+    return session_tracking.look_at(session.find(pid), rearm=rearm)[1]
+
+
+def end_session(pid: int | None = None) -> None:
+    """Disarm: nothing is left in the target.
+
+    Args:
+        pid: The target; None: that of the only session.
+
+    Raises:
+        SessionError: There is no session.
+    """
+    keeper.end(session.find(pid))
+
+
+def dump_plan(pid: int, epoch: int | None = None) -> Plan:
+    """Return the pages that a checkpoint has to store.
+
+    Args:
+        pid: The process.
+        epoch: None: all, now, and nothing is touched. Else, through the session: the
+            image of that epoch is done, and this comes on top of it; 0: there is none.
+
+    Raises:
+        SessionError: There is no session, or no plan of that epoch was made.
+    """
+    if epoch is None:
+        with Target.open(pid) as target:
+            return checkpoint.plan_now(target).plan
+    return checkpoint.plan_epoch(pid, epoch).plan
