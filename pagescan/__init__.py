@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from pagescan.api import maps as maps
     from pagescan.api import scan as scan
     from pagescan.api import track as track
+    from pagescan.block import WrittenPages as WrittenPages
+    from pagescan.block import written_pages as written_pages
     from pagescan.errors import (
         AccessDeniedError as AccessDeniedError,
     )
@@ -67,9 +69,11 @@ _HOME = {
     "Tracking": "tracking",
     "UnsuitableTargetError": "errors",
     "UsageError": "errors",
+    "WrittenPages": "block",
     "maps": "api",
     "scan": "api",
     "track": "api",
+    "written_pages": "block",
 }
 
 __all__ = ["__version__", *sorted(_HOME)]  # noqa: PLE0604 - strings all the same

@@ -86,6 +86,7 @@ class OwnTracking(Tracking):
     def close(self) -> None:
         """Disarm and let others track the target."""
         super().close()
-        self.lock.remove()
+        if self.is_ours():
+            self.lock.remove()
         self.lock.close()
         self.target.close()
