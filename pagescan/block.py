@@ -168,7 +168,7 @@ class WrittenPages:
     count. A child that is forked in the block has no answer, and leaves that of its
     parent alone.
 
-    Example:
+    Examples:
         >>> import pagescan
         >>> buffer = bytearray(1 << 20)
         >>> with pagescan.written_pages() as written:
@@ -321,7 +321,7 @@ def written_pages(ranges: Iterable[str] | None = None) -> WrittenPages:
     Raises:
         PagescanError: At the beginning of the block: as `track` says.
 
-    Example:
+    Examples:
         >>> import pagescan
         >>> with pagescan.written_pages() as written:
         ...     data = bytearray(b"x") * (1 << 20)

@@ -186,7 +186,14 @@ class Tracking:
         return Look(batch, tuple(self.armed.untracked), moment, cost)
 
     def written(self, *, rearm: bool = True) -> Iterator[Region]:
-        """Yield what was written since the last call that rearmed."""
+        """Yield what was written since arming, or the last call that rearmed.
+
+        Args:
+            rearm: Protect what is found, in the same step: the next call starts here.
+
+        Raises:
+            TargetError: The address space is gone: exit, or exec.
+        """
         return self.look(rearm=rearm).batch.regions()
 
     def close(self) -> None:
