@@ -306,10 +306,16 @@ class TestTrackOfOneself:
 
         monkeypatch.setattr(tracking_module, "whole_pages", remembered)
         with pagescan.track() as tracking:
-            for page in range(0, count, 2):
-                wide[page * PAGE] = 2
-            left_out.clear()
-            batch = tracking.look(rearm=True).batch
+
+            def another_look() -> pagescan.Batch:
+                for page in range(0, count, 2):
+                    wide[page * PAGE] = 2
+                left_out.clear()
+                return tracking.look(rearm=True).batch
+
+            another_look()
+            another_look()  # from here on the memory of its arrays was used before
+            batch = another_look()
         wide.close()
         assert len(left_out) >= 3 * (count // 2 * 8 // PAGE - 1)
         assert not left_out & {region.start for region in batch.pages()}
