@@ -24,7 +24,8 @@ SOURCES := pyproject.toml setup.py pagescan/native/_build.py $(wildcard pagescan
 SOURCES := $(filter-out pagescan/native/_shim.c,$(SOURCES))
 C_FILES = $(filter-out pagescan/native/_shim.c,$(wildcard pagescan/native/*.[ch] pagescan/include/*.h tests/*/*.[ch] benchmarks/*.[ch]))
 
-.PHONY: help prereqs dev build demo test unit live lint ruff format type layers spell man cformat \
+.PHONY: help prereqs dev build demo test unit live lint ruff format type layers spell man docs \
+	reference cformat \
 	fmt asan bench dist clean
 
 help: ## this list
@@ -49,7 +50,7 @@ live: $(VENV)/test.stamp ## the tests on live processes
 
 # ---- what a reviewer would say --------------------------------------------------------------
 
-lint: ruff format type layers spell man ## all checks of the text; make -k lint shows all findings
+lint: ruff format type layers spell man reference ## all checks of the text; make -k lint shows all findings
 
 ruff: $(VENV)/lint.stamp
 	@$(BIN)/ruff check .
@@ -65,6 +66,12 @@ layers: $(VENV)/lint.stamp ## who may import whom
 
 spell: $(VENV)/lint.stamp
 	@$(BIN)/codespell
+
+docs: $(VENV)/lint.stamp ## docs/api.md, from the docstrings
+	@$(BIN)/python docs/make_api.py
+
+reference: $(VENV)/lint.stamp
+	@$(BIN)/python docs/make_api.py --check
 
 man: ## the manual page, by mandoc
 	@command -v mandoc >/dev/null || { echo 'make: missing: mandoc' >&2; \
@@ -137,7 +144,7 @@ $(VENV)/test.stamp: $(SOURCES)
 	$(call install,[test],$@ $(VENV)/run.stamp)
 
 $(VENV)/lint.stamp: $(SOURCES)
-	$(call install,[test$(comma)lint],$@ $(VENV)/test.stamp $(VENV)/run.stamp)
+	$(call install,[test$(comma)arrays$(comma)lint],$@ $(VENV)/test.stamp $(VENV)/run.stamp)
 
 comma := ,
 

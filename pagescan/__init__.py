@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from pagescan.api import maps as maps
     from pagescan.api import scan as scan
     from pagescan.api import track as track
+    from pagescan.block import WrittenPages as WrittenPages
+    from pagescan.block import written_pages as written_pages
     from pagescan.checkpoint import acknowledge as acknowledge
     from pagescan.checkpoint import changed as changed
     from pagescan.errors import (
@@ -82,6 +84,7 @@ _HOME = {
     "Tracking": "tracking",
     "UnsuitableTargetError": "errors",
     "UsageError": "errors",
+    "WrittenPages": "block",
     "acknowledge": "checkpoint",
     "changed": "checkpoint",
     "dump_plan": "session_api",
@@ -92,20 +95,23 @@ _HOME = {
     "sessions": "session_api",
     "start_session": "session_api",
     "track": "api",
+    "written_pages": "block",
 }
 
 __all__ = ["__version__", *sorted(_HOME)]  # noqa: PLE0604 - strings all the same
 
 
-def __getattr__(name: str) -> Any:
-    """Load a public name from the file that it lives in (PEP 562)."""
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
+if not TYPE_CHECKING:  # a type checker would take any name for a public one
 
-    value = getattr(import_module(f"pagescan.{_HOME[name]}"), name)
-    globals()[name] = value
-    return value
+    def __getattr__(name: str) -> Any:
+        """Load a public name from the file that it lives in (PEP 562)."""
+        if name not in _HOME:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from importlib import import_module
+
+        value = getattr(import_module(f"pagescan.{_HOME[name]}"), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

@@ -28,7 +28,17 @@ def scan(
         query: The masks; None: all pages, with the default categories.
 
     Raises:
-        PagescanError: As the commands say.
+        UsageError: A range is malformed.
+        TargetError: There is no such process, or none that can be looked at.
+        AccessDeniedError: This user may not look at it.
+        PagescanError: A range covers no mapping.
+
+    Examples:
+        >>> import pagescan
+        >>> present = pagescan.Query(require=pagescan.Category.PRESENT)
+        >>> batch = pagescan.scan(4242, query=present)
+        >>> batch.summary().bytes == sum(batch.ends) - sum(batch.starts)
+        True
     """
     query = query or Query()
     selection = Selection.parse(ranges or ())
@@ -44,6 +54,15 @@ def maps(pid: int | None, ranges: Iterable[str] | None = None) -> list[MappingCo
     Args:
         pid: The process; None: this one.
         ranges: RANGE words, as the command takes them; None: everything.
+
+    Raises:
+        PagescanError: As `scan` says.
+
+    Examples:
+        >>> import pagescan
+        >>> [row] = pagescan.maps(4242, ["[stack]"])
+        >>> row.mapping.label, row.counts["present"] > 0
+        ('[stack]', True)
     """
     selection = Selection.parse(ranges or ())
     with Target.open(os.getpid() if pid is None else pid) as target:
@@ -61,7 +80,18 @@ def track(pid: int | None = None, ranges: Iterable[str] | None = None) -> Tracki
             the same words.
 
     Raises:
-        PagescanError: As `arm` says.
+        SessionError: It is tracked already.
+        UnsuitableTargetError: It is traced, or cannot be tracked.
+        AccessDeniedError: This user may not trace it.
+        KernelUnsupportedError: The kernel has no asynchronous write-protect.
+        PagescanError: Nothing of the selection could be armed.
+
+    Examples:
+        >>> import pagescan
+        >>> with pagescan.track(4242) as tracking:
+        ...     pages = sum(region.pages for region in tracking.written())
+        >>> pages >= 0
+        True
     """
     selection = Selection.parse(ranges or ())
     target = Target.open(os.getpid() if pid is None else pid)
@@ -86,6 +116,7 @@ class OwnTracking(Tracking):
     def close(self) -> None:
         """Disarm and let others track the target."""
         super().close()
-        self.lock.remove()
+        if self.is_ours():
+            self.lock.remove()
         self.lock.close()
         self.target.close()

@@ -38,6 +38,12 @@ class Batch:
         new: Indices of the mappings that appeared after arming.
         page_size: Bytes of a page.
         returned: The categories that were asked for.
+
+    Examples:
+        >>> import pagescan
+        >>> batch = pagescan.scan(4242, ["[stack]"])
+        >>> memoryview(batch.starts).format, len(batch) == len(batch.starts)
+        ('Q', True)
     """
 
     starts: array[int]

@@ -69,7 +69,13 @@ class Query:
         exclude: None of these (category_inverted, and in category_mask).
         returned: What is reported, and what neighbours are joined on (return_mask).
         max_pages: Stop after so many pages; None: no limit.
-        raw: The kernel's own bits instead of the rules above.
+        raw: The kernel's own bits, without the rules for each kind of mapping.
+
+    Examples:
+        >>> from pagescan import Category, Query
+        >>> private = Query(require=Category.PRESENT, exclude=Category.FILE)
+        >>> private.max_pages is None
+        True
     """
 
     require: Category = NO_CATEGORY

@@ -229,7 +229,7 @@ def denied(pid: int, doing: str) -> AccessDeniedError:
             owner = ", ".join(str(uid) for uid in sorted(uids))
             why = f"it belongs to uid {owner}, and this user is uid {mine}"
             hint = f"run as root or as uid {owner}; see PERMISSIONS in pagescan(1)"
-        elif os.stat(f"/proc/{pid}").st_uid != mine:
+        elif os.stat(f"/proc/{pid}/status").st_uid != mine:
             why = "it is not dumpable: setuid, or it protects itself (prctl)"
         else:
             level = yama_scope()

@@ -5,12 +5,14 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import chain
 from types import TracebackType
 from typing import Self
 
 from pagescan.arm import MAX_TABLES, Armed, Armer, owners_of
 from pagescan.chosen import Chosen, Covers, kinds_of, spans_of
 from pagescan.errors import PagescanError
+from pagescan.intervals import whole_pages, without
 from pagescan.kernel import known_categories
 from pagescan.mappings import Selection
 from pagescan.model import (
@@ -23,7 +25,7 @@ from pagescan.model import (
     Region,
     Untracked,
 )
-from pagescan.native import Columns, Masks, Pace, Rule
+from pagescan.native import Columns, Masks, Pace, Rule, Spans
 from pagescan.reader import Reader
 from pagescan.regions import Batch
 from pagescan.scanner import (
@@ -93,6 +95,7 @@ class Tracking:
         self._armer = Armer(self.scanner, uffd, armed)
         self.cost = Cost()
         self.attached = ""
+        self._pid = os.getpid()
 
     @classmethod
     def start(
@@ -175,7 +178,7 @@ class Tracking:
         if rearm:
             fresh = self._take_in([chosen[index] for index in sorted(new)])
         written = self._written(chosen, rearm=rearm, returned=returned)
-        found = merge(written, fresh)
+        found = merge(written, self._without_own(fresh, fresh))
         batch = self._joined(found, chosen, new, returned)
         if not self.target.has_address_space():
             raise self.target.gone()
@@ -188,17 +191,32 @@ class Tracking:
         return Look(batch, tuple(self.armed.untracked), moment, cost)
 
     def written(self, *, rearm: bool = True) -> Iterator[Region]:
-        """Yield what was written since the last call that rearmed."""
+        """Yield what was written since arming, or the last call that rearmed.
+
+        Args:
+            rearm: Protect what is found, in the same step: the next call starts here.
+
+        Raises:
+            TargetError: The address space is gone: exit, or exec.
+        """
         return self.look(rearm=rearm).batch.regions()
 
     def close(self) -> None:
-        """Disarm: unregister all, close the userfaultfd; twice does no harm."""
+        """Disarm: unregister all, close the userfaultfd; twice does no harm.
+
+        A child that was forked meanwhile closes its duplicates only.
+        """
         if self.uffd < 0:
             return
-        with contextlib.suppress(PagescanError):
-            self._armer.disarm(self._reader.read())
+        if self.is_ours():
+            with contextlib.suppress(PagescanError):
+                self._armer.disarm(self._reader.read())
         os.close(self.uffd)
         self.uffd = -1
+
+    def is_ours(self) -> bool:
+        """Whether this is the process that made it, and no forked child of that."""
+        return self._pid == os.getpid()
 
     def hand_over(self) -> None:
         """Let go of the userfaultfd without disarming: a keeper has a duplicate."""
@@ -232,28 +250,21 @@ class Tracking:
         self, chosen: Sequence[Mapping], *, rearm: bool, returned: Category
     ) -> Columns:
         """Scan in two stages: candidates by the kernel's fast path, then categories."""
-        query = Query(require=Category.WRITTEN, returned=returned)
-        candidates: list[Rule] = []
-        exact: list[Rule] = []
-        indices = {}
-        for kind, size in kinds_of(chosen):
-            rule = rule_for(kind, query, size)
-            if rule is None:
-                continue
-            indices[kind, size] = len(exact)
-            candidates.append(
-                Rule(
-                    asked=Masks(mask=Category.WRITTEN, returned=Category.WRITTEN),
-                    # Pages of the file itself are candidates for ever.
-                    whole=kind is Kind.PRIVATE_FILE,
-                    align=rule.align,
-                    tag=len(exact),
-                )
-            )
-            exact.append(rule._replace(protect=rearm))
-        spans = spans_of(chosen, indices)
+        spans, candidates, exact = rules_of(chosen, rearm=rearm, returned=returned)
         found = self.scanner.run(spans, candidates, join_gap=JOIN_GAP)
-        return self.scanner.run(as_spans(found), exact)
+        written = self.scanner.run(as_spans(found), exact)
+        return self._without_own(written, found, written)
+
+    def _without_own(self, found: Columns, *buffers: Columns) -> Columns:
+        """Leave out what only this look has written, if it is of its own process.
+
+        A page that one of our arrays fills holds nothing of anybody else's. What lies
+        beside other objects is said: leaving it out could be a miss.
+        """
+        if self.target.pid != os.getpid():
+            return found
+        size = self.target.facts.page_size
+        return without(found, whole_pages(chain.from_iterable(buffers), size))
 
     def _joined(
         self,
@@ -295,6 +306,35 @@ class Tracking:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def rules_of(
+    chosen: Sequence[Mapping], *, rearm: bool, returned: Category
+) -> tuple[Spans, list[Rule], list[Rule]]:
+    """Return the two stages of a look: what is scanned, for candidates, and exactly.
+
+    Each candidate is tagged with the index of the exact rule of its mapping.
+    """
+    query = Query(require=Category.WRITTEN, returned=returned)
+    candidates: list[Rule] = []
+    exact: list[Rule] = []
+    indices = {}
+    for kind, size in kinds_of(chosen):
+        rule = rule_for(kind, query, size)
+        if rule is None:
+            continue
+        indices[kind, size] = len(exact)
+        candidates.append(
+            Rule(
+                asked=Masks(mask=Category.WRITTEN, returned=Category.WRITTEN),
+                # Pages of the file itself are candidates for ever.
+                whole=kind is Kind.PRIVATE_FILE,
+                align=rule.align,
+                tag=len(exact),
+            )
+        )
+        exact.append(rule._replace(protect=rearm))
+    return spans_of(chosen, indices), candidates, exact
 
 
 def session_of(tracking: Tracking, holder: str) -> Session:

@@ -47,6 +47,14 @@ class WriteWatch:
     Attributes:
         address: Where it lies, page-aligned.
         size: Bytes, as asked for; the last page is whole all the same.
+
+    Examples:
+        >>> from pagescan.writewatch import WriteWatch
+        >>> with WriteWatch(1 << 20) as watch:
+        ...     watch.buffer[5000] = 1
+        ...     pages, granularity = watch.get(reset=True)
+        >>> pages[0] == watch.address + granularity, len(pages)
+        (True, 1)
     """
 
     def __init__(self, size: int) -> None:

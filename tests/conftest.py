@@ -5,6 +5,7 @@
 
 import contextlib
 import ctypes
+import importlib.util
 import json
 import os
 import shutil
@@ -122,6 +123,11 @@ SANITIZED = "ASAN_OPTIONS" in os.environ
 """Whether `make asan` runs the tests: memory is shadowed, and all is slower."""
 
 
+def _module(name: str) -> Callable[[], str | None]:
+    there = importlib.util.find_spec(name) is not None
+    return lambda: None if there else f"{name} is not installed (make dev has it)"
+
+
 def _stranger() -> str | None:
     if SANITIZED:
         return "the sanitizers are where another user cannot read them"
@@ -151,6 +157,9 @@ PROBES: dict[str, Callable[[], str | None]] = {
     "go": _tool("go"),
     "busybox": _tool("busybox"),
     "cc-m32": _compiles_32_bit,
+    "numpy": _module("numpy"),
+    "pyarrow": _module("pyarrow"),
+    "mypy": _module("mypy"),
 }
 
 

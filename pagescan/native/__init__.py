@@ -204,75 +204,112 @@ def scan(
         OSError: ESRCH, the address space is gone; EINVAL, a category is unknown to
             this kernel or a huge page was cut.
     """
-    c_rules = ffi.new(
-        "struct ps_rule[]",
-        [
-            (
-                PM_SCAN_WP_MATCHING if rule.protect else 0,
-                rule.asked.inverted,
-                rule.asked.mask,
-                rule.asked.anyof,
-                rule.asked.returned,
-                rule.align,
-                rule.first,
-                rule.limited,
-                rule.whole,
-                rule.written_all,
-                rule.written_any,
-                rule.written_none,
-                rule.unswapped,
-                rule.clear,
-                rule.wanted.inverted,
-                rule.wanted.mask,
-                rule.wanted.anyof,
-                rule.wanted.returned,
-                rule.tag,
-                rule.markers and not rule.protect,
-            )
-            for rule in rules
-        ],
+    prepared = PreparedScan(
+        pagemap, spans, rules, max_pages=max_pages, join_gap=join_gap, pace=pace
     )
-    cursor = ffi.new("struct ps_cursor *", (0, 0, max_pages))
-    c_pace = _pace(pace)
-    cost = ffi.new("struct ps_cost *")
-    c_spans = [_u64(column) for column in spans]
-    found = Columns.empty()
-    room = 0
-    more = 1
-    try:
-        while more:
-            room = _grow(found, room)
-            out = _columns(found, len(found.starts))
-            out.length = room
-            more = _check(
-                lib.ps_scan(
-                    pagemap,
-                    *c_spans,
-                    len(spans.starts),
-                    c_rules,
-                    join_gap,
-                    c_pace,
-                    cursor,
-                    out,
-                    cost,
-                )
-            )
-            room = out.length
-    finally:
-        meter.add(cost)
-        pace.held_ns = c_pace.held_ns
-    for column in found:
-        del column[room:]
-    return found
+    prepared.run()
+    return prepared.finish(pace, meter)
 
 
-def _grow(columns: Columns, used: int) -> int:
-    """Make room for more rows behind the used ones; return how many are used."""
+class PreparedScan:
+    """A scan whose `run` is one call of the shim, with all that it needs at hand.
+
+    For scans of this very process, where all that Python touches counts as written.
+    """
+
+    def __init__(
+        self,
+        pagemap: int,
+        spans: Spans,
+        rules: Sequence[Rule],
+        *,
+        max_pages: int = ALL_PAGES,
+        join_gap: int = 0,
+        pace: Pace,
+    ) -> None:
+        """Prepare what `scan` does; the arguments are the same."""
+        self._cursor = ffi.new("struct ps_cursor *", (0, 0, max_pages))
+        self._pace = _pace(pace)
+        self._cost = ffi.new("struct ps_cost *")
+        self._given = (
+            pagemap,
+            *(_u64(column) for column in spans),
+            len(spans.starts),
+            ffi.new("struct ps_rule[]", [_c_rule(rule) for rule in rules]),
+            join_gap,
+        )
+        self.rows = Columns.empty()
+        self._code = 1
+        self._make_room(0)
+
+    def _make_room(self, used: int) -> None:
+        _grow(self.rows, used)
+        self._out = _columns(self.rows, len(self.rows.starts))
+        self._out.length = used
+        self._arguments = (
+            *self._given,
+            self._pace,
+            self._cursor,
+            self._out,
+            self._cost,
+        )
+
+    def run(self) -> None:
+        """Scan until the end, or until there is no more room for rows."""
+        self._code = lib.ps_scan(*self._arguments)
+        while self._code == 1 and self._out.length < self._out.capacity:
+            self._code = lib.ps_scan(*self._arguments)
+
+    def finish(self, pace: Pace, meter: Meter) -> Columns:
+        """Scan what there was no room for, and return the regions; once.
+
+        Raises:
+            OSError: As `scan` says.
+        """
+        try:
+            while _check(self._code):
+                self._make_room(self._out.length)
+                self.run()
+        finally:
+            meter.add(self._cost)
+            pace.held_ns = self._pace.held_ns
+        for column in self.rows:
+            del column[self._out.length :]
+        return self.rows
+
+
+def _c_rule(rule: Rule) -> tuple[int, ...]:
+    """Return the fields of struct ps_rule, in order."""
+    return (
+        PM_SCAN_WP_MATCHING if rule.protect else 0,
+        rule.asked.inverted,
+        rule.asked.mask,
+        rule.asked.anyof,
+        rule.asked.returned,
+        rule.align,
+        rule.first,
+        rule.limited,
+        rule.whole,
+        rule.written_all,
+        rule.written_any,
+        rule.written_none,
+        rule.unswapped,
+        rule.clear,
+        rule.wanted.inverted,
+        rule.wanted.mask,
+        rule.wanted.anyof,
+        rule.wanted.returned,
+        rule.tag,
+        rule.markers and not rule.protect,
+    )
+
+
+def _grow(columns: Columns, used: int) -> None:
+    """Make room for more rows behind the used ones."""
     if len(columns.starts) - used < _ROWS:
         extra = bytes(8 * max(_ROWS, len(columns.starts)))
         for column in columns:
             column.frombytes(extra)
-    return used
 
 
 def _columns(columns: Columns, capacity: int) -> Any:

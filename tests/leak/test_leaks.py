@@ -177,6 +177,22 @@ def test_track_oneself(thousandfold: Callable[..., None]) -> None:
     thousandfold(act)
 
 
+@pytest.mark.needs("tracking")
+def test_written_pages(thousandfold: Callable[..., None]) -> None:
+    """`pagescan.written_pages`, one in the other, and one that fails."""
+
+    def act() -> None:
+        with pagescan.written_pages() as outer:
+            with pagescan.written_pages(["[heap]"]) as inner:
+                list(range(100))
+            with pytest.raises(pagescan.PagescanError, match="no mapping is named"):
+                pagescan.written_pages(["[no such]"]).__enter__()
+        assert inner.pages <= outer.pages
+
+    thousandfold(act)
+    assert witness.registered(os.getpid()) <= 1  # a WriteWatch's, until it is freed
+
+
 @pytest.fixture
 def opened(made: Target) -> Iterator[session.Session]:
     """A session of the target, kept by a keeper."""

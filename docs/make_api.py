@@ -1,0 +1,118 @@
+"""Writes docs/api.md from the docstrings of all that is public; --check only compares.
+
+The text is griffe2md's, of one object after the other.
+"""
+
+import re
+import sys
+from pathlib import Path
+
+import griffe
+from griffe2md import ConfigDict, render_object_docs
+
+HERE = Path(__file__).parent
+PAGE = HERE / "api.md"
+
+INTRODUCTION = """\
+# API reference
+
+Made from the docstrings by `make docs`; how to use it is in the [guide](guide.md).
+Addresses and lengths are bytes, intervals are half-open, columns are 64-bit integers.
+Every example here is run by the tests; 4242 stands for the pid of a process.
+"""
+
+CONTENTS = {
+    "Looking at a process": ("api.scan", "api.maps", "scanner.Query"),
+    "Tracking what it writes": ("api.track", "tracking.Tracking", "tracking.Look"),
+    "What this process writes itself": ("block.written_pages", "block.WrittenPages"),
+    "GetWriteWatch()": ("writewatch.WriteWatch",),
+    "Answers": (
+        "regions.Batch",
+        "model.Region",
+        "model.Mapping",
+        "model.MappingCounts",
+        "model.Summary",
+        "model.Category",
+        "model.Range",
+        "model.Untracked",
+        "model.Cost",
+    ),
+    "pytest": ("pytest_plugin.dirty_pages",),
+    "Errors": (
+        "errors.PagescanError",
+        "errors.SessionError",
+        "errors.SessionLostError",
+        "errors.UsageError",
+        "errors.TargetError",
+        "errors.NoSuchTargetError",
+        "errors.UnsuitableTargetError",
+        "errors.AccessDeniedError",
+        "errors.KernelUnsupportedError",
+    ),
+}
+
+MEMBERS: dict[str, list[str]] = {
+    "model.Mapping": ["length", "shared", "label"],
+    "regions.Batch": ["regions", "pages", "summary", "by_mapping"],
+    "scanner.Query": [],
+    "tracking.Tracking": ["look", "written", "close"],
+}
+"""What of a class is for its users; the others are shown whole."""
+
+STYLE = ConfigDict(
+    docstring_style="google",
+    docstring_section_style="list",
+    heading_level=3,
+    filters=["!^_"],
+    group_by_category=False,
+    members_order="source",
+    merge_init_into_class=True,
+    separate_signature=True,
+    show_signature_annotations=True,
+    show_bases=True,
+    show_category_heading=False,
+    show_if_no_docstring=False,
+    show_object_full_path=False,
+    show_root_full_path=False,
+    show_root_members_full_path=False,
+    signature_crossrefs=False,
+    summary=False,
+)
+
+
+def reference() -> str:
+    """Return the page."""
+    package = griffe.load(
+        "pagescan", search_paths=[str(HERE.parent)], docstring_parser="google"
+    )
+    parts = [INTRODUCTION]
+    for title, names in CONTENTS.items():
+        parts.append(f"## {title}\n")
+        for name in names:
+            style = STYLE.copy()
+            if name in MEMBERS:
+                style["members"] = MEMBERS[name] or False
+            parts.append(render_object_docs(package[name], style))
+    # Links to anchors that the page has not.
+    linked = re.sub(r"\[([^\[\]]+)\]\(#[^)]*\)", r"\1", "\n".join(parts))
+    text = "\n".join(line.rstrip() for line in linked.splitlines())
+    text = re.sub(r"</?code>", "`", text)
+    while "\n\n\n" in text:
+        text = text.replace("\n\n\n", "\n\n")
+    return text.strip() + "\n"
+
+
+def main() -> int:
+    """Write the page, or say whether it is what it should be."""
+    text = reference()
+    if "--check" not in sys.argv:
+        PAGE.write_text(text)
+    elif text != PAGE.read_text():
+        sys.stderr.write("docs/api.md is not what the docstrings say\n")
+        sys.stderr.write("hint: make docs\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

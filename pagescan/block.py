@@ -1,0 +1,360 @@
+"""What a block of code in this very process writes: without ptrace and without rights.
+
+    with pagescan.written_pages() as written:
+        work()
+    print(written.pages)
+
+Both ends are scans that were prepared before, so that little of what pagescan itself
+writes falls into the block: protecting is the last thing done at its beginning, and
+taking down what is unprotected is the first at its end. All else comes after that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from array import array
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, NamedTuple, Self
+
+from pagescan import mappings
+from pagescan.arm import owners_of, protecting
+from pagescan.errors import PagescanError, UsageError
+from pagescan.intervals import common, without
+from pagescan.mappings import Selection, cut
+from pagescan.model import DEFAULT_RETURNED, Category, Cost, Kind, Mapping, Untracked
+from pagescan.native import Columns, Masks, Pace, PreparedScan, Rule, Spans
+from pagescan.scanner import POPULATED, as_spans, merge
+from pagescan.target import PAGE_SIZE, Target
+from pagescan.tracking import Tracking, rules_of
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from pagescan.model import MappingCounts, Region
+    from pagescan.regions import Batch
+
+# Nobody but us waits for our own mmap lock: no pauses.
+_UNPACED = Pace(max_stall_ns=1 << 40, pause_ns=0)
+_USER_SPACE = (1 << 47) - PAGE_SIZE  # TASK_SIZE of x86-64
+_STACK_GROWTH = 1 << 30
+
+
+class _Prepared(NamedTuple):
+    """The scans of one block.
+
+    Attributes:
+        protect: The populated private pages that were written since they were armed.
+        unprotected: What was written, of all that is registered.
+        outside: All that is populated and not registered: new memory is among it.
+        exact: The rules that the tags of `unprotected` refer to.
+    """
+
+    protect: PreparedScan
+    unprotected: PreparedScan
+    outside: PreparedScan
+    exact: list[Rule]
+
+    @property
+    def buffers(self) -> tuple[Columns, ...]:
+        """What the block's own answer is written to."""
+        return self.protect.rows, self.unprotected.rows, self.outside.rows
+
+
+class _BlockTracking(Tracking):
+    """A tracking of this process whose looks are made of prepared scans."""
+
+    warm = False
+    """Whether the scans ran once in this process: the first run writes more."""
+
+    def prepare(self) -> _Prepared:
+        """Plan the scans of a block; those of a process's first block run once."""
+        prepared = self._prepare()
+        if not _BlockTracking.warm:
+            _BlockTracking.warm = True
+            prepared.protect.run()
+            prepared.unprotected.run()
+            prepared.outside.run()
+            prepared = self._prepare()
+        return prepared
+
+    def _prepare(self) -> _Prepared:
+        chosen = list(_with_room_to_grow(self._judged()))
+        spans, candidates, exact = rules_of(
+            chosen, rearm=False, returned=DEFAULT_RETURNED
+        )
+        for index, rule in enumerate(candidates):
+            if rule.whole:  # files: no candidates of before, but what is written now
+                wanted = Masks(mask=Category.WRITTEN)
+                candidates[index] = _tagged(exact[index], wanted, index)
+        everywhere = Spans(array("Q", [0]), array("Q", [_USER_SPACE]), array("Q", [0]))
+        outside = Rule(
+            asked=Masks(
+                mask=Category.WPALLOWED,
+                inverted=Category.WPALLOWED,
+                anyof=POPULATED,
+                returned=POPULATED,
+            ),
+            align=_USER_SPACE,  # one call
+        )
+        return _Prepared(
+            self._scan(*protecting(chosen)),
+            self._scan(spans, candidates),
+            self._scan(everywhere, [outside]),
+            exact,
+        )
+
+    def _scan(self, spans: Spans, rules: list[Rule]) -> PreparedScan:
+        return PreparedScan(self.target.pagemap, spans, rules, pace=_UNPACED)
+
+    def result_of(self, scan: PreparedScan) -> Columns:
+        """Return what a scan found that was run."""
+        return scan.finish(_UNPACED, self.scanner.meter)
+
+    def take_stock(self, prepared: _Prepared) -> tuple[Columns, Columns]:
+        """Read what was taken down: the written pages, and those of new mappings."""
+        written = self.result_of(prepared.unprotected)
+        outside = self.result_of(prepared.outside)
+        chosen = self._judged()
+        exact = self.scanner.run(as_spans(written), prepared.exact)
+        there = list(zip(outside.starts, outside.ends, strict=True))
+        fresh = common(self._armer.populated_outside(chosen), there)
+        buffers = prepared.buffers
+        return self._without_own(exact, *buffers), self._without_own(fresh, *buffers)
+
+    def batch(self, written: Columns, fresh: Columns, selection: Selection) -> Batch:
+        """Put an answer together, of the part that a block asked for."""
+        chosen = self._judged()
+        new = frozenset(owners_of(fresh, chosen))
+        found = merge(without(written, _intervals(fresh)), fresh)
+        # What an inner block found may be unmapped by now.
+        parts = [(item.start, item.end) for item in selection.select(chosen)]
+        found = common(found, parts)
+        return self._joined(found, chosen, new, DEFAULT_RETURNED)
+
+    def bank(self) -> Columns:
+        """Get and protect, for the block around one that begins."""
+        batch = self.look(rearm=True).batch
+        return Columns(batch.starts, batch.ends, batch.categories)
+
+
+class _GoingOn:
+    """The blocks of this process that are going on, in the order they began.
+
+    Those of several threads may end in any order: they share one userfaultfd, and what
+    one of them gets and protects again is given to all the others.
+    """
+
+    def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """Start anew, also in a forked child: its memory is not tracked."""
+        self.lock = threading.Lock()
+        self.blocks: list[WrittenPages] = []
+
+
+_going_on = _GoingOn()
+os.register_at_fork(after_in_child=_going_on.forget)
+
+
+class WrittenPages:
+    """What a block of code wrote; a context manager, for one block.
+
+    The answer is there when the block is over, also when an exception ended it. Blocks
+    nest: what an inner one finds, the outer one finds too. Stores of all threads
+    count. A child that is forked in the block has no answer, and leaves that of its
+    parent alone.
+
+    Examples:
+        >>> import pagescan
+        >>> buffer = bytearray(1 << 20)
+        >>> with pagescan.written_pages() as written:
+        ...     buffer[5000] = 1
+        >>> written.pages >= 1
+        True
+    """
+
+    def __init__(self, ranges: Iterable[str] | None = None) -> None:
+        """Take RANGE words, as the commands take them; None: everything."""
+        self._selection = Selection.parse(ranges or ())
+        self._tracking: _BlockTracking | None = None
+        self._prepared: _Prepared | None = None
+        self._batch: Batch | None = None
+        self._pid = 0
+        self._earlier: list[Columns] = []
+        self._why = "the block has not begun"
+        self._cost = Cost()
+
+    def __enter__(self) -> Self:
+        if self._pid:
+            raise UsageError("this written_pages() had its block already")
+        with _going_on.lock:
+            around = tuple(_going_on.blocks)
+            tracking = self._within(around) if around else self._armed()
+            try:
+                self._prepared = prepared = tracking.prepare()
+            except BaseException:
+                if not around:
+                    _end(tracking)
+                raise
+            self._pid = os.getpid()
+            self._tracking = tracking
+            self._why = "the block is not over yet"
+            _going_on.blocks.append(self)
+            prepared.protect.run()
+            if around:
+                _keep(around, tracking.result_of(prepared.protect))
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        tracking, prepared = self._tracking, self._prepared
+        if tracking is None or prepared is None:
+            return
+        if self._pid != os.getpid():
+            self._why = "this process was forked in the block: it is not tracked"
+            _end(tracking)
+            return
+        with _going_on.lock:
+            prepared.unprotected.run()
+            prepared.outside.run()
+            # What ended the block is what its caller has to hear of.
+            quiet = contextlib.suppress(*([PagescanError] if error else []))
+            try:
+                with quiet:
+                    self._finish(tracking, prepared)
+            finally:
+                _going_on.blocks.remove(self)
+                if not _going_on.blocks:
+                    _end(tracking)
+                self._tracking = self._prepared = None
+
+    @property
+    def batch(self) -> Batch:
+        """The written pages as columns: see `Batch`.
+
+        Raises:
+            PagescanError: The block is not over, or this is a child forked in it.
+        """
+        if self._batch is None:
+            raise PagescanError(f"there is no answer: {self._why}")
+        return self._batch
+
+    @property
+    def pages(self) -> int:
+        """How many pages were written."""
+        return self.batch.summary().pages
+
+    @property
+    def bytes(self) -> int:
+        """The same in bytes: whole pages."""
+        return self.batch.summary().bytes
+
+    @property
+    def untracked(self) -> tuple[Untracked, ...]:
+        """Parts of the selection for which nothing can be said, and why."""
+        return self._untracked if self.batch else ()
+
+    @property
+    def cost(self) -> Cost:
+        """What arming and scanning cost; nothing was stopped."""
+        return self._cost
+
+    def regions(self) -> Iterator[Region]:
+        """Yield the written regions, ascending."""
+        return self.batch.regions()
+
+    def by_mapping(self) -> list[MappingCounts]:
+        """Return the mappings that were written to, each with its pages."""
+        return self.batch.by_mapping()
+
+    _untracked: tuple[Untracked, ...] = ()
+
+    def _armed(self) -> _BlockTracking:
+        target = Target.open(os.getpid())
+        try:
+            if not self._selection.everything:
+                self._selection.check(mappings.read(target))
+            return _BlockTracking.start(target, self._selection, pace=_UNPACED)
+        except BaseException:
+            target.close()
+            raise
+
+    def _within(self, around: tuple[WrittenPages, ...]) -> _BlockTracking:
+        """Share the userfaultfd of the blocks around: memory can have only one."""
+        tracking = around[-1]._tracking  # noqa: SLF001 - of this class
+        if tracking is None:
+            raise AssertionError
+        asked, there = self._selection, tracking.armed.selection
+        if not there.everything and there != asked:
+            raise UsageError(
+                "a written_pages() within another one cannot ask for other ranges",
+                hint="let the outer one take everything, or both the same ranges",
+            )
+        if not asked.everything:
+            asked.check(mappings.read(tracking.target))
+        _keep(around, tracking.bank())
+        return tracking
+
+    def _finish(self, tracking: _BlockTracking, prepared: _Prepared) -> None:
+        found, fresh = tracking.take_stock(prepared)
+        for columns in self._earlier:
+            found = merge(found, without(columns, _intervals(found)))
+        self._batch = tracking.batch(found, fresh, self._selection)
+        self._untracked = tuple(tracking.armed.untracked)
+        self._cost = tracking.cost + tracking.scanner.take_cost()
+
+
+def written_pages(ranges: Iterable[str] | None = None) -> WrittenPages:
+    """Return a context manager that says what its block of code wrote.
+
+    Args:
+        ranges: RANGE words, as the commands take them; None: everything.
+
+    Raises:
+        PagescanError: At the beginning of the block: as `track` says.
+
+    Examples:
+        >>> import pagescan
+        >>> with pagescan.written_pages() as written:
+        ...     data = bytearray(b"x") * (1 << 20)
+        >>> written.bytes >= 1 << 20
+        True
+    """
+    return WrittenPages(ranges)
+
+
+def _with_room_to_grow(chosen: list[Mapping]) -> Iterator[Mapping]:
+    """Extend the stack downwards: it grows into its mapping, registered as it is."""
+    end = 0
+    for mapping in chosen:
+        start = mapping.start
+        if mapping.name == "[stack]" and mapping.kind is Kind.ANON:
+            start = max(end, start - _STACK_GROWTH)
+        yield cut(mapping, start, mapping.end)
+        end = mapping.end
+
+
+def _tagged(rule: Rule, wanted: Masks, tag: int) -> Rule:
+    return rule._replace(wanted=wanted, tag=tag)
+
+
+def _keep(blocks: Iterable[WrittenPages], columns: Columns) -> None:
+    """Give blocks that go on what was got, and protected again."""
+    for block in blocks:
+        block._earlier.append(columns)  # noqa: SLF001 - of this file
+
+
+def _end(tracking: _BlockTracking) -> None:
+    tracking.close()
+    tracking.target.close()
+
+
+def _intervals(columns: Columns) -> list[tuple[int, int]]:
+    return list(zip(columns.starts, columns.ends, strict=True))
