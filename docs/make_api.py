@@ -26,6 +26,20 @@ CONTENTS = {
     "Tracking what it writes": ("api.track", "tracking.Tracking", "tracking.Look"),
     "What this process writes itself": ("block.written_pages", "block.WrittenPages"),
     "GetWriteWatch()": ("writewatch.WriteWatch",),
+    "Sessions: tracking that outlives its caller": (
+        "session_api.start_session",
+        "session_api.sessions",
+        "session_api.look_at_session",
+        "session_api.end_session",
+        "session.Session",
+    ),
+    "Checkpoints": (
+        "session_api.dump_plan",
+        "checkpoint.acknowledge",
+        "checkpoint.changed",
+        "plan.Plan",
+        "model.Action",
+    ),
     "Answers": (
         "regions.Batch",
         "model.Region",
@@ -55,6 +69,7 @@ MEMBERS: dict[str, list[str]] = {
     "model.Mapping": ["length", "shared", "label"],
     "regions.Batch": ["regions", "pages", "summary", "by_mapping"],
     "scanner.Query": [],
+    "session.Session": ["name"],
     "tracking.Tracking": ["look", "written", "close"],
 }
 """What of a class is for its users; the others are shown whole."""

@@ -118,6 +118,13 @@ def acknowledge(pid: int | None, epoch: int) -> None:
 
     Raises:
         SessionError: There is no session, or no plan of that epoch was made.
+
+    Examples:
+        >>> import pagescan
+        >>> _ = pagescan.start_session(4242)
+        >>> plan = pagescan.dump_plan(4242, 0)
+        >>> pagescan.acknowledge(4242, plan.epoch)
+        >>> pagescan.end_session(4242)
     """
     if epoch < 1:
         raise UsageError(f"epoch {epoch} is no image: there is nothing to acknowledge")
@@ -143,6 +150,15 @@ def changed(
 
     Raises:
         SessionError: There is no session, or no plan of that epoch was made.
+
+    Examples:
+        >>> import pagescan
+        >>> _ = pagescan.start_session(4242)
+        >>> pagescan.dump_plan(4242, 0).epoch
+        1
+        >>> pagescan.changed(4242)  # nobody has that image yet
+        True
+        >>> pagescan.end_session(4242)
     """
     if epoch is not None:
         acknowledge(pid, epoch)

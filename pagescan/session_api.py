@@ -20,6 +20,13 @@ def start_session(pid: int, ranges: Iterable[str] | None = None) -> Session:
 
     Raises:
         PagescanError: As `arm` says; nothing is left in the target then.
+
+    Examples:
+        >>> import pagescan
+        >>> session = pagescan.start_session(4242, ["[stack]"])
+        >>> session.target.pid, session.holder
+        (4242, 'keeper')
+        >>> pagescan.end_session(4242)
     """
     selection = Selection.parse(ranges or ())
     with Target.open(pid) as target:
@@ -29,7 +36,15 @@ def start_session(pid: int, ranges: Iterable[str] | None = None) -> Session:
 
 
 def sessions() -> list[Session]:
-    """Return the sessions of this user, by pid."""
+    """Return the sessions of this user, by pid.
+
+    Examples:
+        >>> import pagescan
+        >>> _ = pagescan.start_session(4242)
+        >>> 4242 in [session.target.pid for session in pagescan.sessions()]
+        True
+        >>> pagescan.end_session(4242)
+    """
     return [item for item in session.live() if item.holder == "keeper"]
 
 
@@ -43,6 +58,14 @@ def look_at_session(pid: int | None = None, *, rearm: bool = False) -> Look:
     Raises:
         SessionError: There is no session, or it was lost.
         TargetError: The target has ended, or runs another program.
+
+    Examples:
+        >>> import pagescan
+        >>> _ = pagescan.start_session(4242)
+        >>> look = pagescan.look_at_session(4242, rearm=True)
+        >>> look.batch.summary().pages >= 0
+        True
+        >>> pagescan.end_session(4242)
     """
     return session_tracking.look_at(session.find(pid), rearm=rearm)[1]
 
@@ -69,6 +92,16 @@ def dump_plan(pid: int, epoch: int | None = None) -> Plan:
 
     Raises:
         SessionError: There is no session, or no plan of that epoch was made.
+
+    Examples:
+        >>> import pagescan
+        >>> _ = pagescan.start_session(4242)
+        >>> plan = pagescan.dump_plan(4242, 0)
+        >>> plan.epoch, plan.parent, plan.pages()["keep"]
+        (1, None, 0)
+        >>> pagescan.dump_plan(4242, 1).parent
+        1
+        >>> pagescan.end_session(4242)
     """
     if epoch is None:
         with Target.open(pid) as target:

@@ -80,6 +80,7 @@ def reference_examples() -> list[doctest.DocTest]:
 def test_examples_of_the_reference(example: doctest.DocTest, pid: str) -> None:
     for one in example.examples:
         one.source = one.source.replace("4242", pid)
+        one.want = one.want.replace("4242", pid)
     said: list[str] = []
     result = doctest.DocTestRunner(verbose=False).run(example, out=said.append)
     assert result.attempted > 0
