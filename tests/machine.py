@@ -69,6 +69,11 @@ def merging() -> Iterator[None]:
         yield
 
 
+def merged(pid: int) -> int:
+    """Return how many pages of a process KSM has merged."""
+    return int(Path(f"/proc/{pid}/ksm_merging_pages").read_text())
+
+
 def wait_for_scans(count: int) -> None:
     """Wait until KSM has gone through everything so often."""
     scans = KSM / "full_scans"

@@ -33,7 +33,10 @@ FIELDS = (
     "unaborted",
 )
 
-COMPUTING = ("registers-256", "registers-512", "signal-storm", "small-stack", "rseq")
+COMPUTING = (
+    *("registers-256", "registers-512", "signal-storm", "signal-queue"),
+    *("small-stack", "rseq"),
+)
 WAITING = ("read", "poll", "epoll", "futex", "wait4", "accept", "sigtimedwait")
 TIMED = (
     *("nanosleep", "clock-relative", "clock-absolute", "poll-timeout"),
@@ -185,12 +188,18 @@ def test_stopped_target_stays_stopped(
     "kind",
     ["registers-512", "signal-storm", "small-stack", "rseq", "nanosleep", "read"],
 )
-def test_death_at_random(patient: Callable[[str], Patient], kind: str) -> None:
+def test_death_at_random(
+    patient: Callable[[str], Patient],
+    kind: str,
+    record_property: Callable[[str, object], None],
+) -> None:
     made = patient(kind)
     said = made.operate("random", KILLS)
     assert said["harm"] == "", said
     assert said["runs"] == KILLS
+    assert said["kills"] > KILLS // 10, "else it tests the attach that is not killed"
     assert said["failed"] == 0
+    record_property("kills", said["kills"])
     unharmed(made, kind)
 
 
@@ -203,6 +212,65 @@ def test_deaths_in_a_row(patient: Callable[[str], Patient], kind: str) -> None:
     assert said["harm"] == "", said
     assert said["kills"] >= 15
     unharmed(made, kind)
+
+
+@pytest.mark.needs("tracking")
+@pytest.mark.parametrize("mode", ["volley", "burst"])
+@pytest.mark.parametrize("kind", TIMED)
+def test_deadline_is_kept(
+    patient: Callable[[str], Patient], kind: str, mode: str
+) -> None:
+    """A wait that is interrupted all the time ends when it would have.
+
+    Were it begun anew after each attach, it would last as long as they go on: 200 of
+    them are longer than the wait and what it may be late.
+    """
+    made = patient(f"{kind}-long")
+    said = made.operate(mode, 200)
+    assert said["harm"] == "", said
+    assert said["kills"] == 0 if mode == "volley" else said["kills"] >= 100
+    unharmed(made, kind)
+
+
+@pytest.mark.needs("tracking")
+@pytest.mark.parametrize("mode", ["volley", "burst"])
+def test_signals_come_once(patient: Callable[[str], Patient], mode: str) -> None:
+    """Numbered signals, sent all the time: none is lost, doubled or out of turn."""
+    made = patient("signal-queue")
+    before = made.status()["signals"]
+    said = made.operate(mode, 100)
+    assert said["harm"] == "", said
+    unharmed(made, "signal-queue")
+    assert made.status()["signals"] > before + 100
+
+
+@pytest.mark.needs("tracking")
+@pytest.mark.parametrize("mode", ["volley", "burst"])
+@pytest.mark.parametrize("kind", ["registers-256", "nanosleep", "read"])
+def test_stopped_meanwhile(
+    patient: Callable[[str], Patient], kind: str, mode: str
+) -> None:
+    """SIGSTOP and SIGCONT all through it: the last one is what holds."""
+    made = patient(kind)
+    words = [made.programs["surgeon"], made.process.pid, made.path, mode, 30]
+    for last in (signal.SIGSTOP, signal.SIGCONT):
+        with subprocess.Popen(
+            [str(word) for word in words], stdout=subprocess.PIPE
+        ) as surgeon:
+            while surgeon.poll() is None:
+                made.process.send_signal(signal.SIGSTOP)
+                made.process.send_signal(signal.SIGCONT)
+            assert surgeon.stdout is not None
+            said = json.load(surgeon.stdout)
+        assert said["harm"] == "", said
+        made.process.send_signal(last)
+        state = "T" if last == signal.SIGSTOP else "RS"
+        witness.wait_for(
+            lambda: witness.status(made.process.pid, "State")[0] in state  # noqa: B023
+        )
+    made.goes_on()
+    status = made.status()  # it may be late: it was stopped
+    assert (status["faults"], status["interrupted"]) == (0, 0), status
 
 
 @pytest.mark.needs("tracking")

@@ -35,12 +35,13 @@
 
 #include "status.h"
 
-#define NAP_MS 20
+#define LONG_NAP_MS 400
 #define LATE_MS 100 /* over the deadline; the machine may be busy */
 
 static volatile struct status *status;
 static pthread_t main_thread;
 static int channel[2], word;
+static unsigned nap_ms = 20;
 
 static void fault(uint64_t code)
 {
@@ -234,6 +235,37 @@ static void registers(bool wide, bool storm)
 	}
 }
 
+/* Numbered signals, queued: each must come once, in their order. */
+static void handle_numbered(int signal, siginfo_t *info, void *context)
+{
+	if (info->si_value.sival_int != (int)status->signals)
+		fault(700);
+	status->signals++;
+	(void)signal;
+	(void)context;
+}
+
+static void *send_numbered(void *unused)
+{
+	union sigval value = {0};
+
+	for (;; value.sival_int++) {
+		uint64_t begun = now_ns();
+
+		while (value.sival_int - (int)status->signals > 100) {
+			nap(200);
+			if (now_ns() - begun > 2000000000u) {
+				status->lost++;
+				begun = now_ns();
+			}
+		}
+		if (pthread_sigqueue(main_thread, SIGRTMIN, value))
+			fault(701);
+		nap(100);
+	}
+	return unused;
+}
+
 /* ---- a stack in the heap, between data ------------------------------------------------------ */
 
 static uint8_t *neighbour;
@@ -323,12 +355,12 @@ static void restartable(void)
 
 static int timed_call(const char *kind, uint64_t begun)
 {
-	struct timespec period = {0, NAP_MS * 1000000L}, left;
-	struct timeval limit = {0, NAP_MS * 1000L};
+	struct timespec period = {0, nap_ms * 1000000L}, left;
+	struct timeval limit = {0, nap_ms * 1000L};
 	struct pollfd file = {channel[0], POLLIN, 0};
 	struct epoll_event event;
 	static int poller = -1;
-	uint64_t end = begun + NAP_MS * 1000000u;
+	uint64_t end = begun + nap_ms * 1000000ul;
 
 	if (!strcmp(kind, "nanosleep"))
 		return (int)syscall(SYS_nanosleep, &period, &left);
@@ -340,7 +372,7 @@ static int timed_call(const char *kind, uint64_t begun)
 				    NULL);
 	}
 	if (!strcmp(kind, "poll-timeout"))
-		return poll(&file, 1, NAP_MS);
+		return poll(&file, 1, (int)nap_ms);
 	if (!strcmp(kind, "ppoll-timeout"))
 		return ppoll(&file, 1, &period, NULL);
 	if (!strcmp(kind, "select-timeout"))
@@ -352,7 +384,7 @@ static int timed_call(const char *kind, uint64_t begun)
 	}
 	if (poller < 0)
 		poller = epoll_create1(0);
-	return epoll_wait(poller, &event, 1, NAP_MS);
+	return epoll_wait(poller, &event, 1, (int)nap_ms);
 }
 
 static void deadlines(const char *kind)
@@ -366,9 +398,9 @@ static void deadlines(const char *kind)
 			status->interrupted++;
 		else if (result)
 			fault(500 + (uint64_t)error);
-		else if (took + 300000 < NAP_MS * 1000000u)
+		else if (took + 300000 < nap_ms * 1000000ul)
 			fault(501);
-		if (took > (NAP_MS + LATE_MS) * 1000000u)
+		if (took > (nap_ms + LATE_MS) * 1000000ul)
 			status->late++;
 	}
 }
@@ -569,6 +601,9 @@ int main(int argc, char **argv)
 	struct sigaction action = {.sa_handler = handle};
 	struct sigaction storm = {.sa_handler = handle, .sa_flags = SA_RESTART};
 	const char *kind = argc == 3 ? argv[1] : "";
+	struct sigaction numbered = {.sa_sigaction = handle_numbered,
+				     .sa_flags = SA_RESTART | SA_SIGINFO};
+	char timed[32];
 	pthread_t thread;
 	int file;
 
@@ -583,11 +618,16 @@ int main(int argc, char **argv)
 	main_thread = pthread_self();
 	sigaction(SIGUSR1, &action, NULL);
 	sigaction(SIGALRM, &storm, NULL);
+	sigaction(SIGRTMIN, &numbered, NULL);
 	if (!strncmp(kind, "registers", 9))
 		registers(!strcmp(kind, "registers-512") && __builtin_cpu_supports("avx512bw"),
 			  false);
 	if (!strcmp(kind, "signal-storm"))
 		registers(__builtin_cpu_supports("avx512bw"), true);
+	if (!strcmp(kind, "signal-queue")) {
+		pthread_create(&thread, NULL, send_numbered, NULL);
+		registers(__builtin_cpu_supports("avx512bw"), false);
+	}
 	if (!strcmp(kind, "small-stack"))
 		small_stack();
 	if (!strcmp(kind, "rseq"))
@@ -606,5 +646,10 @@ int main(int argc, char **argv)
 		pthread_create(&thread, NULL, write_bytes, NULL);
 		wait_for_bytes(kind);
 	}
-	deadlines(kind);
+	snprintf(timed, sizeof(timed), "%s", kind);
+	if (strlen(timed) > 5 && !strcmp(timed + strlen(timed) - 5, "-long")) {
+		timed[strlen(timed) - 5] = 0;
+		nap_ms = LONG_NAP_MS;
+	}
+	deadlines(timed);
 }
