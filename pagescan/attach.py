@@ -107,6 +107,11 @@ def _refusal(target: Target, result: native.Attached) -> PagescanError:
     why = _WHY.get((result.step, _is_denial(result.error)))
     if why:
         return UnsuitableTargetError(f"{target} {why[0]}", hint=why[1])
+    if result.step == "call" and result.error == errno.ETIMEDOUT:
+        return UnsuitableTargetError(
+            f"{target} does not run: its threads stop, and make no system call",
+            hint="is its container paused, its cgroup frozen? Let it go on first",
+        )
     if result.step == "call" and result.error in (errno.ENOSYS, errno.EINVAL):
         return KernelUnsupportedError(
             "this kernel has no userfaultfd(2) for user-mode faults",

@@ -53,6 +53,7 @@
 #define STATUS_SIZE 8192
 #define YIELD_NS 100000u
 #define THREAD_WAIT_NS 250000000u
+#define CALL_WAIT_NS 1000000000u
 
 static bool is_event_stop(int status)
 {
@@ -113,7 +114,7 @@ static int run_until(const struct surgery *s, int request, bool (*wanted)(int st
 
 		if (ptrace(request, s->tid, NULL, (void *)signal) < 0)
 			return -errno;
-		error = wait_for_stop(s, s->deadline, status);
+		error = wait_for_stop(s, ps_now_ns() + CALL_WAIT_NS, status);
 		if (error)
 			return error;
 		if (wanted(*status))
@@ -134,7 +135,9 @@ static int stop(const struct surgery *s, int status, uint64_t until)
 		int error;
 
 		/* 0: not yet heard of. Else a signal's stop, which is let through. */
-		if (status && ptrace(PTRACE_CONT, s->tid, NULL, (void *)(long)WSTOPSIG(status)) < 0)
+		long signal = is_syscall_stop(status) ? 0 : WSTOPSIG(status);
+
+		if (status && ptrace(PTRACE_CONT, s->tid, NULL, (void *)signal) < 0)
 			return -errno;
 		error = wait_for_stop(s, until, &status);
 		if (error || is_event_stop(status))
@@ -142,8 +145,19 @@ static int stop(const struct surgery *s, int status, uint64_t until)
 	}
 }
 
+/*
+ * A thread that does not come to its call, or not back from it, is in a frozen cgroup. Even there it
+ * stops for its tracer, who else could not put it back.
+ */
+static void regain(struct surgery *s)
+{
+	s->deadline = ps_now_ns() + THREAD_WAIT_NS;
+	ptrace(PTRACE_INTERRUPT, s->tid, NULL, NULL);
+	stop(s, 0, s->deadline);
+}
+
 /* Makes the stopped thread do one system call, and leaves it in an EVENT_STOP behind it. */
-static int call_in_target(const struct surgery *s, uint64_t number, uint64_t argument, int64_t *ret)
+static int call_in_target(struct surgery *s, uint64_t number, uint64_t argument, int64_t *ret)
 {
 	struct user_regs_struct regs = s->saved;
 	uint64_t everything = ~(uint64_t)0;
@@ -176,6 +190,8 @@ static int call_in_target(const struct surgery *s, uint64_t number, uint64_t arg
 			break;
 	}
 	PS_FAULT_STEP("called");
+	if (error == -ETIMEDOUT)
+		regain(s);
 	if (error == -EINTR) {
 		/* The signal is delivered to the thread as it was, and stopped again behind that. */
 		if (ptrace(PTRACE_SETREGS, s->tid, NULL, &s->saved) < 0)
