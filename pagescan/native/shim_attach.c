@@ -15,6 +15,7 @@
  *     kernel itself judges an interrupted call by the -ERESTART* in rax, pending signals included;
  *   - never PTRACE_SINGLESTEP, whose flag outlives a dead tracer; TRACESYSGOOD, so that a dead
  *     tracer's system call stop is not taken for a SIGTRAP;
+ *   - stops are looked at and not reaped: a dead tracer's signal stop still has its signal;
  *   - every wait is bounded. A thread that does not stop is left alone: it is released when the
  *     surgeon's thread, the tracer, ends.
  */
@@ -75,7 +76,10 @@ bool ps_poke(const struct surgery *s, uint64_t address, const void *data, size_t
 	return pwrite(s->memory, data, size, (off_t)address) == (ssize_t)size;
 }
 
-/* Waits for the thread's next stop; 0, -ETIMEDOUT, or -ESRCH when it has ended. */
+/*
+ * Waits for the thread's next stop; 0, -ETIMEDOUT, or -ESRCH when it has ended. It is only looked at
+ * (WNOWAIT): a signal whose stop has been reaped would be lost if we died before we let it through.
+ */
 static int wait_for_stop(const struct surgery *s, uint64_t until, int *status)
 {
 	uint64_t begun = ps_now_ns(), now = begun;
@@ -84,12 +88,15 @@ static int wait_for_stop(const struct surgery *s, uint64_t until, int *status)
 		until = s->deadline;
 	for (;; now = ps_now_ns()) {
 		struct timespec nap = {0, 20000};
-		pid_t found = waitpid(s->tid, status, __WALL | WNOHANG);
+		siginfo_t info = {.si_pid = 0};
 
-		if (found == s->tid)
-			return WIFSTOPPED(*status) ? 0 : -ESRCH;
-		if (found < 0)
+		if (waitid(P_PID, (id_t)s->tid, &info,
+			   WEXITED | WSTOPPED | WNOWAIT | WNOHANG | __WALL) < 0)
 			return -ESRCH;
+		if (info.si_pid == s->tid) {
+			*status = info.si_status << 8 | 0x7f; /* as waitpid(2) has it */
+			return info.si_code == CLD_TRAPPED ? 0 : -ESRCH;
+		}
 		if (now > until)
 			return -ETIMEDOUT;
 		/* Most stops are there in 20 us, and a nap lasts 60: yield first, to the target too. */

@@ -187,8 +187,9 @@ def test_one_thread_is_traced(start: Start, peculiar: Path) -> None:
     other = max(int(task.name) for task in Path(f"/proc/{pid}/task").iterdir())
     assert other != pid
     code = (
-        "import ctypes,os,sys;libc=ctypes.CDLL(None,use_errno=True);tid=int(sys.argv[1]);"
-        "assert libc.ptrace(16,tid,0,0)==0;os.waitpid(tid,0x40000000);"  # attach; __WALL
+        "import ctypes,os,sys;libc=ctypes.CDLL(None);tid=int(sys.argv[1]);"
+        "assert libc.ptrace(16,tid,0,0)==0;"  # PTRACE_ATTACH
+        "os.waitpid(tid,0x40000000);"  # __WALL
         "print('stopped',flush=True);sys.stdin.read()"
     )
     tracer = subprocess.Popen(

@@ -667,7 +667,7 @@ class TestOrdinaryUser:
 
 
 def test_a_copy_of_the_descriptor_does_not_matter(target: Start) -> None:
-    """A child forked within the attach inherits one: disarmed is disarmed all the same."""
+    """A child forked within the attach inherits one: disarmed is disarmed."""
     made = target("m=anon,pages=8,fill=1", "s=shmem,pages=8")
     assert command("arm", made.pid).code == 0
     with session.Client(session.find(made.pid)) as client:

@@ -1,7 +1,7 @@
 """Kill -9 at random moments: the target works on unhurt, and nothing stays behind.
 
-PAGESCAN_KILLS says how many; PAGESCAN_SEED repeats a run. A command is stopped first, to
-see whether it was in the attach: each of those may leave one descriptor in the target.
+PAGESCAN_KILLS says how many; PAGESCAN_SEED repeats a run. A command is stopped first,
+to see whether it was in the attach: that may leave one descriptor in the target.
 """
 
 import contextlib
@@ -119,7 +119,9 @@ class Killer:
                 pass
             length = 0.005
         elif aim < 0.7 and words[0] in ("arm", "watch"):
-            while process.poll() is None and not self.is_traced():
+            while process.poll() is None and not (
+                self.is_traced() or has_userfaultfd(process.pid)  # missed it
+            ):
                 pass
             length = 0.0001
         time.sleep(self.rolled.uniform(0, length * 1.1))
@@ -137,7 +139,7 @@ class Killer:
         return False
 
     def is_traced(self) -> bool:
-        """Whether a command is in the middle of the attach: it takes the main thread."""
+        """Whether a command is in the attach: it takes the main thread."""
         with open(f"/proc/{self.worker.pid}/status", "rb", buffering=0) as status:
             return b"\nTracerPid:\t0\n" not in status.read(4096)
 

@@ -234,13 +234,16 @@ def test_deadline_is_kept(
 
 @pytest.mark.needs("tracking")
 @pytest.mark.parametrize("mode", ["volley", "burst"])
-def test_signals_come_once(patient: Callable[[str], Patient], mode: str) -> None:
+@pytest.mark.parametrize("kind", ["signal-queue", "signal-nap"])
+def test_signals_come_once(
+    patient: Callable[[str], Patient], kind: str, mode: str
+) -> None:
     """Numbered signals, sent all the time: none is lost, doubled or out of turn."""
-    made = patient("signal-queue")
+    made = patient(kind)
     before = made.status()["signals"]
-    said = made.operate(mode, 100)
+    said = made.operate(mode, 150)
     assert said["harm"] == "", said
-    unharmed(made, "signal-queue")
+    unharmed(made, kind)
     assert made.status()["signals"] > before + 100
 
 

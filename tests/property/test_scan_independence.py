@@ -172,7 +172,7 @@ def test_order_of_ranges_does_not_show(
     answers = []
     for _ in range(2):
         words = [
-            f"{arena.start + low * PAGE}-{arena.start + min(PAGES, low + length) * PAGE}"
+            f"{arena.start + low * PAGE}+{(min(PAGES, low + length) - low) * PAGE}"
             for low, length in chosen
         ]
         found = pagescan.scan(os.getpid(), words, query)
@@ -218,7 +218,7 @@ def test_written_does_not_depend_on_the_way(
     rows: int,
     pages_a_slice: int,
 ) -> None:
-    """Any threads, slices and room for rows: the pages stored to, once each, rearmed."""
+    """Any threads, slices and room for rows: the pages stored to, once each."""
     arena, tracking = tracked
     stored = stored | {
         page for low in runs for page in range(low, min(PAGES, low + 90))

@@ -628,6 +628,13 @@ int main(int argc, char **argv)
 		pthread_create(&thread, NULL, send_numbered, NULL);
 		registers(__builtin_cpu_supports("avx512bw"), false);
 	}
+	if (!strcmp(kind, "signal-nap")) { /* each signal ends the nap it falls into */
+		struct timespec period = {0, 2000000};
+
+		pthread_create(&thread, NULL, send_numbered, NULL);
+		for (;; status->rounds++)
+			nanosleep(&period, NULL);
+	}
 	if (!strcmp(kind, "small-stack"))
 		small_stack();
 	if (!strcmp(kind, "rseq"))
