@@ -360,10 +360,11 @@ def sockets(pid: int) -> int:
     return sum(name.startswith("socket:") for name in names)
 
 
+@pytest.mark.parametrize("reaped", [True, False])
 def test_target_ends_meanwhile(
-    armed: Start, connect: Callable[[Target], Client]
+    armed: Start, connect: Callable[[Target], Client], reaped: bool
 ) -> None:
-    """A look that waits while the target ends: code 3, as for any that is gone."""
+    """A look that waits while the target ends: code 3, be it a zombie still or gone."""
     made = armed("m=anon,pages=8,fill=1")
     client = connect(made)
     client.send(b'{"op": "begin"}\n')
@@ -376,7 +377,8 @@ def test_target_ends_meanwhile(
     keeper = keeper_of(made.pid)
     witness.wait_for(lambda: sockets(keeper) >= 3)
     made.tell("quit")
-    made.process.wait()
+    if reaped:
+        made.process.wait()
     _, err = waiting.communicate(timeout=20)
     assert waiting.returncode == 3, err
     assert b"has ended" in err
