@@ -105,6 +105,22 @@ def test_filter_is_respected_by_others(start: Start, peculiar: Path, kind: str) 
     refused(as_nobody("arm", pid), "has a seccomp filter")
 
 
+@pytest.mark.needs("root")
+def test_thread_without_the_filter_is_taken(start: Start, peculiar: Path) -> None:
+    """A filter of one thread is no obstacle: the others are tried first."""
+    pid = start(peculiar, "seccomp-thread", user=65534)
+    witness.wait_for(lambda: witness.status(pid, "Seccomp") == "2")
+    script = (
+        "import os, sys\n"
+        "from pagescan import attach, target\n"
+        "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
+        "print(attach.take(target.Target.open(int(sys.argv[1]))))\n"
+    )
+    words = [sys.executable, "-c", script, str(pid)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert "restore it" in done.stdout, done.stderr
+
+
 def as_nobody(*words: object) -> Result:
     """Run the command as an ordinary user, who may not read our files: load first."""
     script = (
