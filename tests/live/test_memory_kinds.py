@@ -244,7 +244,7 @@ def test_huge_pages_stay_huge(target: Start, pagescan: Run) -> None:
     """Arming and looking cut no huge page: slices end between them."""
     made = target("a=anon,pages=3", f"m=thp,pages={256 * 512},fill=1")
     before = witness.smaps(made.pid, "AnonHugePages")
-    assert pagescan("arm", made.pid).code == 0
+    assert pagescan("arm", made.pid, "--max-stall", "20us").code == 0
     look = pagescan("diff", made.pid, "--rearm", "--max-stall", "20us", "--json").json()
     assert made.pages(look, "m") == set()
     huge = [

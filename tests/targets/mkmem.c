@@ -382,7 +382,8 @@ static bool make(const char *words)
 				  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
 		if (wide != MAP_FAILED) {
-			at = (void *)(((uintptr_t)wide + HUGE - 1) & ~(uintptr_t)(HUGE - 1));
+			munmap(wide, page); /* so that the mapping begins within a huge page */
+			at = (void *)(((uintptr_t)wide + HUGE) & ~(uintptr_t)(HUGE - 1));
 			madvise(at, length, MADV_HUGEPAGE);
 		}
 	} else if (!strcmp(kind, "hugetlb")) {
