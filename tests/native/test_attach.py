@@ -7,6 +7,7 @@ moments (targets/surgeon.c). PAGESCAN_KILLS sets how many of those, per kind.
 
 import json
 import os
+import shlex
 import signal
 import struct
 import subprocess
@@ -64,6 +65,7 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The target, the surgeon, and one that knows the plain way only."""
     place = tmp_path_factory.mktemp("native")
     shim = [str(NATIVE / name) for name in SOURCES]
+    shim += shlex.split(os.environ.get("PAGESCAN_CFLAGS", ""))  # sanitizers
     surgeon = ["-DPS_FAULT", str(HERE / "targets/surgeon.c"), *shim]
     wrapped = ["-DPLAIN", "-Wl,--wrap=ps_build_chain"]
     return {
