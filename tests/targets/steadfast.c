@@ -272,6 +272,9 @@ static void *send_numbered(void *unused)
 static uint8_t *neighbour;
 #define NEIGHBOUR 16384
 
+/* Last in .bss, so that most of a page is left behind it. */
+static volatile char last[64] __attribute__((section(".bss.zz"), aligned(4096)));
+
 /* The bytes behind each ELF's .bss, which nobody owns: here somebody does. */
 static struct {
 	uint8_t *at;
@@ -318,6 +321,7 @@ static void small_stack(void)
 {
 	static ucontext_t there, here;
 
+	last[0] = 1;
 	neighbour = malloc(NEIGHBOUR + 1024);
 	memset(neighbour, 0xa5, NEIGHBOUR);
 	getcontext(&there);
