@@ -396,7 +396,7 @@ def test_doctor_names_its_rows() -> None:
 
 @pytest.mark.needs("tracking")
 def test_the_way_of_the_attach_is_said(target: Start) -> None:
-    """`doctor` says what would have put its child back, and `watch -v` of the target."""
+    """`doctor` says what would have put its child back, `watch -v` of its target."""
     rows = {row["name"]: row for row in command("doctor", "--json").json()["checks"]}
     assert "to restore it" in rows["attach-child"]["why"]
     made = target("m=anon")

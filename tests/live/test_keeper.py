@@ -126,7 +126,7 @@ GARBAGE = {
     "deep": b"[" * 4000 + b"\n",
     "long": b'{"op": "' + b"x" * (16 << 20),
     "begin, deep": b'{"op": "begin"}\n' + b"[" * 1_000_000 + b"\n",
-    "begin, long": b'{"op": "begin"}\n' + b"x" * (16 << 20),
+    "begin, long": b'{"op": "begin"}\n' + b"x" * (96 << 20),
     "begin, no facts": b'{"op": "begin"}\n{"op": "commit"}\n',
     "begin, empty facts": b'{"op": "begin"}\n{"op": "commit", "facts": {}}\n',
     "begin, facts of a kind": b'{"op": "begin"}\n{"op": "commit", "facts": 5}\n',

@@ -92,7 +92,10 @@ class Patient:
         """Attach, or die on the way; return what the surgeon says."""
         words = [self.programs[surgeon], self.process.pid, self.path, mode, rounds]
         done = subprocess.run(
-            [str(word) for word in words], capture_output=True, check=True, timeout=300
+            [str(word) for word in words],
+            capture_output=True,
+            check=True,
+            timeout=300 + rounds,
         )
         return json.loads(done.stdout)
 
@@ -224,6 +227,7 @@ def test_memory_stays_as_it_was(patient: Callable[[str], Patient], kind: str) ->
 
 
 @pytest.mark.needs("tracking")
+@pytest.mark.timeout(120 + KILLS)
 @pytest.mark.parametrize(
     "kind",
     ["registers-512", "signal-storm", "small-stack", "rseq", "nanosleep", "read"],
