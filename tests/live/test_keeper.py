@@ -653,7 +653,7 @@ class TestOrdinaryUser:
         code = (
             "import os,socket,sys;s=socket.socket(socket.AF_UNIX);s.bind(sys.argv[1]);"
             f"os.setuid({STRANGER});s.listen();print('ready',flush=True);"
-            "sys.stdin.read()"
+            "print(s.accept()[0].recv(100),flush=True)"
         )
         planted = subprocess.Popen(
             [str(python_of_all()), "-c", code, path],
@@ -666,6 +666,7 @@ class TestOrdinaryUser:
             result = command("diff", made.pid)
             assert result.code == 1
             assert "does not answer" in result.stderr
+            assert planted.stdout.readline() == b"b''\n", "it was asked something"
         finally:
             planted.communicate()
             os.rename(f"{path}.away", path)
