@@ -67,9 +67,11 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     shim = [str(NATIVE / name) for name in SOURCES]
     shim += shlex.split(os.environ.get("PAGESCAN_CFLAGS", ""))  # sanitizers
     surgeon = ["-DPS_FAULT", str(HERE / "targets/surgeon.c"), *shim]
+    steadfast = str(HERE / "targets/steadfast.c")
     wrapped = ["-DPLAIN", "-Wl,--wrap=ps_build_chain"]
     return {
-        "steadfast": build(place / "steadfast", str(HERE / "targets/steadfast.c")),
+        "steadfast": build(place / "steadfast", steadfast),
+        "static": build(place / "static", steadfast, "-static"),
         "surgeon": build(place / "surgeon", *surgeon),
         "plain": build(place / "plain", *wrapped, *surgeon),
     }
@@ -105,17 +107,18 @@ class Patient:
         witness.wait_for(lambda: self.status()["rounds"] >= before + 2)
 
 
+Start = Callable[..., Patient]
+
+
 @pytest.fixture
-def patient(
-    programs: dict[str, Path], tmp_path: Path
-) -> Iterator[Callable[[str], Patient]]:
+def patient(programs: dict[str, Path], tmp_path: Path) -> Iterator[Start]:
     """Start targets; they are ended with the test."""
     started: list[Patient] = []
 
-    def start(kind: str) -> Patient:
+    def start(kind: str, program: str = "steadfast") -> Patient:
         path = tmp_path / "status"
         path.write_bytes(bytes(64))
-        process = subprocess.Popen([str(programs["steadfast"]), kind, str(path)])
+        process = subprocess.Popen([str(programs[program]), kind, str(path)])
         started.append(Patient(process, path, programs))
         started[-1].goes_on()
         return started[-1]
@@ -142,7 +145,7 @@ def unharmed(patient: Patient, kind: str) -> None:
 
 @pytest.mark.needs("tracking")
 @pytest.mark.parametrize("kind", [*COMPUTING, *WAITING, *TIMED, *SUSPENDED])
-def test_attach_is_not_noticed(patient: Callable[[str], Patient], kind: str) -> None:
+def test_attach_is_not_noticed(patient: Start, kind: str) -> None:
     made = patient(kind)
     said = made.operate("whole", 20)
     assert (said["runs"], said["kills"], said["failed"]) == (20, 0, 0), said
@@ -158,7 +161,7 @@ def test_attach_is_not_noticed(patient: Callable[[str], Patient], kind: str) -> 
 
 @pytest.mark.needs("tracking")
 @pytest.mark.parametrize("kind", [*COMPUTING, *WAITING, *TIMED, *SUSPENDED])
-def test_death_at_every_step(patient: Callable[[str], Patient], kind: str) -> None:
+def test_death_at_every_step(patient: Start, kind: str) -> None:
     made = patient(kind)
     before = len(witness.descriptors(made.process.pid))
     said = made.operate("sweep", 1)
@@ -173,9 +176,7 @@ def test_death_at_every_step(patient: Callable[[str], Patient], kind: str) -> No
 
 @pytest.mark.needs("tracking")
 @pytest.mark.parametrize("kind", ["registers-256", "nanosleep", "read"])
-def test_stopped_target_stays_stopped(
-    patient: Callable[[str], Patient], kind: str
-) -> None:
+def test_stopped_target_stays_stopped(patient: Start, kind: str) -> None:
     made = patient(kind)
     made.process.send_signal(signal.SIGSTOP)
     witness.wait_for(lambda: witness.status(made.process.pid, "State")[0] == "T")
@@ -195,7 +196,7 @@ def stack_pointer(pid: int) -> int:
 
 @pytest.mark.needs("tracking")
 @pytest.mark.parametrize("kind", ["registers-512", "nanosleep", "read", "small-stack"])
-def test_memory_stays_as_it_was(patient: Callable[[str], Patient], kind: str) -> None:
+def test_memory_stays_as_it_was(patient: Start, kind: str) -> None:
     """Byte by byte: all is as before, but for what is dead below the red zone.
 
     Bytes that are nobody's are used where the stack could be anyone's: zero again.
@@ -233,7 +234,7 @@ def test_memory_stays_as_it_was(patient: Callable[[str], Patient], kind: str) ->
     ["registers-512", "signal-storm", "small-stack", "rseq", "nanosleep", "read"],
 )
 def test_death_at_random(
-    patient: Callable[[str], Patient],
+    patient: Start,
     kind: str,
     record_property: Callable[[str, object], None],
 ) -> None:
@@ -250,7 +251,7 @@ def test_death_at_random(
 
 @pytest.mark.needs("tracking")
 @pytest.mark.parametrize("kind", [*COMPUTING, *WAITING, *TIMED])
-def test_deaths_in_a_row(patient: Callable[[str], Patient], kind: str) -> None:
+def test_deaths_in_a_row(patient: Start, kind: str) -> None:
     """One call is interrupted again and again: restart_syscall(2) itself restarts."""
     made = patient(kind)
     said = made.operate("burst", 30)
@@ -262,9 +263,7 @@ def test_deaths_in_a_row(patient: Callable[[str], Patient], kind: str) -> None:
 @pytest.mark.needs("tracking")
 @pytest.mark.parametrize("mode", ["volley", "burst"])
 @pytest.mark.parametrize("kind", TIMED)
-def test_deadline_is_kept(
-    patient: Callable[[str], Patient], kind: str, mode: str
-) -> None:
+def test_deadline_is_kept(patient: Start, kind: str, mode: str) -> None:
     """A wait that is interrupted all the time ends when it would have.
 
     Were it begun anew after each attach, it would last as long as they go on: 200 of
@@ -280,9 +279,7 @@ def test_deadline_is_kept(
 @pytest.mark.needs("tracking")
 @pytest.mark.parametrize("mode", ["volley", "burst"])
 @pytest.mark.parametrize("kind", ["signal-queue", "signal-nap"])
-def test_signals_come_once(
-    patient: Callable[[str], Patient], kind: str, mode: str
-) -> None:
+def test_signals_come_once(patient: Start, kind: str, mode: str) -> None:
     """Numbered signals, sent all the time: none is lost, doubled or out of turn."""
     made = patient(kind)
     before = made.status()["signals"]
@@ -295,9 +292,7 @@ def test_signals_come_once(
 @pytest.mark.needs("tracking")
 @pytest.mark.parametrize("mode", ["volley", "burst"])
 @pytest.mark.parametrize("kind", ["registers-256", "nanosleep", "read"])
-def test_stopped_meanwhile(
-    patient: Callable[[str], Patient], kind: str, mode: str
-) -> None:
+def test_stopped_meanwhile(patient: Start, kind: str, mode: str) -> None:
     """SIGSTOP and SIGCONT all through it: the last one is what holds."""
     made = patient(kind)
     words = [made.programs["surgeon"], made.process.pid, made.path, mode, 30]
@@ -323,7 +318,7 @@ def test_stopped_meanwhile(
 
 @pytest.mark.needs("tracking")
 def test_sequence_is_aborted_by_the_attach(
-    patient: Callable[[str], Patient],
+    patient: Start,
 ) -> None:
     """Otherwise a restartable sequence would go on as if nobody had interrupted it."""
     made = patient("rseq")
@@ -333,7 +328,18 @@ def test_sequence_is_aborted_by_the_attach(
 
 
 @pytest.mark.needs("tracking")
-def test_harm_would_be_seen(patient: Callable[[str], Patient]) -> None:
+@pytest.mark.parametrize("kind", ["registers-256", "patched"])
+def test_static_program(patient: Start, kind: str) -> None:
+    """Its own code is all there is; patched: not all of it is what the file says."""
+    made = patient(kind, "static")
+    said = made.operate("sweep", 1)
+    assert said["harm"] == "", said
+    assert said["methods"][:2] == [0, 0], said
+    unharmed(made, kind)
+
+
+@pytest.mark.needs("tracking")
+def test_harm_would_be_seen(patient: Start) -> None:
     """The control: the plain way, killed at every step, harms the target."""
     made = patient("registers-256")
     said = made.operate("sweep", 1, surgeon="plain")
