@@ -91,7 +91,8 @@ fmt: $(VENV)/lint.stamp ## put Python into its format
 # A copy of the tree, so that the editable install keeps its own shim. The sanitizers' libraries have
 # to be loaded before Python, whoever starts it, the keeper too, and into nothing else that the tests
 # start: so the venv's python is a script that preloads them, and a .pth file that takes that back.
-ASAN_TESTS ?= $(wildcard tests/unit tests/property tests/live tests/refusal)
+ASAN_TESTS ?= $(wildcard tests/unit tests/property tests/native tests/live tests/refusal)
+ASAN_FLAGS := -g -fno-omit-frame-pointer -fsanitize=address,undefined
 ASAN := .asan/venv/bin
 asan: prereqs ## the tests with the shim under AddressSanitizer and UBSan
 	@rm -rf .asan/tree && mkdir -p .asan/tree
@@ -99,7 +100,7 @@ asan: prereqs ## the tests with the shim under AddressSanitizer and UBSan
 		tar -xf - -C .asan/tree
 	@[[ -x $(ASAN)/plain ]] || { $(PYTHON) -m venv --clear .asan/venv; \
 		ln -s "$$(readlink -f $(ASAN)/python)" $(ASAN)/plain; }
-	@cd .asan/tree && PAGESCAN_CFLAGS='-g -fno-omit-frame-pointer -fsanitize=address,undefined' \
+	@cd .asan/tree && PAGESCAN_CFLAGS='$(ASAN_FLAGS)' \
 		PAGESCAN_LDFLAGS='-fsanitize=address,undefined' \
 		../venv/bin/plain -m pip --disable-pip-version-check --quiet install -e '.[test]'
 	@echo 'import os; os.environ.pop("LD_PRELOAD", None)' \
@@ -108,6 +109,7 @@ asan: prereqs ## the tests with the shim under AddressSanitizer and UBSan
 	@printf '%s\n' '#!/bin/bash' \
 		"export LD_PRELOAD=$$(gcc -print-file-name=libasan.so)" \
 		'export ASAN_OPTIONS=detect_leaks=0:abort_on_error=1' \
+		"export PAGESCAN_CFLAGS='$(ASAN_FLAGS)'" \
 		'export UBSAN_OPTIONS=halt_on_error=1:abort_on_error=1:print_stacktrace=1' \
 		"exec -a \"\$$0\" '$$(readlink -f $(ASAN)/plain)' \"\$$@\"" >$(ASAN)/python
 	@chmod +x $(ASAN)/python

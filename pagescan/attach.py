@@ -104,7 +104,9 @@ def _refusal(target: Target, result: native.Attached) -> PagescanError:
         return _traced(target, tracer)
     if result.uffd >= 0:
         os.close(result.uffd)
-    why = _WHY.get((result.step, _is_denial(result.error)))
+    frozen = result.step == "call" and result.error == errno.ETIMEDOUT
+    step = "frozen" if frozen else result.step
+    why = _WHY.get((step, _is_denial(result.error)))
     if why:
         return UnsuitableTargetError(f"{target} {why[0]}", hint=why[1])
     if result.step == "call" and result.error in (errno.ENOSYS, errno.EINVAL):
@@ -133,6 +135,10 @@ _WHY = {
     ("stop", False): (
         "could not be stopped: no thread of it did in time",
         "they are in uninterruptible sleep or wait for a vfork; try again",
+    ),
+    ("frozen", False): (
+        "does not run: its threads stop, and make no system call",
+        "is its container paused, its cgroup frozen? Let it go on first",
     ),
     ("abi", False): ("runs 32-bit code, and pagescan tracks 64-bit only", _ONLY_LOOK),
     ("gadget", False): ("has no system call instruction to borrow", _ONLY_LOOK),

@@ -392,10 +392,12 @@ def lost() -> list[Session]:
 
 
 def _still_there(target: TargetFacts) -> bool:
+    """Whether the process is there, is the same, and has not ended."""
     try:
-        return read_stat(target.pid).start_time == target.start_time
+        stat = read_stat(target.pid)
     except OSError:
         return False
+    return stat.start_time == target.start_time and stat.state not in "ZX"
 
 
 def forget(pid: int) -> None:

@@ -59,6 +59,26 @@ def tmpfs(place: Path, options: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def frozen(pid: int, place: Path) -> Iterator[None]:
+    """Freeze a process, as `docker pause` does, for a while."""
+    mounted = place / "cgroup"
+    mounted.mkdir()
+    subprocess.run(["mount", "-t", "cgroup2", "cgroup2", str(mounted)], check=True)
+    group = mounted / f"pagescan-tests-{os.getpid()}"
+    try:
+        group.mkdir()
+        (group / "cgroup.procs").write_text(f"{pid}\n")
+        (group / "cgroup.freeze").write_text("1\n")
+        witness.wait_for(lambda: "frozen 1" in (group / "cgroup.events").read_text())
+        yield
+    finally:
+        (group / "cgroup.freeze").write_text("0\n")
+        (mounted / "cgroup.procs").write_text(f"{pid}\n")
+        group.rmdir()
+        subprocess.run(["umount", "-l", str(mounted)], check=True)
+
+
+@contextlib.contextmanager
 def merging() -> Iterator[None]:
     """Have KSM merge as fast as it can for a while; then all is unmerged again."""
     with (
@@ -67,6 +87,11 @@ def merging() -> Iterator[None]:
         setting(KSM / "run", 1),
     ):
         yield
+
+
+def merged(pid: int) -> int:
+    """Return how many pages of a process KSM has merged."""
+    return int(Path(f"/proc/{pid}/ksm_merging_pages").read_text())
 
 
 def wait_for_scans(count: int) -> None:

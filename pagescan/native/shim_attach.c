@@ -15,6 +15,7 @@
  *     kernel itself judges an interrupted call by the -ERESTART* in rax, pending signals included;
  *   - never PTRACE_SINGLESTEP, whose flag outlives a dead tracer; TRACESYSGOOD, so that a dead
  *     tracer's system call stop is not taken for a SIGTRAP;
+ *   - stops are looked at and not reaped: a dead tracer's signal stop still has its signal;
  *   - every wait is bounded. A thread that does not stop is left alone: it is released when the
  *     surgeon's thread, the tracer, ends.
  */
@@ -53,6 +54,7 @@
 #define STATUS_SIZE 8192
 #define YIELD_NS 100000u
 #define THREAD_WAIT_NS 250000000u
+#define CALL_WAIT_NS 1000000000u
 
 static bool is_event_stop(int status)
 {
@@ -74,7 +76,10 @@ bool ps_poke(const struct surgery *s, uint64_t address, const void *data, size_t
 	return pwrite(s->memory, data, size, (off_t)address) == (ssize_t)size;
 }
 
-/* Waits for the thread's next stop; 0, -ETIMEDOUT, or -ESRCH when it has ended. */
+/*
+ * Waits for the thread's next stop; 0, -ETIMEDOUT, or -ESRCH when it has ended. It is only looked at
+ * (WNOWAIT): a signal whose stop has been reaped would be lost if we died before we let it through.
+ */
 static int wait_for_stop(const struct surgery *s, uint64_t until, int *status)
 {
 	uint64_t begun = ps_now_ns(), now = begun;
@@ -83,12 +88,15 @@ static int wait_for_stop(const struct surgery *s, uint64_t until, int *status)
 		until = s->deadline;
 	for (;; now = ps_now_ns()) {
 		struct timespec nap = {0, 20000};
-		pid_t found = waitpid(s->tid, status, __WALL | WNOHANG);
+		siginfo_t info = {.si_pid = 0};
 
-		if (found == s->tid)
-			return WIFSTOPPED(*status) ? 0 : -ESRCH;
-		if (found < 0)
+		if (waitid(P_PID, (id_t)s->tid, &info,
+			   WEXITED | WSTOPPED | WNOWAIT | WNOHANG | __WALL) < 0)
 			return -ESRCH;
+		if (info.si_pid == s->tid) {
+			*status = info.si_status << 8 | 0x7f; /* as waitpid(2) has it */
+			return info.si_code == CLD_TRAPPED ? 0 : -ESRCH;
+		}
 		if (now > until)
 			return -ETIMEDOUT;
 		/* Most stops are there in 20 us, and a nap lasts 60: yield first, to the target too. */
@@ -113,7 +121,7 @@ static int run_until(const struct surgery *s, int request, bool (*wanted)(int st
 
 		if (ptrace(request, s->tid, NULL, (void *)signal) < 0)
 			return -errno;
-		error = wait_for_stop(s, s->deadline, status);
+		error = wait_for_stop(s, ps_now_ns() + CALL_WAIT_NS, status);
 		if (error)
 			return error;
 		if (wanted(*status))
@@ -134,7 +142,9 @@ static int stop(const struct surgery *s, int status, uint64_t until)
 		int error;
 
 		/* 0: not yet heard of. Else a signal's stop, which is let through. */
-		if (status && ptrace(PTRACE_CONT, s->tid, NULL, (void *)(long)WSTOPSIG(status)) < 0)
+		long signal = is_syscall_stop(status) ? 0 : WSTOPSIG(status);
+
+		if (status && ptrace(PTRACE_CONT, s->tid, NULL, (void *)signal) < 0)
 			return -errno;
 		error = wait_for_stop(s, until, &status);
 		if (error || is_event_stop(status))
@@ -142,8 +152,19 @@ static int stop(const struct surgery *s, int status, uint64_t until)
 	}
 }
 
+/*
+ * A thread that does not come to its call, or not back from it, is in a frozen cgroup. Even there it
+ * stops for its tracer, who else could not put it back.
+ */
+static void regain(struct surgery *s)
+{
+	s->deadline = ps_now_ns() + THREAD_WAIT_NS;
+	ptrace(PTRACE_INTERRUPT, s->tid, NULL, NULL);
+	stop(s, 0, s->deadline);
+}
+
 /* Makes the stopped thread do one system call, and leaves it in an EVENT_STOP behind it. */
-static int call_in_target(const struct surgery *s, uint64_t number, uint64_t argument, int64_t *ret)
+static int call_in_target(struct surgery *s, uint64_t number, uint64_t argument, int64_t *ret)
 {
 	struct user_regs_struct regs = s->saved;
 	uint64_t everything = ~(uint64_t)0;
@@ -176,6 +197,8 @@ static int call_in_target(const struct surgery *s, uint64_t number, uint64_t arg
 			break;
 	}
 	PS_FAULT_STEP("called");
+	if (error == -ETIMEDOUT)
+		regain(s);
 	if (error == -EINTR) {
 		/* The signal is delivered to the thread as it was, and stopped again behind that. */
 		if (ptrace(PTRACE_SETREGS, s->tid, NULL, &s->saved) < 0)

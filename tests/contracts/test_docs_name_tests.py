@@ -15,3 +15,19 @@ def test_each_named_test_exists(page: str) -> None:
     assert len(named) > 10
     for path, name in named:
         assert f"def {name}(" in (ROOT / path).read_text(), (path, name)
+
+
+@pytest.mark.parametrize("page", ["exactness.md", "harmless.md"])
+def test_each_row_names_a_test(page: str) -> None:
+    """A promise that no test holds is none."""
+    lines = (ROOT / "docs" / page).read_text().splitlines()
+    heads = [
+        at for at, line in enumerate(lines) if re.fullmatch(r"\|.*\| test \|", line)
+    ]
+    assert heads
+    for head in heads:
+        for row in lines[head + 2 :]:
+            if not row.startswith("|"):
+                break
+            last = row.strip("| ").rpartition("|")[2]
+            assert "`tests/" in last or last.strip() == "all of them", row

@@ -1,12 +1,15 @@
 """Mappings that change between looks and during them; programs that do."""
 
 import os
+import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+import pagescan
+from pagescan.target import Target as Opened
 from tests import witness
 from tests.conftest import Result, Target, command
 
@@ -109,30 +112,56 @@ def test_the_end_is_no_look(armed: Start, pagescan: Run) -> None:
     assert pagescan("diff", made.pid).code in (1, 3)
 
 
-@pytest.mark.needs("root")
-def test_a_pid_used_again_is_another_target(mkmem: Path) -> None:
-    """The session of a process that ended is never read as its successor's."""
+def with_pid(pid: int, words: list[str]) -> subprocess.Popen[bytes]:
+    """Start a program until it has a certain pid, and wait until it is ready."""
     last = Path("/proc/sys/kernel/ns_last_pid")
+    for _ in range(200):
+        last.write_text(f"{pid - 1}\n")
+        made = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert made.stdout is not None
+        made.stdout.readline()
+        if made.pid == pid:
+            return made
+        made.communicate(b"quit\n")
+    raise AssertionError("nobody else left the number free")
+
+
+@pytest.mark.needs("root")
+@pytest.mark.parametrize("keeper_lives", [True, False])
+def test_a_pid_used_again_is_another_target(mkmem: Path, keeper_lives: bool) -> None:
+    """The session of a process that ended is never read as its successor's."""
     words = [str(mkmem), "m=anon,pages=16,fill=1"]
     first = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert first.stdout is not None
     first.stdout.readline()
     assert command("arm", first.pid).code == 0
+    if not keeper_lives:
+        (listed,) = command("sessions", "--json").json()["sessions"]
+        os.kill(listed["keeper_pid"], signal.SIGKILL)
     first.communicate(b"quit\n")
-    second = None
-    for _ in range(200):
-        last.write_text(f"{first.pid - 1}\n")
-        second = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        if second.pid == first.pid:
-            break
-        second.communicate(b"quit\n")
-    assert second is not None
-    assert second.pid == first.pid, "nobody else left the number free"
-    assert second.stdout is not None
-    second.stdout.readline()
+    second = with_pid(first.pid, words)
     result = command("diff", second.pid, "--json")
-    assert result.code in (1, 3), result
+    assert result.code == 1, result
     assert result.stdout == ""
+    # Nothing of it was ever tracked, so nothing was lost.
+    assert "no session" in result.error()["error"]
     assert command("arm", second.pid).code == 0
     second.communicate(b"quit\n")
     assert os.waitstatus_to_exitcode(second.returncode) == 0
+
+
+@pytest.mark.needs("root")
+def test_a_pid_used_again_while_it_is_watched(mkmem: Path) -> None:
+    """An open target is the process that was opened, whoever has its number now."""
+    words = [str(mkmem), "m=anon,pages=16,fill=1"]
+    first = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert first.stdout is not None
+    first.stdout.readline()
+    with pagescan.track(first.pid) as tracking:
+        first.communicate(b"quit\n")
+        second = with_pid(first.pid, words)
+        with pytest.raises(pagescan.NoSuchTargetError, match="has ended"):
+            list(tracking.written())
+    with pytest.raises(pagescan.NoSuchTargetError, match="belongs to"):
+        Opened.open(second.pid, start_time=1)
+    second.communicate(b"quit\n")

@@ -280,7 +280,9 @@ class TestWatch:
             pass
         made.tell("quit")
         out, _ = watch.communicate(timeout=10)
-        assert checked(out.decode().splitlines()[-1])["end"] == "exited"
+        last = checked(out.decode().splitlines()[-1])
+        assert last["end"] == "exited"
+        assert last["totals"] is not None
         assert watch.returncode == 0
 
     def test_exec_of_a_target(self, target: Start) -> None:
@@ -308,7 +310,9 @@ class TestWatch:
         made.process.stdin.flush()
         assert made.process.stdout.readline().startswith('{"pid"')
         out, _ = watch.communicate(timeout=10)
-        assert checked(out.decode().splitlines()[-1])["end"] == "exec"
+        last = checked(out.decode().splitlines()[-1])
+        assert last["end"] == "exec"
+        assert last["totals"] is not None
         assert watch.returncode == 0
 
     def test_command(self) -> None:
@@ -388,6 +392,16 @@ def test_doctor_names_its_rows() -> None:
     assert len(set(names)) == len(names)
     assert all(check["fix"] for check in document["checks"] if check["ok"] is False)
     assert result.code == (0 if document["can_track"] else 5)
+
+
+@pytest.mark.needs("tracking")
+def test_the_way_of_the_attach_is_said(target: Start) -> None:
+    """`doctor` says what would have put its child back, `watch -v` of its target."""
+    rows = {row["name"]: row for row in command("doctor", "--json").json()["checks"]}
+    assert "to restore it" in rows["attach-child"]["why"]
+    made = target("m=anon")
+    watched = command("watch", "-v", "-n1", "-i.01", made.pid)
+    assert "to restore it" in watched.stderr
 
 
 def test_schema_is_the_shipped_one() -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import witness
+from tests import machine, witness
 from tests.conftest import HERE, Result, Target, command
 
 pytestmark = pytest.mark.needs("tracking")
@@ -105,6 +105,22 @@ def test_filter_is_respected_by_others(start: Start, peculiar: Path, kind: str) 
     refused(as_nobody("arm", pid), "has a seccomp filter")
 
 
+@pytest.mark.needs("root")
+def test_thread_without_the_filter_is_taken(start: Start, peculiar: Path) -> None:
+    """A filter of one thread is no obstacle: the others are tried first."""
+    pid = start(peculiar, "seccomp-thread", user=65534)
+    witness.wait_for(lambda: witness.status(pid, "Seccomp") == "2")
+    script = (
+        "import os, sys\n"
+        "from pagescan import attach, target\n"
+        "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
+        "print(attach.take(target.Target.open(int(sys.argv[1]))))\n"
+    )
+    words = [sys.executable, "-c", script, str(pid)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert "restore it" in done.stdout, done.stderr
+
+
 def as_nobody(*words: object) -> Result:
     """Run the command as an ordinary user, who may not read our files: load first."""
     script = (
@@ -125,17 +141,85 @@ def as_nobody(*words: object) -> Result:
     return Result(done.returncode, done.stdout, done.stderr)
 
 
-def test_vfork_is_not_waited_for(start: Start, peculiar: Path) -> None:
-    """Its only thread cannot stop; that is said within 2 s, and it goes on."""
-    pid = start(peculiar, "vfork")
+def state(pid: int) -> str:
+    """Return the state of the main thread, as one letter."""
+    return witness.status(pid, "State")[0]
+
+
+def refused_in_time(pid: int) -> None:
+    """Assert that no thread could be stopped, and that this took 2 s at most."""
     begun = time.monotonic()
     refused(command("arm", pid), "could not be stopped")
     assert time.monotonic() - begun < 2 + 1  # of which Python takes its part
 
 
-def test_another_thread_is_taken(start: Start, peculiar: Path) -> None:
-    """One thread that cannot stop is no obstacle."""
-    attach(start(peculiar, "vfork-thread"), "restore it")
+def test_vfork_is_not_waited_for(start: Start, peculiar: Path) -> None:
+    """Its only thread cannot stop; that is said within 2 s, and it goes on."""
+    pid = start(peculiar, "vfork")
+    witness.wait_for(lambda: state(pid) == "D")
+    refused_in_time(pid)
+    assert state(pid) == "D"
+
+
+@pytest.mark.parametrize("kind", ["vfork-thread", "vfork-main"])
+def test_another_thread_is_taken(start: Start, peculiar: Path, kind: str) -> None:
+    """One thread that cannot stop is no obstacle, be it the main one."""
+    pid = start(peculiar, kind)
+    path = Path(f"/proc/{pid}/task")
+    witness.wait_for(
+        lambda: (
+            "D"
+            in {
+                (task / "stat").read_text().rpartition(") ")[2][0]
+                for task in path.iterdir()
+            }
+        )
+    )
+    attach(pid, "restore it")
+
+
+@pytest.mark.needs("root")
+@pytest.mark.parametrize("kind", ["thread", "bare"])
+def test_frozen(start: Start, peculiar: Path, tmp_path: Path, kind: str) -> None:
+    """A paused container: its threads stop, and make no call. Refused, and unhurt."""
+    if kind == "bare":
+        pid = start(build(tmp_path, "bare", *BARE))
+    else:
+        pid = start(peculiar, kind)
+    before = witness.descriptors(pid)
+    with machine.frozen(pid, tmp_path):
+        begun = time.monotonic()
+        refused(command("arm", pid), "does not run")
+        assert time.monotonic() - begun < 2 + 1
+    assert witness.descriptors(pid) == before
+    way = "plain way" if kind == "bare" else "restore it"
+    attach(pid, way)
+    assert witness.descriptors(pid) == before
+
+
+def test_one_thread_is_traced(start: Start, peculiar: Path) -> None:
+    """Another thread than the main one is held by a debugger: no obstacle."""
+    pid = start(peculiar, "thread")
+    other = max(int(task.name) for task in Path(f"/proc/{pid}/task").iterdir())
+    assert other != pid
+    code = (
+        "import ctypes,os,sys;libc=ctypes.CDLL(None);tid=int(sys.argv[1]);"
+        "assert libc.ptrace(16,tid,0,0)==0;"  # PTRACE_ATTACH
+        "os.waitpid(tid,0x40000000);"  # __WALL
+        "print('stopped',flush=True);sys.stdin.read()"
+    )
+    tracer = subprocess.Popen(
+        [sys.executable, "-c", code, str(other)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert tracer.stdout is not None
+    assert tracer.stdout.readline() == b"stopped\n"
+    attach(pid, "restore it")
+    assert (
+        Path(f"/proc/{pid}/task/{other}/stat").read_text().rpartition(") ")[2][0] == "t"
+    )
+    tracer.communicate()
 
 
 def test_main_thread_has_exited(start: Start, peculiar: Path) -> None:

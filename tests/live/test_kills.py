@@ -1,10 +1,10 @@
 """Kill -9 at random moments: the target works on unhurt, and nothing stays behind.
 
-PAGESCAN_KILLS says how many; PAGESCAN_SEED repeats a run. The moments inside the attach
-itself are left out here: the command is stopped first, and killed only while it traces
-nobody.
+PAGESCAN_KILLS says how many; PAGESCAN_SEED repeats a run. A command is stopped first,
+to see whether it was in the attach: that may leave one descriptor in the target.
 """
 
+import contextlib
 import json
 import os
 import random
@@ -57,6 +57,8 @@ class Worker:
 
     process: subprocess.Popen[str]
     rounds: int = 0
+    deaths_inside: int = 0
+    """Attaches that were killed in the middle."""
 
     @property
     def pid(self) -> int:
@@ -76,7 +78,7 @@ class Worker:
         assert rounds > self.rounds
         self.rounds = rounds
         fds = witness.descriptors(self.pid).values()
-        assert not any("userfaultfd" in name for name in fds)
+        assert sum("userfaultfd" in name for name in fds) <= self.deaths_inside
 
 
 @dataclass
@@ -110,23 +112,36 @@ class Killer:
             process.wait(timeout=20)
             self.took[name] = time.monotonic() - begun
             return False
-        if self.rolled.random() < 0.5 and words[0] in ("arm", "diff", "watch"):
-            # Most of its time a command is Python that starts: aim at what comes then.
+        # Most of its time a command is Python that starts: aim at what comes then.
+        aim = self.rolled.random()
+        if aim < 0.4 and words[0] in ("arm", "diff", "watch"):
             while process.poll() is None and not has_userfaultfd(process.pid):
                 pass
             length = 0.005
+        elif aim < 0.7 and words[0] in ("arm", "watch"):
+            while process.poll() is None and not (
+                self.is_traced() or has_userfaultfd(process.pid)  # missed it
+            ):
+                pass
+            length = 0.0001
         time.sleep(self.rolled.uniform(0, length * 1.1))
         while process.poll() is None:
             os.kill(process.pid, signal.SIGSTOP)
             witness.wait_for(lambda: process.poll() is not None or is_still(process))
             if process.poll() is not None:
                 break
-            if witness.status(self.worker.pid, "TracerPid") == "0":
-                process.kill()
-                process.wait(timeout=10)
-                return True
-            os.kill(process.pid, signal.SIGCONT)
+            if self.is_traced():
+                self.worker.deaths_inside += 1
+                self.seen["inside the attach"] += 1
+            process.kill()
+            process.wait(timeout=10)
+            return True
         return False
+
+    def is_traced(self) -> bool:
+        """Whether a command is in the attach: it takes the main thread."""
+        with open(f"/proc/{self.worker.pid}/status", "rb", buffering=0) as status:
+            return b"\nTracerPid:\t0\n" not in status.read(4096)
 
     def assert_nothing_left(self) -> None:
         """No registered mapping, no file: after the first command that looks."""
@@ -235,6 +250,28 @@ def in_keeper(killer: Killer) -> None:
     killer.assert_nothing_left()
 
 
+def in_both(killer: Killer) -> None:
+    """A command and the keeper, killed at once: the next diff says that it was lost."""
+    pid = killer.worker.pid
+    assert command("arm", pid).code == 0
+    (session,) = command("sessions", "--json").json()["sessions"]
+    words = killer.rolled.choice([("diff",), ("diff", "--rearm"), ("disarm",)])
+    running = killer.spawn(*words)
+    time.sleep(killer.rolled.uniform(0, 0.2))
+    with contextlib.suppress(ProcessLookupError):  # it was ended by the disarm
+        os.kill(session["keeper_pid"], signal.SIGKILL)
+    running.kill()
+    code = running.wait(timeout=10)
+    killer.seen[f"keeper and {' '.join(words)}"] += 1
+    witness.wait_for(lambda: not os.path.exists(f"/proc/{session['keeper_pid']}"))
+    look = command("diff", pid)
+    assert look.code == 1, look.stderr
+    if words != ("disarm",) and code == -signal.SIGKILL:
+        assert "was lost" in look.stderr
+    assert "no session" in command("diff", pid).stderr
+    killer.assert_nothing_left()
+
+
 @pytest.mark.needs("tracking")
 def test_command_of_a_killed_watch(tmp_path: Path) -> None:
     """CMD, not begun yet, of a watch that is killed: it does not wait for ever."""
@@ -285,8 +322,8 @@ def test_kills(worker: Worker, record_property: Callable[[str, object], None]) -
     """As many as were asked for; after each the worker is unhurt."""
     killer = Killer(worker, random.Random(SEED))
     print("seed", SEED)  # noqa: T201 - shown when it fails
-    kinds = [in_scan, in_diff, in_watch, in_arm, in_keeper]
-    outcomes = {"left a mixed baseline", "armed by then"}
+    kinds = [in_scan, in_diff, in_keeper, in_both, *[in_watch] * 2, *[in_arm] * 2]
+    outcomes = {"left a mixed baseline", "armed by then", "inside the attach"}
     while sum(killer.seen.values()) - sum(killer.seen[key] for key in outcomes) < KILLS:
         killer.rolled.choice(kinds)(killer)
         worker.assert_unhurt()

@@ -6,6 +6,7 @@ The target (its own truth) judges all of them; pagemap bits judge private memory
 import random
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -111,27 +112,43 @@ def test_memory_that_comes_later_is_new(armed: Start, pagescan: Run) -> None:
         made.where(kind)
         made.write(kind, {2, 3, 40})
         made.tell(f"read {kind} 10-12")
-    for _ in range(2):
-        look = pagescan("diff", made.pid, "--json").json()
+    low, high = made.ranges["anon"]
+    for words in ((), (), ("--rearm",)):
+        look = pagescan("diff", made.pid, "--json", *words).json()
         assert made.pages(look, "anon") == {2, 3, 40}
         # Pages of shared memory that were read are populated as well.
-        assert made.pages(look, "shmem") >= {2, 3, 40}
+        assert made.pages(look, "shmem") == {2, 3, 10, 11, 12, 40}
         new = [
             region["new"]
             for region in look["regions"]
-            if made.ranges["anon"][0]
-            <= int(region["start"], 16)
-            < made.ranges["anon"][1]
+            if low <= int(region["start"], 16) < high
         ]
         assert new == [True, True]
-    pagescan("diff", made.pid, "--rearm")
     for kind in ("anon", "shmem"):
         made.expected[kind].clear()
         made.write(kind, {7})
-    look = pagescan("diff", made.pid, "--json").json()
+    quiet = pagescan("diff", made.pid, "--json").json()
     for kind in ("anon", "shmem"):
-        assert made.pages(look, kind) == {7}
-    assert not any(region["new"] for region in look["regions"])
+        assert made.pages(quiet, kind) == {7}
+    assert not any(region["new"] for region in quiet["regions"])
+
+
+def written_in(document: dict[str, Any], low: int, high: int) -> set[int]:
+    """Return the addresses of the written pages of [low, high)."""
+    return {
+        address
+        for region in document["regions"]
+        for address in range(int(region["start"], 16), int(region["end"], 16), PAGE)
+        if low <= address < high
+    }
+
+
+def assert_stack(document: dict[str, Any], told: str) -> None:
+    """Assert that a stack was written down to where it was told, and no further."""
+    lowest, top = (int(word) // PAGE * PAGE for word in told.split())
+    assert written_in(document, lowest, top) == set(range(lowest, top, PAGE))
+    # One more call below the last store may have touched the next page.
+    assert not written_in(document, lowest - 64 * PAGE, lowest - PAGE)
 
 
 def test_brk_and_stack_growth(armed: Start, pagescan: Run) -> None:
@@ -140,11 +157,45 @@ def test_brk_and_stack_growth(armed: Start, pagescan: Run) -> None:
     made.tell("brk 40")
     made.where("brk")
     made.write("brk", {1, 39})
-    made.tell("stack 200")
-    look = pagescan("diff", made.pid, "--json").json()
+    told = made.tell("stack 200")
+    look = pagescan("diff", made.pid, "--rearm", "--json").json()
     assert made.pages(look, "brk") == {1, 39}
-    stack = sum(r["pages"] for r in look["regions"] if r["mapping"] == "[stack]")
-    assert stack >= 200
+    assert_stack(look, told)
+    made.expected["brk"].clear()
+    made.write("brk", {7})
+    told = made.tell("stack 100")
+    look = pagescan("diff", made.pid, "--json").json()
+    assert made.pages(look, "brk") == {7}
+    assert_stack(look, told)
+
+
+def test_stacks_of_threads(target: Start, pagescan: Run) -> None:
+    """One that is there when it is armed, and one that comes later."""
+    made = target("m=anon,pages=8")
+    made.tell("start-thread")
+    made.tell("its-stack 100")
+    assert pagescan("arm", made.pid).code == 0
+    told = made.tell("its-stack 50")
+    look = pagescan("diff", made.pid, "--rearm", "--json").json()
+    assert_stack(look, told)
+    assert not any(region["new"] for region in look["regions"])
+    assert not written_in(
+        pagescan("diff", made.pid, "--json").json(), *map(int, told.split())
+    )
+
+
+def test_stack_of_a_later_thread(armed: Start, pagescan: Run) -> None:
+    """Its stack is new memory, and tracked from the rearm on."""
+    made = armed("m=anon,pages=8")
+    made.tell("start-thread")
+    told = made.tell("its-stack 50")
+    look = pagescan("diff", made.pid, "--rearm", "--json").json()
+    assert_stack(look, told)
+    assert any(region["new"] for region in look["regions"])
+    told = made.tell("its-stack 20")
+    look = pagescan("diff", made.pid, "--json").json()
+    assert_stack(look, told)
+    assert not any(region["new"] for region in look["regions"])
 
 
 def test_dropped_and_written_again(armed: Start, pagescan: Run) -> None:
@@ -158,7 +209,7 @@ def test_dropped_and_written_again(armed: Start, pagescan: Run) -> None:
 
 
 def test_guard_regions_are_not_written(armed: Start, pagescan: Run) -> None:
-    """Installing a guard is no store, and what it shows is no swap."""
+    """Installing a guard is no store, nor is removing it; it shows as no swap."""
     made = armed("m=anon,pages=32,fill=1")
     made.tell("guard m 4-7")
     assert made.pages(pagescan("diff", made.pid, "--json").json(), "m") == set()
@@ -167,12 +218,47 @@ def test_guard_regions_are_not_written(armed: Start, pagescan: Run) -> None:
         "scan", made.pid, f"{low}-{high}", "--json", "--return", "guard,swapped,written"
     ).json()
     assert shown["summary"]["categories"] == {"written": 0, "swapped": 0, "guard": 4}
+    made.tell("unguard m 4-7")
+    made.write("m", {5})
+    assert made.pages(pagescan("diff", made.pid, "--json").json(), "m") == {5}
+
+
+def test_markers_are_no_swap(armed: Start, pagescan: Run) -> None:
+    """What arming puts into the holes of shared memory does not show as swapped."""
+    made = armed("m=shmem,pages=64")
+    made.write("m", {5})
+    low, high = made.ranges["m"]
+    marked = sum(
+        bool(word & witness.SWAPPED) for word in witness.words(made.pid, low, high)
+    )
+    assert marked == 63, "else nothing is tested"
+    words = (f"{low}-{high}", "--json", "--return", "written,swapped")
+    found = pagescan("scan", made.pid, *words).json()["summary"]["categories"]
+    assert found == {"written": 1, "swapped": 0}
+    words = (f"{low}-{high}", "--json", "--require", "swapped")
+    assert pagescan("scan", made.pid, *words).json()["regions"] == []
+
+
+@pytest.mark.needs("thp")
+def test_huge_pages_stay_huge(target: Start, pagescan: Run) -> None:
+    """Arming and looking cut no huge page: slices end between them."""
+    made = target("a=anon,pages=3", f"m=thp,pages={256 * 512},fill=1")
+    before = witness.smaps(made.pid, "AnonHugePages")
+    assert pagescan("arm", made.pid, "--max-stall", "20us").code == 0
+    look = pagescan("diff", made.pid, "--rearm", "--max-stall", "20us", "--json").json()
+    assert made.pages(look, "m") == set()
+    huge = [
+        sum(int(size.split()[0]) for size in found.values())
+        for found in (before, witness.smaps(made.pid, "AnonHugePages"))
+    ]
+    assert huge[0] == huge[1] >= 500 << 10
 
 
 def test_reservation_turned_writable(armed: Start, pagescan: Run) -> None:
     """A PROT_NONE reservation costs nothing, and is tracked once it is used."""
     made = armed("m=reserve,gb=64")
     assert int(witness.status(made.pid, "VmPTE").split()[0]) < 1024
+    assert " uw" not in witness.smaps(made.pid, "VmFlags")[made.ranges["m"][0]]
     made.tell("rw m 0-999")
     made.write("m", {3, 999})
     assert made.pages(pagescan("diff", made.pid, "--json").json(), "m") == {3, 999}
@@ -190,18 +276,53 @@ def test_sparse_memory_costs_no_tables(armed: Start, pagescan: Run) -> None:
     assert int(witness.status(made.pid, "VmPTE").split()[0]) < 1024
 
 
-def test_protection_to_and_fro(armed: Start, pagescan: Run) -> None:
-    """Mprotect is no store."""
-    made = armed("m=anon,pages=64,fill=1")
-    made.tell("none m 0-31")
+def test_holes_of_shared_memory_have_a_limit(target: Start, pagescan: Run) -> None:
+    """16 GiB of them would cost 32 MiB of page tables: said, unless it is allowed."""
+    made = target(f"m=memfd,pages={16 << 18},shared=1", "s=shmem,pages=16")
+    start, _ = made.ranges["m"]
+
+    def tables() -> int:
+        return int(witness.status(made.pid, "VmPTE").split()[0])
+
+    before = tables()
+    assert pagescan("arm", made.pid).code == 0
+    assert tables() - before < 1024
+    made.write("s", {3})
+    look = pagescan("diff", made.pid, "--json").json()
+    assert made.pages(look, "s") == {3}
+    why = {int(item["start"], 16): item["why"] for item in look["untracked"]}
+    assert "32.0 MiB of page tables" in why[start]
+    assert pagescan("disarm", made.pid).code == 0
+    assert pagescan("arm", made.pid, "--max-tables", "33M").code == 0
+    assert 32 << 10 <= tables() - before < 33 << 10
+    made.write("m", {5, 4_000_000})
+    look = pagescan("diff", made.pid, "--json").json()
+    assert made.pages(look, "m") == {5, 4_000_000}
+
+
+@pytest.mark.parametrize("kind", ["anon,pages=64,fill=1", "shmem,pages=64,fill=1"])
+@pytest.mark.parametrize("how", ["none", "ro"])
+def test_protection_to_and_fro(
+    how: str, kind: str, armed: Start, pagescan: Run
+) -> None:
+    """Mprotect is no store, and what was written before it stays written."""
+    made = armed(f"m={kind}")
+    made.write("m", {3, 50})
+    made.tell(f"{how} m 0-31")
+    assert made.pages(pagescan("diff", made.pid, "--json").json(), "m") == {3, 50}
     made.tell("rw m 0-31")
     made.write("m", {4})
-    assert made.pages(pagescan("diff", made.pid, "--json").json(), "m") == {4}
+    look = pagescan("diff", made.pid, "--rearm", "--json").json()
+    assert made.pages(look, "m") == {3, 4, 50}
+    made.tell(f"{how} m 0-63")
+    made.tell("rw m 0-63")
+    assert made.pages(pagescan("diff", made.pid, "--json").json(), "m") == set()
 
 
-def test_mapped_again_at_the_same_place(armed: Start, pagescan: Run) -> None:
+@pytest.mark.parametrize("kind", ["anon,pages=64,fill=1", "shmem,pages=64,fill=1"])
+def test_mapped_again_at_the_same_place(kind: str, armed: Start, pagescan: Run) -> None:
     """A mapping that replaced an armed one is new memory."""
-    made = armed("m=anon,pages=64,fill=1")
+    made = armed(f"m={kind}")
     made.tell("again m")
     made.write("m", {8, 9})
     look = pagescan("diff", made.pid, "--rearm", "--json").json()
@@ -233,14 +354,21 @@ def test_unmapped_is_no_error(armed: Start, pagescan: Run) -> None:
     assert made.pages(look, "gone") == set()
 
 
-def test_parent_stays_exact_over_fork(armed: Start, pagescan: Run) -> None:
+@pytest.mark.parametrize("kind", ["anon,pages=64,fill=1", "shmem,pages=64,fill=1"])
+def test_parent_stays_exact_over_fork(kind: str, armed: Start, pagescan: Run) -> None:
     """A child's stores are its own; copy-on-write does not disturb the parent."""
-    made = armed("m=anon,pages=64,fill=1")
+    made = armed(f"m={kind}")
     child = made.tell("fork m 10-20")
     made.write("m", {1, 15})
-    look = pagescan("diff", made.pid, "--json").json()
-    made.tell(f"reap {child}")
+    look = pagescan("diff", made.pid, "--rearm", "--json").json()
     assert made.pages(look, "m") == {1, 15}
+    made.write("m", {2, 30})
+    # The child is not tracked, which is said; nothing in it is protected.
+    assert "no session" in pagescan("diff", child).stderr
+    assert witness.registered(int(child)) == 0
+    made.tell(f"reap {child}")
+    look = pagescan("diff", made.pid, "--json").json()
+    assert made.pages(look, "m") == {2, 30}
 
 
 def test_many_mappings(armed: Start, pagescan: Run) -> None:

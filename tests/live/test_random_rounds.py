@@ -38,3 +38,4 @@ def test_rounds(
         assert seen == found
         compared += PAGES
     record_property("pages compared", compared)
+    print(kind, ROUNDS, "rounds:", compared, "pages compared")  # noqa: T201 - pytest -s

@@ -72,5 +72,6 @@ def test_storm(kind: str, target: Callable[..., Target]) -> None:
             begun_before |= going_on
         tracking.close()
     os.close(memory)
+    print(LOOKS, "looks:", stored, "pages,", missed, "missed,", extra, "extra")  # noqa: T201 - pytest -s
     assert stored > LOOKS
     assert (missed, extra) == (0, 0)

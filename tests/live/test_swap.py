@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests import machine, witness
-from tests.conftest import Result, Target
+from tests.conftest import PAGE, Result, Target
 
 pytestmark = pytest.mark.needs("tracking", "swap")
 Start = Callable[..., Target]
@@ -21,15 +21,22 @@ def swap() -> Iterator[None]:
 
 
 @pytest.mark.parametrize(
-    "kind", ["anon,pages=600,fill=1", "shmem,pages=600,fill=1", "sysv,pages=600,fill=1"]
+    "kind",
+    [
+        *("anon,pages=600", "shmem,pages=600", "sysv,pages=600"),
+        *("memfd,pages=600,shared=1", "memfd,pages=600", "file,pages=600"),
+        pytest.param("thp,pages=1024", marks=pytest.mark.needs("thp")),
+    ],
 )
-def test_out_and_in_again(kind: str, armed: Start, pagescan: Run) -> None:
+def test_out_and_in_again(
+    kind: str, armed: Start, pagescan: Run, tmp_path: Path
+) -> None:
     """Both kinds of page go out, and what was written is what is reported."""
-    made = armed(f"m={kind}")
-    low, high = made.ranges["m"]
+    made = armed(f"m={kind},fill=1,file={tmp_path}/backing")
+    low, _ = made.ranges["m"]
     made.write("m", {1, 77, *range(300, 320)})
     made.tell("pageout m 0-599")
-    out = len(witness.present(made.pid, low, high))
+    out = len(witness.present(made.pid, low, low + 600 * PAGE))
     assert out < 60, "the kernel kept most of it: nothing is tested"
     look = pagescan("diff", made.pid, "--json").json()
     assert made.pages(look, "m") == made.expected["m"]

@@ -7,6 +7,7 @@ moments (targets/surgeon.c). PAGESCAN_KILLS sets how many of those, per kind.
 
 import json
 import os
+import shlex
 import signal
 import struct
 import subprocess
@@ -33,7 +34,10 @@ FIELDS = (
     "unaborted",
 )
 
-COMPUTING = ("registers-256", "registers-512", "signal-storm", "small-stack", "rseq")
+COMPUTING = (
+    *("registers-256", "registers-512", "signal-storm", "signal-queue"),
+    *("small-stack", "no-slack", "rseq"),
+)
 WAITING = ("read", "poll", "epoll", "futex", "wait4", "accept", "sigtimedwait")
 TIMED = (
     *("nanosleep", "clock-relative", "clock-absolute", "poll-timeout"),
@@ -61,10 +65,13 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The target, the surgeon, and one that knows the plain way only."""
     place = tmp_path_factory.mktemp("native")
     shim = [str(NATIVE / name) for name in SOURCES]
+    shim += shlex.split(os.environ.get("PAGESCAN_CFLAGS", ""))  # sanitizers
     surgeon = ["-DPS_FAULT", str(HERE / "targets/surgeon.c"), *shim]
+    steadfast = str(HERE / "targets/steadfast.c")
     wrapped = ["-DPLAIN", "-Wl,--wrap=ps_build_chain"]
     return {
-        "steadfast": build(place / "steadfast", str(HERE / "targets/steadfast.c")),
+        "steadfast": build(place / "steadfast", steadfast),
+        "static": build(place / "static", steadfast, "-static"),
         "surgeon": build(place / "surgeon", *surgeon),
         "plain": build(place / "plain", *wrapped, *surgeon),
     }
@@ -87,7 +94,10 @@ class Patient:
         """Attach, or die on the way; return what the surgeon says."""
         words = [self.programs[surgeon], self.process.pid, self.path, mode, rounds]
         done = subprocess.run(
-            [str(word) for word in words], capture_output=True, check=True, timeout=300
+            [str(word) for word in words],
+            capture_output=True,
+            check=True,
+            timeout=300 + rounds,
         )
         return json.loads(done.stdout)
 
@@ -97,17 +107,18 @@ class Patient:
         witness.wait_for(lambda: self.status()["rounds"] >= before + 2)
 
 
+Start = Callable[..., Patient]
+
+
 @pytest.fixture
-def patient(
-    programs: dict[str, Path], tmp_path: Path
-) -> Iterator[Callable[[str], Patient]]:
+def patient(programs: dict[str, Path], tmp_path: Path) -> Iterator[Start]:
     """Start targets; they are ended with the test."""
     started: list[Patient] = []
 
-    def start(kind: str) -> Patient:
+    def start(kind: str, program: str = "steadfast") -> Patient:
         path = tmp_path / "status"
         path.write_bytes(bytes(64))
-        process = subprocess.Popen([str(programs["steadfast"]), kind, str(path)])
+        process = subprocess.Popen([str(programs[program]), kind, str(path)])
         started.append(Patient(process, path, programs))
         started[-1].goes_on()
         return started[-1]
@@ -134,7 +145,7 @@ def unharmed(patient: Patient, kind: str) -> None:
 
 @pytest.mark.needs("tracking")
 @pytest.mark.parametrize("kind", [*COMPUTING, *WAITING, *TIMED, *SUSPENDED])
-def test_attach_is_not_noticed(patient: Callable[[str], Patient], kind: str) -> None:
+def test_attach_is_not_noticed(patient: Start, kind: str) -> None:
     made = patient(kind)
     said = made.operate("whole", 20)
     assert (said["runs"], said["kills"], said["failed"]) == (20, 0, 0), said
@@ -150,7 +161,7 @@ def test_attach_is_not_noticed(patient: Callable[[str], Patient], kind: str) -> 
 
 @pytest.mark.needs("tracking")
 @pytest.mark.parametrize("kind", [*COMPUTING, *WAITING, *TIMED, *SUSPENDED])
-def test_death_at_every_step(patient: Callable[[str], Patient], kind: str) -> None:
+def test_death_at_every_step(patient: Start, kind: str) -> None:
     made = patient(kind)
     before = len(witness.descriptors(made.process.pid))
     said = made.operate("sweep", 1)
@@ -165,9 +176,7 @@ def test_death_at_every_step(patient: Callable[[str], Patient], kind: str) -> No
 
 @pytest.mark.needs("tracking")
 @pytest.mark.parametrize("kind", ["registers-256", "nanosleep", "read"])
-def test_stopped_target_stays_stopped(
-    patient: Callable[[str], Patient], kind: str
-) -> None:
+def test_stopped_target_stays_stopped(patient: Start, kind: str) -> None:
     made = patient(kind)
     made.process.send_signal(signal.SIGSTOP)
     witness.wait_for(lambda: witness.status(made.process.pid, "State")[0] == "T")
@@ -180,23 +189,69 @@ def test_stopped_target_stays_stopped(
     assert (status["faults"], status["interrupted"]) == (0, 0), status
 
 
+def stack_pointer(pid: int) -> int:
+    """Return rsp of a stopped thread."""
+    return int(Path(f"/proc/{pid}/syscall").read_text().split()[-2], 16)
+
+
 @pytest.mark.needs("tracking")
+@pytest.mark.parametrize("kind", ["registers-512", "nanosleep", "read", "small-stack"])
+def test_memory_stays_as_it_was(patient: Start, kind: str) -> None:
+    """Byte by byte: all is as before, but for what is dead below the red zone.
+
+    Bytes that are nobody's are used where the stack could be anyone's: zero again.
+    """
+    made = patient(kind)
+    cpu = min(os.sched_getaffinity(0))
+    for task in os.listdir(f"/proc/{made.process.pid}/task"):
+        os.sched_setaffinity(int(task), {cpu})  # else rseq's cpu_id may change
+    made.goes_on()
+    with witness.stopped(made.process.pid):
+        sp = stack_pointer(made.process.pid)
+        before = witness.memory(made.process.pid)
+        said = made.operate("whole", 1)
+        assert said["failed"] == 0
+        after = witness.memory(made.process.pid)
+        assert before.keys() <= after.keys()
+        changed = {
+            address + at
+            for address, page in after.items()
+            for at in range(len(page))
+            if page != (was := before.get(address, bytes(len(page))))
+            and page[at] != was[at]
+        }
+    if kind == "small-stack":
+        assert changed == set()
+    else:
+        assert changed, "else nothing is tested"
+        assert sp - (32 << 10) < min(changed) <= max(changed) < sp - 128
+
+
+@pytest.mark.needs("tracking")
+@pytest.mark.timeout(120 + KILLS)
 @pytest.mark.parametrize(
     "kind",
     ["registers-512", "signal-storm", "small-stack", "rseq", "nanosleep", "read"],
 )
-def test_death_at_random(patient: Callable[[str], Patient], kind: str) -> None:
+def test_death_at_random(
+    patient: Start,
+    kind: str,
+    record_property: Callable[[str, object], None],
+) -> None:
     made = patient(kind)
     said = made.operate("random", KILLS)
     assert said["harm"] == "", said
     assert said["runs"] == KILLS
+    assert said["kills"] > KILLS // 10, "else it tests the attach that is not killed"
     assert said["failed"] == 0
+    record_property("kills", said["kills"])
+    print(kind, said)  # noqa: T201 - pytest -s
     unharmed(made, kind)
 
 
 @pytest.mark.needs("tracking")
 @pytest.mark.parametrize("kind", [*COMPUTING, *WAITING, *TIMED])
-def test_deaths_in_a_row(patient: Callable[[str], Patient], kind: str) -> None:
+def test_deaths_in_a_row(patient: Start, kind: str) -> None:
     """One call is interrupted again and again: restart_syscall(2) itself restarts."""
     made = patient(kind)
     said = made.operate("burst", 30)
@@ -206,8 +261,64 @@ def test_deaths_in_a_row(patient: Callable[[str], Patient], kind: str) -> None:
 
 
 @pytest.mark.needs("tracking")
+@pytest.mark.parametrize("mode", ["volley", "burst"])
+@pytest.mark.parametrize("kind", TIMED)
+def test_deadline_is_kept(patient: Start, kind: str, mode: str) -> None:
+    """A wait that is interrupted all the time ends when it would have.
+
+    Were it begun anew after each attach, it would last as long as they go on: 200 of
+    them are longer than the wait and what it may be late.
+    """
+    made = patient(f"{kind}-long")
+    said = made.operate(mode, 200)
+    assert said["harm"] == "", said
+    assert said["kills"] == 0 if mode == "volley" else said["kills"] >= 100
+    unharmed(made, kind)
+
+
+@pytest.mark.needs("tracking")
+@pytest.mark.parametrize("mode", ["volley", "burst"])
+@pytest.mark.parametrize("kind", ["signal-queue", "signal-nap"])
+def test_signals_come_once(patient: Start, kind: str, mode: str) -> None:
+    """Numbered signals, sent all the time: none is lost, doubled or out of turn."""
+    made = patient(kind)
+    before = made.status()["signals"]
+    said = made.operate(mode, 150)
+    assert said["harm"] == "", said
+    unharmed(made, kind)
+    assert made.status()["signals"] > before + 100
+
+
+@pytest.mark.needs("tracking")
+@pytest.mark.parametrize("mode", ["volley", "burst"])
+@pytest.mark.parametrize("kind", ["registers-256", "nanosleep", "read"])
+def test_stopped_meanwhile(patient: Start, kind: str, mode: str) -> None:
+    """SIGSTOP and SIGCONT all through it: the last one is what holds."""
+    made = patient(kind)
+    words = [made.programs["surgeon"], made.process.pid, made.path, mode, 30]
+    for last in (signal.SIGSTOP, signal.SIGCONT):
+        with subprocess.Popen(
+            [str(word) for word in words], stdout=subprocess.PIPE
+        ) as surgeon:
+            while surgeon.poll() is None:
+                made.process.send_signal(signal.SIGSTOP)
+                made.process.send_signal(signal.SIGCONT)
+            assert surgeon.stdout is not None
+            said = json.load(surgeon.stdout)
+        assert said["harm"] == "", said
+        made.process.send_signal(last)
+        state = "T" if last == signal.SIGSTOP else "RS"
+        witness.wait_for(
+            lambda: witness.status(made.process.pid, "State")[0] in state  # noqa: B023
+        )
+    made.goes_on()
+    status = made.status()  # it may be late: it was stopped
+    assert (status["faults"], status["interrupted"]) == (0, 0), status
+
+
+@pytest.mark.needs("tracking")
 def test_sequence_is_aborted_by_the_attach(
-    patient: Callable[[str], Patient],
+    patient: Start,
 ) -> None:
     """Otherwise a restartable sequence would go on as if nobody had interrupted it."""
     made = patient("rseq")
@@ -217,7 +328,18 @@ def test_sequence_is_aborted_by_the_attach(
 
 
 @pytest.mark.needs("tracking")
-def test_harm_would_be_seen(patient: Callable[[str], Patient]) -> None:
+@pytest.mark.parametrize("kind", ["registers-256", "patched"])
+def test_static_program(patient: Start, kind: str) -> None:
+    """Its own code is all there is; patched: not all of it is what the file says."""
+    made = patient(kind, "static")
+    said = made.operate("sweep", 1)
+    assert said["harm"] == "", said
+    assert said["methods"][:2] == [0, 0], said
+    unharmed(made, kind)
+
+
+@pytest.mark.needs("tracking")
+def test_harm_would_be_seen(patient: Start) -> None:
     """The control: the plain way, killed at every step, harms the target."""
     made = patient("registers-256")
     said = made.operate("sweep", 1, surgeon="plain")

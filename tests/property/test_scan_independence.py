@@ -1,4 +1,4 @@
-"""What a scan finds does not depend on how it is cut up: rows, slices, ranges.
+"""What a scan finds does not depend on how it is cut up: rows, slices, threads, ranges.
 
 The judge is /proc/self/pagemap, decoded here: bit 63 present, 62 swapped, 57 uffd-wp.
 """
@@ -15,9 +15,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pagescan import native
+import pagescan
+from pagescan import native, parallel
 from pagescan.model import Category
 from pagescan.native import Masks, Meter, Pace, Rule, Spans
+from pagescan.tracking import Tracking
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 PAGES = 3000
@@ -46,6 +48,15 @@ class Arena:
             page
             for page, (word,) in enumerate(struct.iter_unpack("<Q", words))
             if word >> 63
+        }
+
+    def written(self) -> set[int]:
+        """Return the populated pages without the write-protect bit."""
+        words = os.pread(self.pagemap, 8 * PAGES, self.start // PAGE * 8)
+        return {
+            page
+            for page, (word,) in enumerate(struct.iter_unpack("<Q", words))
+            if word >> 63 and not word >> 57 & 1
         }
 
     def close(self) -> None:
@@ -137,3 +148,92 @@ def test_near_neighbours_are_joined(arena: Arena) -> None:
     close = _scan(arena, [], gap=64 * PAGE)
     assert set(_pages(arena, close)) >= arena.present()
     assert len(close.starts) < len(_scan(arena, []).starts) / 4
+
+
+ranges = st.lists(
+    st.tuples(st.integers(0, PAGES - 1), st.integers(1, 400)), min_size=1, max_size=8
+)
+
+
+@given(chosen=ranges, rolled=st.randoms(use_true_random=False))
+@settings(
+    max_examples=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+def test_order_of_ranges_does_not_show(
+    arena: Arena, chosen: list[tuple[int, int]], rolled: random.Random
+) -> None:
+    """Ranges in any order, overlapping or twice, are the pages that they cover."""
+    covered = {
+        page for low, length in chosen for page in range(low, min(PAGES, low + length))
+    }
+    query = pagescan.Query(require=Category.PRESENT, returned=Category.PRESENT)
+    answers = []
+    for _ in range(2):
+        words = [
+            f"{arena.start + low * PAGE}+{(min(PAGES, low + length) - low) * PAGE}"
+            for low, length in chosen
+        ]
+        found = pagescan.scan(os.getpid(), words, query)
+        answers.append((list(found.starts), list(found.ends)))
+        rolled.shuffle(chosen)
+    pages = [
+        (address - arena.start) // PAGE
+        for low, high in zip(*answers[0], strict=True)
+        for address in range(low, high, PAGE)
+    ]
+    assert pages == sorted(arena.present() & covered)
+    assert answers[0] == answers[1]
+
+
+@pytest.fixture(scope="module")
+def tracked() -> Iterator[tuple[Arena, Tracking]]:
+    """Memory of this process, tracked."""
+    made = Arena()
+    words = [f"{made.start}+{PAGES * PAGE}"]
+    with pagescan.track(os.getpid(), words) as tracking:
+        yield made, tracking
+    made.close()
+
+
+@pytest.mark.needs("tracking")
+@given(
+    stored=st.sets(st.integers(0, PAGES - 1), max_size=1500),
+    runs=st.lists(st.integers(0, PAGES - 1), max_size=4),
+    threads=st.integers(1, 4),
+    rows=st.integers(1, 600),
+    pages_a_slice=st.sampled_from([1, 7, 512, 513, 16384]),
+)
+@settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+def test_written_does_not_depend_on_the_way(
+    tracked: tuple[Arena, Tracking],
+    stored: set[int],
+    runs: list[int],
+    threads: int,
+    rows: int,
+    pages_a_slice: int,
+) -> None:
+    """Any threads, slices and room for rows: the pages stored to, once each."""
+    arena, tracking = tracked
+    stored = stored | {
+        page for low in runs for page in range(low, min(PAGES, low + 90))
+    }
+    tracking.scanner.threads = threads
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(native, "_ROWS", rows)
+        patch.setattr(native, "_FIRST_SLICE", pages_a_slice * PAGE)
+        patch.setattr(parallel, "_WORTH_IT", 1)
+        for page in stored:
+            arena.memory[page * PAGE + 8] = 1
+        assert arena.written() == stored
+        for rearm in (False, True):
+            batch = tracking.look(rearm=rearm).batch
+            found = native.Columns(batch.starts, batch.ends, batch.categories)
+            assert _pages(arena, found) == sorted(stored)
+        assert arena.written() == set()
+        assert list(tracking.look().batch.starts) == []

@@ -382,7 +382,8 @@ static bool make(const char *words)
 				  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
 		if (wide != MAP_FAILED) {
-			at = (void *)(((uintptr_t)wide + HUGE - 1) & ~(uintptr_t)(HUGE - 1));
+			munmap(wide, page); /* so that the mapping begins within a huge page */
+			at = (void *)(((uintptr_t)wide + HUGE) & ~(uintptr_t)(HUGE - 1));
 			madvise(at, length, MADV_HUGEPAGE);
 		}
 	} else if (!strcmp(kind, "hugetlb")) {
@@ -449,12 +450,43 @@ static bool remap(struct range *r, const char *how, size_t pages)
 	return true;
 }
 
-static __attribute__((noinline)) bool use_stack(size_t pages)
+/* Stores to each page of so many below; where the lowest store was is in *ret. */
+static __attribute__((noinline)) bool use_stack(size_t pages, uintptr_t *ret)
 {
 	volatile unsigned char deep[4096];
 
 	deep[0] = (unsigned char)pages;
-	return pages == 0 || (use_stack(pages - 1) && deep[0] == (unsigned char)pages);
+	*ret = (uintptr_t)deep;
+	return pages == 0 || (use_stack(pages - 1, ret) && deep[0] == (unsigned char)pages);
+}
+
+/* A thread that waits, and then uses its stack as deep as it is told. */
+static pthread_mutex_t door = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t knock = PTHREAD_COND_INITIALIZER;
+static size_t depth;
+static uintptr_t deepest;
+
+static void *wait_and_use_stack(void *unused)
+{
+	pthread_mutex_lock(&door);
+	for (;;) {
+		while (!depth)
+			pthread_cond_wait(&knock, &door);
+		use_stack(depth, &deepest);
+		depth = 0;
+		pthread_cond_signal(&knock);
+	}
+	return unused;
+}
+
+static void have_stack_used(size_t pages)
+{
+	pthread_mutex_lock(&door);
+	depth = pages;
+	pthread_cond_broadcast(&knock);
+	while (depth)
+		pthread_cond_wait(&knock, &door);
+	pthread_mutex_unlock(&door);
 }
 
 struct job {
@@ -574,7 +606,22 @@ static void obey(char *line)
 		snprintf(ranges[count].name, sizeof(ranges[count].name), "brk");
 		answer(grow_brk(&ranges[count++], strtoul(name, NULL, 10)), verb);
 	} else if (!strcmp(verb, "stack") && name) {
-		answer(use_stack(strtoul(name, NULL, 10)), verb);
+		size_t pages = strtoul(name, NULL, 10);
+		uintptr_t lowest;
+
+		use_stack(pages, &lowest);
+		snprintf(text, sizeof(text), "%lu %lu", lowest, lowest + pages * page);
+		answer(true, text);
+	} else if (!strcmp(verb, "start-thread")) {
+		pthread_t thread;
+
+		answer(!pthread_create(&thread, NULL, wait_and_use_stack, NULL), verb);
+	} else if (!strcmp(verb, "its-stack") && name) {
+		size_t pages = strtoul(name, NULL, 10);
+
+		have_stack_used(pages);
+		snprintf(text, sizeof(text), "%lu %lu", deepest, deepest + pages * page);
+		answer(true, text);
 	} else if (!strcmp(verb, "checksum") && r) {
 		snprintf(text, sizeof(text), "%016lx", (unsigned long)checksum(r));
 		answer(true, text);

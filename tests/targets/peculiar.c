@@ -74,6 +74,13 @@ static void *outlive(void *unused)
 	return unused;
 }
 
+static void *rest(void *unused)
+{
+	for (;;)
+		pause();
+	return unused;
+}
+
 /* The thread that forked so stands still, uninterruptible, until the child is done. */
 static void *wait_for_vfork(void *unused)
 {
@@ -116,6 +123,15 @@ int main(int argc, char **argv)
 		fflush(stdout);
 		wait_for_vfork(NULL);
 		return 0;
+	}
+	if (!strcmp(kind, "vfork-main")) {
+		pthread_create(&thread, NULL, outlive, NULL);
+		wait_for_vfork(NULL);
+		return pthread_join(thread, NULL);
+	}
+	if (!strcmp(kind, "thread")) { /* a second one, which does nothing */
+		pthread_create(&thread, NULL, rest, NULL);
+		return say_and_wait();
 	}
 	if (!strcmp(kind, "vfork-thread")) {
 		pthread_create(&thread, NULL, wait_for_vfork, NULL);

@@ -9,6 +9,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <link.h>
 #include <linux/futex.h>
 #include <poll.h>
 #include <pthread.h>
@@ -35,12 +36,13 @@
 
 #include "status.h"
 
-#define NAP_MS 20
+#define LONG_NAP_MS 400
 #define LATE_MS 100 /* over the deadline; the machine may be busy */
 
 static volatile struct status *status;
 static pthread_t main_thread;
 static int channel[2], word;
+static unsigned nap_ms = 20;
 
 static void fault(uint64_t code)
 {
@@ -234,10 +236,71 @@ static void registers(bool wide, bool storm)
 	}
 }
 
+/* Numbered signals, queued: each must come once, in their order. */
+static void handle_numbered(int signal, siginfo_t *info, void *context)
+{
+	if (info->si_value.sival_int != (int)status->signals)
+		fault(700);
+	status->signals++;
+	(void)signal;
+	(void)context;
+}
+
+static void *send_numbered(void *unused)
+{
+	union sigval value = {0};
+
+	for (;; value.sival_int++) {
+		uint64_t begun = now_ns();
+
+		while (value.sival_int - (int)status->signals > 100) {
+			nap(200);
+			if (now_ns() - begun > 2000000000u) {
+				status->lost++;
+				begun = now_ns();
+			}
+		}
+		if (pthread_sigqueue(main_thread, SIGRTMIN, value))
+			fault(701);
+		nap(100);
+	}
+	return unused;
+}
+
 /* ---- a stack in the heap, between data ------------------------------------------------------ */
 
 static uint8_t *neighbour;
 #define NEIGHBOUR 16384
+
+/* Last in .bss, so that most of a page is left behind it. */
+static volatile char last[64] __attribute__((section(".bss.zz"), aligned(4096)));
+
+/* The bytes behind each ELF's .bss, which nobody owns: here somebody does. */
+static struct {
+	uint8_t *at;
+	size_t length;
+} claimed[8];
+static int claims;
+
+static int claim(struct dl_phdr_info *info, size_t size, void *unused)
+{
+	if (strstr(info->dlpi_name, "/ld-") || strstr(info->dlpi_name, "vdso"))
+		return 0; /* the loader's are its own */
+	for (int i = 0; i < info->dlpi_phnum && claims < 8; i++) {
+		const ElfW(Phdr) *part = &info->dlpi_phdr[i];
+		uintptr_t end = info->dlpi_addr + part->p_vaddr + part->p_memsz;
+
+		if (part->p_type != PT_LOAD || !(part->p_flags & PF_W) || end % 4096 == 0)
+			continue;
+		claimed[claims].at = (uint8_t *)end;
+		claimed[claims].length = 4096 - end % 4096;
+		memset(claimed[claims].at, 0x5a, claimed[claims].length);
+		claims++;
+	}
+	(void)size;
+	(void)unused;
+	return 0;
+}
 
 static void on_small_stack(void)
 {
@@ -247,6 +310,10 @@ static void on_small_stack(void)
 		for (int i = 0; i < NEIGHBOUR; i++)
 			if (neighbour[i] != 0xa5)
 				fault(400);
+		for (int n = 0; n < claims; n++)
+			for (size_t i = 0; i < claimed[n].length; i++)
+				if (claimed[n].at[i] != 0x5a)
+					fault(401);
 	}
 }
 
@@ -254,6 +321,7 @@ static void small_stack(void)
 {
 	static ucontext_t there, here;
 
+	last[0] = 1;
 	neighbour = malloc(NEIGHBOUR + 1024);
 	memset(neighbour, 0xa5, NEIGHBOUR);
 	getcontext(&there);
@@ -323,12 +391,12 @@ static void restartable(void)
 
 static int timed_call(const char *kind, uint64_t begun)
 {
-	struct timespec period = {0, NAP_MS * 1000000L}, left;
-	struct timeval limit = {0, NAP_MS * 1000L};
+	struct timespec period = {0, nap_ms * 1000000L}, left;
+	struct timeval limit = {0, nap_ms * 1000L};
 	struct pollfd file = {channel[0], POLLIN, 0};
 	struct epoll_event event;
 	static int poller = -1;
-	uint64_t end = begun + NAP_MS * 1000000u;
+	uint64_t end = begun + nap_ms * 1000000ul;
 
 	if (!strcmp(kind, "nanosleep"))
 		return (int)syscall(SYS_nanosleep, &period, &left);
@@ -340,7 +408,7 @@ static int timed_call(const char *kind, uint64_t begun)
 				    NULL);
 	}
 	if (!strcmp(kind, "poll-timeout"))
-		return poll(&file, 1, NAP_MS);
+		return poll(&file, 1, (int)nap_ms);
 	if (!strcmp(kind, "ppoll-timeout"))
 		return ppoll(&file, 1, &period, NULL);
 	if (!strcmp(kind, "select-timeout"))
@@ -352,7 +420,7 @@ static int timed_call(const char *kind, uint64_t begun)
 	}
 	if (poller < 0)
 		poller = epoll_create1(0);
-	return epoll_wait(poller, &event, 1, NAP_MS);
+	return epoll_wait(poller, &event, 1, (int)nap_ms);
 }
 
 static void deadlines(const char *kind)
@@ -366,9 +434,9 @@ static void deadlines(const char *kind)
 			status->interrupted++;
 		else if (result)
 			fault(500 + (uint64_t)error);
-		else if (took + 300000 < NAP_MS * 1000000u)
+		else if (took + 300000 < nap_ms * 1000000ul)
 			fault(501);
-		if (took > (NAP_MS + LATE_MS) * 1000000u)
+		if (took > (nap_ms + LATE_MS) * 1000000ul)
 			status->late++;
 	}
 }
@@ -562,6 +630,22 @@ static void wait_for_signal(const char *kind)
 	}
 }
 
+/* ---- code that is not any more what its file says -------------------------------------------- */
+
+/* First in .text, so that in a static program it is found first. */
+__asm__(".pushsection .text.unlikely,\"ax\"\n.globl bait\nbait: syscall\n ret\n.popsection\n");
+extern unsigned char bait[];
+
+static void patch_bait(void)
+{
+	char *at = (char *)((uintptr_t)bait & ~4095ul);
+
+	if (mprotect(at, 8192, PROT_READ | PROT_WRITE | PROT_EXEC))
+		fault(800);
+	bait[2] = 0xcc; /* int3 */
+	mprotect(at, 8192, PROT_READ | PROT_EXEC);
+}
+
 /* ---- which -------------------------------------------------------------------------------- */
 
 int main(int argc, char **argv)
@@ -569,6 +653,9 @@ int main(int argc, char **argv)
 	struct sigaction action = {.sa_handler = handle};
 	struct sigaction storm = {.sa_handler = handle, .sa_flags = SA_RESTART};
 	const char *kind = argc == 3 ? argv[1] : "";
+	struct sigaction numbered = {.sa_sigaction = handle_numbered,
+				     .sa_flags = SA_RESTART | SA_SIGINFO};
+	char timed[32];
 	pthread_t thread;
 	int file;
 
@@ -583,13 +670,32 @@ int main(int argc, char **argv)
 	main_thread = pthread_self();
 	sigaction(SIGUSR1, &action, NULL);
 	sigaction(SIGALRM, &storm, NULL);
+	sigaction(SIGRTMIN, &numbered, NULL);
 	if (!strncmp(kind, "registers", 9))
 		registers(!strcmp(kind, "registers-512") && __builtin_cpu_supports("avx512bw"),
 			  false);
+	if (!strcmp(kind, "patched")) {
+		patch_bait();
+		registers(false, false);
+	}
 	if (!strcmp(kind, "signal-storm"))
 		registers(__builtin_cpu_supports("avx512bw"), true);
-	if (!strcmp(kind, "small-stack"))
+	if (!strcmp(kind, "signal-queue")) {
+		pthread_create(&thread, NULL, send_numbered, NULL);
+		registers(__builtin_cpu_supports("avx512bw"), false);
+	}
+	if (!strcmp(kind, "signal-nap")) { /* each signal ends the nap it falls into */
+		struct timespec period = {0, 2000000};
+
+		pthread_create(&thread, NULL, send_numbered, NULL);
+		for (;; status->rounds++)
+			nanosleep(&period, NULL);
+	}
+	if (!strcmp(kind, "small-stack") || !strcmp(kind, "no-slack")) {
+		if (*kind == 'n')
+			dl_iterate_phdr(claim, NULL);
 		small_stack();
+	}
 	if (!strcmp(kind, "rseq"))
 		restartable();
 	if (!strcmp(kind, "wait4"))
@@ -606,5 +712,10 @@ int main(int argc, char **argv)
 		pthread_create(&thread, NULL, write_bytes, NULL);
 		wait_for_bytes(kind);
 	}
-	deadlines(kind);
+	snprintf(timed, sizeof(timed), "%s", kind);
+	if (strlen(timed) > 5 && !strcmp(timed + strlen(timed) - 5, "-long")) {
+		timed[strlen(timed) - 5] = 0;
+		nap_ms = LONG_NAP_MS;
+	}
+	deadlines(timed);
 }

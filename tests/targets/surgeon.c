@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Attaches to a target and dies on the way: surgeon PID STATUS sweep|random|burst|whole ROUNDS
+ * Attaches to a target and dies on the way: surgeon PID STATUS sweep|random|burst|volley|whole ROUNDS
  *
  * Built from the shim's own files with PS_FAULT, which makes every step of the attach call
  * ps_fault_step(). sweep: dies at the first step, then at the second, and so on to the last, ROUNDS
  * times. random: dies at ROUNDS random instants. burst: ROUNDS attaches back to back, most of which die,
- * into the same system call. whole: does not die. After each, or a burst, the target must do
- * two more rounds within 5 s, or be stopped still if it was. Prints one JSON object.
+ * into the same system call. volley: the same, and none of them dies. whole: does not die. After each,
+ * or a burst or a volley, the target must do two more rounds within 5 s, or be stopped still if it
+ * was. Prints one JSON object.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -133,7 +134,7 @@ int main(int argc, char **argv)
 	int rounds = argc == 5 ? atoi(argv[4]) : 0, kills = 0, runs = 0;
 	struct rlimit limit = {1 << 20, 1 << 20};
 	const char *harm = NULL;
-	bool was_stopped, burst;
+	bool was_stopped, burst, in_a_row;
 	int file;
 
 	if (argc != 5)
@@ -147,6 +148,7 @@ int main(int argc, char **argv)
 		return 2;
 	prlimit(target, RLIMIT_NOFILE, &limit, NULL); /* each death may leave a descriptor */
 	burst = !strcmp(argv[3], "burst");
+	in_a_row = burst || !strcmp(argv[3], "volley");
 	was_stopped = state_of_target() == 'T';
 	srandom((unsigned)getpid());
 	for (int i = 0; i < rounds && !harm; i++) {
@@ -161,7 +163,7 @@ int main(int argc, char **argv)
 			killed = attach(after);
 			kills += killed;
 			runs++;
-			if (!burst || i + 1 == rounds)
+			if (!in_a_row || i + 1 == rounds)
 				harm = verdict(was_stopped);
 			if (after || burst || !child->die_at)
 				break;
