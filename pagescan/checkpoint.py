@@ -25,7 +25,7 @@ from pagescan.model import (
 from pagescan.native import Columns, Pace
 from pagescan.plan import Plan, lay_out
 from pagescan.regions import Batch
-from pagescan.scanner import POPULATED, Query, Scanner
+from pagescan.scanner import POPULATED, Query, Scanner, merge
 from pagescan.session import Session, find
 from pagescan.session_tracking import Opened, opened
 from pagescan.target import Target
@@ -163,10 +163,13 @@ def changed(
     if epoch is not None:
         acknowledge(pid, epoch)
     with opened(find(pid), pace=pace) as through:
-        if through.before.planned:
+        before = through.before
+        if before.planned:
             lacking = through.pending()
             if lacking is None or lacking.starts:
                 return True
+        elif before.since is None:  # a part was protected later, and nobody says which
+            return True
         return _unknown(through) or len(through.tracking.look().batch) > 0
 
 
@@ -222,16 +225,40 @@ def _left_out(chosen: Iterable[Mapping]) -> tuple[Untracked, ...]:
 
 
 def _populated(scanner: Scanner, private: Sequence[Mapping], action: Action) -> Columns:
-    """List what belongs into an image: zeros as ZERO, all else with the action."""
+    """List what belongs into an image: zeros as ZERO, all else with the action.
+
+    A dropped copy of a page of a file may look like one on swap, to who is not root:
+    its bytes are right in either case, so they are stored.
+    """
+    files: list[Mapping] = []
+    others: list[Mapping] = []
+    for item in private:
+        (files if item.kind is Kind.PRIVATE_FILE else others).append(item)
+    words: dict[int, int] = {0: action, Category.PFNZERO.value: Action.ZERO}
+    on_swap = {Category.SWAPPED.value: Action.DUMP}
+    return merge(
+        _found(scanner, others, Category.PFNZERO, words),
+        _found(scanner, files, Category.PFNZERO | Category.SWAPPED, words | on_swap),
+    )
+
+
+def _found(
+    scanner: Scanner,
+    private: Sequence[Mapping],
+    returned: Category,
+    actions: dict[int, int],
+) -> Columns:
     query = Query(
         any_of=POPULATED,
         exclude=Category.FILE | Category.GUARD & known_categories(),
-        returned=Category.PFNZERO,
+        returned=returned,
     )
     found = scanner.scan(private, query)
-    words: dict[int, int] = {0: action, Category.PFNZERO.value: Action.ZERO}
-    actions = array("Q", map(words.__getitem__, found.categories))
-    return Columns(found.starts, found.ends, actions)
+    return Columns(
+        found.starts,
+        found.ends,
+        array("Q", map(actions.__getitem__, found.categories)),
+    )
 
 
 def _ranges(untracked: Iterable[Untracked]) -> Columns:

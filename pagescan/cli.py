@@ -151,6 +151,8 @@ def _invoke(words: list[str]) -> int:
         return UsageError.code
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - one line for all
         message, hint, code = _explain(error)
+        if code == 1 and _behind_the_command(words)[:1] == ["changed"]:
+            code = 2  # 1 is an answer there: nothing was written
         return _fail(words, message, hint, code)
     return result if isinstance(result, int) else 0
 

@@ -46,12 +46,6 @@ class UsageError(PagescanError):
     code = 2
 
 
-class CannotTellError(PagescanError):
-    """Whether anything changed is not known; 1 would say that nothing has."""
-
-    code = 2
-
-
 class TargetError(PagescanError, ProcessLookupError):
     """The process cannot be looked at."""
 

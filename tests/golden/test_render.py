@@ -2,23 +2,28 @@
 
 import io
 from array import array
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from pagescan.model import (
+    NO_CATEGORY,
+    Action,
     Category,
     Cost,
     Mapping,
     MappingCounts,
     Output,
+    PlanFacts,
     Report,
     SessionFacts,
     Summary,
     TargetFacts,
     Untracked,
 )
+from pagescan.native import Columns
 from pagescan.regions import Batch
 from pagescan.render import write_result
 from tests.conftest import checked
@@ -143,3 +148,35 @@ def test_empty_result(report: Report, batch: Batch) -> None:
             assert checked(stream.getvalue())["regions"] == []
         else:
             assert len(stream.getvalue().splitlines()) == lines
+
+
+@pytest.mark.parametrize("name", ["plan.json", "plan.jsonl", "plan.csv", "plan.txt"])
+def test_plan(name: str, report: Report, request: pytest.FixtureRequest) -> None:
+    """A plan in each form that has text."""
+    found = Columns(
+        array("Q", [0x1000_0000, 0x1000_3000, 0x7F80_0000_0000]),
+        array("Q", [0x1000_3000, 0x1000_5000, 0x7F80_0080_0000]),
+        array("Q", [Action.DUMP, Action.ZERO, Action.KEEP]),
+    )
+    batch = Batch.join(
+        found, (HEAP, LIBRARY, ANONYMOUS), page_size=4096, returned=NO_CATEGORY
+    )
+    shared = Untracked(0x7FFF_0000, 0x7FFF_4000, "/dev/shm/a", "shared")
+    of_plan = replace(
+        report,
+        kind="dump-plan",
+        summary=batch.summary(),
+        plan=PlanFacts(8, 7, {"dump": 3, "zero": 2, "keep": 2048}, (shared,)),
+    )
+    stream = io.StringIO()
+    form = name.partition(".")[2].replace("txt", "plain")
+    write_result(of_plan, batch, Output(format=form), stream)
+    text = stream.getvalue()
+    expected = EXPECTED / name
+    if request.config.getoption("--accept"):
+        expected.write_text(text)
+    assert text == expected.read_text(), "--accept takes it over, if it is right"
+    if form == "json":
+        checked(text)
+    if form == "jsonl":
+        assert [checked(line)["line"] for line in text.splitlines()][-1] == "summary"

@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from pagescan import session
+from pagescan.session_tracking import opened
 from tests import machine, witness
 from tests.conftest import (
     HERE,
@@ -358,6 +360,31 @@ def test_dropped_copy_of_a_file(armed: Start, tmp_path: Path) -> None:
     plan = regions_of(take(made.pid, 1))
     assert plan.get(low + 3 * PAGE) in (None, "dump")
     assert plan[low + 4 * PAGE] == "keep"
+
+
+def test_death_between_protecting_and_commit(armed: Start) -> None:
+    """Nobody knows which pages those were: no epoch is a parent any more."""
+    made = armed("m=anon,pages=16,fill=1")
+    take(made.pid, 0)
+    assert command("dump-plan", made.pid, "--ack", 1).code == 0
+    made.tell("write m 3")
+    with opened(session.find(made.pid), rearm=True) as through:
+        through.tracking.look(rearm=True)  # and hangs up
+    assert command("changed", made.pid).code == 0
+    after = take(made.pid, 1)
+    assert after.json()["parent"] is None
+    assert dumped(made, after) == set(range(16))
+
+
+def test_changed_after_a_part_was_protected(armed: Start) -> None:
+    """Nobody says what was written before: it is not said that nothing was."""
+    made = armed("m=anon,pages=16,fill=1")
+    made.tell("write m 3")
+    words = ("scan", made.pid, "--require", "written", "--wp-only")
+    assert command(*words).code == 0
+    assert command("changed", made.pid).code == 0
+    assert command("diff", made.pid, "--rearm").code == 0
+    assert command("changed", made.pid).code == 1
 
 
 @pytest.mark.needs("hugetlb")
