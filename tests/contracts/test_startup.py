@@ -69,6 +69,9 @@ COMMANDS = [
     (("sessions", "--json"), 60),
     (("disarm", "4194303"), 70),
     (("arm", "4194303"), 70),
+    (("dump-plan", ME, "--json"), 75),
+    (("dump-plan", "4194303", "--epoch", "1"), 75),
+    (("changed", "4194303"), 70),
     (("completion", "bash"), 70),
     (("schema",), 85),
 ]

@@ -223,6 +223,25 @@ def test_diffs_of_one_session(
 
 
 @pytest.mark.needs("tracking")
+def test_plans_of_one_session(
+    made: Target, opened: session.Session, thousandfold: Callable[..., None]
+) -> None:
+    """A chain of epochs, acknowledged both ways, and an answer to `changed`."""
+
+    def act() -> None:
+        made.write("m", {7})
+        begun = pagescan.dump_plan(made.pid, 0)
+        assert begun.epoch is not None
+        assert pagescan.changed(made.pid, begun.epoch) in (True, False)
+        following = pagescan.dump_plan(made.pid, begun.epoch)
+        assert following.parent == begun.epoch
+        pagescan.acknowledge(made.pid, following.epoch or 0)
+        assert pagescan.dump_plan(made.pid).pages()["dump"] > 64
+
+    thousandfold(act, made.pid, opened.keeper_pid)
+
+
+@pytest.mark.needs("tracking")
 def test_sessions(made: Target, thousandfold: Callable[..., None]) -> None:
     """Arm, diff and disarm: keepers come and go. A process each: fewer rounds."""
 

@@ -282,6 +282,22 @@ def test_refusals(armed: Start) -> None:
     assert (with_none.code, "no session" in with_none.stderr) == (1, True)
 
 
+def test_binary_is_nothing_for_a_terminal(target: Start) -> None:
+    made = target("m=anon,pages=16,fill=1")
+    screen, terminal = os.openpty()
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "pagescan", "dump-plan", str(made.pid), "--binary"],
+            stdout=terminal,
+            stderr=subprocess.PIPE,
+            check=False,
+        )
+    finally:
+        os.close(terminal)
+        os.close(screen)
+    assert (done.returncode, done.stderr.count(b"\n")) == (2, 2)
+
+
 @pytest.mark.parametrize("damage", ["remove", "cut", "flip"])
 def test_lost_list(armed: Start, damage: str) -> None:
     made = armed("m=anon,pages=16,fill=1")
