@@ -102,7 +102,9 @@ class Patient:
             check=True,
             timeout=300 + rounds,
         )
-        return json.loads(done.stdout)
+        said = json.loads(done.stdout)
+        print(mode, said)  # noqa: T201 - pytest -s
+        return said
 
     def goes_on(self) -> None:
         """Wait until it has done two more rounds."""
@@ -248,7 +250,6 @@ def test_death_at_random(
     assert said["kills"] > KILLS // 10, "else it tests the attach that is not killed"
     assert said["failed"] == 0
     record_property("kills", said["kills"])
-    print(kind, said)  # noqa: T201 - pytest -s
     unharmed(made, kind)
 
 
