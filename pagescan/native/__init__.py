@@ -12,7 +12,7 @@ import os
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from pagescan.native._shim import ffi, lib
 
@@ -23,6 +23,7 @@ ALL_PAGES = (1 << 64) - 1
 UFFD_FEATURES = 0x8000 | 0x2000 | 0x1000
 """WP_ASYNC, WP_UNPOPULATED, WP_HUGETLBFS_SHMEM: what exact tracking needs."""
 
+_PAGE = os.sysconf("SC_PAGE_SIZE")
 _ROWS = 4096
 # Each kind of call has its own speed, so each scan finds its slice anew: a dense 16 MiB
 # take 0.15 ms on the general path of the kernel, and 0.3 ms in UFFDIO_WRITEPROTECT.
@@ -93,6 +94,16 @@ class Spans(NamedTuple):
     rules: array[int]
 
 
+class Progress(Protocol):
+    """What is told how far a scan is, every 50 ms, by any of its threads."""
+
+    def begin(self, total: int) -> None:
+        """So many bytes are to be walked from now on; 0: it is over."""
+
+    def advance(self, done: int) -> None:
+        """So many more of them were."""
+
+
 @dataclass(slots=True)
 class Pace:
     """How long one call may hold the target's mmap lock, and the pauses between.
@@ -100,11 +111,13 @@ class Pace:
     Attributes:
         max_stall_ns: Bound of one call, kept by adapting its length.
         pause_ns: Pause after so much holding; 0: none.
+        progress: Who is told how far it is.
     """
 
     max_stall_ns: int = 200_000
     pause_ns: int = 50_000
     held_ns: int = 0
+    progress: Progress | None = None
 
 
 @dataclass(slots=True)
@@ -233,7 +246,7 @@ def scan(
     cost = ffi.new("struct ps_cost *")
     c_spans = [_u64(column) for column in spans]
     found = Columns.empty()
-    room = 0
+    room = walked = 0
     more = 1
     try:
         while more:
@@ -254,6 +267,9 @@ def scan(
                 )
             )
             room = out.length
+            if pace.progress is not None:
+                walked, before = cost.pages_walked, walked
+                pace.progress.advance((walked - before) * _PAGE)
     finally:
         meter.add(cost)
         pace.held_ns = c_pace.held_ns
