@@ -20,8 +20,13 @@ struct bench_scan {
 };
 
 #define BENCH_SCAN _IOWR('f', 16, struct bench_scan)
+#define BENCH_WPALLOWED 1u
 #define BENCH_WRITTEN 2u
+#define BENCH_FILE 4u
 #define BENCH_PRESENT 8u
+#define BENCH_SWAPPED 16u
+#define BENCH_PFNZERO 32u
+#define BENCH_GUARD 256u
 #define BENCH_WP_MATCHING 1u
 
 static inline uint64_t now_ns(void)

@@ -50,6 +50,8 @@ _LINES = (
     _Line("a quiet look, two threads, against one", ">= 1.8 x",
           "scan.quiet.two", 1.8, "x", most=False, take="inverse",
           note="needs two free processors"),
+    _Line("a fully written heap, got and protected, against the same in C", "<= 1.2 x",
+          "scan.get+protect.100.exact", 1.2, "x", note="one thread, without pauses"),
     _Line("a look against /proc/PID/pagemap in Python", ">= 100 x",
           "peers.pagemap-in-python.look", 100, "x", most=False,
           note="look and loop alone, without the start of Python"),

@@ -6,6 +6,8 @@
  *	get		lists what is written
  *	protect		protects what is present, lists nothing
  *	get+protect	lists what is written and protects it, in one step
+ *	exact get	lists what is exactly written, with the usual categories
+ *	exact get+protect	the same, and protects it
  *	pagemap		reads /proc/PID/pagemap and counts the present pages
  */
 #define _GNU_SOURCE
@@ -23,7 +25,20 @@
 static struct bench_region vec[VEC];
 static uint64_t words[CHUNK / 8];
 
-static long scan(int pagemap, uint64_t start, uint64_t end, uint64_t flags, uint64_t category)
+struct question {
+	uint64_t mask, inverted, anyof, returned;
+};
+
+/* What private anonymous memory is asked for exactness: written, populated, no zero page, no guard. */
+static const struct question exact = {
+	.mask = BENCH_WPALLOWED | BENCH_WRITTEN | BENCH_PFNZERO | BENCH_GUARD,
+	.inverted = BENCH_PFNZERO | BENCH_GUARD,
+	.anyof = BENCH_PRESENT | BENCH_SWAPPED,
+	.returned = BENCH_WPALLOWED | BENCH_WRITTEN | BENCH_FILE | BENCH_PRESENT | BENCH_SWAPPED |
+		    BENCH_PFNZERO | BENCH_GUARD,
+};
+
+static long ask(int pagemap, uint64_t start, uint64_t end, uint64_t flags, struct question what)
 {
 	long regions = 0;
 
@@ -35,8 +50,10 @@ static long scan(int pagemap, uint64_t start, uint64_t end, uint64_t flags, uint
 			.end = end,
 			.vec = (uintptr_t)vec,
 			.vec_len = VEC,
-			.mask = category,
-			.returned = category,
+			.inverted = what.inverted,
+			.mask = what.mask,
+			.anyof = what.anyof,
+			.returned = what.returned,
 		};
 		int found = ioctl(pagemap, BENCH_SCAN, &arg);
 
@@ -51,6 +68,12 @@ static long scan(int pagemap, uint64_t start, uint64_t end, uint64_t flags, uint
 		start = arg.walk_end;
 	}
 	return regions;
+}
+
+static long scan(int pagemap, uint64_t start, uint64_t end, uint64_t flags, uint64_t category)
+{
+	return ask(pagemap, start, end, flags,
+		   (struct question){.mask = category, .returned = category});
 }
 
 static long read_words(int pagemap, uint64_t start, uint64_t end)
@@ -99,6 +122,10 @@ int main(int argc, char **argv)
 			regions = scan(pagemap, start, end, BENCH_WP_MATCHING, BENCH_PRESENT);
 		else if (!strcmp(line, "get+protect"))
 			regions = scan(pagemap, start, end, BENCH_WP_MATCHING, BENCH_WRITTEN);
+		else if (!strcmp(line, "exact get"))
+			regions = ask(pagemap, start, end, 0, exact);
+		else if (!strcmp(line, "exact get+protect"))
+			regions = ask(pagemap, start, end, BENCH_WP_MATCHING, exact);
 		else if (!strcmp(line, "pagemap"))
 			regions = read_words(pagemap, start, end);
 		if (regions < 0)

@@ -6,6 +6,7 @@ same machine, and medians are shown. Nothing here fails because of a timing.
 """
 
 import argparse
+import compileall
 import importlib
 import json
 import os
@@ -21,6 +22,9 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[0] = str(ROOT)
 os.environ["PYTHONPATH"] = str(ROOT)  # `python -m pagescan` of this tree, anywhere
+# Measured is what an installed package has: compiled files, and a buffered stdout.
+for _word in ("PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED"):
+    os.environ.pop(_word, None)
 
 from benchmarks.contract import Goal, judged  # noqa: E402 - needs the path
 from benchmarks.measure import MIB, Bench, Figure, Unavailable, document  # noqa: E402
@@ -41,6 +45,10 @@ SUBJECTS = {
 def main(words: Sequence[str] | None = None) -> int:
     """Run what is asked for; print the table and write the file."""
     options = parse(words)
+    if options.markdown:
+        print(markdown(json.loads(options.markdown.read_text())), end="")
+        return 0
+    compileall.compile_dir(ROOT / "pagescan", quiet=2)
     begun = time.monotonic()
     bench = Bench(options.quick, options.size, report=lambda line: say(f"  {line}"))
     facts = machine(quick=options.quick)
@@ -82,6 +90,12 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--out", metavar="FILE", type=Path, help="the JSON file (bench.json)"
+    )
+    parser.add_argument(
+        "--markdown",
+        metavar="FILE",
+        type=Path,
+        help="measure nothing: print the contract of a JSON file as README.md has it",
     )
     options = parser.parse_args(words)
     options.size = (options.size or (256 if options.quick else 2048)) * MIB
@@ -174,6 +188,28 @@ def show(
     )
     for line in skipped:
         console.print(f"left out: {line}", markup=False)
+
+
+def markdown(result: dict[str, Any]) -> str:
+    """Return the contract that a run kept, or not, as a table for README.md."""
+    lines = [
+        "| what | goal | measured | met |",
+        "|---|---|---|---|",
+        *(
+            f"| {one['what']} | {_sign(one['goal'])} | {_sign(one['measured'])} |"
+            f" {'yes' if one['met'] else 'no'} |"
+            for one in result["contract"]
+            if one["value"] is not None
+        ),
+        "",
+        f"{result['cpu']}, {result['cpus']} CPUs, Linux {result['kernel']},"
+        f" Python {result['python']}, commit {str(result['commit'])[:12]}.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _sign(text: str) -> str:
+    return text.replace("<=", "≤").replace(">=", "≥").replace(" x", "×")
 
 
 _COLUMNS = ("what", "median", "quartiles", "against", "its median", "ratio")

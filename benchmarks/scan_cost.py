@@ -115,6 +115,10 @@ def _operations(
         "get+protect": ours(lambda: _rearm(tracking)),
     }
     both = {name: after_writes(call) for name, call in ways.items()}
+    both |= {
+        f"c.exact {name}": after_writes(_bare(bare, f"exact {name}", pages))
+        for name in ("get", "get+protect")
+    }
     both |= {f"c.{name}": after_writes(_bare(bare, name, pages)) for name in ways}
     found = in_turn(bench.rounds(5), both)
     for name in ways:
@@ -127,6 +131,16 @@ def _operations(
             base=found[f"c.{name}"],
             note="C: the written bit alone; pagescan: categories and exact rules too",
         )
+        if f"c.exact {name}" in found:
+            bench.add(
+                f"scan.{name}.{percent}.exact",
+                f"{name}, {percent} % written, one thread",
+                found[name],
+                "ns/page",
+                against="the same question in C",
+                base=found[f"c.exact {name}"],
+                note="C: the same masks and categories, one loop over all",
+            )
 
 
 def _rearm(tracking: Tracking) -> None:

@@ -88,9 +88,11 @@ class Armer:
 
         The others are added to `untracked`, with the reason.
         """
+        known = len(self.armed.untracked)
         registered = [mapping for mapping in mappings if self._register(mapping)]
-        if any(item.why == _WHY[errno.EINVAL] for item in self.armed.untracked):
-            self._forget_unmapped()
+        more = self.armed.untracked[known:]
+        if any(item.why == _WHY[errno.EINVAL] for item in more):
+            self.forget_unmapped(read(self.scanner.target))
         return registered
 
     def protect_whole(self, registered: Sequence[Mapping]) -> Columns:
@@ -214,9 +216,9 @@ class Armer:
             # ENOENT: a part was unmapped meanwhile. What is left is not protected.
             self._leave_out(mapping, "it was unmapped in part while it was armed")
 
-    def _forget_unmapped(self) -> None:
-        """Drop what is said of mappings that went between the list and the ioctl."""
-        starts, ends = bounds_of(read(self.scanner.target))
+    def forget_unmapped(self, there: Sequence[Mapping]) -> None:
+        """Drop what is said of mappings that went: some do before the ioctl."""
+        starts, ends = bounds_of(there)
 
         def is_there(item: Untracked) -> bool:
             index = bisect_right(ends, item.start)  # the first that ends behind it

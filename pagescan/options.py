@@ -197,8 +197,13 @@ def pace_option(function: Command) -> Command:
     )
     @functools.wraps(function)
     def wrapper(*args: Any, max_stall: str, **kwargs: Any) -> Any:
-        stall = max(1, int(parse_seconds(max_stall) * 1e9))
-        return function(*args, pace=Pace(max_stall_ns=stall), **kwargs)
+        pace = Pace(max_stall_ns=max(1, int(parse_seconds(max_stall) * 1e9)))
+        if kwargs["quiet"] or not sys.stderr.isatty() or not _moves_cursor():
+            return function(*args, pace=pace, **kwargs)
+        from pagescan.render.progress import Bar
+
+        pace.progress = Bar()
+        return function(*args, pace=pace, **kwargs)
 
     return wrapper
 

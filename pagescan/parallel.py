@@ -57,6 +57,7 @@ def in_threads(
 
     def work() -> None:
         own_pace, own_meter = Pace(pace.max_stall_ns, pace.pause_ns), Meter()
+        own_pace.progress = pace.progress
         meters.append(own_meter)
         with contextlib.suppress(IndexError):
             while True:

@@ -295,6 +295,9 @@ class Scanner:
                 meter=meter,
             )
 
+        progress = self.pace.progress
+        if progress is not None:
+            progress.begin(sum(spans.ends) - sum(spans.starts))
         try:
             if max_pages != ALL_PAGES or self.threads < 2:
                 found = scan_part(spans, self.pace, self.meter)
@@ -310,6 +313,9 @@ class Scanner:
             raise from_errno(
                 error.errno or 0, doing=f"scan {self.target}", pid=self.target.pid
             ) from error
+        finally:
+            if progress is not None:
+                progress.begin(0)
         # Kernels before 6.12.117 answer with no regions instead of ESRCH.
         if not found.starts and not self.target.has_address_space():
             raise self.target.gone()

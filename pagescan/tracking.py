@@ -226,6 +226,8 @@ class Tracking:
     def _judged(self) -> Chosen:
         """Return the selected mappings that can be tracked; the same while they are."""
         there = self._reader.read()
+        if there is not self._known[0]:
+            self._armer.forget_unmapped(there)
         known = (there, list(self.armed.untracked))
         if known[0] is not self._known[0] or known[1] != self._known[1]:
             untracked = Covers(known[1])

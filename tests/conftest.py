@@ -151,6 +151,7 @@ PROBES: dict[str, Callable[[], str | None]] = {
     "swap": _swap,
     "folios": _can_set("/sys/kernel/mm/transparent_hugepage/hugepages-64kB/enabled"),
     "hugetlb": _can_set("/proc/sys/vm/nr_hugepages"),
+    "max-map-count": _can_set("/proc/sys/vm/max_map_count"),
     "ksm": _can_set("/sys/kernel/mm/ksm/run"),
     "io_uring": _io_uring,
     "java": _tool("javac"),

@@ -39,6 +39,7 @@ class Watcher:
         self.selection = selection
         self.max_tables = max_tables
         self.pace = pace
+        pace.progress = None  # the screen is the view's
         self.common = common
         self.launched = launched
         self.budget: Budget | None = None

@@ -12,7 +12,7 @@ import os
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from pagescan.native import _shim
 from pagescan.native._shim import ffi, lib
@@ -24,6 +24,7 @@ ALL_PAGES = (1 << 64) - 1
 UFFD_FEATURES = 0x8000 | 0x2000 | 0x1000
 """WP_ASYNC, WP_UNPOPULATED, WP_HUGETLBFS_SHMEM: what exact tracking needs."""
 
+_PAGE = os.sysconf("SC_PAGE_SIZE")
 _ROWS = 4096
 # Each kind of call has its own speed, so each scan finds its slice anew: a dense 16 MiB
 # take 0.15 ms on the general path of the kernel, and 0.3 ms in UFFDIO_WRITEPROTECT.
@@ -96,6 +97,16 @@ class Spans(NamedTuple):
     rules: array[int]
 
 
+class Progress(Protocol):
+    """What is told how far a scan is, every 50 ms, by any of its threads."""
+
+    def begin(self, total: int) -> None:
+        """So many bytes are to be walked from now on; 0: it is over."""
+
+    def advance(self, done: int) -> None:
+        """So many more of them were."""
+
+
 @dataclass(slots=True)
 class Pace:
     """How long one call may hold the target's mmap lock, and the pauses between.
@@ -103,11 +114,13 @@ class Pace:
     Attributes:
         max_stall_ns: Bound of one call, kept by adapting its length.
         pause_ns: Pause after so much holding; 0: none.
+        progress: Who is told how far it is.
     """
 
     max_stall_ns: int = 200_000
     pause_ns: int = 50_000
     held_ns: int = 0
+    progress: Progress | None = None
 
 
 @dataclass(slots=True)
@@ -207,7 +220,6 @@ def scan(
     prepared = PreparedScan(
         pagemap, spans, rules, max_pages=max_pages, join_gap=join_gap, pace=pace
     )
-    prepared.run()
     return prepared.finish(pace, meter)
 
 
@@ -261,15 +273,19 @@ class PreparedScan:
             self._code = lib.ps_scan(*self._arguments)
 
     def finish(self, pace: Pace, meter: Meter) -> Columns:
-        """Scan what there was no room for, and return the regions; once.
+        """Scan what is left, and return the regions; once.
 
         Raises:
             OSError: As `scan` says.
         """
+        walked = 0
         try:
             while _check(self._code):
                 self._make_room(self._out.length)
-                self.run()
+                self._code = lib.ps_scan(*self._arguments)
+                if pace.progress is not None:
+                    walked, before = self._cost.pages_walked, walked
+                    pace.progress.advance((walked - before) * _PAGE)
         finally:
             meter.add(self._cost)
             pace.held_ns = self._pace.held_ns

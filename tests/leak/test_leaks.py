@@ -179,10 +179,13 @@ def test_track_oneself(thousandfold: Callable[..., None]) -> None:
 
 @pytest.mark.needs("tracking")
 def test_written_pages(thousandfold: Callable[..., None]) -> None:
-    """`pagescan.written_pages`, one in the other, and one that fails."""
+    """`pagescan.written_pages`, one in the other, and one that fails.
+
+    Of the heap: this process has gigabytes by now.
+    """
 
     def act() -> None:
-        with pagescan.written_pages() as outer:
+        with pagescan.written_pages(["[heap]"]) as outer:
             with pagescan.written_pages(["[heap]"]) as inner:
                 list(range(100))
             with pytest.raises(pagescan.PagescanError, match="no mapping is named"):

@@ -124,3 +124,24 @@ def test_no_color(terminal: Terminal, target: Callable[..., Target]) -> None:
         if "mapping" in head
     ]
     assert ["\x1b[1m" in head for head in heads] == [False, True]
+
+
+def test_progress_on_a_terminal_only(
+    target: Callable[..., Target], tmp_path: Path
+) -> None:
+    """What takes long says how far it is, on stderr; not with -q, not into a file."""
+    made = target("m=anon,pages=4")
+    code = (
+        "import pagescan.render.progress as p, sys, pagescan.cli as c;"
+        "p._PATIENCE = -1; sys.exit(c.run())"
+    )
+    words = f"{sys.executable} -c '{code}' scan {made.pid} --json --max-pages 1"
+    seen = tmp_path / "seen"
+    lines = [
+        f'script -qc "{words} >{tmp_path}/out{option}" {seen}{number} </dev/null'
+        for number, option in enumerate(("", " -q", " 2>/dev/null"))
+    ]
+    for line in lines:
+        subprocess.run(["bash", "-c", line], check=True, capture_output=True)
+    shown = ["looking" in Path(f"{seen}{number}").read_text() for number in range(3)]
+    assert shown == [True, False, False]

@@ -1,0 +1,76 @@
+"""Large address spaces: 100,000 mappings, and memory that is reserved but not used."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pagescan.mappings import Selection
+from pagescan.regions import Batch
+from pagescan.target import Target as Process
+from pagescan.tracking import Tracking
+from tests import witness
+from tests.conftest import Target
+from tests.machine import setting
+
+pytestmark = pytest.mark.needs("tracking")
+MAP_COUNT = Path("/proc/sys/vm/max_map_count")
+COUNT = 100_000
+
+
+@pytest.mark.needs("max-map-count")
+@pytest.mark.timeout(300)
+def test_a_hundred_thousand(target: Callable[..., Target]) -> None:
+    """Exact in look after look; what did not change is not made again."""
+    with setting(MAP_COUNT, 3 * COUNT):
+        made = target(f"m=many,pages={COUNT},fill=1", "other=anon,pages=64,fill=1")
+        low, high = made.ranges["m"]
+        with Process.open(made.pid) as process:
+            tracking = Tracking.start(process, Selection())
+            assert witness.registered(made.pid) >= COUNT
+            chosen = tracking._judged()
+            assert len(chosen) >= COUNT
+            for pages in ({0, 777, COUNT - 1}, set(range(5, COUNT, 9973)), set()):
+                made.write("m", pages)
+                assert witness.written(made.pid, low, high) == pages
+                batch = tracking.look(rearm=True).batch
+                assert pages_in(batch, low, high) == pages
+                assert batch.mappings is chosen
+            made.tell("map new=anon,pages=16")
+            low, high = made.where("new")
+            made.write("new", {3, 4})
+            batch = tracking.look(rearm=True).batch
+            assert pages_in(batch, low, high) == {3, 4}
+            assert {one.start >> 12 for one in batch.regions() if one.new} == {
+                (low >> 12) + 3
+            }
+            kept = set(map(id, chosen))
+            assert sum(id(one) not in kept for one in batch.mappings) < 10
+            tracking.close()
+        assert witness.registered(made.pid) == 0
+
+
+def pages_in(batch: Batch, low: int, high: int) -> set[int]:
+    """Return the pages of [low, high) that a look found, from 0."""
+    return {
+        (address - low) // witness.PAGE
+        for start, end in zip(batch.starts, batch.ends, strict=True)
+        for address in range(max(start, low), min(end, high), witness.PAGE)
+    }
+
+
+def test_reserved_memory_costs_nothing(target: Callable[..., Target]) -> None:
+    """1 TiB reserved and 64 GiB sparse: no page table is made for it."""
+    made = target("none=reserve,gb=1024", "sparse=sparse,gb=64")
+    pages = {0, 5 << 20, (64 << 18) - 1}
+    made.write("sparse", pages)
+    before = int(witness.status(made.pid, "VmPTE").split()[0])
+    with Process.open(made.pid) as process:
+        tracking = Tracking.start(process, Selection())
+        made.write("sparse", {5 << 20})
+        look = tracking.look(rearm=True)
+        low, high = made.ranges["sparse"]
+        assert pages_in(look.batch, low, high) == {5 << 20}
+        tracking.close()
+    after = int(witness.status(made.pid, "VmPTE").split()[0])
+    assert after - before <= 64, (before, after)
