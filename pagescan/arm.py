@@ -10,6 +10,7 @@ import errno
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from pagescan import native
 from pagescan.chosen import Covers, bounds_of, kinds_of, spans_of
@@ -126,33 +127,9 @@ class Armer:
 
         One general scan: the kernel skips registered mappings whole.
         """
-        known = known_categories()
-        shown = Category.FILE | Category.PRESENT | Category.SWAPPED
-        rules: list[Rule] = []
-        indices = {}
-        for key in kinds_of(mappings):
-            if key[0] is Kind.SPECIAL:
-                continue
-            exclude = Category.WPALLOWED | Category.GUARD & known
-            if key[0] in PRIVATE:
-                exclude |= Category.FILE | Category.PFNZERO
-                require, any_of = Category(0), POPULATED
-            else:
-                require, any_of = Category.PRESENT, Category(0)
-            indices[key] = len(rules)
-            rule = Rule(
-                asked=Masks(
-                    mask=exclude | require,
-                    inverted=exclude,
-                    anyof=any_of,
-                    returned=shown,
-                ),
-                wanted=Masks(returned=shown),
-                align=key[1] or HUGE_PAGE,
-                clear=0 if key[0] in PRIVATE else Category.SWAPPED,
-                tag=Category.WRITTEN,
-            )
-            rules.append(rule)
+        keys = [key for key in kinds_of(mappings) if key[0] is not Kind.SPECIAL]
+        indices = {key: index for index, key in enumerate(keys)}
+        rules = [_outside(*key) for key in keys]
         return self.scanner.run(spans_of(mappings, indices), rules)
 
     def disarm(self, mappings: Iterable[Mapping]) -> None:
@@ -230,6 +207,27 @@ class Armer:
         self.armed.untracked.append(
             Untracked(mapping.start, mapping.end, mapping.label, why)
         )
+
+
+@lru_cache(maxsize=64)  # the same for each look
+def _outside(kind: Kind, page_size: int) -> Rule:
+    """Return how populated pages that are not registered are found."""
+    shown = Category.FILE | Category.PRESENT | Category.SWAPPED
+    exclude = Category.WPALLOWED | Category.GUARD & known_categories()
+    if kind in PRIVATE:
+        exclude |= Category.FILE | Category.PFNZERO
+        require, any_of = Category(0), POPULATED
+    else:
+        require, any_of = Category.PRESENT, Category(0)
+    return Rule(
+        asked=Masks(
+            mask=exclude | require, inverted=exclude, anyof=any_of, returned=shown
+        ),
+        wanted=Masks(returned=shown),
+        align=page_size or HUGE_PAGE,
+        clear=0 if kind in PRIVATE else Category.SWAPPED,
+        tag=Category.WRITTEN,
+    )
 
 
 def _is_device(mapping: Mapping) -> bool:

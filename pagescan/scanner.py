@@ -19,6 +19,7 @@ import os
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from pagescan import native
 from pagescan.chosen import kinds_of, spans_of
@@ -50,7 +51,7 @@ _UNWRITTEN = {
     Kind.SPECIAL: NO_CATEGORY,
 }
 _CLEAR = {
-    Kind.ANON: NO_CATEGORY,
+    Kind.ANON: Category.FILE,  # never set, and costs a look-up a page to be asked for
     Kind.PRIVATE_FILE: NO_CATEGORY,
     Kind.SHARED: Category.SWAPPED,
     Kind.HUGETLB: Category.SWAPPED,
@@ -103,6 +104,14 @@ class Query:
 
 def rule_for(kind: Kind, query: Query, page_size: int = 0) -> Rule | None:
     """Return what to ask in mappings of a kind; None if nothing there can match."""
+    swap = bool(kind is Kind.PRIVATE_FILE and query.used & Category.SWAPPED)
+    return _rule_for(kind, query, page_size, swap, swap and swap_in_use())
+
+
+@lru_cache(maxsize=256)  # the same for each look
+def _rule_for(
+    kind: Kind, query: Query, page_size: int, swap: bool, in_use: bool
+) -> Rule | None:
     align = page_size or HUGE_PAGE
     if query.raw:
         return Rule(asked=query.masks, wanted=query.masks, align=align)
@@ -130,13 +139,16 @@ def rule_for(kind: Kind, query: Query, page_size: int = 0) -> Rule | None:
         needed |= Category.WPALLOWED | POPULATED
     # A dropped page leaves a marker here. Without swap there is nothing else; with it,
     # pagemap tells the two apart.
-    swap = kind is Kind.PRIVATE_FILE and query.used & Category.SWAPPED
-    if swap and not swap_in_use():
+    if swap and not in_use:
         guard |= Category.WPALLOWED
         needed |= Category.WPALLOWED
+    cleared = clear & Category.FILE
     return Rule(
         asked=Masks(
-            mask=require | exclude, inverted=exclude, anyof=any_of, returned=needed
+            mask=require | exclude,
+            inverted=exclude,
+            anyof=any_of & ~cleared,
+            returned=needed & ~cleared,
         ),
         wanted=query.masks,
         align=align,
@@ -145,7 +157,7 @@ def rule_for(kind: Kind, query: Query, page_size: int = 0) -> Rule | None:
         written_none=unwritten,
         unswapped=guard,
         clear=clear,
-        markers=bool(swap),
+        markers=swap,
     )
 
 

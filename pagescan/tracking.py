@@ -333,6 +333,7 @@ def rules_of(
                 whole=kind is Kind.PRIVATE_FILE,
                 align=rule.align,
                 tag=len(exact),
+                candidates=True,
             )
         )
         exact.append(rule._replace(protect=rearm))

@@ -70,6 +70,7 @@ class Rule(NamedTuple):
         unswapped: Beside these, SWAPPED is a marker and not swap.
         clear: Bits that mean nothing here.
         tag: Bits set in every row of the answer.
+        candidates: The answer may have more than what matches: it is scanned again.
         markers: SWAPPED may be a marker: ask pagemap. Not together with `protect`.
     """
 
@@ -86,6 +87,7 @@ class Rule(NamedTuple):
     unswapped: int = 0
     clear: int = 0
     tag: int = 0
+    candidates: bool = False
     markers: bool = False
 
 
@@ -316,6 +318,7 @@ def _c_rule(rule: Rule) -> tuple[int, ...]:
         rule.wanted.anyof,
         rule.wanted.returned,
         rule.tag,
+        rule.candidates,
         rule.markers and not rule.protect,
     )
 

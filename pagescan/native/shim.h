@@ -43,6 +43,7 @@ struct ps_rule {
 	uint64_t want_anyof;
 	uint64_t want_returned;
 	uint64_t tag;	  /* set in every row */
+	uint64_t candidates; /* 1: the answer may have more than what matches: it is scanned again */
 	uint64_t markers; /* 1: SWAPPED may be a marker, see there; never together with a protection */
 };
 

@@ -136,8 +136,8 @@ static bool at_syscall(const struct surgery *s)
 
 	if (s->saved.rip == s->gadgets.syscall_ret + 2)
 		return true; /* a stopped target with the chain of an attach that died */
-	return (int64_t)s->saved.orig_rax < 0 && ps_peek(s, s->saved.rip, code, sizeof(code)) &&
-	       code[0] == 0x0f && code[1] == 0x05;
+	/* Whatever orig_rax says: a signal may come right after the kernel has decided to restart. */
+	return ps_peek(s, s->saved.rip, code, sizeof(code)) && code[0] == 0x0f && code[1] == 0x05;
 }
 
 static bool build_rop(struct surgery *s, bool restart)

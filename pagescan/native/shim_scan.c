@@ -13,6 +13,13 @@
 /* Python looks for signals, and draws progress, that often. */
 #define BREATHER_NS 50000000u
 
+/*
+ * Where so much of a slice are candidates, finding them costs more than it saves: the slices behind it
+ * are taken for candidates whole, and only every so many is looked at again.
+ */
+#define DENSE 4u
+#define ASSUMED 7u
+
 static uint64_t read_bits(const struct ps_rule *rule, uint64_t bits)
 {
 	bool written =
@@ -96,6 +103,7 @@ int ps_scan(int pagemap, const uint64_t *starts, const uint64_t *ends, const uin
 	for (; cursor->range < ranges; cursor->range++, cursor->at = 0) {
 		const struct ps_rule *rule = &rules[which[cursor->range]];
 		uint64_t range_start = starts[cursor->range], end = ends[cursor->range];
+		unsigned int assumed = 0; /* slices that are taken for as dense as the last one */
 
 		if (!cursor->at)
 			cursor->at = range_start;
@@ -113,6 +121,7 @@ int ps_scan(int pagemap, const uint64_t *starts, const uint64_t *ends, const uin
 				.category_anyof_mask = rule->anyof,
 				.return_mask = rule->returned,
 			};
+			uint64_t matched = 0;
 			int found;
 
 			if (!cursor->left)
@@ -122,6 +131,12 @@ int ps_scan(int pagemap, const uint64_t *starts, const uint64_t *ends, const uin
 			if (rule->whole) {
 				append(out, cursor->at, end, rule->tag, range_start, join_gap);
 				break;
+			}
+			if (assumed) {
+				assumed--;
+				append(out, cursor->at, arg.end, rule->tag, range_start, join_gap);
+				cursor->at = arg.end;
+				continue;
 			}
 			if (rule->first)
 				arg.max_pages = 1;
@@ -141,6 +156,8 @@ int ps_scan(int pagemap, const uint64_t *starts, const uint64_t *ends, const uin
 
 			for (int i = 0; i < found; i++) {
 				uint64_t at = vec[i].start, stop;
+
+				matched += vec[i].end - at;
 
 				for (; at < vec[i].end && cursor->left; at = stop) {
 					uint64_t bits = vec[i].categories, pages;
@@ -167,6 +184,8 @@ int ps_scan(int pagemap, const uint64_t *starts, const uint64_t *ends, const uin
 			/* Part of a huge page, or a kernel that does not go on: never loop on it. */
 			if (next <= cursor->at)
 				return cursor->left ? -EINVAL : 0;
+			if (rule->candidates && matched >= (next - cursor->at) / DENSE)
+				assumed = ASSUMED;
 			cost->pages_walked += (next - cursor->at) / page;
 			ps_pace_call(pace, cost, next - cursor->at, now - before);
 			cursor->at = next;
