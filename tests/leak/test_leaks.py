@@ -186,7 +186,8 @@ def test_written_pages(thousandfold: Callable[..., None]) -> None:
 
     def act() -> None:
         heap = ["[heap]"]
-        with pagescan.written_pages(heap) as outer, pagescan.written_pages(heap) as inner:
+        block = pagescan.written_pages
+        with block(heap) as outer, block(heap) as inner:
             list(range(100))
         with pytest.raises(pagescan.PagescanError, match="no mapping is named"):
             pagescan.written_pages(["[no such]"]).__enter__()
