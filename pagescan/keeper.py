@@ -335,7 +335,7 @@ def end(session: Session) -> None:
     """Disarm a session and wait until its keeper is gone."""
     import select
 
-    from pagescan.session import Client
+    from pagescan.session_client import Client
 
     with Client(session) as client, contextlib.suppress(ProcessLookupError):
         pidfd = os.pidfd_open(session.keeper_pid)

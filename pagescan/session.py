@@ -1,4 +1,4 @@
-"""Where sessions live, and how a command talks to the keeper of one.
+"""Where sessions live: their files, their locks, and what they say.
 
 A session is two files in a directory that only its owner can enter, and a third one
 while somebody makes checkpoints:
@@ -6,35 +6,23 @@ while somebody makes checkpoints:
     PID.lock    the facts, as JSON; locked (flock) as long as its holder lives
     PID.sock    the keeper's socket; `watch` and `track()` have none
     PID.pages   what the last checkpoint may lack; see pending.py
-
-A request is one line of JSON, and so is the answer:
-
-    {"op": "open"}      the facts, and the userfaultfd (SCM_RIGHTS)
-    {"op": "begin"}     the same, once nobody else rearms; until commit or hang-up
-    {"op": "commit", "facts": {…}}   keeps the changed facts
-    {"op": "end"}       disarms; the answer comes when it is done
 """
 
 from __future__ import annotations  # array[int] is no type at run time before 3.12
 
-import array
 import contextlib
 import fcntl
 import json
 import os
-import socket
 import stat
-import struct
-import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Protocol, Self
 
 from pagescan.errors import (
     AccessDeniedError,
-    NoSuchTargetError,
     PagescanError,
     SessionError,
     SessionLostError,
@@ -48,11 +36,8 @@ from pagescan.units import format_time, parse_time
 SUFFIXES = ("sock", "pages", "pages.new", "lock")
 """The files of a session, the one that says that it is there last."""
 
-_MESSAGE_LIMIT = 8 << 20
-_TIMEOUT = 10.0
-_TIMEVAL = struct.pack("ll", int(_TIMEOUT), 0)
+MESSAGE_LIMIT = 8 << 20
 _A_MOMENT = 0.1  # seconds: for a lock that is only looked at, or a file half written
-_DYING = 1.0  # seconds: between a keeper's socket and its lock when it is killed
 
 
 class _Armed(Protocol):
@@ -163,14 +148,14 @@ def open_directory(*, create: bool = False) -> int:
             with contextlib.suppress(OSError):
                 os.mkdir(path, 0o700)
         with contextlib.suppress(OSError):
-            return _open_own(path)
+            return open_own(path)
     raise PagescanError(
         f"no directory for sessions: {', '.join(directories())}",
         hint="one of them must belong to this user, with mode 0700, and be no link",
     )
 
 
-def _open_own(path: str) -> int:
+def open_own(path: str) -> int:
     """Open a directory; PermissionError if it is not ours alone."""
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
     fd = os.open(path, flags)
@@ -291,7 +276,7 @@ def _read(fd: int) -> Session | None:
         OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError
     ):
         size = os.fstat(fd).st_size
-        if 0 < size <= _MESSAGE_LIMIT:
+        if 0 < size <= MESSAGE_LIMIT:
             text = os.pread(fd, size, 0).decode()
             # The facts before these may have been longer, and their end still be there.
             facts, _ = json.JSONDecoder().raw_decode(text)
@@ -331,11 +316,11 @@ class _Found:
             _unlink(self.directory, self.pid)
 
 
-def _all() -> Iterator[_Found]:
+def lock_files() -> Iterator[_Found]:
     """Yield each lock file of this user, by pid in each directory."""
     for path in directories():
         try:
-            directory = _open_own(path)
+            directory = open_own(path)
         except OSError:
             continue
         try:
@@ -353,14 +338,6 @@ def _all() -> Iterator[_Found]:
             os.close(directory)
 
 
-def directory_of(session: Session) -> int:
-    """Return a descriptor of the directory that a live session is in."""
-    for found in _all():
-        if found.held and found.pid == session.target.pid:
-            return os.dup(found.directory)
-    raise _hung_up(session)
-
-
 def _pids_in(directory: int) -> Iterator[int]:
     for name in os.listdir(directory):
         stem, _, suffix = name.partition(".")
@@ -370,7 +347,7 @@ def _pids_in(directory: int) -> Iterator[int]:
 
 def live() -> list[Session]:
     """Return the sessions whose holders live, by pid."""
-    found = [each.read() for each in _all() if each.held]
+    found = [each.read() for each in lock_files() if each.held]
     return [session for session in found if session is not None]
 
 
@@ -380,18 +357,18 @@ def lost() -> list[Session]:
     What a killed `watch` left, or a keeper whose target ended as well, is cleared away.
     """
     sessions = []
-    for found in _all():
+    for found in lock_files():
         if found.held:
             continue
         session = found.read()
-        if session and session.holder == "keeper" and _still_there(session.target):
+        if session and session.holder == "keeper" and still_there(session.target):
             sessions.append(session)
         else:
             found.remove()
     return sessions
 
 
-def _still_there(target: TargetFacts) -> bool:
+def still_there(target: TargetFacts) -> bool:
     """Whether the process is there, is the same, and has not ended."""
     try:
         stat = read_stat(target.pid)
@@ -402,7 +379,7 @@ def _still_there(target: TargetFacts) -> bool:
 
 def forget(pid: int) -> None:
     """Remove the files of a session whose holder died."""
-    for found in _all():
+    for found in lock_files():
         if found.pid == pid and not found.held:
             found.remove()
 
@@ -422,7 +399,7 @@ def find(pid: int | None) -> Session:
                 return session
         for session in lost():
             if session.target.pid == pid:
-                raise _lost(session)
+                raise lost_tracking(session)
         raise _none(pid)
     if len(sessions) == 1:
         return sessions[0]
@@ -433,7 +410,7 @@ def find(pid: int | None) -> Session:
             hint="name one of them",
         )
     for session in lost():
-        raise _lost(session)
+        raise lost_tracking(session)
     raise SessionError("no session", hint="pagescan arm PID starts one")
 
 
@@ -455,201 +432,11 @@ def _write_protected(pid: int) -> bool:
     return False
 
 
-def _hung_up(session: Session) -> PagescanError:
-    """Say why a keeper does not answer any more."""
-    pid, name = session.target.pid, session.target.name
-    if not _still_there(session.target):
-        return NoSuchTargetError(f"process {pid} ({name}) has ended")
-    deadline = time.monotonic() + _DYING
-    while time.monotonic() < deadline:
-        holders = [found.held for found in _all() if found.pid == pid]
-        if not holders:
-            return SessionError(
-                f"session {session.name} was ended by another command",
-                hint=f"start over with: pagescan arm {pid}",
-            )
-        if not any(holders):
-            return _lost(session)
-        time.sleep(0.005)
-    return SessionError(
-        f"session {session.name} does not answer: too many commands ask it at once",
-        hint="try again",
-    )
-
-
-def _lost(session: Session) -> SessionLostError:
+def lost_tracking(session: Session) -> SessionLostError:
+    """Return the error that says so, once: the files are removed."""
     forget(session.target.pid)
     return SessionLostError(
         f"tracking of {session.target.pid} ({session.target.name}) was lost: its keeper"
         f" (pid {session.keeper_pid}) died; what was written is unknown",
         hint=f"start over with: pagescan arm {session.target.pid}",
     )
-
-
-class Client:
-    """A connection to the keeper of one session; closing it frees what was begun.
-
-    Each step raises SessionLostError if the keeper died, SessionError if it has no
-    answer, and NoSuchTargetError if the target ended meanwhile.
-
-    Attributes:
-        session: The facts, as the keeper has them now.
-        uffd: The userfaultfd; -1 before `open` or `begin`.
-        alive: Whether the armed address space is still the target's: no exec since.
-    """
-
-    def __init__(self, session: Session) -> None:
-        """Connect."""
-        self._opened = session
-        self.uffd = -1
-        self.session = session
-        self.alive = True
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            self._connect(session.target.pid)
-            self._socket.settimeout(_TIMEOUT)
-        except OSError as error:
-            self._socket.close()
-            raise _hung_up(session) from error
-
-    def _connect(self, pid: int) -> None:
-        for path in directories():
-            with contextlib.suppress(OSError):
-                directory = _open_own(path)
-                try:
-                    # Waits where many connect at once; with settimeout() it would not.
-                    self._socket.setsockopt(
-                        socket.SOL_SOCKET, socket.SO_SNDTIMEO, _TIMEVAL
-                    )
-                    # By descriptor: no length limit and no path to be swapped.
-                    self._socket.connect(f"/proc/self/fd/{directory}/{pid}.sock")
-                    self._check_peer()
-                    return
-                finally:
-                    os.close(directory)
-        raise ConnectionRefusedError(pid)
-
-    def _check_peer(self) -> None:
-        """Talk to this user's keepers alone; source: SO_PEERCRED in unix(7)."""
-        uid = peer_uid(self._socket)
-        if uid != os.geteuid():
-            raise PermissionError(f"who listens is uid {uid}")
-
-    def open(self) -> Self:
-        """Get the facts and the userfaultfd."""
-        self._take(self._ask({"op": "open"}))
-        return self
-
-    def begin(self) -> Self:
-        """Get the facts and the userfaultfd, and the right to rearm until `commit`.
-
-        Raises:
-            SessionError: Another command keeps that right for too long.
-        """
-        self._take(self._ask({"op": "begin"}))
-        return self
-
-    def commit(self) -> None:
-        """Keep `session` as it was changed here."""
-        self._ask({"op": "commit", "facts": self.session.to_json()})
-
-    def end(self) -> None:
-        """Disarm; returns when nothing is left in the target."""
-        self._ask({"op": "end"})
-
-    def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
-        try:
-            self._socket.sendall(json.dumps(request).encode() + b"\n")
-            data, fds = receive_line(self._socket)
-        except TimeoutError as error:
-            raise SessionError(
-                f"session {self._opened.name} does not answer:"
-                " another command is rearming it, or its keeper is stopped",
-            ) from error
-        except OSError as error:
-            raise _hung_up(self._opened) from error
-        for fd in fds:
-            if self.uffd >= 0:
-                os.close(self.uffd)
-            self.uffd = fd
-        try:
-            answer: dict[str, Any] = json.loads(data)
-            refusal = answer.get("error")
-        except (ValueError, AttributeError, RecursionError) as error:
-            raise self._nonsense() from error
-        if refusal is not None:
-            raise SessionError(f"session {self._opened.name}: {refusal}")
-        return answer
-
-    def _take(self, answer: dict[str, Any]) -> None:
-        try:
-            self.session = Session.from_json(answer["facts"])
-            self.alive = bool(answer["alive"])
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise self._nonsense() from error
-        if self.uffd < 0:
-            raise self._nonsense()
-
-    def _nonsense(self) -> SessionError:
-        return SessionError(
-            f"the keeper of session {self._opened.name} does not speak our language",
-            hint=f"of another version? pagescan disarm {self._opened.name}, and arm",
-        )
-
-    def close(self) -> None:
-        """Hang up."""
-        self._socket.close()
-        if self.uffd >= 0:
-            os.close(self.uffd)
-            self.uffd = -1
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
-def peer_uid(sock: socket.socket) -> int:
-    """Return who is at the other end, as the kernel knows it."""
-    credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-    return int.from_bytes(credentials[4:8], sys.byteorder)  # pid, uid, gid
-
-
-def receive_line(sock: socket.socket) -> tuple[bytes, list[int]]:
-    """Receive one line and the descriptors that came with it (close-on-exec).
-
-    Raises:
-        ConnectionError: The peer hung up before the line ended, or sent too much.
-    """
-    data = bytearray()
-    fds = array.array("i")
-    try:
-        while not data.endswith(b"\n"):
-            data += _receive(sock, fds)
-            if len(data) > _MESSAGE_LIMIT:
-                break
-        else:
-            return bytes(data), list(fds)
-    except BaseException:
-        _close_all(fds)
-        raise
-    _close_all(fds)
-    raise ConnectionError("the keeper sends too much")
-
-
-def _receive(sock: socket.socket, fds: array.array[int]) -> bytes:
-    piece, ancillary, _, _ = sock.recvmsg(
-        1 << 16, socket.CMSG_SPACE(4 * fds.itemsize), socket.MSG_CMSG_CLOEXEC
-    )
-    for level, kind, payload in ancillary:
-        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-            fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
-    if not piece:
-        raise ConnectionError("the keeper hung up")
-    return piece
-
-
-def _close_all(fds: Iterable[int]) -> None:
-    for fd in fds:
-        os.close(fd)

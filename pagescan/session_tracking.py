@@ -10,7 +10,8 @@ from pagescan import keeper, pending
 from pagescan.arm import MAX_TABLES, Armed
 from pagescan.mappings import Selection
 from pagescan.native import Columns, Pace
-from pagescan.session import Client, Lock, Session, directory_of
+from pagescan.session import Lock, Session
+from pagescan.session_client import Client, directory_of
 from pagescan.target import Target
 from pagescan.tracking import Look, Tracking, session_of
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 import pagescan
-from pagescan import session
+from pagescan import session, session_client
 from tests import witness
 from tests.conftest import (
     ROOTS_SESSIONS,
@@ -677,7 +677,7 @@ def test_a_copy_of_the_descriptor_does_not_matter(target: Start) -> None:
     """A child forked within the attach inherits one: disarmed is disarmed."""
     made = target("m=anon,pages=8,fill=1", "s=shmem,pages=8")
     assert command("arm", made.pid).code == 0
-    with session.Client(session.find(made.pid)) as client:
+    with session_client.Client(session.find(made.pid)) as client:
         copy = os.dup(client.open().uffd)
     try:
         assert witness.registered(made.pid) > 0

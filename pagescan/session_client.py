@@ -1,0 +1,240 @@
+"""How a command talks to the keeper of a session.
+
+A request is one line of JSON, and so is the answer:
+
+    {"op": "open"}      the facts, and the userfaultfd (SCM_RIGHTS)
+    {"op": "begin"}     the same, once nobody else rearms; until commit or hang-up
+    {"op": "commit", "facts": {…}}   keeps the changed facts
+    {"op": "end"}       disarms; the answer comes when it is done
+"""
+
+from __future__ import annotations  # array[int] is no type at run time before 3.12
+
+import array
+import contextlib
+import json
+import os
+import socket
+import struct
+import sys
+import time
+from collections.abc import Iterable
+from typing import Any, Self
+
+from pagescan.errors import (
+    NoSuchTargetError,
+    PagescanError,
+    SessionError,
+)
+from pagescan.session import (
+    MESSAGE_LIMIT,
+    Session,
+    directories,
+    lock_files,
+    lost_tracking,
+    open_own,
+    still_there,
+)
+
+_TIMEOUT = 10.0
+_TIMEVAL = struct.pack("ll", int(_TIMEOUT), 0)
+_DYING = 1.0  # seconds: between a keeper's socket and its lock when it is killed
+
+
+class Client:
+    """A connection to the keeper of one session; closing it frees what was begun.
+
+    Each step raises SessionLostError if the keeper died, SessionError if it has no
+    answer, and NoSuchTargetError if the target ended meanwhile.
+
+    Attributes:
+        session: The facts, as the keeper has them now.
+        uffd: The userfaultfd; -1 before `open` or `begin`.
+        alive: Whether the armed address space is still the target's: no exec since.
+    """
+
+    def __init__(self, session: Session) -> None:
+        """Connect."""
+        self._opened = session
+        self.uffd = -1
+        self.session = session
+        self.alive = True
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            self._connect(session.target.pid)
+            self._socket.settimeout(_TIMEOUT)
+        except OSError as error:
+            self._socket.close()
+            raise _hung_up(session) from error
+
+    def _connect(self, pid: int) -> None:
+        for path in directories():
+            with contextlib.suppress(OSError):
+                directory = open_own(path)
+                try:
+                    # Waits where many connect at once; with settimeout() it would not.
+                    self._socket.setsockopt(
+                        socket.SOL_SOCKET, socket.SO_SNDTIMEO, _TIMEVAL
+                    )
+                    # By descriptor: no length limit and no path to be swapped.
+                    self._socket.connect(f"/proc/self/fd/{directory}/{pid}.sock")
+                    self._check_peer()
+                    return
+                finally:
+                    os.close(directory)
+        raise ConnectionRefusedError(pid)
+
+    def _check_peer(self) -> None:
+        """Talk to this user's keepers alone; source: SO_PEERCRED in unix(7)."""
+        uid = peer_uid(self._socket)
+        if uid != os.geteuid():
+            raise PermissionError(f"who listens is uid {uid}")
+
+    def open(self) -> Self:
+        """Get the facts and the userfaultfd."""
+        self._take(self._ask({"op": "open"}))
+        return self
+
+    def begin(self) -> Self:
+        """Get the facts and the userfaultfd, and the right to rearm until `commit`.
+
+        Raises:
+            SessionError: Another command keeps that right for too long.
+        """
+        self._take(self._ask({"op": "begin"}))
+        return self
+
+    def commit(self) -> None:
+        """Keep `session` as it was changed here."""
+        self._ask({"op": "commit", "facts": self.session.to_json()})
+
+    def end(self) -> None:
+        """Disarm; returns when nothing is left in the target."""
+        self._ask({"op": "end"})
+
+    def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        try:
+            self._socket.sendall(json.dumps(request).encode() + b"\n")
+            data, fds = receive_line(self._socket)
+        except TimeoutError as error:
+            raise SessionError(
+                f"session {self._opened.name} does not answer:"
+                " another command is rearming it, or its keeper is stopped",
+            ) from error
+        except OSError as error:
+            raise _hung_up(self._opened) from error
+        for fd in fds:
+            if self.uffd >= 0:
+                os.close(self.uffd)
+            self.uffd = fd
+        try:
+            answer: dict[str, Any] = json.loads(data)
+            refusal = answer.get("error")
+        except (ValueError, AttributeError, RecursionError) as error:
+            raise self._nonsense() from error
+        if refusal is not None:
+            raise SessionError(f"session {self._opened.name}: {refusal}")
+        return answer
+
+    def _take(self, answer: dict[str, Any]) -> None:
+        try:
+            self.session = Session.from_json(answer["facts"])
+            self.alive = bool(answer["alive"])
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise self._nonsense() from error
+        if self.uffd < 0:
+            raise self._nonsense()
+
+    def _nonsense(self) -> SessionError:
+        return SessionError(
+            f"the keeper of session {self._opened.name} does not speak our language",
+            hint=f"of another version? pagescan disarm {self._opened.name}, and arm",
+        )
+
+    def close(self) -> None:
+        """Hang up."""
+        self._socket.close()
+        if self.uffd >= 0:
+            os.close(self.uffd)
+            self.uffd = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def peer_uid(sock: socket.socket) -> int:
+    """Return who is at the other end, as the kernel knows it."""
+    credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+    return int.from_bytes(credentials[4:8], sys.byteorder)  # pid, uid, gid
+
+
+def receive_line(sock: socket.socket) -> tuple[bytes, list[int]]:
+    """Receive one line and the descriptors that came with it (close-on-exec).
+
+    Raises:
+        ConnectionError: The peer hung up before the line ended, or sent too much.
+    """
+    data = bytearray()
+    fds = array.array("i")
+    try:
+        while not data.endswith(b"\n"):
+            data += _receive(sock, fds)
+            if len(data) > MESSAGE_LIMIT:
+                break
+        else:
+            return bytes(data), list(fds)
+    except BaseException:
+        _close_all(fds)
+        raise
+    _close_all(fds)
+    raise ConnectionError("the keeper sends too much")
+
+
+def _receive(sock: socket.socket, fds: array.array[int]) -> bytes:
+    piece, ancillary, _, _ = sock.recvmsg(
+        1 << 16, socket.CMSG_SPACE(4 * fds.itemsize), socket.MSG_CMSG_CLOEXEC
+    )
+    for level, kind, payload in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
+    if not piece:
+        raise ConnectionError("the keeper hung up")
+    return piece
+
+
+def _close_all(fds: Iterable[int]) -> None:
+    for fd in fds:
+        os.close(fd)
+
+
+def directory_of(session: Session) -> int:
+    """Return a descriptor of the directory that a live session is in."""
+    for found in lock_files():
+        if found.held and found.pid == session.target.pid:
+            return os.dup(found.directory)
+    raise _hung_up(session)
+
+
+def _hung_up(session: Session) -> PagescanError:
+    """Say why a keeper does not answer any more."""
+    pid, name = session.target.pid, session.target.name
+    if not still_there(session.target):
+        return NoSuchTargetError(f"process {pid} ({name}) has ended")
+    deadline = time.monotonic() + _DYING
+    while time.monotonic() < deadline:
+        holders = [found.held for found in lock_files() if found.pid == pid]
+        if not holders:
+            return SessionError(
+                f"session {session.name} was ended by another command",
+                hint=f"start over with: pagescan arm {pid}",
+            )
+        if not any(holders):
+            return lost_tracking(session)
+        time.sleep(0.005)
+    return SessionError(
+        f"session {session.name} does not answer: too many commands ask it at once",
+        hint="try again",
+    )
