@@ -1,7 +1,10 @@
 """Plans against a model page by page; the binary form there and back."""
 
 import io
+import os
 from array import array
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -116,3 +119,32 @@ def test_damage_is_noticed() -> None:
 
 def test_pages_by_action() -> None:
     assert plan_of(7).pages() == {"dump": 3, "zero": 2, "keep": 2}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    fd = os.open(tmp_path_factory.mktemp("sessions"), os.O_RDONLY)
+    yield fd
+    os.close(fd)
+
+
+@given(lists(0), st.integers(0, 99))
+def test_what_is_kept_comes_back(folder: int, pages: Pages, epoch: int) -> None:
+    """Of that epoch, and of no other."""
+    pending.store(folder, 7, epoch, columns(pages))
+    assert pending.load(folder, 7, epoch) == columns(dict.fromkeys(pages, 0))
+    assert pending.load(folder, 7, epoch + 1) is None
+
+
+@given(lists(0), st.data())
+def test_damage_of_what_is_kept(folder: int, pages: Pages, data: st.DataObject) -> None:
+    """Cut, or with one bit the other way: nothing is known, and nothing is raised."""
+    pending.store(folder, 7, 1, columns(pages))
+    path = f"/proc/self/fd/{folder}/7.pages"
+    good = Path(path).read_bytes()
+    at = data.draw(st.integers(0, len(good) - 1))
+    flipped = bytearray(good)
+    flipped[at] ^= data.draw(st.integers(1, 255))
+    for bad in (good[:at], bytes(flipped), data.draw(st.binary(max_size=64))):
+        Path(path).write_bytes(bad)
+        assert pending.load(folder, 7, 1) is None
