@@ -115,7 +115,7 @@ asan: prereqs ## the tests with the shim under AddressSanitizer and UBSan
 	@chmod +x $(ASAN)/python
 	@cd .asan/tree && "$$OLDPWD/$(ASAN)/python" -m pytest $(ASAN_TESTS) $(PYTEST_ARGS)
 
-bench: $(VENV)/run.stamp ## the benchmarks; BENCH_ARGS are theirs
+bench: $(VENV)/bench.stamp ## the benchmarks; BENCH_ARGS are theirs
 	@$(BIN)/python benchmarks/run.py $(BENCH_ARGS)
 
 dist: $(VENV)/lint.stamp ## sdist, and the wheel built from it, in dist/
@@ -141,6 +141,9 @@ endef
 
 $(VENV)/run.stamp: $(SOURCES)
 	$(call install,,$@)
+
+$(VENV)/bench.stamp: $(SOURCES)
+	$(call install,[bench],$@ $(VENV)/run.stamp)
 
 $(VENV)/test.stamp: $(SOURCES)
 	$(call install,[test],$@ $(VENV)/run.stamp)

@@ -159,7 +159,7 @@ class Watch:
         said = []
         for line in self.process.stderr:
             said.append(line)
-            if line.startswith("watching"):
+            if "watching" in line:
                 return
         raise Unavailable(f"pagescan watch: {''.join(said).strip()}")
 

@@ -4,7 +4,10 @@ The look is what `diff` does, all of it: the mappings read, new memory searched 
 candidates and categories, the join; with its pauses and without.
 """
 
+import json
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from benchmarks.measure import (
     GIB,
@@ -15,6 +18,8 @@ from benchmarks.measure import (
     elapsed_ns,
     helper,
     in_turn,
+    run_checked,
+    scratch,
 )
 from benchmarks.processes import range_of, target
 from pagescan import Category, Query, Tracking, track
@@ -32,7 +37,7 @@ def run(bench: Bench) -> None:
             helper("ioctls", made.pid, *words) as bare,
             track(made.pid, [range_of(made)]) as tracking,
         ):
-            _quiet(bench, tracking, bare, size // PAGE)
+            _quiet(bench, made, tracking, bare, size // PAGE)
             for percent in (1, 10, 100):
                 _operations(bench, made, tracking, bare, percent, size // PAGE)
 
@@ -41,7 +46,16 @@ def _bare(bare: Helper, command: str, pages: int) -> Callable[[], float]:
     return lambda: float(bare.tell(command)["ns"]) / pages
 
 
-def _quiet(bench: Bench, tracking: Tracking, bare: Helper, pages: int) -> None:
+def _quiet(
+    bench: Bench, made: Helper, tracking: Tracking, bare: Helper, pages: int
+) -> None:
+    script = Path(__file__).with_name("pagemap.py")
+    out = scratch() / "pagemap"
+
+    def in_python() -> float:
+        run_checked([sys.executable, str(script), str(made.pid)], str(out))
+        return float(json.loads(out.read_text())["ns"]) / pages
+
     def look(threads: int, pause_ns: int) -> Callable[[], float]:
         def measured() -> float:
             tracking.scanner.threads = threads
@@ -61,6 +75,11 @@ def _quiet(bench: Bench, tracking: Tracking, bare: Helper, pages: int) -> None:
             "two.paced": look(2, pause),
         },
     )
+    read = in_turn(bench.rounds(5), {"python": in_python, "one": look(1, 0)})
+    bench.add(
+        "scan.quiet.python", "/proc/PID/pagemap in Python, its loop", read["python"],
+        "ns/page", against="a quiet look, one thread", base=read["one"],
+    )  # fmt: skip
     base = found["bare"]
     for key, what in (
         ("one", "a quiet look, one thread, without pauses"),

@@ -68,11 +68,16 @@ def in_threads(
                     answers[index] = error
                     waiting.clear()
 
-    workers = [threading.Thread(target=work) for _ in range(threads)]
+    # This one works as well: to start a thread takes as long as to scan 256 MiB.
+    workers = [threading.Thread(target=work) for _ in range(threads - 1)]
     for worker in workers:
         worker.start()
-    for worker in workers:
-        worker.join()
+    try:
+        work()
+    finally:  # Ctrl-C: the others have nothing more to begin
+        waiting.clear()
+        for worker in workers:
+            worker.join()
     for own_meter in meters:
         meter.add(own_meter)
     return _put_together(answers)

@@ -315,7 +315,7 @@ class Scanner:
                 found = scan_part(spans, self.pace, self.meter)
             else:
                 align = max(HUGE_PAGE, *(rule.align for rule in rules))
-                parts = split(spans, 4 * self.threads, align)
+                parts = split(spans, 2 * self.threads, align)
                 found = in_threads(
                     scan_part, parts, self.threads, self.pace, self.meter
                 )

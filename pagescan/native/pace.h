@@ -24,11 +24,11 @@ static inline void ps_pace_call(struct ps_pace *pace, struct ps_cost *cost, uint
 
 	if (ns > pace->max_stall_ns / 2 && pace->slice > PS_SLICE_MIN)
 		pace->slice /= 2;
-	else if (ns < pace->max_stall_ns / 4 && walked >= pace->slice && pace->slice < PS_SLICE_MAX)
-		pace->slice *= 2;
+	else if (ns < pace->max_stall_ns / 10 && walked >= pace->slice && pace->slice < PS_SLICE_MAX)
+		pace->slice *= 2; /* two threads at once, and what is denser behind: a tenth is enough */
 
 	pace->held_ns += ns;
-	if (pace->held_ns >= pace->max_stall_ns && pace->pause_ns) {
+	if (pace->held_ns >= pace->max_stall_ns / 2 && pace->pause_ns) {
 		struct timespec pause = {0, (long)pace->pause_ns};
 
 		nanosleep(&pause, NULL);
