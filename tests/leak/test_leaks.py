@@ -168,10 +168,13 @@ def test_track_that_fails(made: Target, thousandfold: Callable[..., None]) -> No
 
 @pytest.mark.needs("tracking")
 def test_track_oneself(thousandfold: Callable[..., None]) -> None:
-    """`pagescan.track(None)`: without ptrace, in this process."""
+    """`pagescan.track(None)`: without ptrace, in this process.
+
+    Of the stack: this process may have gigabytes of heap by now.
+    """
 
     def act() -> None:
-        with api.track(None, ["[heap]"]) as tracking:
+        with api.track(None, ["[stack]"]) as tracking:
             list(tracking.written())
 
     thousandfold(act)
@@ -181,13 +184,13 @@ def test_track_oneself(thousandfold: Callable[..., None]) -> None:
 def test_written_pages(thousandfold: Callable[..., None]) -> None:
     """`pagescan.written_pages`, one in the other, and one that fails.
 
-    Of the heap: this process has gigabytes by now.
+    Of the stack, as above.
     """
 
     def act() -> None:
-        heap = ["[heap]"]
+        stack = ["[stack]"]
         block = pagescan.written_pages
-        with block(heap) as outer, block(heap) as inner:
+        with block(stack) as outer, block(stack) as inner:
             list(range(100))
         with pytest.raises(pagescan.PagescanError, match="no mapping is named"):
             pagescan.written_pages(["[no such]"]).__enter__()
