@@ -351,6 +351,11 @@ def live() -> list[Session]:
     return [session for session in found if session is not None]
 
 
+def kept() -> list[Session]:
+    """Return those of them that a keeper holds: what users call sessions."""
+    return [session for session in live() if session.holder == "keeper"]
+
+
 def lost() -> list[Session]:
     """Return the sessions of keepers that died: what they tracked is unknown.
 
@@ -392,7 +397,7 @@ def find(pid: int | None) -> Session:
         UsageError: No target was named and there are several; the message lists them.
         SessionLostError: Its keeper died. It is said once, then the files are removed.
     """
-    sessions = [session for session in live() if session.holder == "keeper"]
+    sessions = kept()
     if pid is not None:
         for session in sessions:
             if session.target.pid == pid:

@@ -45,7 +45,7 @@ def sessions() -> list[Session]:
         True
         >>> pagescan.end_session(4242)
     """
-    return [item for item in session.live() if item.holder == "keeper"]
+    return session.kept()
 
 
 def look_at_session(pid: int | None = None, *, rearm: bool = False) -> Look:

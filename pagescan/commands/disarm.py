@@ -25,7 +25,7 @@ def command(*, target: str | None, every: bool, output: Output, common: Common) 
     if every and target is not None:
         raise UsageError("--all and TARGET exclude each other")
     if every:
-        ended = [item for item in session.live() if item.holder == "keeper"]
+        ended = session.kept()
     else:
         ended = [session.find(None if target is None else find(target))]
     for item in ended:

@@ -26,7 +26,7 @@ from pagescan.options import (
 )
 from pagescan.regions import Batch
 from pagescan.scanner import Query, Scanner
-from pagescan.session import find, live, now
+from pagescan.session import find, kept, now
 from pagescan.session_tracking import opened
 from pagescan.tally import scan_target, tracked_mappings
 from pagescan.target import Target
@@ -153,7 +153,7 @@ def _protect(
 
 
 def _session_of(target: Target) -> SessionFacts | None:
-    for session in live():
-        if session.target.pid == target.pid and session.holder == "keeper":
+    for session in kept():
+        if session.target.pid == target.pid:
             return session.facts
     return None

@@ -5,7 +5,7 @@ import click
 from pagescan import render
 from pagescan.model import Output
 from pagescan.options import Common, common, output
-from pagescan.session import Session, live, lost
+from pagescan.session import Session, kept, lost
 from pagescan.units import escape, format_size, format_time
 
 
@@ -18,7 +18,7 @@ Example:
 @common
 def command(*, output: Output, common: Common) -> None:
     """List the tracking sessions of this user."""
-    sessions = [session for session in live() if session.holder == "keeper"]
+    sessions = kept()
     for session in lost():
         common.say(f"session {session.name} was lost: its keeper died")
     if not sessions:
