@@ -130,7 +130,10 @@ class Armer:
         keys = [key for key in kinds_of(mappings) if key[0] is not Kind.SPECIAL]
         indices = {key: index for index, key in enumerate(keys)}
         rules = [_outside(*key) for key in keys]
-        return self.scanner.run(spans_of(mappings, indices), rules)
+        # Most is skipped: a second thread would find nothing to do.
+        return self.scanner.run(
+            spans_of(mappings, indices), rules, again=True, threads=1
+        )
 
     def disarm(self, mappings: Iterable[Mapping]) -> None:
         """Unregister: nothing is left in the target, whoever else holds the fd."""

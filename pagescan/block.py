@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from pagescan.regions import Batch
 
 # Nobody but us waits for our own mmap lock: no pauses.
+# Enough for what a block writes, as a rule: more is asked for only when it is over.
+_ROOM = 4096
 _UNPACED = Pace(max_stall_ns=1 << 40, pause_ns=0)
 _USER_SPACE = (1 << 47) - PAGE_SIZE  # TASK_SIZE of x86-64
 _STACK_GROWTH = 1 << 30
@@ -59,7 +61,7 @@ class _Prepared(NamedTuple):
     @property
     def buffers(self) -> tuple[Columns, ...]:
         """What the block's own answer is written to."""
-        return self.protect.rows, self.unprotected.rows, self.outside.rows
+        return (*self.protect.rows, *self.unprotected.rows, *self.outside.rows)
 
 
 class _BlockTracking(Tracking):
@@ -106,7 +108,9 @@ class _BlockTracking(Tracking):
         )
 
     def _scan(self, spans: Spans, rules: list[Rule]) -> PreparedScan:
-        return PreparedScan(self.target.pagemap, spans, rules, pace=_UNPACED)
+        prepared = PreparedScan(self.target.pagemap, [spans], rules, room=_ROOM)
+        prepared.begin(_UNPACED)
+        return prepared
 
     def result_of(self, scan: PreparedScan) -> Columns:
         """Return what a scan found that was run."""

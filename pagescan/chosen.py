@@ -25,6 +25,7 @@ class Chosen(list[Mapping]):
         """Take them over."""
         super().__init__(mappings)
         self.bounds: tuple[array[int], array[int]] | None = None
+        self.keys: list[KindKey] | None = None
         self.kinds: list[KindKey] | None = None
         self.spans: dict[tuple[tuple[KindKey, int], ...], Spans] = {}
 
@@ -42,11 +43,20 @@ def bounds_of(mappings: Sequence[Mapping]) -> tuple[array[int], array[int]]:
     return bounds
 
 
+def _keys(mappings: Sequence[Mapping]) -> list[KindKey]:
+    if isinstance(mappings, Chosen) and mappings.keys is not None:
+        return mappings.keys
+    keys = [(item.kind, item.page_size) for item in mappings]
+    if isinstance(mappings, Chosen):
+        mappings.keys = keys
+    return keys
+
+
 def kinds_of(mappings: Sequence[Mapping]) -> list[KindKey]:
     """Return the kinds there are, in the order in which they come first."""
     if isinstance(mappings, Chosen) and mappings.kinds is not None:
         return mappings.kinds
-    kinds = list(dict.fromkeys((item.kind, item.page_size) for item in mappings))
+    kinds = list(dict.fromkeys(_keys(mappings)))
     if isinstance(mappings, Chosen):
         mappings.kinds = kinds
     return kinds
@@ -73,8 +83,8 @@ def spans_of(mappings: Sequence[Mapping], rules: dict[KindKey, int]) -> Spans:
 def _spans(mappings: Sequence[Mapping], rules: dict[KindKey, int]) -> Spans:
     starts, ends, which = Spans(array("Q"), array("Q"), array("Q"))
     end, last = -1, -1
-    for mapping in mappings:
-        rule = rules.get((mapping.kind, mapping.page_size))
+    for mapping, key in zip(mappings, _keys(mappings), strict=True):
+        rule = rules.get(key)
         if rule is None:
             continue
         if mapping.start == end and rule == last:

@@ -70,6 +70,8 @@ class Kind(enum.Enum):
     HUGETLB = "hugetlb"
     SPECIAL = "special"
 
+    __hash__ = object.__hash__  # Enum's own is Python code, and runs once a mapping
+
 
 # Mappings that the kernel itself keeps up to date: never registered (VM_SPECIAL).
 _SPECIAL_NAMES = frozenset({"[vdso]", "[vsyscall]", "[uprobes]"})

@@ -17,11 +17,12 @@ import errno
 import itertools
 import os
 from bisect import bisect_left
+from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
-from pagescan import native
 from pagescan.chosen import kinds_of, spans_of
 from pagescan.errors import UsageError, from_errno
 from pagescan.kernel import check_known, known_categories, swap_in_use
@@ -33,13 +34,24 @@ from pagescan.model import (
     Kind,
     Mapping,
 )
-from pagescan.native import ALL_PAGES, Columns, Masks, Meter, Pace, Rule, Spans
-from pagescan.parallel import in_threads, split
+from pagescan.native import (
+    ALL_PAGES,
+    Columns,
+    Masks,
+    Meter,
+    Pace,
+    PreparedScan,
+    Rule,
+    Spans,
+)
+from pagescan.parallel import split
 from pagescan.target import PAGE_SIZE, Target
 
 POPULATED = Category.PRESENT | Category.SWAPPED
 # Slices end on whole huge pages: a cut through one would split it when it is protected.
 HUGE_PAGE = 2 << 20
+# Parts of a scan for each thread: the one that is done first takes another.
+_PARTS = 8
 # A gap of so many bytes costs less to walk than another call does.
 JOIN_GAP = 128 << 10
 
@@ -178,6 +190,8 @@ class Scanner:
         self.threads = threads or min(4, len(os.sched_getaffinity(0)))
         self.pace = pace or Pace()
         self.meter = Meter()
+        # What is new and what is written: what a look asks, the next one asks again.
+        self._kept: deque[_Kept] = deque(maxlen=4)
 
     def take_cost(self, stopped_ns: int = 0) -> Cost:
         """Return what was counted since the last call of this, and start anew."""
@@ -287,8 +301,19 @@ class Scanner:
         *,
         max_pages: int = ALL_PAGES,
         join_gap: int = 0,
+        again: bool = False,
+        threads: int | None = None,
     ) -> Columns:
         """Scan spans by rules; errors become those of the target.
+
+        Args:
+            spans: What is scanned, ascending.
+            rules: What the spans refer to.
+            max_pages: How many pages at most.
+            join_gap: Regions closer than so many bytes become one.
+            again: The same is asked in the next look, of the same object: what the
+                shim needs for it is kept.
+            threads: At most; None: as many as the scanner may have.
 
         Raises:
             TargetError: The address space is gone.
@@ -296,29 +321,15 @@ class Scanner:
         if not spans.starts:
             return Columns.empty()
 
-        def scan_part(part: Spans, pace: Pace, meter: Meter) -> Columns:
-            return native.scan(
-                self.target.pagemap,
-                part,
-                rules,
-                max_pages=max_pages,
-                join_gap=join_gap,
-                pace=pace,
-                meter=meter,
-            )
-
         progress = self.pace.progress
         if progress is not None:
             progress.begin(sum(spans.ends) - sum(spans.starts))
         try:
-            if max_pages != ALL_PAGES or self.threads < 2:
-                found = scan_part(spans, self.pace, self.meter)
-            else:
-                align = max(HUGE_PAGE, *(rule.align for rule in rules))
-                parts = split(spans, 2 * self.threads, align)
-                found = in_threads(
-                    scan_part, parts, self.threads, self.pace, self.meter
-                )
+            asked = _Asked(
+                tuple(rules), max_pages, join_gap, threads or self.threads
+            )
+            scan = self._prepared(spans, asked, again=again)
+            found = scan.scan(self.pace, self.meter)
         except OSError as error:
             if error.errno == errno.ESRCH:
                 raise self.target.gone() from error
@@ -332,6 +343,41 @@ class Scanner:
         if not found.starts and not self.target.has_address_space():
             raise self.target.gone()
         return found
+
+
+    def _prepared(self, spans: Spans, asked: "_Asked", *, again: bool) -> PreparedScan:
+        """Return what scans this; the same as last time if it is the same again."""
+        for known in self._kept:
+            if known.spans is spans and known.asked == asked:
+                return known.scan
+        parts = [spans]
+        if asked.threads > 1 and asked.max_pages == ALL_PAGES:
+            align = max(HUGE_PAGE, *(rule.align for rule in asked.rules))
+            parts = split(spans, _PARTS * asked.threads, align)
+        scan = PreparedScan(
+            self.target.pagemap,
+            parts,
+            asked.rules,
+            threads=asked.threads,
+            max_pages=asked.max_pages,
+            join_gap=asked.join_gap,
+        )
+        if again:
+            self._kept.append(_Kept(spans, asked, scan))
+        return scan
+
+
+class _Asked(NamedTuple):
+    rules: tuple[Rule, ...]
+    max_pages: int
+    join_gap: int
+    threads: int
+
+
+class _Kept(NamedTuple):
+    spans: Spans
+    asked: _Asked
+    scan: PreparedScan
 
 
 def read_bits(rule: Rule, bits: int) -> int:

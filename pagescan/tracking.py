@@ -253,7 +253,7 @@ class Tracking:
     ) -> Columns:
         """Scan in two stages: candidates by the kernel's fast path, then categories."""
         spans, candidates, exact = rules_of(chosen, rearm=rearm, returned=returned)
-        found = self.scanner.run(spans, candidates, join_gap=JOIN_GAP)
+        found = self.scanner.run(spans, candidates, join_gap=JOIN_GAP, again=True)
         written = self.scanner.run(as_spans(found), exact)
         return self._without_own(written, found, written)
 

@@ -25,6 +25,8 @@ UFFD_FEATURES = 0x8000 | 0x2000 | 0x1000
 """WP_ASYNC, WP_UNPOPULATED, WP_HUGETLBFS_SHMEM: what exact tracking needs."""
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
+# Room for regions: at first, for most looks find little; more at a time where it is full.
+_FEW_ROWS = 256
 _ROWS = 4096
 # Each kind of call has its own speed, so each scan finds its slice anew: a dense 16 MiB
 # take 0.15 ms on the general path of the kernel, and 0.3 ms in UFFDIO_WRITEPROTECT.
@@ -194,6 +196,7 @@ def _pace(pace: Pace) -> Any:
     )
 
 
+
 def scan(
     pagemap: int,
     spans: Spans,
@@ -220,80 +223,132 @@ def scan(
             this kernel or a huge page was cut.
     """
     prepared = PreparedScan(
-        pagemap, spans, rules, max_pages=max_pages, join_gap=join_gap, pace=pace
+        pagemap, [spans], rules, max_pages=max_pages, join_gap=join_gap
     )
-    return prepared.finish(pace, meter)
+    return prepared.scan(pace, meter)
 
 
 class PreparedScan:
     """A scan whose `run` is one call of the shim, with all that it needs at hand.
 
-    For scans of this very process, where all that Python touches counts as written.
+    For scans that are done again and again; and for those of this very process, where
+    all that Python touches counts as written.
+
+    Attributes:
+        rows: What the regions of each part are written to.
     """
 
     def __init__(
         self,
         pagemap: int,
-        spans: Spans,
+        parts: Sequence[Spans],
         rules: Sequence[Rule],
         *,
+        threads: int = 1,
         max_pages: int = ALL_PAGES,
         join_gap: int = 0,
-        pace: Pace,
+        room: int | None = None,
     ) -> None:
-        """Prepare what `scan` does; the arguments are the same."""
-        self._cursor = ffi.new("struct ps_cursor *", (0, 0, max_pages))
-        self._pace = _pace(pace)
-        self._cost = ffi.new("struct ps_cost *")
-        self._given = (
-            pagemap,
-            *(_u64(column) for column in spans),
-            len(spans.starts),
-            ffi.new("struct ps_rule[]", [_c_rule(rule) for rule in rules]),
-            join_gap,
-        )
-        self.rows = Columns.empty()
-        self._code = 1
-        self._make_room(0)
+        """Prepare what `scan` does; the arguments are the same.
 
-    def _make_room(self, used: int) -> None:
-        _grow(self.rows, used)
-        self._out = _columns(self.rows, len(self.rows.starts))
-        self._out.length = used
-        self._arguments = (
-            *self._given,
-            self._pace,
-            self._cursor,
-            self._out,
-            self._cost,
+        Args:
+            pagemap: See there, as the others.
+            parts: Ranges that one thread scans; ascending.
+            rules: What the parts refer to.
+            threads: How many there are at most.
+            max_pages: In each part.
+            join_gap: See there.
+            room: For so many regions of each part, at first; None: few.
+        """
+        # The shim has their addresses only.
+        c_rules = ffi.new("struct ps_rule[]", [_c_rule(rule) for rule in rules])
+        c_parts = ffi.new("struct ps_part[]", len(parts))
+        self._held = (parts, c_rules, c_parts)
+        self._parts = list(c_parts)
+        self.rows = [Columns.empty() for _ in parts]
+        for part, spans, rows in zip(self._parts, parts, self.rows, strict=True):
+            part.starts, part.ends, part.which = (_u64(column) for column in spans)
+            part.ranges = len(spans.starts)
+            _make_room(part.out, rows, room or _FEW_ROWS)
+        self._job = ffi.new("struct ps_job *")
+        self._job.pagemap = pagemap
+        self._job.threads = threads
+        self._job.parts = c_parts
+        self._job.count = len(parts)
+        self._job.rules = c_rules
+        self._job.join_gap = join_gap
+        self._job.max_pages = max_pages
+        self.begin(Pace())
+
+    def begin(self, pace: Pace) -> None:
+        """Start anew: nothing was scanned and nothing found."""
+        self._job.pace = (
+            pace.max_stall_ns,
+            pace.pause_ns,
+            _FIRST_SLICE,
+            pace.held_ns,
+            ffi.NULL,
         )
+        lib.ps_scan_begin(self._job)
+        self._code = 1
 
     def run(self) -> None:
         """Scan until the end, or until there is no more room for rows."""
-        self._code = lib.ps_scan(*self._arguments)
-        while self._code == 1 and self._out.length < self._out.capacity:
-            self._code = lib.ps_scan(*self._arguments)
+        self._code = lib.ps_scan(self._job)
+        while self._code == 1 and not any(map(_is_full, self._parts)):
+            self._code = lib.ps_scan(self._job)
+
+    def scan(self, pace: Pace, meter: Meter) -> Columns:
+        """Do all of it: begin, run, finish.
+
+        Raises:
+            OSError: As `native.scan` says.
+        """
+        self.begin(pace)
+        return self.finish(pace, meter)
 
     def finish(self, pace: Pace, meter: Meter) -> Columns:
         """Scan what is left, and return the regions; once.
 
         Raises:
-            OSError: As `scan` says.
+            OSError: As `native.scan` says.
         """
-        walked = 0
+        job, walked = self._job, 0
         try:
-            while _check(self._code):
-                self._make_room(self._out.length)
-                self._code = lib.ps_scan(*self._arguments)
+            while self._code:
+                self._code = _check(lib.ps_scan(job))
+                if self._code:
+                    for part, rows in zip(self._parts, self.rows, strict=True):
+                        if _is_full(part):
+                            _make_room(part.out, rows, _ROWS)
                 if pace.progress is not None:
-                    walked, before = self._cost.pages_walked, walked
+                    walked, before = job.cost.pages_walked, walked
                     pace.progress.advance((walked - before) * _PAGE)
         finally:
-            meter.add(self._cost)
-            pace.held_ns = self._pace.held_ns
-        for column in self.rows:
-            del column[self._out.length :]
-        return self.rows
+            meter.add(job.cost)
+            pace.held_ns = job.pace.held_ns
+        return self._take() if job.regions else Columns.empty()
+
+    def _take(self) -> Columns:
+        """Return the regions; short lists are copied, and their room is kept."""
+        found = Columns.empty()
+        for index, part in enumerate(self._parts):
+            used, rows = part.out.length, self.rows[index]
+            if used <= _ROWS:
+                for column, row in zip(found, rows, strict=True):
+                    column.extend(row[:used])
+                continue
+            self.rows[index] = fresh = Columns.empty()
+            part.out.length = part.out.capacity = 0
+            _make_room(part.out, fresh, _FEW_ROWS)
+            for row in rows:
+                del row[used:]
+            if not found.starts:
+                found = rows
+                continue
+            for column, row in zip(found, rows, strict=True):
+                column.extend(row)
+        return found
 
 
 def _c_rule(rule: Rule) -> tuple[int, ...]:
@@ -323,12 +378,17 @@ def _c_rule(rule: Rule) -> tuple[int, ...]:
     )
 
 
-def _grow(columns: Columns, used: int) -> None:
-    """Make room for more rows behind the used ones."""
-    if len(columns.starts) - used < _ROWS:
-        extra = bytes(8 * max(_ROWS, len(columns.starts)))
-        for column in columns:
-            column.frombytes(extra)
+def _is_full(part: Any) -> bool:
+    return bool(part.out.length == part.out.capacity)
+
+
+def _make_room(out: Any, rows: Columns, least: int) -> None:
+    """Make room for more rows behind those that are there: twice as many at least."""
+    extra = bytes(8 * max(least, len(rows.starts)))
+    for column in rows:
+        column.frombytes(extra)
+    out.start, out.end, out.categories = (_u64(column) for column in rows)
+    out.capacity = len(rows.starts)
 
 
 def _columns(columns: Columns, capacity: int) -> Any:
@@ -433,6 +493,8 @@ def join(
     Returns:
         The regions, and for each the index of its mapping: array('q'), -1 for none.
     """
+    if not regions.starts:
+        return Columns.empty(), array("q")
     rows = len(regions.starts) + 2 * len(map_starts) + 1
     joined = Columns(*(array("Q", bytes(8 * rows)) for _ in range(3)))
     owners = array("q", bytes(8 * rows))

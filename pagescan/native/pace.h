@@ -14,6 +14,29 @@
 /* The first dense slice after a long hole has this size at most: 0.1 ms on the kernel's fast path. */
 #define PS_SLICE_MAX (256u << 20)
 
+/* Leaves the lock alone if it was held for long; or if another thread of the same scan does. */
+static inline void ps_pace_pause(struct ps_pace *pace)
+{
+	struct timespec pause = {0, (long)pace->pause_ns};
+
+	if (pace->held_ns >= pace->max_stall_ns / 2) {
+		if (pace->until)
+			__atomic_store_n(pace->until, ps_now_ns() + pace->pause_ns,
+					 __ATOMIC_RELAXED);
+	} else if (pace->until) {
+		uint64_t until = __atomic_load_n(pace->until, __ATOMIC_RELAXED);
+		uint64_t now = ps_now_ns();
+
+		if (until <= now)
+			return;
+		pause.tv_nsec = (long)(until - now);
+	} else {
+		return;
+	}
+	nanosleep(&pause, NULL);
+	pace->held_ns = 0;
+}
+
 static inline void ps_pace_call(struct ps_pace *pace, struct ps_cost *cost, uint64_t walked,
 				uint64_t ns)
 {
@@ -28,12 +51,8 @@ static inline void ps_pace_call(struct ps_pace *pace, struct ps_cost *cost, uint
 		pace->slice *= 2; /* two threads at once, and what is denser behind: a tenth is enough */
 
 	pace->held_ns += ns;
-	if (pace->held_ns >= pace->max_stall_ns / 2 && pace->pause_ns) {
-		struct timespec pause = {0, (long)pace->pause_ns};
-
-		nanosleep(&pause, NULL);
-		pace->held_ns = 0;
-	}
+	if (pace->pause_ns)
+		ps_pace_pause(pace);
 }
 
 /* The end of the slice that starts at `at`: a multiple of align, but never beyond `end`. */

@@ -52,6 +52,7 @@ struct ps_pace {
 	uint64_t pause_ns;     /* how long the lock is left alone after so much holding */
 	uint64_t slice;        /* bytes of the next call; in and out, adapts to max_stall_ns */
 	uint64_t held_ns;      /* in and out: held since the last pause */
+	uint64_t *until;       /* of several threads: when the pause of them all is over; or NULL */
 };
 
 struct ps_cost {
@@ -75,15 +76,38 @@ struct ps_columns {
 	uint64_t length;
 };
 
+/* A part of a scan: ascending ranges, each with the index of its rule, and the answer to them. */
+struct ps_part {
+	const uint64_t *starts;
+	const uint64_t *ends;
+	const uint64_t *which;
+	uint64_t ranges;
+	struct ps_cursor cursor;
+	struct ps_columns out;
+	int64_t state; /* 1: not done; 0: done; -errno: failed where the cursor is */
+};
+
+struct ps_job {
+	int32_t pagemap;
+	uint32_t threads; /* at most so many, and not for what takes 0.2 ms */
+	struct ps_part *parts;
+	uint64_t count;
+	const struct ps_rule *rules;
+	uint64_t join_gap;  /* neighbours of a range with equal categories, so close, become one */
+	uint64_t max_pages; /* in each part */
+	struct ps_pace pace;
+	struct ps_cost cost;
+	uint64_t regions; /* out: in all parts */
+	uint64_t last_ns; /* what it took last time, 0: there was none */
+};
+
+/* Starts anew: nothing was scanned, nothing found. */
+void ps_scan_begin(struct ps_job *job);
 /*
- * Scans ascending ranges, each by the rule that its row of `which` names, and appends what it finds
- * to out; neighbours of a range with equal categories and closer than join_gap bytes become one.
- * 0: all done. 1: out is full, or it is time to look for signals: call again with the same cursor.
- * -errno: the cursor says where.
+ * Goes on with the parts that are not done, and appends what it finds to their out.
+ * 0: all done. 1: an out is full, or it is time to look for signals: call again. -errno: one failed.
  */
-int ps_scan(int pagemap, const uint64_t *starts, const uint64_t *ends, const uint64_t *which,
-	    uint64_t ranges, const struct ps_rule *rules, uint64_t join_gap, struct ps_pace *pace,
-	    struct ps_cursor *cursor, struct ps_columns *out, struct ps_cost *cost);
+int ps_scan(struct ps_job *job);
 
 int ps_uffd_open(void); /* of this process */
 int ps_uffd_api(int uffd, uint64_t features);

@@ -113,6 +113,7 @@ def test_cut_anywhere_it_is_the_same(
 ) -> None:
     """Any cutting into ranges and any room for rows gives the same pages, once each."""
     monkeypatch.setattr(native, "_ROWS", rows)
+    monkeypatch.setattr(native, "_FEW_ROWS", rows)
     pages = _pages(arena, _scan(arena, cuts))
     assert pages == sorted(arena.present())
 
@@ -226,6 +227,7 @@ def test_written_does_not_depend_on_the_way(
     tracking.scanner.threads = threads
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(native, "_ROWS", rows)
+        patch.setattr(native, "_FEW_ROWS", rows)
         patch.setattr(native, "_FIRST_SLICE", pages_a_slice * PAGE)
         patch.setattr(parallel, "_WORTH_IT", 1)
         for page in stored:
