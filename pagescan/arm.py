@@ -270,6 +270,8 @@ def protecting(mappings: Sequence[Mapping]) -> tuple[native.Spans, list[Rule]]:
 
 def owners_of(columns: Columns, mappings: Sequence[Mapping]) -> set[int]:
     """Return the indices of the mappings in which there is a region."""
+    if not columns.starts:
+        return set()
     _, owners = native.join(columns, *bounds_of(mappings))
     return set(owners)
 

@@ -15,7 +15,7 @@ import contextlib
 import os
 import threading
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from pagescan import mappings
@@ -56,7 +56,7 @@ class _Prepared(NamedTuple):
     protect: PreparedScan
     unprotected: PreparedScan
     outside: PreparedScan
-    exact: list[Rule]
+    exact: Sequence[Rule]
 
     @property
     def buffers(self) -> tuple[Columns, ...]:
@@ -83,9 +83,8 @@ class _BlockTracking(Tracking):
 
     def _prepare(self) -> _Prepared:
         chosen = list(_with_room_to_grow(self._judged()))
-        spans, candidates, exact = rules_of(
-            chosen, rearm=False, returned=DEFAULT_RETURNED
-        )
+        spans, asked, exact = rules_of(chosen, rearm=False, returned=DEFAULT_RETURNED)
+        candidates = list(asked)
         for index, rule in enumerate(candidates):
             if rule.whole:  # files: no candidates of before, but what is written now
                 wanted = Masks(mask=Category.WRITTEN)

@@ -24,6 +24,8 @@ class Category(enum.IntFlag):
     SOFT_DIRTY = 0x080
     GUARD = 0x100
 
+    __hash__ = int.__hash__  # as Kind's
+
     @property
     def names(self) -> tuple[str, ...]:
         """The lower-case names of the set bits, in the kernel's order."""

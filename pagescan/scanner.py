@@ -114,10 +114,21 @@ class Query:
         )
 
 
-def rule_for(kind: Kind, query: Query, page_size: int = 0) -> Rule | None:
-    """Return what to ask in mappings of a kind; None if nothing there can match."""
+def rule_for(
+    kind: Kind, query: Query, page_size: int = 0, *, in_use: bool | None = None
+) -> Rule | None:
+    """Return what to ask in mappings of a kind; None if nothing there can match.
+
+    Args:
+        kind: Of the mappings.
+        query: What is wanted.
+        page_size: Of their huge pages, in bytes; 0: they have none.
+        in_use: Whether there is swap; None: the kernel is asked if that matters.
+    """
     swap = bool(kind is Kind.PRIVATE_FILE and query.used & Category.SWAPPED)
-    return _rule_for(kind, query, page_size, swap, swap and swap_in_use())
+    if swap and in_use is None:
+        in_use = swap_in_use()
+    return _rule_for(kind, query, page_size, swap, bool(swap and in_use))
 
 
 @lru_cache(maxsize=256)  # the same for each look

@@ -5,15 +5,16 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from itertools import chain
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 from pagescan.arm import MAX_TABLES, Armed, Armer, owners_of
-from pagescan.chosen import Chosen, Covers, kinds_of, spans_of
+from pagescan.chosen import Chosen, Covers, KindKey, kinds_of, spans_of
 from pagescan.errors import PagescanError
 from pagescan.intervals import whole_pages, without
-from pagescan.kernel import known_categories
+from pagescan.kernel import known_categories, swap_in_use
 from pagescan.mappings import Selection
 from pagescan.model import (
     DEFAULT_RETURNED,
@@ -312,17 +313,34 @@ class Tracking:
 
 def rules_of(
     chosen: Sequence[Mapping], *, rearm: bool, returned: Category
-) -> tuple[Spans, list[Rule], list[Rule]]:
+) -> tuple[Spans, Sequence[Rule], Sequence[Rule]]:
     """Return the two stages of a look: what is scanned, for candidates, and exactly.
 
     Each candidate is tagged with the index of the exact rule of its mapping.
     """
+    kinds = tuple(kinds_of(chosen))
+    files = any(kind is Kind.PRIVATE_FILE for kind, _ in kinds)
+    in_use = bool(files and returned & Category.SWAPPED and swap_in_use())
+    stages = _stages(kinds, rearm, returned, in_use)
+    return spans_of(chosen, stages.indices), stages.candidates, stages.exact
+
+
+class _Stages(NamedTuple):
+    indices: dict[KindKey, int]
+    candidates: tuple[Rule, ...]
+    exact: tuple[Rule, ...]
+
+
+@lru_cache(maxsize=64)  # the same for each look
+def _stages(
+    kinds: tuple[KindKey, ...], rearm: bool, returned: Category, in_use: bool
+) -> _Stages:
     query = Query(require=Category.WRITTEN, returned=returned)
+    indices: dict[KindKey, int] = {}
     candidates: list[Rule] = []
     exact: list[Rule] = []
-    indices = {}
-    for kind, size in kinds_of(chosen):
-        rule = rule_for(kind, query, size)
+    for kind, size in kinds:
+        rule = rule_for(kind, query, size, in_use=in_use)
         if rule is None:
             continue
         indices[kind, size] = len(exact)
@@ -337,7 +355,7 @@ def rules_of(
             )
         )
         exact.append(rule._replace(protect=rearm))
-    return spans_of(chosen, indices), candidates, exact
+    return _Stages(indices, tuple(candidates), tuple(exact))
 
 
 def session_of(tracking: Tracking, holder: str) -> Session:

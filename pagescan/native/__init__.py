@@ -122,7 +122,7 @@ class Pace:
     """
 
     max_stall_ns: int = 200_000
-    pause_ns: int = 50_000
+    pause_ns: int = 100_000  # in a shorter one a waiting thread was not awake yet
     held_ns: int = 0
     progress: Progress | None = None
 
