@@ -270,10 +270,17 @@ def protecting(mappings: Sequence[Mapping]) -> tuple[native.Spans, list[Rule]]:
 
 def owners_of(columns: Columns, mappings: Sequence[Mapping]) -> set[int]:
     """Return the indices of the mappings in which there is a region."""
-    if not columns.starts:
-        return set()
-    _, owners = native.join(columns, *bounds_of(mappings))
-    return set(owners)
+    owners: set[int] = set()
+    row, rows = 0, len(columns.starts)
+    if not rows:
+        return owners
+    for index, (start, end) in enumerate(zip(*bounds_of(mappings), strict=True)):
+        row = bisect_right(columns.ends, start, row)  # the first that ends behind it
+        if row == rows:
+            break
+        if columns.starts[row] < end:
+            owners.add(index)
+    return owners
 
 
 def _one_rule(mappings: Iterable[Mapping]) -> dict[tuple[Kind, int], int]:

@@ -20,7 +20,7 @@ ADDRESS = "%#x"
 PLACES = (START, END)
 """The columns that are addresses, and differ from line to line."""
 
-_ROWS = 1000
+_ROWS = 250
 _KEPT = 10_000  # templates: as many may be different as there are lines
 
 Key = tuple[int, int, int]
