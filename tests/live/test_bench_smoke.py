@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import address_space
+from benchmarks import address_space, peers
 from benchmarks.measure import Unavailable
 
 RUN = Path(__file__).parents[2] / "benchmarks/run.py"
@@ -114,3 +114,35 @@ def test_a_limit_that_may_not_be_raised_is_said(
         address_space.room_for(1 << 30),
     ):
         pass
+
+
+@pytest.mark.parametrize(
+    ("script", "why"),
+    [
+        (None, "no program "),
+        ("echo not for you >&2; exit 1", "does not run here: not for you"),
+        ("exit 3", "does not run here: exit code 3"),
+        ("exit 0", None),
+    ],
+)
+def test_page_types_is_a_peer_where_it_works(
+    script: str | None,
+    why: str | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is left out with the reason; the other peers are there all the same."""
+    program = tmp_path / "page-types"
+    if script is not None:
+        program.write_text(f"#!/bin/sh\n{script}\n")
+        program.chmod(0o755)
+    monkeypatch.setenv("PAGE_TYPES", str(program))
+    peers.page_types.cache_clear()
+    if why is None:
+        assert peers.page_types() == str(program)
+    else:
+        with pytest.raises(Unavailable, match=why):
+            peers.page_types()
+    assert "pagescan diff --json" in peers.commands(1)
+    assert ("page-types -N" in peers.commands(1)) is (why is None)
+    peers.page_types.cache_clear()
