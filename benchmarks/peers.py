@@ -1,12 +1,14 @@
 """Other ways to look at a process: how long they take, and how long they hold it up."""
 
+import contextlib
 import json
+import os
 import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 from benchmarks.measure import (
@@ -30,11 +32,16 @@ from pagescan.session_tracking import look_at
 _PSUTIL = (
     "import psutil, sys; psutil.Process(int(sys.argv[1])).memory_maps(grouped=False)"
 )
+_PAGE_TYPES = "page-types -N"
 _LOOKED = 0.5  # seconds that a target is looked at by each, in each round
 
 
 def run(bench: Bench) -> None:
     """Measure on a live redis, and on a target that times its own calls."""
+    try:
+        page_types()
+    except Unavailable as why:
+        bench.skip(_PAGE_TYPES, str(why))
     try:
         with redis(bench.redis_bytes) as server, session(server.pid):
             _costs(bench, server.pid, f"redis of {server.resident() / GIB:.1f} GiB")
@@ -65,7 +72,36 @@ def commands(pid: int) -> dict[str, list[str]]:
     python = _python_with_psutil()
     if python:
         found["psutil memory_maps"] = [python, "-c", _PSUTIL, str(pid)]
+    with contextlib.suppress(Unavailable):
+        # The least that it does: it reads the flags of each page, and prints nothing.
+        found[_PAGE_TYPES] = [page_types(), "-p", str(pid), "-N"]
     return found
+
+
+@cache
+def page_types() -> str:
+    """Return the kernel's page-types, of $PAGE_TYPES or of the PATH, that works here.
+
+    Debian has no package of it; in a tree of the kernel's source it is built with
+    `make -C tools/mm page-types`. Root alone may read what it reads.
+    """
+    wanted = os.environ.get("PAGE_TYPES") or "page-types"
+    program = shutil.which(wanted)
+    if program is None:
+        raise Unavailable(
+            f"no program {wanted} (tools/mm of the kernel's source;"
+            " PAGE_TYPES=/path/to/page-types names it)"
+        )
+    tried = subprocess.run(
+        [program, "-p", str(os.getpid()), "-N"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if tried.returncode:
+        said = tried.stderr.strip().splitlines() or [f"exit code {tried.returncode}"]
+        raise Unavailable(f"does not run here: {said[-1]}")
+    return program
 
 
 def _python_with_psutil() -> str | None:
@@ -105,9 +141,11 @@ def _costs(bench: Bench, pid: int, whom: str) -> None:
         *((f"pagemap in {language}", language) for language in own),
         *((name, "") for name in ("pmap -X", "cat smaps", "cat smaps_rollup")),
         ("psutil memory_maps", ""),
+        (_PAGE_TYPES, ""),
     ):
         if name not in found:
-            bench.skip(name, "not installed")
+            if name != _PAGE_TYPES:  # run() said why
+                bench.skip(name, "not installed")
             continue
         bench.add(
             f"peers.{_key(name)}.look",

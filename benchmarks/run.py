@@ -39,6 +39,7 @@ SUBJECTS = {
     "throughput": "what redis loses to watch",
     "write_watch": "WriteWatch, beside mprotect and SIGSEGV",
     "scaling": "64 MiB to 16 GiB, one thread and two",
+    "address_space": "many mappings, holes, a reservation",
 }
 
 
@@ -74,7 +75,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def parse(words: Sequence[str] | None) -> argparse.Namespace:
     """Read the options."""
-    listed = "\n".join(f"  {name:12} {what}" for name, what in SUBJECTS.items())
+    listed = "\n".join(f"  {name:13} {what}" for name, what in SUBJECTS.items())
     parser = argparse.ArgumentParser(
         prog="benchmarks/run.py",
         description=__doc__.splitlines()[0],

@@ -5,7 +5,10 @@
  *
  *	write PERCENT	stores to so many of its pages, scattered; {"ns": …, "pages": …}
  *	holes BYTES	maps that much more, with every second page read once; {"start", "end"}
- *	spots BYTES	maps that much more and stores to every second page; {"start", "end"}
+ *	spots BYTES [STEP [COUNT]]
+ *			maps that much more and stores to a page every STEP bytes, by default to every
+ *			second page, to COUNT at most; {"start", "end"}
+ *	mappings COUNT	so many pages more, stored to, each a mapping of its own; {"start", "end"}
  *	churn		from now on a thread maps, unmaps and allocates in a loop
  *	calm		ends that: {"calls", "max_ns", "max_wait_ns", "malloc_max_ns"}
  *
@@ -34,15 +37,19 @@ static struct {
 	uint64_t calls, max, max_wait, malloc_max;
 } seen;
 
+static void fail(void)
+{
+	answer("{\"error\": \"target: %s\"}\n", strerror(errno));
+	exit(1);
+}
+
 static unsigned char *map(size_t bytes)
 {
 	unsigned char *at = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
 				 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
-	if (at == MAP_FAILED || (madvise(at, bytes, MADV_NOHUGEPAGE) && errno != EINVAL)) {
-		answer("{\"error\": \"target: %s\"}\n", strerror(errno));
-		exit(1);
-	}
+	if (at == MAP_FAILED || (madvise(at, bytes, MADV_NOHUGEPAGE) && errno != EINVAL))
+		fail();
 	return at;
 }
 
@@ -114,19 +121,46 @@ static void write_some(unsigned char *memory, size_t pages, double percent)
 	answer("{\"ns\": %lu, \"pages\": %zu}\n", now_ns() - begun, count);
 }
 
-static void every_second(size_t bytes, int store)
+static void holes(size_t bytes)
 {
 	volatile unsigned char *at = map(bytes);
 	unsigned char sum = 0;
 
-	for (size_t i = 0; i < bytes; i += 2 * PAGE) {
-		if (store)
-			at[i] = 1;
-		else
-			sum = (unsigned char)(sum + at[i]);
-	}
+	for (size_t i = 0; i < bytes; i += 2 * PAGE)
+		sum = (unsigned char)(sum + at[i]);
 	answer("{\"start\": %lu, \"end\": %lu, \"sum\": %u}\n", (uint64_t)at, (uint64_t)at + bytes,
 	       sum);
+}
+
+static void spots(size_t bytes, size_t step, size_t count)
+{
+	volatile unsigned char *at = map(bytes);
+
+	for (size_t i = 0; i < bytes && count; i += step, count--)
+		at[i] = 1;
+	answer("{\"start\": %lu, \"end\": %lu}\n", (uint64_t)at, (uint64_t)at + bytes);
+}
+
+/* With a hole after each, so that none has a neighbour. */
+static void mappings(size_t count)
+{
+	size_t bytes = count * 2 * PAGE;
+	unsigned char *at = map(bytes);
+
+	for (size_t i = 0; i < bytes; i += 2 * PAGE) {
+		((volatile unsigned char *)at)[i] = 1;
+		if (munmap(at + i + PAGE, PAGE))
+			fail(); /* vm.max_map_count */
+	}
+	answer("{\"start\": %lu, \"end\": %lu}\n", (uint64_t)at, (uint64_t)at + bytes);
+}
+
+/* The next number of a line that strtok() began. */
+static size_t next(size_t otherwise)
+{
+	char *number = strtok(NULL, " \n");
+
+	return number ? strtoull(number, NULL, 10) : otherwise;
 }
 
 int main(int argc, char **argv)
@@ -146,14 +180,20 @@ int main(int argc, char **argv)
 	       (uint64_t)memory + bytes);
 
 	while (fgets(line, sizeof(line), stdin)) {
-		char *word = strtok(line, " \n"), *number = strtok(NULL, " \n");
+		char *word = strtok(line, " \n");
 
 		if (word && !strcmp(word, "write")) {
+			char *number = strtok(NULL, " \n");
+
 			write_some(memory, pages, number ? strtod(number, NULL) : 100);
 		} else if (word && !strcmp(word, "holes")) {
-			every_second(strtoull(number, NULL, 10), 0);
+			holes(next(0));
 		} else if (word && !strcmp(word, "spots")) {
-			every_second(strtoull(number, NULL, 10), 1);
+			size_t all = next(0), step = next(2 * PAGE);
+
+			spots(all, step, next(SIZE_MAX));
+		} else if (word && !strcmp(word, "mappings")) {
+			mappings(next(0));
 		} else if (word && !strcmp(word, "churn")) {
 			memset(&seen, 0, sizeof(seen));
 			churning = 1;

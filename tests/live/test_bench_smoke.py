@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import address_space, peers
+from benchmarks.measure import Unavailable
+
 RUN = Path(__file__).parents[2] / "benchmarks/run.py"
 
 
@@ -59,3 +62,87 @@ def test_write_watch_is_measured_beside_its_fallback(tmp_path: Path) -> None:
             assert f"write_watch.{pages}.{way}.store" in keys
             assert f"write_watch.{pages}.{way}.get" in keys
     assert result["skipped"] == []
+
+
+@pytest.mark.needs("tracking")
+def test_an_address_space_is_measured_beside_its_pages_alone(tmp_path: Path) -> None:
+    """Mappings, holes and a reservation; the limit of mappings is as it was."""
+    limit = Path("/proc/sys/vm/max_map_count")
+    before = limit.read_text()
+    out = tmp_path / "bench.json"
+    words = ("--quick", "--only", "address_space", "--out", str(out))
+    subprocess.run([sys.executable, str(RUN), *words], capture_output=True, check=True)
+    result = json.loads(out.read_text())
+    figures = {one["key"]: one for one in result["figures"]}
+    for case in ("mappings", "sparse", "reserved"):
+        for part in ("look", "look.unpaced", "ioctls", "rss"):
+            figure = figures[f"address_space.{case}.{part}"]
+            assert figure["value"] > 0
+            assert figure["base"] > 0
+    assert result["skipped"] == []
+    assert limit.read_text() == before
+
+
+def test_the_limit_of_mappings_is_as_before_after_a_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is raised for the block alone, and only where it does not suffice."""
+    limit = tmp_path / "max_map_count"
+    limit.write_text("65530\n")
+    monkeypatch.setattr(address_space, "MAX_MAP_COUNT", limit)
+    with address_space.room_for(65530):
+        assert limit.read_text() == "65530\n"
+
+    def fail() -> None:
+        with address_space.room_for(101_000):
+            assert limit.read_text() == "101000\n"
+            raise Unavailable("the target could not map")
+
+    with pytest.raises(Unavailable):
+        fail()
+    assert limit.read_text() == "65530\n"
+
+
+def test_a_limit_that_may_not_be_raised_is_said(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nothing is measured then."""
+    constant = Path("/proc/sys/kernel/ngroups_max")  # not even root may write it
+    monkeypatch.setattr(address_space, "MAX_MAP_COUNT", constant)
+    with (
+        pytest.raises(Unavailable, match="may not be raised"),
+        address_space.room_for(1 << 30),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("script", "why"),
+    [
+        (None, "no program "),
+        ("echo not for you >&2; exit 1", "does not run here: not for you"),
+        ("exit 3", "does not run here: exit code 3"),
+        ("exit 0", None),
+    ],
+)
+def test_page_types_is_a_peer_where_it_works(
+    script: str | None,
+    why: str | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is left out with the reason; the other peers are there all the same."""
+    program = tmp_path / "page-types"
+    if script is not None:
+        program.write_text(f"#!/bin/sh\n{script}\n")
+        program.chmod(0o755)
+    monkeypatch.setenv("PAGE_TYPES", str(program))
+    peers.page_types.cache_clear()
+    if why is None:
+        assert peers.page_types() == str(program)
+    else:
+        with pytest.raises(Unavailable, match=why):
+            peers.page_types()
+    assert "pagescan diff --json" in peers.commands(1)
+    assert ("page-types -N" in peers.commands(1)) is (why is None)
+    peers.page_types.cache_clear()
