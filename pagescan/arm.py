@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from pagescan import native
-from pagescan.chosen import Covers, bounds_of, kinds_of, spans_of
+from pagescan.chosen import Covers, bounds_of, kinds_of, reaches_out, spans_of
 from pagescan.errors import from_errno
+from pagescan.intervals import common
 from pagescan.kernel import known_categories
 from pagescan.mappings import Selection, read
 from pagescan.model import Category, Kind, Mapping, Untracked
@@ -131,9 +132,13 @@ class Armer:
         indices = {key: index for index, key in enumerate(keys)}
         rules = [_outside(*key) for key in keys]
         # Most is skipped: a second thread would find nothing to do.
-        return self.scanner.run(
+        found = self.scanner.run(
             spans_of(mappings, indices), rules, again=True, threads=1
         )
+        if found.starts and reaches_out(found, mappings):
+            # What was mapped meanwhile, in a hole, is for the next look.
+            found = common(found, list(zip(*bounds_of(mappings), strict=True)))
+        return found
 
     def disarm(self, mappings: Iterable[Mapping]) -> None:
         """Unregister: nothing is left in the target, whoever else holds the fd."""

@@ -9,21 +9,33 @@ from __future__ import annotations  # array[int] is no type at run time before 3
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
-from itertools import accumulate
+from itertools import accumulate, repeat
 
 from pagescan.model import Kind, Mapping, Untracked
-from pagescan.native import Spans
+from pagescan.native import Columns, Spans
 
 KindKey = tuple[Kind, int]
 """What decides how a mapping is scanned: its kind, and the size of its huge pages."""
 
 
-class Chosen(list[Mapping]):
-    """Mappings, ascending; never changed once they are in here."""
+# A hole up to so long between two mappings is scanned with them, for one call less.
+_NARROW = 2 << 20
 
-    def __init__(self, mappings: Iterable[Mapping] = ()) -> None:
+
+class Chosen(list[Mapping]):
+    """Mappings, ascending; never changed once they are in here.
+
+    Attributes:
+        there: All mappings that there are: the chosen ones, or what they are parts of,
+            and others; empty: not known.
+    """
+
+    def __init__(
+        self, mappings: Iterable[Mapping] = (), there: Sequence[Mapping] = ()
+    ) -> None:
         """Take them over."""
         super().__init__(mappings)
+        self.there = there
         self.bounds: tuple[array[int], array[int]] | None = None
         self.keys: list[KindKey] | None = None
         self.kinds: list[KindKey] | None = None
@@ -65,6 +77,9 @@ def kinds_of(mappings: Sequence[Mapping]) -> list[KindKey]:
 def spans_of(mappings: Sequence[Mapping], rules: dict[KindKey, int]) -> Spans:
     """Return mappings as ranges to scan; neighbours with one rule become one range.
 
+    So do those of a `Chosen` that knows what else is there, over a narrow hole: there
+    may be a mapping by the time of the scan, of which the answer is to be freed.
+
     Args:
         mappings: Ascending.
         rules: The index of a rule by kind and huge page size; other kinds are left out.
@@ -83,11 +98,14 @@ def spans_of(mappings: Sequence[Mapping], rules: dict[KindKey, int]) -> Spans:
 def _spans(mappings: Sequence[Mapping], rules: dict[KindKey, int]) -> Spans:
     starts, ends, which = Spans(array("Q"), array("Q"), array("Q"))
     end, last = -1, -1
-    for mapping, key in zip(mappings, _keys(mappings), strict=True):
+    for mapping, key, narrow in zip(
+        mappings, _keys(mappings), _narrow(mappings), strict=True
+    ):
         rule = rules.get(key)
         if rule is None:
+            last = -1
             continue
-        if mapping.start == end and rule == last:
+        if rule == last and (mapping.start == end or narrow):
             ends[-1] = mapping.end
         else:
             starts.append(mapping.start)
@@ -95,6 +113,34 @@ def _spans(mappings: Sequence[Mapping], rules: dict[KindKey, int]) -> Spans:
             which.append(rule)
         end, last = mapping.end, rule
     return Spans(starts, ends, which)
+
+
+def _narrow(mappings: Sequence[Mapping]) -> Iterable[bool]:
+    """Yield for each whether a narrow hole lies before it, and then the one before."""
+    if not isinstance(mappings, Chosen) or not mappings.there:
+        yield from repeat(False, len(mappings))
+        return
+    there = iter(mappings.there)
+    one, end, last = next(there), 0, 0
+    for mapping in mappings:
+        while one.end <= mapping.start:
+            one, end = next(there), one.end
+        # What is mapped and not chosen is no hole; nor is the rest of a mapping.
+        yield one.start == mapping.start and last == end > one.start - _NARROW
+        last = mapping.end
+
+
+def reaches_out(regions: Columns, mappings: Sequence[Mapping]) -> bool:
+    """Whether something of ascending regions lies in none of the mappings."""
+    row, at = 0, 0
+    for start, end in zip(*bounds_of(mappings), strict=True):
+        row = bisect_right(regions.ends, at, row)  # the first that ends behind it
+        if row == len(regions.ends):
+            return False
+        if regions.starts[row] < start:
+            return True
+        at = end
+    return bool(regions.ends) and regions.ends[-1] > at
 
 
 class Covers:

@@ -233,9 +233,12 @@ class Tracking:
         if known[0] is not self._known[0] or known[1] != self._known[1]:
             untracked = Covers(known[1])
             self._chosen = Chosen(
-                mapping
-                for mapping in self.armed.selection.select(there)
-                if mapping.kind is not Kind.SPECIAL and mapping not in untracked
+                (
+                    mapping
+                    for mapping in self.armed.selection.select(there)
+                    if mapping.kind is not Kind.SPECIAL and mapping not in untracked
+                ),
+                there,
             )
             self._known = known
         return self._chosen

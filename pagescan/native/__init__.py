@@ -25,12 +25,16 @@ UFFD_FEATURES = 0x8000 | 0x2000 | 0x1000
 """WP_ASYNC, WP_UNPOPULATED, WP_HUGETLBFS_SHMEM: what exact tracking needs."""
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
-# Room for regions: at first, for most looks find little; more at a time where it is full.
+# Room for regions: at first, for most looks find little; more where it is used up.
 _FEW_ROWS = 256
 _ROWS = 4096
+# What is left to do must take longer: on an idle processor a thread begins in 0.05 ms.
+_WORTH_A_THREAD_NS = 200_000
 # Each kind of call has its own speed, so each scan finds its slice anew: a dense 16 MiB
 # take 0.15 ms on the general path of the kernel, and 0.3 ms in UFFDIO_WRITEPROTECT.
 _FIRST_SLICE = 16 << 20
+# One that is dense, after a long hole, takes 0.1 ms on the kernel's fast path.
+LONGEST_SLICE = 256 << 20
 
 
 class Columns(NamedTuple):
@@ -189,12 +193,16 @@ def _u64(column: array[int]) -> Any:
     return ffi.from_buffer("uint64_t[]", column)
 
 
-def _pace(pace: Pace) -> Any:
-    return ffi.new(
-        "struct ps_pace *",
-        (pace.max_stall_ns, pace.pause_ns, _FIRST_SLICE, pace.held_ns),
+def _pace(pace: Pace, slice_max: int = LONGEST_SLICE) -> tuple[Any, ...]:
+    """Return the fields of struct ps_pace, in order."""
+    return (
+        pace.max_stall_ns,
+        pace.pause_ns,
+        _FIRST_SLICE,
+        slice_max,
+        pace.held_ns,
+        ffi.NULL,
     )
-
 
 
 def scan(
@@ -273,6 +281,7 @@ class PreparedScan:
         self._job = ffi.new("struct ps_job *")
         self._job.pagemap = pagemap
         self._job.threads = threads
+        self._job.worth_ns = _WORTH_A_THREAD_NS
         self._job.parts = c_parts
         self._job.count = len(parts)
         self._job.rules = c_rules
@@ -280,15 +289,9 @@ class PreparedScan:
         self._job.max_pages = max_pages
         self.begin(Pace())
 
-    def begin(self, pace: Pace) -> None:
+    def begin(self, pace: Pace, slice_max: int = LONGEST_SLICE) -> None:
         """Start anew: nothing was scanned and nothing found."""
-        self._job.pace = (
-            pace.max_stall_ns,
-            pace.pause_ns,
-            _FIRST_SLICE,
-            pace.held_ns,
-            ffi.NULL,
-        )
+        self._job.pace = _pace(pace, slice_max)
         lib.ps_scan_begin(self._job)
         self._code = 1
 
@@ -298,13 +301,18 @@ class PreparedScan:
         while self._code == 1 and not any(map(_is_full, self._parts)):
             self._code = lib.ps_scan(self._job)
 
-    def scan(self, pace: Pace, meter: Meter) -> Columns:
+    def scan(self, pace: Pace, meter: Meter, slice_max: int = LONGEST_SLICE) -> Columns:
         """Do all of it: begin, run, finish.
+
+        Args:
+            pace: How the target's mmap lock is spared; carried from call to call.
+            meter: What it cost is added here.
+            slice_max: Bytes that one call may walk, however fast it is.
 
         Raises:
             OSError: As `native.scan` says.
         """
-        self.begin(pace)
+        self.begin(pace, slice_max)
         return self.finish(pace, meter)
 
     def finish(self, pace: Pace, meter: Meter) -> Columns:
@@ -442,7 +450,7 @@ def uffd_protect(
     """
     cost = ffi.new("struct ps_cost *")
     done = ffi.new("uint64_t *")
-    c_pace = _pace(pace)
+    c_pace = ffi.new("struct ps_pace *", _pace(pace))
     try:
         _check(
             lib.ps_uffd_protect(uffd, start, end, protect, align, c_pace, done, cost)

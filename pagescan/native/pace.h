@@ -11,8 +11,6 @@
 #include "shim.h"
 
 #define PS_SLICE_MIN (2u << 20)
-/* The first dense slice after a long hole has this size at most: 0.1 ms on the kernel's fast path. */
-#define PS_SLICE_MAX (256u << 20)
 
 /* Leaves the lock alone if it was held for long; or if another thread of the same scan does. */
 static inline void ps_pace_pause(struct ps_pace *pace)
@@ -47,7 +45,7 @@ static inline void ps_pace_call(struct ps_pace *pace, struct ps_cost *cost, uint
 
 	if (ns > pace->max_stall_ns / 2 && pace->slice > PS_SLICE_MIN)
 		pace->slice /= 2;
-	else if (ns < pace->max_stall_ns / 10 && walked >= pace->slice && pace->slice < PS_SLICE_MAX)
+	else if (ns < pace->max_stall_ns / 10 && walked >= pace->slice && pace->slice < pace->slice_max)
 		pace->slice *= 2; /* two threads at once, and what is denser behind: a tenth is enough */
 
 	pace->held_ns += ns;

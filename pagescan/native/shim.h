@@ -51,6 +51,7 @@ struct ps_pace {
 	uint64_t max_stall_ns; /* no call should hold the target's mmap lock longer */
 	uint64_t pause_ns;     /* how long the lock is left alone after so much holding */
 	uint64_t slice;        /* bytes of the next call; in and out, adapts to max_stall_ns */
+	uint64_t slice_max;    /* the first dense slice after a long hole has this size at most */
 	uint64_t held_ns;      /* in and out: held since the last pause */
 	uint64_t *until;       /* of several threads: when the pause of them all is over; or NULL */
 };
@@ -89,7 +90,8 @@ struct ps_part {
 
 struct ps_job {
 	int32_t pagemap;
-	uint32_t threads; /* at most so many, and not for what takes 0.2 ms */
+	uint32_t threads;  /* at most so many, */
+	uint64_t worth_ns; /* where more than this is left to do */
 	struct ps_part *parts;
 	uint64_t count;
 	const struct ps_rule *rules;

@@ -12,8 +12,6 @@
 #include "shim.h"
 
 #define MOST_THREADS 16u
-/* What is left must take longer than this: a thread on an idle processor begins after 0.05 ms. */
-#define WORTH_A_THREAD_NS 200000u
 
 struct crew {
 	const struct ps_job *job;
@@ -142,7 +140,7 @@ int ps_scan(struct ps_job *job)
 	if (more > 1)
 		job->pace.until = &crew.until;
 	do {
-		if (more > 1 && expected_ns(&crew) > WORTH_A_THREAD_NS) {
+		if (more > 1 && expected_ns(&crew) > job->worth_ns) {
 			started = start(workers, more - 1, &crew);
 			more = 0;
 		}

@@ -229,6 +229,7 @@ def test_written_does_not_depend_on_the_way(
         patch.setattr(native, "_ROWS", rows)
         patch.setattr(native, "_FEW_ROWS", rows)
         patch.setattr(native, "_FIRST_SLICE", pages_a_slice * PAGE)
+        patch.setattr(native, "_WORTH_A_THREAD_NS", 0)
         patch.setattr(parallel, "_WORTH_IT", 1)
         for page in stored:
             arena.memory[page * PAGE + 8] = 1
