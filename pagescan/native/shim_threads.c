@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /* Gives the parts of a scan to several threads, where they have more to do than to start them costs. */
 #define _GNU_SOURCE
+#include <fcntl.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
+#include <stdio.h>
+#include <unistd.h>
 
 #include "clock.h"
 #include "scan.h"
@@ -54,17 +57,39 @@ static void *work(void *given)
 }
 
 /*
+ * How many processors have nothing to do. A thread that waits for its turn holds the lock all the
+ * while: only those are taken that nobody runs on. Source: proc_loadavg(5).
+ */
+static uint64_t idle_processors(void)
+{
+	char text[128] = "";
+	long running = 0, all = sysconf(_SC_NPROCESSORS_ONLN);
+	int fd = open("/proc/loadavg", O_RDONLY | O_CLOEXEC);
+
+	if (fd < 0)
+		return 0;
+	if (read(fd, text, sizeof(text) - 1) <= 0 || sscanf(text, "%*s %*s %*s %ld/", &running) != 1)
+		running = all;
+	close(fd);
+	return running < all ? (uint64_t)(all - running) : 0;
+}
+
+/*
  * Returns how many were started. Signals are for the thread that called us; so is its processor: where
  * the others just became idle, the scheduler would have a new thread wait for ours.
  */
 static uint64_t start(struct worker *workers, uint64_t count, struct crew *crew)
 {
-	uint64_t started = 0;
+	uint64_t started = 0, idle = idle_processors();
 	pthread_attr_t attributes;
 	sigset_t all, before;
 	cpu_set_t others;
 	int here = sched_getcpu();
 
+	if (count > idle)
+		count = idle;
+	if (!count)
+		return 0;
 	pthread_attr_init(&attributes);
 	if (here >= 0 && !sched_getaffinity(0, sizeof(others), &others)) {
 		CPU_CLR((size_t)here, &others);
