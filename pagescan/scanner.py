@@ -16,13 +16,15 @@ where a protected page of a private file was dropped.
 import errno
 import itertools
 import os
+from array import array
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
+from pagescan import native
 from pagescan.chosen import kinds_of, spans_of
 from pagescan.errors import UsageError, from_errno
 from pagescan.kernel import check_known, known_categories, swap_in_use
@@ -237,8 +239,7 @@ class Scanner:
         A query is no single set of the kernel's masks once it is read by the rules. So
         the pages are looked up first, and then each combination of bits that was found
         is asked for exactly, with PM_SCAN_WP_MATCHING: what is returned of them was got
-        and protected in one step, and a page that changed in between stays as it is.
-        Holes are listed and not protected.
+        and protected in one step. Holes are listed and not protected.
 
         Raises:
             UsageError: A limit of pages over hugetlb: the kernel protects whole huge
@@ -273,30 +274,29 @@ class Scanner:
             asked=rule.asked._replace(returned=seen), wanted=plain, clear=0,
             written_all=0, written_any=0, written_none=0, unswapped=0,
         )  # fmt: skip
-        shapes: dict[int, Columns] = {}
-        listed = Columns.empty()
-        only = {(part[0].kind, part[0].page_size): 0}
-        for start, end, bits in zip(
-            *self.run(spans_of(part, only), [raw]), strict=True
-        ):
-            read = read_bits(rule, bits)
-            if not is_wanted(rule, read) or not max_pages:
-                continue
-            pages = min(max_pages, (end - start) // PAGE_SIZE)
-            max_pages -= pages if max_pages != ALL_PAGES else 0
-            row = (start, start + pages * PAGE_SIZE)
+        spans = spans_of(part, {(part[0].kind, part[0].page_size): 0})
+        listing = self.run(spans, [raw])
+        wanted = {
+            bits: read & rule.wanted.returned
+            for bits in set(listing.categories)
+            if is_wanted(rule, read := read_bits(rule, bits))
+        }
+        if max_pages != ALL_PAGES:
+            listing = _first_pages(listing, wanted, max_pages)
+            spans = Spans(*listing[:2], array("Q", bytes(8 * len(listing.starts))))
+        found = _of_these(
+            listing, {bits: wanted[bits] for bits in wanted if not protectable(bits)}
+        )
+        # What is protected is no longer written: those without the bit come first, so
+        # that no page is got twice; but for one that is written in between.
+        for bits in sorted(wanted, key=lambda bits: bits & Category.WRITTEN):
             if protectable(bits):
-                _append(shapes.setdefault(bits, Columns.empty()), *row, 0)
-            else:
-                _append(listed, *row, read & rule.wanted.returned)
-        for bits, columns in shapes.items():
-            exact = rule._replace(
-                asked=Masks(mask=seen, inverted=seen & ~bits, returned=seen),
-                protect=True,
-            )
-            done = self.run(Spans(*columns), [exact])
-            listed = merge(listed, done)
-        return listed
+                exact = rule._replace(
+                    asked=Masks(mask=seen, inverted=seen & ~bits, returned=seen),
+                    protect=True,
+                )
+                found = native.overlay(found, self.run(spans, [exact]), outside=True)
+        return found
 
     def _run(
         self,
@@ -456,6 +456,27 @@ def _runs(mappings: Iterable[Mapping]) -> Iterable[list[Mapping]]:
         mappings, key=lambda mapping: (mapping.kind, mapping.page_size)
     ):
         yield list(run)
+
+
+def _of_these(listing: Columns, said: dict[int, int]) -> Columns:
+    """Return the regions of some categories, with what is said of them instead."""
+    found = Columns.empty()
+    if said:
+        for start, end, bits in zip(*listing, strict=True):
+            if bits in said:
+                _append(found, start, end, said[bits])
+    return found
+
+
+def _first_pages(listing: Columns, wanted: Container[int], max_pages: int) -> Columns:
+    """Return the regions of wanted categories, so many pages of them."""
+    found = Columns.empty()
+    for start, end, bits in zip(*listing, strict=True):
+        if bits in wanted and max_pages:
+            pages = min(max_pages, (end - start) // PAGE_SIZE)
+            _append(found, start, start + pages * PAGE_SIZE, bits)
+            max_pages -= pages
+    return found
 
 
 def _pages(columns: Columns) -> int:

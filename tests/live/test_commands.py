@@ -114,6 +114,30 @@ class TestScan:
         assert rest["session"]["since"] is None
         assert witness.written(made.pid, *made.ranges["m"]) == set(range(25, 40))
 
+    def test_get_and_protect_scattered(self, armed: Start) -> None:
+        """Written pages among others: each is returned once, as it was."""
+        made = armed("m=anon,pages=64,fill=1")
+        written = {*range(0, 64, 3), 1}
+        made.write("m", written)
+        where = _addresses(made, "m", 0, 63)
+        words = ("scan", made.pid, where, "--require", "present", "--json", "--wp")
+        limited = command(*words, "--max-pages", 4).json()
+        assert made.pages(limited, "m") == {0, 1, 2, 3}
+        assert limited["summary"]["categories"]["written"] == 3
+        assert witness.written(made.pid, *made.ranges["m"]) == written - {0, 1, 3}
+        done = command(*words).json()
+        assert done["summary"]["pages"] == 64
+        assert made.pages(done, "m") == set(range(64))
+        found = {
+            int(region["start"], 16) + page * 4096
+            for region in done["regions"]
+            if "written" in region["categories"]
+            for page in range(region["pages"])
+        }
+        low = made.ranges["m"][0]
+        assert {(address - low) // 4096 for address in found} == written - {0, 1, 3}
+        assert witness.written(made.pid, *made.ranges["m"]) == set()
+
     def test_protect_only(self, armed: Start) -> None:
         """--wp-only prints the summary alone, and holes are never protected."""
         made = armed("m=anon,pages=64")
