@@ -10,6 +10,7 @@ import pytest
 
 import pagescan
 from pagescan.target import Target as Opened
+from pagescan.tracking import Tracking
 from tests import witness
 from tests.conftest import Result, Target, command
 
@@ -47,6 +48,32 @@ def test_grown(armed: Start, pagescan: Run) -> None:
     made.expected["m"].clear()
     made.write("m", {6000, 3})
     assert look(made, pagescan) == {3, 6000}
+
+
+def test_mapped_in_a_narrow_hole_meanwhile(target: Start) -> None:
+    """A hole is scanned with its neighbours; what comes there is for the next look."""
+    made = target("m=anon,pages=64,fill=1")
+    made.tell("munmap m 16-47")
+    low, _ = made.ranges["m"]
+    with Opened.open(made.pid) as process, Tracking.start(process) as tracking:
+
+        def written(*, rearm: bool = True) -> set[int]:
+            batch = tracking.look(rearm=rearm).batch
+            found = {(page.start - low) // witness.PAGE for page in batch.pages()}
+            return {page for page in found if 0 <= page < 64}
+
+        made.write("m", {1, 50})
+        assert written() == {1, 50}
+        before = tracking._reader.read()
+        made.tell("again m")  # the neighbours are new as well
+        made.write("m", {2, 20, 60})
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(tracking._reader, "read", lambda: before)
+            assert written(rearm=False) == {2, 60}
+            assert written() == {2, 60}
+        assert written() == {20}
+        made.write("m", {21})
+        assert written() == {21}
 
 
 def test_a_userfaultfd_of_its_own(target: Start, pagescan: Run) -> None:
