@@ -201,7 +201,7 @@ class Estimate(NamedTuple):
 
     Attributes:
         pages: The estimate.
-        low: Lower end of the 95 % confidence interval, in pages.
+        low: Lower end of the 95 % confidence interval, in pages; of a steady workload.
         high: Upper end.
         share: The part that was tracked, 0 to 1.
     """

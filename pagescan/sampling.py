@@ -3,8 +3,7 @@
 Every page that is tracked costs its writer one fault an interval. Where that would be
 more than the budget, only some units of 2 MiB are protected, drawn anew at each look;
 the others have no protection, and cost nothing. What the drawn ones say is extrapolated
-to all inhabited units, as by any sample of clusters (Cochran, Sampling Techniques, ch.
-9), with its confidence interval.
+to all inhabited units: `extrapolation`.
 """
 
 import math
@@ -13,15 +12,16 @@ import time
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import NormalDist, fmean, variance
+from statistics import fmean, variance
 from typing import Self
 
 from pagescan import native
 from pagescan.arm import MAX_TABLES, Armed, owners_of, protecting
 from pagescan.chosen import bounds_of, kinds_of, spans_of
 from pagescan.errors import UsageError
+from pagescan.extrapolation import Extremes, estimate
 from pagescan.mappings import Selection
-from pagescan.model import DEFAULT_RETURNED, Category, Estimate, Mapping
+from pagescan.model import DEFAULT_RETURNED, Category, Mapping
 from pagescan.native import Masks, Pace, Rule
 from pagescan.regions import Batch
 from pagescan.scanner import HUGE_PAGE, POPULATED, PRIVATE
@@ -30,7 +30,6 @@ from pagescan.target import PAGE_SIZE, Target
 from pagescan.tracking import Look, Tracking
 from pagescan.writewatch import WriteWatch
 
-CONFIDENCE = 0.95
 _FEWEST = 2  # units: fewer have no variance
 _TRIAL_PAGES = 512
 
@@ -95,28 +94,6 @@ def _store(view: memoryview) -> float:
     return time.perf_counter() - begun
 
 
-def estimate(counts: Sequence[int], population: int) -> Estimate:
-    """Extrapolate from the pages written in each sampled unit to all units."""
-    sampled = len(counts)
-    mean = fmean(counts)
-    found = sum(counts)
-    total = mean * population
-    margin = math.inf
-    if sampled > 1:
-        normal = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
-        # Student's t, to the first order: samples are often small.
-        student = normal + (normal**3 + normal) / (4 * (sampled - 1))
-        left = 1 - sampled / population
-        margin = student * population * math.sqrt(left * variance(counts) / sampled)
-    highest = found + (population - sampled) * (HUGE_PAGE // PAGE_SIZE)
-    return Estimate(
-        round(total),
-        max(found, math.floor(total - margin)) if margin < math.inf else found,
-        min(highest, math.ceil(total + margin)) if margin < math.inf else highest,
-        sampled / population,
-    )
-
-
 class SampledTracking(Tracking):
     """Tracks as much of a target as a budget pays for.
 
@@ -139,6 +116,7 @@ class SampledTracking(Tracking):
         self.budget = budget
         self.units: list[Mapping] = []
         self.exact = False
+        self._extremes = Extremes()
 
     @classmethod
     def start_within(
@@ -187,8 +165,11 @@ class SampledTracking(Tracking):
         counts = count_pages(batch, tracked)
         said = None
         if not self.exact and counts and len(tracked) < len(population):
-            said = estimate(counts, len(population))
+            longest = max(unit.end - unit.start for unit in population)
+            known = self._extremes.known(longest // PAGE_SIZE)
+            said = estimate(counts, len(population), *known)
         if rearm:
+            self._extremes.learn(counts, len(population))
             wanted = self.budget.units(len(population), len(tracked), counts)
             self._draw(population, wanted)
             self.armed.epoch += 1

@@ -21,30 +21,54 @@ def minor_faults(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[7])
 
 
-def test_estimate_holds_the_truth(target: Start) -> None:
-    """A steady workload, each look against the full count, and against the faults."""
+def everywhere(rng: random.Random) -> set[int]:
+    return set(rng.sample(range(PAGES), 6000))
+
+
+def in_few_places(rng: random.Random) -> set[int]:
+    """Return all pages of 12 pieces of 2 MiB, and some others."""
+    return {*range(12 * 512), *rng.sample(range(PAGES), 100)}
+
+
+@pytest.mark.parametrize(
+    ("choose", "faults"), [(everywhere, 1500), (in_few_places, 3000)]
+)
+def test_estimate_holds_the_truth(
+    target: Start, choose: Callable[[random.Random], set[int]], faults: int
+) -> None:
+    """A steady workload, each look against the full count, and against the faults.
+
+    Of intervals that hold it in 95 %, fewer than 90 % of 200 do so once in 800 runs.
+    """
     made = target(f"heap=anon,pages={PAGES},fill=1")
     rng = random.Random(5)
-    budget = Budget(1500)
-    held = looks = 0
+    held = looks = spent = 0
     with Process.open(made.pid) as process:
-        tracking = SampledTracking.start_within(budget, process)
-        for number in range(30):
-            written = set(rng.sample(range(PAGES), 6000))
+        tracking = SampledTracking.start_within(Budget(faults), process)
+        for number in range(208):
+            written = choose(rng)
             before = minor_faults(made.pid)
             made.write("heap", written)
-            faults = minor_faults(made.pid) - before
+            caused = minor_faults(made.pid) - before
             said = tracking.look(rearm=True).estimate
             if number < 8:  # it doubles what it tracks until it costs what it may
                 continue
-            assert said is not None
-            assert 0.05 < said.share < 0.5
+            spent += caused
+            if (
+                said is None
+            ):  # few pages in one part, and all can be tracked in the next
+                assert choose is in_few_places
+                continue
             looks += 1
             held += said.low <= len(written) <= said.high
-            assert abs(said.pages - 6000) < 3000
-            assert faults <= 1.1 * budget.faults
+            if choose is everywhere:
+                assert 0.05 < said.share < 0.5
+                assert abs(said.pages - len(written)) < 3000
+                assert caused <= 1.1 * faults
         tracking.close()
-    assert held >= looks * 0.8, (held, looks)
+    assert held >= looks * 0.9, (held, looks)
+    assert looks > 150
+    assert spent <= 200 * faults
 
 
 def test_all_is_tracked_where_that_is_cheap(target: Start) -> None:
