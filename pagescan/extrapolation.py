@@ -31,6 +31,8 @@ def estimate(counts: Sequence[int], population: int, least: int, most: int) -> E
             too low, and as often as that unit is not drawn.
     """
     sampled, found = len(counts), sum(counts)
+    if not sampled:  # all that was drawn is unmapped
+        return Estimate(population * least, population * least, population * most, 0.0)
     least, most = min(least, *counts), max(most, *counts)
     left = population - sampled
     low, high = found + left * least, found + left * most

@@ -1,13 +1,9 @@
-"""The arithmetic of `watch --budget`: how many are drawn, and what is counted."""
-
-from array import array
+"""The arithmetic of `watch --budget`: how many units are drawn."""
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pagescan.model import Mapping
-from pagescan.regions import Batch
-from pagescan.sampling import Budget, count_pages
+from pagescan.sampling import Budget
 
 UNIT = 512  # pages
 
@@ -30,21 +26,3 @@ def test_no_more_is_drawn_than_paid_for(
 def test_first_draw_fears_the_worst() -> None:
     """Nothing is known yet: each page of each unit may be written."""
     assert Budget(10 * UNIT).units(1000, 0, ()) == 10
-
-
-def test_pages_are_counted_where_they_lie() -> None:
-    size = 4096
-    units = [
-        Mapping(low * size, high * size, "rw-p", 0, (0, 0), 0, "")
-        for low, high in ((512, 1024), (1024, 1536), (4096, 4608))
-    ]
-    regions = ((512, 513), (1000, 1030), (4600, 4608))
-    batch = Batch(
-        array("Q", (low * size for low, _ in regions)),
-        array("Q", (high * size for _, high in regions)),
-        array("Q", (0, 0, 0)),
-        array("q", (0, 0, 0)),
-        (),
-        size,
-    )
-    assert count_pages(batch, units) == [1 + 24, 6, 8]
