@@ -8,7 +8,10 @@ import enum
 from collections.abc import Mapping as Dict
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from pagescan.native import Progress
 
 
 class Category(enum.IntFlag):
@@ -291,6 +294,7 @@ class Output(NamedTuple):
         exact: Bytes as numbers, not as people read them.
         by: What a row is: region, mapping or page.
         color: None: as the terminal and the environment say.
+        progress: Who is told how many regions or pages are written.
     """
 
     format: str = "plain"
@@ -299,3 +303,4 @@ class Output(NamedTuple):
     exact: bool = False
     by: str = "region"
     color: bool | None = None
+    progress: "Progress | None" = None

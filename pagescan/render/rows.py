@@ -71,7 +71,13 @@ def lines(
         return made.replace(_PADDED_HOLE, _PADDED_ADDRESS).replace(_HOLE, ADDRESS)
 
     addresses = tuple(one.key for one in columns if one.key in PLACES)
-    yield from chunks(batch, template, addresses, by_page=output.by == "page")
+    yield from chunks(
+        batch,
+        template,
+        addresses,
+        by_page=output.by == "page",
+        progress=output.progress,
+    )
 
 
 def cells(rows: Rows, columns: list[Column], output: Output) -> Iterator[list[Value]]:
