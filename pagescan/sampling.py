@@ -218,12 +218,14 @@ class SampledTracking(Tracking):
         """Extrapolate from the tracked units, and add those that came since."""
         if len(tracked) == len(drawn_from):
             return None
-        largest = max(unit.length for unit in drawn_from) // PAGE_SIZE
-        known = self._extremes.known(largest)
+        pages = [unit.length // PAGE_SIZE for unit in drawn_from]
+        known = self._extremes.known(max(pages))
         said = estimate(self._counts(found, tracked), len(drawn_from), *known)
+        most = sum(pages)  # units of small mappings have fewer than the others
         more = sum(self._counts(found, came))
         share = (len(tracked) + len(came)) / (len(drawn_from) + len(came))
-        return Estimate(said.pages + more, said.low + more, said.high + more, share)
+        middle, low, high = (min(number, most) + more for number in said[:3])
+        return Estimate(middle, low, high, share)
 
     def _register_new(self) -> set[int]:
         """Register the mappings that came; return their starts."""
