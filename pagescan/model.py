@@ -8,7 +8,10 @@ import enum
 from collections.abc import Mapping as Dict
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from pagescan.native import Progress
 
 
 class Category(enum.IntFlag):
@@ -205,7 +208,7 @@ class Estimate(NamedTuple):
 
     Attributes:
         pages: The estimate.
-        low: Lower end of the 95 % confidence interval, in pages.
+        low: Lower end of the 95 % confidence interval, in pages; of a steady workload.
         high: Upper end.
         share: The part that was tracked, 0 to 1.
     """
@@ -295,6 +298,7 @@ class Output(NamedTuple):
         exact: Bytes as numbers, not as people read them.
         by: What a row is: region, mapping or page.
         color: None: as the terminal and the environment say.
+        progress: Who is told how many regions or pages are written.
     """
 
     format: str = "plain"
@@ -303,3 +307,4 @@ class Output(NamedTuple):
     exact: bool = False
     by: str = "region"
     color: bool | None = None
+    progress: "Progress | None" = None

@@ -12,7 +12,7 @@ import click
 from pagescan.errors import UsageError
 from pagescan.mappings import Selection
 from pagescan.model import CATEGORY_NAMES, NO_CATEGORY, Category, Output, Untracked
-from pagescan.native import Pace
+from pagescan.native import Pace, Progress
 from pagescan.target import find, processes, read_stat
 from pagescan.units import escape, parse_seconds, parse_size
 
@@ -120,6 +120,7 @@ def output(*, by: bool = True) -> Callable[[Command], Command]:
                 exact=exact,
                 by=by,
                 color=_COLOR[kwargs["color"]],
+                progress=_writing_bar(by, quiet=kwargs["quiet"]),
             )
             return function(*args, output=chosen, **kwargs)
 
@@ -134,6 +135,19 @@ def output(*, by: bool = True) -> Callable[[Command], Command]:
         return wrapper
 
     return decorate
+
+
+def _writing_bar(by: str, *, quiet: bool) -> Progress | None:
+    """Return who shows how far writing is; a terminal shows that by itself."""
+    if sys.stdout.isatty() or not _shows_progress(quiet=quiet):
+        return None
+    from pagescan.render.progress import WritingBar
+
+    return WritingBar(f"{by}s")
+
+
+def _shows_progress(*, quiet: bool) -> bool:
+    return not quiet and sys.stderr.isatty() and _moves_cursor()
 
 
 def _form_for_stdout() -> str:
@@ -198,7 +212,7 @@ def pace_option(function: Command) -> Command:
     @functools.wraps(function)
     def wrapper(*args: Any, max_stall: str, **kwargs: Any) -> Any:
         pace = Pace(max_stall_ns=max(1, int(parse_seconds(max_stall) * 1e9)))
-        if kwargs["quiet"] or not sys.stderr.isatty() or not _moves_cursor():
+        if not _shows_progress(quiet=kwargs["quiet"]):
             return function(*args, pace=pace, **kwargs)
         from pagescan.render.progress import Bar
 

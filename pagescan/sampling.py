@@ -3,34 +3,33 @@
 Every page that is tracked costs its writer one fault an interval. Where that would be
 more than the budget, only some units of 2 MiB are protected, drawn anew at each look;
 the others have no protection, and cost nothing. What the drawn ones say is extrapolated
-to all inhabited units, as by any sample of clusters (Cochran, Sampling Techniques, ch.
-9), with its confidence interval.
+to all inhabited units: `extrapolation`. Memory that came since the draw is counted as
+it is: all of it was written.
 """
 
 import math
 import random
 import time
-from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
-from statistics import NormalDist, fmean, variance
+from dataclasses import dataclass, replace
+from statistics import fmean, variance
 from typing import Self
 
 from pagescan import native
 from pagescan.arm import MAX_TABLES, Armed, owners_of, protecting
 from pagescan.chosen import bounds_of, kinds_of, spans_of
 from pagescan.errors import UsageError
+from pagescan.extrapolation import Extremes, estimate
 from pagescan.mappings import Selection
 from pagescan.model import DEFAULT_RETURNED, Category, Estimate, Mapping
-from pagescan.native import Masks, Pace, Rule
-from pagescan.regions import Batch
-from pagescan.scanner import HUGE_PAGE, POPULATED, PRIVATE
+from pagescan.native import Columns, Masks, Pace, Rule
+from pagescan.pieces import apart, count_pages, holes, within
+from pagescan.scanner import HUGE_PAGE, POPULATED, PRIVATE, merge
 from pagescan.session import now
 from pagescan.target import PAGE_SIZE, Target
 from pagescan.tracking import Look, Tracking
 from pagescan.writewatch import WriteWatch
 
-CONFIDENCE = 0.95
 _FEWEST = 2  # units: fewer have no variance
 _TRIAL_PAGES = 512
 
@@ -95,35 +94,13 @@ def _store(view: memoryview) -> float:
     return time.perf_counter() - begun
 
 
-def estimate(counts: Sequence[int], population: int) -> Estimate:
-    """Extrapolate from the pages written in each sampled unit to all units."""
-    sampled = len(counts)
-    mean = fmean(counts)
-    found = sum(counts)
-    total = mean * population
-    margin = math.inf
-    if sampled > 1:
-        normal = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
-        # Student's t, to the first order: samples are often small.
-        student = normal + (normal**3 + normal) / (4 * (sampled - 1))
-        left = 1 - sampled / population
-        margin = student * population * math.sqrt(left * variance(counts) / sampled)
-    highest = found + (population - sampled) * (HUGE_PAGE // PAGE_SIZE)
-    return Estimate(
-        round(total),
-        max(found, math.floor(total - margin)) if margin < math.inf else found,
-        min(highest, math.ceil(total + margin)) if margin < math.inf else highest,
-        sampled / population,
-    )
-
-
 class SampledTracking(Tracking):
     """Tracks as much of a target as a budget pays for.
 
     Attributes:
         budget: Faults a look.
         units: What is tracked now: pieces of mappings, of 2 MiB or less, ascending.
-        exact: Whether that is everything there was when it was chosen.
+        exact: Whether that is everything; it tracks as any tracking does then.
     """
 
     def __init__(
@@ -139,6 +116,8 @@ class SampledTracking(Tracking):
         self.budget = budget
         self.units: list[Mapping] = []
         self.exact = False
+        self._population: list[Mapping] = []  # of which the units were drawn
+        self._extremes = Extremes()
 
     @classmethod
     def start_within(
@@ -160,11 +139,13 @@ class SampledTracking(Tracking):
 
     def arm(self) -> None:
         """Register everything selected, protect what the budget pays for."""
-        chosen = self._judged()
-        self._armer.register(chosen)
+        self._armer.register(self._judged())
         self.check_armed()
-        population = self._inhabited(self._judged())
-        self._draw(population, self.budget.units(len(population), 0, ()))
+        chosen = self._judged()
+        self._draw(self._inhabited(chosen), 0, ())
+        self._protect(self.units)
+        if self.exact:
+            self._armer.protect_whole(chosen)
         self.armed_at = self.since = now()
 
     def look(
@@ -175,31 +156,84 @@ class SampledTracking(Tracking):
         Raises:
             TargetError: The address space is gone: exit, or exec.
         """
+        if not self.exact:
+            return self._look_at_part(rearm=rearm, returned=returned)
+        look = super().look(rearm=rearm, returned=returned)
+        if rearm:
+            population = self._inhabited(self._judged())
+            counts = self._counts(look.batch.columns(), population)
+            self._extremes.learn(counts, len(population))
+            if not self._draw(population, len(population), counts):
+                self._lift(population)
+            cost = self.scanner.take_cost()
+            self.cost += cost
+            look = replace(look, cost=look.cost + cost)
+        return look
+
+    def _look_at_part(self, *, rearm: bool, returned: Category) -> Look:
+        """Look at what was drawn, and at what came since; estimate the rest.
+
+        No store is lost in between: a unit that is drawn again is got and protected in
+        one step, and another one is protected before the others are got.
+        """
+        starts = self._register_new() if rearm else set()
         chosen = self._judged()
-        fresh = self._armer.populated_outside(chosen)
-        new = frozenset(owners_of(fresh, chosen))
-        tracked = _within(self.units, chosen)
-        found = self._written(tracked, rearm=False, returned=returned)
+        new = frozenset(i for i, item in enumerate(chosen) if item.start in starts)
+        drawn_from = within(self._population, chosen)
+        tracked = within(self.units, chosen)
+        came: list[Mapping] = []
+        arrived = Columns.empty()
+        if rearm:
+            population = self._inhabited(chosen)
+            came = apart(population, drawn_from)
+            ahead = self._written(tracked, rearm=False, returned=returned)
+            self._draw(population, len(tracked), self._counts(ahead, tracked))
+            self._protect(apart(self.units, sorted(tracked + came)))
+            arrived = self._protect_shared(came, tracked, chosen)
+        private = [unit for unit in came if unit.kind in PRIVATE]
+        found = self._written(sorted(tracked + private), rearm=rearm, returned=returned)
+        found = merge(found, self._without_own(arrived, arrived))
+        if rearm and not self.exact:
+            self._lift(tracked + came)
         batch = self._joined(found, chosen, new, returned)
-        if rearm:
-            self._armer.register([chosen[index] for index in sorted(new)])
-        population = self._inhabited(chosen)
-        counts = count_pages(batch, tracked)
-        said = None
-        if not self.exact and counts and len(tracked) < len(population):
-            said = estimate(counts, len(population))
-        if rearm:
-            wanted = self.budget.units(len(population), len(tracked), counts)
-            self._draw(population, wanted)
-            self.armed.epoch += 1
+        said = self._estimate(found, tracked, drawn_from, came)
         if not self.target.has_address_space():
             raise self.target.gone()
         moment = now()
         if rearm:
+            self._extremes.learn(self._counts(found, tracked), len(drawn_from))
+            self.armed.epoch += 1
             self.since = moment
         cost = self.scanner.take_cost()
         self.cost += cost
         return Look(batch, tuple(self.armed.untracked), moment, cost, said)
+
+    def _estimate(
+        self,
+        found: Columns,
+        tracked: Sequence[Mapping],
+        drawn_from: Sequence[Mapping],
+        came: Sequence[Mapping],
+    ) -> Estimate | None:
+        """Extrapolate from the tracked units, and add those that came since."""
+        if len(tracked) == len(drawn_from):
+            return None
+        pages = [unit.length // PAGE_SIZE for unit in drawn_from]
+        known = self._extremes.known(max(pages))
+        said = estimate(self._counts(found, tracked), len(drawn_from), *known)
+        most = sum(pages)  # units of small mappings have fewer than the others
+        more = sum(self._counts(found, came))
+        share = (len(tracked) + len(came)) / (len(drawn_from) + len(came))
+        middle, low, high = (min(number, most) + more for number in said[:3])
+        return Estimate(middle, low, high, share)
+
+    def _register_new(self) -> set[int]:
+        """Register the mappings that came; return their starts."""
+        chosen = self._judged()
+        fresh = owners_of(self._armer.populated_outside(chosen), chosen)
+        new = [chosen[index] for index in sorted(fresh)]
+        self._armer.register(new)
+        return {mapping.start for mapping in new}
 
     def _inhabited(self, chosen: Sequence[Mapping]) -> list[Mapping]:
         """Return the units in which there is a page; whole mappings if smaller."""
@@ -224,19 +258,43 @@ class SampledTracking(Tracking):
                 )
         return list(units.values())
 
-    def _draw(self, population: Sequence[Mapping], wanted: int) -> None:
-        """Lift the protection of this part, and protect another."""
-        chosen = sorted(random.sample(population, wanted), key=lambda unit: unit.start)
-        keep = {unit.start for unit in chosen}
-        for unit in self.units:
-            if unit.start not in keep:
-                self._set(unit, protect=False)
-        self.scanner.run(*protecting(chosen))
-        for unit in chosen:
+    def _draw(
+        self, population: list[Mapping], tracked: int, counts: Sequence[int]
+    ) -> bool:
+        """Draw the next part, not protected yet; return whether that is all."""
+        wanted = self.budget.units(len(population), tracked, counts)
+        self.units = sorted(random.sample(population, wanted))
+        self.exact = wanted == len(population)
+        self._population = population
+        return self.exact
+
+    def _protect(self, units: Sequence[Mapping]) -> None:
+        """Protect units; what was written in them before is not asked for."""
+        self.scanner.run(*protecting(units))
+        for unit in units:
             if unit.kind not in PRIVATE:
                 self._set(unit, protect=True)
-        self.units = chosen
-        self.exact = wanted == len(population)
+
+    def _protect_shared(
+        self,
+        came: Sequence[Mapping],
+        tracked: list[Mapping],
+        chosen: Sequence[Mapping],
+    ) -> Columns:
+        """Protect the shared memory that came, and return its pages.
+
+        Where everything is tracked from now on, holes are protected, too.
+        """
+        parts = [unit for unit in came if unit.kind not in PRIVATE]
+        if self.exact:
+            shared = [mapping for mapping in chosen if mapping.kind not in PRIVATE]
+            parts += holes(shared, sorted(self._population + tracked))
+        return self._armer.protect_whole(sorted(parts))
+
+    def _lift(self, units: Sequence[Mapping]) -> None:
+        """Take the protection from those of some units that were not drawn."""
+        for unit in apart(units, self.units):
+            self._set(unit, protect=False)
 
     def _set(self, unit: Mapping, *, protect: bool) -> None:
         try:
@@ -254,26 +312,5 @@ class SampledTracking(Tracking):
                 raise self.target.gone() from error
             # It was unmapped meanwhile, and is not there at the next look.
 
-
-def count_pages(batch: Batch, units: Sequence[Mapping]) -> list[int]:
-    """Return the pages of a batch in each of some units; both ascending."""
-    starts = [unit.start for unit in units]
-    counts = [0] * len(units)
-    for start, end in zip(batch.starts, batch.ends, strict=True):
-        index = max(0, bisect_right(starts, start) - 1)
-        while index < len(units) and units[index].start < end:
-            unit = units[index]
-            counts[index] += max(0, min(end, unit.end) - max(start, unit.start))
-            index += 1
-    return [length // batch.page_size for length in counts]
-
-
-def _within(units: Sequence[Mapping], chosen: Sequence[Mapping]) -> list[Mapping]:
-    """Return those units that are mapped still, as they were."""
-    starts, _ = bounds_of(chosen)
-    held = []
-    for unit in units:
-        index = bisect_right(starts, unit.start) - 1
-        if index >= 0 and unit.end <= chosen[index].end:
-            held.append(unit)
-    return held
+    def _counts(self, found: Columns, units: Sequence[Mapping]) -> list[int]:
+        return count_pages(found, units, page_size=self.target.facts.page_size)

@@ -106,7 +106,10 @@ class Spans(NamedTuple):
 
 
 class Progress(Protocol):
-    """What is told how far a scan is, every 50 ms, by any of its threads."""
+    """What is told how far a scan is, every 50 ms, by any of its threads.
+
+    And how far its result is written: in rows, not in bytes.
+    """
 
     def begin(self, total: int) -> None:
         """So many bytes are to be walked from now on; 0: it is over."""

@@ -32,8 +32,17 @@ def write_result(
             from pagescan.render.table import write
         case _:
             from pagescan.render.plain import write
-    write(report, rows, output, stream)
-    stream.flush()
+    progress = output.progress
+    if progress is None or not isinstance(rows, Batch):
+        write(report, rows, output, stream)
+        stream.flush()
+        return
+    progress.begin(report.summary.pages if output.by == "page" else len(rows))
+    try:
+        write(report, rows, output, stream)
+        stream.flush()
+    finally:
+        progress.begin(0)
 
 
 def target_keys(target: TargetFacts) -> dict[str, Any]:

@@ -102,8 +102,14 @@ def row_chunks(
                 f"{tails[bits, owner]}{behind}"
             )
 
-        by_page = output.by == "page"
-        return "regions", chunks(batch, template, by_page=by_page, between=between)
+        texts = chunks(
+            batch,
+            template,
+            by_page=output.by == "page",
+            between=between,
+            progress=output.progress,
+        )
+        return "regions", texts
     by_mapping = report.kind == "maps" or output.by == "mapping"
     texts = (f"{{{before}{json.dumps(mapping_keys(row))[1:]}{behind}" for row in rows)
     return "mappings" if by_mapping else "regions", texts

@@ -12,19 +12,18 @@ from pagescan.render.rows import chosen_columns, lines
 def write(report: Report, rows: Rows, output: Output, stream: TextIO) -> None:
     """Write one result."""
     columns = chosen_columns(report, rows, output)
+    widths = [max(column.width, len(column.header)) for column in columns]
     if output.header:
-        stream.write(line([column.header for column in columns], columns))
+        stream.write(line([column.header for column in columns], columns, widths))
     text = partial(show, exact=output.exact)
-    whole = partial(line, columns=columns)
-    stream.writelines(lines(rows, columns, output, text, whole))
+    whole = partial(line, columns=columns, widths=widths)
+    stream.writelines(lines(rows, columns, output, text, whole, widths))
 
 
-def line(texts: list[str], columns: list[Column]) -> str:
+def line(texts: list[str], columns: list[Column], widths: list[int]) -> str:
     """Return one line: cells at least as wide as their columns, two blanks between."""
     padded = (
-        text.rjust(max(column.width, len(column.header)))
-        if column.right
-        else text.ljust(max(column.width, len(column.header)))
-        for text, column in zip(texts, columns, strict=True)
+        text.rjust(width) if column.right else text.ljust(width)
+        for text, column, width in zip(texts, columns, widths, strict=True)
     )
     return "  ".join(padded).rstrip() + "\n"

@@ -1,5 +1,6 @@
 """What the formats with columns share: which columns, and the values of each row."""
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 
 from pagescan.columns import (
@@ -19,13 +20,12 @@ from pagescan.columns import (
 from pagescan.model import Output, Report
 from pagescan.regions import Batch
 from pagescan.render import Rows
-from pagescan.render.batch_text import ADDRESS, PLACES, Key, chunks, region_of
+from pagescan.render.batch_text import PLACES, Key, chunks, region_of
 
-# Stands for an address until a line is put together: no name has this character.
+# Stands for an address until a line is put together, as often as that is wide: no name
+# has this character.
 _HOLE = "\0"
-_WIDTH = REGION_COLUMNS["start"].width
-_PADDED_HOLE = _HOLE.ljust(_WIDTH)
-_PADDED_ADDRESS = f"%#-{_WIDTH}x"
+_HOLES = re.compile(f"{_HOLE}+")
 
 
 def chosen_columns(report: Report, rows: Rows, output: Output) -> list[Column]:
@@ -44,6 +44,7 @@ def lines(
     output: Output,
     text: Callable[[Value, Column], str],
     line: Callable[[list[str]], str],
+    widths: Sequence[int] = (),
 ) -> Iterator[str]:
     """Yield the text of the rows, many at a time.
 
@@ -53,6 +54,7 @@ def lines(
         output: What a row is.
         text: Returns a cell.
         line: Returns the line of some cells, with its end.
+        widths: Of the columns, if their cells are padded.
     """
     if not isinstance(rows, Batch):
         for values in cells(rows, list(columns), output):
@@ -60,18 +62,30 @@ def lines(
             yield line([text(value, column) for value, column in pairs])
         return
     batch = rows
+    holes = [_HOLE] * len(columns)
+    if widths:  # at the end of a line nothing is padded
+        holes[:-1] = [_HOLE * width for width in widths[:-1]]
 
     def template(key: Key) -> str:
         region = region_of(batch, key)
         texts = [
-            _HOLE if one.key in PLACES else text(region_value(region, one.key), one)
-            for one in columns
+            hole if one.key in PLACES else text(region_value(region, one.key), one)
+            for one, hole in zip(columns, holes, strict=True)
         ]
-        made = line(texts).replace("%", "%%")
-        return made.replace(_PADDED_HOLE, _PADDED_ADDRESS).replace(_HOLE, ADDRESS)
+        return _HOLES.sub(_address, line(texts).replace("%", "%%"))
 
     addresses = tuple(one.key for one in columns if one.key in PLACES)
-    yield from chunks(batch, template, addresses, by_page=output.by == "page")
+    yield from chunks(
+        batch,
+        template,
+        addresses,
+        by_page=output.by == "page",
+        progress=output.progress,
+    )
+
+
+def _address(hole: re.Match[str]) -> str:
+    return f"%#-{len(hole[0])}x"
 
 
 def cells(rows: Rows, columns: list[Column], output: Output) -> Iterator[list[Value]]:

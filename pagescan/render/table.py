@@ -2,41 +2,36 @@
 
 import os
 import shutil
-from itertools import chain, islice
+from functools import partial
+from itertools import islice
 from typing import TextIO
 
 from pagescan.columns import Column, show
 from pagescan.model import Output, Report
 from pagescan.render import Rows
-from pagescan.render.rows import cells, chosen_columns
+from pagescan.render.rows import cells, chosen_columns, lines
 
 # The widths are taken from so many rows; a later one that is wider pushes its line.
 _LOOKED_AT = 500
 
 
 def write(report: Report, rows: Rows, output: Output, stream: TextIO) -> None:
-    """Write one result, row by row."""
+    """Write one result: the first rows are there at once."""
     columns = chosen_columns(report, rows, output)
-    texts = (
-        [
-            show(value, column, exact=output.exact)
-            for value, column in zip(values, columns, strict=True)
-        ]
-        for values in cells(rows, columns, output)
-    )
-    first = list(islice(texts, _LOOKED_AT))
-    widths = [
-        max(len(text) for text in column)
-        for column in zip([column.header for column in columns], *first, strict=True)
+    text = partial(show, exact=output.exact)
+    first = [
+        [text(value, column) for value, column in zip(values, columns, strict=True)]
+        for values in islice(cells(rows, columns, output), _LOOKED_AT)
     ]
+    heads = [column.header for column in columns]
+    widths = [max(map(len, column)) for column in zip(heads, *first, strict=True)]
     room = _room_for_last(columns, widths)
+    line = partial(_line, columns=columns, widths=widths, room=room)
     color = wants_color(output.color, stream)
     if output.header:
-        head = _line([column.header for column in columns], columns, widths, room)
-        stream.write(f"\x1b[1m{head}\x1b[0m\n" if color else f"{head}\n")
-    for row in chain(first, texts):
-        text = _line(row, columns, widths, room)
-        stream.write(text + "\n")
+        head = line(heads)
+        stream.write(f"\x1b[1m{head[:-1]}\x1b[0m\n" if color else head)
+    stream.writelines(lines(rows, columns, output, text, line, widths))
 
 
 def _room_for_last(columns: list[Column], widths: list[int]) -> int:
@@ -51,7 +46,7 @@ def _line(texts: list[str], columns: list[Column], widths: list[int], room: int)
     ]
     if columns[-1].unit == "text":
         padded[-1] = elide_middle(texts[-1], room)
-    return "  ".join(padded).rstrip()
+    return "  ".join(padded).rstrip() + "\n"
 
 
 def elide_middle(text: str, width: int) -> str:

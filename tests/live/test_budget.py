@@ -2,11 +2,12 @@
 
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
+from pagescan.model import Mapping
 from pagescan.sampling import Budget, SampledTracking
 from pagescan.target import Target as Process
 from tests.conftest import Target, command
@@ -21,30 +22,140 @@ def minor_faults(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[7])
 
 
-def test_estimate_holds_the_truth(target: Start) -> None:
-    """A steady workload, each look against the full count, and against the faults."""
+def everywhere(rng: random.Random) -> set[int]:
+    return set(rng.sample(range(PAGES), 6000))
+
+
+def in_few_places(rng: random.Random) -> set[int]:
+    """Return all pages of 12 pieces of 2 MiB, and some others."""
+    return {*range(12 * 512), *rng.sample(range(PAGES), 100)}
+
+
+@pytest.mark.parametrize(
+    ("choose", "faults"), [(everywhere, 1500), (in_few_places, 3000)]
+)
+def test_estimate_holds_the_truth(
+    target: Start, choose: Callable[[random.Random], set[int]], faults: int
+) -> None:
+    """A steady workload, each look against the full count, and against the faults.
+
+    Of intervals that hold it in 95 %, fewer than 90 % of 200 do so once in 800 runs.
+    """
     made = target(f"heap=anon,pages={PAGES},fill=1")
     rng = random.Random(5)
-    budget = Budget(1500)
-    held = looks = 0
+    held = looks = spent = 0
     with Process.open(made.pid) as process:
-        tracking = SampledTracking.start_within(budget, process)
-        for number in range(30):
-            written = set(rng.sample(range(PAGES), 6000))
+        tracking = SampledTracking.start_within(Budget(faults), process)
+        for number in range(208):
+            written = choose(rng)
             before = minor_faults(made.pid)
             made.write("heap", written)
-            faults = minor_faults(made.pid) - before
+            caused = minor_faults(made.pid) - before
             said = tracking.look(rearm=True).estimate
             if number < 8:  # it doubles what it tracks until it costs what it may
                 continue
-            assert said is not None
-            assert 0.05 < said.share < 0.5
+            spent += caused
+            if (
+                said is None
+            ):  # few pages in one part, and all can be tracked in the next
+                assert choose is in_few_places
+                continue
             looks += 1
             held += said.low <= len(written) <= said.high
-            assert abs(said.pages - 6000) < 3000
-            assert faults <= 1.1 * budget.faults
+            if choose is everywhere:
+                assert 0.05 < said.share < 0.5
+                assert abs(said.pages - len(written)) < 3000
+                assert caused <= 1.3 * faults  # by how many units of the heap are drawn
         tracking.close()
-    assert held >= looks * 0.8, (held, looks)
+    assert held >= looks * 0.9, (held, looks)
+    assert looks > 150
+    assert spent <= 200 * faults
+
+
+class Amid(SampledTracking):
+    """Calls something amid each look."""
+
+    def _draw(
+        self, population: list[Mapping], tracked: int, counts: Sequence[int]
+    ) -> bool:
+        self.amid()
+        return super()._draw(population, tracked, counts)
+
+    @staticmethod
+    def amid() -> None:
+        """Do something."""
+
+
+def test_nothing_is_lost_while_it_looks(
+    target: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All that is stored is stored amid a look: it is in that look, or in the next."""
+    made = target(f"heap=anon,pages={PAGES},fill=1", "shared=shmem,pages=16384,fill=1")
+    rng = random.Random(6)
+    written = {name: everywhere(rng) for name in ("heap", "shared")}
+    written["shared"] = {page // 4 for page in written["shared"]}
+
+    def store() -> None:
+        for name, pages in written.items():
+            made.write(name, pages)
+
+    with Process.open(made.pid) as process:
+        tracking = Amid.start_within(Budget(3000), process)
+        monkeypatch.setattr(tracking, "amid", store)
+        for number in range(30):
+            look = tracking.look()
+            if number < 8 or look.estimate is None:
+                continue
+            truth = sum(map(len, written.values()))
+            assert truth * 0.6 < look.estimate.pages < truth * 1.6
+        tracking.close()
+
+
+def test_memory_that_comes_is_counted(target: Start) -> None:
+    """It is written when it comes, and is part of no sample: counted in full."""
+    made = target(
+        f"heap=anon,pages={PAGES},fill=1",
+        f"more=anon,pages={PAGES}",
+        f"shared=shmem,pages={PAGES // 2}",
+    )
+    rng = random.Random(7)
+    held = 0
+    with Process.open(made.pid) as process:
+        tracking = SampledTracking.start_within(Budget(1500), process)
+        for number in range(60):
+            written = {
+                "heap": set(rng.sample(range(PAGES), 600)),
+                "more": set(range(number * 1024, number * 1024 + 1000)),
+                "shared": set(range(number * 512, number * 512 + 500)),
+            }
+            for name, pages in written.items():
+                made.write(name, pages)
+            look = tracking.look()
+            truth = sum(map(len, written.values()))
+            if look.estimate is None:
+                held += look.batch.summary().pages >= truth
+            else:
+                held += look.estimate.low <= truth <= look.estimate.high
+        tracking.close()
+    assert held >= 54
+
+
+@pytest.mark.parametrize("kind", ["anon", "shmem", "memfd"])
+def test_memory_that_comes_is_exact_within_the_budget(target: Start, kind: str) -> None:
+    """Where all is tracked, holes are, too."""
+    made = target(f"m={kind},pages=4096")
+    low, high = made.ranges["m"]
+    with Process.open(made.pid) as process:
+        tracking = SampledTracking.start_within(Budget(1e9), process)
+        for pages in ({7, 3000}, {7, 8}, {1, 4095}):
+            made.write("m", pages)
+            batch = tracking.look().batch
+            assert pages == {
+                (address - low) // 4096
+                for start, end in zip(batch.starts, batch.ends, strict=True)
+                for address in range(max(start, low), min(end, high), 4096)
+            }
+        tracking.close()
 
 
 def test_all_is_tracked_where_that_is_cheap(target: Start) -> None:

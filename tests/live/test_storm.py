@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
+from pagescan.sampling import Budget, SampledTracking
 from pagescan.target import Target as Process
 from pagescan.tracking import Tracking
 from tests.conftest import PAGE, Target
@@ -19,6 +20,11 @@ from tests.conftest import PAGE, Target
 pytestmark = pytest.mark.needs("tracking")
 PAGES = 4096
 LOOKS = 400
+
+
+def within_a_budget(process: Process) -> Tracking:
+    """Track with a budget that is enough for all: as exact as without one."""
+    return SampledTracking.start_within(Budget(1e9), process)
 
 
 @pytest.mark.parametrize(
@@ -30,19 +36,22 @@ LOOKS = 400
         pytest.param(f"thp,pages={PAGES},fill=1", marks=pytest.mark.needs("thp")),
     ],
 )
-def test_storm(kind: str, target: Callable[..., Target]) -> None:
+@pytest.mark.parametrize("start", [Tracking.start, within_a_budget])
+def test_storm(
+    kind: str, start: Callable[[Process], Tracking], target: Callable[..., Target]
+) -> None:
     made = target(f"m={kind}", f"counters=anon,pages={PAGES * 16 // PAGE},fill=1")
     made.tell(f"zero counters 0-{PAGES * 16 // PAGE - 1}")
     low, high = made.ranges["m"]
-    start, end = made.ranges["counters"]
+    first, last = made.ranges["counters"]
     memory = os.open(f"/proc/{made.pid}/mem", os.O_RDONLY)
 
     def counters() -> tuple[Sequence[int], Sequence[int]]:
-        numbers = array("Q", os.pread(memory, end - start, start))
+        numbers = array("Q", os.pread(memory, last - first, first))
         return numbers[::2], numbers[1::2]
 
     with Process.open(made.pid) as process:
-        tracking = Tracking.start(process)
+        tracking = start(process)
         done_before: set[int] = set()
         begun_before: set[int] = set()
         seen_before: set[int] = set()

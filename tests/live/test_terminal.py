@@ -1,5 +1,6 @@
 """The live view in a real terminal: tmux keeps the screen, and we look at it."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -145,3 +146,35 @@ def test_progress_on_a_terminal_only(
         subprocess.run(["bash", "-c", line], check=True, capture_output=True)
     shown = ["looking" in Path(f"{seen}{number}").read_text() for number in range(3)]
     assert shown == [True, False, False]
+
+
+def test_writing_says_how_far_it_is(
+    target: Callable[..., Target], tmp_path: Path
+) -> None:
+    """To a reader that takes its time; a terminal that is written to says nothing."""
+    made = target("m=anon,pages=16384")
+    made.write("m", set(range(0, 16384, 2)))
+    out, seen = tmp_path / "out", tmp_path / "seen"
+    # It is slow once it has something: longer than the bar waits.
+    reader = f"| (read -r line; sleep 0.7; cat >{out})"
+
+    def shown(words: str) -> str:
+        line = f"TERM=xterm {PAGESCAN} scan {made.pid} {words}"
+        subprocess.run(
+            ["script", "-eqc", f"set -o pipefail; {line}", str(seen)],
+            env={**os.environ, "SHELL": "/bin/bash"},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=True,
+        )
+        return seen.read_text(errors="replace")
+
+    for form in ("--json", "--jsonl", "--csv", ""):
+        said = shown(f"{form} {reader}")
+        assert "writing ▕" in said, form
+        assert " regions" in said
+        assert said.rpartition("writing ▕")[2].count("\x1b[K") == 1  # taken away
+        assert "writing ▕" not in out.read_text()
+    assert " pages" in shown(f"--by page --csv {reader}")
+    for words in (f"--json -q {reader}", f"--json 2>/dev/null {reader}", "--csv"):
+        assert "writing ▕" not in shown(words)

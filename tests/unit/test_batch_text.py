@@ -6,7 +6,9 @@ import itertools
 import json
 import random
 from array import array
+from collections.abc import Iterator
 from datetime import UTC, datetime
+from typing import ClassVar
 
 import pytest
 
@@ -14,6 +16,7 @@ from pagescan.columns import REGION_COLUMNS, Value, region_value, show
 from pagescan.model import Category, Mapping, Output, Region, Report, Summary
 from pagescan.regions import Batch
 from pagescan.render import batch_text, write_result
+from pagescan.render.table import elide_middle
 
 PAGE = 4096
 NAMES = ["", "[heap]", "/a%d,b", 'say "100 %"', "%#-18x", "/tmp/\x1b[31m", "/é\udcff"]
@@ -107,6 +110,56 @@ def test_plain(columns: str | None, exact: bool) -> None:
             text = show(value, column, exact=exact)
             cells.append(text.rjust(width) if column.right else text.ljust(width))
         assert line == "  ".join(cells).rstrip()
+
+
+@pytest.mark.parametrize("window", ["80", "300"])
+@pytest.mark.parametrize("columns", ORDERS)
+def test_table(
+    columns: str | None, window: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As wide as the first rows, which alone were objects."""
+    monkeypatch.setenv("COLUMNS", window)
+    batch = some_batch(2500)
+    made: list[Region] = []
+    values = rows(batch, columns, "region")
+    counting = CountingBatch(*(getattr(batch, name) for name in batch.__slots__))
+    monkeypatch.setattr(CountingBatch, "made", made)
+    found = text_of(counting, Output(format="table", columns=columns, color=False))
+    assert len(made) <= 501
+    keys = (columns or "start,end,pages,written,file,present,swapped,mapping").split(
+        ","
+    )
+    chosen = [REGION_COLUMNS[key] for key in keys]
+    texts = [
+        [
+            show(value, column, exact=False)
+            for value, column in zip(row, chosen, strict=True)
+        ]
+        for row in values
+    ]
+    heads = [column.header for column in chosen]
+    widths = [max(map(len, cells)) for cells in zip(heads, *texts[:500], strict=True)]
+    room = max(8, int(window) - sum(widths[:-1]) - 2 * (len(chosen) - 1))
+    for line, row in zip(found.splitlines()[1:], texts, strict=True):
+        padded = [
+            text.rjust(width) if column.right else text.ljust(width)
+            for text, column, width in zip(row, chosen, widths, strict=True)
+        ]
+        if chosen[-1].unit == "text":
+            padded[-1] = elide_middle(row[-1], room)
+        assert line == "  ".join(padded).rstrip()
+
+
+class CountingBatch(Batch):
+    """Keeps the objects that it makes."""
+
+    made: ClassVar[list[Region]] = []
+
+    def regions(self) -> Iterator[Region]:
+        """Yield them as ever."""
+        for region in super().regions():
+            self.made.append(region)
+            yield region
 
 
 @pytest.mark.parametrize("form", ["json", "jsonl"])

@@ -1,10 +1,12 @@
-"""The bar: nothing for what is quick, one line for what is not, and none in the end."""
+"""The bars: nothing for what is quick, one line for what is not, none in the end."""
 
 import io
+import os
+import tty
 
 import pytest
 
-from pagescan.render.progress import Bar
+from pagescan.render.progress import Bar, WritingBar
 
 
 @pytest.fixture
@@ -37,3 +39,44 @@ def test_long_work_shows_its_share_and_takes_it_away(clock: list[float]) -> None
     assert "\n" not in stream.getvalue()
     bar.begin(0)
     assert stream.getvalue().endswith("\r\x1b[K")
+
+
+def test_each_result_is_timed_anew(clock: list[float]) -> None:
+    """`watch` writes one after the other."""
+    stream = io.StringIO()
+    bar = WritingBar("regions", stream)
+    for begun in (100.0, 100.4, 100.8):
+        clock.append(begun)
+        bar.begin(1_000_000)
+        clock.append(begun + 0.3)
+        bar.advance(500_000)
+        bar.begin(0)
+    assert stream.getvalue() == ""
+    bar.begin(1_000_000)
+    clock.append(102.0)
+    bar.advance(250_000)
+    line = f"\r\x1b[Kwriting ▕{'█' * 8}{'·' * 22}▏  25% of 1,000,000 regions"
+    assert stream.getvalue() == line
+    bar.begin(0)
+    assert stream.getvalue() == f"{line}\r\x1b[K"
+
+
+@pytest.mark.parametrize("pager", [False, True])
+def test_a_pager_has_the_screen_for_itself(clock: list[float], pager: bool) -> None:
+    """`pagescan scan PID | less`: nothing is drawn over it, nor taken away."""
+    screen, terminal = os.openpty()
+    with os.fdopen(terminal, "w") as stream:
+        if pager:
+            tty.setcbreak(terminal)
+        bar = WritingBar("pages", stream)
+        bar.begin(10)
+        clock.append(102.0)
+        bar.advance(5)
+        bar.begin(0)
+        os.set_blocking(screen, False)
+        try:
+            shown = os.read(screen, 1000)
+        except BlockingIOError:
+            shown = b""
+    os.close(screen)
+    assert (b"writing" in shown) is not pager

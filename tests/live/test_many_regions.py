@@ -1,0 +1,72 @@
+"""A million regions: who reads three lines waits for the scan, and for no line more."""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import SANITIZED
+
+TARGET = Path(__file__).parents[2] / "benchmarks/target.c"
+COUNT = 1_000_000
+COLUMNS = 4 * 8  # bytes a region, as they are kept
+
+
+@pytest.fixture
+def million(tmp_path: Path) -> Iterator[list[str]]:
+    """A process in which every second page was read: the words that select them."""
+    program = str(tmp_path / "target")
+    subprocess.run(["cc", "-O1", "-o", program, str(TARGET), "-pthread"], check=True)
+    with subprocess.Popen(
+        [program, str(1 << 20)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        pid = json.loads(process.stdout.readline())["pid"]
+        process.stdin.write(f"holes {2 * 4096 * COUNT}\n".encode())
+        process.stdin.flush()
+        made = json.loads(process.stdout.readline())
+        yield [str(pid), f"{made['start']:#x}-{made['end']:#x}", "--require", "present"]
+        process.stdin.close()
+
+
+def piped(
+    words: list[str], *reader: str
+) -> tuple[int, bytes, bytes, resource.struct_rusage]:
+    """Return the exit code, what the reader said, the messages, and what it cost."""
+    with (
+        subprocess.Popen(
+            [sys.executable, "-m", "pagescan", "scan", *words],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        ) as scan,
+        subprocess.Popen(reader, stdin=scan.stdout, stdout=subprocess.PIPE) as reads,
+    ):
+        assert scan.stdout is not None
+        assert scan.stderr is not None
+        scan.stdout.close()
+        out, _ = reads.communicate()
+        said = scan.stderr.read()
+        _, status, usage = os.wait4(scan.pid, 0)
+        scan.returncode = os.waitstatus_to_exitcode(status)
+    return scan.returncode, out, said, usage
+
+
+def test_the_first_lines_are_there_at_once(million: list[str]) -> None:
+    """`| head -3`, in each form: silent, exit code 0, in the memory of the columns."""
+    _, lines, _, whole = piped([*million, "--csv"], "wc", "-l")
+    assert int(lines) == COUNT + 1
+    for words in ([], ["--json"], ["--jsonl"], ["--csv"], ["--by", "page"]):
+        code, out, said, usage = piped([*million, *words], "head", "-3")
+        assert (code, said) == (0, b""), words
+        assert out.count(b"\n") == 3
+        spent = usage.ru_utime + usage.ru_stime
+        assert spent < 0.8 * (whole.ru_utime + whole.ru_stime)
+        if not SANITIZED:
+            # An object a region, with its numbers, would be more than 200 bytes.
+            assert usage.ru_maxrss * 1024 < 40e6 + 3 * COLUMNS * COUNT
