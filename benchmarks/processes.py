@@ -89,6 +89,13 @@ class Redis:
             raise Unavailable(f"redis: {answer.decode().strip()}")
         return answer
 
+    def requests(self) -> int:
+        """Return how many commands it has processed so far."""
+        for line in self.ask("INFO", "stats").decode().splitlines():
+            if line.startswith("total_commands_processed:"):
+                return int(line.partition(":")[2])
+        raise Unavailable("redis says not how many commands it processed")
+
     def cpu_ns(self) -> int:
         """Return the processor time of its main thread so far."""
         return int(Path(f"/proc/{self.pid}/schedstat").read_text().split()[0])

@@ -11,6 +11,8 @@ from functools import partial
 from benchmarks.measure import MIB, Bench, Unavailable, helper, in_turn
 from benchmarks.processes import Redis, Watch, pagescan, redis
 
+# Seconds of a phase: until watch is on its way, and then.
+_SETTLED, _MEASURED = 1.0, 2.0
 _DEFAULTS = "set,get,incr,lpush,rpop,sadd,hset,mset"
 
 
@@ -41,17 +43,14 @@ def run(bench: Bench) -> None:
     else:
         bench.skip("watch --budget 2", "pagescan has no such option")
     requests = "20000" if bench.quick else "100000"
-    more = "60000" if bench.quick else "400000"
     with redis(64 * MIB) as server:
         words = ["-t", _DEFAULTS, "-n", requests]
-        _measure(bench, server, ways, "defaults", words, fault, bench.rounds(5, 1))
+        _measure(bench, server, ways, "defaults", words, fault)
     with redis(bench.redis_bytes) as server:
         # Most keys exist already: what is measured is no growth.
         filling = "200000" if bench.quick else "3000000"
         _load(server, ["-t", "set", "-r", "1000000", "-n", filling, "-P", "64"])
-        words = ["-t", "set", "-n", more, "-r", "1000000"]
-        # What is lost is less than what two runs differ by: many short ones.
-        _measure(bench, server, ways, "-r 1000000", words, fault, bench.rounds(13, 1))
+        _measure_within(bench, server, ways, fault)
 
 
 def _fault_ns(bench: Bench) -> float:
@@ -114,7 +113,6 @@ def _measure(
     what: str,
     words: list[str],
     fault: float,
-    rounds: int,
 ) -> None:
     loads: dict[str, list[Load]] = {name: [] for name in ways}
 
@@ -124,38 +122,105 @@ def _measure(
 
     _load(server, words)
     calls: dict[str, Callable[[], float]] = {name: partial(once, name) for name in ways}
-    rates = in_turn(rounds, calls)
-    key = what.split(maxsplit=1)[0].lstrip("-")
+    rates = in_turn(bench.rounds(5, 1), calls)
     base = rates.pop("none")
-    bench.add(f"throughput.{key}.none", f"{what}: requests/s, not watched", base, "/s")
     quiet = loads.pop("none")
-    for name, rate in rates.items():
-        short = name.replace(" ", "").replace(",", "")
+    bench.add(
+        "throughput.defaults.none", f"{what}: requests/s, not watched", base, "/s"
+    )
+    for name, watched in loads.items():
+        pairs = list(zip(quiet, watched, strict=True))
+        _add(bench, "defaults", what, name, pairs, fault)
+
+
+def _measure_within(
+    bench: Bench, server: Redis, ways: dict[str, tuple[str, ...]], fault: float
+) -> None:
+    """Watch and do not watch in turn, all within one load.
+
+    What is lost is less than what two runs differ by: each phase is compared with the
+    mean of the two beside it.
+    """
+    words = ["-t", "set", "-r", "1000000", "-n", "1000000000", "-q"]
+    load = subprocess.Popen(
+        ["redis-benchmark", "-s", server.path, *words], stdout=subprocess.DEVNULL
+    )
+    pairs: dict[str, list[tuple[Load, Load]]] = {
+        name: [] for name in ways if ways[name]
+    }
+    quiet = []
+    try:
+        time.sleep(1)
+        quiet.append(_phase(server, ()))
+        for _ in range(bench.rounds(15, 1)):
+            for name, made in pairs.items():
+                watched = _phase(server, ways[name])
+                quiet.append(_phase(server, ()))
+                made.append((_mean(*quiet[-2:]), watched))
+    finally:
+        load.kill()
+        load.wait()
+    rates = [one.rate for one in quiet]
+    bench.add("throughput.r.none", "-r 1000000: requests/s, not watched", rates, "/s")
+    for name, made in pairs.items():
+        _add(bench, "r", "-r 1000000", name, made, fault)
+
+
+def _phase(server: Redis, options: tuple[str, ...]) -> Load:
+    """Measure some seconds of a load that goes on."""
+    watch = Watch(server.pid, *options) if options else None
+    cpu = server.cpu_ns()
+    try:
+        time.sleep(_SETTLED)
+        requests, begun, before = server.requests(), time.monotonic(), server.cpu_ns()
+        time.sleep(_MEASURED)
+        requests = server.requests() - requests
+        seconds, used = time.monotonic() - begun, server.cpu_ns() - before
+    finally:
+        cpu = server.cpu_ns() - cpu
+        last = watch.end() if watch else None
+    load = Load(requests / seconds, used / requests)
+    if last:
+        load.pages = json.loads(last)["totals"]["pages"] / (cpu / 1e9)
+    return load
+
+
+def _mean(one: Load, other: Load) -> Load:
+    return Load((one.rate + other.rate) / 2, (one.cpu + other.cpu) / 2)
+
+
+def _add(
+    bench: Bench,
+    key: str,
+    what: str,
+    name: str,
+    pairs: list[tuple[Load, Load]],
+    fault: float,
+) -> None:
+    """Add what is lost; each pair is not watched, and watched."""
+    short = name.replace(" ", "").replace(",", "")
+    bench.add(
+        f"throughput.{key}.{short}.rate",
+        f"{what}: requests/s, watch at {name}",
+        [watched.rate for _, watched in pairs],
+        "/s",
+        against="not watched",
+        base=[quiet.rate for quiet, _ in pairs],
+    )
+    rate_lost = [100 - 100 * watched.rate / quiet.rate for quiet, watched in pairs]
+    cpu_lost = [100 - 100 * quiet.cpu / watched.cpu for quiet, watched in pairs]
+    predicted = [100 * watched.pages * fault / 1e9 for _, watched in pairs]
+    pages = sorted(watched.pages for _, watched in pairs)[len(pairs) // 2]
+    for part, text, lost in (
+        ("lost", "throughput lost", rate_lost),
+        ("cpu", "of redis's own processor time lost", cpu_lost),
+    ):
         bench.add(
-            f"throughput.{key}.{short}.rate",
-            f"{what}: requests/s, watch at {name}",
-            rate,
-            "/s",
-            against="not watched",
-            base=base,
+            f"throughput.{key}.{short}.{part}",
+            f"{what}: {text}, watch at {name}",
+            lost,
+            "%",
+            against="pages written/s x cost of a fault",
+            base=predicted,
+            note=f"{pages:,.0f} pages written a second of its processor time",
         )
-        rate_lost = [100 - 100 * one / two for one, two in zip(rate, base, strict=True)]
-        cpu_lost = [
-            100 - 100 * one.cpu / other.cpu
-            for one, other in zip(quiet, loads[name], strict=True)
-        ]
-        predicted = [100 * load.pages * fault / 1e9 for load in loads[name]]
-        pages = sorted(load.pages for load in loads[name])[len(predicted) // 2]
-        for part, text, lost in (
-            ("lost", "throughput lost", rate_lost),
-            ("cpu", "of redis's own processor time lost", cpu_lost),
-        ):
-            bench.add(
-                f"throughput.{key}.{short}.{part}",
-                f"{what}: {text}, watch at {name}",
-                lost,
-                "%",
-                against="pages written/s x cost of a fault",
-                base=predicted,
-                note=f"{pages:,.0f} pages written a second of its processor time",
-            )

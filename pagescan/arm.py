@@ -13,7 +13,14 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from pagescan import native
-from pagescan.chosen import Covers, bounds_of, kinds_of, reaches_out, spans_of
+from pagescan.chosen import (
+    Covers,
+    bounds_of,
+    kept_scans,
+    kinds_of,
+    reaches_out,
+    spans_of,
+)
 from pagescan.errors import from_errno
 from pagescan.intervals import common
 from pagescan.kernel import known_categories
@@ -133,7 +140,10 @@ class Armer:
         rules = [_outside(*key) for key in keys]
         # Most is skipped: a second thread would find nothing to do.
         found = self.scanner.run(
-            spans_of(mappings, indices), rules, again=True, threads=1
+            spans_of(mappings, indices, over_holes=True),
+            rules,
+            threads=1,
+            kept=kept_scans(mappings),
         )
         if found.starts and reaches_out(found, mappings):
             # What was mapped meanwhile, in a hole, is for the next look.
@@ -276,15 +286,16 @@ def protecting(mappings: Sequence[Mapping]) -> tuple[native.Spans, list[Rule]]:
 def owners_of(columns: Columns, mappings: Sequence[Mapping]) -> set[int]:
     """Return the indices of the mappings in which there is a region."""
     owners: set[int] = set()
-    row, rows = 0, len(columns.starts)
-    if not rows:
-        return owners
-    for index, (start, end) in enumerate(zip(*bounds_of(mappings), strict=True)):
-        row = bisect_right(columns.ends, start, row)  # the first that ends behind it
-        if row == rows:
-            break
-        if columns.starts[row] < end:
+    starts, ends = bounds_of(mappings)
+    index = row = 0
+    while row < len(columns.starts):
+        index = bisect_right(ends, columns.starts[row], index)
+        while index < len(ends) and starts[index] < columns.ends[row]:
             owners.add(index)
+            index += 1
+        row += 1
+        if index:  # what ends within the last one says nothing new
+            row = bisect_right(columns.ends, ends[index - 1], row)
     return owners
 
 

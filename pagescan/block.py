@@ -36,9 +36,9 @@ if TYPE_CHECKING:
     from pagescan.regions import Batch
 
 # Nobody but us waits for our own mmap lock: no pauses.
+_UNPACED = Pace(max_stall_ns=1 << 40, pause_ns=0)
 # Enough for what a block writes, as a rule: more is asked for only when it is over.
 _ROOM = 4096
-_UNPACED = Pace(max_stall_ns=1 << 40, pause_ns=0)
 _USER_SPACE = (1 << 47) - PAGE_SIZE  # TASK_SIZE of x86-64
 _STACK_GROWTH = 1 << 30
 

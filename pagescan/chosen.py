@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from itertools import accumulate, repeat
 
 from pagescan.model import Kind, Mapping, Untracked
-from pagescan.native import Columns, Spans
+from pagescan.native import Columns, PreparedScan, Spans
 
 KindKey = tuple[Kind, int]
 """What decides how a mapping is scanned: its kind, and the size of its huge pages."""
@@ -28,6 +28,7 @@ class Chosen(list[Mapping]):
     Attributes:
         there: All mappings that there are: the chosen ones, or what they are parts of,
             and others; empty: not known.
+        scans: What the scanner keeps for the next look at them.
     """
 
     def __init__(
@@ -39,7 +40,20 @@ class Chosen(list[Mapping]):
         self.bounds: tuple[array[int], array[int]] | None = None
         self.keys: list[KindKey] | None = None
         self.kinds: list[KindKey] | None = None
-        self.spans: dict[tuple[tuple[KindKey, int], ...], Spans] = {}
+        self.spans: dict[tuple[object, ...], Spans] = {}
+        self.scans: dict[tuple[object, ...], PreparedScan] = {}
+
+
+def length_of(spans: Spans) -> int:
+    """Return the bytes of all ranges together."""
+    return sum(spans.ends) - sum(spans.starts)
+
+
+def kept_scans(
+    mappings: Sequence[Mapping],
+) -> dict[tuple[object, ...], PreparedScan] | None:
+    """Return where scans of them may be kept for the next look; None: there is none."""
+    return mappings.scans if isinstance(mappings, Chosen) else None
 
 
 def bounds_of(mappings: Sequence[Mapping]) -> tuple[array[int], array[int]]:
@@ -74,38 +88,44 @@ def kinds_of(mappings: Sequence[Mapping]) -> list[KindKey]:
     return kinds
 
 
-def spans_of(mappings: Sequence[Mapping], rules: dict[KindKey, int]) -> Spans:
+def spans_of(
+    mappings: Sequence[Mapping],
+    rules: dict[KindKey, int],
+    *,
+    over_holes: bool = False,
+) -> Spans:
     """Return mappings as ranges to scan; neighbours with one rule become one range.
-
-    So do those of a `Chosen` that knows what else is there, over a narrow hole: there
-    may be a mapping by the time of the scan, of which the answer is to be freed.
 
     Args:
         mappings: Ascending.
         rules: The index of a rule by kind and huge page size; other kinds are left out.
+        over_holes: So do those of a `Chosen` with a narrow hole between them. There may
+            be a mapping by the time of the scan: the answer has to be freed of it, and
+            what is registered is the only thing that may be joined over a hole.
 
     Returns:
         Ranges; not to be changed.
     """
     if not isinstance(mappings, Chosen):
-        return _spans(mappings, rules)
-    key = tuple(rules.items())
+        return _spans(mappings, rules, repeat(False, len(mappings)))
+    key = (over_holes, *rules.items())
     if key not in mappings.spans:
-        mappings.spans[key] = _spans(mappings, rules)
+        narrow = _narrow(mappings) if over_holes else repeat(False, len(mappings))
+        mappings.spans[key] = _spans(mappings, rules, narrow)
     return mappings.spans[key]
 
 
-def _spans(mappings: Sequence[Mapping], rules: dict[KindKey, int]) -> Spans:
+def _spans(
+    mappings: Sequence[Mapping], rules: dict[KindKey, int], narrow: Iterable[bool]
+) -> Spans:
     starts, ends, which = Spans(array("Q"), array("Q"), array("Q"))
     end, last = -1, -1
-    for mapping, key, narrow in zip(
-        mappings, _keys(mappings), _narrow(mappings), strict=True
-    ):
+    for mapping, key, near in zip(mappings, _keys(mappings), narrow, strict=True):
         rule = rules.get(key)
         if rule is None:
             last = -1
             continue
-        if rule == last and (mapping.start == end or narrow):
+        if rule == last and (mapping.start == end or near):
             ends[-1] = mapping.end
         else:
             starts.append(mapping.start)
@@ -115,9 +135,9 @@ def _spans(mappings: Sequence[Mapping], rules: dict[KindKey, int]) -> Spans:
     return Spans(starts, ends, which)
 
 
-def _narrow(mappings: Sequence[Mapping]) -> Iterable[bool]:
+def _narrow(mappings: Chosen) -> Iterable[bool]:
     """Yield for each whether a narrow hole lies before it, and then the one before."""
-    if not isinstance(mappings, Chosen) or not mappings.there:
+    if not mappings.there:
         yield from repeat(False, len(mappings))
         return
     there = iter(mappings.there)
@@ -132,15 +152,15 @@ def _narrow(mappings: Sequence[Mapping]) -> Iterable[bool]:
 
 def reaches_out(regions: Columns, mappings: Sequence[Mapping]) -> bool:
     """Whether something of ascending regions lies in none of the mappings."""
-    row, at = 0, 0
-    for start, end in zip(*bounds_of(mappings), strict=True):
-        row = bisect_right(regions.ends, at, row)  # the first that ends behind it
-        if row == len(regions.ends):
-            return False
-        if regions.starts[row] < start:
-            return True
-        at = end
-    return bool(regions.ends) and regions.ends[-1] > at
+    starts, ends = bounds_of(mappings)
+    index = 0
+    for at, end in zip(regions.starts, regions.ends, strict=True):
+        while at < end:
+            index = bisect_right(ends, at, index)  # the first that ends behind it
+            if index == len(ends) or starts[index] > at:
+                return True
+            at = ends[index]  # noqa: PLW2901 - goes on with the next mapping
+    return False
 
 
 class Covers:

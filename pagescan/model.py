@@ -27,7 +27,7 @@ class Category(enum.IntFlag):
     SOFT_DIRTY = 0x080
     GUARD = 0x100
 
-    __hash__ = int.__hash__  # as Kind's
+    __hash__ = int.__hash__  # Enum's own is Python code
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -75,7 +75,7 @@ class Kind(enum.Enum):
     HUGETLB = "hugetlb"
     SPECIAL = "special"
 
-    __hash__ = object.__hash__  # Enum's own is Python code, and runs once a mapping
+    __hash__ = object.__hash__  # as Category's: it runs once a mapping
 
 
 # Mappings that the kernel itself keeps up to date: never registered (VM_SPECIAL).

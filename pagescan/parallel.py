@@ -2,15 +2,27 @@
 
 from array import array
 
+from pagescan.chosen import length_of
 from pagescan.native import Spans
 
-# Below this many bytes a second thread costs more than it saves.
+# Below this many bytes there is nothing to share out.
 _WORTH_IT = 1 << 30
+# So many ranges for each part are shared out by their number: they are small.
+_MANY = 64
 
 
 def split(spans: Spans, parts: int, align: int) -> list[Spans]:
     """Cut spans into about equal parts, ascending, at multiples of `align` bytes."""
-    total = sum(spans.ends) - sum(spans.starts)
+    rows = len(spans.starts)
+    if spans.ends[-1] - spans.starts[0] < _WORTH_IT:
+        return [spans]
+    if rows > _MANY * parts:
+        step = -(-rows // parts)
+        return [
+            Spans(*(column[at : at + step] for column in spans))
+            for at in range(0, rows, step)
+        ]
+    total = length_of(spans)
     if total < _WORTH_IT:
         return [spans]
     share = total // parts + align

@@ -249,9 +249,11 @@ class SampledTracking(Tracking):
         parts, owners = native.join(found, *bounds_of(chosen))
         units: dict[int, Mapping] = {}
         for start, end, owner in zip(parts.starts, parts.ends, owners, strict=True):
+            if owner < 0:
+                continue
             mapping = chosen[owner]
             size = mapping.page_size or HUGE_PAGE
-            for cut in range(start - start % size, end if owner >= 0 else start, size):
+            for cut in range(start - start % size, end, size):
                 low = max(mapping.start, cut)
                 units[low] = mapping._replace(
                     start=low, end=min(mapping.end, cut + size)

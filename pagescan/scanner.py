@@ -18,14 +18,12 @@ import itertools
 import os
 from array import array
 from bisect import bisect_left
-from collections import deque
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
 
 from pagescan import native
-from pagescan.chosen import kinds_of, spans_of
+from pagescan.chosen import kinds_of, length_of, spans_of
 from pagescan.errors import UsageError, from_errno
 from pagescan.kernel import check_known, known_categories, swap_in_use
 from pagescan.model import (
@@ -55,10 +53,11 @@ POPULATED = Category.PRESENT | Category.SWAPPED
 HUGE_PAGE = 2 << 20
 # Parts of a scan for each thread: the one that is done first takes another.
 _PARTS = 8
+# So many regions are scanned one by one: less is walked than by asking for all.
+_FEW_REGIONS = 4096
 # From so many bytes on, the kernel is asked how much of it is page tables.
 _VAST = 16 << 30
-# To walk one table of 512 pages: 0.6 us on the kernel's fast path, some 4 on the other.
-_TABLE_NS = 2000
+_NO_END = 1 << 56
 # A gap of so many bytes costs less to walk than another call does.
 JOIN_GAP = 128 << 10
 
@@ -208,8 +207,6 @@ class Scanner:
         self.threads = threads or min(4, len(os.sched_getaffinity(0)))
         self.pace = pace or Pace()
         self.meter = Meter()
-        # What is new and what is written: what a look asks, the next one asks again.
-        self._kept: deque[_Kept] = deque(maxlen=4)
 
     def take_cost(self, stopped_ns: int = 0) -> Cost:
         """Return what was counted since the last call of this, and start anew."""
@@ -239,7 +236,8 @@ class Scanner:
         A query is no single set of the kernel's masks once it is read by the rules. So
         the pages are looked up first, and then each combination of bits that was found
         is asked for exactly, with PM_SCAN_WP_MATCHING: what is returned of them was got
-        and protected in one step. Holes are listed and not protected.
+        and protected in one step. A page that is swapped or dropped in between stays as
+        it is, and is not returned. Holes are listed and not protected.
 
         Raises:
             UsageError: A limit of pages over hugetlb: the kernel protects whole huge
@@ -276,12 +274,18 @@ class Scanner:
         )  # fmt: skip
         spans = spans_of(part, {(part[0].kind, part[0].page_size): 0})
         listing = self.run(spans, [raw])
+        # What is not written yet may be in a moment.
+        bits_seen = {
+            bits | more
+            for bits in set(listing.categories)
+            for more in (0, Category.WRITTEN if protectable(bits) else 0)
+        }
         wanted = {
             bits: read & rule.wanted.returned
-            for bits in set(listing.categories)
+            for bits in bits_seen
             if is_wanted(rule, read := read_bits(rule, bits))
         }
-        if max_pages != ALL_PAGES:
+        if max_pages != ALL_PAGES or len(listing.starts) < _FEW_REGIONS:
             listing = _first_pages(listing, wanted, max_pages)
             spans = Spans(*listing[:2], array("Q", bytes(8 * len(listing.starts))))
         found = _of_these(
@@ -317,8 +321,8 @@ class Scanner:
         *,
         max_pages: int = ALL_PAGES,
         join_gap: int = 0,
-        again: bool = False,
         threads: int | None = None,
+        kept: dict[tuple[object, ...], PreparedScan] | None = None,
     ) -> Columns:
         """Scan spans by rules; errors become those of the target.
 
@@ -327,26 +331,41 @@ class Scanner:
             rules: What the spans refer to.
             max_pages: How many pages at most.
             join_gap: Regions closer than so many bytes become one.
-            again: The same is asked in the next look, of the same object: what the
-                shim needs for it is kept.
             threads: At most; None: as many as the scanner may have.
+            kept: Where what the shim needs is taken from, if the same was asked before
+                of the same spans, and put for the next time.
 
         Raises:
             TargetError: The address space is gone.
         """
         if not spans.starts:
             return Columns.empty()
-
-        asked = _Asked(tuple(rules), max_pages, join_gap, threads or self.threads)
-        scan, length = self._prepared(spans, asked, again=again)
+        threads = 1 if max_pages != ALL_PAGES else threads or self.threads
+        asked = (
+            id(spans),
+            self.target.pagemap,
+            tuple(rules),
+            max_pages,
+            join_gap,
+            threads,
+        )
+        # Taken out: no one else may use it, and it is not used again if this fails.
+        scan = kept.pop(asked, None) if kept is not None else None
+        if scan is None:
+            align = max(HUGE_PAGE, *(rule.align for rule in rules))
+            scan = PreparedScan(
+                self.target.pagemap,
+                split(spans, _PARTS * threads, align) if threads > 1 else [spans],
+                rules,
+                threads=threads,
+                max_pages=max_pages,
+                join_gap=join_gap,
+            )
         progress = self.pace.progress
         if progress is not None:
-            progress.begin(length)
+            progress.begin(length_of(spans))
         try:
-            if length < _VAST:
-                found = scan.scan(self.pace, self.meter)
-            else:
-                found = scan.scan(self.pace, self.meter, self._longest_slice())
+            found = scan.scan(self.pace, self.meter, self._longest_slice(spans))
         except OSError as error:
             if error.errno == errno.ESRCH:
                 raise self.target.gone() from error
@@ -359,65 +378,30 @@ class Scanner:
         # Kernels before 6.12.117 answer with no regions instead of ESRCH.
         if not found.starts and not self.target.has_address_space():
             raise self.target.gone()
+        if kept is not None:
+            kept[asked] = scan
         return found
 
-    def _prepared(
-        self, spans: Spans, asked: "_Asked", *, again: bool
-    ) -> tuple[PreparedScan, int]:
-        """Return what scans this, as last time if it is the same; and how many bytes.
-
-        Args:
-            spans: What is scanned.
-            asked: The rest of the question.
-            again: Keep it for the next time.
-        """
-        for known in self._kept:
-            if known.spans is spans and known.asked == asked:
-                return known.scan, known.length
-        parts = [spans]
-        if asked.threads > 1 and asked.max_pages == ALL_PAGES:
-            align = max(HUGE_PAGE, *(rule.align for rule in asked.rules))
-            parts = split(spans, _PARTS * asked.threads, align)
-        scan = PreparedScan(
-            self.target.pagemap,
-            parts,
-            asked.rules,
-            threads=asked.threads,
-            max_pages=asked.max_pages,
-            join_gap=asked.join_gap,
-        )
-        length = sum(spans.ends) - sum(spans.starts)
-        if again:
-            self._kept.append(_Kept(spans, asked, scan, length))
-        return scan, length
-
-    def _longest_slice(self) -> int:
+    def _longest_slice(self, spans: Spans) -> int:
         """Return how many bytes of a reservation one call may walk.
 
-        What takes time is page tables. Where there are so few that all of them are
-        walked within `max_stall`, no call needs an end.
+        What takes time is page tables, and huge pages that have none. Where there are
+        not more of them than in one slice that is dense, no call needs another end.
         """
+        reach = spans.ends[-1] - spans.starts[0]
+        many = len(spans.starts) > _FEW_REGIONS  # each is a call of its own
+        if reach < _VAST or many or length_of(spans) < _VAST:
+            return LONGEST_SLICE
         try:
-            tables = int(read_status(self.target.pid)["VmPTE"].split()[0]) << 10
-        except (OSError, KeyError):  # it ended, as the scan will say
+            status = read_status(self.target.pid)
+            tables, resident, huge = (
+                int(status[key].split()[0]) << 10
+                for key in ("VmPTE", "VmRSS", "HugetlbPages")
+            )
+        except (OSError, LookupError):  # it has ended, as the scan will say
             return LONGEST_SLICE
-        if tables // PAGE_SIZE * _TABLE_NS > self.pace.max_stall_ns:
-            return LONGEST_SLICE
-        return _VAST << 20
-
-
-class _Asked(NamedTuple):
-    rules: tuple[Rule, ...]
-    max_pages: int
-    join_gap: int
-    threads: int
-
-
-class _Kept(NamedTuple):
-    spans: Spans
-    asked: _Asked
-    scan: PreparedScan
-    length: int
+        entries = tables // PAGE_SIZE + (resident + huge) // HUGE_PAGE
+        return _NO_END if entries <= LONGEST_SLICE // HUGE_PAGE else LONGEST_SLICE
 
 
 def read_bits(rule: Rule, bits: int) -> int:

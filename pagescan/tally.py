@@ -78,7 +78,7 @@ def tracked_mappings(scanner: Scanner, chosen: Sequence[Mapping]) -> set[int]:
         array("Q", bytes(8 * len(judged))),
     )
     found = scanner.run(spans, [rule])
-    return {judged[index].start for index in owners_of(found, judged) if index >= 0}
+    return {judged[index].start for index in owners_of(found, judged)}
 
 
 def _shared_swap(target: Target, chosen: Sequence[Mapping]) -> dict[int, int]:

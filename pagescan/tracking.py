@@ -11,7 +11,14 @@ from types import TracebackType
 from typing import NamedTuple, Self
 
 from pagescan.arm import MAX_TABLES, Armed, Armer, owners_of
-from pagescan.chosen import Chosen, Covers, KindKey, kinds_of, spans_of
+from pagescan.chosen import (
+    Chosen,
+    Covers,
+    KindKey,
+    kept_scans,
+    kinds_of,
+    spans_of,
+)
 from pagescan.errors import PagescanError
 from pagescan.intervals import whole_pages, without
 from pagescan.kernel import known_categories, swap_in_use
@@ -257,7 +264,9 @@ class Tracking:
     ) -> Columns:
         """Scan in two stages: candidates by the kernel's fast path, then categories."""
         spans, candidates, exact = rules_of(chosen, rearm=rearm, returned=returned)
-        found = self.scanner.run(spans, candidates, join_gap=JOIN_GAP, again=True)
+        found = self.scanner.run(
+            spans, candidates, join_gap=JOIN_GAP, kept=kept_scans(chosen)
+        )
         written = self.scanner.run(as_spans(found), exact)
         return self._without_own(written, found, written)
 
@@ -325,7 +334,8 @@ def rules_of(
     files = any(kind is Kind.PRIVATE_FILE for kind, _ in kinds)
     in_use = bool(files and returned & Category.SWAPPED and swap_in_use())
     stages = _stages(kinds, rearm, returned, in_use)
-    return spans_of(chosen, stages.indices), stages.candidates, stages.exact
+    spans = spans_of(chosen, stages.indices, over_holes=True)
+    return spans, stages.candidates, stages.exact
 
 
 class _Stages(NamedTuple):

@@ -106,7 +106,7 @@ class Spans(NamedTuple):
 
 
 class Progress(Protocol):
-    """What is told how far a scan is, every 50 ms, by any of its threads.
+    """What is told how far a scan is, every 50 ms.
 
     And how far its result is written: in rows, not in bytes.
     """

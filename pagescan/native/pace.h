@@ -11,28 +11,35 @@
 #include "shim.h"
 
 #define PS_SLICE_MIN (2u << 20)
+/* Of a call that protects: 20 us for each 2 MiB that is populated. */
+#define PS_SLICE_PROTECT (64u << 20)
 
-/* Leaves the lock alone if it was held for long; or if another thread of the same scan does. */
-static inline void ps_pace_pause(struct ps_pace *pace)
+/*
+ * Leaves the lock alone: for pause_ns after it was held for long, and as long as another thread of the
+ * same scan does. Who comes out of its own pause waits for the end of theirs.
+ */
+static inline void ps_pace_rest(struct ps_pace *pace)
 {
-	struct timespec pause = {0, (long)pace->pause_ns};
+	uint64_t begun = ps_now_ns(), now = begun, until = 0;
 
 	if (pace->held_ns >= pace->max_stall_ns / 2) {
+		until = begun + pace->pause_ns;
 		if (pace->until)
-			__atomic_store_n(pace->until, ps_now_ns() + pace->pause_ns,
-					 __ATOMIC_RELAXED);
+			__atomic_store_n(pace->until, until, __ATOMIC_RELAXED);
 	} else if (pace->until) {
-		uint64_t until = __atomic_load_n(pace->until, __ATOMIC_RELAXED);
-		uint64_t now = ps_now_ns();
-
-		if (until <= now)
-			return;
-		pause.tv_nsec = (long)(until - now);
-	} else {
-		return;
+		until = __atomic_load_n(pace->until, __ATOMIC_RELAXED);
 	}
-	nanosleep(&pause, NULL);
-	pace->held_ns = 0;
+	while (now < until) {
+		struct timespec rest = {(time_t)((until - now) / 1000000000u),
+					(long)((until - now) % 1000000000u)};
+
+		nanosleep(&rest, NULL);
+		now = ps_now_ns();
+		if (pace->until)
+			until = __atomic_load_n(pace->until, __ATOMIC_RELAXED);
+	}
+	if (now - begun >= pace->pause_ns)
+		pace->held_ns = 0;
 }
 
 static inline void ps_pace_call(struct ps_pace *pace, struct ps_cost *cost, uint64_t walked,
@@ -50,7 +57,7 @@ static inline void ps_pace_call(struct ps_pace *pace, struct ps_cost *cost, uint
 
 	pace->held_ns += ns;
 	if (pace->pause_ns)
-		ps_pace_pause(pace);
+		ps_pace_rest(pace);
 }
 
 /* The end of the slice that starts at `at`: a multiple of align, but never beyond `end`. */

@@ -91,13 +91,13 @@ static void append(struct ps_columns *out, uint64_t start, uint64_t end, uint64_
 	out->length++;
 }
 
-int ps_scan_part(const struct ps_job *job, struct ps_part *part, struct ps_pace *pace,
-		 struct ps_cost *cost)
+int ps_scan_part(const struct ps_job *job, struct ps_part *part, uint64_t begun,
+		 struct ps_pace *pace, struct ps_cost *cost)
 {
 	struct ps_page_region vec[VEC_LENGTH];
 	struct ps_cursor *cursor = &part->cursor;
 	struct ps_columns *out = &part->out;
-	uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE), begun = ps_now_ns(), now = begun;
+	uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE), now = begun;
 
 	for (; cursor->range < part->ranges; cursor->range++, cursor->at = 0) {
 		const struct ps_rule *rule = &job->rules[part->which[cursor->range]];
@@ -106,6 +106,8 @@ int ps_scan_part(const struct ps_job *job, struct ps_part *part, struct ps_pace 
 
 		if (!cursor->at)
 			cursor->at = range_start;
+		if (rule->flags && pace->slice > PS_SLICE_PROTECT)
+			pace->slice = PS_SLICE_PROTECT;
 		while (cursor->at < end) {
 			uint64_t room = out->capacity - out->length, next, before;
 			struct ps_pm_scan_arg arg = {

@@ -2,6 +2,7 @@
 /* Gives the parts of a scan to several threads, where they have more to do than to start them costs. */
 #define _GNU_SOURCE
 #include <fcntl.h>
+#include <inttypes.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -10,7 +11,7 @@
 #include <stdio.h>
 #include <unistd.h>
 
-#include "clock.h"
+#include "pace.h"
 #include "scan.h"
 #include "shim.h"
 
@@ -20,6 +21,7 @@ struct crew {
 	const struct ps_job *job;
 	uint64_t begun;
 	uint64_t until;	       /* they pause together: a lock that one of them holds is not free */
+	cpu_set_t others;      /* the processors of the others: not that of who called us */
 	_Atomic uint64_t next; /* the part that nobody has taken yet */
 };
 
@@ -41,7 +43,7 @@ static bool work_on_one(struct crew *crew, struct ps_pace *pace, struct ps_cost 
 		return false;
 	part = &job->parts[index];
 	if (part->state == 1)
-		part->state = ps_scan_part(job, part, pace, cost);
+		part->state = ps_scan_part(job, part, crew->begun, pace, cost);
 	if (part->state < 0)
 		atomic_store(&crew->next, job->count);
 	return true;
@@ -51,27 +53,33 @@ static void *work(void *given)
 {
 	struct worker *me = given;
 
+#ifndef __GLIBC__
+	sched_setaffinity(0, sizeof(me->crew->others), &me->crew->others);
+#endif
+	if (me->pace.pause_ns)
+		ps_pace_rest(&me->pace);
 	while (work_on_one(me->crew, &me->pace, &me->cost))
 		;
 	return NULL;
 }
 
 /*
- * How many processors have nothing to do. A thread that waits for its turn holds the lock all the
- * while: only those are taken that nobody runs on. Source: proc_loadavg(5).
+ * How many processors of ours have nothing to do. A thread that waits for its turn holds the lock all
+ * the while: only those are taken that nobody runs on. Source: proc_loadavg(5), of the whole machine.
  */
-static uint64_t idle_processors(void)
+static uint64_t idle_processors(uint64_t ours)
 {
 	char text[128] = "";
-	long running = 0, all = sysconf(_SC_NPROCESSORS_ONLN);
+	uint64_t running = ours;
 	int fd = open("/proc/loadavg", O_RDONLY | O_CLOEXEC);
 
 	if (fd < 0)
 		return 0;
-	if (read(fd, text, sizeof(text) - 1) <= 0 || sscanf(text, "%*s %*s %*s %ld/", &running) != 1)
-		running = all;
+	if (read(fd, text, sizeof(text) - 1) <= 0 ||
+	    sscanf(text, "%*s %*s %*s %" SCNu64 "/", &running) != 1)
+		running = ours;
 	close(fd);
-	return running < all ? (uint64_t)(all - running) : 0;
+	return running < ours ? ours - running : 0;
 }
 
 /*
@@ -80,22 +88,21 @@ static uint64_t idle_processors(void)
  */
 static uint64_t start(struct worker *workers, uint64_t count, struct crew *crew)
 {
-	uint64_t started = 0, idle = idle_processors();
+	uint64_t started = 0, idle;
 	pthread_attr_t attributes;
 	sigset_t all, before;
-	cpu_set_t others;
 	int here = sched_getcpu();
 
+	if (here < 0 || sched_getaffinity(0, sizeof(crew->others), &crew->others))
+		return 0;
+	idle = idle_processors((uint64_t)CPU_COUNT(&crew->others));
 	if (count > idle)
 		count = idle;
-	if (!count)
-		return 0;
+	CPU_CLR((size_t)here, &crew->others);
 	pthread_attr_init(&attributes);
-	if (here >= 0 && !sched_getaffinity(0, sizeof(others), &others)) {
-		CPU_CLR((size_t)here, &others);
-		if (CPU_COUNT(&others))
-			pthread_attr_setaffinity_np(&attributes, sizeof(others), &others);
-	}
+#ifdef __GLIBC__ /* so that it begins there: on ours it would wait for us to end */
+	pthread_attr_setaffinity_np(&attributes, sizeof(crew->others), &crew->others);
+#endif
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &before);
 	for (; started < count; started++) {

@@ -2,7 +2,6 @@
 
 import sys
 import time
-from threading import Lock
 from typing import TextIO
 
 from pagescan.units import format_size
@@ -19,25 +18,22 @@ class Bar:
     def __init__(self, stream: TextIO | None = None) -> None:
         """Show nothing yet."""
         self._stream = stream or sys.stderr
-        self._lock = Lock()  # the threads of a scan tell it at the same time
         self._begun = time.monotonic()
         self._done = self._total = 0
         self._shown = False
 
     def begin(self, total: int) -> None:
         """Start anew: so many bytes are to be walked; 0: take the line away."""
-        with self._lock:
-            self._done, self._total = 0, total
-            if not total and self._shown:
-                self._put("")
-                self._shown = False
+        self._done, self._total = 0, total
+        if not total and self._shown:
+            self._put("")
+            self._shown = False
 
     def advance(self, done: int) -> None:
         """So many more bytes were walked."""
-        with self._lock:
-            self._done += done
-            if self._total and time.monotonic() - self._begun >= _PATIENCE:
-                self._draw()
+        self._done += done
+        if self._total and time.monotonic() - self._begun >= _PATIENCE:
+            self._draw()
 
     def _draw(self) -> None:
         self._shown = True

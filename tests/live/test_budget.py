@@ -158,6 +158,24 @@ def test_memory_that_comes_is_exact_within_the_budget(target: Start, kind: str) 
         tracking.close()
 
 
+def test_holes_are_no_units(target: Start) -> None:
+    """Many mappings near each other: each that is populated is a unit, in order."""
+    made = target("m=anon,pages=1024,fill=1")
+    for page in range(31, 1024, 32):
+        made.tell(f"munmap m {page}-{page}")
+    low, high = made.ranges["m"]
+    with Process.open(made.pid) as process:
+        tracking = SampledTracking.start_within(Budget(600), process)
+        for _ in range(3):
+            units = tracking._inhabited(tracking._judged())
+            assert units == sorted(units)
+            assert sum(low <= unit.start < high for unit in units) == 32
+            said = tracking.look().estimate
+            assert said is not None
+            assert said[:2] == (0, 0)
+        tracking.close()
+
+
 def test_all_is_tracked_where_that_is_cheap(target: Start) -> None:
     """Within the budget there is nothing to estimate: exact, page for page."""
     made = target("heap=anon,pages=2048,fill=1", "shared=shmem,pages=1024,fill=1")

@@ -6,6 +6,7 @@ from array import array
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pagescan.arm import owners_of
 from pagescan.chosen import Chosen, reaches_out, spans_of
 from pagescan.model import Kind, Mapping
 from pagescan.native import Columns
@@ -46,7 +47,9 @@ def test_a_span_has_chosen_memory_and_holes(
 ) -> None:
     """Every chosen page by its own rule, once; of the others that are mapped none."""
     there, chosen = layout
-    spans = list(zip(*spans_of(Chosen(chosen, there), RULES), strict=True))
+    spans = list(
+        zip(*spans_of(Chosen(chosen, there), RULES, over_holes=True), strict=True)
+    )
     assert all(one[1] <= two[0] for one, two in itertools.pairwise(spans))
 
     def covered(start: int, end: int, rule: int | None) -> int:
@@ -68,31 +71,37 @@ def test_narrow_holes_make_one_span() -> None:
     """A hole under 2 MiB is scanned along; where something is mapped it is no hole."""
     one, wide, two = mapping(1, 2), mapping(2, 3, "rw-s"), mapping(3, 4)
     far = mapping(6, 7)
-    both = spans_of(Chosen([one, two, far], [one, two, far]), RULES)
+    both = spans_of(Chosen([one, two, far], [one, two, far]), RULES, over_holes=True)
     assert list(both.starts) == [1 * MIB, 6 * MIB]
     assert list(both.ends) == [4 * MIB, 7 * MIB]
-    between = spans_of(Chosen([one, two], [one, wide, two]), RULES)
+    between = spans_of(Chosen([one, two], [one, wide, two]), RULES, over_holes=True)
     assert list(between.starts) == [1 * MIB, 3 * MIB]
-    unknown = spans_of(Chosen([one, two]), RULES)
+    unknown = spans_of(Chosen([one, two]), RULES, over_holes=True)
     assert list(unknown.starts) == [1 * MIB, 3 * MIB]
 
 
-@given(borders, borders)
-def test_reaches_out(mapped: list[int], found: list[int]) -> None:
-    mappings = [
-        mapping(start, end)
-        for start, end in zip(mapped[::2], mapped[1::2], strict=False)
-    ]
-    rows = list(zip(found[::2], found[1::2], strict=False))
+@st.composite
+def touching(draw: st.DrawFn) -> list[tuple[int, int]]:
+    """Return ascending intervals; some of them touch."""
+    cuts = draw(borders)
+    pairs = itertools.pairwise(cuts)
+    return [pair for pair in pairs if draw(st.booleans())]
+
+
+@given(touching(), touching())
+def test_which_mappings_have_a_region(
+    mapped: list[tuple[int, int]], found: list[tuple[int, int]]
+) -> None:
+    mappings = [mapping(start, end) for start, end in mapped]
     regions = Columns(
-        array("Q", [start * MIB for start, _ in rows]),
-        array("Q", [end * MIB for _, end in rows]),
-        array("Q", [0] * len(rows)),
+        array("Q", [start * MIB for start, _ in found]),
+        array("Q", [end * MIB for _, end in found]),
+        array("Q", [0] * len(found)),
     )
-    inside = sum(
-        max(0, min(end * MIB, item.end) - max(start * MIB, item.start))
-        for start, end in rows
-        for item in mappings
-    )
-    total = sum((end - start) * MIB for start, end in rows)
-    assert reaches_out(regions, mappings) == (inside < total)
+    shared = {
+        index: sum(max(0, min(end, high) - max(start, low)) for low, high in found)
+        for index, (start, end) in enumerate(mapped)
+    }
+    assert owners_of(regions, mappings) == {i for i, length in shared.items() if length}
+    total = sum(end - start for start, end in found)
+    assert reaches_out(regions, mappings) == (sum(shared.values()) < total)

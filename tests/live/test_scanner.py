@@ -1,0 +1,100 @@
+"""What the scanner keeps for the next look, and what happens while it works."""
+
+import threading
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from pagescan import Category, Query, mappings, native
+from pagescan.native import Columns
+from pagescan.scanner import Scanner
+from pagescan.target import Target as Process
+from pagescan.tracking import Tracking
+from tests.conftest import Target
+
+pytestmark = pytest.mark.needs("tracking")
+Start = Callable[..., Target]
+PAGES = 20_400
+STORED = set(range(0, PAGES, 34))  # more regions than there is room for at first
+
+
+def regions_in(tracking: Tracking, made: Target) -> int:
+    low, high = made.ranges["m"]
+    return sum(low <= start < high for start in tracking.look().batch.starts)
+
+
+def test_two_threads_look_at_once(target: Start) -> None:
+    """Each scan has its own cursors and its own room."""
+    made = target(f"m=anon,pages={PAGES},fill=1")
+    found: Counter[int] = Counter()
+    with Process.open(made.pid) as process, Tracking.start(process) as tracking:
+        made.write("m", STORED)
+
+        def look() -> None:
+            for _ in range(100):
+                found[regions_in(tracking, made)] += 1
+
+        both = [threading.Thread(target=look) for _ in range(2)]
+        for one in both:
+            one.start()
+        for one in both:
+            one.join()
+    assert found == {len(STORED): 200}
+
+
+def test_what_was_interrupted_is_not_used_again(
+    target: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C may come while the shim's rows are half replaced."""
+    made = target(f"m=anon,pages={PAGES},fill=1")
+    made_room = native._make_room
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with Process.open(made.pid) as process, Tracking.start(process) as tracking:
+        assert regions_in(tracking, made) == 0
+        before = list(tracking._chosen.scans.values())
+        assert len(before) == 2  # what is new, and what is written
+        made.write("m", STORED)
+        monkeypatch.setattr(native, "_make_room", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            tracking.look()
+        monkeypatch.setattr(native, "_make_room", made_room)
+        left = list(tracking._chosen.scans.values())
+        assert len(left) == 1
+        assert left[0] in before
+        assert regions_in(tracking, made) == len(STORED)
+        assert left[0] in tracking._chosen.scans.values()
+
+
+@pytest.mark.parametrize("written_before", [set(), {3}])
+def test_written_between_listing_and_protecting(
+    target: Start, monkeypatch: pytest.MonkeyPatch, written_before: set[int]
+) -> None:
+    """A page that is wanted before and after is got, whatever others are."""
+    made = target("m=anon,pages=256,fill=1")
+    low, high = made.ranges["m"]
+    with Process.open(made.pid) as process, Tracking.start(process):
+        scanner = Scanner(process)
+        run = scanner.run
+        made.write("m", written_before)
+
+        def disturbed(*args: Any, **kwargs: Any) -> Columns:
+            found = run(*args, **kwargs)
+            monkeypatch.setattr(scanner, "run", run)
+            made.write("m", {100})
+            return found
+
+        monkeypatch.setattr(scanner, "run", disturbed)
+        there = [one for one in mappings.read(process) if low <= one.start < high]
+        found = scanner.protect(there, Query(require=Category.PRESENT))
+        assert sum(found.ends) - sum(found.starts) >= high - low
+        written = {
+            (start - low) // 4096
+            for start, bits in zip(found.starts, found.categories, strict=True)
+            if bits & Category.WRITTEN
+        }
+        assert written == written_before | {100}
