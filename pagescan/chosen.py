@@ -153,13 +153,14 @@ def _narrow(mappings: Chosen) -> Iterable[bool]:
 def reaches_out(regions: Columns, mappings: Sequence[Mapping]) -> bool:
     """Whether something of ascending regions lies in none of the mappings."""
     starts, ends = bounds_of(mappings)
-    index = 0
-    for at, end in zip(regions.starts, regions.ends, strict=True):
-        while at < end:
-            index = bisect_right(ends, at, index)  # the first that ends behind it
-            if index == len(ends) or starts[index] > at:
-                return True
-            at = ends[index]  # noqa: PLW2901 - goes on with the next mapping
+    at = row = index = 0
+    while row < len(regions.starts):
+        at = max(at, regions.starts[row])
+        index = bisect_right(ends, at, index)  # the first that ends behind it
+        if index == len(ends) or starts[index] > at:
+            return True
+        at = ends[index]
+        row = bisect_right(regions.ends, at, row)
     return False
 
 
