@@ -45,10 +45,18 @@ class _Line:
 
 
 _LINES = (
-    _Line("a quiet look, one thread, against the bare ioctl in C", "<= 1.1 x",
+    _Line("a quiet look at 4 GiB, one thread, against the bare ioctl in C", "<= 1.1 x",
           "scan.quiet.one", 1.1, "x", note="the whole look, without pauses"),
-    _Line("a quiet look, two threads, against one", ">= 1.8 x",
+    _Line("the same at 16 GiB", "<= 1.1 x",
+          "scaling.16384.one", 1.1, "x", note="the whole look, without pauses"),
+    _Line("a quiet look at 4 GiB, two threads, against one", ">= 1.8 x",
           "scan.quiet.two", 1.8, "x", most=False, take="inverse",
+          note="the whole look, without pauses; needs two free processors"),
+    _Line("the same with its pauses, as every command looks", ">= 1.8 x",
+          "scan.quiet.two.paced", 1.8, "x", most=False, take="inverse",
+          note="needs two free processors"),
+    _Line("the same at 16 GiB, without pauses", ">= 1.8 x",
+          "scaling.16384.two", 1.8, "x", most=False, take="inverse",
           note="needs two free processors"),
     _Line("a fully written heap, got and protected, against the bare ioctl", "<= 1.2 x",
           "scan.get+protect.100", 1.2, "x", note="one thread, without pauses"),

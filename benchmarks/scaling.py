@@ -14,6 +14,7 @@ from benchmarks.measure import (
 )
 from benchmarks.processes import range_of, target
 from pagescan import Tracking, track
+from pagescan.native import Pace
 
 
 def run(bench: Bench) -> None:
@@ -39,26 +40,34 @@ def _measure(bench: Bench, what: str, size: int) -> None:
                 bench.rounds(15, 5),
                 {
                     "bare": lambda: bare.tell("get")["ns"] / 1e6,
-                    "one": _look(tracking, 1),
-                    "two": _look(tracking, 2),
+                    "one": _look(tracking, 1, 0),
+                    "two": _look(tracking, 2, 0),
+                    "one.paced": _look(tracking, 1, Pace().pause_ns),
+                    "two.paced": _look(tracking, 2, Pace().pause_ns),
                 },
             )
-    for key, words_ in (("one", "one thread"), ("two", "two threads")):
+    for key, words_, base, against in (
+        ("one", "one thread, without pauses", "bare", "bare ioctl in C"),
+        ("two", "two threads, without pauses", "one", "the same, one thread"),
+        ("one.paced", "one thread, with its pauses", "bare", "bare ioctl in C"),
+        ("two.paced", "two threads, with its pauses", "one.paced", "one thread"),
+    ):
         per_page = min(found[key]) * 1e6 * PAGE / size
         bench.add(
             f"scaling.{size // MIB}.{key}",
             f"a quiet look at {what}, {words_}",
             found[key],
             "ms",
-            against="bare ioctl in C",
-            base=found["bare"],
-            note=f"at best {per_page:.2f} ns a page; pauses included",
+            against=against,
+            base=found[base],
+            note=f"at best {per_page:.2f} ns a page",
         )
 
 
-def _look(tracking: Tracking, threads: int) -> Callable[[], float]:
+def _look(tracking: Tracking, threads: int, pause_ns: int) -> Callable[[], float]:
     def measured() -> float:
         tracking.scanner.threads = threads
+        tracking.scanner.pace = Pace(pause_ns=pause_ns)
         return elapsed_ns(tracking.look) / 1e6
 
     return measured

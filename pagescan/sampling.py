@@ -1,10 +1,11 @@
 """`watch --budget`: tracks a rotating random part, and extrapolates from it.
 
 Every page that is tracked costs its writer one fault an interval. Where that would be
-more than the budget, only some units of 2 MiB are protected, drawn anew at each look;
-the others have no protection, and cost nothing. What the drawn ones say is extrapolated
-to all inhabited units: `extrapolation`. Memory that came since the draw is counted as
-it is: all of it was written.
+more than the budget, only some units of 2 MiB are protected. Half of them are others at
+each look, and each look's sample is a random one (a rotating panel); the rest have no
+protection, and cost nothing. What the drawn ones say is extrapolated to all inhabited
+units: `extrapolation`. Memory that came since the draw is counted as it is: all of it
+was written.
 """
 
 import math
@@ -31,6 +32,7 @@ from pagescan.tracking import Look, Tracking
 from pagescan.writewatch import WriteWatch
 
 _FEWEST = 2  # units: fewer have no variance
+_ASKED_ANEW = 32  # looks, after which all units are asked whether they have a page
 _TRIAL_PAGES = 512
 
 
@@ -160,7 +162,7 @@ class SampledTracking(Tracking):
             return self._look_at_part(rearm=rearm, returned=returned)
         look = super().look(rearm=rearm, returned=returned)
         if rearm:
-            population = self._inhabited(self._judged())
+            population = self._populate(self._judged())
             counts = self._counts(look.batch.columns(), population)
             self._extremes.learn(counts, len(population))
             if not self._draw(population, len(population), counts):
@@ -184,7 +186,7 @@ class SampledTracking(Tracking):
         came: list[Mapping] = []
         arrived = Columns.empty()
         if rearm:
-            population = self._inhabited(chosen)
+            population = self._populate(chosen)
             came = apart(population, drawn_from)
             ahead = self._written(tracked, rearm=False, returned=returned)
             self._draw(population, len(tracked), self._counts(ahead, tracked))
@@ -235,6 +237,17 @@ class SampledTracking(Tracking):
         self._armer.register(new)
         return {mapping.start for mapping in new}
 
+    def _populate(self, chosen: Sequence[Mapping]) -> list[Mapping]:
+        """Return the units there are now: those of before, and where a page came.
+
+        To ask every page would cost more than to track them. Units that lost all their
+        pages, and growing ones that became several, are found only now and then.
+        """
+        if self.armed.epoch % _ASKED_ANEW == 0:
+            return self._inhabited(chosen)
+        known = within(self._population, chosen)
+        return sorted(known + self._inhabited(holes(chosen, known)))
+
     def _inhabited(self, chosen: Sequence[Mapping]) -> list[Mapping]:
         """Return the units in which there is a page; whole mappings if smaller."""
         rules = {key: index for index, key in enumerate(kinds_of(chosen))}
@@ -265,7 +278,12 @@ class SampledTracking(Tracking):
     ) -> bool:
         """Draw the next part, not protected yet; return whether that is all."""
         wanted = self.budget.units(len(population), tracked, counts)
-        self.units = sorted(random.sample(population, wanted))
+        # Half of it is another part: to lift and to protect costs more than to look.
+        there = set(population)
+        still = [unit for unit in self.units if unit in there]
+        kept = set(random.sample(still, min(len(still), wanted // 2)))
+        others = [unit for unit in population if unit not in kept]
+        self.units = sorted([*kept, *random.sample(others, wanted - len(kept))])
         self.exact = wanted == len(population)
         self._population = population
         return self.exact
