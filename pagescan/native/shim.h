@@ -2,7 +2,8 @@
 /*
  * The shim: system calls, and the loops that run once a page, a region or a mapping.
  *
- * Every function returns >= 0, or -errno. Nothing is allocated that outlives a call, nothing is
+ * Every function returns >= 0, or -errno; none is void: cffi would ask for Python's None, an object,
+ * where a C program opens this without Python. Nothing is allocated that outlives a call, nothing is
  * formatted and nothing decided here. Addresses are bytes, intervals half-open.
  */
 #ifndef PAGESCAN_SHIM_H
@@ -104,7 +105,7 @@ struct ps_job {
 };
 
 /* Starts anew: nothing was scanned, nothing found. */
-void ps_scan_begin(struct ps_job *job);
+int ps_scan_begin(struct ps_job *job);
 /*
  * Goes on with the parts that are not done, and appends what it finds to their out.
  * 0: all done. 1: an out is full, or it is time to look for signals: call again. -errno: one failed.

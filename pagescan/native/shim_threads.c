@@ -148,7 +148,7 @@ static int outcome(struct ps_job *job)
 	return result;
 }
 
-void ps_scan_begin(struct ps_job *job)
+int ps_scan_begin(struct ps_job *job)
 {
 	for (uint64_t i = 0; i < job->count; i++) {
 		struct ps_part *part = &job->parts[i];
@@ -159,6 +159,7 @@ void ps_scan_begin(struct ps_job *job)
 	}
 	job->last_ns = job->cost.scan_ns;
 	job->cost = (struct ps_cost){0};
+	return 0;
 }
 
 int ps_scan(struct ps_job *job)
