@@ -45,7 +45,7 @@ def run(bench: Bench) -> None:
     requests = "20000" if bench.quick else "100000"
     with redis(64 * MIB) as server:
         words = ["-t", _DEFAULTS, "-n", requests]
-        _measure(bench, server, ways, "defaults", words, fault)
+        _measure(bench, server, ways, words, fault)
     with redis(bench.redis_bytes) as server:
         # Most keys exist already: what is measured is no growth.
         filling = "200000" if bench.quick else "3000000"
@@ -110,10 +110,10 @@ def _measure(
     bench: Bench,
     server: Redis,
     ways: dict[str, tuple[str, ...]],
-    what: str,
     words: list[str],
     fault: float,
 ) -> None:
+    """Watch and do not watch in turn, each over a whole run of redis-benchmark."""
     loads: dict[str, list[Load]] = {name: [] for name in ways}
 
     def once(name: str) -> float:
@@ -126,11 +126,11 @@ def _measure(
     base = rates.pop("none")
     quiet = loads.pop("none")
     bench.add(
-        "throughput.defaults.none", f"{what}: requests/s, not watched", base, "/s"
+        "throughput.defaults.none", "defaults: requests/s, not watched", base, "/s"
     )
     for name, watched in loads.items():
         pairs = list(zip(quiet, watched, strict=True))
-        _add(bench, "defaults", what, name, pairs, fault)
+        _add(bench, "defaults", "defaults", name, pairs, fault)
 
 
 def _measure_within(

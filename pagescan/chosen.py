@@ -110,7 +110,8 @@ def spans_of(
         return _spans(mappings, rules, repeat(False, len(mappings)))
     key = (over_holes, *rules.items())
     if key not in mappings.spans:
-        narrow = _narrow(mappings) if over_holes else repeat(False, len(mappings))
+        known = over_holes and mappings.there
+        narrow = _narrow(mappings) if known else repeat(False, len(mappings))
         mappings.spans[key] = _spans(mappings, rules, narrow)
     return mappings.spans[key]
 
@@ -137,9 +138,6 @@ def _spans(
 
 def _narrow(mappings: Chosen) -> Iterable[bool]:
     """Yield for each whether a narrow hole lies before it, and then the one before."""
-    if not mappings.there:
-        yield from repeat(False, len(mappings))
-        return
     there = iter(mappings.there)
     one, end, last = next(there), 0, 0
     for mapping in mappings:

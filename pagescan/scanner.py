@@ -37,6 +37,7 @@ from pagescan.model import (
 from pagescan.native import (
     ALL_PAGES,
     LONGEST_SLICE,
+    LONGEST_TO_PROTECT,
     Columns,
     Masks,
     Meter,
@@ -365,7 +366,11 @@ class Scanner:
         if progress is not None:
             progress.begin(length_of(spans))
         try:
-            found = scan.scan(self.pace, self.meter, self._longest_slice(spans))
+            protects = any(rule.protect for rule in rules)
+            longest = LONGEST_TO_PROTECT if protects else LONGEST_SLICE
+            if self._has_few_tables(spans, longest // HUGE_PAGE):
+                longest = _NO_END
+            found = scan.scan(self.pace, self.meter, longest)
         except OSError as error:
             if error.errno == errno.ESRCH:
                 raise self.target.gone() from error
@@ -382,8 +387,8 @@ class Scanner:
             kept[asked] = scan
         return found
 
-    def _longest_slice(self, spans: Spans) -> int:
-        """Return how many bytes of a reservation one call may walk.
+    def _has_few_tables(self, spans: Spans, few: int) -> bool:
+        """Whether spans are all but empty: then one call may walk what is reserved.
 
         What takes time is page tables, and huge pages that have none. Where there are
         not more of them than in one slice that is dense, no call needs another end.
@@ -391,7 +396,7 @@ class Scanner:
         reach = spans.ends[-1] - spans.starts[0]
         many = len(spans.starts) > _FEW_REGIONS  # each is a call of its own
         if reach < _VAST or many or length_of(spans) < _VAST:
-            return LONGEST_SLICE
+            return False
         try:
             status = read_status(self.target.pid)
             tables, resident, huge = (
@@ -399,9 +404,8 @@ class Scanner:
                 for key in ("VmPTE", "VmRSS", "HugetlbPages")
             )
         except (OSError, LookupError):  # it has ended, as the scan will say
-            return LONGEST_SLICE
-        entries = tables // PAGE_SIZE + (resident + huge) // HUGE_PAGE
-        return _NO_END if entries <= LONGEST_SLICE // HUGE_PAGE else LONGEST_SLICE
+            return False
+        return tables // PAGE_SIZE + (resident + huge) // HUGE_PAGE <= few
 
 
 def read_bits(rule: Rule, bits: int) -> int:

@@ -35,6 +35,8 @@ _WORTH_A_THREAD_NS = 200_000
 _FIRST_SLICE = 16 << 20
 # One that is dense, after a long hole, takes 0.1 ms on the kernel's fast path.
 LONGEST_SLICE = 256 << 20
+# Of a call that protects: 20 us for each 2 MiB that is populated.
+LONGEST_TO_PROTECT = 64 << 20
 
 
 class Columns(NamedTuple):

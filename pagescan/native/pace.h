@@ -11,8 +11,6 @@
 #include "shim.h"
 
 #define PS_SLICE_MIN (2u << 20)
-/* Of a call that protects: 20 us for each 2 MiB that is populated. */
-#define PS_SLICE_PROTECT (64u << 20)
 
 /*
  * Leaves the lock alone: for pause_ns after it was held for long, and as long as another thread of the

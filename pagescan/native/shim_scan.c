@@ -106,8 +106,6 @@ int ps_scan_part(const struct ps_job *job, struct ps_part *part, uint64_t begun,
 
 		if (!cursor->at)
 			cursor->at = range_start;
-		if (rule->flags && pace->slice > PS_SLICE_PROTECT)
-			pace->slice = PS_SLICE_PROTECT;
 		while (cursor->at < end) {
 			uint64_t room = out->capacity - out->length, next, before;
 			struct ps_pm_scan_arg arg = {

@@ -75,3 +75,15 @@ def test_reserved_memory_costs_nothing(target: Callable[..., Target]) -> None:
         tracking.close()
     after = int(witness.status(made.pid, "VmPTE").split()[0])
     assert after - before <= 64, (before, after)
+
+
+def test_a_call_that_protects_is_short(target: Callable[..., Target]) -> None:
+    """Also after a long hole, where there are more page tables than it may walk."""
+    made = target("dense=anon,pages=20480,fill=1", "sparse=sparse,gb=64")
+    with Process.open(made.pid) as process:
+        tracking = Tracking.start(process, Selection())
+        assert tracking.cost.ioctls >= (64 << 30) // (64 << 20)
+        tracking.scanner.take_cost()
+        tracking._armer.populated_outside(tracking._judged())
+        assert tracking.scanner.take_cost().ioctls < 200
+        tracking.close()
