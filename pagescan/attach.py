@@ -97,13 +97,13 @@ def _traced(target: Target, tracer: tuple[int, str]) -> PagescanError:
 
 def _refusal(target: Target, result: native.Attached) -> PagescanError:
     """Say why the userfaultfd could not be taken, by the step that failed."""
-    if target.exited():
+    if result.uffd >= 0:
+        os.close(result.uffd)
+    if target.exited() or result.step == "exec" or not target.has_address_space():
         return target.gone()
     tracer = tracer_of(target.pid)
     if tracer:
         return _traced(target, tracer)
-    if result.uffd >= 0:
-        os.close(result.uffd)
     frozen = result.step == "call" and result.error == errno.ETIMEDOUT
     step = "frozen" if frozen else result.step
     why = _WHY.get((step, _is_denial(result.error)))

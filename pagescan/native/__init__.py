@@ -173,8 +173,8 @@ class Attached(NamedTuple):
 
     Attributes:
         method: What would have restored the thread: frame, slack, rop; plain: nothing.
-        step: The step that failed: open, gadget, seccomp, seize, stop, abi, call, take,
-            arch; or done.
+        step: The step that failed: open, gadget, seccomp, seize, stop, exec, abi, call,
+            take, arch; or done.
     """
 
     uffd: int

@@ -24,6 +24,12 @@ struct gadgets {
 	uint64_t imm;
 };
 
+/* Eight bytes of the address space that was looked into. */
+struct witness {
+	uint64_t address;
+	uint64_t word;
+};
+
 struct surgery {
 	struct ps_attach *call;
 	int memory; /* /proc/PID/mem, read-write */
@@ -33,6 +39,7 @@ struct surgery {
 	uint64_t deadline;
 	pid_t tid;
 	struct gadgets gadgets;
+	struct witness witnesses[8]; /* by which it is known again; unused ones: address 0 */
 	bool plain_only; /* shadow stack: a return that was not called for would be fatal */
 	bool go_runtime; /* its stacks lie in the heap, and say where they end */
 	uint64_t slack;	 /* bytes that nobody owns: [slack, slack_end) */

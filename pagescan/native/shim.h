@@ -173,6 +173,7 @@ enum ps_step {
 	PS_STEP_SECCOMP, /* its filter would see the call, and may not be suspended */
 	PS_STEP_SEIZE,   /* PTRACE_SEIZE was refused */
 	PS_STEP_STOP,    /* no thread stopped in time */
+	PS_STEP_EXEC,    /* it runs another program by now */
 	PS_STEP_ABI,     /* it runs 32-bit code */
 	PS_STEP_CALL,    /* userfaultfd(2) failed in the target */
 	PS_STEP_TAKE,    /* pidfd_getfd(2) failed */

@@ -16,6 +16,7 @@
  *   - never PTRACE_SINGLESTEP, whose flag outlives a dead tracer; TRACESYSGOOD, so that a dead
  *     tracer's system call stop is not taken for a SIGTRAP;
  *   - stops are looked at and not reaped: a dead tracer's signal stop still has its signal;
+ *   - what was found before the stop is used only if the thread still lives in that address space;
  *   - every wait is bounded. A thread that does not stop is left alone: it is released when the
  *     surgeon's thread, the tracer, ends.
  */
@@ -23,6 +24,7 @@
 #include "attach.h"
 
 #include <dirent.h>
+#include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -234,6 +236,67 @@ static void leave_rseq(struct surgery *s)
 		s->saved.rip = sequence.abort;
 }
 
+static bool remember(struct surgery *s, size_t index, uint64_t address)
+{
+	if (!ps_peek(s, address, &s->witnesses[index].word, sizeof(uint64_t)))
+		return false;
+	s->witnesses[index].address = address;
+	return true;
+}
+
+/*
+ * What tells this address space from the next one: the 16 random bytes that each exec lays down, if
+ * they are there still, and the code that is going to be used. Without that, it is gone already.
+ */
+static int remember_address_space(struct surgery *s)
+{
+	const uint64_t code[] = {
+		s->gadgets.syscall, s->gadgets.syscall_ret, s->gadgets.restorer,
+		s->gadgets.pop_rax, s->gadgets.pop_rdi,     s->gadgets.ret_imm,
+	};
+	Elf64_auxv_t vector[64];
+	char path[64];
+	ssize_t length = 0;
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/%d/auxv", s->call->pid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd >= 0) {
+		length = read(fd, vector, sizeof(vector));
+		close(fd);
+	}
+	for (ssize_t i = 0; (i + 1) * (ssize_t)sizeof(*vector) <= length; i++) {
+		if (vector[i].a_type == AT_RANDOM) {
+			remember(s, 0, vector[i].a_un.a_val);
+			remember(s, 1, vector[i].a_un.a_val + sizeof(uint64_t));
+		}
+	}
+	for (size_t i = 0; i < sizeof(code) / sizeof(*code); i++)
+		if (code[i] && !remember(s, 2 + i, code[i] & ~(uint64_t)7))
+			return -ESTALE;
+	return 0;
+}
+
+/*
+ * Whether the stopped thread lives in the address space that was looked into before the stop: it may
+ * have called execve(2) in between, and our /proc/PID/mem would still be the old one's.
+ */
+static bool is_as_remembered(const struct surgery *s)
+{
+	for (size_t i = 0; i < sizeof(s->witnesses) / sizeof(*s->witnesses); i++) {
+		const struct witness *witness = &s->witnesses[i];
+		uint64_t word;
+
+		if (!witness->address)
+			continue;
+		errno = 0;
+		word = (uint64_t)ptrace(PTRACE_PEEKDATA, s->tid, (void *)witness->address, NULL);
+		if (errno || word != witness->word)
+			return false;
+	}
+	return true;
+}
+
 /* Reads the status file of the thread; an empty text where there is none. */
 static void read_status(const struct surgery *s, char *text, size_t size)
 {
@@ -425,7 +488,12 @@ static int try_thread(struct surgery *s)
 	if (stop(s, 0, begun + THREAD_WAIT_NS))
 		return -EAGAIN; /* not stopped, so not to be detached: see the top */
 	PS_FAULT_STEP("stopped");
-	error = operate(s);
+	if (is_as_remembered(s)) {
+		error = operate(s);
+	} else {
+		s->call->step = PS_STEP_EXEC;
+		error = -ESTALE;
+	}
 	ptrace(PTRACE_DETACH, s->tid, NULL, NULL);
 	s->call->stopped_ns += ps_now_ns() - begun;
 	PS_FAULT_STEP("detached");
@@ -489,6 +557,10 @@ static void *surgeon(void *argument)
 		s->tid = s->call->pid;
 		s->plain_only = has_shadow_stack(s);
 		error = ps_find_gadgets(s);
+	}
+	if (!error) {
+		s->call->step = PS_STEP_EXEC;
+		error = remember_address_space(s);
 	}
 	if (!error)
 		error = try_threads(s);

@@ -8,11 +8,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from pagescan import native
 from tests import machine, witness
 from tests.conftest import HERE, Result, Target, command
 
@@ -151,6 +153,26 @@ def refused_in_time(pid: int) -> None:
     begun = time.monotonic()
     refused(command("arm", pid), "could not be stopped")
     assert time.monotonic() - begun < 2 + 1  # of which Python takes its part
+
+
+@pytest.mark.parametrize("place", ["random", "same"])
+def test_exec_meanwhile(start: Start, peculiar: Path, place: str) -> None:
+    """It runs another program by the time it stops: nothing of that one is touched.
+
+    Were it not for the randomness of addresses, the other would have its instructions
+    in the same places, and what was found out about the memory would still be wrong.
+    """
+    where = ["setarch", "-R"] if place == "same" else []
+    pid = start(*where, peculiar, "exec")
+    ends: Counter[tuple[str, str]] = Counter()
+    for _ in range(1000):
+        result = native.attach(pid)
+        ends[result.step, result.method] += 1
+        if result.uffd >= 0:
+            os.close(result.uffd)
+    assert ends["exec", "none"], ends
+    assert ends["done", "rop"], ends
+    assert not ends["done", "plain"], "it was another address space"
 
 
 def test_vfork_is_not_waited_for(start: Start, peculiar: Path) -> None:
