@@ -38,6 +38,7 @@ from pagescan.reader import Reader
 from pagescan.regions import Batch
 from pagescan.scanner import (
     JOIN_GAP,
+    PRIVATE,
     Query,
     Scanner,
     as_spans,
@@ -365,6 +366,7 @@ def _stages(
                 align=rule.align,
                 tag=len(exact),
                 candidates=True,
+                populated=kind in PRIVATE,
             )
         )
         exact.append(rule._replace(protect=rearm))

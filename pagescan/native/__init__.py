@@ -79,6 +79,7 @@ class Rule(NamedTuple):
         clear: Bits that mean nothing here.
         tag: Bits set in every row of the answer.
         candidates: The answer may have more than what matches: it is scanned again.
+        populated: Only what is present or swapped counts: long holes are skipped.
         markers: SWAPPED may be a marker: ask pagemap. Not together with `protect`.
     """
 
@@ -96,6 +97,7 @@ class Rule(NamedTuple):
     clear: int = 0
     tag: int = 0
     candidates: bool = False
+    populated: bool = False
     markers: bool = False
 
 
@@ -205,6 +207,7 @@ def _pace(pace: Pace, slice_max: int = LONGEST_SLICE) -> tuple[Any, ...]:
         pace.pause_ns,
         _FIRST_SLICE,
         slice_max,
+        0,
         pace.held_ns,
         ffi.NULL,
     )
@@ -387,6 +390,7 @@ def _c_rule(rule: Rule) -> tuple[int, ...]:
         rule.wanted.returned,
         rule.tag,
         rule.candidates,
+        rule.populated,
         rule.markers and not rule.protect,
     )
 

@@ -45,6 +45,7 @@ struct ps_rule {
 	uint64_t want_returned;
 	uint64_t tag;	  /* set in every row */
 	uint64_t candidates; /* 1: the answer may have more than what matches: it is scanned again */
+	uint64_t populated;  /* 1: only pages that are present or swapped are of interest */
 	uint64_t markers; /* 1: SWAPPED may be a marker, see there; never together with a protection */
 };
 
@@ -53,6 +54,7 @@ struct ps_pace {
 	uint64_t pause_ns;     /* how long the lock is left alone after so much holding */
 	uint64_t slice;        /* bytes of the next call; in and out, adapts to max_stall_ns */
 	uint64_t slice_max;    /* the first dense slice after a long hole has this size at most */
+	uint64_t reach;	       /* in and out: bytes in which a populated page is looked for */
 	uint64_t held_ns;      /* in and out: held since the last pause */
 	uint64_t *until;       /* of several threads: when the pause of them all is over; or NULL */
 };

@@ -1,12 +1,15 @@
 """Large address spaces: 100,000 mappings, and memory that is reserved but not used."""
 
+import random
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from pagescan import Category, Query, mappings
 from pagescan.mappings import Selection
 from pagescan.regions import Batch
+from pagescan.scanner import Scanner
 from pagescan.target import Target as Process
 from pagescan.tracking import Tracking
 from tests import witness
@@ -78,12 +81,54 @@ def test_reserved_memory_costs_nothing(target: Callable[..., Target]) -> None:
 
 
 def test_a_call_that_protects_is_short(target: Callable[..., Target]) -> None:
-    """Also after a long hole, where there are more page tables than it may walk."""
-    made = target("dense=anon,pages=20480,fill=1", "sparse=sparse,gb=64")
+    """Also where something dense begins behind a long hole: no call takes it whole."""
+    made = target("sparse=sparse,gb=64")
+    dense = set(range(8 << 18, (8 << 18) + (512 << 8)))
     with Process.open(made.pid) as process:
+        calls = []
+        for pages in (set(), dense):
+            made.write("sparse", pages)
+            tracking = Tracking.start(process, Selection())
+            calls.append(tracking.cost.ioctls)
+            tracking.close()
+        assert calls[0] < 200
+        assert 512 // 64 <= calls[1] - calls[0] < 200
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_pages_among_holes(target: Callable[..., Target], seed: int) -> None:
+    """Holes are skipped, and nothing in them: at borders of any size, and anywhere."""
+    chance = random.Random(seed)
+    made = target("sparse=sparse,gb=512")
+    end = 512 << 18
+    pages = {0, end - 1}
+    while len(pages) < 500:
+        border = chance.randrange(end) >> (shift := chance.randrange(24)) << shift
+        at = border + chance.choice((-1, 0, 0, 1, 7))
+        pages |= set(range(max(at, 0), min(at + chance.choice((1, 1, 1, 70)), end)))
+    low, high = made.ranges["sparse"]
+    with Process.open(made.pid) as process:
+        made.write("sparse", pages)
+        every = scanned(process, low, high)
+        assert every == pages
         tracking = Tracking.start(process, Selection())
-        assert tracking.cost.ioctls >= (64 << 30) // (64 << 20)
-        tracking.scanner.take_cost()
-        tracking._armer.populated_outside(tracking._judged())
-        assert tracking.scanner.take_cost().ioctls < 200
+        for _ in range(3):
+            assert not pages_in(tracking.look(rearm=True).batch, low, high)
+            fresh = {chance.randrange(end) for _ in range(30)}
+            again = set(chance.sample(sorted(pages), 60)) | fresh
+            made.write("sparse", again)
+            assert pages_in(tracking.look().batch, low, high) == again
+            assert pages_in(tracking.look(rearm=True).batch, low, high) == again
+            pages |= fresh
         tracking.close()
+
+
+def scanned(process: Process, low: int, high: int) -> set[int]:
+    """Return what a scan says is present."""
+    chosen = [item for item in mappings.read(process) if low <= item.start < high]
+    found = Scanner(process).scan(chosen, Query(require=Category.PRESENT))
+    return {
+        (address - low) // witness.PAGE
+        for start, end in zip(found.starts, found.ends, strict=True)
+        for address in range(start, end, witness.PAGE)
+    }

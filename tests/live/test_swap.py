@@ -52,6 +52,19 @@ def test_out_and_in_again(
     assert made.pages(look, "m") == {5, 400}
 
 
+def test_among_holes(armed: Start, pagescan: Run) -> None:
+    """What lies behind a long hole is found there, also where all of it is out."""
+    made = armed("m=sparse,gb=16")
+    low, _ = made.ranges["m"]
+    first = 5 << 18
+    pages = set(range(first, first + 50))
+    made.write("m", pages)
+    made.tell(f"pageout m {first}-{first + 49}")
+    start = low + first * PAGE
+    assert not witness.present(made.pid, start, start + 50 * PAGE)
+    assert made.pages(pagescan("diff", made.pid, "--json").json(), "m") == pages
+
+
 def test_armed_while_it_is_out(target: Start, pagescan: Run) -> None:
     """Pages on swap are protected where they are."""
     made = target("m=anon,pages=600,fill=1")
