@@ -99,7 +99,7 @@ def _refusal(target: Target, result: native.Attached) -> PagescanError:
     """Say why the userfaultfd could not be taken, by the step that failed."""
     if result.uffd >= 0:
         os.close(result.uffd)
-    if target.exited() or result.step == "exec" or not target.has_address_space():
+    if target.exited() or not target.has_address_space():
         return target.gone()
     tracer = tracer_of(target.pid)
     if tracer:
@@ -140,6 +140,7 @@ _WHY = {
         "does not run: its threads stop, and make no system call",
         "is its container paused, its cgroup frozen? Let it go on first",
     ),
+    ("exec", False): ("changed its code while it was looked at", "try again"),
     ("abi", False): ("runs 32-bit code, and pagescan tracks 64-bit only", _ONLY_LOOK),
     ("gadget", False): ("has no system call instruction to borrow", _ONLY_LOOK),
     ("arch", False): ("runs on a processor that pagescan cannot attach on", _ONLY_LOOK),

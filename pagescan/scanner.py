@@ -47,7 +47,7 @@ from pagescan.native import (
     Spans,
 )
 from pagescan.parallel import split
-from pagescan.target import PAGE_SIZE, Target
+from pagescan.target import PAGE_SIZE, Target, read_status
 
 POPULATED = Category.PRESENT | Category.SWAPPED
 # Slices end on whole huge pages: a cut through one would split it when it is protected.
@@ -56,6 +56,9 @@ HUGE_PAGE = 2 << 20
 _PARTS = 8
 # So many regions are scanned one by one: less is walked than by asking for all.
 _FEW_REGIONS = 4096
+# From so many bytes on, the kernel is asked how much of it is page tables.
+_VAST = 16 << 30
+_NO_END = 1 << 56
 # A gap of so many bytes costs less to walk than another call does.
 JOIN_GAP = 128 << 10
 
@@ -184,7 +187,8 @@ def _rule_for(
         written_none=unwritten,
         unswapped=guard,
         clear=clear,
-        populated=bool(require & POPULATED or (any_of and not any_of & ~POPULATED)),
+        populated=bool(require & POPULATED or (any_of and not any_of & ~POPULATED))
+        and not exclude & POPULATED,  # masks that contradict each other match holes
         markers=swap,
     )
 
@@ -366,6 +370,8 @@ class Scanner:
         try:
             protects = any(rule.protect for rule in rules)
             longest = LONGEST_TO_PROTECT if protects else LONGEST_SLICE
+            if self._has_few_tables(spans, longest // HUGE_PAGE):
+                longest = _NO_END
             found = scan.scan(self.pace, self.meter, longest)
         except OSError as error:
             if error.errno == errno.ESRCH:
@@ -382,6 +388,26 @@ class Scanner:
         if kept is not None:
             kept[asked] = scan
         return found
+
+    def _has_few_tables(self, spans: Spans, few: int) -> bool:
+        """Whether spans are all but empty: then one call may walk what is reserved.
+
+        What takes time is page tables, and huge pages that have none. Where there are
+        not more of them than in one slice that is dense, no call needs another end.
+        """
+        reach = spans.ends[-1] - spans.starts[0]
+        many = len(spans.starts) > _FEW_REGIONS  # each is a call of its own
+        if reach < _VAST or many or length_of(spans) < _VAST:
+            return False
+        try:
+            status = read_status(self.target.pid)
+            tables, resident, huge = (
+                int(status[key].split()[0]) << 10
+                for key in ("VmPTE", "VmRSS", "HugetlbPages")
+            )
+        except (OSError, LookupError):  # it has ended, as the scan will say
+            return False
+        return tables // PAGE_SIZE + (resident + huge) // HUGE_PAGE <= few
 
 
 def read_bits(rule: Rule, bits: int) -> int:

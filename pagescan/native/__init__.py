@@ -207,7 +207,6 @@ def _pace(pace: Pace, slice_max: int = LONGEST_SLICE) -> tuple[Any, ...]:
         pace.pause_ns,
         _FIRST_SLICE,
         slice_max,
-        0,
         pace.held_ns,
         ffi.NULL,
     )

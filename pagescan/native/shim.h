@@ -54,7 +54,6 @@ struct ps_pace {
 	uint64_t pause_ns;     /* how long the lock is left alone after so much holding */
 	uint64_t slice;        /* bytes of the next call; in and out, adapts to max_stall_ns */
 	uint64_t slice_max;    /* the first dense slice after a long hole has this size at most */
-	uint64_t reach;	       /* in and out: bytes in which a populated page is looked for */
 	uint64_t held_ns;      /* in and out: held since the last pause */
 	uint64_t *until;       /* of several threads: when the pause of them all is over; or NULL */
 };

@@ -236,6 +236,8 @@ static void leave_rseq(struct surgery *s)
 		s->saved.rip = sequence.abort;
 }
 
+#define RANDOM_WORDS 2u /* they come first among the witnesses */
+
 static bool remember(struct surgery *s, size_t index, uint64_t address)
 {
 	if (!ps_peek(s, address, &s->witnesses[index].word, sizeof(uint64_t)))
@@ -272,26 +274,29 @@ static int remember_address_space(struct surgery *s)
 		}
 	}
 	for (size_t i = 0; i < sizeof(code) / sizeof(*code); i++)
-		if (code[i] && !remember(s, 2 + i, code[i] & ~(uint64_t)7))
+		if (code[i] && !remember(s, RANDOM_WORDS + i, code[i] & ~(uint64_t)7))
 			return -ESTALE;
+	s->call->step = PS_STEP_STOP;
 	return 0;
 }
 
 /*
  * Whether the stopped thread lives in the address space that was looked into before the stop: it may
- * have called execve(2) in between, and our /proc/PID/mem would still be the old one's.
+ * have called execve(2) in between, and our /proc/PID/mem would still be the old one's. The random
+ * bytes may have changed there (Go clears them as it starts); the code may not.
  */
 static bool is_as_remembered(const struct surgery *s)
 {
 	for (size_t i = 0; i < sizeof(s->witnesses) / sizeof(*s->witnesses); i++) {
 		const struct witness *witness = &s->witnesses[i];
-		uint64_t word;
+		uint64_t word, ours;
 
 		if (!witness->address)
 			continue;
 		errno = 0;
 		word = (uint64_t)ptrace(PTRACE_PEEKDATA, s->tid, (void *)witness->address, NULL);
-		if (errno || word != witness->word)
+		if (errno || !ps_peek(s, witness->address, &ours, sizeof(ours)) || word != ours ||
+		    (i >= RANDOM_WORDS && word != witness->word))
 			return false;
 	}
 	return true;

@@ -19,12 +19,12 @@
 #define ASSUMED 7u
 /*
  * A longest slice that takes less has next to no page tables: behind it, the next page that is
- * populated is asked for, over a reach that doubles as long as there is none. Such a call ends where
- * something begins, however dense that is; what it can stumble over is page tables that are empty, at
- * 1.3 us each, and from Linux 6.14 on those are freed.
+ * populated is asked for, over a reach that doubles as long as there is none. Such a call ends at the
+ * second one, however dense it is there. What it can stumble over is page tables that are empty, at
+ * 1.3 us each: the longest reach has 1024, and only behind a hole as long that had none.
  */
 #define HOLE_NS 5000u
-#define REACH_MAX (16ull << 30)
+#define REACH_MAX (2ull << 30)
 
 static uint64_t read_bits(const struct ps_rule *rule, uint64_t bits)
 {
@@ -99,7 +99,7 @@ static void append(struct ps_columns *out, uint64_t start, uint64_t end, uint64_
 	out->length++;
 }
 
-/* Where the first populated page of [at, end) is, or end; -errno. */
+/* Where the first populated page of [at, end) is, or end, in what the rule does not skip whole; -errno. */
 static int64_t next_populated(const struct ps_job *job, const struct ps_rule *rule, uint64_t at,
 			      uint64_t end)
 {
@@ -111,6 +111,8 @@ static int64_t next_populated(const struct ps_job *job, const struct ps_rule *ru
 		.vec = (uint64_t)(uintptr_t)&first,
 		.vec_len = 1,
 		.max_pages = 1,
+		.category_inverted = rule->inverted & PS_PAGE_IS_WPALLOWED,
+		.category_mask = rule->mask & PS_PAGE_IS_WPALLOWED,
 		.category_anyof_mask = PS_PAGE_IS_PRESENT | PS_PAGE_IS_SWAPPED,
 		.return_mask = PS_PAGE_IS_PRESENT,
 	};
@@ -128,6 +130,7 @@ static int64_t next_populated(const struct ps_job *job, const struct ps_rule *ru
 struct hole {
 	unsigned int quick;    /* slices in a row that had next to no page tables */
 	unsigned int patience; /* so many make a hole; more where that was wrong */
+	uint64_t reach;	       /* bytes in which a populated page is looked for */
 };
 
 /* Goes on to the next page that is populated, or as far as the reach is; -errno. */
@@ -138,10 +141,12 @@ static int cross_hole(const struct ps_job *job, const struct ps_rule *rule, stru
 	uint64_t before = ps_now_ns(), walked, ns;
 	int64_t next;
 
-	if (pace->reach < 2 * pace->slice)
-		pace->reach = 2 * pace->slice;
-	if (end - cursor->at > pace->reach)
-		end = cursor->at + pace->reach;
+	if (hole->reach < 2 * pace->slice)
+		hole->reach = 2 * pace->slice;
+	if (end - cursor->at > hole->reach) {
+		end = cursor->at + hole->reach + rule->align - 1;
+		end -= end % rule->align;
+	}
 	next = next_populated(job, rule, cursor->at, end);
 	if (next < 0)
 		return (int)next;
@@ -150,11 +155,11 @@ static int cross_hole(const struct ps_job *job, const struct ps_rule *rule, stru
 	if (walked < pace->slice)
 		hole->patience *= 2;
 	if (ns > HOLE_NS)
-		pace->reach = hole->quick = 0;
+		hole->reach = hole->quick = 0;
 	else if ((uint64_t)next < end)
 		hole->quick = 0;
-	else if (pace->reach < REACH_MAX)
-		pace->reach *= 2;
+	else if (hole->reach < REACH_MAX)
+		hole->reach *= 2;
 	cost->pages_walked += walked / (uint64_t)sysconf(_SC_PAGESIZE);
 	ps_pace_call(pace, cost, walked, ns);
 	cursor->at = (uint64_t)next;

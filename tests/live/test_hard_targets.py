@@ -175,6 +175,15 @@ def test_exec_meanwhile(start: Start, peculiar: Path, place: str) -> None:
     assert not ends["done", "plain"], "it was another address space"
 
 
+def test_random_bytes_are_rewritten(start: Start, peculiar: Path) -> None:
+    """They are not what they were before the stop, and it is the same program."""
+    pid = start(peculiar, "random-bytes")
+    for _ in range(200):
+        result = native.attach(pid)
+        assert result.step == "done", result
+        os.close(result.uffd)
+
+
 def test_vfork_is_not_waited_for(start: Start, peculiar: Path) -> None:
     """Its only thread cannot stop; that is said within 2 s, and it goes on."""
     pid = start(peculiar, "vfork")

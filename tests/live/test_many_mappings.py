@@ -132,3 +132,16 @@ def scanned(process: Process, low: int, high: int) -> set[int]:
         for start, end in zip(found.starts, found.ends, strict=True)
         for address in range(start, end, witness.PAGE)
     }
+
+
+def test_masks_that_contradict_each_other(target: Callable[..., Target]) -> None:
+    """As the kernel reads them: what is no page of theirs is a hole, and all of it."""
+    made = target("dense=anon,pages=80000,fill=1", "sparse=sparse,gb=64")
+    low, high = made.ranges["sparse"]
+    made.write("sparse", set(range(0, 64 << 18, 4 << 18)))
+    query = Query(any_of=Category.PRESENT | Category.SWAPPED, exclude=Category.PRESENT)
+    with Process.open(made.pid) as process:
+        chosen = [item for item in mappings.read(process) if low <= item.start < high]
+        found = Scanner(process).scan(chosen, query)
+    pages = (sum(found.ends) - sum(found.starts)) // witness.PAGE
+    assert pages == (high - low) // witness.PAGE - 64 // 4

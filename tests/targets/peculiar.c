@@ -18,6 +18,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/auxv.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <time.h>
@@ -97,6 +98,21 @@ static void *wait_for_vfork(void *unused)
 	return unused;
 }
 
+/* Writes over the 16 random bytes that its exec was given, as Go does when it starts. */
+static int rewrite_random_bytes(void)
+{
+	volatile unsigned char *bytes = (void *)getauxval(AT_RANDOM);
+	struct pollfd input = {0, POLLIN, 0};
+	struct timespec soon = {0, 20000};
+
+	printf("%d\n", getpid());
+	fflush(stdout);
+	while (!ppoll(&input, 1, &soon, NULL))
+		for (int i = 0; i < 16; i++)
+			bytes[i]++;
+	return 0;
+}
+
 /* Every few ms it is another program of the same name, until its stdin ends. */
 static int exec_again(char **argv, bool begun)
 {
@@ -122,6 +138,8 @@ int main(int argc, char **argv)
 	if (!strcmp(kind, "exec"))
 		return exec_again(argv, argc > 2);
 
+	if (!strcmp(kind, "random-bytes"))
+		return rewrite_random_bytes();
 	if (!strcmp(kind, "seccomp-kill"))
 		return filter(SECCOMP_RET_KILL_PROCESS) || say_and_wait();
 	if (!strcmp(kind, "seccomp-trap"))
