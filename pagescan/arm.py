@@ -127,7 +127,6 @@ class Armer:
             wanted=Masks(returned=shown),
             align=HUGE_PAGE,
             tag=Category.WRITTEN,
-            populated=True,
         )
         return self.scanner.run(spans_of(mappings, _one_rule(mappings)), [rule])
 
@@ -246,7 +245,6 @@ def _outside(kind: Kind, page_size: int) -> Rule:
         align=page_size or HUGE_PAGE,
         clear=0 if kind in PRIVATE else Category.SWAPPED,
         tag=Category.WRITTEN,
-        populated=True,
     )
 
 
@@ -279,7 +277,6 @@ def protecting(mappings: Sequence[Mapping]) -> tuple[native.Spans, list[Rule]]:
                 ),
                 protect=True,
                 align=HUGE_PAGE,
-                populated=True,
             )
         )
     indices = {(Kind.ANON, 0): 0, (Kind.PRIVATE_FILE, 0): 1}

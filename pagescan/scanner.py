@@ -187,8 +187,6 @@ def _rule_for(
         written_none=unwritten,
         unswapped=guard,
         clear=clear,
-        populated=bool(require & POPULATED or (any_of and not any_of & ~POPULATED))
-        and not exclude & POPULATED,  # masks that contradict each other match holes
         markers=swap,
     )
 

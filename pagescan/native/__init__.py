@@ -79,7 +79,7 @@ class Rule(NamedTuple):
         clear: Bits that mean nothing here.
         tag: Bits set in every row of the answer.
         candidates: The answer may have more than what matches: it is scanned again.
-        populated: Only what is present or swapped counts: long holes are skipped.
+        populated: And only for what is present or swapped: long holes are skipped.
         markers: SWAPPED may be a marker: ask pagemap. Not together with `protect`.
     """
 

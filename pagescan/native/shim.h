@@ -45,7 +45,7 @@ struct ps_rule {
 	uint64_t want_returned;
 	uint64_t tag;	  /* set in every row */
 	uint64_t candidates; /* 1: the answer may have more than what matches: it is scanned again */
-	uint64_t populated;  /* 1: only pages that are present or swapped are of interest */
+	uint64_t populated;  /* 1: so are they, and only for pages that are present or swapped */
 	uint64_t markers; /* 1: SWAPPED may be a marker, see there; never together with a protection */
 };
 

@@ -236,6 +236,27 @@ static void leave_rseq(struct surgery *s)
 		s->saved.rip = sequence.abort;
 }
 
+/* Reads a file of the thread's /proc directory; returns its length, 0 where there is none. */
+static size_t read_file(const struct surgery *s, const char *name, void *ret, size_t size)
+{
+	char path[64];
+	ssize_t length = -1;
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/%d/task/%d/%s", s->call->pid, s->tid, name);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd >= 0) {
+		length = read(fd, ret, size);
+		close(fd);
+	}
+	return length > 0 ? (size_t)length : 0;
+}
+
+static void read_status(const struct surgery *s, char *text, size_t size)
+{
+	text[read_file(s, "status", text, size - 1)] = 0;
+}
+
 #define RANDOM_WORDS 2u /* they come first among the witnesses */
 
 static bool remember(struct surgery *s, size_t index, uint64_t address)
@@ -257,17 +278,9 @@ static int remember_address_space(struct surgery *s)
 		s->gadgets.pop_rax, s->gadgets.pop_rdi,     s->gadgets.ret_imm,
 	};
 	Elf64_auxv_t vector[64];
-	char path[64];
-	ssize_t length = 0;
-	int fd;
+	size_t count = read_file(s, "auxv", vector, sizeof(vector)) / sizeof(*vector);
 
-	snprintf(path, sizeof(path), "/proc/%d/auxv", s->call->pid);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd >= 0) {
-		length = read(fd, vector, sizeof(vector));
-		close(fd);
-	}
-	for (ssize_t i = 0; (i + 1) * (ssize_t)sizeof(*vector) <= length; i++) {
+	for (size_t i = 0; i < count; i++) {
 		if (vector[i].a_type == AT_RANDOM) {
 			remember(s, 0, vector[i].a_un.a_val);
 			remember(s, 1, vector[i].a_un.a_val + sizeof(uint64_t));
@@ -276,7 +289,6 @@ static int remember_address_space(struct surgery *s)
 	for (size_t i = 0; i < sizeof(code) / sizeof(*code); i++)
 		if (code[i] && !remember(s, RANDOM_WORDS + i, code[i] & ~(uint64_t)7))
 			return -ESTALE;
-	s->call->step = PS_STEP_STOP;
 	return 0;
 }
 
@@ -300,22 +312,6 @@ static bool is_as_remembered(const struct surgery *s)
 			return false;
 	}
 	return true;
-}
-
-/* Reads the status file of the thread; an empty text where there is none. */
-static void read_status(const struct surgery *s, char *text, size_t size)
-{
-	char path[64];
-	ssize_t length = -1;
-	int fd;
-
-	snprintf(path, sizeof(path), "/proc/%d/task/%d/status", s->call->pid, s->tid);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd >= 0) {
-		length = read(fd, text, size - 1);
-		close(fd);
-	}
-	text[length > 0 ? length : 0] = 0;
 }
 
 static uint64_t status_field(const char *status, const char *name, int base)
@@ -567,8 +563,10 @@ static void *surgeon(void *argument)
 		s->call->step = PS_STEP_EXEC;
 		error = remember_address_space(s);
 	}
-	if (!error)
+	if (!error) {
+		s->call->step = PS_STEP_STOP;
 		error = try_threads(s);
+	}
 	ps_forget_gadgets(s);
 	if (s->memory >= 0)
 		close(s->memory);

@@ -99,6 +99,15 @@ static void append(struct ps_columns *out, uint64_t start, uint64_t end, uint64_
 	out->length++;
 }
 
+/* Whether a hole cannot match: something populated is asked for, or is what the answer is scanned for. */
+static bool is_of_populated(const struct ps_rule *rule)
+{
+	uint64_t others = ~(PS_PAGE_IS_PRESENT | PS_PAGE_IS_SWAPPED) | rule->inverted;
+
+	return rule->populated || rule->mask & ~others ||
+	       (rule->anyof && !(rule->anyof & others));
+}
+
 /* Where the first populated page of [at, end) is, or end, in what the rule does not skip whole; -errno. */
 static int64_t next_populated(const struct ps_job *job, const struct ps_rule *rule, uint64_t at,
 			      uint64_t end)
@@ -266,7 +275,7 @@ int ps_scan_part(const struct ps_job *job, struct ps_part *part, uint64_t begun,
 			/* Part of a huge page, or a kernel that does not go on: never loop on it. */
 			if (next <= cursor->at)
 				return cursor->left ? -EINVAL : 0;
-			if (rule->populated && now - before < HOLE_NS &&
+			if (is_of_populated(rule) && now - before < HOLE_NS &&
 			    next - cursor->at >= pace->slice_max)
 				hole.quick++;
 			else

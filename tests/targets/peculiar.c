@@ -137,7 +137,6 @@ int main(int argc, char **argv)
 
 	if (!strcmp(kind, "exec"))
 		return exec_again(argv, argc > 2);
-
 	if (!strcmp(kind, "random-bytes"))
 		return rewrite_random_bytes();
 	if (!strcmp(kind, "seccomp-kill"))
