@@ -67,9 +67,25 @@ struct area {
 	char name_room[64];
 };
 
+/* The mappings of a moment; the names lie in the text. */
+struct listing {
+	char *text;
+	struct area *areas;
+	size_t count;
+};
+
+#define PS_PAGE 4096u
+#define PS_STATUS_SIZE 8192
+
 bool ps_peek(const struct surgery *s, uint64_t address, void *ret, size_t size);
 bool ps_poke(const struct surgery *s, uint64_t address, const void *data, size_t size);
+size_t ps_read_file(const struct surgery *s, const char *name, void *ret, size_t size);
+void ps_read_status(const struct surgery *s, char *text, size_t size);
+uint64_t ps_status_field(const char *status, const char *name, int base);
+int ps_read_maps(int fd, struct listing *ret);
+void ps_forget_listing(struct listing *list);
 bool ps_area_at(const struct surgery *s, uint64_t address, struct area *ret);
+bool ps_is_present(const struct surgery *s, uint64_t address);
 
 int ps_find_gadgets(struct surgery *s);
 void ps_forget_gadgets(struct surgery *s);

@@ -4,9 +4,10 @@
  * system call instruction that is there already, the descriptor is pulled over with pidfd_getfd(2) and
  * closed there, and the thread goes on where it was. No code and no data of the target is changed.
  *
- * shim_gadgets.c finds the instructions before anything is stopped. shim_frame.c lays out the stack
- * that puts the thread back without us, should we die in the middle. Where that cannot be done, the
- * plain way is left: registers and mask are kept by us alone.
+ * shim_gadgets_x86_64.c finds the instructions before anything is stopped. shim_frame_x86_64.c lays out
+ * the stack that puts the thread back without us, should we die in the middle. Where that cannot be
+ * done, the plain way is left: registers and mask are kept by us alone. shim_remote.c reads and writes
+ * the memory of the target.
  *
  * What makes it exact, whether we live or die:
  *   - SETREGS first, then the full mask; on the way back the mask first, then SETREGS. A death between
@@ -53,7 +54,6 @@
 #define UFFD_FLAGS (O_CLOEXEC | O_NONBLOCK | (int)PS_UFFD_USER_MODE_ONLY)
 #define CODE_64_BIT 0x33
 #define MAX_THREADS 64
-#define STATUS_SIZE 8192
 #define YIELD_NS 100000u
 #define THREAD_WAIT_NS 250000000u
 #define CALL_WAIT_NS 1000000000u
@@ -66,16 +66,6 @@ static bool is_event_stop(int status)
 static bool is_syscall_stop(int status)
 {
 	return WSTOPSIG(status) == (SIGTRAP | 0x80);
-}
-
-bool ps_peek(const struct surgery *s, uint64_t address, void *ret, size_t size)
-{
-	return pread(s->memory, ret, size, (off_t)address) == (ssize_t)size;
-}
-
-bool ps_poke(const struct surgery *s, uint64_t address, const void *data, size_t size)
-{
-	return pwrite(s->memory, data, size, (off_t)address) == (ssize_t)size;
 }
 
 /*
@@ -236,27 +226,6 @@ static void leave_rseq(struct surgery *s)
 		s->saved.rip = sequence.abort;
 }
 
-/* Reads a file of the thread's /proc directory; returns its length, 0 where there is none. */
-static size_t read_file(const struct surgery *s, const char *name, void *ret, size_t size)
-{
-	char path[64];
-	ssize_t length = -1;
-	int fd;
-
-	snprintf(path, sizeof(path), "/proc/%d/task/%d/%s", s->call->pid, s->tid, name);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd >= 0) {
-		length = read(fd, ret, size);
-		close(fd);
-	}
-	return length > 0 ? (size_t)length : 0;
-}
-
-static void read_status(const struct surgery *s, char *text, size_t size)
-{
-	text[read_file(s, "status", text, size - 1)] = 0;
-}
-
 #define RANDOM_WORDS 2u /* they come first among the witnesses */
 
 static bool remember(struct surgery *s, size_t index, uint64_t address)
@@ -278,7 +247,7 @@ static int remember_address_space(struct surgery *s)
 		s->gadgets.pop_rax, s->gadgets.pop_rdi,     s->gadgets.ret_imm,
 	};
 	Elf64_auxv_t vector[64];
-	size_t count = read_file(s, "auxv", vector, sizeof(vector)) / sizeof(*vector);
+	size_t count = ps_read_file(s, "auxv", vector, sizeof(vector)) / sizeof(*vector);
 
 	for (size_t i = 0; i < count; i++) {
 		if (vector[i].a_type == AT_RANDOM) {
@@ -314,27 +283,20 @@ static bool is_as_remembered(const struct surgery *s)
 	return true;
 }
 
-static uint64_t status_field(const char *status, const char *name, int base)
-{
-	const char *at = strstr(status, name);
-
-	return at ? strtoull(at + strlen(name), NULL, base) : 0;
-}
-
 static bool has_filter(const struct surgery *s)
 {
-	char status[STATUS_SIZE];
+	char status[PS_STATUS_SIZE];
 
-	read_status(s, status, sizeof(status));
-	return status_field(status, "\nSeccomp:", 10);
+	ps_read_status(s, status, sizeof(status));
+	return ps_status_field(status, "\nSeccomp:", 10);
 }
 
 /* With one, a return that no call has led to is a fault: the chain consists of them. */
 static bool has_shadow_stack(const struct surgery *s)
 {
-	char status[STATUS_SIZE], *line;
+	char status[PS_STATUS_SIZE], *line;
 
-	read_status(s, status, sizeof(status));
+	ps_read_status(s, status, sizeof(status));
 	line = strstr(status, "\nx86_Thread_features:");
 	if (!line)
 		return false;
@@ -344,10 +306,11 @@ static bool has_shadow_stack(const struct surgery *s)
 
 static bool has_pending_signal(const struct surgery *s)
 {
-	char status[STATUS_SIZE];
+	char status[PS_STATUS_SIZE];
 
-	read_status(s, status, sizeof(status));
-	return (status_field(status, "\nSigPnd:", 16) | status_field(status, "\nShdPnd:", 16)) &
+	ps_read_status(s, status, sizeof(status));
+	return (ps_status_field(status, "\nSigPnd:", 16) |
+		ps_status_field(status, "\nShdPnd:", 16)) &
 	       ~s->mask;
 }
 

@@ -51,7 +51,10 @@ SUSPENDED = ("sigsuspend", "pause")
 # signal(7): every stop interrupts them, whoever does the stopping.
 INTERRUPTED = ("epoll-timeout",)
 
-SOURCES = ("shim_attach.c", "shim_frame.c", "shim_gadgets.c", "shim_maps.c")
+SOURCES = (
+    *("shim_attach.c", "shim_frame_x86_64.c", "shim_gadgets_x86_64.c"),
+    *("shim_maps.c", "shim_remote.c"),
+)
 
 
 def build(program: Path, *words: str) -> Path:

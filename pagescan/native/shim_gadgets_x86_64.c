@@ -14,7 +14,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
@@ -23,88 +22,10 @@
 #include "uapi.h"
 
 #define CODE_LIMIT (64u << 20)
-#define PAGE 4096u
 #define GO_ARENA 0xc000000000u
 
 /* Left in a frame that lies in slack: a frame of an attach that died is known by it. */
 static const char signature[] = "pagescan attach";
-
-struct listing {
-	char *text;
-	struct area *areas;
-	size_t count;
-};
-
-static void forget(struct listing *list)
-{
-	free(list->text);
-	free(list->areas);
-}
-
-static int read_maps(int fd, struct listing *ret)
-{
-	size_t room = 1u << 20, length = 0, lines = 0;
-	uint64_t *columns;
-	struct ps_maps maps;
-	int error;
-
-	if (lseek(fd, 0, SEEK_SET) < 0)
-		return -errno;
-	ret->text = NULL;
-	ret->areas = NULL;
-	for (;;) {
-		char *text = realloc(ret->text, room);
-		ssize_t got;
-
-		if (!text)
-			break;
-		ret->text = text;
-		got = read(fd, text + length, room - length);
-		if (got <= 0)
-			break;
-		length += (size_t)got;
-		if (room - length < (1u << 16))
-			room *= 2;
-	}
-	for (size_t i = 0; i < length; i++)
-		lines += ret->text[i] == '\n';
-	columns = calloc(lines + 1, 9 * sizeof(*columns));
-	ret->areas = calloc(lines + 1, sizeof(*ret->areas));
-	if (!columns || !ret->areas) {
-		free(columns);
-		forget(ret);
-		return -ENOMEM;
-	}
-	maps = (struct ps_maps){
-		.start = columns,
-		.end = columns + lines,
-		.offset = columns + 2 * lines,
-		.inode = columns + 3 * lines,
-		.device = columns + 4 * lines,
-		.flags = columns + 5 * lines,
-		.name_at = columns + 6 * lines,
-		.name_length = columns + 7 * lines,
-		.page_size = columns + 8 * lines,
-		.capacity = lines,
-	};
-	error = ps_maps_parse(ret->text, length, -1, &maps);
-	ret->count = maps.length;
-	for (size_t i = 0; i < ret->count; i++)
-		ret->areas[i] = (struct area){
-			.start = maps.start[i],
-			.end = maps.end[i],
-			.offset = maps.offset[i],
-			.inode = maps.inode[i],
-			.device = maps.device[i],
-			.flags = maps.flags[i],
-			.name = ret->text + maps.name_at[i],
-			.name_length = maps.name_length[i],
-		};
-	free(columns);
-	if (error < 0)
-		forget(ret);
-	return error < 0 ? error : 0;
-}
 
 static bool name_has(const struct area *area, const char *part)
 {
@@ -114,44 +35,6 @@ static bool name_has(const struct area *area, const char *part)
 static bool name_is(const struct area *area, const char *name)
 {
 	return area->name_length == strlen(name) && !memcmp(area->name, name, area->name_length);
-}
-
-/* Asked while a thread is stopped: PROCMAP_QUERY is quick where there are many mappings (Linux 6.11). */
-bool ps_area_at(const struct surgery *s, uint64_t address, struct area *ret)
-{
-	struct ps_procmap_query query = {
-		.size = sizeof(query),
-		.query_addr = address,
-		.vma_name_size = sizeof(ret->name_room),
-		.vma_name_addr = (uintptr_t)ret->name_room,
-	};
-	struct listing list;
-	bool found = false;
-
-	memset(ret, 0, sizeof(*ret));
-	if (!ioctl(s->maps, PS_PROCMAP_QUERY, &query)) {
-		ret->start = query.vma_start;
-		ret->end = query.vma_end;
-		ret->flags = query.vma_flags;
-		ret->name = ret->name_room;
-		ret->name_length = query.vma_name_size ? query.vma_name_size - 1 : 0;
-		return true;
-	}
-	if (errno != ENOTTY || read_maps(s->maps, &list) < 0)
-		return false;
-	for (size_t i = 0; i < list.count && !found; i++) {
-		if (address >= list.areas[i].start && address < list.areas[i].end) {
-			*ret = list.areas[i];
-			if (ret->name_length >= sizeof(ret->name_room))
-				ret->name_length = sizeof(ret->name_room) - 1;
-			memcpy(ret->name_room, ret->name, ret->name_length);
-			ret->name_room[ret->name_length] = 0;
-			ret->name = ret->name_room;
-			found = true;
-		}
-	}
-	forget(&list);
-	return found;
 }
 
 /* The order in which code is searched: what is surely not unmapped first; JIT memory never. */
@@ -242,7 +125,7 @@ static void search(struct surgery *s, uint64_t start, const uint8_t *code, size_
 			break;
 		case 0xc2:
 			imm = (uint64_t)(at[1] | at[2] << 8);
-			if (imm >= 128 && imm <= PAGE && imm % 8 == 0 && !g->ret_imm) {
+			if (imm >= 128 && imm <= PS_PAGE && imm % 8 == 0 && !g->ret_imm) {
 				keep(s, &g->ret_imm, address, at, 3);
 				if (g->ret_imm)
 					g->imm = imm;
@@ -293,7 +176,7 @@ int ps_find_gadgets(struct surgery *s)
 	s->maps = open(path, O_RDONLY | O_CLOEXEC);
 	snprintf(path, sizeof(path), "/proc/%d/pagemap", s->call->pid);
 	s->pagemap = open(path, O_RDONLY | O_CLOEXEC);
-	error = s->maps < 0 || s->pagemap < 0 ? -errno : read_maps(s->maps, &list);
+	error = s->maps < 0 || s->pagemap < 0 ? -errno : ps_read_maps(s->maps, &list);
 	if (error)
 		return error;
 	for (int order = 0; order <= 3 && !complete(&s->gadgets); order++)
@@ -303,7 +186,7 @@ int ps_find_gadgets(struct surgery *s)
 	for (size_t i = 0; i < list.count; i++)
 		s->go_runtime |= list.areas[i].start == GO_ARENA;
 	find_slack(s, list.areas, list.count);
-	forget(&list);
+	ps_forget_listing(&list);
 	return s->gadgets.syscall ? 0 : -ENOENT;
 }
 
@@ -315,22 +198,12 @@ void ps_forget_gadgets(struct surgery *s)
 		close(s->pagemap);
 }
 
-/* Reading a page that is not there would put the zero page there: ask first. */
-static bool is_present(const struct surgery *s, uint64_t address)
-{
-	uint64_t entry;
-
-	return pread(s->pagemap, &entry, sizeof(entry), (off_t)(address / PAGE * sizeof(entry))) ==
-		       sizeof(entry) &&
-	       entry >> 63;
-}
-
 /* Whether bytes are nobody's: zero, or what an attach that died left there. */
 static bool unused(const struct surgery *s, uint64_t start, uint64_t end)
 {
-	uint8_t bytes[PAGE];
+	uint8_t bytes[PS_PAGE];
 
-	if (!is_present(s, start))
+	if (!ps_is_present(s, start))
 		return true;
 	if (end - start > sizeof(bytes) || !ps_peek(s, start, bytes, end - start))
 		return false;
@@ -358,13 +231,13 @@ static void slack_of_elf(struct surgery *s, const struct area *areas, size_t cou
 	Elf64_Phdr headers[32];
 	Elf64_Ehdr head;
 
-	if (!is_present(s, first->start) || !ps_peek(s, first->start, &head, sizeof(head)) ||
+	if (!ps_is_present(s, first->start) || !ps_peek(s, first->start, &head, sizeof(head)) ||
 	    memcmp(head.e_ident, ELFMAG, SELFMAG) || head.e_phnum > 32 ||
 	    !ps_peek(s, first->start + head.e_phoff, headers, head.e_phnum * sizeof(*headers)))
 		return;
 	for (int i = 0; i < head.e_phnum; i++)
 		if (headers[i].p_type == PT_LOAD && headers[i].p_vaddr < lowest)
-			lowest = headers[i].p_vaddr & ~(uint64_t)(PAGE - 1);
+			lowest = headers[i].p_vaddr & ~(uint64_t)(PS_PAGE - 1);
 	for (int i = 0; i < head.e_phnum; i++) {
 		uint64_t end = first->start - lowest + headers[i].p_vaddr + headers[i].p_memsz;
 		uint64_t page_end;
@@ -372,9 +245,9 @@ static void slack_of_elf(struct surgery *s, const struct area *areas, size_t cou
 		if (headers[i].p_type != PT_LOAD || !(headers[i].p_flags & PF_W))
 			continue;
 		end = (end + 63) & ~(uint64_t)63;
-		page_end = (end + PAGE - 1) & ~(uint64_t)(PAGE - 1);
+		page_end = (end + PS_PAGE - 1) & ~(uint64_t)(PS_PAGE - 1);
 		if (page_end - end > s->slack_end - s->slack &&
-		    writable(areas, count, end, page_end) && is_present(s, end) &&
+		    writable(areas, count, end, page_end) && ps_is_present(s, end) &&
 		    unused(s, end, page_end)) {
 			s->slack = end;
 			s->slack_end = page_end;
@@ -397,10 +270,10 @@ static void find_slack(struct surgery *s, const struct area *areas, size_t count
 		const struct area *area = &areas[i];
 
 		/* The lowest page of the main stack has never been used: frames keep off it. */
-		if (name_is(area, "[stack]") && area->end - area->start >= 16 * PAGE &&
-		    unused(s, area->start, area->start + PAGE)) {
+		if (name_is(area, "[stack]") && area->end - area->start >= 16 * PS_PAGE &&
+		    unused(s, area->start, area->start + PS_PAGE)) {
 			s->slack = area->start;
-			s->slack_end = area->start + PAGE;
+			s->slack_end = area->start + PS_PAGE;
 		}
 	}
 }
