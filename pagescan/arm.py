@@ -21,7 +21,7 @@ from pagescan.chosen import (
     reaches_out,
     spans_of,
 )
-from pagescan.errors import from_errno
+from pagescan.errors import from_oserror
 from pagescan.intervals import common
 from pagescan.kernel import known_categories
 from pagescan.mappings import Selection, read
@@ -174,10 +174,12 @@ class Armer:
             native.uffd_register(self.uffd, mapping.start, mapping.end)
         except OSError as error:
             if error.errno not in _WHY:
-                raise from_errno(
-                    error.errno or 0,
+                raise from_oserror(
+                    error,
                     doing=f"register {mapping.label} of {self.scanner.target}",
                     pid=self.scanner.target.pid,
+                    call="ioctl(UFFDIO_REGISTER)",
+                    range=(mapping.start, mapping.end),
                 ) from error
             if not self.scanner.target.has_address_space():
                 raise self.scanner.target.gone() from error

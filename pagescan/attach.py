@@ -15,7 +15,7 @@ from pagescan.errors import (
     KernelUnsupportedError,
     PagescanError,
     UnsuitableTargetError,
-    from_errno,
+    from_oserror,
 )
 from pagescan.target import Target, denied, tracer_of
 
@@ -75,7 +75,9 @@ def _own() -> int:
     try:
         return native.uffd_open()
     except OSError as error:
-        raise from_errno(error.errno or 0, doing="create a userfaultfd") from error
+        raise from_oserror(
+            error, doing="create a userfaultfd", call="userfaultfd"
+        ) from error
 
 
 def _of_other(target: Target) -> Taken:
@@ -116,7 +118,8 @@ def _refusal(target: Target, result: native.Attached) -> PagescanError:
         )
     if _is_denial(result.error):
         return denied(target.pid, f"attach to {target}")
-    return from_errno(result.error, doing=f"attach to {target}", pid=target.pid)
+    error = OSError(result.error, os.strerror(result.error))
+    return from_oserror(error, doing=f"attach to {target}", pid=target.pid)
 
 
 def _is_denial(code: int) -> bool:

@@ -13,7 +13,8 @@ PagescanError                     1  anything that fails while it is done
 
 import errno as errno_names
 import os
-from typing import ClassVar
+from functools import partial
+from typing import Any, ClassVar
 
 
 class PagescanError(Exception):
@@ -22,14 +23,43 @@ class PagescanError(Exception):
     Attributes:
         hint: One line that says what to try, or None.
         code: The exit code that the command line gives it.
+        pid: The process that it is about, or None.
+        call: The system call that failed, as in "userfaultfd", or None.
+        errno: What that call said, a positive number, or None.
+        range: The addresses that it was about, start and end, or None.
     """
 
     code: ClassVar[int] = 1
+    errno: int | None
 
-    def __init__(self, message: str, *, hint: str | None = None) -> None:
-        """Keep the message in `args`, so that the error pickles."""
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str | None = None,
+        pid: int | None = None,
+        call: str | None = None,
+        errno: int | None = None,
+        range: tuple[int, int] | None = None,  # noqa: A002 - the word of the manual
+    ) -> None:
+        """Keep the message in `args`, and what is known of the failure beside it."""
         super().__init__(message)
         self.hint = hint
+        self.pid = pid
+        self.call = call
+        self.errno = errno
+        self.range = range
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the keywords too: the errno of an OSError would be left out."""
+        facts: dict[str, Any] = {
+            "hint": self.hint,
+            "pid": self.pid,
+            "call": self.call,
+            "errno": self.errno,
+            "range": self.range,
+        }
+        return partial(type(self), **facts), (str(self),)
 
 
 class SessionError(PagescanError):
@@ -76,25 +106,39 @@ _PERMISSION_HINT = (
     "run as root or as the owner of the process; "
     "see PERMISSIONS in pagescan(1), and pagescan doctor"
 )
+_DOCTOR_HINT = "pagescan doctor shows what this kernel can do"
 
 
-def from_errno(code: int, *, doing: str, pid: int | None = None) -> PagescanError:
-    """Turn the errno of a failed step into an error; the only place that does.
+def from_oserror(
+    error: OSError,
+    *,
+    doing: str,
+    pid: int | None = None,
+    call: str | None = None,
+    range: tuple[int, int] | None = None,  # noqa: A002 - the word of the manual
+) -> PagescanError:
+    """Turn the OSError of a failed step into an error; the only place that does.
 
     Args:
-        code: A positive errno.
-        doing: The step that failed, as in "cannot <doing>", target included.
-        pid: The target, where there is one: ENOENT and ESRCH then mean that it went.
+        error: What the step raised.
+        doing: The step, as in "cannot <doing>", with the target's name.
+        pid: The target, if there is one: ENOENT and ESRCH then mean that it has ended.
+        call: The system call that failed, if it is known.
+        range: The addresses that the step was about.
     """
-    name = errno_names.errorcode.get(code, str(code))
-    reason = f"{os.strerror(code).lower()} ({name})"
-    message = f"cannot {doing}: {reason}"
+    code = error.errno or 0
+    message = f"cannot {doing}: {os.strerror(code).lower()} ({name_of(code)})"
+    hint = None
+    kind: type[PagescanError] = PagescanError
     if pid is not None and code in (errno_names.ESRCH, errno_names.ENOENT):
-        return NoSuchTargetError(f"cannot {doing}: process {pid} is gone")
-    if code in (errno_names.EPERM, errno_names.EACCES):
-        return AccessDeniedError(message, hint=_PERMISSION_HINT)
-    if code in (errno_names.ENOTTY, errno_names.ENOSYS):
-        return KernelUnsupportedError(
-            message, hint="pagescan doctor shows what this kernel can do"
-        )
-    return PagescanError(message)
+        kind, message = NoSuchTargetError, f"cannot {doing}: process {pid} has ended"
+    elif code in (errno_names.EPERM, errno_names.EACCES):
+        kind, hint = AccessDeniedError, _PERMISSION_HINT
+    elif code in (errno_names.ENOTTY, errno_names.ENOSYS):
+        kind, hint = KernelUnsupportedError, _DOCTOR_HINT
+    return kind(message, hint=hint, pid=pid, call=call, errno=code, range=range)
+
+
+def name_of(code: int) -> str:
+    """Return the symbol of an errno, as in "ENOSPC"."""
+    return errno_names.errorcode.get(code, str(code))

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from pagescan import native
-from pagescan.errors import KernelUnsupportedError, PagescanError, from_errno
+from pagescan.errors import KernelUnsupportedError, PagescanError, from_oserror
 from pagescan.model import CATEGORY_NAMES, NO_CATEGORY, Category
 from pagescan.native import Columns, Masks, Meter, Pace, Rule, Spans
 from pagescan.target import PAGE_SIZE, Target, read_status, yama_scope
@@ -77,8 +77,10 @@ def known_categories() -> Category:
             except OSError as error:
                 if error.errno == errno.EINVAL:
                     continue
-                raise from_errno(
-                    error.errno or 0, doing="use PAGEMAP_SCAN (Linux 6.7)"
+                raise from_oserror(
+                    error,
+                    doing="use PAGEMAP_SCAN (Linux 6.7)",
+                    call="ioctl(PAGEMAP_SCAN)",
                 ) from error
             known |= bit
     return known

@@ -20,7 +20,7 @@ def read(target: Target) -> list[Mapping]:
     not a snapshot: a mapping that changes between two reads is there once.
 
     Raises:
-        PagescanError: As `from_errno` says; gone is NoSuchTargetError.
+        PagescanError: As `from_oserror` says; gone is NoSuchTargetError.
     """
     return Reader(target).read()
 

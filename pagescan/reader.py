@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 
 from pagescan import native
-from pagescan.errors import from_errno
+from pagescan.errors import from_oserror
 from pagescan.model import Mapping
 from pagescan.target import PAGE_SIZE, Target
 
@@ -43,8 +43,8 @@ class Reader:
             finally:
                 os.close(fd)
         except OSError as error:
-            raise from_errno(
-                error.errno or 0, doing=f"read the mappings of {target}", pid=target.pid
+            raise from_oserror(
+                error, doing=f"read the mappings of {target}", pid=target.pid
             ) from error
         if not text:
             raise target.gone()

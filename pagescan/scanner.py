@@ -24,7 +24,7 @@ from functools import lru_cache
 
 from pagescan import native
 from pagescan.chosen import kinds_of, length_of, spans_of
-from pagescan.errors import UsageError, from_errno
+from pagescan.errors import UsageError, from_oserror
 from pagescan.kernel import check_known, known_categories, swap_in_use
 from pagescan.model import (
     DEFAULT_RETURNED,
@@ -374,8 +374,11 @@ class Scanner:
         except OSError as error:
             if error.errno == errno.ESRCH:
                 raise self.target.gone() from error
-            raise from_errno(
-                error.errno or 0, doing=f"scan {self.target}", pid=self.target.pid
+            raise from_oserror(
+                error,
+                doing=f"scan {self.target}",
+                pid=self.target.pid,
+                call="ioctl(PAGEMAP_SCAN)",
             ) from error
         finally:
             if progress is not None:

@@ -27,7 +27,7 @@ from pagescan.errors import (
     SessionError,
     SessionLostError,
     UsageError,
-    from_errno,
+    from_oserror,
 )
 from pagescan.model import SessionFacts, TargetFacts, Untracked
 from pagescan.target import Target, read_stat
@@ -198,8 +198,8 @@ class Lock:
                 fd = os.open(f"{pid}.lock", flags, 0o600, dir_fd=directory)
             except OSError as error:
                 os.close(directory)
-                raise from_errno(
-                    error.errno or 0, doing=f"make the lock file of {pid}"
+                raise from_oserror(
+                    error, doing=f"make the lock file of {pid}", call="open"
                 ) from error
             if not _try_lock(fd):
                 session = _read(fd)

@@ -16,7 +16,7 @@ from pagescan.errors import (
     PagescanError,
     TargetError,
     UnsuitableTargetError,
-    from_errno,
+    from_oserror,
 )
 from pagescan.model import TargetFacts
 
@@ -168,7 +168,9 @@ def _open_pidfd(pid: int) -> int:
             errno.EINVAL,
             errno.ENOENT,  # 6.15 and later, for a thread id
         ):
-            raise from_errno(error.errno or 0, doing=f"open process {pid}") from error
+            raise from_oserror(
+                error, doing=f"open process {pid}", call="pidfd_open"
+            ) from error
         raise _no_such(pid) from error
 
 
@@ -211,8 +213,8 @@ def _open_pagemap(pid: int, stat: Stat) -> int:
     except OSError as error:
         if error.errno in (errno.EACCES, errno.EPERM):
             raise denied(pid, f"look at {pid} ({stat.name})") from error
-        raise from_errno(
-            error.errno or 0, doing=f"look at {pid} ({stat.name})", pid=pid
+        raise from_oserror(
+            error, doing=f"look at {pid} ({stat.name})", pid=pid, call="open"
         ) from error
 
 

@@ -17,7 +17,7 @@ from array import array
 from typing import TYPE_CHECKING, Self
 
 from pagescan import native
-from pagescan.errors import PagescanError, UsageError, from_errno
+from pagescan.errors import PagescanError, UsageError, from_oserror
 from pagescan.target import PAGE_SIZE
 
 if TYPE_CHECKING:
@@ -72,8 +72,8 @@ class WriteWatch:
         except OverflowError as error:
             raise UsageError(f"no address space has {size} bytes") from error
         except OSError as error:
-            raise from_errno(
-                error.errno or 0, doing=f"allocate {size} bytes to be watched"
+            raise from_oserror(
+                error, doing=f"allocate {size} bytes to be watched", call="mmap"
             ) from error
         self.size = size
         self.address = native.address_of(self._memory)
@@ -81,9 +81,7 @@ class WriteWatch:
             self._watch = native.Watch(self.address, size)
         except OSError as error:
             self._memory.close()
-            raise from_errno(
-                error.errno or 0, doing="watch writes of this process"
-            ) from error
+            raise from_oserror(error, doing="watch writes of this process") from error
 
     @property
     def buffer(self) -> memoryview:
@@ -185,4 +183,4 @@ def _lost(error: OSError) -> PagescanError:
             " closed, by this process",
             hint="close only descriptors that are yours; make a new WriteWatch",
         )
-    return from_errno(error.errno or 0, doing="get the written pages of this process")
+    return from_oserror(error, doing="get the written pages of this process")

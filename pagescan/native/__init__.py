@@ -1,7 +1,7 @@
 """The only door to C: typed wrappers around the shim, one errno convention.
 
 Every function raises `OSError` with the errno that the shim returned; what it means
-in the step that was tried is said by `pagescan.errors.from_errno`. Addresses are
+in the step that was tried is said by `pagescan.errors.from_oserror`. Addresses are
 bytes, intervals half-open, columns are array('Q').
 """
 

@@ -1,6 +1,5 @@
 """Batches against a set of pages, errors as they pickle, strips as they are drawn."""
 
-import pickle
 from array import array
 from itertools import pairwise
 
@@ -8,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pagescan import errors, native
+from pagescan import native
 from pagescan.model import Category, Mapping
 from pagescan.native import Columns
 from pagescan.regions import Batch
@@ -102,18 +101,6 @@ def test_columns_are_buffers() -> None:
     batch = Batch.join(_columns([(1, 2, 3)]), (), page_size=PAGE)
     for column in (batch.starts, batch.ends, batch.categories):
         assert memoryview(column).itemsize == 8
-
-
-@pytest.mark.parametrize(
-    "kind",
-    [kind for kind in vars(errors).values() if isinstance(kind, type)],
-    ids=lambda kind: kind.__name__,
-)
-def test_errors_pickle(kind: type[errors.PagescanError]) -> None:
-    """An error survives a trip between processes, hint and code too."""
-    error = kind("what and why", hint="what to do")
-    again = pickle.loads(pickle.dumps(error))
-    assert (str(again), again.hint, again.code) == (str(error), error.hint, error.code)
 
 
 def test_rules_of_the_shim_are_those_of_python() -> None:
