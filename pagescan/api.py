@@ -13,6 +13,7 @@ from pagescan.session import Lock
 from pagescan.tally import count_by_mapping, scan_target
 from pagescan.target import Target
 from pagescan.tracking import Tracking, session_of
+from pagescan.wp_async import check_possible
 
 
 def scan(
@@ -94,7 +95,10 @@ def track(pid: int | None = None, ranges: Iterable[str] | None = None) -> Tracki
         True
     """
     selection = Selection.parse(ranges or ())
-    target = Target.open(os.getpid() if pid is None else pid)
+    pid = os.getpid() if pid is None else pid
+    if pid != os.getpid():
+        check_possible()
+    target = Target.open(pid)
     with contextlib.ExitStack() as undo:
         undo.callback(target.close)
         selection.check(mappings.read(target))

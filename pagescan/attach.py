@@ -10,7 +10,7 @@ import errno
 import os
 from dataclasses import dataclass
 
-from pagescan import native
+from pagescan import native, wp_async
 from pagescan.errors import (
     KernelUnsupportedError,
     PagescanError,
@@ -56,28 +56,19 @@ def take(target: Target) -> Taken:
         UnsuitableTargetError: It is traced already, it is 32-bit, its seccomp filter
             would be triggered, or no thread could be stopped within 2 s.
         AccessDeniedError: This user may not trace it.
-        KernelUnsupportedError: No userfaultfd, or no asynchronous write-protect.
+        KernelUnsupportedError: No userfaultfd, or no asynchronous write-protect; or the
+            attach is not written for this processor. The target was not stopped then.
     """
-    own = target.pid == os.getpid()
-    taken = Taken(_own(), 0, "own") if own else _of_other(target)
+    if target.pid == os.getpid():
+        return Taken(wp_async.open_own(), 0, "own")
+    wp_async.check_possible()
+    taken = _of_other(target)
     try:
-        native.uffd_api(taken.uffd)
-    except OSError as error:
+        wp_async.agree(taken.uffd)
+    except BaseException:
         os.close(taken.uffd)
-        raise KernelUnsupportedError(
-            "this kernel's userfaultfd has no asynchronous write-protect (Linux 6.7)",
-            hint="pagescan doctor shows what this kernel can do",
-        ) from error
+        raise
     return taken
-
-
-def _own() -> int:
-    try:
-        return native.uffd_open()
-    except OSError as error:
-        raise from_oserror(
-            error, doing="create a userfaultfd", call="userfaultfd"
-        ) from error
 
 
 def _of_other(target: Target) -> Taken:
@@ -146,5 +137,4 @@ _WHY = {
     ("exec", False): ("changed its code while it was looked at", "try again"),
     ("abi", False): ("runs 32-bit code, and pagescan tracks 64-bit only", _ONLY_LOOK),
     ("gadget", False): ("has no system call instruction to borrow", _ONLY_LOOK),
-    ("arch", False): ("runs on a processor that pagescan cannot attach on", _ONLY_LOOK),
 }

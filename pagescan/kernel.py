@@ -15,8 +15,13 @@ from array import array
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from pagescan import native
-from pagescan.errors import KernelUnsupportedError, PagescanError, from_oserror
+from pagescan import native, wp_async
+from pagescan.errors import (
+    AccessDeniedError,
+    KernelUnsupportedError,
+    PagescanError,
+    from_oserror,
+)
 from pagescan.model import CATEGORY_NAMES, NO_CATEGORY, Category
 from pagescan.native import Columns, Masks, Meter, Pace, Rule, Spans
 from pagescan.target import PAGE_SIZE, Target, read_status, yama_scope
@@ -31,7 +36,8 @@ class Check(NamedTuple):
         name: Short and stable: scripts look it up.
         ok: None: cannot be told here.
         why: What was found, in a few words.
-        fix: What would make it work; None where nothing is amiss.
+        fix: What would make it work; None where nothing is amiss. A row that follows
+            from another one's "no" has the fix of that one.
     """
 
     name: str
@@ -45,16 +51,23 @@ class Row(NamedTuple):
 
     Attributes:
         needed: Without it nothing can be tracked.
+        follows: Rows without which it is not tried.
     """
 
     name: str
     probe: Callable[[], str]
     fix: str
     needed: bool = False
+    follows: tuple[str, ...] = ()
 
 
 class RefusedError(Exception):
     """A probe's no, with the reason."""
+
+    def __init__(self, why: str, *, fix: str | None = None) -> None:
+        """Take the reason, and the fix where it is not the row's usual one."""
+        super().__init__(why)
+        self.fix = fix
 
 
 class UnknownError(Exception):
@@ -104,21 +117,33 @@ def swap_in_use() -> bool:
 
 def checks() -> tuple[list[Check], bool]:
     """Try every row; return the answers, and whether tracking is possible."""
-    answers = []
+    answers: list[Check] = []
     can_track = True
+    causes: dict[str, Check] = {}  # of each "no", the one that it follows from
     for row in ROWS:
-        ok: bool | None = True
-        try:
-            why = row.probe()
-        except UnknownError as unknown:
-            ok, why = None, str(unknown)
-        except RefusedError as refused:
-            ok, why = False, str(refused)
-        except (OSError, PagescanError) as error:
-            ok, why = False, _reason(error)
-        answers.append(Check(row.name, ok, why, None if ok else row.fix))
-        can_track &= ok is not False or not row.needed
+        cause = next((causes[name] for name in row.follows if name in causes), None)
+        if cause is not None:
+            answer = Check(row.name, False, f"follows from {cause.name}", cause.fix)
+        else:
+            answer = _answer(row)
+        if answer.ok is False:
+            causes[row.name] = cause or answer
+            can_track &= not row.needed
+        answers.append(answer)
     return answers, can_track
+
+
+def _answer(row: Row) -> Check:
+    try:
+        return Check(row.name, True, row.probe())
+    except UnknownError as unknown:
+        return Check(row.name, None, str(unknown), row.fix)
+    except RefusedError as refused:
+        return Check(row.name, False, str(refused), refused.fix or row.fix)
+    except AccessDeniedError as denied:  # it knows who forbids it
+        return Check(row.name, False, str(denied), denied.hint or row.fix)
+    except (OSError, PagescanError) as error:
+        return Check(row.name, False, _reason(error), row.fix)
 
 
 def _reason(error: OSError | PagescanError) -> str:
@@ -139,9 +164,8 @@ def _own_pagemap() -> Iterator[int]:
 
 @contextlib.contextmanager
 def _own_uffd() -> Iterator[int]:
-    uffd = native.uffd_open()
+    uffd = wp_async.open_own()
     try:
-        native.uffd_api(uffd)
         yield uffd
     finally:
         os.close(uffd)
@@ -168,7 +192,7 @@ def _category(bit: Category) -> str:
 
 
 def _userfaultfd() -> str:
-    os.close(native.uffd_open())
+    os.close(wp_async.create())
     return "a userfaultfd can be made (UFFD_USER_MODE_ONLY)"
 
 
@@ -204,6 +228,14 @@ def _exact(flags: int) -> str:
 
 def _attach_child() -> str:
     """Attach to a child that waits, arm nothing, and see it go on."""
+    from pagescan import attach
+
+    impossible = wp_async.why_impossible()
+    if impossible:
+        raise RefusedError(
+            str(impossible),
+            fix="processes are tracked on x86-64; here scan, maps and written_pages()",
+        )
     wait, go = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -213,8 +245,6 @@ def _attach_child() -> str:
     os.close(wait)
     try:
         with Target.open(pid) as target:
-            from pagescan import attach
-
             taken = attach.take(target)
             os.close(taken.uffd)
     finally:
@@ -287,7 +317,11 @@ def _sigchld() -> str:
     return "children are waited for"
 
 
-_NEWER = "run Linux 6.7 or newer, with CONFIG_USERFAULTFD and CONFIG_PROC_PAGE_MONITOR"
+_NEWER = (
+    f"run Linux {wp_async.SINCE} or newer,"
+    " with CONFIG_USERFAULTFD and CONFIG_PROC_PAGE_MONITOR"
+)
+_TRACKING = ("wp-async", "pagemap-scan")
 _SECCOMP = "a seccomp filter may forbid it: containers want a profile that allows it"
 
 ROWS: tuple[Row, ...] = (
@@ -297,31 +331,36 @@ ROWS: tuple[Row, ...] = (
         "soft-dirty-category",
         functools.partial(_category, Category.SOFT_DIRTY),
         "run Linux 6.8 or newer; nothing needs it",
+        follows=("pagemap-scan",),
     ),
     Row(
         "guard-category",
         functools.partial(_category, Category.GUARD),
         "run Linux 6.16 or newer; before, guard regions look like swap",
+        follows=("pagemap-scan",),
     ),
     Row("userfaultfd", _userfaultfd, f"{_NEWER}; {_SECCOMP}", needed=True),
-    Row("wp-async", _wp_async, _NEWER, needed=True),
+    Row("wp-async", _wp_async, _NEWER, needed=True, follows=("userfaultfd",)),
     Row(
         "exact-private",
         functools.partial(_exact, mmap.MAP_PRIVATE),
         "report it, please: tracking would not be exact here",
         needed=True,
+        follows=_TRACKING,
     ),
     Row(
         "exact-shared",
         functools.partial(_exact, mmap.MAP_SHARED),
         "report it, please: shared memory would not be exact here",
         needed=True,
+        follows=_TRACKING,
     ),
     Row(
         "attach-child",
         _attach_child,
         f"ptrace, process_vm and pidfd_getfd must be allowed; {_SECCOMP}",
         needed=True,
+        follows=_TRACKING,
     ),
     Row(
         "attach-others",

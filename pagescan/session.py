@@ -32,6 +32,7 @@ from pagescan.errors import (
 from pagescan.model import SessionFacts, TargetFacts, Untracked
 from pagescan.target import Target, read_stat
 from pagescan.units import format_time, parse_time
+from pagescan.wp_async import why_impossible
 
 SUFFIXES = ("sock", "pages", "pages.new", "lock")
 """The files of a session, the one that says that it is there last."""
@@ -416,7 +417,15 @@ def find(pid: int | None) -> Session:
         )
     for session in lost():
         raise lost_tracking(session)
-    raise SessionError("no session", hint="pagescan arm PID starts one")
+    raise SessionError("no session", hint=hint_to_arm(None))
+
+
+def hint_to_arm(pid: int | None) -> str:
+    """Return the hint that says how to start a session, or why none can be here."""
+    error = why_impossible()
+    if error:
+        return f"no session can be started here: {error}"
+    return f"pagescan arm {pid}" if pid is not None else "pagescan arm PID starts one"
 
 
 def _none(pid: int) -> PagescanError:
@@ -427,7 +436,7 @@ def _none(pid: int) -> PagescanError:
                 f"{target} is tracked by another user's session, or by itself",
                 hint="only whoever armed it can look; root: pagescan sessions",
             )
-        return SessionError(f"no session for {target}", hint=f"pagescan arm {pid}")
+        return SessionError(f"no session for {target}", hint=hint_to_arm(pid))
 
 
 def _write_protected(pid: int) -> bool:

@@ -8,6 +8,7 @@ from pagescan.plan import Plan
 from pagescan.session import Session
 from pagescan.target import Target
 from pagescan.tracking import Look
+from pagescan.wp_async import check_possible
 
 
 def start_session(pid: int, ranges: Iterable[str] | None = None) -> Session:
@@ -29,6 +30,7 @@ def start_session(pid: int, ranges: Iterable[str] | None = None) -> Session:
         >>> pagescan.end_session(4242)
     """
     selection = Selection.parse(ranges or ())
+    check_possible()
     with Target.open(pid) as target:
         selection.check(mappings.read(target))
         session_tracking.start(target, selection)

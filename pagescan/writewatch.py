@@ -16,7 +16,7 @@ import os
 from array import array
 from typing import TYPE_CHECKING, Self
 
-from pagescan import native
+from pagescan import native, wp_async
 from pagescan.errors import PagescanError, UsageError, from_oserror
 from pagescan.target import PAGE_SIZE
 
@@ -63,6 +63,7 @@ class WriteWatch:
         Raises:
             UsageError: The size is not above zero, or more than there can be.
             KernelUnsupportedError: No userfaultfd with asynchronous write-protect.
+            AccessDeniedError: A seccomp filter forbids userfaultfd(2).
         """
         if size <= 0:
             raise UsageError(f"a write watch needs a size above zero, not {size}")
@@ -81,7 +82,7 @@ class WriteWatch:
             self._watch = native.Watch(self.address, size)
         except OSError as error:
             self._memory.close()
-            raise from_oserror(error, doing="watch writes of this process") from error
+            raise _refusal(error) from error
 
     @property
     def buffer(self) -> memoryview:
@@ -168,6 +169,16 @@ class WriteWatch:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _refusal(error: OSError) -> PagescanError:
+    """Say why memory cannot be watched: the kernel's no, a filter's, or another."""
+    if error.errno in (errno.EINVAL, errno.ENOSYS, errno.EPERM, errno.EACCES):
+        try:
+            os.close(wp_async.open_own())
+        except PagescanError as why:
+            return why
+    return from_oserror(error, doing="watch writes of this process")
 
 
 def _lost(error: OSError) -> PagescanError:

@@ -19,6 +19,7 @@ from pagescan.session_tracking import start
 from pagescan.target import Target
 from pagescan.tracking import session_of
 from pagescan.units import format_seconds, format_size
+from pagescan.wp_async import check_possible
 
 
 @click.command(
@@ -48,6 +49,7 @@ def command(
     one short fault when it is written first. `pagescan diff` shows what was written,
     `pagescan disarm` ends it; so does the target's end.
     """
+    check_possible()
     with Target.open(pid) as target:
         for note in selection.check(mappings.read(target)):
             common.say(note)

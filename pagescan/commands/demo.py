@@ -19,6 +19,7 @@ from pagescan.regions import Batch
 from pagescan.ticks import Tick, add
 from pagescan.units import format_size, parse_seconds, parse_size
 from pagescan.workload import PAGE, Workload
+from pagescan.wp_async import check_possible
 
 _ROUND = 0.5
 
@@ -65,6 +66,7 @@ def command(
         raise click.UsageError("the heap must have 16M at least")
     duration = parse_seconds(seconds)
     check = Check()
+    check_possible()
     with contextlib.ExitStack() as undo:
         stop = undo.enter_context(stop_on_signals())
         workload = undo.enter_context(Workload(length, _ROUND))

@@ -26,7 +26,7 @@ from pagescan.options import (
 )
 from pagescan.regions import Batch
 from pagescan.scanner import Query, Scanner
-from pagescan.session import find, kept, now
+from pagescan.session import find, hint_to_arm, kept, now
 from pagescan.session_tracking import opened
 from pagescan.tally import scan_target, tracked_mappings
 from pagescan.target import Target
@@ -124,7 +124,7 @@ def command(
             scanner, chosen
         ):
             common.say("nothing of the selection is tracked: no page has `written`")
-            common.hint(f"pagescan arm {pid}")
+            common.hint(hint_to_arm(pid))
         summary = batch.summary()
         if wp_only:
             batch = Batch.empty(batch)

@@ -19,6 +19,7 @@ from pagescan.target import Launched, find, launch
 from pagescan.ticks import Limits, Tick, summary_of
 from pagescan.tracking import Tracking
 from pagescan.units import format_seconds, format_size, parse_seconds
+from pagescan.wp_async import check_possible
 
 
 @click.command(
@@ -79,6 +80,7 @@ def command(
             hint="pagescan watch PID, or pagescan watch -- CMD",
         )
     live = output.format == "table"
+    check_possible()
     with contextlib.ExitStack() as undo:
         if run:
             launched = _launch(words, cmd_output, live=live, undo=undo)

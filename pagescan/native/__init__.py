@@ -585,6 +585,11 @@ def _enumerator(enum: str, value: int) -> str:
     return name.rpartition("_")[2].lower()
 
 
+def can_attach() -> bool:
+    """Whether `attach` is written for this processor."""
+    return bool(lib.ps_can_attach())
+
+
 def attach(pid: int, timeout_ms: int = 2000) -> Attached:
     """Take a userfaultfd out of a live process; never raises: look at `error`."""
     call = ffi.new("struct ps_attach *")

@@ -196,6 +196,7 @@ struct ps_attach {
 };
 
 int ps_attach(struct ps_attach *attach);
+int ps_can_attach(void); /* 1: ps_attach is written for this architecture; 0: it is not */
 
 /*
  * Starts argv[0] with the environment envp and the three descriptors as its stdin, stdout and

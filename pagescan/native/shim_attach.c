@@ -573,6 +573,11 @@ int ps_attach(struct ps_attach *call)
 	return error;
 }
 
+int ps_can_attach(void)
+{
+	return 1;
+}
+
 #else
 
 int ps_attach(struct ps_attach *call)
@@ -580,6 +585,11 @@ int ps_attach(struct ps_attach *call)
 	call->uffd = call->left_fd = -1;
 	call->step = PS_STEP_ARCH;
 	return -ENOSYS;
+}
+
+int ps_can_attach(void)
+{
+	return 0;
 }
 
 #endif
