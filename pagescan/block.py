@@ -22,11 +22,12 @@ from pagescan import mappings
 from pagescan.arm import owners_of, protecting
 from pagescan.errors import PagescanError, UsageError
 from pagescan.intervals import common, without
+from pagescan.kernel import user_space_end
 from pagescan.mappings import Selection, cut
 from pagescan.model import DEFAULT_RETURNED, Category, Cost, Kind, Mapping, Untracked
 from pagescan.native import Columns, Masks, Pace, PreparedScan, Rule, Spans
 from pagescan.scanner import POPULATED, as_spans, merge
-from pagescan.target import PAGE_SIZE, Target
+from pagescan.target import Target
 from pagescan.tracking import Tracking, rules_of
 
 if TYPE_CHECKING:
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
 _UNPACED = Pace(max_stall_ns=1 << 40, pause_ns=0)
 # Enough for what a block writes, as a rule: more is asked for only when it is over.
 _ROOM = 4096
-_USER_SPACE = (1 << 47) - PAGE_SIZE  # TASK_SIZE of x86-64
 _STACK_GROWTH = 1 << 30
 
 
@@ -89,7 +89,8 @@ class _BlockTracking(Tracking):
             if rule.whole:  # files: no candidates of before, but what is written now
                 wanted = Masks(mask=Category.WRITTEN)
                 candidates[index] = _tagged(exact[index], wanted, index)
-        everywhere = Spans(array("Q", [0]), array("Q", [_USER_SPACE]), array("Q", [0]))
+        end = user_space_end()  # not that of the last mapping: a new one may lie above
+        everywhere = Spans(array("Q", [0]), array("Q", [end]), array("Q", [0]))
         outside = Rule(
             asked=Masks(
                 mask=Category.WPALLOWED,
@@ -97,7 +98,7 @@ class _BlockTracking(Tracking):
                 anyof=POPULATED,
                 returned=POPULATED,
             ),
-            align=_USER_SPACE,  # one call
+            align=end,  # one call
         )
         return _Prepared(
             self._scan(*protecting(chosen)),

@@ -27,6 +27,7 @@ from pagescan.native import Columns, Masks, Meter, Pace, Rule, Spans
 from pagescan.target import PAGE_SIZE, Target, read_status, yama_scope
 
 _PAGES = 16
+_NO_SPACE_BEYOND = 1 << 57  # of no processor; a sum of two fits in 64 bits
 
 
 class Check(NamedTuple):
@@ -107,6 +108,38 @@ def check_known(categories: Category) -> None:
                 f"this kernel has no category {name!r}",
                 hint="pagescan doctor lists what it has",
             )
+
+
+@functools.cache
+def user_space_end() -> int:
+    """Return where this process's addresses end, found by trying.
+
+    2^47 on most x86-64, 2^56 with five levels of page tables, 2^48 or 2^52 on arm64.
+    The kernel refuses a range that goes beyond; where it does not, there is no mapping.
+    """
+    with _own_pagemap() as pagemap:
+        return end_of_accepted(functools.partial(_accepts, pagemap))
+
+
+def end_of_accepted(accepts: Callable[[int], bool]) -> int:
+    """Return the highest end of a page that is accepted; all below it are."""
+    low, high = 1, _NO_SPACE_BEYOND // PAGE_SIZE + 1
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if accepts(middle * PAGE_SIZE) else (low, middle)
+    return low * PAGE_SIZE
+
+
+def _accepts(pagemap: int, end: int) -> bool:
+    try:
+        _scan(
+            pagemap, end - PAGE_SIZE, end, Rule(asked=Masks(returned=Category.PRESENT))
+        )
+    except OSError as error:
+        if error.errno != errno.EFAULT:
+            raise
+        return False
+    return True
 
 
 def swap_in_use() -> bool:

@@ -1,0 +1,59 @@
+"""Where the addresses of a process end: above 2^47 on some processors."""
+
+import pytest
+
+from pagescan import block, native
+from pagescan.kernel import end_of_accepted, user_space_end
+from pagescan.mappings import Selection
+from pagescan.model import Mapping
+from pagescan.target import PAGE_SIZE
+
+FIVE_LEVELS = b"""\
+00400000-00401000 r-xp 00000000 08:01 7                          /bin/x
+7ffff7fc5000-7ffff7fc7000 r-xp 00000000 00:00 0                  [vdso]
+fe000000000000-fe000000004000 rw-p 00000000 00:00 0 \n"""
+ARM64 = b"""\
+aaaac0a60000-aaaac0a61000 r-xp 00000000 fe:01 7                  /bin/x
+ffffad5b7000-ffffad5b9000 r-xp 00000000 00:00 0                  [vdso]
+fffffffdf000-1000000000000 rw-p 00000000 00:00 0                 [stack]
+"""
+ARM64_LVA = b"fffffffff0000-10000000000000 rw-p 00000000 00:00 0 \n"
+
+
+@pytest.mark.parametrize(
+    ("text", "end"),
+    [
+        (FIVE_LEVELS, (1 << 56) - PAGE_SIZE),
+        (ARM64, 1 << 48),
+        (ARM64_LVA, 1 << 52),
+        (b"7ffff7fc5000-7ffff7fc7000 r-xp 00000000 00:00 0 \n", (1 << 47) - PAGE_SIZE),
+        (b"3ffffff000-4000000000 r-xp 00000000 00:00 0 \n", 1 << 38),
+    ],
+    ids=["x86-64, 5 levels", "arm64", "arm64, 52 bits", "x86-64", "riscv, sv39"],
+)
+def test_no_mapping_lies_beyond(text: bytes, end: int) -> None:
+    """The bound is the kernel's, to the page, and the last mapping is within."""
+    found = end_of_accepted(lambda address: address <= end)
+    assert found == end
+    rows = native.parse_maps(text)
+    assert rows.end[-1] <= found
+    last = Mapping(rows.start[-1], rows.end[-1], "rw-p", 0, (0, 0), 0, "", 0)
+    words = Selection.parse([f"{last.start:#x}-{last.end:#x}"])
+    assert words.select([last]) == [last]
+
+
+def test_a_kernel_that_accepts_all_has_a_bound() -> None:
+    """As Linux 6.7 does on x86-64: what is beyond has no mapping, and costs nothing."""
+    assert end_of_accepted(lambda _: True) == 1 << 57
+
+
+def test_of_this_kernel() -> None:
+    """Everything of this process is below it, and just that is asked for new memory."""
+    with open("/proc/self/maps") as maps:
+        lines = [line.split() for line in maps if "[vsyscall]" not in line]
+    assert int(lines[-1][0].partition("-")[2], 16) <= user_space_end()
+    with block.WrittenPages() as written:
+        prepared = written._prepared
+        assert prepared is not None
+        [[spans], *_] = prepared.outside._held
+        assert (spans.starts[0], spans.ends[0]) == (0, user_space_end())
