@@ -26,7 +26,7 @@ C_FILES = $(filter-out pagescan/native/_shim.c,$(wildcard pagescan/native/*.[ch]
 
 .PHONY: help prereqs dev build demo test unit live lint ruff format type layers spell man docs \
 	reference cformat \
-	fmt asan bench dist clean
+	fmt asan bench dist wheels pyz clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | \
@@ -122,6 +122,13 @@ dist: $(VENV)/lint.stamp ## sdist, and the wheel built from it, in dist/
 	@rm -rf dist build
 	@$(BIN)/python -m build --outdir dist .
 
+wheels: $(VENV)/wheels.stamp ## wheels for manylinux and musllinux, checked and tried, in dist/
+	@$(BIN)/python packaging/wheels.py
+
+pyz: $(VENV)/wheels.stamp ## dist/pagescan.pyz: one file that runs by itself; after make wheels
+	@ls dist/*manylinux*.whl >/dev/null 2>&1 || $(MAKE) wheels
+	@$(BIN)/python packaging/single_file.py
+
 clean: ## remove all that was built, .venv included
 	rm -rf .venv .asan build dist *.egg-info pagescan/native/_shim.c pagescan/native/*.so
 	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
@@ -136,6 +143,8 @@ define install
 	@echo 'make: installing pagescan$(1) into $(VENV)' >&2
 	@$(PIP) install --editable '.$(1)' || { echo 'make: pip could not install it: see above;' \
 		'without a way to PyPI, name a mirror in PIP_INDEX_URL' >&2; exit 1; }
+	@mkdir -p $(VENV)/share/man/man1 # where man(1) looks, by PATH; editable installs leave it out
+	@ln -sf ../../../../man/pagescan.1 $(VENV)/share/man/man1/
 	@touch $(2)
 endef
 
@@ -144,6 +153,9 @@ $(VENV)/run.stamp: $(SOURCES)
 
 $(VENV)/bench.stamp: $(SOURCES)
 	$(call install,[bench],$@ $(VENV)/run.stamp)
+
+$(VENV)/wheels.stamp: $(SOURCES)
+	$(call install,[wheels],$@ $(VENV)/run.stamp)
 
 $(VENV)/test.stamp: $(SOURCES)
 	$(call install,[test],$@ $(VENV)/run.stamp)
