@@ -117,7 +117,7 @@ def try_without_compiler(scratch: Path) -> None:
 def run(
     *words: str, environment: dict[str, str] | None = None, quiet: bool = False
 ) -> None:
-    """Run a command to its end; exit if it fails. A quiet one has its output dropped."""
+    """Run a command to its end; exit if it fails. quiet: Its output is dropped."""
     output = subprocess.DEVNULL if quiet else None
     done = subprocess.run(words, env=environment, stdout=output, check=False)
     if done.returncode:
