@@ -24,6 +24,7 @@ from pagescan.chosen import (
 from pagescan.errors import from_oserror
 from pagescan.intervals import common
 from pagescan.kernel import known_categories
+from pagescan.mapping_count import most_mappings
 from pagescan.mappings import Selection, read
 from pagescan.model import Category, Kind, Mapping, Untracked
 from pagescan.native import Columns, Masks, Rule
@@ -46,6 +47,9 @@ _WHY = {
     errno.EINVAL: "the kernel does not let this mapping be registered",
     errno.ENOMEM: "the target has as many mappings as it may (vm.max_map_count)",
 }
+_NEAR_THE_LIMIT = (
+    "the target has almost as many mappings as it may: vm.max_map_count, less 5 %"
+)
 
 
 @dataclass(slots=True)
@@ -58,6 +62,7 @@ class Armed:
         tracked_bytes: Length of all that is registered.
         tables_left: Bytes of page tables that holes of shared memory may still cost.
         epoch: How often everything was protected anew since arming.
+        alike: Neighbouring mappings that looked alike before arming.
     """
 
     selection: Selection
@@ -65,6 +70,7 @@ class Armed:
     tracked_bytes: int = 0
     tables_left: int = MAX_TABLES
     epoch: int = 0
+    alike: int = 0
 
 
 class Armer:
@@ -75,31 +81,52 @@ class Armer:
         self.scanner = scanner
         self.uffd = uffd
         self.armed = armed
+        self.mappings = 0  # that the target has, as far as is known
+        self._is_full = False
 
-    def arm(self, mappings: Sequence[Mapping]) -> None:
-        """Register and protect what is selected; PROT_NONE reservations come later."""
+    def arm(self, mappings: Sequence[Mapping]) -> bool:
+        """Register and protect what is selected; return whether anything could be.
+
+        PROT_NONE reservations are registered and not protected: what is made of them
+        later is registered then, and one mapping with what is there.
+        """
         chosen = self.armed.selection.select(mappings)
-        reserved = [mapping for mapping in chosen if not _accessible(mapping)]
+        self.mappings = len(mappings)
+        reserved = [mapping for mapping in chosen if mapping.reserved]
         inhabited = owners_of(self.populated_outside(reserved), reserved)
-        skipped = {
-            mapping.start
+        empty = {
+            mapping.start: mapping
             for index, mapping in enumerate(reserved)
             if index not in inhabited
         }
         registered = self.register(
-            [mapping for mapping in chosen if mapping.start not in skipped]
+            [
+                mapping
+                for mapping in chosen
+                if mapping.kind in PRIVATE or mapping.start not in empty
+            ]
         )
-        self.scanner.run(*protecting(registered))
-        self.protect_whole(registered)
+        used = [mapping for mapping in registered if mapping.start not in empty]
+        self.scanner.run(*protecting(used))
+        self.protect_whole(used)
+        return bool(registered)
 
     def register(self, mappings: Sequence[Mapping]) -> list[Mapping]:
         """Register mappings, without protection; return those that could be.
 
         The others are added to `untracked`, with the reason.
         """
+        if not mappings:
+            return []
         known = len(self.armed.untracked)
+        self._is_full = self.mappings >= most_mappings()
         registered = [mapping for mapping in mappings if self._register(mapping)]
-        more = self.armed.untracked[known:]
+        if more := self.armed.untracked[known:]:
+            # A part of what is left out now may have been left out before it grew.
+            covers = Covers(more)
+            earlier = self.armed.untracked[:known]
+            kept = [item for item in earlier if item not in covers]
+            self.armed.untracked[:] = kept + more
         if any(item.why == _WHY[errno.EINVAL] for item in more):
             self.forget_unmapped(read(self.scanner.target))
         return registered
@@ -162,6 +189,9 @@ class Armer:
         if mapping.kind is Kind.SPECIAL or _is_device(mapping):
             self._leave_out(mapping, _WHY[errno.EINVAL])
             return False
+        if self._is_full:
+            self._leave_out(mapping, _NEAR_THE_LIMIT)
+            return False
         tables = self._tables_of_holes(mapping)
         if tables > self.armed.tables_left:
             self._leave_out(
@@ -186,7 +216,8 @@ class Armer:
             self._leave_out(mapping, _WHY[error.errno])
             return False
         self.armed.tables_left -= tables
-        self.armed.tracked_bytes += mapping.length
+        if not mapping.reserved:
+            self.armed.tracked_bytes += mapping.length
         return True
 
     def _tables_of_holes(self, mapping: Mapping) -> int:
@@ -303,7 +334,3 @@ def owners_of(columns: Columns, mappings: Sequence[Mapping]) -> set[int]:
 
 def _one_rule(mappings: Iterable[Mapping]) -> dict[tuple[Kind, int], int]:
     return {(mapping.kind, mapping.page_size): 0 for mapping in mappings}
-
-
-def _accessible(mapping: Mapping) -> bool:
-    return mapping.perms[:3] != "---"

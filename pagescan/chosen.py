@@ -162,8 +162,25 @@ def reaches_out(regions: Columns, mappings: Sequence[Mapping]) -> bool:
     return False
 
 
+def reservations_beside(
+    indices: Iterable[int], mappings: Sequence[Mapping]
+) -> list[Mapping]:
+    """Return the private reservations that touch one of some mappings; ascending."""
+    found: dict[int, Mapping] = {}
+    for index in indices:
+        one = mappings[index]
+        for other in (
+            *mappings[max(0, index - 1) : index],
+            *mappings[index + 1 : index + 2],
+        ):
+            touches = other.end == one.start or other.start == one.end
+            if touches and other.reserved and other.kind is Kind.ANON:
+                found[other.start] = other
+    return [found[start] for start in sorted(found)]
+
+
 class Covers:
-    """Answers whether one of many ranges covers a mapping; they may overlap."""
+    """Answers whether one of many ranges covers another one; they may overlap."""
 
     def __init__(self, items: Iterable[Untracked]) -> None:
         """Sort the ranges once."""
@@ -172,6 +189,6 @@ class Covers:
         # Of those that begin no later, the one that ends last covers most.
         self._ends = list(accumulate((end for _, end in spans), max))
 
-    def __contains__(self, mapping: Mapping) -> bool:
+    def __contains__(self, mapping: Mapping | Untracked) -> bool:
         index = bisect_right(self._starts, mapping.start) - 1
         return index >= 0 and mapping.end <= self._ends[index]

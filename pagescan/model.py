@@ -107,6 +107,11 @@ class Mapping(NamedTuple):
         return self.perms[3] == "s"
 
     @property
+    def reserved(self) -> bool:
+        """Whether it is a reservation, which nobody may read or write (PROT_NONE)."""
+        return self.perms[:3] == "---"
+
+    @property
     def kind(self) -> Kind:
         """The row of the table of rules in docs/concepts.md."""
         if self.name in _SPECIAL_NAMES or self.name.startswith("[vvar"):
@@ -182,6 +187,8 @@ class Cost:
     """The longest that one call held the mmap lock."""
     ioctls: int = 0
     pages_walked: int = 0
+    mappings_added: int | None = None
+    """Mappings that the target has only because it is tracked; None: not counted."""
 
     def __add__(self, other: "Cost") -> "Cost":
         return Cost(
@@ -190,6 +197,10 @@ class Cost:
             max(self.max_wait_ns, other.max_wait_ns),
             self.ioctls + other.ioctls,
             self.pages_walked + other.pages_walked,
+            # A state and no sum: the later count stands.
+            self.mappings_added
+            if other.mappings_added is None
+            else other.mappings_added,
         )
 
 

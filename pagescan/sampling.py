@@ -21,6 +21,7 @@ from pagescan.arm import MAX_TABLES, Armed, owners_of, protecting
 from pagescan.chosen import bounds_of, kinds_of, spans_of
 from pagescan.errors import UsageError
 from pagescan.extrapolation import Extremes, estimate
+from pagescan.mapping_count import count_alike
 from pagescan.mappings import Selection
 from pagescan.model import DEFAULT_RETURNED, Category, Estimate, Mapping
 from pagescan.native import Columns, Masks, Pace, Rule
@@ -141,8 +142,10 @@ class SampledTracking(Tracking):
 
     def arm(self) -> None:
         """Register everything selected, protect what the budget pays for."""
-        self._armer.register(self._judged())
-        self.check_armed()
+        there = self._judged()
+        self.armed.alike = count_alike(there.there)
+        self._has_registered = bool(self._armer.register(there))
+        self.check_armed(self._has_registered)
         chosen = self._judged()
         self._draw(self._inhabited(chosen), 0, ())
         self._protect(self.units)
@@ -167,8 +170,7 @@ class SampledTracking(Tracking):
             self._extremes.learn(counts, len(population))
             if not self._draw(population, len(population), counts):
                 self._lift(population)
-            cost = self.scanner.take_cost()
-            self.cost += cost
+            cost = self._take_cost(rearm=rearm)
             look = replace(look, cost=look.cost + cost)
         return look
 
@@ -206,8 +208,7 @@ class SampledTracking(Tracking):
             self._extremes.learn(self._counts(found, tracked), len(drawn_from))
             self.armed.epoch += 1
             self.since = moment
-        cost = self.scanner.take_cost()
-        self.cost += cost
+        cost = self._take_cost(rearm=rearm)
         return Look(batch, tuple(self.armed.untracked), moment, cost, said)
 
     def _estimate(
@@ -233,9 +234,8 @@ class SampledTracking(Tracking):
         """Register the mappings that came; return their starts."""
         chosen = self._judged()
         fresh = owners_of(self._armer.populated_outside(chosen), chosen)
-        new = [chosen[index] for index in sorted(fresh)]
-        self._armer.register(new)
-        return {mapping.start for mapping in new}
+        self._register(chosen, sorted(fresh))
+        return {chosen[index].start for index in fresh}
 
     def _populate(self, chosen: Sequence[Mapping]) -> list[Mapping]:
         """Return the units there are now: those of before, and where a page came.

@@ -62,6 +62,7 @@ class Session:
         planned: The epoch of the last plan of a checkpoint; 0: there was none.
         acknowledged: The epoch whose image the consumer has; 0: it has none yet; -1:
             there is no consumer, or what it lacks is not known any more.
+        alike: Neighbouring mappings that looked alike before arming.
     """
 
     target: TargetFacts
@@ -76,6 +77,7 @@ class Session:
     epoch: int = 0
     planned: int = 0
     acknowledged: int = -1
+    alike: int = 0
 
     @property
     def name(self) -> str:

@@ -73,6 +73,7 @@ class Opened:
                 before.tracked_bytes,
                 before.tables_left,
                 before.epoch,
+                before.alike,
             ),
             armed_at=before.armed_at,
             since=before.since,

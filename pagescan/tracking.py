@@ -3,7 +3,7 @@
 import contextlib
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import lru_cache
 from itertools import chain
@@ -17,11 +17,13 @@ from pagescan.chosen import (
     KindKey,
     kept_scans,
     kinds_of,
+    reservations_beside,
     spans_of,
 )
 from pagescan.errors import PagescanError
 from pagescan.intervals import whole_pages, without
 from pagescan.kernel import known_categories, swap_in_use
+from pagescan.mapping_count import count_alike
 from pagescan.mappings import Selection
 from pagescan.model import (
     DEFAULT_RETURNED,
@@ -100,6 +102,8 @@ class Tracking:
         self.scanner = Scanner(target, pace)
         self._reader = Reader(target)
         self._known: tuple[list[Mapping], list[Untracked]] = ([], [])
+        self._counted: tuple[list[Mapping], int] = ([], 0)
+        self._has_registered = False  # since the mappings were counted
         self._chosen = Chosen()
         self._armer = Armer(self.scanner, uffd, armed)
         self.cost = Cost()
@@ -148,21 +152,24 @@ class Tracking:
         except BaseException:
             os.close(taken.uffd)
             raise
-        tracking.cost = tracking.scanner.take_cost(taken.stopped_ns)
+        cost = tracking.scanner.take_cost(taken.stopped_ns)
+        tracking.cost = replace(cost, mappings_added=tracking.mappings_added())
         tracking.attached = str(taken)
         return tracking
 
     def arm(self) -> None:
         """Register and protect everything selected."""
-        self._armer.arm(self._reader.read())
-        self.check_armed()
+        there = self._reader.read()
+        self.armed.alike = count_alike(there)
+        self._has_registered = self._armer.arm(there)
+        self.check_armed(self._has_registered)
         self.armed_at = self.since = now()
 
-    def check_armed(self) -> None:
-        """Raise if the target went meanwhile, or if there is nothing to track."""
+    def check_armed(self, anything: object) -> None:
+        """Raise if the target went meanwhile, or if nothing could be registered."""
         if not self.target.has_address_space():
             raise self.target.gone()
-        if not self.armed.tracked_bytes:
+        if not anything:
             reasons = {item.why for item in self.armed.untracked}
             raise PagescanError(
                 f"nothing of the selection could be armed in {self.target}:"
@@ -185,7 +192,7 @@ class Tracking:
         fresh = self._armer.populated_outside(chosen)
         new = frozenset(owners_of(fresh, chosen))
         if rearm:
-            fresh = self._take_in([chosen[index] for index in sorted(new)])
+            fresh = self._take_in(chosen, sorted(new))
         written = self._written(chosen, rearm=rearm, returned=returned)
         found = merge(written, self._without_own(fresh, fresh))
         batch = self._joined(found, chosen, new, returned)
@@ -195,9 +202,29 @@ class Tracking:
         if rearm:
             self.since = moment
             self.armed.epoch += 1
-        cost = self.scanner.take_cost()
-        self.cost += cost
+        cost = self._take_cost(rearm=rearm)
         return Look(batch, tuple(self.armed.untracked), moment, cost)
+
+    def mappings_added(self) -> int:
+        """Return how many mappings the target has only because it is tracked.
+
+        Counted among neighbours that look alike, less those from before arming.
+        """
+        there = self._known[0]
+        if self._has_registered:
+            self._has_registered = False
+            there = self._reader.read()
+        if there is not self._counted[0]:
+            self._counted = there, max(0, count_alike(there) - self.armed.alike)
+        return self._counted[1]
+
+    def _take_cost(self, *, rearm: bool) -> Cost:
+        """Return what was counted since the last call, and add it to the sum."""
+        cost = self.scanner.take_cost()
+        if rearm:
+            cost = replace(cost, mappings_added=self.mappings_added())
+        self.cost += cost
+        return cost
 
     def written(self, *, rearm: bool = True) -> Iterator[Region]:
         """Yield what was written since arming, or the last call that rearmed.
@@ -235,6 +262,7 @@ class Tracking:
     def _judged(self) -> Chosen:
         """Return the selected mappings that can be tracked; the same while they are."""
         there = self._reader.read()
+        self._armer.mappings = len(there)
         if there is not self._known[0]:
             self._armer.forget_unmapped(there)
         known = (there, list(self.armed.untracked))
@@ -251,14 +279,25 @@ class Tracking:
             self._known = known
         return self._chosen
 
-    def _take_in(self, found: Sequence[Mapping]) -> Columns:
+    def _take_in(self, chosen: Sequence[Mapping], new: Sequence[int]) -> Columns:
         """Register new mappings; return the populated pages of the shared ones.
+
+        A reservation that touches one of them is registered with it: what is made of
+        it later is one mapping with this one then.
 
         Those of the private ones are unprotected: the scan that follows gets and
         protects them in one step.
         """
-        registered = self._armer.register(found)
+        registered = self._register(chosen, new)
         return self._armer.protect_whole(registered)
+
+    def _register(self, chosen: Sequence[Mapping], new: Sequence[int]) -> list[Mapping]:
+        """Register new mappings, and the reservations beside them."""
+        found = [chosen[index] for index in new]
+        registered = self._armer.register(found)
+        self._armer.register(reservations_beside(new, chosen))
+        self._has_registered = bool(registered)
+        return registered
 
     def _written(
         self, chosen: Sequence[Mapping], *, rearm: bool, returned: Category
@@ -387,4 +426,5 @@ def session_of(tracking: Tracking, holder: str) -> Session:
         armed.tracked_bytes,
         armed.tables_left,
         armed.epoch,
+        alike=armed.alike,
     )

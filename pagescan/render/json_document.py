@@ -193,6 +193,7 @@ def cost_keys(cost: Cost) -> dict[str, Any]:
         "max_wait_ns": cost.max_wait_ns,
         "ioctls": cost.ioctls,
         "pages_walked": cost.pages_walked,
+        "mappings_added": cost.mappings_added,
     }
 
 

@@ -1,0 +1,120 @@
+"""Targets that grow: what tracking leaves in their address space, by their own maps."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pagescan import mapping_count
+from pagescan.mappings import Selection
+from pagescan.target import Target as Process
+from pagescan.tracking import Tracking
+from tests import witness
+from tests.conftest import Result, Target
+
+pytestmark = pytest.mark.needs("tracking")
+Start = Callable[..., Target]
+Run = Callable[..., Result]
+
+
+def mappings_in(pid: int, low: int = 0, high: int = 1 << 64) -> int:
+    """Return how many lines of /proc/PID/maps lie within [low, high)."""
+    count = 0
+    for line in Path(f"/proc/{pid}/maps").read_text(errors="replace").splitlines():
+        start, end = (int(word, 16) for word in line.split(None, 1)[0].split("-"))
+        count += low <= start and end <= high
+    return count
+
+
+def test_reservation_turned_writable_step_by_step(target: Start) -> None:
+    """An arena: what is made writable is one mapping with what was before."""
+    made = target("m=reserve,gb=1")
+    low, high = made.ranges["m"]
+    made.tell("rw m 0-15")
+    made.write("m", set(range(16)))
+    assert mappings_in(made.pid, low, high) == 2
+    with Process.open(made.pid) as process, Tracking.start(process) as tracking:
+        for first in range(16, 16 * 40, 16):
+            pages = set(range(first, first + 16))
+            made.tell(f"rw m {first}-{first + 15}")
+            made.write("m", pages)
+            batch = tracking.look(rearm=True).batch
+            found = {(page.start - low) // witness.PAGE for page in batch.pages()}
+            assert {page for page in found if 0 <= page < 1 << 18} == pages
+        assert mappings_in(made.pid, low, high) == 2
+        assert tracking.mappings_added() == 0
+    assert mappings_in(made.pid, low, high) == 2
+
+
+def test_reservation_that_came_later(target: Start) -> None:
+    """It is registered with the first part of it that is used."""
+    made = target("other=anon,pages=16,fill=1")
+    with Process.open(made.pid) as process, Tracking.start(process) as tracking:
+        made.tell("map m=reserve,gb=1")
+        low, high = made.where("m")
+        for first in range(0, 16 * 40, 16):
+            made.tell(f"rw m {first}-{first + 15}")
+            made.write("m", set(range(first, first + 16)))
+            tracking.look(rearm=True)
+        assert mappings_in(made.pid, low, high) == 2
+    assert mappings_in(made.pid, low, high) == 2
+
+
+def test_near_the_limit(target: Start, pagescan: Run) -> None:
+    """Nothing is registered in a target that has 95 % of what it may have."""
+    most = mapping_count.most_mappings()
+    if most > 100_000:
+        pytest.skip("vm.max_map_count is large here")
+    made = target(f"m=many,pages={most + 10}")
+    result = pagescan("arm", made.pid, "--json")
+    assert result.code == 1
+    assert "vm.max_map_count" in result.error()["error"]
+    assert witness.registered(made.pid) == 0
+
+
+def test_growth_near_the_limit(target: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is tracked stays exact; what comes is said once, and is not registered."""
+    made = target("m=anon,pages=64,fill=1")
+    low, _ = made.ranges["m"]
+    with Process.open(made.pid) as process, Tracking.start(process) as tracking:
+        registered = witness.registered(made.pid)
+        monkeypatch.setattr("pagescan.arm.most_mappings", lambda: 1)
+        for turn in range(5):
+            made.write("m", {turn})
+            made.tell("brk 4")
+            made.write("brk", {0, 1})
+            look = tracking.look(rearm=True)
+            found = {(page.start - low) // witness.PAGE for page in look.batch.pages()}
+            assert {page for page in found if 0 <= page < 64} == {turn}
+            (said,) = [item for item in look.untracked if item.mapping == "[heap]"]
+            assert "vm.max_map_count" in said.why
+            assert said.end - said.start >= 4 * (turn + 1) * witness.PAGE
+        assert witness.registered(made.pid) == registered
+
+
+def test_mappings_added_is_said(armed: Start, pagescan: Run) -> None:
+    """By all that track or end that; nobody else knows it."""
+    made = armed("m=anon,pages=64,fill=1")
+    before = mappings_in(made.pid)
+    made.tell("brk 4")
+    made.write("brk", {0})
+    look = pagescan("diff", made.pid, "--json").json()
+    assert look["cost"]["mappings_added"] is None
+    look = pagescan("diff", made.pid, "--json", "--rearm").json()
+    assert look["cost"]["mappings_added"] == mappings_in(made.pid) - before > 0
+    assert pagescan("scan", made.pid, "--json").json()["cost"]["mappings_added"] is None
+
+
+def test_selection_that_is_cut_adds_mappings(target: Start) -> None:
+    """The borders of a range that lies within a mapping are two more."""
+    made = target("m=anon,pages=64,fill=1")
+    low, _ = made.ranges["m"]
+    before = mappings_in(made.pid)
+    words = [f"{low + (16 << 12)}-{low + (32 << 12)}"]
+    with (
+        Process.open(made.pid) as process,
+        Tracking.start(process, Selection.parse(words)) as tracking,
+    ):
+        assert mappings_in(made.pid) - before == 2
+        assert tracking.cost.mappings_added == 2
+    assert mappings_in(made.pid) == before
