@@ -1,17 +1,26 @@
 """Where the command starts: `pagescan`, and `python -m pagescan`."""
 
+import os
 import sys
 
 
 def main() -> None:
     """Run the command line; --version alone loads nothing."""
-    if sys.argv[1:] == ["--version"]:
-        from pagescan import __version__
-
-        print(f"pagescan {__version__}")  # noqa: T201 - data goes to stdout
+    if sys.argv[1:] == ["--version"] and _version_written():
         return
+    try:
+        code = _run()
+    except KeyboardInterrupt:  # while it is loaded, or its last output waits
+        code = 130
+    sys.exit(code)
+
+
+def _run() -> int:
     import gc
 
+    from pagescan.streams import take_over
+
+    take_over()
     # Loading makes no garbage, and the end need not look through all that is left:
     # together a seventh of a short command. cli.py turns it on before a command runs.
     gc.disable()
@@ -19,7 +28,18 @@ def main() -> None:
 
     code = run()
     gc.freeze()
-    sys.exit(code)
+    return code
+
+
+def _version_written() -> bool:
+    """Write the version; False: nothing of it could be written at once."""
+    from pagescan import __version__
+
+    line = f"pagescan {__version__}\n".encode()
+    try:
+        return os.write(1, line) == len(line)  # a pipe takes it whole, or not at all
+    except OSError:
+        return False
 
 
 if __name__ == "__main__":

@@ -7,11 +7,13 @@ import re
 import sys
 from datetime import UTC, datetime
 from importlib import import_module
+from typing import Any
 
 import click
 
 from pagescan import __version__
 from pagescan.errors import PagescanError, UsageError
+from pagescan.streams import OutputError, finish, tell
 from pagescan.units import format_time
 
 COMMANDS = {
@@ -38,6 +40,19 @@ class ReaderGoneError(Exception):
 
 class LazyGroup(click.Group):
     """Loads a command's file when the command is called."""
+
+    def make_context(
+        self,
+        info_name: str | None,
+        args: list[str],
+        parent: click.Context | None = None,
+        **extra: Any,  # noqa: ANN401 - click's, passed on
+    ) -> click.Context:
+        """Parse, which prints --help; a reader that went away is not for click."""
+        try:
+            return super().make_context(info_name, args, parent, **extra)
+        except BrokenPipeError as error:
+            raise ReaderGoneError from error
 
     def invoke(self, ctx: click.Context) -> object:
         """Run the command; a reader that went away is no OSError for click to judge."""
@@ -129,15 +144,26 @@ def cli() -> None:
 
 
 def run(argv: list[str] | None = None) -> int:
-    """Run the command line and return its exit code; no traceback without --debug."""
+    """Run the command line and return its exit code; no traceback without --debug.
+
+    What was written to stdout has arrived, or the exit code is 1 and stderr says so; a
+    reader that went away is no failure.
+    """
     words = sys.argv[1:] if argv is None else argv
     try:
         code = _invoke(words)
         sys.stdout.flush()
     except (BrokenPipeError, ReaderGoneError):
-        # The reader went away, and that is fine; nothing more may be flushed there.
+        # Nothing more may be flushed there.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 0
+    except OSError as error:
+        return _fail(words, *_explain(error))
+    failure = finish()
+    if isinstance(failure, BrokenPipeError):
+        return 0
+    if failure is not None and code != PagescanError.code:
+        return _fail(words, *_explain(failure))
     return code
 
 
@@ -147,7 +173,7 @@ def _invoke(words: list[str]) -> int:
     except (BrokenPipeError, ReaderGoneError):
         raise
     except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.format_message(), err=True)
+        sys.stderr.write(error.format_message() + "\n")
         return UsageError.code
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - one line for all
         message, hint, code = _explain(error)
@@ -166,14 +192,21 @@ def _explain(error: BaseException) -> tuple[str, str | None, int]:
             return str(error), error.hint, error.code
         case KeyboardInterrupt() | click.Abort():
             return "interrupted", None, 130
+        case MemoryError():
+            return "out of memory", None, PagescanError.code
         case OSError():
-            reason = f"{error.strerror or error}".lower()
-            where = f": {error.filename}" if error.filename else ""
-            return f"{reason}{where}", None, PagescanError.code
+            return _reason(error), None, PagescanError.code
         case _:
             pass
     what = f"internal error: {type(error).__name__}: {error}"
     return what, "please report it, with the output of --debug", PagescanError.code
+
+
+def _reason(error: OSError) -> str:
+    if isinstance(error, OutputError):
+        return str(error)
+    where = f": {error.filename}" if error.filename else ""
+    return f"{error.strerror or error}".lower() + where
 
 
 def _click_hint(error: click.ClickException) -> str | None:
@@ -191,8 +224,9 @@ def _fail(words: list[str], message: str, hint: str | None, code: int) -> int:
     if "--debug" in words:
         import traceback
 
-        traceback.print_exc()
-    message = " ".join(message.split())
+        for line in traceback.format_exc().splitlines():
+            tell(line)
+    message = " ".join(message.splitlines())
     if "--json" in words or "--jsonl" in words:
         document = {
             "schema": "pagescan/1",
@@ -203,11 +237,11 @@ def _fail(words: list[str], message: str, hint: str | None, code: int) -> int:
             "error": message,
             "hint": hint,
         }
-        click.echo(json.dumps(document), err=True)
+        tell(json.dumps(document))
         return code
     if code == 2 or not message.startswith("pagescan"):
         message = f"pagescan: {message[:1].lower()}{message[1:].rstrip('.')}"
-    click.echo(message, err=True)
+    tell(message)
     if hint:
-        click.echo(f"hint: {hint}", err=True)
+        tell(f"hint: {hint}")
     return code

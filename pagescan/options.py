@@ -13,6 +13,7 @@ from pagescan.errors import UsageError
 from pagescan.mappings import Selection
 from pagescan.model import CATEGORY_NAMES, NO_CATEGORY, Category, Output, Untracked
 from pagescan.native import Pace, Progress
+from pagescan.streams import tell
 from pagescan.target import find, processes, read_stat
 from pagescan.units import escape, parse_seconds, parse_size
 
@@ -32,17 +33,17 @@ class Common:
     def say(self, message: str) -> None:
         """Say something on stderr, unless told to be quiet."""
         if not self.quiet:
-            click.echo(f"pagescan: {message}", err=True)
+            tell(f"pagescan: {message}")
 
     def hint(self, message: str) -> None:
         """Say what to do next, on stderr."""
         if not self.quiet:
-            click.echo(f"hint: {message}", err=True)
+            tell(f"hint: {message}")
 
     def detail(self, message: str) -> None:
         """Say something that only -v wants to know."""
         if self.verbose and not self.quiet:
-            click.echo(f"pagescan: {message}", err=True)
+            tell(f"pagescan: {message}")
 
     def say_untracked(self, untracked: tuple[Untracked, ...]) -> None:
         """Say for what nothing can be promised: a line a reason, never nothing."""

@@ -119,10 +119,10 @@ def _in_bytes(size: int | str | None) -> int | None:
 
 def _too_many(written: WrittenPages, what: str, limit: str) -> str:
     """Say how much was written, and where."""
-    from pagescan.units import escape, format_size
+    from pagescan.units import escape, format_size, plural
 
     lines = [
-        f"{what} wrote {written.pages} pages ({format_size(written.bytes)}),"
+        f"{what} wrote {plural(written.pages, 'page')} ({format_size(written.bytes)}),"
         f" more than {limit} allows",
         "  pages  mapping",
     ]

@@ -19,6 +19,7 @@ from pagescan.errors import (
     from_oserror,
 )
 from pagescan.model import TargetFacts
+from pagescan.units import escape
 
 PAGE_SIZE = os.sysconf("SC_PAGE_SIZE")
 
@@ -104,7 +105,7 @@ class Target:
         return self.facts.pid
 
     def __str__(self) -> str:
-        return f"{self.facts.pid} ({self.facts.name})"
+        return f"{self.facts.pid} ({escape(self.facts.name)})"
 
     def exited(self) -> bool:
         """Whether the process has ended (its zombie may still be there)."""

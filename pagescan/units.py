@@ -46,6 +46,11 @@ def format_size(count: int) -> str:
     return f"{value:.1f} {unit}" if value < 100 else f"{value:.0f} {unit}"
 
 
+def plural(count: int, noun: str) -> str:
+    """Return a count with its noun: "1 page", "2 pages"."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def parse_address(text: str) -> int:
     """Return the address in "4096" or "0x1000"; ValueError otherwise."""
     text = text.strip()
@@ -95,21 +100,52 @@ def parse_time(text: str) -> datetime:
     return moment
 
 
+_shown_in = "utf-8"
+
+
+def show_in(encoding: str) -> None:
+    """Say what the terminal shows: `escape` replaces what that encoding lacks."""
+    global _shown_in  # noqa: PLW0603 - a process has one terminal
+    _shown_in = encoding
+
+
 def escape(text: str) -> str:
     r"""Return text safe to print: the target chooses its names and paths.
 
-    Control bytes and lone surrogates become \x1b-like escapes, so that what is
-    printed is one line and moves no cursor.
+    Control characters, those that change the direction of the text, lone surrogates and
+    what the terminal's encoding lacks become \x1b-like escapes, so that what is printed
+    is one line and moves no cursor.
     """
-    if text.isprintable():
+    if text.isprintable() and (_shown_in == "utf-8" or text.isascii()):
         return text
-    return "".join(_escape_character(char) for char in text)
+    return "".join(
+        char if char.isprintable() and _has(_shown_in, char) else escape_character(char)
+        for char in text
+    )
 
 
-def _escape_character(char: str) -> str:
-    if char.isprintable():
-        return char
+def exactly(text: str, encoding: str) -> str:
+    r"""Return text for a program to read: bytes that are no UTF-8 become \xe9."""
+    if text.isascii():
+        return text
+    return "".join(
+        char if _has(encoding, char) else escape_character(char) for char in text
+    )
+
+
+def _has(encoding: str, char: str) -> bool:
+    try:
+        char.encode(encoding)
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def escape_character(char: str) -> str:
+    """Return a character as an escape, and a byte that was no UTF-8 as one byte."""
     code = ord(char)
-    if 0xDC80 <= code <= 0xDCFF:  # a byte that was no UTF-8 (surrogateescape)
+    if 0xDC80 <= code <= 0xDCFF:  # surrogateescape
         code -= 0xDC00
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+    if code < 0x100:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"

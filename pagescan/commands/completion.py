@@ -4,6 +4,7 @@ import click
 from click.shell_completion import get_completion_class
 
 from pagescan.options import Common, common
+from pagescan.streams import put
 
 
 @click.command(
@@ -22,4 +23,4 @@ def command(*, shell: str, common: Common) -> None:
         raise click.UsageError(f"no completion for {shell}")
     context = click.get_current_context()
     script = kind(context.find_root().command, {}, "pagescan", "_PAGESCAN_COMPLETE")
-    click.echo(script.source())
+    put(script.source())

@@ -16,8 +16,9 @@ from pagescan.model import Output, Summary
 from pagescan.native import Pace
 from pagescan.options import Common, common, output, pace_option
 from pagescan.regions import Batch
+from pagescan.streams import put
 from pagescan.ticks import Tick, add
-from pagescan.units import format_size, parse_seconds, parse_size
+from pagescan.units import format_size, parse_seconds, parse_size, plural
 from pagescan.workload import PAGE, Workload
 from pagescan.wp_async import check_possible
 
@@ -100,7 +101,7 @@ def command(
         )
     else:
         for line in _verdict(check, length):
-            click.echo(line)
+            put(line)
     return 1 if check.missed else 0
 
 
@@ -145,11 +146,11 @@ def _follow(
     rounds: Iterator[Tick], check: Check, output: Output, common: Common
 ) -> None:
     say: Callable[[str], None] = (
-        common.say if output.format in ("json", "jsonl") else click.echo
+        common.say if output.format in ("json", "jsonl") else put
     )
     for tick in rounds:
         say(
-            f"round {tick.number}: so far {check.expected} pages written,"
+            f"round {tick.number}: so far {plural(check.expected, 'page')} written,"
             f" {check.found} found, {check.missed} missed, {check.extra} extra"
         )
 
@@ -157,8 +158,8 @@ def _follow(
 def _verdict(check: Check, length: int) -> list[str]:
     """Say what just happened, to somebody who sees it for the first time."""
     lines = [
-        f"{check.rounds} rounds over a heap of {format_size(length)}:"
-        f" {check.expected} pages written, {check.found} found,"
+        f"{plural(check.rounds, 'round')} over a heap of {format_size(length)}:"
+        f" {plural(check.expected, 'page')} written, {check.found} found,"
         f" {check.missed} missed, {check.extra} extra",
     ]
     if check.missed or check.extra:

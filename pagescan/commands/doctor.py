@@ -7,6 +7,7 @@ from pagescan.errors import KernelUnsupportedError
 from pagescan.kernel import Check, checks
 from pagescan.model import Output
 from pagescan.options import Common, common, output
+from pagescan.streams import put
 
 _WORDS = {True: "yes", False: "no", None: "-"}
 
@@ -55,6 +56,6 @@ def _write_table(answers: list[Check]) -> None:
     width = max(len(row.name) for row in answers)
     for row in answers:
         name, word, why = _cells(row)
-        click.echo(f"{name:<{width}}  {word:<3}  {why}")
+        put(f"{name:<{width}}  {word:<3}  {why}")
         if row.fix:
-            click.echo(f"{'':<{width}}       fix: {row.fix}")
+            put(f"{'':<{width}}       fix: {row.fix}")

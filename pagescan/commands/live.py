@@ -5,14 +5,13 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 
-import click
-
 from pagescan import mappings
 from pagescan.commands.watcher import Watcher, end_line
 from pagescan.errors import PagescanError
 from pagescan.options import Common
 from pagescan.render.live import LiveView, live, summary_lines
 from pagescan.scanner import Scanner
+from pagescan.streams import put
 from pagescan.tally import count_by_mapping
 from pagescan.ticks import Limits, Tick
 
@@ -29,7 +28,7 @@ def run_live(
         watcher, watcher.ticks(limits, stop), limits.interval, common, note=note
     )
     for line in summary_lines(view):
-        click.echo(line)
+        put(line)
     if watcher.tracking is not None:
         common.say_untracked(tuple(watcher.tracking.armed.untracked))
     if last is not None:

@@ -5,6 +5,7 @@ from importlib.resources import files
 import click
 
 from pagescan.options import Common, common
+from pagescan.streams import put
 
 
 @click.command(
@@ -16,4 +17,4 @@ Example:
 def command(*, common: Common) -> None:
     """Print the JSON Schema that every JSON output follows."""
     del common
-    click.echo(files("pagescan").joinpath("schema.json").read_text(), nl=False)
+    put(files("pagescan").joinpath("schema.json").read_text().rstrip("\n"))

@@ -6,7 +6,7 @@ from pagescan import render
 from pagescan.model import Output
 from pagescan.options import Common, common, output
 from pagescan.session import Session, kept, lost
-from pagescan.units import escape, format_size, format_time
+from pagescan.units import format_size, format_time
 
 
 @click.command(
@@ -47,7 +47,7 @@ def write_sessions(kind: str, sessions: list[Session], output: Output) -> None:
         [
             (
                 session.name,
-                escape(session.target.name),
+                session.target.name,
                 format_time(session.armed_at),
                 format_time(session.since) if session.since else "mixed",
                 str(session.tracked_bytes)

@@ -18,7 +18,7 @@ from pagescan.session import now
 from pagescan.target import Launched, find, launch
 from pagescan.ticks import Limits, Tick, summary_of
 from pagescan.tracking import Tracking
-from pagescan.units import format_seconds, format_size, parse_seconds
+from pagescan.units import format_seconds, format_size, parse_seconds, plural
 from pagescan.wp_async import check_possible
 
 
@@ -182,7 +182,9 @@ def _tick_line(tick: Tick) -> str:
     rate = format_size(int(summary.bytes / max(tick.seconds, 1e-6)))
     estimate = tick.look.estimate if tick.look else None
     about = f" ({words_of(estimate)})" if estimate else ""
-    return f"tick {tick.number}: {summary.pages} pages written{about}, {rate}/s"
+    return (
+        f"tick {tick.number}: {plural(summary.pages, 'page')} written{about}, {rate}/s"
+    )
 
 
 def words_of(estimate: Estimate) -> str:

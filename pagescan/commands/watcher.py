@@ -15,7 +15,7 @@ from pagescan.session import Lock
 from pagescan.target import Launched, Target
 from pagescan.ticks import Limits, Tick, ticks
 from pagescan.tracking import Tracking, session_of
-from pagescan.units import format_size
+from pagescan.units import format_size, plural
 
 if TYPE_CHECKING:
     from pagescan.sampling import Budget
@@ -129,17 +129,20 @@ class Watcher:
 
 @contextlib.contextmanager
 def stop_on_signals() -> Iterator[int]:
-    """Yield a descriptor that can be read once SIGINT or SIGTERM came."""
+    """Yield a descriptor that can be read once SIGINT, SIGTERM or SIGHUP came.
+
+    A SIGHUP that is ignored stays ignored: nohup(1) does that.
+    """
     readable, writable = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
 
     def stop(*_: object) -> None:
         with contextlib.suppress(BlockingIOError):
             os.write(writable, b"!")
 
-    before = {
-        number: signal.signal(number, stop)
-        for number in (signal.SIGINT, signal.SIGTERM)
-    }
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    before = {number: signal.signal(number, stop) for number in numbers}
     try:
         yield readable
     finally:
@@ -160,6 +163,6 @@ def end_line(tick: Tick) -> str:
         "lost": "tracking was lost",
     }[tick.end or "interrupted"]
     return (
-        f"{why}: {tick.totals.pages} pages ({format_size(tick.totals.bytes)})"
-        f" written in {tick.number} looks"
+        f"{why}: {plural(tick.totals.pages, 'page')} ({format_size(tick.totals.bytes)})"
+        f" written in {plural(tick.number, 'look')}"
     )

@@ -7,7 +7,7 @@ from typing import Any, TextIO
 from pagescan import __version__
 from pagescan.model import MappingCounts, Output, Report, TargetFacts
 from pagescan.regions import Batch
-from pagescan.units import format_time
+from pagescan.units import escape, format_time
 
 SCHEMA = "pagescan/1"
 
@@ -85,11 +85,19 @@ def write_rows(
     if output.format == "csv":
         import csv
 
+        from pagescan.render.csv_rows import shown_on
+
+        cell = shown_on(sys.stdout)
         writer = csv.writer(sys.stdout, lineterminator="\n")
-        writer.writerows([headers, *rows] if output.header else rows)
+        if output.header:
+            writer.writerow(headers)
+        writer.writerows([cell(text) for text in row] for row in rows)
         return
-    lines = [headers, *rows] if output.header else list(rows)
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    from pagescan.render.cells import pad, width_of
+
+    shown = [[escape(cell) for cell in row] for row in rows]
+    lines = [headers, *shown] if output.header else shown
+    widths = [max(map(width_of, column)) for column in zip(*lines, strict=True)]
     for line in lines:
-        cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+        cells = (pad(cell, width) for cell, width in zip(line, widths, strict=True))
         sys.stdout.write("  ".join(cells).rstrip() + "\n")

@@ -1,6 +1,8 @@
 """Comma-separated values: a line of keys, then numbers as they are."""
 
 import csv
+from collections.abc import Callable
+from functools import partial
 from io import StringIO
 from typing import TextIO
 
@@ -8,14 +10,20 @@ from pagescan.columns import Column, Value
 from pagescan.model import Output, Report
 from pagescan.render import Rows
 from pagescan.render.rows import chosen_columns, lines
+from pagescan.units import escape, exactly
 
 
 def write(report: Report, rows: Rows, output: Output, stream: TextIO) -> None:
-    """Write one result; names are as the kernel gives them, quoted where need be."""
+    """Write one result; names are as the kernel gives them, quoted where need be.
+
+    On a terminal, what is not printable is escaped.
+    """
     columns = chosen_columns(report, rows, output)
     if output.header and (report.tick or 1) == 1:
         stream.write(_line([column.key for column in columns]))
-    stream.writelines(lines(rows, columns, output, _show, _line))
+    stream.writelines(
+        lines(rows, columns, output, partial(_show, name=shown_on(stream)), _line)
+    )
 
 
 def _line(texts: list[str]) -> str:
@@ -24,11 +32,18 @@ def _line(texts: list[str]) -> str:
     return buffer.getvalue()
 
 
-def _show(value: Value, column: Column) -> str:
+def shown_on(stream: TextIO) -> Callable[[str], str]:
+    """Return how a text becomes a cell: as it is, or fit for a terminal."""
+    if stream.isatty():
+        return escape
+    return partial(exactly, encoding=getattr(stream, "encoding", None) or "utf-8")
+
+
+def _show(value: Value, column: Column, *, name: Callable[[str], str]) -> str:
     if value is None:
         return ""
     if column.unit == "flag":
         return "1" if value else "0"
     if column.unit == "address":
         return hex(int(value))
-    return str(value)
+    return name(value) if isinstance(value, str) else str(value)

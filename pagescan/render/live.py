@@ -3,8 +3,11 @@
 It is drawn anew at each tick and on each change of the window's size, and fits into it.
 """
 
+import contextlib
+import os
+import signal
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from rich.console import Console, ConsoleOptions, RenderResult
@@ -13,11 +16,11 @@ from rich.text import Text
 
 from pagescan.model import Mapping, MappingCounts
 from pagescan.regions import Batch
+from pagescan.render.cells import elide_middle, pad, width_of
 from pagescan.render.strip import Heat, bars, compact
-from pagescan.render.table import elide_middle
 from pagescan.ticks import Tick
 from pagescan.tracking import Tracking
-from pagescan.units import escape, format_seconds, format_size
+from pagescan.units import escape, format_seconds, format_size, plural
 
 _HISTORY = 60
 _HEAD, _FOOT = 3, 2
@@ -148,7 +151,8 @@ class LiveView:
         lines += [self._line(row, layout) for row in shown[: len(shown) - len(more)]]
         if more:
             rest = sum(row.written for row in more)
-            text = f"… and {len(more)} more mappings, written {format_size(rest)}"
+            count = plural(len(more), "more mapping")
+            text = f"… and {count}, written {format_size(rest)}"
             lines.append(Text(text, style="dim"))
         return lines
 
@@ -174,9 +178,8 @@ class LiveView:
         parts = [f"stopped once {format_seconds(tracking.cost.stopped_ns / 1e9)}"]
         if self.tick and self.tick.look:
             cost = self.tick.look.cost
-            parts.append(
-                f"scan {format_seconds(cost.scan_ns / 1e9)}, {cost.ioctls} calls"
-            )
+            calls = plural(cost.ioctls, "call")
+            parts.append(f"scan {format_seconds(cost.scan_ns / 1e9)}, {calls}")
             parts.append(f"longest {format_seconds(cost.max_wait_ns / 1e9)}")
         untracked = len(tracking.armed.untracked)
         if untracked:
@@ -224,22 +227,48 @@ class _Layout:
             name = f"[anon] {mapping.start:x}"
             if len(name) > self.label:
                 name = f"{mapping.start:x}"
-        elif len(name) > self.label and name.startswith("/"):
+        elif width_of(name) > self.label and name.startswith("/"):
             name = name.rpartition("/")[2] or name
-        return f"{elide_middle(name, self.label):<{self.label}}"
+        return pad(elide_middle(name, self.label), self.label)
 
 
-def live(view: LiveView, *, color: bool | None) -> Live:
-    """Return the context in which the view has the screen to itself."""
+_RESTORED = b"\x1b[?1049l\x1b[?25h\x1b[0m"
+"""Leaves the other screen, shows the cursor, ends all colours; source: xterm."""
+
+
+@contextlib.contextmanager
+def live(view: LiveView, *, color: bool | None) -> Iterator[Live]:
+    """Give the view the screen to itself; it is restored whatever happens in there."""
     console = Console(
         highlight=False,
         markup=False,
         no_color=True if color is False else None,
         force_terminal=True,
     )
-    return Live(
+    screen = Live(
         view, console=console, screen=True, auto_refresh=False, redirect_stderr=False
     )
+    before = signal.signal(signal.SIGQUIT, _restore_and_quit)
+    try:
+        with screen:
+            yield screen
+    except BaseException:  # what failed may be the writing that restores
+        _restore()
+        raise
+    finally:
+        signal.signal(signal.SIGQUIT, before)
+
+
+def _restore() -> None:
+    with contextlib.suppress(OSError):
+        os.write(1, _RESTORED)
+
+
+def _restore_and_quit(number: int, _: object) -> None:
+    """Restore the screen, then end as if nobody had caught the signal."""
+    _restore()
+    signal.signal(number, signal.SIG_DFL)
+    signal.raise_signal(number)
 
 
 def summary_lines(view: LiveView, *, most: int = 8) -> list[str]:

@@ -6,6 +6,7 @@ from typing import TextIO
 from pagescan.columns import Column, show
 from pagescan.model import Output, Report
 from pagescan.render import Rows
+from pagescan.render.cells import pad
 from pagescan.render.rows import chosen_columns, lines
 
 
@@ -23,7 +24,7 @@ def write(report: Report, rows: Rows, output: Output, stream: TextIO) -> None:
 def line(texts: list[str], columns: list[Column], widths: list[int]) -> str:
     """Return one line: cells at least as wide as their columns, two blanks between."""
     padded = (
-        text.rjust(width) if column.right else text.ljust(width)
+        pad(text, width, right=column.right)
         for text, column, width in zip(texts, columns, widths, strict=True)
     )
     return "  ".join(padded).rstrip() + "\n"

@@ -9,6 +9,7 @@ from typing import TextIO
 from pagescan.columns import Column, show
 from pagescan.model import Output, Report
 from pagescan.render import Rows
+from pagescan.render.cells import elide_middle, pad, width_of
 from pagescan.render.rows import cells, chosen_columns, lines
 
 # The widths are taken from so many rows; a later one that is wider pushes its line.
@@ -24,7 +25,7 @@ def write(report: Report, rows: Rows, output: Output, stream: TextIO) -> None:
         for values in islice(cells(rows, columns, output), _LOOKED_AT)
     ]
     heads = [column.header for column in columns]
-    widths = [max(map(len, column)) for column in zip(heads, *first, strict=True)]
+    widths = [max(map(width_of, column)) for column in zip(heads, *first, strict=True)]
     room = _room_for_last(columns, widths)
     line = partial(_line, columns=columns, widths=widths, room=room)
     color = wants_color(output.color, stream)
@@ -41,21 +42,12 @@ def _room_for_last(columns: list[Column], widths: list[int]) -> int:
 
 def _line(texts: list[str], columns: list[Column], widths: list[int], room: int) -> str:
     padded = [
-        text.rjust(width) if column.right else text.ljust(width)
+        pad(text, width, right=column.right)
         for text, column, width in zip(texts, columns, widths, strict=True)
     ]
     if columns[-1].unit == "text":
         padded[-1] = elide_middle(texts[-1], room)
     return "  ".join(padded).rstrip() + "\n"
-
-
-def elide_middle(text: str, width: int) -> str:
-    """Return text that fits: its ends tell more than its middle."""
-    if len(text) <= width:
-        return text
-    tail = (width - 1) * 2 // 3
-    head = width - 1 - tail
-    return f"{text[:head]}…{text[-tail:]}" if tail else text[:width]
 
 
 def wants_color(chosen: bool | None, stream: TextIO) -> bool:

@@ -16,7 +16,8 @@ from pagescan.columns import REGION_COLUMNS, Value, region_value, show
 from pagescan.model import Category, Mapping, Output, Region, Report, Summary
 from pagescan.regions import Batch
 from pagescan.render import batch_text, write_result
-from pagescan.render.table import elide_middle
+from pagescan.render.cells import elide_middle
+from pagescan.units import exactly
 
 PAGE = 4096
 NAMES = ["", "[heap]", "/a%d,b", 'say "100 %"', "%#-18x", "/tmp/\x1b[31m", "/é\udcff"]
@@ -84,7 +85,7 @@ def test_csv(columns: str | None, by: str) -> None:
             return "01"[value]
         if key in ("start", "end"):
             return hex(value)  # type: ignore[arg-type]
-        return "" if value is None else str(value)
+        return "" if value is None else exactly(str(value), "utf-8")
 
     assert found == [
         [plain(value, key) for value, key in zip(values, head, strict=True)]

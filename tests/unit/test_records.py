@@ -11,8 +11,8 @@ from pagescan import native
 from pagescan.model import Category, Mapping
 from pagescan.native import Columns
 from pagescan.regions import Batch
+from pagescan.render.cells import elide_middle
 from pagescan.render.strip import Heat, bars, compact
-from pagescan.render.table import elide_middle
 from pagescan.scanner import merge
 
 PAGE = 4096

@@ -1,0 +1,42 @@
+"""How wide text is on a terminal: a character takes no cell, one or two."""
+
+import unicodedata
+
+
+def width_of(text: str) -> int:
+    """Return how many cells a text takes."""
+    if text.isascii():
+        return len(text)
+    return sum(map(_width, text))
+
+
+def _width(char: str) -> int:
+    if unicodedata.combining(char) or unicodedata.category(char) in ("Mn", "Me"):
+        return 0
+    return 2 if unicodedata.east_asian_width(char) in "WF" else 1
+
+
+def pad(text: str, width: int, *, right: bool = False) -> str:
+    """Return text with blanks up to a width; `right`: at its right end."""
+    blanks = " " * (width - width_of(text))
+    return blanks + text if right else text + blanks
+
+
+def elide_middle(text: str, width: int) -> str:
+    """Return text that fits: its ends tell more than its middle."""
+    if width_of(text) <= width:
+        return text
+    tail = (width - 1) * 2 // 3
+    if not tail:
+        return _head(text, width)
+    return f"{_head(text, width - 1 - tail)}…{_head(text[::-1], tail)[::-1]}"
+
+
+def _head(text: str, width: int) -> str:
+    """Return as many of the first characters as fit."""
+    used = 0
+    for at, char in enumerate(text):
+        used += _width(char)
+        if used > width:
+            return text[:at]
+    return text
