@@ -83,7 +83,9 @@ class _BlockTracking(Tracking):
 
     def _prepare(self) -> _Prepared:
         chosen = list(_with_room_to_grow(self._judged()))
-        spans, asked, exact = rules_of(chosen, rearm=False, returned=DEFAULT_RETURNED)
+        spans, asked, exact, _ = rules_of(
+            chosen, rearm=False, returned=DEFAULT_RETURNED
+        )
         candidates = list(asked)
         for index, rule in enumerate(candidates):
             if rule.whole:  # files: no candidates of before, but what is written now

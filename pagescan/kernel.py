@@ -28,6 +28,8 @@ from pagescan.target import PAGE_SIZE, Target, read_status, yama_scope
 
 _PAGES = 16
 _NO_SPACE_BEYOND = 1 << 57  # of no processor; a sum of two fits in 64 bits
+_TABLE_REACH = 2 << 20  # bytes that one page table maps
+_MADV_PAGEOUT = 21  # mmap has no name for it
 
 
 class Check(NamedTuple):
@@ -142,6 +144,81 @@ def _accepts(pagemap: int, end: int) -> bool:
     return True
 
 
+_POPULATED = Category.PRESENT | Category.SWAPPED
+WRITTEN = Rule(
+    asked=Masks(mask=Category.WPALLOWED | Category.WRITTEN, returned=Category.WRITTEN)
+)
+
+
+def or_empty(asked: Masks) -> Masks:
+    """Widen masks that require WRITTEN to empty entries, whatever is said of those.
+
+    Markers match as well, and are left out once they are read.
+    """
+    return asked._replace(
+        mask=asked.mask & ~Category.WRITTEN,
+        inverted=asked.inverted | Category.PRESENT,
+        anyof=Category.WRITTEN | Category.PRESENT,
+    )
+
+
+# An empty entry of armed shared memory was written, and then dropped or paged out.
+WRITTEN_OR_GONE = Rule(
+    asked=or_empty(WRITTEN.asked)._replace(
+        returned=Category.WPALLOWED | Category.WRITTEN | _POPULATED
+    ),
+    wanted=Masks(mask=Category.WRITTEN),
+    written_all=Category.WPALLOWED,
+    empty_without=_POPULATED,
+)
+
+
+class EmptyEntries(NamedTuple):
+    """Where the scan says WRITTEN of empty entries of shared memory, by trying.
+
+    Attributes:
+        beside_others: Also if other categories are asked for (the kernel's slow path):
+            not from Linux 6.7 to 6.12.102 and from 6.13 to 6.17. What is not named is
+            not protected either.
+        without_table: Also where there is no page table, if WRITTEN is all that is
+            asked for (the fast path): not up to 6.17. From 6.14 on, MADV_DONTNEED frees
+            the tables that it has emptied.
+    """
+
+    beside_others: bool
+    without_table: bool
+
+
+@functools.cache
+def named_empty_entries() -> EmptyEntries:
+    """Drop a page of our own shared memory, and its page table, and look for them."""
+    size = _TABLE_REACH
+    fast = Masks(mask=Category.WRITTEN, returned=Category.WRITTEN)
+    slow = fast._replace(returned=Category.WRITTEN | Category.PRESENT)
+    flags = mmap.MAP_SHARED | mmap.MAP_ANONYMOUS
+    try:
+        with (
+            mmap.mmap(-1, 2 * size, flags=flags) as memory,
+            _own_uffd() as uffd,
+            _own_pagemap() as pagemap,
+        ):
+
+            def names_the_first(asked: Masks) -> bool:
+                found = _scan(pagemap, start, start + PAGE_SIZE, Rule(asked=asked))
+                return bool(found.starts)
+
+            offset = -native.address_of(memory) % size
+            start = native.address_of(memory) + offset
+            native.uffd_register(uffd, start, start + size)
+            memory[offset] = memory[offset + PAGE_SIZE] = 1
+            memory.madvise(mmap.MADV_DONTNEED, offset, PAGE_SIZE)
+            beside_others = names_the_first(slow)
+            memory.madvise(mmap.MADV_DONTNEED, offset, size)
+            return EmptyEntries(beside_others, names_the_first(fast))
+    except (OSError, PagescanError):
+        return EmptyEntries(beside_others=False, without_table=False)
+
+
 def swap_in_use() -> bool:
     """Whether pages can be on swap; source: proc_swaps(5)."""
     with open("/proc/swaps", "rb") as swaps:
@@ -234,11 +311,16 @@ def _wp_async() -> str:
         return "WP_ASYNC, WP_UNPOPULATED and WP_HUGETLBFS_SHMEM are there"
 
 
-def _exact(flags: int) -> str:
-    """Arm pages of our own, store to two of them, and see that just these are found."""
+def _exact(rule: Rule, flags: int, drops: bool) -> str:
+    """Arm pages of our own, store to some of them, and see that just these are found.
+
+    Args:
+        rule: How they are found.
+        flags: Of the mapping.
+        drops: Drop one that was stored to and one that was not, have a third paged out.
+    """
     length = _PAGES * PAGE_SIZE
-    asked = Masks(mask=Category.WPALLOWED | Category.WRITTEN, returned=Category.WRITTEN)
-    rule = Rule(asked=asked, align=PAGE_SIZE)
+    stored = (3, 5, 11) if drops else (3, 11)
     with (
         mmap.mmap(-1, length, flags=flags | mmap.MAP_ANONYMOUS) as memory,
         _own_uffd() as uffd,
@@ -252,11 +334,20 @@ def _exact(flags: int) -> str:
             uffd, start, start + length, align=PAGE_SIZE, pace=Pace(), meter=Meter()
         )
         _ = memory[7 * PAGE_SIZE]
-        memory[3 * PAGE_SIZE] = memory[11 * PAGE_SIZE] = 2
+        for page in stored:
+            memory[page * PAGE_SIZE] = 2
+        if drops:
+            for page in (5, 9):
+                memory.madvise(mmap.MADV_DONTNEED, page * PAGE_SIZE, PAGE_SIZE)
+            with contextlib.suppress(OSError):  # where it may not, it stays
+                memory.madvise(_MADV_PAGEOUT, 11 * PAGE_SIZE, PAGE_SIZE)
         found = list(_scan(pagemap, start, start + length, rule).starts)
-    if found != [start + 3 * PAGE_SIZE, start + 11 * PAGE_SIZE]:
-        raise RefusedError(f"2 of {_PAGES} pages were written, and others were found")
-    return f"2 of {_PAGES} pages were written, and just these were found"
+    count = len(stored)
+    if found != [start + page * PAGE_SIZE for page in stored]:
+        raise RefusedError(
+            f"{count} of {_PAGES} pages were written, and others were found"
+        )
+    return f"{count} of {_PAGES} pages were written, and just these were found"
 
 
 def _attach_child() -> str:
@@ -376,14 +467,14 @@ ROWS: tuple[Row, ...] = (
     Row("wp-async", _wp_async, _NEWER, needed=True, follows=("userfaultfd",)),
     Row(
         "exact-private",
-        functools.partial(_exact, mmap.MAP_PRIVATE),
+        functools.partial(_exact, WRITTEN, mmap.MAP_PRIVATE, drops=False),
         "report it, please: tracking would not be exact here",
         needed=True,
         follows=_TRACKING,
     ),
     Row(
         "exact-shared",
-        functools.partial(_exact, mmap.MAP_SHARED),
+        functools.partial(_exact, WRITTEN_OR_GONE, mmap.MAP_SHARED, drops=True),
         "report it, please: shared memory would not be exact here",
         needed=True,
         follows=_TRACKING,

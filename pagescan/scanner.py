@@ -6,8 +6,11 @@ not. So whether a page is written is decided by a rule for each kind of mapping:
 
     private anonymous   WRITTEN, WPALLOWED, PRESENT or SWAPPED, not PFNZERO, not GUARD
     private file        the same, and not FILE: a written page is a private copy
-    shared, hugetlb     WRITTEN, WPALLOWED: every entry was given a marker when armed,
-                        so that a page written and then swapped out (empty) counts
+    shared, hugetlb     WPALLOWED, and WRITTEN or neither PRESENT nor SWAPPED: every
+                        entry was given a marker when armed, so that an empty one is a
+                        page that was written and then dropped or paged out. Linux 6.7
+                        to 6.12.102 and 6.13 to 6.17 do not say WRITTEN of it, except
+                        where nothing else is asked for; of hugetlb, no kernel does.
 
 SWAPPED is left out where it is a marker: in shared memory, hugetlb, under GUARD, and
 where a protected page of a private file was dropped.
@@ -25,7 +28,12 @@ from functools import lru_cache
 from pagescan import native
 from pagescan.chosen import kinds_of, length_of, spans_of
 from pagescan.errors import UsageError, from_oserror
-from pagescan.kernel import check_known, known_categories, swap_in_use
+from pagescan.kernel import (
+    check_known,
+    known_categories,
+    or_empty,
+    swap_in_use,
+)
 from pagescan.model import (
     DEFAULT_RETURNED,
     NO_CATEGORY,
@@ -77,6 +85,8 @@ _CLEAR = {
     Kind.SPECIAL: Category.WPALLOWED | Category.WRITTEN,
 }
 PRIVATE = frozenset({Kind.ANON, Kind.PRIVATE_FILE})
+# What an empty entry may have of the kernel's bits.
+_OF_EMPTY = Category.WPALLOWED | Category.WRITTEN | Category.HUGE
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,29 +175,73 @@ def _rule_for(
     if require & Category.SWAPPED:
         exclude |= guard
     needed = query.used | unwritten | guard
+    empty_without = NO_CATEGORY
     if query.used & Category.WRITTEN:
         needed |= Category.WPALLOWED | POPULATED
+        empty_without = NO_CATEGORY if kind in PRIVATE else POPULATED
     # A dropped page leaves a marker here. Without swap there is nothing else; with it,
     # pagemap tells the two apart.
     if swap and not in_use:
         guard |= Category.WPALLOWED
         needed |= Category.WPALLOWED
     cleared = clear & Category.FILE
+    asked = Masks(
+        mask=require | exclude,
+        inverted=exclude,
+        anyof=any_of & ~cleared,
+        returned=needed & ~cleared,
+    )
     return Rule(
-        asked=Masks(
-            mask=require | exclude,
-            inverted=exclude,
-            anyof=any_of & ~cleared,
-            returned=needed & ~cleared,
-        ),
+        asked=asked if kind in PRIVATE else _or_empty(asked),
         wanted=query.masks,
         align=align,
         written_all=Category.WPALLOWED,
         written_any=POPULATED if kind in PRIVATE else 0,
         written_none=unwritten,
+        empty_without=empty_without,
         unswapped=guard,
         clear=clear,
         markers=swap,
+    )
+
+
+def _or_empty(asked: Masks) -> Masks:
+    """Widen masks to empty entries, where those that are written are asked for."""
+    required = asked.mask & ~asked.inverted
+    if required & ~_OF_EMPTY or (asked.anyof and not asked.anyof & _OF_EMPTY):
+        return asked  # no empty entry can be wanted
+    if required & Category.WRITTEN:
+        return or_empty(asked)
+    return asked._replace(anyof=0) if asked.anyof & Category.WRITTEN else asked
+
+
+def empty_only(rule: Rule) -> Rule:
+    """Return the part of a rule for written pages that `of_populated` leaves out."""
+    asked, wanted = rule.asked, rule.wanted
+    return rule._replace(
+        asked=asked._replace(
+            mask=asked.mask | POPULATED, inverted=asked.inverted | POPULATED, anyof=0
+        ),
+        wanted=wanted._replace(
+            mask=wanted.mask | Category.PRESENT,
+            inverted=wanted.inverted | Category.PRESENT,
+        ),
+    )
+
+
+def of_populated(rule: Rule) -> Rule:
+    """Return a rule for written pages less the empty entries: those stay as they are.
+
+    The scan must not protect those of hugetlb: it makes no marker of them, and before
+    6.12.97 and from 6.13 to 6.17 the kernel would wait for itself.
+    """
+    asked = rule.asked
+    return rule._replace(
+        asked=asked._replace(
+            mask=asked.mask | Category.WRITTEN,
+            inverted=asked.inverted & ~Category.PRESENT,
+            anyof=0,
+        )
     )
 
 
@@ -231,14 +285,18 @@ class Scanner:
         limit = ALL_PAGES if query.max_pages is None else query.max_pages
         return self._run(mappings, rules, max_pages=limit)
 
-    def protect(self, mappings: Sequence[Mapping], query: Query) -> Columns:
+    def protect(
+        self, mappings: Sequence[Mapping], query: Query, uffd: int | None = None
+    ) -> Columns:
         """Get and write-protect in one step the populated pages that a query wants.
 
         A query is no single set of the kernel's masks once it is read by the rules. So
         the pages are looked up first, and then each combination of bits that was found
         is asked for exactly, with PM_SCAN_WP_MATCHING: what is returned of them was got
         and protected in one step. A page that is swapped or dropped in between stays as
-        it is, and is not returned. Holes are listed and not protected.
+        it is, and is not returned. Holes are listed and not protected, but for those of
+        shared memory that were written and then dropped or paged out: they are listed,
+        and then protected through the target's userfaultfd.
 
         Raises:
             UsageError: A limit of pages over hugetlb: the kernel protects whole huge
@@ -257,13 +315,17 @@ class Scanner:
         for part in _runs(mappings):
             rule = rule_for(part[0].kind, query, part[0].page_size)
             if rule is not None and left:
-                columns = self._protect_part(part, rule, left)
+                columns = self._protect_part(part, rule, left, uffd)
                 left -= min(left, _pages(columns))
                 _extend(found, columns, 0, len(columns.starts))
         return found
 
     def _protect_part(
-        self, part: Sequence[Mapping], rule: Rule, max_pages: int
+        self,
+        part: Sequence[Mapping],
+        rule: Rule,
+        max_pages: int,
+        uffd: int | None,
     ) -> Columns:
         """Protect in neighbouring mappings of one kind; ascending."""
         seen = known_categories() & ~Category.SOFT_DIRTY
@@ -271,7 +333,7 @@ class Scanner:
         plain = Masks(returned=seen)
         raw = rule._replace(
             asked=rule.asked._replace(returned=seen), wanted=plain, clear=0,
-            written_all=0, written_any=0, written_none=0, unswapped=0,
+            written_all=0, written_any=0, written_none=0, empty_without=0, unswapped=0,
         )  # fmt: skip
         spans = spans_of(part, {(part[0].kind, part[0].page_size): 0})
         listing = self.run(spans, [raw])
@@ -292,6 +354,9 @@ class Scanner:
         found = _of_these(
             listing, {bits: wanted[bits] for bits in wanted if not protectable(bits)}
         )
+        if uffd is not None:
+            gone = {bits: 0 for bits in wanted if is_gone(rule, bits)}
+            self.protect_regions(_of_these(listing, gone), rule.align, uffd)
         # What is protected is no longer written: those without the bit come first, so
         # that no page is got twice; but for one that is written in between.
         for bits in sorted(wanted, key=lambda bits: bits & Category.WRITTEN):
@@ -302,6 +367,22 @@ class Scanner:
                 )
                 found = native.overlay(found, self.run(spans, [exact]), outside=True)
         return found
+
+    def protect_regions(self, regions: Columns, align: int, uffd: int) -> None:
+        """Protect again what was armed, written and then dropped, holes too.
+
+        Raises:
+            TargetError: The address space is gone.
+        """
+        for start, end in zip(regions.starts, regions.ends, strict=True):
+            try:
+                native.uffd_protect(
+                    uffd, start, end, align=align, pace=self.pace, meter=self.meter
+                )
+            except OSError as error:
+                if error.errno == errno.ESRCH:
+                    raise self.target.gone() from error
+                # It was unmapped meanwhile: there is nothing to protect.
 
     def _run(
         self,
@@ -413,6 +494,8 @@ class Scanner:
 
 def read_bits(rule: Rule, bits: int) -> int:
     """Read the kernel's bits by a rule, as the shim does for each region."""
+    if rule.empty_without and not bits & rule.empty_without:
+        bits |= Category.WRITTEN
     written = (
         bits & rule.written_all == rule.written_all
         and (not rule.written_any or bits & rule.written_any)
@@ -439,6 +522,12 @@ def protectable(bits: int) -> bool:
     return bool(
         bits & Category.WPALLOWED and bits & POPULATED and not bits & Category.GUARD
     )
+
+
+def is_gone(rule: Rule, bits: int) -> bool:
+    """Whether a page was written, in shared memory, and is in no page table now."""
+    empty = bool(rule.empty_without) and not bits & rule.empty_without
+    return empty and bool(read_bits(rule, bits) & Category.WRITTEN)
 
 
 def _runs(mappings: Iterable[Mapping]) -> Iterable[list[Mapping]]:

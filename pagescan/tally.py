@@ -2,7 +2,7 @@
 
 import contextlib
 from array import array
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 from pagescan.arm import owners_of
 from pagescan.kernel import known_categories, swap_in_use
@@ -15,10 +15,13 @@ from pagescan.target import Target
 
 
 def scan_target(
-    scanner: Scanner, chosen: Sequence[Mapping], query: Query, *, protect: bool = False
+    scanner: Scanner, chosen: Sequence[Mapping], query: Query, uffd: int | None = None
 ) -> Batch:
-    """Scan selected mappings; with `protect`, get and write-protect in one step."""
-    found = (scanner.protect if protect else scanner.scan)(chosen, query)
+    """Scan selected mappings; with a userfaultfd, get and write-protect in one step."""
+    if uffd is None:
+        found = scanner.scan(chosen, query)
+    else:
+        found = scanner.protect(chosen, query, uffd)
     return Batch.join(
         found,
         chosen,
@@ -44,6 +47,7 @@ def count_by_mapping(
     )
     batch = scan_target(scanner, chosen, query)
     tracked = tracked_mappings(scanner, chosen)
+    gone = _written_and_gone(scanner, chosen, tracked)
     swap = _shared_swap(scanner.target, chosen)
     found = {row.mapping.start: row for row in batch.by_mapping()}
     size = scanner.target.facts.page_size
@@ -53,13 +57,31 @@ def count_by_mapping(
         counts: dict[str, int | None] = {
             name: (row.counts.get(name) or 0) if row else 0 for name in PAGE_COUNTED
         }
-        if mapping.start not in tracked:
+        if mapping.start in tracked:
+            counts["written"] = (counts["written"] or 0) + gone.get(mapping.start, 0)
+        else:
             counts["written"] = None
         if mapping.kind not in PRIVATE:
             counts["swapped"] = swap.get(mapping.start, 0)
         pages = mapping.length // size
         rows.append(MappingCounts(mapping, pages, mapping.length, counts))
     return rows
+
+
+def _written_and_gone(
+    scanner: Scanner, chosen: Sequence[Mapping], tracked: Container[int]
+) -> dict[int, int]:
+    """Return written pages that are dropped or paged out by start: empty entries."""
+    armed = [
+        mapping
+        for mapping in chosen
+        if mapping.kind not in PRIVATE and mapping.start in tracked
+    ]
+    query = Query(Category.WRITTEN, exclude=Category.PRESENT, returned=Category.WRITTEN)
+    return {
+        row.mapping.start: row.pages
+        for row in scan_target(scanner, armed, query).by_mapping()
+    }
 
 
 def tracked_mappings(scanner: Scanner, chosen: Sequence[Mapping]) -> set[int]:

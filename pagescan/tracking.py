@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -10,6 +11,7 @@ from itertools import chain
 from types import TracebackType
 from typing import NamedTuple, Self
 
+from pagescan import native
 from pagescan.arm import MAX_TABLES, Armed, Armer, owners_of
 from pagescan.chosen import (
     Chosen,
@@ -22,7 +24,7 @@ from pagescan.chosen import (
 )
 from pagescan.errors import PagescanError
 from pagescan.intervals import whole_pages, without
-from pagescan.kernel import known_categories, swap_in_use
+from pagescan.kernel import known_categories, named_empty_entries, swap_in_use
 from pagescan.mapping_count import count_alike
 from pagescan.mappings import Selection
 from pagescan.model import (
@@ -44,7 +46,9 @@ from pagescan.scanner import (
     Query,
     Scanner,
     as_spans,
+    empty_only,
     merge,
+    of_populated,
     rule_for,
 )
 from pagescan.session import Session, now
@@ -303,12 +307,36 @@ class Tracking:
         self, chosen: Sequence[Mapping], *, rearm: bool, returned: Category
     ) -> Columns:
         """Scan in two stages: candidates by the kernel's fast path, then categories."""
-        spans, candidates, exact = rules_of(chosen, rearm=rearm, returned=returned)
+        spans, candidates, exact, gone = rules_of(
+            chosen, rearm=rearm, returned=returned
+        )
         found = self.scanner.run(
             spans, candidates, join_gap=JOIN_GAP, kept=kept_scans(chosen)
         )
+        # First: what is stored to once these are protected shows in the scan behind.
+        dropped = self._protect_dropped(found, gone) if gone else Columns.empty()
         written = self.scanner.run(as_spans(found), exact)
+        if dropped.starts:
+            written = native.overlay(dropped, written, outside=True)
         return self._without_own(written, found, written)
+
+    def _protect_dropped(self, found: Columns, gone: dict[int, Rule]) -> Columns:
+        """Get, and then protect, the candidates that are empty entries.
+
+        They were written, and dropped or paged out since. What is stored to them
+        between the two is in this answer.
+        """
+        dropped = Columns.empty()
+        for tag, rule in gone.items():
+            spans = Spans(array("Q"), array("Q"), array("Q"))
+            for start, end, whose in zip(*found, strict=True):
+                if whose == tag:
+                    for column, value in zip(spans, (start, end, 0), strict=True):
+                        column.append(value)
+            empty = self.scanner.run(spans, [rule])
+            self.scanner.protect_regions(empty, rule.align, self.uffd)
+            dropped = merge(dropped, empty)
+        return dropped
 
     def _without_own(self, found: Columns, *buffers: Columns) -> Columns:
         """Leave out what only this look has written, if it is of its own process.
@@ -365,23 +393,26 @@ class Tracking:
 
 def rules_of(
     chosen: Sequence[Mapping], *, rearm: bool, returned: Category
-) -> tuple[Spans, Sequence[Rule], Sequence[Rule]]:
+) -> tuple[Spans, Sequence[Rule], Sequence[Rule], dict[int, Rule]]:
     """Return the two stages of a look: what is scanned, for candidates, and exactly.
 
-    Each candidate is tagged with the index of the exact rule of its mapping.
+    Each candidate is tagged with the index of the exact rule of its mapping. Last come,
+    by tag, the rules for the empty entries that an exact scan, which protects, does not
+    or must not protect.
     """
     kinds = tuple(kinds_of(chosen))
     files = any(kind is Kind.PRIVATE_FILE for kind, _ in kinds)
     in_use = bool(files and returned & Category.SWAPPED and swap_in_use())
     stages = _stages(kinds, rearm, returned, in_use)
     spans = spans_of(chosen, stages.indices, over_holes=True)
-    return spans, stages.candidates, stages.exact
+    return spans, stages.candidates, stages.exact, stages.gone
 
 
 class _Stages(NamedTuple):
     indices: dict[KindKey, int]
     candidates: tuple[Rule, ...]
     exact: tuple[Rule, ...]
+    gone: dict[int, Rule]
 
 
 @lru_cache(maxsize=64)  # the same for each look
@@ -392,24 +423,37 @@ def _stages(
     indices: dict[KindKey, int] = {}
     candidates: list[Rule] = []
     exact: list[Rule] = []
+    gone: dict[int, Rule] = {}
     for kind, size in kinds:
         rule = rule_for(kind, query, size, in_use=in_use)
         if rule is None:
             continue
-        indices[kind, size] = len(exact)
-        candidates.append(
-            Rule(
-                asked=Masks(mask=Category.WRITTEN, returned=Category.WRITTEN),
-                # Pages of the file itself are candidates for ever.
-                whole=kind is Kind.PRIVATE_FILE,
-                align=rule.align,
-                tag=len(exact),
-                candidates=True,
-                populated=kind in PRIVATE,
-            )
-        )
+        tag = indices[kind, size] = len(exact)
+        candidates.append(_candidates(kind, rule)._replace(tag=tag, candidates=True))
+        if rearm and kind is Kind.HUGETLB:
+            gone[tag] = empty_only(rule)
+            rule = of_populated(rule)
+        elif rearm and kind is Kind.SHARED and not named_empty_entries().beside_others:
+            gone[tag] = empty_only(rule)
         exact.append(rule._replace(protect=rearm))
-    return _Stages(indices, tuple(candidates), tuple(exact))
+    return _Stages(indices, tuple(candidates), tuple(exact), gone)
+
+
+def _candidates(kind: Kind, rule: Rule) -> Rule:
+    """Return what finds all pages that an exact rule may find, and few others."""
+    # The fast path names empty entries on every kernel, but not everywhere.
+    slow = kind is Kind.HUGETLB or (
+        kind is Kind.SHARED and not named_empty_entries().without_table
+    )
+    if slow:
+        return rule._replace(wanted=Masks(mask=Category.WRITTEN))
+    return Rule(
+        asked=Masks(mask=Category.WRITTEN, returned=Category.WRITTEN),
+        # Pages of the file itself are candidates for ever.
+        whole=kind is Kind.PRIVATE_FILE,
+        align=rule.align,
+        populated=kind in PRIVATE,
+    )
 
 
 def session_of(tracking: Tracking, holder: str) -> Session:

@@ -146,7 +146,7 @@ def _protect(
     if query.raw:
         raise PagescanError("--raw-categories only looks: leave out --wp")
     with opened(find(scanner.target.pid), rearm=True) as through:
-        batch = scan_target(scanner, chosen, query, protect=True)
+        batch = scan_target(scanner, chosen, query, through.tracking.uffd)
         through.tracking.armed.epoch += 1
         through.rearmed(batch.columns(), None)
     return batch, through.before.facts

@@ -75,6 +75,8 @@ class Rule(NamedTuple):
         written_all: A page is written only with all of these,
         written_any: one of these (0: no such rule),
         written_none: and none of these.
+        empty_without: An entry that has none of these is empty, and is taken for
+            written, whatever the kernel says of it (0: no such rule).
         unswapped: Beside these, SWAPPED is a marker and not swap.
         clear: Bits that mean nothing here.
         tag: Bits set in every row of the answer.
@@ -93,6 +95,7 @@ class Rule(NamedTuple):
     written_all: int = 0
     written_any: int = 0
     written_none: int = 0
+    empty_without: int = 0
     unswapped: int = 0
     clear: int = 0
     tag: int = 0
@@ -381,6 +384,7 @@ def _c_rule(rule: Rule) -> tuple[int, ...]:
         rule.written_all,
         rule.written_any,
         rule.written_none,
+        rule.empty_without,
         rule.unswapped,
         rule.clear,
         rule.wanted.inverted,

@@ -37,6 +37,7 @@ struct ps_rule {
 	uint64_t written_all;
 	uint64_t written_any;
 	uint64_t written_none;
+	uint64_t empty_without; /* an entry with none of these is empty, and taken for written; 0: not so */
 	uint64_t unswapped;
 	uint64_t clear;
 	uint64_t want_inverted;

@@ -28,10 +28,12 @@
 
 static uint64_t read_bits(const struct ps_rule *rule, uint64_t bits)
 {
-	bool written =
-		(bits & PS_PAGE_IS_WRITTEN) && (bits & rule->written_all) == rule->written_all &&
-		(!rule->written_any || (bits & rule->written_any)) && !(bits & rule->written_none);
+	bool written = (bits & rule->written_all) == rule->written_all &&
+		       (!rule->written_any || (bits & rule->written_any)) &&
+		       !(bits & rule->written_none);
 
+	if (rule->empty_without && !(bits & rule->empty_without))
+		bits |= PS_PAGE_IS_WRITTEN;
 	if (!written)
 		bits &= ~(uint64_t)PS_PAGE_IS_WRITTEN;
 	if (bits & rule->unswapped)
@@ -248,8 +250,6 @@ int ps_scan_part(const struct ps_job *job, struct ps_part *part, uint64_t begun,
 			for (int i = 0; i < found; i++) {
 				uint64_t at = vec[i].start, stop;
 
-				matched += vec[i].end - at;
-
 				for (; at < vec[i].end && cursor->left; at = stop) {
 					uint64_t bits = vec[i].categories, pages;
 
@@ -258,6 +258,7 @@ int ps_scan_part(const struct ps_job *job, struct ps_part *part, uint64_t begun,
 					pages = (stop - at) / page;
 					if (!wanted(rule, bits))
 						continue;
+					matched += stop - at;
 					if (out->length == out->capacity) {
 						cursor->at = at; /* more parts than regions */
 						return 1;

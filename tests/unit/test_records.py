@@ -118,6 +118,10 @@ def test_rules_of_the_shim_are_those_of_python() -> None:
         private = kind in (Kind.ANON, Kind.PRIVATE_FILE)
         assert bool(read_bits(rule, hole) & Category.WRITTEN) is not private
         assert read_bits(rule, hole | Category.PRESENT) & Category.WRITTEN
+        empty, marker = Category.WPALLOWED, Category.WPALLOWED | Category.SWAPPED
+        assert bool(read_bits(rule, empty) & Category.WRITTEN) is not private
+        assert not read_bits(rule, marker) & Category.WRITTEN
+        assert not read_bits(rule, 0) & Category.WRITTEN
         unarmed = Category.WRITTEN | Category.PRESENT
         assert not read_bits(rule, unarmed) & Category.WRITTEN
 

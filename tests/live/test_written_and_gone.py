@@ -1,0 +1,271 @@
+"""Shared memory that was written, and then dropped or paged out: an empty entry.
+
+The page's contents are where they were, so it is written as any other, once for each
+baseline. Some kernels say nothing of such entries: this is what `make kernels` is for.
+"""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import pagescan
+from pagescan import mappings
+from pagescan.mappings import Selection
+from pagescan.model import Category
+from pagescan.regions import Batch
+from pagescan.scanner import Query, Scanner
+from pagescan.tally import count_by_mapping, scan_target
+from pagescan.target import Target as Process
+from pagescan.tracking import Tracking
+from tests import machine, witness
+from tests.conftest import PAGE, Result, Target, runs
+
+pytestmark = pytest.mark.needs("tracking", "swap", "hugetlb")
+Start = Callable[..., Target]
+Run = Callable[..., Result]
+HUGE = 512  # pages
+WRITTEN = Query(require=Category.WRITTEN)
+
+KINDS = {
+    "shmem": "m=shmem,pages=600",
+    "sysv": "m=sysv,pages=600,fill=1",
+    "memfd": "m=memfd,pages=600,shared=1,fill=1",
+    "file": "m=file,pages=600,shared=1,fill=1",
+}
+LOSSES = ("dontneed", "pageout")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def swap_and_huge_pages() -> Iterator[None]:
+    """What the pages go to, and come from."""
+    with machine.swap_file(256), machine.huge_pages(16):
+        yield
+
+
+def _pages(batch: Batch, made: Target) -> set[int]:
+    low, high = made.ranges["m"]
+    return {
+        (page.start - low) // PAGE for page in batch.pages() if low <= page.start < high
+    }
+
+
+class Views:
+    """All that one process says of what was written in m, without a new command."""
+
+    def __init__(self, made: Target, tracking: Tracking) -> None:
+        self.made = made
+        self.tracking = tracking
+
+    def look(self, *, rearm: bool = False) -> set[int]:
+        """What a look finds."""
+        return _pages(self.tracking.look(rearm=rearm).batch, self.made)
+
+    def scan(self, query: Query = WRITTEN) -> set[int]:
+        """What `scan --require written` finds, and protects nothing."""
+        there = mappings.read(self.tracking.target)
+        return _pages(
+            scan_target(Scanner(self.tracking.target), there, query), self.made
+        )
+
+    def protect(self) -> set[int]:
+        """What `scan --require written --wp` finds."""
+        low, high = self.made.ranges["m"]
+        there = Selection.parse([f"{low}-{high}"]).select(
+            mappings.read(self.tracking.target)
+        )
+        scanner = Scanner(self.tracking.target)
+        found = scan_target(scanner, there, WRITTEN, self.tracking.uffd)
+        return _pages(found, self.made)
+
+    def count(self) -> int | None:
+        """What `maps` counts."""
+        low, high = self.made.ranges["m"]
+        rows = count_by_mapping(
+            Scanner(self.tracking.target), mappings.read(self.tracking.target)
+        )
+        return sum(
+            row.counts["written"] or 0
+            for row in rows
+            if low <= row.mapping.start < high
+        )
+
+    def agree_on(self, expected: set[int]) -> None:
+        """Assert that each way to ask gives the same, twice."""
+        for _ in range(2):
+            assert self.look() == expected
+            assert self.scan() == expected
+            assert self.count() == len(expected)
+
+
+@pytest.fixture
+def tracked(target: Start) -> Iterator[Callable[[str], Views]]:
+    """Start a target and track it from this process."""
+    views: list[Views] = []
+
+    def start(words: str) -> Views:
+        made = target(words)
+        process = Process.open(made.pid)
+        views.append(Views(made, Tracking.start(process)))
+        return views[-1]
+
+    yield start
+    for view in views:
+        view.tracking.close()
+        view.tracking.target.close()
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_kind_is_found_once(
+    kind: str, loss: str, tracked: Callable[[str], Views], tmp_path: Path
+) -> None:
+    """Written pages and others go; those that were written are reported, and again."""
+    words = KINDS[kind]
+    view = tracked(f"{words},file={tmp_path}/m" if "file," in words else words)
+    made = view.made
+    low, _ = made.ranges["m"]
+    for written in ({0, 1, 77, 599}, set(range(200, 210)), {77, *range(100, 164)}):
+        made.write("m", written)
+        made.tell("read m 300-309")
+        made.tell(f"{loss} m 0-280")
+        gone = written - witness.present(made.pid, low, low + 600 * PAGE)
+        assert gone == written - {599}, "they stayed: nothing is tested"
+        view.agree_on(written)
+        made.tell("read m 77")  # it comes back, and is written all the same
+        view.agree_on(written)
+        assert view.look(rearm=True) == written
+        view.agree_on(set())
+        made.tell("read m 0-599")
+        view.agree_on(set())
+        assert view.look(rearm=True) == set()
+
+
+@pytest.mark.parametrize("kind", ["shmem", "memfd"])
+def test_with_all_of_a_page_table(kind: str, tracked: Callable[[str], Views]) -> None:
+    """Linux frees the table with the last page: there is no entry to ask about."""
+    view = tracked(f"m={kind},pages=2600,shared=1,fill=1")
+    made = view.made
+    made.write("m", set(range(2600)))
+    made.tell("dontneed m 0-2599")
+    view.agree_on(set(range(2600)))
+    made.tell("read m 1000-1003")
+    assert view.look(rearm=True) == set(range(2600))
+    view.agree_on(set())
+    made.tell("read m 900-1700")
+    made.write("m", {1500})
+    assert view.look(rearm=True) == {1500}
+    view.agree_on(set())
+
+
+def test_huge_pages_of_hugetlb(tracked: Callable[[str], Views]) -> None:
+    """The unit is the huge page; no kernel says WRITTEN of one that is gone."""
+    view = tracked(f"m=hugetlb,pages={4 * HUGE},shared=1,fill=1")
+    made = view.made
+    for number in (0, 2):
+        pages = set(range(number * HUGE, (number + 1) * HUGE))
+        made.write("m", {number * HUGE + 5})
+        made.tell(f"dontneed m 0-{4 * HUGE - 1}")
+        view.agree_on(pages)
+        assert view.look(rearm=True) == pages
+        view.agree_on(set())
+        made.tell(f"read m 0-{4 * HUGE - 1}")
+        view.agree_on(set())
+
+
+@pytest.mark.parametrize(
+    "words", [KINDS["shmem"], f"m=hugetlb,pages={2 * HUGE},shared=1"]
+)
+def test_got_and_protected_by_scan(words: str, tracked: Callable[[str], Views]) -> None:
+    """`scan --wp` lists them, and protects them too: the next look has none."""
+    view = tracked(words)
+    unit = HUGE if "hugetlb" in words else 1
+    view.made.write("m", {0})
+    view.made.tell(f"dontneed m 0-{2 * unit - 1}")
+    assert view.protect() == set(range(unit))
+    view.agree_on(set())
+    assert view.protect() == set()
+
+
+def test_masks_of_all_sorts(tracked: Callable[[str], Views]) -> None:
+    """Whatever else a query names, an empty entry is judged as a written page."""
+    view = tracked("m=shmem,pages=64")
+    view.made.write("m", {1, 2, 3})
+    view.made.tell("dontneed m 0-2")
+    one = Category.WRITTEN
+    present = Category.PRESENT
+    expected = {
+        Query(require=one, exclude=present): {1, 2},
+        Query(require=one | present): {3},
+        Query(require=one, any_of=present | Category.HUGE): {3},
+        Query(require=one, any_of=present | Category.WPALLOWED): {1, 2, 3},
+        Query(any_of=one | Category.HUGE): {1, 2, 3},
+        Query(require=Category.WPALLOWED, exclude=one): set(range(64)) - {1, 2, 3},
+    }
+    assert {query: view.scan(query) for query in expected} == expected
+
+
+def test_slices_and_threads_do_not_show(
+    tracked: Callable[[str], Views], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many of them, in short calls, by several threads: the same pages."""
+    monkeypatch.setattr(pagescan.native, "_FIRST_SLICE", 2 << 20)
+    monkeypatch.setattr(pagescan.native, "_WORTH_A_THREAD_NS", 0)
+    view = tracked("m=shmem,pages=6000")
+    view.tracking.scanner.threads = 4
+    written = {page for page in range(6000) if page % 7 < 3 or 2000 < page < 2900}
+    for _ in range(2):
+        view.made.write("m", written)
+        view.made.tell("dontneed m 500-5500")
+        view.agree_on(written)
+        assert view.look(rearm=True) == written
+        view.agree_on(set())
+
+
+def test_what_was_never_armed_is_not_written(target: Start) -> None:
+    """Empty entries of memory that is not tracked are nothing."""
+    made = target(
+        "a=anon,pages=8", "m=shmem,pages=600", "h=hugetlb,pages=1024,shared=1"
+    )
+    low, high = made.ranges["a"]
+    words = [f"{low}-{high}"]
+    with (
+        Process.open(made.pid) as process,
+        Tracking.start(process, Selection.parse(words)) as tracking,
+    ):
+        view = Views(made, tracking)
+        made.write("m", {3})
+        made.tell("dontneed m 0-599")
+        assert view.scan() == set()
+        assert view.look() == set()
+        assert view.count() == 0
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_commands(loss: str, armed: Start, pagescan: Run) -> None:
+    """Every command that shows `written`, in sessions of its own."""
+    made = armed("m=shmem,pages=600,fill=1")
+    low, high = made.ranges["m"]
+    span = f"{low}-{high}"
+    written = {5, *range(40, 50)}
+
+    def drop() -> None:
+        made.write("m", written)
+        made.tell(f"{loss} m 0-599")
+
+    def found(*words: object) -> set[int]:
+        return made.pages(pagescan(*words, "--json").json(), "m")
+
+    drop()
+    assert found("diff", made.pid) == written
+    assert found("scan", made.pid, span, "--require", "written") == written
+    rows = pagescan("maps", made.pid, span, "--json").json()["mappings"]
+    assert [row["counts"]["written"] for row in rows] == [len(written)]
+    assert pagescan("changed", made.pid).code == 0
+    assert found("diff", made.pid, "--rearm") == written
+    assert found("diff", made.pid) == set()
+    drop()
+    assert found("scan", made.pid, span, "--require", "written", "--wp") == written
+    assert found("diff", made.pid) == set()
+    made.tell(f"read m {runs(written)}")
+    assert found("diff", made.pid) == set()
