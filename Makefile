@@ -26,7 +26,7 @@ C_FILES = $(filter-out pagescan/native/_shim.c,$(wildcard pagescan/native/*.[ch]
 
 .PHONY: help prereqs dev build demo test unit live lint ruff format type layers spell man docs \
 	reference cformat \
-	fmt asan bench dist wheels pyz clean
+	fmt asan lowest bench dist wheels pyz clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | \
@@ -88,6 +88,9 @@ fmt: $(VENV)/lint.stamp ## put Python into its format
 
 # ---- more ways to run it --------------------------------------------------------------------
 
+copy_tree := tar --exclude=./.git --exclude=./.venv --exclude=./.asan --exclude=./.lowest \
+	--exclude='*.so' -cf - . | tar -xf -
+
 # A copy of the tree, so that the editable install keeps its own shim. The sanitizers' libraries have
 # to be loaded before Python, whoever starts it, the keeper too, and into nothing else that the tests
 # start: so the venv's python is a script that preloads them, and a .pth file that takes that back.
@@ -96,8 +99,7 @@ ASAN_FLAGS := -g -fno-omit-frame-pointer -fsanitize=address,undefined
 ASAN := .asan/venv/bin
 asan: prereqs ## the tests with the shim under AddressSanitizer and UBSan
 	@rm -rf .asan/tree && mkdir -p .asan/tree
-	@tar --exclude=./.git --exclude=./.venv --exclude=./.asan --exclude='*.so' -cf - . | \
-		tar -xf - -C .asan/tree
+	@$(copy_tree) -C .asan/tree
 	@[[ -x $(ASAN)/plain ]] || { $(PYTHON) -m venv --clear .asan/venv; \
 		ln -s "$$(readlink -f $(ASAN)/python)" $(ASAN)/plain; }
 	@cd .asan/tree && PAGESCAN_CFLAGS='$(ASAN_FLAGS)' \
@@ -115,6 +117,22 @@ asan: prereqs ## the tests with the shim under AddressSanitizer and UBSan
 	@chmod +x $(ASAN)/python
 	@cd .asan/tree && "$$OLDPWD/$(ASAN)/python" -m pytest $(ASAN_TESTS) $(PYTEST_ARGS)
 
+# The lowest that pyproject.toml allows, to build and to run: a copy of the tree here as well.
+LOWEST_TESTS ?= tests
+LOWEST := import tomllib; project = tomllib.load(open("pyproject.toml", "rb")); \
+	words = project["build-system"]["requires"] + project["project"]["dependencies"]; \
+	print(*(word.replace(">=", "==") for word in words), sep="\n")
+lowest: prereqs ## the tests with the lowest versions of what pagescan needs
+	@rm -rf .lowest/tree && mkdir -p .lowest/tree
+	@$(copy_tree) -C .lowest/tree
+	@[[ -x .lowest/venv/bin/python ]] || $(PYTHON) -m venv --clear .lowest/venv
+	@.lowest/venv/bin/python -c '$(LOWEST)' >.lowest/versions
+	@echo "make: with $$(sort -u .lowest/versions | paste -sd ' ')" >&2
+	@cd .lowest/tree && export PIP_CONSTRAINT=$(CURDIR)/.lowest/versions && \
+		PIP_BUILD_CONSTRAINT=$$PIP_CONSTRAINT ../venv/bin/python -m pip \
+		--disable-pip-version-check --quiet install -e '.[test]'
+	@cd .lowest/tree && ../venv/bin/python -m pytest $(LOWEST_TESTS) $(PYTEST_ARGS)
+
 bench: $(VENV)/bench.stamp ## the benchmarks; BENCH_ARGS are theirs
 	@$(BIN)/python benchmarks/run.py $(BENCH_ARGS)
 
@@ -130,7 +148,7 @@ pyz: $(VENV)/wheels.stamp ## dist/pagescan.pyz: one file that runs by itself; af
 	@$(BIN)/python packaging/single_file.py
 
 clean: ## remove all that was built, .venv included
-	rm -rf .venv .asan build dist *.egg-info pagescan/native/_shim.c pagescan/native/*.so
+	rm -rf .venv .asan .lowest build dist *.egg-info pagescan/native/_shim.c pagescan/native/*.so
 	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -38,6 +38,10 @@ class ReaderGoneError(Exception):
     """Nobody reads stdout any more. Click would end with 1, and it is no failure."""
 
 
+class HelpWantedError(Exception):
+    """There are no words at all. What click does then depends on its version."""
+
+
 class LazyGroup(click.Group):
     """Loads a command's file when the command is called."""
 
@@ -78,7 +82,10 @@ class LazyGroup(click.Group):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Take the options of all commands before the command as well."""
-        return super().parse_args(ctx, _behind_the_command(args))
+        args = _behind_the_command(args)
+        if not args and not ctx.resilient_parsing:
+            raise HelpWantedError(ctx.get_help())
+        return super().parse_args(ctx, args)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -172,8 +179,8 @@ def _invoke(words: list[str]) -> int:
         result = cli.main(args=words, prog_name="pagescan", standalone_mode=False)
     except (BrokenPipeError, ReaderGoneError):
         raise
-    except click.exceptions.NoArgsIsHelpError as error:
-        sys.stderr.write(error.format_message() + "\n")
+    except HelpWantedError as error:
+        sys.stderr.write(f"{error}\n")
         return UsageError.code
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - one line for all
         message, hint, code = _explain(error)

@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -19,6 +19,11 @@ from pagescan.units import escape, parse_seconds, parse_size
 
 _COLOR = {"auto": None, "always": True, "never": False}
 Command = Callable[..., Any]
+
+if TYPE_CHECKING:
+    _Type = click.ParamType[Category]
+else:
+    _Type = click.ParamType  # before click 8.4 it takes no type
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,7 +245,7 @@ def tables_option(function: Command) -> Command:
     return wrapper
 
 
-class Categories(click.ParamType[Category]):
+class Categories(_Type):
     """A comma-separated list of categories."""
 
     name = "A,B"

@@ -11,7 +11,7 @@ import sys
 import sysconfig
 from pathlib import Path
 
-from cffi import FFI
+import cffi
 
 _HERE = Path("pagescan/native")  # setuptools wants sources relative to setup.py
 _HEADERS = (Path("pagescan/include/pagescan_writewatch.h"), _HERE / "shim.h")
@@ -30,6 +30,9 @@ def _declarations(header: Path) -> str:
     return inside
 
 
+# An older cffi leaves these to Python.h, which has them no more with this ABI. They are
+# read before the files' own `#define _GNU_SOURCE`.
+_LEFT_OUT = ["-D_GNU_SOURCE=", "-include", "string.h", "-include", "alloca.h"]
 _compile = [
     "-std=gnu11",
     "-O2",
@@ -40,12 +43,13 @@ _compile = [
     "-Wshadow",
     "-Wconversion",
     "-Wno-unused-parameter",  # of the wrappers that cffi writes
+    *(_LEFT_OUT if cffi.__version_info__ < (2, 1) else []),
     *(["-Werror"] if os.environ.get("CI") else []),
     *shlex.split(os.environ.get("PAGESCAN_CFLAGS", "")),
 ]
 _limited = not sysconfig.get_config_var("Py_GIL_DISABLED")
 
-ffi = FFI()
+ffi = cffi.FFI()
 for _header in _HEADERS:
     ffi.cdef(_declarations(_header))
 ffi.set_source(
