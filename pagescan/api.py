@@ -106,6 +106,7 @@ def track(pid: int | None = None, ranges: Iterable[str] | None = None) -> Tracki
         undo.callback(lock.close)
         undo.callback(lock.remove)
         tracking = OwnTracking.start(target, selection)
+        undo.callback(Tracking.close, tracking)
         tracking.lock = lock
         lock.write(session_of(tracking, "track"))
         undo.pop_all()

@@ -14,17 +14,20 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import json
 import os
 import selectors
 import signal
 import socket
 import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 from pagescan import native
 
 if TYPE_CHECKING:
+    from pagescan.errors import PagescanError
     from pagescan.session import Lock, Session
 
 MESSAGE_LIMIT = 8 << 20
@@ -37,7 +40,10 @@ CLIENTS = 64
 """Connections at once."""
 
 _READY = b"ready"
+_FAILED = b"errno "
 _END_TIMEOUT = 10.0
+_CARE = 60.0
+"""Seconds between two looks after our files: what cleans /tmp may have taken them."""
 
 
 def start(session: Session, lock: Lock, uffd: int, pidfd: int, pagemap: int) -> Session:
@@ -46,16 +52,20 @@ def start(session: Session, lock: Lock, uffd: int, pidfd: int, pagemap: int) -> 
     The descriptors stay ours too; the caller closes them.
 
     Raises:
-        PagescanError: The keeper did not come up; the caller still holds everything.
+        PagescanError: The keeper did not come up, or could not keep the facts on disk;
+            the caller still holds everything.
     """
-    from pagescan.errors import PagescanError
+    from pagescan.causes import oom_kills
+    from pagescan.errors import from_oserror
 
+    before = oom_kills()
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as server:
-        name = f"/proc/self/fd/{lock.directory}/{lock.pid}.sock"
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(name)
-        server.bind(name)
-        server.listen(CLIENTS)
+        try:
+            _bind(server, lock)
+        except OSError as error:
+            raise from_oserror(
+                error, doing=f"make the socket of session {lock.pid}", call="bind"
+            ) from error
         ready, answer = os.pipe2(os.O_CLOEXEC)
         fds = {
             "server": server.fileno(),
@@ -70,39 +80,82 @@ def start(session: Session, lock: Lock, uffd: int, pidfd: int, pagemap: int) -> 
             keeper_pid = _spawn(fds, session)
         finally:
             os.close(answer)
-        try:
-            confirmed = os.read(ready, len(_READY)) == _READY
-        finally:
-            os.close(ready)
-    if not confirmed:
-        raise PagescanError("the keeper of the session did not start")
+        with open(ready, "rb") as said:
+            answered = said.read(len(_READY))
+            if answered != _READY:
+                answered += said.read()
+    if answered != _READY:
+        raise _failed(session, keeper_pid, answered, before)
     session.keeper_pid = keeper_pid
     return session
+
+
+def _failed(session: Session, pid: int, said: bytes, before: int) -> PagescanError:
+    """Return the error that says why the keeper did not come up, and reap it."""
+    from pagescan.causes import how_it_ended
+    from pagescan.errors import PagescanError
+    from pagescan.session import not_kept
+
+    code = said.removeprefix(_FAILED)
+    if said.startswith(_FAILED) and code.isdigit():
+        how_it_ended(pid, before)
+        return not_kept(OSError(int(code), ""), session.target.pid)
+    why = how_it_ended(pid, before)
+    lines = said.decode(errors="replace").split("\n")
+    last = next((line for line in reversed(lines) if line.strip()), "")
+    return PagescanError(
+        f"the keeper of the session did not start: {last or why}",
+        hint=None if not last else f"it is run by {sys.executable}; {why}",
+        pid=session.target.pid,
+    )
+
+
+def _bind(server: socket.socket, lock: Lock) -> None:
+    """Listen beside the lock file; the caller's umask has no say."""
+    name = f"/proc/self/fd/{lock.directory}/{lock.pid}.sock"
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(name)
+    server.bind(name)
+    os.chmod(name, 0o600)
+    server.listen(CLIENTS)
 
 
 def _spawn(fds: dict[str, int], session: Session) -> int:
     """Start the keeper's process; it gets the facts on its stdin."""
     import subprocess
 
-    package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     facts, feed = os.pipe2(os.O_CLOEXEC)
+    moved = [fd for fd in fds.values() if fd < 3]  # of a host that has closed 0 to 2
+    above = {fd: fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3) for fd in moved}
+    fds = {name: above.get(fd, fd) for name, fd in fds.items()}
     try:
         process = subprocess.Popen(
             [sys.executable, "-P", "-s", "-m", "pagescan.keeper", json.dumps(fds)],
             stdin=facts,
             stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            stderr=fds["answer"],  # until it is ready: why Python cannot run it
             pass_fds=list(fds.values()),
             start_new_session=True,
             cwd="/",
-            env={"PYTHONPATH": package, "PYTHONDONTWRITEBYTECODE": "1"},
+            env={"PYTHONPATH": _path(), "PYTHONDONTWRITEBYTECODE": "1"},
         )
     finally:
         os.close(facts)
-    with os.fdopen(feed, "wb") as stream, contextlib.suppress(BrokenPipeError):
+        for fd in above.values():
+            os.close(fd)
+    with contextlib.suppress(BrokenPipeError), os.fdopen(feed, "wb") as stream:
         stream.write(json.dumps(session.to_json()).encode())
     process.returncode = 0  # it outlives us: nobody waits for it
     return process.pid
+
+
+def _path() -> str:
+    """Return where the keeper finds what it imports: where we have found it."""
+    import _cffi_backend
+
+    package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    needed = os.path.dirname(os.path.abspath(_cffi_backend.__file__))
+    return os.pathsep.join(dict.fromkeys([package, needed]))
 
 
 class Keeper:
@@ -116,7 +169,7 @@ class Keeper:
         self.pagemap = fds["pagemap"]
         self.lock = fds["lock"]
         self.directory = fds["directory"]
-        self.keep(facts)
+        self._keep(facts)
         self.server = socket.socket(fileno=fds["server"])
         self.server.setblocking(False)
         self.selector = selectors.DefaultSelector()
@@ -129,19 +182,55 @@ class Keeper:
 
     def serve(self) -> None:
         """Serve until the end, then leave nothing behind."""
+        due = time.monotonic() + _CARE
         while not self.ended:
-            for key, _ in self.selector.select():
+            for key, _ in self.selector.select(max(0.0, due - time.monotonic())):
                 if not self.ended:
                     key.data()
+            if time.monotonic() >= due:
+                due += _CARE
+                self.care()
         self.remove_files()
 
     def keep(self, facts: dict[str, Any]) -> None:
-        """Take the facts over; the lock file shows them to whoever lists sessions."""
+        """Take the facts over; the lock file shows them to whoever lists sessions.
+
+        Where the disk is full by now, what counts is what we hold: who cannot read the
+        file asks the socket.
+        """
+        with contextlib.suppress(OSError):
+            self._keep(facts)
+
+    def _keep(self, facts: dict[str, Any]) -> None:
+        """Take the facts over; OSError: they are not on disk."""
         self.facts = {**facts, "keeper_pid": os.getpid()}
         data = json.dumps(self.facts).encode()
-        with contextlib.suppress(OSError):  # a full disk: what counts is what we hold
-            os.pwrite(self.lock, data, 0)
-            os.ftruncate(self.lock, len(data))
+        written = os.pwrite(self.lock, data, 0)
+        if written < len(data):
+            os.pwrite(self.lock, data[written:], written)  # says why
+        os.ftruncate(self.lock, len(data))
+
+    def care(self) -> None:
+        """Keep our files young; end where they were swept away: nobody finds us then.
+
+        Source: tmpfiles.d(5) removes what is old from /tmp.
+        """
+        lock, sock = (f"{self.pid}.{suffix}" for suffix in ("lock", "sock"))
+        try:
+            if (
+                os.stat(lock, dir_fd=self.directory).st_ino
+                == os.fstat(self.lock).st_ino
+            ):
+                for name in (lock, sock):
+                    os.utime(name, dir_fd=self.directory, follow_symlinks=False)
+                os.utime(self.directory)
+                return
+        except FileNotFoundError:
+            pass
+        except OSError:
+            return
+        self._unregister()
+        self.ended = True
 
     def remove_files(self) -> None:
         """Remove lock and socket, unless they are of a later session by now."""
@@ -354,7 +443,14 @@ def main() -> None:
     facts: dict[str, Any] = json.load(sys.stdin)
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):
         signal.signal(number, signal.SIG_IGN)
-    keeper = Keeper(fds, facts)
+    try:
+        keeper = Keeper(fds, facts)
+    except OSError as error:
+        os.write(fds["answer"], _FAILED + str(error.errno).encode())
+        return
+    silent = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(silent, 2)
+    os.close(silent)
     try:
         os.write(fds["answer"], _READY)
     except BrokenPipeError:  # who armed was killed: nobody was told of a session

@@ -11,6 +11,7 @@ while somebody makes checkpoints:
 from __future__ import annotations  # array[int] is no type at run time before 3.12
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -21,6 +22,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Protocol, Self
 
+from pagescan import wire
 from pagescan.errors import (
     AccessDeniedError,
     PagescanError,
@@ -37,7 +39,6 @@ from pagescan.wp_async import why_impossible
 SUFFIXES = ("sock", "pages", "pages.new", "lock")
 """The files of a session, the one that says that it is there last."""
 
-MESSAGE_LIMIT = 8 << 20
 _A_MOMENT = 0.1  # seconds: for a lock that is only looked at, or a file half written
 
 
@@ -146,16 +147,31 @@ def open_directory(*, create: bool = False) -> int:
     Raises:
         PagescanError: None of them can be ours: mode 0700 and no link.
     """
+    reasons = []
     for path in directories():
-        if create:
-            with contextlib.suppress(OSError):
-                os.mkdir(path, 0o700)
-        with contextlib.suppress(OSError):
+        try:
+            if create:
+                _make_own(path)
             return open_own(path)
+        except OSError as error:
+            reasons.append(f"{path} ({(error.strerror or str(error)).lower()})")
     raise PagescanError(
-        f"no directory for sessions: {', '.join(directories())}",
+        f"no directory for sessions: {', '.join(reasons)}",
         hint="one of them must belong to this user, with mode 0700, and be no link",
     )
+
+
+def _make_own(path: str) -> None:
+    """Make a directory if there is none, with mode 0700 whatever the umask says."""
+    try:
+        os.mkdir(path, 0o700)
+    except FileExistsError:
+        return
+    fd = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        os.chmod(f"/proc/self/fd/{fd}", 0o700)
+    finally:
+        os.close(fd)
 
 
 def open_own(path: str) -> int:
@@ -166,7 +182,7 @@ def open_own(path: str) -> int:
     if facts.st_uid == os.geteuid() and stat.S_IMODE(facts.st_mode) & 0o077 == 0:
         return fd
     os.close(fd)
-    raise PermissionError(path)
+    raise PermissionError(errno.EACCES, "not this user's alone", path)
 
 
 class Lock:
@@ -212,6 +228,7 @@ class Lock:
                     continue
                 os.close(directory)
                 raise tracked_already(session, pid)
+            os.fchmod(fd, 0o600)  # the caller's umask has no say
             # Its last holder may have removed it between our open and our lock.
             lock = cls(directory, fd, pid)
             if lock.is_ours():
@@ -228,8 +245,13 @@ class Lock:
     def write(self, session: Session) -> None:
         """Keep the facts for whoever lists sessions."""
         data = json.dumps(session.to_json()).encode()
-        os.pwrite(self.fd, data, 0)
-        os.ftruncate(self.fd, len(data))
+        try:
+            written = os.pwrite(self.fd, data, 0)
+            if written < len(data):
+                os.pwrite(self.fd, data[written:], written)  # says why
+            os.ftruncate(self.fd, len(data))
+        except OSError as error:
+            raise not_kept(error, self.pid) from error
 
     def remove(self) -> None:
         """Remove the files, while they are ours; the lock goes with the descriptor."""
@@ -240,6 +262,28 @@ class Lock:
         """Close our descriptors; the lock stays with whoever has duplicates."""
         os.close(self.fd)
         os.close(self.directory)
+
+
+def not_kept(error: OSError, pid: int) -> PagescanError:
+    """Return the error that says why a session is not on disk."""
+    failed = from_oserror(
+        error, doing=f"keep the session of {pid} in {where()}", call="pwrite"
+    )
+    failed.hint = {
+        errno.ENOSPC: f"make room in {where()}: some kilobytes are enough",
+        errno.EDQUOT: f"make room in {where()}: a quota is used up",
+        errno.EFBIG: "the limit of file sizes is too low: ulimit -f",
+    }.get(error.errno or 0, failed.hint)
+    return failed
+
+
+def where() -> str:
+    """Return the directory that sessions of this user are made in."""
+    for path in directories():
+        with contextlib.suppress(OSError):
+            os.close(open_own(path))
+            return path
+    return directories()[0]
 
 
 def tracked_already(session: Session | None, pid: int = 0) -> SessionError:
@@ -279,7 +323,7 @@ def _read(fd: int) -> Session | None:
         OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError
     ):
         size = os.fstat(fd).st_size
-        if 0 < size <= MESSAGE_LIMIT:
+        if 0 < size <= wire.MESSAGE_LIMIT:
             text = os.pread(fd, size, 0).decode()
             # The facts before these may have been longer, and their end still be there.
             facts, _ = json.JSONDecoder().raw_decode(text)
@@ -307,11 +351,20 @@ class _Found:
             session = _read(self.fd)
             if session is not None:
                 return session if session.target.pid == self.pid else None
-            if not self.held or not os.fstat(self.fd).st_size:
+            if not self.held:
                 return None
-            if time.monotonic() > deadline:
-                return None
+            if not os.fstat(self.fd).st_size or time.monotonic() > deadline:
+                return self._ask()
             time.sleep(0.001)
+
+    def _ask(self) -> Session | None:
+        """Ask the keeper: a session is what it says, and the file may be damaged."""
+        with contextlib.suppress(
+            OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError
+        ):
+            session = Session.from_json(wire.facts_of(self.directory, self.pid))
+            return session if session.target.pid == self.pid else None
+        return None
 
     def remove(self) -> None:
         """Remove it and its socket, unless somebody has taken the lock."""

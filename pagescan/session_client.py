@@ -8,17 +8,12 @@ A request is one line of JSON, and so is the answer:
     {"op": "end"}       disarms; the answer comes when it is done
 """
 
-from __future__ import annotations  # array[int] is no type at run time before 3.12
-
-import array
 import contextlib
 import json
 import os
 import socket
 import struct
-import sys
 import time
-from collections.abc import Iterable
 from typing import Any, Self
 
 from pagescan.errors import (
@@ -27,7 +22,6 @@ from pagescan.errors import (
     SessionError,
 )
 from pagescan.session import (
-    MESSAGE_LIMIT,
     Session,
     directories,
     lock_files,
@@ -35,6 +29,7 @@ from pagescan.session import (
     open_own,
     still_there,
 )
+from pagescan.wire import peer_uid, receive_line
 
 _TIMEOUT = 10.0
 _TIMEVAL = struct.pack("ll", int(_TIMEOUT), 0)
@@ -163,51 +158,6 @@ class Client:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def peer_uid(sock: socket.socket) -> int:
-    """Return who is at the other end, as the kernel knows it."""
-    credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-    return int.from_bytes(credentials[4:8], sys.byteorder)  # pid, uid, gid
-
-
-def receive_line(sock: socket.socket) -> tuple[bytes, list[int]]:
-    """Receive one line and the descriptors that came with it (close-on-exec).
-
-    Raises:
-        ConnectionError: The peer hung up before the line ended, or sent too much.
-    """
-    data = bytearray()
-    fds = array.array("i")
-    try:
-        while not data.endswith(b"\n"):
-            data += _receive(sock, fds)
-            if len(data) > MESSAGE_LIMIT:
-                break
-        else:
-            return bytes(data), list(fds)
-    except BaseException:
-        _close_all(fds)
-        raise
-    _close_all(fds)
-    raise ConnectionError("the keeper sends too much")
-
-
-def _receive(sock: socket.socket, fds: array.array[int]) -> bytes:
-    piece, ancillary, _, _ = sock.recvmsg(
-        1 << 16, socket.CMSG_SPACE(4 * fds.itemsize), socket.MSG_CMSG_CLOEXEC
-    )
-    for level, kind, payload in ancillary:
-        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-            fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
-    if not piece:
-        raise ConnectionError("the keeper hung up")
-    return piece
-
-
-def _close_all(fds: Iterable[int]) -> None:
-    for fd in fds:
-        os.close(fd)
 
 
 def directory_of(session: Session) -> int:

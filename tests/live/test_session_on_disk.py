@@ -1,0 +1,295 @@
+"""A session is confirmed when it is on disk, and found where its file is damaged."""
+
+import contextlib
+import os
+import resource
+import socket
+import stat
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import pagescan
+from tests import machine, witness
+from tests.conftest import HERE, ROOTS_SESSIONS, STRANGER, Target, command
+
+pytestmark = [pytest.mark.needs("tracking", "root")]
+Start = Callable[..., Target]
+PLACE = Path(ROOTS_SESSIONS)
+
+
+def fill(place: Path) -> None:
+    """Leave no byte of room."""
+    with contextlib.suppress(OSError), open(place / "fill", "wb", buffering=0) as file:
+        while file.write(bytes(4096)):
+            pass
+
+
+def limited(size: int) -> Callable[[], None]:
+    """Return what limits the size of files, in a child."""
+    return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+
+def run(*words: object, **how: object) -> subprocess.CompletedProcess[str]:
+    """Run the command, with more that subprocess is told."""
+    line = [sys.executable, "-m", "pagescan", *map(str, words)]
+    return subprocess.run(  # type: ignore[call-overload, no-any-return]
+        line, capture_output=True, text=True, check=False, timeout=60, **how
+    )
+
+
+def assert_nothing_is_left(made: Target) -> None:
+    """No protection, no session, no keeper."""
+    assert witness.registered(made.pid) == 0
+    assert command("sessions", "--json").json()["sessions"] == []
+    assert not list(PLACE.glob(f"{made.pid}.*"))
+    assert "tracked" not in command("diff", made.pid).stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ("size=4k,mode=700", "no space left on device (ENOSPC)"),
+        ("nr_inodes=1,mode=700", "no space left on device (ENOSPC)"),
+        ("ro,mode=700", "read-only file system (EROFS)"),
+    ],
+)
+@pytest.mark.parametrize("verb", ["arm", "watch", "start_session", "track"])
+def test_no_room_for_a_session(
+    verb: str, options: str, said: str, target: Start
+) -> None:
+    """It says why, exit code 1, and leaves nothing in the target."""
+    made = target("m=anon,pages=40,fill=1")
+    with machine.tmpfs(PLACE, options):
+        if "size" in options:
+            fill(PLACE)
+        if verb in ("arm", "watch"):
+            result = command(verb, made.pid, *(["-n", 1] if verb == "watch" else []))
+            assert result.code == 1, result
+            text = result.stderr.splitlines()[-1]
+            text = result.stderr.splitlines()[-2] if "hint:" in text else text
+        else:
+            with pytest.raises(pagescan.PagescanError) as caught:
+                getattr(pagescan, verb)(made.pid)
+            text = str(caught.value)
+        assert said in text
+        (PLACE / "fill").unlink(missing_ok=True) if "ro" not in options else None
+        assert_nothing_is_left(made)
+
+
+@pytest.mark.parametrize("size", [0, 100])
+@pytest.mark.parametrize("verb", ["arm", "watch"])
+def test_files_may_have_no_size(verb: str, size: int, target: Start) -> None:
+    """`ulimit -f 0`: the limit is named."""
+    made = target("m=anon,pages=40,fill=1")
+    words = ["-n", "1"] if verb == "watch" else []
+    done = run(verb, made.pid, *words, preexec_fn=limited(size))
+    assert done.returncode == 1
+    assert "file too large (EFBIG)" in done.stderr
+    assert "ulimit -f" in done.stderr
+    assert_nothing_is_left(made)
+
+
+@pytest.mark.parametrize("text", [b"", b"{", b"[" * 5000, b"\xff"])
+def test_a_damaged_file_hides_no_session(text: bytes, armed: Start) -> None:
+    """The lock is held and says nothing that makes sense: the keeper is asked."""
+    made = armed("m=anon,pages=40,fill=1")
+    made.write("m", {5})
+    (PLACE / f"{made.pid}.lock").write_bytes(text)
+    (listed,) = command("sessions", "--json").json()["sessions"]
+    assert listed["target"]["pid"] == made.pid
+    assert made.pages(command("diff", made.pid, "--json").json(), "m") == {5}
+    assert "tracked already: session" in command("arm", made.pid).stderr
+    assert command("disarm", made.pid).code == 0
+    assert_nothing_is_left(made)
+
+
+def test_full_by_the_next_rearm(target: Start) -> None:
+    """Later facts that do not fit on disk are the keeper's all the same."""
+    made = target("m=anon,pages=40,fill=1")
+    with machine.tmpfs(PLACE, "size=16k,mode=700"):
+        assert command("arm", made.pid).code == 0
+        fill(PLACE)
+        made.write("m", {5})
+        found = command("diff", made.pid, "--rearm", "--json")
+        assert made.pages(found.json(), "m") == {5}
+        made.write("m", {6})
+        assert made.pages(command("diff", made.pid, "--json").json(), "m") == {6}
+        assert command("disarm", made.pid).code == 0
+        (PLACE / "fill").unlink()
+        assert_nothing_is_left(made)
+
+
+@pytest.mark.parametrize("umask", [0o777, 0o077, 0o000, 0o377])
+def test_the_umask_does_not_decide(umask: int, tmp_path: Path, target: Start) -> None:
+    """Directory, lock and socket have their modes, and the owner can use them."""
+    made = target("m=anon,pages=40,fill=1")
+    (PLACE / "sentinel").touch()
+    for path in PLACE.iterdir():
+        path.unlink()
+    done = run("arm", made.pid, umask=umask)
+    assert done.returncode == 0, done.stderr
+    for suffix in ("lock", "sock"):
+        assert stat.S_IMODE((PLACE / f"{made.pid}.{suffix}").stat().st_mode) == 0o600
+    assert command("disarm", made.pid).code == 0
+    runtime = tmp_path / "run"
+    runtime.mkdir()
+    code = (
+        "import os; from pagescan.session import open_directory;"
+        f"os.setuid({STRANGER}); os.umask({umask});"
+        "os.close(open_directory(create=True))"
+    )
+    os.chown(runtime, STRANGER, -1)
+    for parent in [runtime, *runtime.parents][:-2]:
+        parent.chmod(parent.stat().st_mode | 0o711)
+    environment = {**os.environ, "XDG_RUNTIME_DIR": str(runtime)}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+    assert stat.S_IMODE((runtime / "pagescan").stat().st_mode) == 0o700
+
+
+# ---- why a keeper does not start ---------------------------------------------------
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Callable[[str], str]:
+    """Make a program that takes the place of Python."""
+
+    def make(text: str) -> str:
+        path = tmp_path / "python"
+        path.write_text(f"#!/bin/sh\n{text}\n")
+        path.chmod(0o755)
+        return str(path)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("kill -9 $$", "it was killed by SIGKILL, for want of memory or by somebody"),
+        ("kill -6 $$", "it was killed by SIGABRT"),
+        ("exit 3", "it ended with exit code 3"),
+        ("echo 'No module named x' >&2; exit 1", "No module named x"),
+    ],
+)
+def test_a_keeper_that_does_not_start(
+    text: str,
+    said: str,
+    program: Callable[[str], str],
+    target: Start,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is said how it ended, or what it said; nothing is left."""
+    made = target("m=anon,pages=40,fill=1")
+    monkeypatch.setattr(sys, "executable", program(text))
+    with pytest.raises(pagescan.PagescanError) as caught:
+        pagescan.start_session(made.pid)
+    monkeypatch.undo()
+    assert str(caught.value) == f"the keeper of the session did not start: {said}"
+    assert_nothing_is_left(made)
+
+
+def test_python_path_reaches_the_keeper(target: Start) -> None:
+    """What is found by PYTHONPATH alone is found by the keeper too."""
+    made = target("m=anon,pages=40,fill=1")
+    import _cffi_backend
+
+    places = [str(HERE.parent), os.path.dirname(_cffi_backend.__file__)]
+    base = os.path.realpath(sys.executable)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(places)}
+    done = subprocess.run(
+        [base, "-m", "pagescan", "arm", str(made.pid)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert command("disarm", made.pid).code == 0
+
+
+def test_a_host_whose_descriptors_are_closed(target: Start) -> None:
+    """A library's host without 0, 1 and 2: its keeper gets what it needs."""
+    made = target("m=anon,pages=40,fill=1")
+    code = (
+        "import os, sys, pagescan\n"
+        "[os.close(fd) for fd in range(3)]\n"
+        f"pagescan.start_session({made.pid})\n"
+        "os._exit(0)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=False)
+    assert done.returncode == 0
+    made.write("m", {5})
+    assert made.pages(command("diff", made.pid, "--json").json(), "m") == {5}
+
+
+# ---- files that are swept away -------------------------------------------------------
+
+
+class Held:
+    """A keeper in this process, of a session that is none."""
+
+    def __init__(self, place: Path) -> None:
+        from pagescan.keeper import Keeper
+
+        self.place = place
+        pid = os.getpid()
+        server = socket.socket(socket.AF_UNIX)
+        server.bind(str(place / f"{pid}.sock"))
+        ends, self.writable = os.pipe()
+        self.fds = {
+            "server": server.detach(),
+            "lock": os.open(place / f"{pid}.lock", os.O_RDWR | os.O_CREAT, 0o600),
+            "directory": os.open(place, os.O_RDONLY),
+            "uffd": os.open(os.devnull, os.O_RDONLY),
+            "pidfd": ends,
+            "pagemap": os.open("/proc/self/pagemap", os.O_RDONLY),
+        }
+        self.keeper = Keeper(self.fds, {"target": {"pid": pid}, "untracked": []})
+
+    def close(self) -> None:
+        self.keeper.server.close()
+        self.keeper.selector.close()
+        os.close(self.writable)
+        for name, fd in self.fds.items():
+            if name != "server":
+                os.close(fd)
+
+
+@pytest.fixture
+def held(tmp_path: Path) -> Iterator[Held]:
+    made = Held(tmp_path)
+    yield made
+    made.close()
+
+
+def test_a_keeper_keeps_its_files_young(held: Held) -> None:
+    """What cleans /tmp goes by the times of files."""
+    names = list(held.place.iterdir())
+    assert len(names) == 2
+    for path in names:
+        os.utime(path, (1, 1))
+    held.keeper.care()
+    assert not held.keeper.ended
+    assert all(path.stat().st_mtime > 1 for path in names)
+
+
+@pytest.mark.parametrize("suffix", ["lock", "sock"])
+def test_a_keeper_that_nobody_can_find_ends(held: Held, suffix: str) -> None:
+    """Its files were swept away: it would protect the target for ever."""
+    (held.place / f"{os.getpid()}.{suffix}").unlink()
+    held.keeper.care()
+    assert held.keeper.ended
+
+
+def test_a_keeper_ends_soon_after_its_files(armed: Start) -> None:
+    """It looks once a minute; a moment later nothing is left in the target."""
+    made = armed("m=anon,pages=40,fill=1")
+    (listed,) = command("sessions", "--json").json()["sessions"]
+    for path in PLACE.glob(f"{made.pid}.*"):
+        path.unlink()
+    witness.wait_for(lambda: witness.registered(made.pid) == 0, 90)
+    witness.wait_for(lambda: not os.path.exists(f"/proc/{listed['keeper_pid']}"))
