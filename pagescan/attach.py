@@ -6,6 +6,7 @@ closed in the target at once. From then on the target runs, and everything is do
 here.
 """
 
+import contextlib
 import errno
 import os
 from dataclasses import dataclass
@@ -63,11 +64,12 @@ def take(target: Target) -> Taken:
         return Taken(wp_async.open_own(), 0, "own")
     wp_async.check_possible()
     taken = _of_other(target)
-    try:
-        wp_async.agree(taken.uffd)
-    except BaseException:
+    if not _belongs(taken.uffd, target):
         os.close(taken.uffd)
-        raise
+        if target.exited():
+            raise target.gone()
+        why, hint = _WHY["replaced", False]
+        raise UnsuitableTargetError(f"{target} {why}", hint=hint)
     return taken
 
 
@@ -76,9 +78,40 @@ def _of_other(target: Target) -> Taken:
     if tracer:
         raise _traced(target, tracer)
     result = native.attach(target.pid)
+    if result.step == "dispatch" and result.allowed[1]:
+        # Calls from this range go through: perhaps there are instructions in it.
+        result = native.attach(target.pid, allowed=result.allowed)
+        if result.step == "gadget":
+            result = result._replace(step="dispatch", error=errno.EPERM)
     if result.uffd >= 0 and not result.error:
         return Taken(result.uffd, result.stopped_ns, result.method)
     raise _refusal(target, result)
+
+
+_MAPS = 1 << 14  # bytes: a few dozen lines
+
+
+def _belongs(uffd: int, target: Target) -> bool:
+    """Whether it is a userfaultfd of the target, and of no other process.
+
+    Tried on a small mapping, since that is locked for it; on another one where a
+    mapping went, or is registered already.
+    """
+    try:
+        fd = os.open(f"/proc/{target.pid}/maps", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    with open(fd, "rb", buffering=0) as maps:
+        lines = (maps.read(_MAPS) or b"").splitlines()[:-1]
+    bounds = []
+    for words in (line.split(None, 2) for line in lines):
+        if words[1].endswith(b"p"):
+            start, end = (int(word, 16) for word in words[0].split(b"-"))
+            bounds.append((start, end))
+    for start, end in sorted(bounds, key=lambda pair: pair[1] - pair[0]):
+        with contextlib.suppress(OSError):
+            return native.uffd_is_of(uffd, target.pagemap, start, end)
+    return False
 
 
 def _traced(target: Target, tracer: tuple[int, str]) -> PagescanError:
@@ -97,20 +130,28 @@ def _refusal(target: Target, result: native.Attached) -> PagescanError:
     tracer = tracer_of(target.pid)
     if tracer:
         return _traced(target, tracer)
-    frozen = result.step == "call" and result.error == errno.ETIMEDOUT
-    step = "frozen" if frozen else result.step
-    why = _WHY.get((step, _is_denial(result.error)))
+    why = _WHY.get((_cause(result), _is_denial(result.error)))
     if why:
         return UnsuitableTargetError(f"{target} {why[0]}", hint=why[1])
-    if result.step == "call" and result.error in (errno.ENOSYS, errno.EINVAL):
+    if (result.step, result.error) in _NO_KERNEL:
         return KernelUnsupportedError(
-            "this kernel has no userfaultfd(2) for user-mode faults",
+            "this kernel has no userfaultfd(2) with asynchronous write-protect",
             hint="pagescan doctor shows what this kernel can do",
+            errno=result.error,
         )
     if _is_denial(result.error):
         return denied(target.pid, f"attach to {target}")
     error = OSError(result.error, os.strerror(result.error))
     return from_oserror(error, doing=f"attach to {target}", pid=target.pid)
+
+
+def _cause(result: native.Attached) -> str:
+    """Return the step that failed, or a name for how it did."""
+    special = {
+        ("call", errno.ETIMEDOUT): "frozen",
+        ("take", errno.ESTALE): "replaced",
+    }
+    return special.get((result.step, result.error), result.step)
 
 
 def _is_denial(code: int) -> bool:
@@ -119,12 +160,38 @@ def _is_denial(code: int) -> bool:
 
 _ONLY_LOOK = "pagescan scan and pagescan maps work with it"
 
+_NO_KERNEL = (
+    ("call", errno.ENOSYS),  # no userfaultfd(2)
+    ("call", errno.EINVAL),  # none for user-mode faults
+    ("take", errno.ENOTTY),  # no asynchronous write-protect
+)
+
 # What is the matter with the target, and what would help, by the step that failed and
 # whether it was a denial.
 _WHY = {
     ("seccomp", True): (
         "has a seccomp filter, which could kill it for userfaultfd(2)",
         "as root with CAP_SYS_ADMIN the filter is suspended for the attach",
+    ),
+    ("dispatch", True): (
+        "catches its system calls itself (Syscall User Dispatch, as Wine has it)",
+        "try again: it may allow them at another moment",
+    ),
+    ("replaced", False): (
+        "put another file in the place of the new userfaultfd",
+        "try again; nothing of it was closed",
+    ),
+    ("facts", False): (
+        "could not be examined to the end, and so was left alone",
+        "is /proc mounted in full, and the pid one of this PID namespace?",
+    ),
+    ("table", False): (
+        "has threads with descriptors of their own, and only these could be stopped",
+        "Linux 6.9 can reach them",
+    ),
+    ("call", True): (
+        "was refused userfaultfd(2)",
+        "a security module of this machine forbids it: see its log",
     ),
     ("stop", False): (
         "could not be stopped: no thread of it did in time",

@@ -52,18 +52,6 @@ def create() -> int:
         raise _no_userfaultfd(error) from error
 
 
-def agree(uffd: int) -> None:
-    """Agree on the features with a target's userfaultfd.
-
-    Raises:
-        KernelUnsupportedError: The kernel does not know them.
-    """
-    try:
-        native.uffd_api(uffd)
-    except OSError as error:
-        raise _no_features(error) from error
-
-
 def why_impossible() -> KernelUnsupportedError | None:
     """Return why no other process can be tracked here; None: nothing is known why not.
 

@@ -178,8 +178,9 @@ class Attached(NamedTuple):
 
     Attributes:
         method: What would have restored the thread: frame, slack, rop; plain: nothing.
-        step: The step that failed: open, gadget, seccomp, seize, stop, exec, abi, call,
-            take, arch; or done.
+        step: The step that failed: open, gadget, seccomp, seize, stop, exec, abi,
+            dispatch, facts, table, call, take, arch; or done.
+        allowed: Start and length of where calls go through; (0, 0): anywhere.
     """
 
     uffd: int
@@ -189,6 +190,7 @@ class Attached(NamedTuple):
     attempts: int
     left_fd: int
     stopped_ns: int
+    allowed: tuple[int, int]
     error: int
     """A positive errno; 0: it worked."""
 
@@ -445,6 +447,15 @@ def uffd_unregister(uffd: int, start: int, end: int) -> None:
     _check(lib.ps_uffd_unregister(uffd, start, end))
 
 
+def uffd_is_of(uffd: int, pagemap: int, start: int, end: int) -> bool:
+    """Whether a userfaultfd belongs to the address space that a pagemap shows.
+
+    The mapping [start, end), a whole one, is registered for a moment; OSError if it
+    cannot be, or is already.
+    """
+    return bool(_check(lib.ps_uffd_is_of(uffd, pagemap, start, end)))
+
+
 def uffd_protect(
     uffd: int,
     start: int,
@@ -594,10 +605,20 @@ def can_attach() -> bool:
     return bool(lib.ps_can_attach())
 
 
-def attach(pid: int, timeout_ms: int = 2000) -> Attached:
-    """Take a userfaultfd out of a live process; never raises: look at `error`."""
+def attach(
+    pid: int, timeout_ms: int = 2000, *, allowed: tuple[int, int] = (0, 0)
+) -> Attached:
+    """Take a userfaultfd out of a live process; never raises: look at `error`.
+
+    Args:
+        pid: The process.
+        timeout_ms: Bound of all waits.
+        allowed: Start and length of where a system call may be made from; by default
+            anywhere.
+    """
     call = ffi.new("struct ps_attach *")
     call.pid, call.timeout_ms = pid, timeout_ms
+    call.allowed_start, call.allowed_length = allowed
     code = lib.ps_attach(call)
     return Attached(
         call.uffd,
@@ -607,6 +628,7 @@ def attach(pid: int, timeout_ms: int = 2000) -> Attached:
         call.attempts,
         call.left_fd,
         call.stopped_ns,
+        (call.allowed_start, call.allowed_length),
         max(0, -code),
     )
 

@@ -18,10 +18,18 @@ struct gadgets {
 	uint64_t syscall;     /* syscall, anywhere: the plain way needs no more */
 	uint64_t syscall_ret; /* syscall; ret */
 	uint64_t restorer;    /* mov $15, %eax; syscall: rt_sigreturn */
-	uint64_t pop_rax;     /* pop %rax; ret */
-	uint64_t pop_rdi;     /* pop %rdi; ret */
-	uint64_t ret_imm;     /* ret $imm: steps over the red zone */
+	uint64_t restorer_length;
+	uint64_t pop_rax; /* pop %rax; ret */
+	uint64_t pop_rdi; /* pop %rdi; ret */
+	uint64_t ret_imm; /* ret $imm: steps over the red zone */
 	uint64_t imm;
+};
+
+/* What is known of a fact that decides about harm. */
+enum ps_answer {
+	PS_NO,
+	PS_YES,
+	PS_NOT_KNOWN, /* never to be taken for no */
 };
 
 /* Eight bytes of the address space that was looked into. */
@@ -36,10 +44,15 @@ struct surgery {
 	int maps;   /* /proc/PID/maps, for PROCMAP_QUERY */
 	int pagemap;
 	int pidfd;
+	int table; /* a pidfd by which this thread's descriptors are reached, or -1 */
 	uint64_t deadline;
 	pid_t tid;
-	struct gadgets gadgets;
+	struct gadgets all_gadgets; /* that were found */
+	struct gadgets gadgets;	    /* those of them that the stopped thread may use */
+	bool filter_counts;	    /* this user may not suspend a seccomp filter of the thread's */
+	bool unsuitable;	    /* this thread, and it was let go: another one may do */
 	struct witness witnesses[8]; /* by which it is known again; unused ones: address 0 */
+	bool untold;	 /* its random bytes could not be read: another program could not be told */
 	bool plain_only; /* shadow stack: a return that was not called for would be fatal */
 	bool go_runtime; /* its stacks lie in the heap, and say where they end */
 	uint64_t slack;	 /* bytes that nobody owns: [slack, slack_end) */
@@ -75,6 +88,9 @@ struct listing {
 };
 
 #define PS_PAGE 4096u
+#define PS_ERESTARTNOHAND 514
+#define PS_SYS_IO_URING_ENTER 426
+#define PS_X32_BIT 0x40000000u
 #define PS_STATUS_SIZE 8192
 
 bool ps_peek(const struct surgery *s, uint64_t address, void *ret, size_t size);
@@ -86,6 +102,22 @@ int ps_read_maps(int fd, struct listing *ret);
 void ps_forget_listing(struct listing *list);
 bool ps_area_at(const struct surgery *s, uint64_t address, struct area *ret);
 bool ps_is_present(const struct surgery *s, uint64_t address);
+
+enum ps_answer ps_has_filter(const struct surgery *s);
+enum ps_answer ps_is_worker(const struct surgery *s);
+enum ps_answer ps_has_shadow_stack(const struct surgery *s);
+enum ps_answer ps_leave_rseq(struct surgery *s);
+enum ps_answer ps_may_call(struct surgery *s);
+enum ps_answer ps_is_in_foreign_call(const struct surgery *s);
+
+void ps_start_over(struct surgery *s);
+int ps_rank_of_call(const struct surgery *s);
+int ps_list_threads(struct surgery *s, pid_t *tids, int room);
+
+int ps_open_table(struct surgery *s);
+void ps_close_table(struct surgery *s);
+int ps_take(struct surgery *s, int64_t there);
+enum ps_answer ps_is_still_there(const struct surgery *s, int64_t there);
 
 int ps_find_gadgets(struct surgery *s);
 void ps_forget_gadgets(struct surgery *s);

@@ -118,6 +118,11 @@ int ps_uffd_open(void); /* of this process */
 int ps_uffd_api(int uffd, uint64_t features);
 int ps_uffd_register(int uffd, uint64_t start, uint64_t end);
 int ps_uffd_unregister(int uffd, uint64_t start, uint64_t end);
+/*
+ * Whether a userfaultfd belongs to the address space that pagemap shows: 1 or 0. The mapping at
+ * [start, end), a whole one, is registered for a moment. -EBUSY: another userfaultfd has it.
+ */
+int ps_uffd_is_of(int uffd, int pagemap, uint64_t start, uint64_t end);
 /* Write-protects [start, end), markers in holes included, or lifts that; done: where it stopped. */
 int ps_uffd_protect(int uffd, uint64_t start, uint64_t end, int protect, uint64_t align,
 		    struct ps_pace *pace, uint64_t *done, struct ps_cost *cost);
@@ -176,7 +181,10 @@ enum ps_step {
 	PS_STEP_SEIZE,   /* PTRACE_SEIZE was refused */
 	PS_STEP_STOP,    /* no thread stopped in time */
 	PS_STEP_EXEC,    /* it runs another program by now */
-	PS_STEP_ABI,     /* it runs 32-bit code */
+	PS_STEP_ABI,     /* it runs 32-bit code, or waits in a call of another ABI */
+	PS_STEP_DISPATCH, /* Syscall User Dispatch would catch the call */
+	PS_STEP_FACTS,   /* a fact that decides about harm could not be read */
+	PS_STEP_TABLE,   /* the thread has descriptors of its own, which cannot be reached */
 	PS_STEP_CALL,    /* userfaultfd(2) failed in the target */
 	PS_STEP_TAKE,    /* pidfd_getfd(2) failed */
 	PS_STEP_ARCH,    /* not written for this architecture */
@@ -193,6 +201,12 @@ struct ps_attach {
 	int32_t step;       /* out: enum ps_step, the last one tried; with an error, the one that failed */
 	int32_t attempts;   /* out: threads and times tried */
 	int32_t left_fd;    /* out: descriptor left in the target, or -1 */
+	/*
+	 * in: system calls may be made from these addresses only, unless the length is 0;
+	 * out, with PS_STEP_DISPATCH: the addresses that the thread's dispatch leaves alone.
+	 */
+	uint64_t allowed_start;
+	uint64_t allowed_length;
 	uint64_t stopped_ns; /* out: how long the thread stood still, all attempts */
 };
 

@@ -24,7 +24,6 @@
 #define _GNU_SOURCE
 #include "attach.h"
 
-#include <dirent.h>
 #include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -44,9 +43,6 @@
 #include "shim.h"
 
 #if defined(__x86_64__)
-#ifndef PTRACE_GET_RSEQ_CONFIGURATION
-#define PTRACE_GET_RSEQ_CONFIGURATION 0x420f
-#endif
 #ifndef PTRACE_O_SUSPEND_SECCOMP
 #define PTRACE_O_SUSPEND_SECCOMP (1 << 21)
 #endif
@@ -204,28 +200,6 @@ static int call_in_target(struct surgery *s, uint64_t number, uint64_t argument,
 	return error;
 }
 
-/* A thread in a restartable sequence must not find itself still in it: the kernel would not know. */
-static void leave_rseq(struct surgery *s)
-{
-	struct {
-		uint64_t pointer;
-		uint32_t size, signature, flags, pad;
-	} area;
-	struct {
-		uint32_t version, flags;
-		uint64_t start, length, abort;
-	} sequence;
-	uint64_t at;
-
-	if (ptrace(PTRACE_GET_RSEQ_CONFIGURATION, s->tid, (void *)sizeof(area), &area) <= 0)
-		return;
-	if (!area.pointer || !ps_peek(s, area.pointer + 8, &at, sizeof(at)) || !at ||
-	    !ps_peek(s, at, &sequence, sizeof(sequence)))
-		return;
-	if (s->saved.rip - sequence.start < sequence.length)
-		s->saved.rip = sequence.abort;
-}
-
 #define RANDOM_WORDS 2u /* they come first among the witnesses */
 
 static bool remember(struct surgery *s, size_t index, uint64_t address)
@@ -237,27 +211,27 @@ static bool remember(struct surgery *s, size_t index, uint64_t address)
 }
 
 /*
- * What tells this address space from the next one: the 16 random bytes that each exec lays down, if
- * they are there still, and the code that is going to be used. Without that, it is gone already.
+ * What tells this address space from the next one: the 16 random bytes that each exec lays down, and
+ * the code that is going to be used. Without the bytes it could not be told.
  */
 static int remember_address_space(struct surgery *s)
 {
+	const struct gadgets *g = &s->all_gadgets;
 	const uint64_t code[] = {
-		s->gadgets.syscall, s->gadgets.syscall_ret, s->gadgets.restorer,
-		s->gadgets.pop_rax, s->gadgets.pop_rdi,     s->gadgets.ret_imm,
+		g->syscall, g->syscall_ret, g->restorer, g->pop_rax, g->pop_rdi, g->ret_imm,
 	};
 	Elf64_auxv_t vector[64];
 	size_t count = ps_read_file(s, "auxv", vector, sizeof(vector)) / sizeof(*vector);
+	bool known = false;
 
-	for (size_t i = 0; i < count; i++) {
-		if (vector[i].a_type == AT_RANDOM) {
-			remember(s, 0, vector[i].a_un.a_val);
-			remember(s, 1, vector[i].a_un.a_val + sizeof(uint64_t));
-		}
-	}
 	for (size_t i = 0; i < sizeof(code) / sizeof(*code); i++)
 		if (code[i] && !remember(s, RANDOM_WORDS + i, code[i] & ~(uint64_t)7))
 			return -ESTALE;
+	for (size_t i = 0; i < count; i++)
+		if (vector[i].a_type == AT_RANDOM)
+			known = remember(s, 0, vector[i].a_un.a_val) &&
+				remember(s, 1, vector[i].a_un.a_val + sizeof(uint64_t));
+	s->untold = !known; /* of a 32-bit process too, whose vector is another one */
 	return 0;
 }
 
@@ -283,87 +257,49 @@ static bool is_as_remembered(const struct surgery *s)
 	return true;
 }
 
-static bool has_filter(const struct surgery *s)
+static int refuse(struct surgery *s, int step, int error)
 {
-	char status[PS_STATUS_SIZE];
-
-	ps_read_status(s, status, sizeof(status));
-	return ps_status_field(status, "\nSeccomp:", 10);
+	s->call->step = step;
+	s->unsuitable = true;
+	return error;
 }
 
-/* With one, a return that no call has led to is a fault: the chain consists of them. */
-static bool has_shadow_stack(const struct surgery *s)
+/* Whether the stopped thread may be sent into a call. What is not known is a no. */
+static int judge(struct surgery *s)
 {
-	char status[PS_STATUS_SIZE], *line;
+	enum ps_answer shadow_stack = ps_has_shadow_stack(s), may_call = ps_may_call(s);
+	enum ps_answer filter = s->filter_counts ? ps_has_filter(s) : PS_NO;
 
-	ps_read_status(s, status, sizeof(status));
-	line = strstr(status, "\nx86_Thread_features:");
-	if (!line)
-		return false;
-	line[1 + strcspn(line + 1, "\n")] = 0;
-	return strstr(line, "shstk");
-}
-
-static bool has_pending_signal(const struct surgery *s)
-{
-	char status[PS_STATUS_SIZE];
-
-	ps_read_status(s, status, sizeof(status));
-	return (ps_status_field(status, "\nSigPnd:", 16) |
-		ps_status_field(status, "\nShdPnd:", 16)) &
-	       ~s->mask;
-}
-
-/*
- * Some calls return EINTR for the bare interruption (signal(7)). Where that cannot be told from never
- * having been interrupted, no timeout and nothing pending, they are made to start over.
- */
-static void start_over(struct surgery *s)
-{
-	struct user_regs_struct *regs = &s->saved;
-	bool endless;
-
-	if ((int64_t)regs->rax != -EINTR)
-		return;
-	switch ((int64_t)regs->orig_rax) {
-	case SYS_epoll_wait:
-	case SYS_epoll_pwait:
-		endless = (int)regs->r10 < 0;
-		break;
-	case SYS_rt_sigtimedwait:
-		endless = !regs->rdx;
-		break;
-	case SYS_semop:
-		endless = true;
-		break;
-	case 441: /* epoll_pwait2 */
-		endless = !regs->r10;
-		break;
-	default:
-		return;
-	}
-	if (endless && !has_pending_signal(s)) {
-		regs->rip -= 2;
-		regs->rax = regs->orig_rax;
-		regs->orig_rax = (unsigned long)-1;
-	}
+	if (s->saved.cs != CODE_64_BIT || ps_is_in_foreign_call(s) != PS_NO)
+		return refuse(s, PS_STEP_ABI, -ENOEXEC);
+	if (s->untold)
+		return refuse(s, PS_STEP_FACTS, -EIO);
+	if (filter == PS_YES)
+		return refuse(s, PS_STEP_SECCOMP, -EPERM);
+	if (may_call == PS_NO)
+		return refuse(s, PS_STEP_DISPATCH, -EPERM);
+	if (filter == PS_NOT_KNOWN || may_call == PS_NOT_KNOWN || shadow_stack == PS_NOT_KNOWN ||
+	    ps_leave_rseq(s) == PS_NOT_KNOWN)
+		return refuse(s, PS_STEP_FACTS, -EIO);
+	s->plain_only = shadow_stack == PS_YES;
+	return 0;
 }
 
 /* Reads what the stopped thread is to go on with, and lays out the stack that would see to it. */
 static int prepare(struct surgery *s)
 {
+	int error;
+
 	s->chain = 0;
 	s->masked = true;
 	s->call->method = PS_METHOD_PLAIN;
 	if (ptrace(PTRACE_GETREGS, s->tid, NULL, &s->saved) < 0 ||
 	    ptrace(PTRACE_GETSIGMASK, s->tid, (void *)sizeof(s->mask), &s->mask) < 0)
 		return -errno;
-	if (s->saved.cs != CODE_64_BIT) {
-		s->call->step = PS_STEP_ABI;
-		return -ENOEXEC;
-	}
-	leave_rseq(s);
-	start_over(s);
+	error = judge(s);
+	if (error)
+		return error;
+	ps_start_over(s);
 	ps_build_chain(s);
 	return 0;
 }
@@ -385,13 +321,16 @@ static int put_back(struct surgery *s)
 	return error;
 }
 
-/* Pulls the target's descriptor over. */
-static int take(struct surgery *s, int64_t there)
+/* Has the thread close its userfaultfd; another file that stands there by now is left alone. */
+static int close_there(struct surgery *s, int64_t there, int64_t *closed)
 {
-	s->call->step = PS_STEP_TAKE;
-	s->call->uffd = (int)syscall(SYS_pidfd_getfd, s->pidfd, (int)there, 0);
-	PS_FAULT_STEP("taken");
-	return s->call->uffd < 0 ? -errno : 0;
+	enum ps_answer answer = ps_is_still_there(s, there);
+
+	if (answer == PS_YES)
+		return call_in_target(s, SYS_close, (uint64_t)there, closed);
+	if (answer == PS_NO)
+		*closed = 0;
+	return 0;
 }
 
 /*
@@ -401,8 +340,10 @@ static int take(struct surgery *s, int64_t there)
 static int operate(struct surgery *s)
 {
 	int64_t there = -1, closed = -1;
-	int error, taking = 0;
+	int error = ps_open_table(s), taking = 0;
 
+	if (error)
+		return refuse(s, PS_STEP_TABLE, error);
 	do {
 		error = prepare(s);
 		if (error)
@@ -414,8 +355,8 @@ static int operate(struct surgery *s)
 			error = (int)there;
 		if (!error) {
 			if (s->call->uffd < 0 && !taking)
-				taking = take(s, there);
-			error = call_in_target(s, SYS_close, (uint64_t)there, &closed);
+				taking = ps_take(s, there);
+			error = close_there(s, there, &closed);
 		}
 		if (error != -EINTR) {
 			int undone = put_back(s);
@@ -424,27 +365,48 @@ static int operate(struct surgery *s)
 				error = undone;
 		}
 	} while (error == -EINTR && ps_now_ns() < s->deadline);
+	ps_close_table(s);
 	if (there >= 0 && closed)
 		s->call->left_fd = (int)there;
 	return taking ? taking : error;
 }
 
+/* With every filter suspended where this user may; where not, a thread that has one is left alone. */
+static int seize(struct surgery *s)
+{
+	const unsigned long options = PTRACE_O_TRACESYSGOOD;
+	const unsigned long suspending = options | PTRACE_O_SUSPEND_SECCOMP;
+
+	s->call->step = PS_STEP_SEIZE;
+	s->filter_counts = false;
+	if (ptrace(PTRACE_SEIZE, s->tid, NULL, (void *)suspending) == 0)
+		return 0;
+	if (errno != EPERM && errno != EINVAL)
+		return -errno;
+	s->filter_counts = true;
+	switch (ps_has_filter(s)) {
+	case PS_YES:
+		return refuse(s, PS_STEP_SECCOMP, -EPERM);
+	case PS_NOT_KNOWN:
+		return refuse(s, PS_STEP_FACTS, -EIO);
+	case PS_NO:
+		break;
+	}
+	return ptrace(PTRACE_SEIZE, s->tid, NULL, (void *)options) < 0 ? -errno : 0;
+}
+
 /* Seizes and stops one thread and operates on it; -EAGAIN: try another one. */
 static int try_thread(struct surgery *s)
 {
-	long options = PTRACE_O_TRACESYSGOOD;
 	uint64_t begun;
 	int error;
 
 	s->call->tid = s->tid;
 	s->call->attempts++;
-	s->call->step = PS_STEP_SEIZE;
-	if (has_filter(s)) {
-		options |= PTRACE_O_SUSPEND_SECCOMP;
-		s->call->step = PS_STEP_SECCOMP;
-	}
-	if (ptrace(PTRACE_SEIZE, s->tid, NULL, (void *)options) < 0)
-		return errno == ESRCH ? -EAGAIN : -errno;
+	s->unsuitable = false;
+	error = seize(s);
+	if (error)
+		return error == -ESRCH ? -EAGAIN : error;
 	PS_FAULT_STEP("seized");
 	s->call->step = PS_STEP_STOP;
 	begun = ps_now_ns();
@@ -464,39 +426,17 @@ static int try_thread(struct surgery *s)
 	return error;
 }
 
-/* The threads, those without a seccomp filter first: theirs need not be suspended. */
-static int list_threads(struct surgery *s, pid_t *ret)
-{
-	int count = 0;
-	char path[64];
-	struct dirent *entry;
-	DIR *tasks;
-
-	snprintf(path, sizeof(path), "/proc/%d/task", s->call->pid);
-	tasks = opendir(path);
-	if (!tasks)
-		return -errno;
-	for (int filtered = 0; filtered < 2; filtered++, rewinddir(tasks)) {
-		while (count < MAX_THREADS && (entry = readdir(tasks))) {
-			s->tid = atoi(entry->d_name);
-			if (s->tid > 0 && has_filter(s) == (filtered == 1))
-				ret[count++] = s->tid;
-		}
-	}
-	closedir(tasks);
-	return count;
-}
-
 static int try_threads(struct surgery *s)
 {
 	pid_t tids[MAX_THREADS];
-	int count = list_threads(s, tids), error = -ESRCH;
+	int count = ps_list_threads(s, tids, MAX_THREADS), error = -ESRCH;
 
 	for (int i = 0; i < count && ps_now_ns() < s->deadline; i++) {
 		s->tid = tids[i];
 		error = try_thread(s);
 		/* A main thread that has exited says EPERM; the others may do. */
-		if (error != -EAGAIN && !(error == -EPERM && s->call->step <= PS_STEP_SEIZE))
+		if (!s->unsuitable && error != -EAGAIN &&
+		    !(error == -EPERM && s->call->step <= PS_STEP_SEIZE))
 			return error;
 	}
 	if (count < 0)
@@ -519,7 +459,6 @@ static void *surgeon(void *argument)
 	if (!error) {
 		s->call->step = PS_STEP_GADGET;
 		s->tid = s->call->pid;
-		s->plain_only = has_shadow_stack(s);
 		error = ps_find_gadgets(s);
 	}
 	if (!error) {
@@ -546,6 +485,7 @@ int ps_attach(struct ps_attach *call)
 		.maps = -1,
 		.pagemap = -1,
 		.pidfd = -1,
+		.table = -1,
 		.deadline = ps_now_ns() + (uint64_t)call->timeout_ms * 1000000u,
 	};
 	sigset_t all, before;

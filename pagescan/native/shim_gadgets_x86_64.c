@@ -88,11 +88,29 @@ static void keep(const struct surgery *s, uint64_t *gadget, uint64_t address, co
 		*gadget = address;
 }
 
+/* A system call, unless the target may not make it from there; `behind` is its length. */
+static void keep_call(const struct surgery *s, uint64_t *gadget, uint64_t address,
+		      const uint8_t *code, size_t length, size_t behind)
+{
+	const struct ps_attach *call = s->call;
+
+	if (!call->allowed_length || address + behind - call->allowed_start < call->allowed_length)
+		keep(s, gadget, address, code, length);
+}
+
+static void keep_restorer(struct surgery *s, uint64_t address, const uint8_t *code, size_t length)
+{
+	if (s->all_gadgets.restorer)
+		return;
+	keep_call(s, &s->all_gadgets.restorer, address, code, length, length);
+	s->all_gadgets.restorer_length = length;
+}
+
 static void search(struct surgery *s, uint64_t start, const uint8_t *code, size_t length)
 {
 	static const uint8_t long_restorer[] = {0x48, 0xc7, 0xc0, 15, 0, 0, 0, 0x0f, 0x05};
 	static const uint8_t short_restorer[] = {0xb8, 15, 0, 0, 0, 0x0f, 0x05};
-	struct gadgets *g = &s->gadgets;
+	struct gadgets *g = &s->all_gadgets;
 
 	for (size_t i = 0; i + 16 < length; i++) {
 		const uint8_t *at = code + i;
@@ -102,18 +120,18 @@ static void search(struct surgery *s, uint64_t start, const uint8_t *code, size_
 		switch (*at) {
 		case 0x0f:
 			if (at[1] == 0x05) {
-				keep(s, &g->syscall, address, at, 2);
+				keep_call(s, &g->syscall, address, at, 2, 2);
 				if (at[2] == 0xc3)
-					keep(s, &g->syscall_ret, address, at, 3);
+					keep_call(s, &g->syscall_ret, address, at, 3, 2);
 			}
 			break;
 		case 0x48:
 			if (!memcmp(at, long_restorer, sizeof(long_restorer)))
-				keep(s, &g->restorer, address, at, sizeof(long_restorer));
+				keep_restorer(s, address, at, sizeof(long_restorer));
 			break;
 		case 0xb8:
 			if (!memcmp(at, short_restorer, sizeof(short_restorer)))
-				keep(s, &g->restorer, address, at, sizeof(short_restorer));
+				keep_restorer(s, address, at, sizeof(short_restorer));
 			break;
 		case 0x58:
 			if (at[1] == 0xc3)
@@ -179,15 +197,15 @@ int ps_find_gadgets(struct surgery *s)
 	error = s->maps < 0 || s->pagemap < 0 ? -errno : ps_read_maps(s->maps, &list);
 	if (error)
 		return error;
-	for (int order = 0; order <= 3 && !complete(&s->gadgets); order++)
-		for (size_t i = 0; i < list.count && !complete(&s->gadgets); i++)
+	for (int order = 0; order <= 3 && !complete(&s->all_gadgets); order++)
+		for (size_t i = 0; i < list.count && !complete(&s->all_gadgets); i++)
 			if (rank(&list.areas[i]) == order)
 				search_area(s, &list.areas[i]);
 	for (size_t i = 0; i < list.count; i++)
 		s->go_runtime |= list.areas[i].start == GO_ARENA;
 	find_slack(s, list.areas, list.count);
 	ps_forget_listing(&list);
-	return s->gadgets.syscall ? 0 : -ENOENT;
+	return s->all_gadgets.syscall ? 0 : -ENOENT;
 }
 
 void ps_forget_gadgets(struct surgery *s)

@@ -44,6 +44,37 @@ int ps_uffd_unregister(int uffd, uint64_t start, uint64_t end)
 	return result(ioctl(uffd, PS_UFFDIO_UNREGISTER, &range));
 }
 
+/* 1: the first page is of a mapping that is registered, in the address space of pagemap. */
+static int is_registered(int pagemap, uint64_t start)
+{
+	struct ps_page_region region;
+	struct ps_pm_scan_arg scan = {
+		.size = sizeof(scan),
+		.start = start,
+		.end = start + 4096,
+		.vec = (uintptr_t)&region,
+		.vec_len = 1,
+		.category_mask = PS_PAGE_IS_WPALLOWED,
+		.return_mask = PS_PAGE_IS_WPALLOWED,
+	};
+
+	return result(ioctl(pagemap, PS_PAGEMAP_SCAN, &scan));
+}
+
+int ps_uffd_is_of(int uffd, int pagemap, uint64_t start, uint64_t end)
+{
+	int before = is_registered(pagemap, start), after, error;
+
+	if (before)
+		return before < 0 ? before : -EBUSY;
+	error = ps_uffd_register(uffd, start, end);
+	if (error < 0)
+		return error;
+	after = is_registered(pagemap, start);
+	error = ps_uffd_unregister(uffd, start, end);
+	return error < 0 ? error : after;
+}
+
 int ps_uffd_protect(int uffd, uint64_t start, uint64_t end, int protect, uint64_t align,
 		    struct ps_pace *pace, uint64_t *done, struct ps_cost *cost)
 {

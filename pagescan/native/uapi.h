@@ -76,6 +76,9 @@ _Static_assert(sizeof(struct ps_pm_scan_arg) == 96, "the kernel checks the size"
 #define PS_UFFD_FEATURE_WP_HUGETLBFS_SHMEM 0x1000u /* 5.19 */
 #define PS_UFFD_FEATURE_WP_UNPOPULATED 0x2000u     /* 6.4 */
 #define PS_UFFD_FEATURE_WP_ASYNC 0x8000u           /* 6.7 */
+#define PS_UFFD_FEATURES                                                                           \
+	(PS_UFFD_FEATURE_WP_ASYNC | PS_UFFD_FEATURE_WP_UNPOPULATED |                               \
+	 PS_UFFD_FEATURE_WP_HUGETLBFS_SHMEM)
 
 #define PS_UFFDIO_REGISTER_MODE_WP 2u
 #define PS_UFFDIO_WRITEPROTECT_MODE_WP 1u

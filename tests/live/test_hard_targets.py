@@ -123,12 +123,12 @@ def test_thread_without_the_filter_is_taken(start: Start, peculiar: Path) -> Non
     assert "restore it" in done.stdout, done.stderr
 
 
-def as_nobody(*words: object) -> Result:
+def as_nobody(*words: object, user: int = 65534) -> Result:
     """Run the command as an ordinary user, who may not read our files: load first."""
     script = (
         "import os, sys, click, pagescan.cli, pagescan.tracking, pagescan.options\n"
         "import pagescan.commands.arm, pagescan.keeper, pagescan.render.rows\n"
-        "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
+        f"os.setgroups([]); os.setgid({user}); os.setuid({user})\n"
         f"sys.argv = ['pagescan', *{[str(word) for word in words]!r}]\n"
         "from pagescan.__main__ import main\n"
         "main()\n"

@@ -1,0 +1,115 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Pulls the new userfaultfd over, and knows it from other files.
+ *
+ * From the return of userfaultfd(2) on any thread of the target can put another file in its place. So
+ * what came is looked at before anything is asked of it: a userfaultfd, and one that nobody has set up.
+ * Whether it belongs to this address space is for ps_uffd_is_of() to say, when the thread runs again.
+ * And the number is closed in the target only while that very file stands there.
+ */
+#define _GNU_SOURCE
+#include "attach.h"
+
+#if defined(__x86_64__)
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/kcmp.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "uapi.h"
+
+#define PIDFD_THREAD O_EXCL /* Linux 6.9 */
+
+static long compare(const struct surgery *s, pid_t pid, int type, int ours, int theirs)
+{
+	return syscall(SYS_kcmp, pid, s->tid, type, ours, theirs);
+}
+
+/* Opens a way to the descriptors of this thread: they need not be those of the main one. */
+int ps_open_table(struct surgery *s)
+{
+	s->table = (int)syscall(SYS_pidfd_open, s->tid, PIDFD_THREAD);
+	if (s->table >= 0)
+		return 0;
+	if (errno != EINVAL)
+		return -errno;
+	if (s->tid != s->call->pid && compare(s, s->call->pid, KCMP_FILES, 0, 0) != 0)
+		return -EOPNOTSUPP; /* of its own, or not known */
+	s->table = fcntl(s->pidfd, F_DUPFD_CLOEXEC, 0);
+	return s->table < 0 ? -errno : 0;
+}
+
+void ps_close_table(struct surgery *s)
+{
+	if (s->table >= 0)
+		close(s->table);
+	s->table = -1;
+}
+
+static bool is_userfaultfd(const char *path)
+{
+	static const char name[] = "anon_inode:[userfaultfd]";
+	char text[64];
+
+	return readlink(path, text, sizeof(text)) == sizeof(name) - 1 &&
+	       !memcmp(text, name, sizeof(name) - 1);
+}
+
+/* Agrees on the features with it; -ESTALE: somebody has already, so it is not the new one. */
+static int set_up(int fd)
+{
+	if (ps_uffd_api(fd, PS_UFFD_FEATURES) == 0)
+		return 0;
+	return ps_uffd_api(fd, 0) == 0 ? -ENOTTY : -ESTALE;
+}
+
+/* Pulls the target's descriptor over; -ESTALE: another file had taken its place. */
+int ps_take(struct surgery *s, int64_t there)
+{
+	char path[64];
+	int fd, error = -ESTALE;
+
+	s->call->step = PS_STEP_TAKE;
+	snprintf(path, sizeof(path), "/proc/%d/task/%d/fd/%d", s->call->pid, s->tid, (int)there);
+	if (!is_userfaultfd(path))
+		return -ESTALE;
+	fd = (int)syscall(SYS_pidfd_getfd, s->table, (int)there, 0);
+	if (fd < 0)
+		return errno == EBADF ? -ESTALE : -errno;
+	snprintf(path, sizeof(path), "/proc/thread-self/fd/%d", fd);
+	if (is_userfaultfd(path))
+		error = set_up(fd);
+	if (error)
+		close(fd);
+	else
+		s->call->uffd = fd;
+	PS_FAULT_STEP("taken");
+	return error;
+}
+
+/* Whether what was pulled over stands at that number still. */
+enum ps_answer ps_is_still_there(const struct surgery *s, int64_t there)
+{
+	struct stat ours, theirs;
+	char path[64];
+	long result;
+
+	if (s->call->uffd < 0)
+		return PS_NOT_KNOWN;
+	result = compare(s, (pid_t)syscall(SYS_gettid), KCMP_FILE, s->call->uffd, (int)there);
+	if (result >= 0)
+		return result ? PS_NO : PS_YES;
+	if (errno == EBADF)
+		return PS_NO;
+	/* No kcmp(2): each userfaultfd has an inode of its own. */
+	snprintf(path, sizeof(path), "/proc/%d/task/%d/fd/%d", s->call->pid, s->tid, (int)there);
+	if (fstat(s->call->uffd, &ours) < 0 || stat(path, &theirs) < 0)
+		return errno == ENOENT ? PS_NO : PS_NOT_KNOWN;
+	return ours.st_ino == theirs.st_ino && ours.st_dev == theirs.st_dev ? PS_YES : PS_NO;
+}
+#endif

@@ -1,0 +1,112 @@
+"""Targets that intercept system calls, or swap descriptors: unhurt, and told apart.
+
+What cannot be known of a thread counts as a no: another thread is taken, or none. The
+programs are in targets/wary.c; each must end by itself, with 0.
+"""
+
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests import witness
+from tests.conftest import STRANGER, command
+from tests.live.test_hard_targets import (
+    Start,
+    as_nobody,
+    attach,
+    build,
+    refused,
+    start,
+)
+
+__all__ = ["start"]
+pytestmark = pytest.mark.needs("tracking")
+
+
+@pytest.fixture(scope="session")
+def wary() -> Iterator[Path]:
+    """The program, where an ordinary user can start it too."""
+    with tempfile.TemporaryDirectory() as name:
+        place = Path(name)
+        place.chmod(0o755)
+        yield build(place, "wary")
+
+
+@pytest.mark.parametrize("where", ["libc", "inside", "allow"])
+def test_dispatched_calls_that_go_through(start: Start, wary: Path, where: str) -> None:
+    """From libc alone, from a few bytes of the program, or from anywhere just now."""
+    attach(start(wary, "dispatch", where), "restore it")
+
+
+def test_dispatched_calls_are_not_made(start: Start, wary: Path) -> None:
+    """Each call would be SIGSYS: refused."""
+    pid = start(wary, "dispatch", "nowhere")
+    results = [command("arm", pid)]
+    while not results[-1].code:  # it allows them for a moment, each 20 ms
+        assert command("disarm", pid).code == 0
+        results.append(command("arm", pid))
+        assert len(results) < 9
+    refused(results[-1], "Syscall User Dispatch")
+
+
+def test_thread_without_dispatch_is_taken(start: Start, wary: Path) -> None:
+    attach(start(wary, "dispatch-thread"), "restore it")
+
+
+@pytest.mark.needs("root")
+def test_filter_of_many_groups(start: Start, wary: Path) -> None:
+    """What says that there is a filter stands behind 11 KiB of groups."""
+    pid = start(wary, "groups")
+    assert len(Path(f"/proc/{pid}/status").read_bytes()) > 10_000
+    attach(pid, "restore it")
+
+
+@pytest.mark.needs("root")
+def test_filter_of_many_groups_and_an_ordinary_user(start: Start, wary: Path) -> None:
+    pid = start(wary, "groups", str(STRANGER))
+    refused(as_nobody("arm", pid, user=STRANGER), "has a seccomp filter")
+
+
+@pytest.mark.needs("root", "io_uring")
+def test_worker_of_io_uring_is_no_thread(start: Start, wary: Path) -> None:
+    """It stops and makes no call, as in a frozen cgroup: the next one is tried."""
+    pid = start(wary, "worker")
+    task = Path(f"/proc/{pid}/task")
+
+    def has_worker() -> bool:
+        names = [(thread / "comm").read_text() for thread in task.iterdir()]
+        return any(name.startswith("iou-wrk") for name in names)
+
+    witness.wait_for(has_worker)
+    attach(pid, "restore it")
+
+
+@pytest.mark.needs("root")
+def test_thread_with_descriptors_of_its_own(start: Start, wary: Path) -> None:
+    """Its descriptor 3 is not the process's: nothing is asked of that one."""
+    pid = start(wary, "table")
+    before = witness.descriptors(pid)
+    attach(pid, "restore it")
+    assert witness.descriptors(pid) == before
+
+
+@pytest.mark.parametrize("what", ["pipe", "socket", "userfaultfd"])
+def test_swapped_descriptor(start: Start, wary: Path, what: str) -> None:
+    """Another file in its place: it is not set up, not kept and not closed.
+
+    The swap may come too late: then the number is closed only if it is ours.
+    """
+    pid = start(wary, "swapped", what)
+    begun = time.monotonic()
+    result = command("arm", pid)
+    assert time.monotonic() - begun < 5
+    if result.code:
+        refused(result, "another file in the place")
+    else:
+        assert witness.registered(pid)
+        assert command("disarm", pid).code == 0
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    assert [witness.registered(int(child)) for child in children] in ([], [0])
