@@ -264,8 +264,13 @@ class WrittenPages:
 
     @property
     def untracked(self) -> tuple[Untracked, ...]:
-        """Parts of the selection for which nothing can be said, and why."""
-        return self._untracked if self.batch else ()
+        """Parts of the selection for which nothing can be said, and why.
+
+        Raises:
+            PagescanError: As `batch` says.
+        """
+        _ = self.batch
+        return self._untracked
 
     @property
     def cost(self) -> Cost:

@@ -86,6 +86,13 @@ class TestWrittenPages:
         assert any(row.mapping.start <= made.start < row.mapping.end for row in new)
         made.map.close()
 
+    def test_untracked_is_said_where_nothing_was_written(self, memory: Memory) -> None:
+        ranges = ["[vvar]", f"{memory.start:#x}+{PAGES * PAGE}"]
+        with pagescan.written_pages(ranges) as written:
+            pass
+        assert written.pages == 0
+        assert [item.mapping for item in written.untracked] == ["[vvar]"]
+
     def test_ranges(self, memory: Memory) -> None:
         half = f"{memory.start:#x}+{PAGES // 2 * PAGE}"
         with pagescan.written_pages([half]) as written:
