@@ -3,7 +3,7 @@
 import click
 
 from pagescan import mappings, render
-from pagescan.errors import PagescanError
+from pagescan.errors import UsageError
 from pagescan.mappings import Selection
 from pagescan.model import (
     DEFAULT_RETURNED,
@@ -107,6 +107,9 @@ def command(
         raw,
     )
     protect = wp or wp_only
+    if raw and protect:
+        option = "--wp" if wp else "--wp-only"
+        raise UsageError(f"--raw-categories and {option} exclude each other")
     with Target.open(pid) as target:
         scanner = Scanner(target, pace)
         there = mappings.read(target)
@@ -143,8 +146,6 @@ def _protect(
     scanner: Scanner, chosen: list[Mapping], query: Query
 ) -> tuple[Batch, SessionFacts]:
     """Get and write-protect on a session, whose baseline is mixed from then on."""
-    if query.raw:
-        raise PagescanError("--raw-categories only looks: leave out --wp")
     with opened(find(scanner.target.pid), rearm=True) as through:
         batch = scan_target(scanner, chosen, query, through.tracking.uffd)
         through.tracking.armed.epoch += 1

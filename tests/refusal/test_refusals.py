@@ -274,12 +274,11 @@ def test_command_not_found() -> None:
     refused(command("watch", "--", "/etc/passwd"), 3, "permission denied")
 
 
-def test_wp_refuses_a_part_of_hugetlb_only_there(armed: Start) -> None:
-    """--wp only looks where --raw-categories is asked for."""
-    made = armed("m=anon,fill=1")
-    refused(
-        command("scan", made.pid, "--wp", "--raw-categories"), 1, "--raw-categories"
-    )
+@pytest.mark.parametrize("option", ["--wp", "--wp-only"])
+def test_raw_categories_protect_nothing(option: str) -> None:
+    """The options exclude each other: said before the target is looked for."""
+    result = command("scan", 4194303, option, "--raw-categories")
+    refused(result, 2, "--raw-categories")
 
 
 @pytest.mark.parametrize(
