@@ -486,6 +486,14 @@ def hint_to_arm(pid: int | None) -> str:
 def _none(pid: int) -> PagescanError:
     """Say why there is no session of ours; raises what is wrong with the process."""
     with Target.open(pid) as target:
+        for other in live():  # a keeper's session would have been found
+            if other.target.pid == pid and other.holder != "keeper":
+                return SessionError(
+                    f"no session for {target}:"
+                    f" it is tracked by {other.holder}, pid {other.keeper_pid}",
+                    hint=f"end that first, then: pagescan arm {pid}",
+                    pid=pid,
+                )
         if _write_protected(pid):
             return AccessDeniedError(
                 f"{target} is tracked by another user's session, or by itself",

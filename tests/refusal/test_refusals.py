@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+import pagescan
 from tests import witness
 from tests.conftest import Result, Target, command
 
@@ -215,6 +216,24 @@ def test_tracked_already(armed: Start) -> None:
         refused(command(verb, made.pid), 1, "tracked already", f"session {made.pid}")
 
 
+NEED_A_SESSION = (
+    ("diff",),
+    ("changed",),
+    ("scan", "--wp"),
+    ("dump-plan", "--epoch", "0"),
+    ("disarm",),
+)
+
+
+@pytest.mark.needs("tracking")
+def test_track_holds_the_target(target: Start) -> None:
+    """The same while a program of this user tracks it."""
+    made = target("m=anon")
+    with pagescan.track(made.pid):
+        held = f"it is tracked by track, pid {os.getpid()}"
+        refused(command("diff", made.pid), 1, "no session", held)
+
+
 @pytest.mark.needs("tracking")
 def test_watch_holds_the_target(target: Start) -> None:
     """While it is watched a target cannot be armed; who watches is said."""
@@ -229,6 +248,10 @@ def test_watch_holds_the_target(target: Start) -> None:
     while b"watching" not in line:
         line = watch.stderr.readline()
     refused(command("arm", made.pid), 1, "by watch", str(watch.pid))
+    held = f"it is tracked by watch, pid {watch.pid}"
+    for verb, *options in NEED_A_SESSION:
+        code = 2 if verb == "changed" else 1
+        refused(command(verb, made.pid, *options), code, "no session", held)
     watch.send_signal(signal.SIGINT)
     watch.communicate(timeout=10)
     assert watch.returncode == 0
