@@ -109,6 +109,9 @@ def _judged(bench: Bench) -> Iterator[Goal]:
         if value is not None:
             goal.value = value
             goal.met = value <= line.limit if line.most else value >= line.limit
+            if value < 0:  # nothing gets faster by being watched
+                goal.met = None
+                goal.note = "a negative loss: the noise of this run is larger"
             goal.measured = f"{value:.3g} {line.unit}"
         yield goal
 

@@ -198,7 +198,7 @@ def markdown(result: dict[str, Any]) -> str:
         "|---|---|---|---|",
         *(
             f"| {one['what']} | {_sign(one['goal'])} | {_sign(one['measured'])} |"
-            f" {'yes' if one['met'] else 'no'} |"
+            f" {_MET[one['met']]} |"
             for one in result["contract"]
             if one["value"] is not None
         ),
@@ -207,6 +207,9 @@ def markdown(result: dict[str, Any]) -> str:
         f" Python {result['python']}, commit {str(result['commit'])[:12]}.",
     ]
     return "\n".join(lines) + "\n"
+
+
+_MET = {True: "yes", False: "no", None: "–"}
 
 
 def _sign(text: str) -> str:
