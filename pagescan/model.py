@@ -189,6 +189,9 @@ class Cost:
     pages_walked: int = 0
     mappings_added: int | None = None
     """Mappings that the target has only because it is tracked; None: not counted."""
+    target_share: float | None = None
+    """The part of the target's processor time that tracking has cost it since the last
+    look, estimated, 0 to 1; None: nothing is known, or this was no look of `watch`."""
 
     def __add__(self, other: "Cost") -> "Cost":
         return Cost(
@@ -201,6 +204,7 @@ class Cost:
             self.mappings_added
             if other.mappings_added is None
             else other.mappings_added,
+            self.target_share if other.target_share is None else other.target_share,
         )
 
 
@@ -293,6 +297,8 @@ class Report:
     """In the last line of watch: interrupted count duration exited exec lost."""
     totals: Summary | None = None
     """In the last line of watch: all its looks together."""
+    total_share: float | None = None
+    """Beside the totals: `Cost.target_share` of all looks together."""
     estimate: Estimate | None = None
     """With a budget: the rows are those of the part that was tracked."""
     plan: PlanFacts | None = None

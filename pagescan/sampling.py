@@ -1,16 +1,16 @@
 """`watch --budget`: tracks a rotating random part, and extrapolates from it.
 
 Every page that is tracked costs its writer one fault an interval. Where that would be
-more than the budget, only some units of 2 MiB are protected. Half of them are others at
-each look, and each look's sample is a random one (a rotating panel); the rest have no
-protection, and cost nothing. What the drawn ones say is extrapolated to all inhabited
-units: `extrapolation`. Memory that came since the draw is counted as it is: all of it
-was written.
+more than the budget, only some units of 2 MiB are protected: as many as the budget pays
+for, by what the looks before have cost the target (`target_cost`, `ledger`). Half of
+them are others at each look, and each look's sample is a random one (a rotating panel);
+the rest have no protection, and cost nothing. What the drawn ones say is extrapolated
+to all inhabited units: `extrapolation`. Memory that came since the draw is counted as
+it is: all of it was written.
 """
 
 import math
 import random
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean, variance
@@ -19,8 +19,8 @@ from typing import Self
 from pagescan import native
 from pagescan.arm import MAX_TABLES, Armed, owners_of, protecting
 from pagescan.chosen import bounds_of, kinds_of, spans_of
-from pagescan.errors import UsageError
 from pagescan.extrapolation import Extremes, estimate
+from pagescan.ledger import Ledger
 from pagescan.mapping_count import count_alike
 from pagescan.mappings import Selection
 from pagescan.model import DEFAULT_RETURNED, Category, Estimate, Mapping
@@ -30,11 +30,9 @@ from pagescan.scanner import HUGE_PAGE, POPULATED, PRIVATE, merge
 from pagescan.session import now
 from pagescan.target import PAGE_SIZE, Target
 from pagescan.tracking import Look, Tracking
-from pagescan.writewatch import WriteWatch
 
 _FEWEST = 2  # units: fewer have no variance
 _ASKED_ANEW = 32  # looks, after which all units are asked whether they have a page
-_TRIAL_PAGES = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,30 +40,38 @@ class Budget:
     """How many write faults a look may cause.
 
     Attributes:
-        faults: In an interval.
+        faults: In an interval; in the first one only, where there is a share.
+        share: Of the target's processor time, 0 to 1; None: the faults are fixed.
     """
 
     faults: float
+    share: float | None = None
 
     @classmethod
-    def of(cls, percent: float, interval: float) -> Self:
-        """Return what so many percent of an interval's seconds pay for.
+    def of(cls, percent: float, interval: float, fault_seconds: float) -> Self:
+        """Return what so many percent of a target's processor time pay for.
 
-        Raises:
-            UsageError: The percentage is not above 0 and at most 100.
+        What the target uses is not known yet: one processor is assumed for the start.
         """
-        if not 0 < percent <= 100:
-            raise UsageError(f"--budget {percent:g} is not above 0 and at most 100")
-        return cls(percent / 100 * interval / fault_seconds())
+        share = percent / 100
+        return cls(Ledger(share).share * interval / fault_seconds, share)
 
-    def units(self, population: int, tracked: int, counts: Sequence[int]) -> int:
+    def units(
+        self,
+        population: int,
+        tracked: int,
+        counts: Sequence[int],
+        faults: float | None = None,
+    ) -> int:
         """Return how many units may be tracked next.
 
         Args:
             population: All units.
             tracked: Those that were, this time; it grows at most twofold.
             counts: Pages written in each of them; empty: nothing is known yet.
+            faults: How many the next look may cause; None: as many as ever.
         """
+        faults = self.faults if faults is None else faults
         if not counts:
             expected = HUGE_PAGE / PAGE_SIZE  # the worst: every page of it
             most = population
@@ -74,27 +80,8 @@ class Budget:
             spread = math.sqrt(variance(counts) / len(counts)) if tracked > 1 else 0.0
             expected = fmean(counts) + 2 * spread
             most = 2 * tracked
-        affordable = self.faults / expected if expected else math.inf
+        affordable = faults / expected if expected else math.inf
         return int(min(population, max(_FEWEST, min(affordable, most))))
-
-
-def fault_seconds() -> float:
-    """Measure what one write fault of tracking costs here, in this process's memory."""
-    best = math.inf
-    with WriteWatch(_TRIAL_PAGES * PAGE_SIZE) as watch, watch.buffer as view:
-        _store(view)
-        for _ in range(5):
-            watch.reset()
-            best = min(best, _store(view) - _store(view))
-    return max(best, 1e-6) / _TRIAL_PAGES
-
-
-def _store(view: memoryview) -> float:
-    """Store to each page, and return the seconds that took."""
-    begun = time.perf_counter()
-    for offset in range(0, len(view), PAGE_SIZE):
-        view[offset] = 1
-    return time.perf_counter() - begun
 
 
 class SampledTracking(Tracking):
@@ -119,6 +106,8 @@ class SampledTracking(Tracking):
         self.budget = budget
         self.units: list[Mapping] = []
         self.exact = False
+        self._ledger = Ledger(budget.share or 1.0)
+        self._calls = 0  # that changed protections, since the toll was counted
         self._population: list[Mapping] = []  # of which the units were drawn
         self._extremes = Extremes()
 
@@ -168,6 +157,7 @@ class SampledTracking(Tracking):
             population = self._populate(self._judged())
             counts = self._counts(look.batch.columns(), population)
             self._extremes.learn(counts, len(population))
+            self._account()
             if not self._draw(population, len(population), counts):
                 self._lift(population)
             cost = self._take_cost(rearm=rearm)
@@ -187,11 +177,14 @@ class SampledTracking(Tracking):
         tracked = within(self.units, chosen)
         came: list[Mapping] = []
         arrived = Columns.empty()
+        share = None
         if rearm:
             population = self._populate(chosen)
             came = apart(population, drawn_from)
             ahead = self._written(tracked, rearm=False, returned=returned)
-            self._draw(population, len(tracked), self._counts(ahead, tracked))
+            counts = self._counts(ahead, tracked)
+            share = self._toll_for(sum(counts))
+            self._draw(population, len(tracked), counts)
             self._protect(apart(self.units, sorted(tracked + came)))
             arrived = self._protect_shared(came, tracked, chosen)
         private = [unit for unit in came if unit.kind in PRIVATE]
@@ -208,8 +201,28 @@ class SampledTracking(Tracking):
             self._extremes.learn(self._counts(found, tracked), len(drawn_from))
             self.armed.epoch += 1
             self.since = moment
-        cost = self._take_cost(rearm=rearm)
+        cost = self._take_cost(rearm=rearm, share=share)
         return Look(batch, tuple(self.armed.untracked), moment, cost, said)
+
+    def _toll_for(self, written: int) -> float | None:
+        """Count what a look at a part has cost the target; return its share."""
+        if self.toll is None:
+            return None
+        # What grew elsewhere is no part of it.
+        share = self.toll.look(written, grows=False, calls=self._calls)
+        self._calls = 0
+        self._account()
+        return share
+
+    def _account(self) -> None:
+        if self.toll is not None:
+            self._ledger.take(self.toll.used, self.toll.spent)
+
+    def _affordable(self) -> float:
+        """Return how many faults the next look may cause."""
+        if self.toll is None or self.budget.share is None or not self.toll.used:
+            return self.budget.faults
+        return self._ledger.allowance() / self.toll.fault_seconds
 
     def _estimate(
         self,
@@ -277,7 +290,8 @@ class SampledTracking(Tracking):
         self, population: list[Mapping], tracked: int, counts: Sequence[int]
     ) -> bool:
         """Draw the next part, not protected yet; return whether that is all."""
-        wanted = self.budget.units(len(population), tracked, counts)
+        faults = self._affordable()
+        wanted = self.budget.units(len(population), tracked, counts, faults)
         # Half of it is another part: to lift and to protect costs more than to look.
         there = set(population)
         still = [unit for unit in self.units if unit in there]
@@ -291,6 +305,7 @@ class SampledTracking(Tracking):
     def _protect(self, units: Sequence[Mapping]) -> None:
         """Protect units; what was written in them before is not asked for."""
         self.scanner.run(*protecting(units))
+        self._calls += len(units)
         for unit in units:
             if unit.kind not in PRIVATE:
                 self._set(unit, protect=True)
@@ -314,6 +329,7 @@ class SampledTracking(Tracking):
     def _lift(self, units: Sequence[Mapping]) -> None:
         """Take the protection from those of some units that were not drawn."""
         for unit in apart(units, self.units):
+            self._calls += 1
             self._set(unit, protect=False)
 
     def _set(self, unit: Mapping, *, protect: bool) -> None:

@@ -26,6 +26,7 @@ PAGE_SIZE = os.sysconf("SC_PAGE_SIZE")
 _PF_EXITING, _PF_KTHREAD = 0x4, 0x00200000  # include/linux/sched.h
 _COMM_LENGTH = 15
 _PID_DIGITS = 18
+_OWN_MODULES = {b"pagescan", b"pagescan.keeper", b"pagescan.fault_cost"}
 
 
 class Stat(NamedTuple):
@@ -311,7 +312,7 @@ def _is_pagescan(pid: int) -> bool:
     with open(f"/proc/{pid}/cmdline", "rb") as file:
         words = file.read().split(b"\0")[:6]
     for before, word in pairwise(words):
-        if before == b"-m" and word in (b"pagescan", b"pagescan.keeper"):
+        if before == b"-m" and word in _OWN_MODULES:
             return True
     return len(words) > 1 and os.path.basename(words[1]) == b"pagescan"
 

@@ -22,6 +22,7 @@ class Tick:
         seconds: Time since the look before.
         end: In the last tick: interrupted count duration exited exec lost.
         totals: All looks so far together.
+        total_share: The part of the target's processor time that they cost it.
     """
 
     number: int
@@ -30,6 +31,7 @@ class Tick:
     seconds: float
     end: str | None
     totals: Summary
+    total_share: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +102,8 @@ def ticks(
         if look is not None:
             totals = add(totals, summary_of(look))
         now = time.monotonic()
-        yield Tick(number, look, since, now - before, end, totals)
+        share = tracking.toll.share if tracking.toll else None
+        yield Tick(number, look, since, now - before, end, totals, share)
         before = now
 
 

@@ -9,7 +9,7 @@ from datetime import datetime
 from functools import lru_cache
 from itertools import chain
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 from pagescan import native
 from pagescan.arm import MAX_TABLES, Armed, Armer, owners_of
@@ -54,6 +54,9 @@ from pagescan.scanner import (
 from pagescan.session import Session, now
 from pagescan.target import Target
 
+if TYPE_CHECKING:
+    from pagescan.target_cost import TargetCost
+
 
 @dataclass(frozen=True, slots=True)
 class Look:
@@ -85,6 +88,7 @@ class Tracking:
         since: The end of the last look that rearmed.
         cost: What arming cost the target.
         attached: How its userfaultfd was taken, in words; empty where another did.
+        toll: What the looks that rearm cost the target; None: nobody asked.
     """
 
     def __init__(
@@ -112,6 +116,7 @@ class Tracking:
         self._armer = Armer(self.scanner, uffd, armed)
         self.cost = Cost()
         self.attached = ""
+        self.toll: TargetCost | None = None
         self._pid = os.getpid()
 
     @classmethod
@@ -206,7 +211,10 @@ class Tracking:
         if rearm:
             self.since = moment
             self.armed.epoch += 1
-        cost = self._take_cost(rearm=rearm)
+        share = None
+        if rearm and self.toll is not None:
+            share = self.toll.look(*_pages_of(batch))
+        cost = self._take_cost(rearm=rearm, share=share)
         return Look(batch, tuple(self.armed.untracked), moment, cost)
 
     def mappings_added(self) -> int:
@@ -222,11 +230,12 @@ class Tracking:
             self._counted = there, max(0, count_alike(there) - self.armed.alike)
         return self._counted[1]
 
-    def _take_cost(self, *, rearm: bool) -> Cost:
+    def _take_cost(self, *, rearm: bool, share: float | None = None) -> Cost:
         """Return what was counted since the last call, and add it to the sum."""
         cost = self.scanner.take_cost()
         if rearm:
-            cost = replace(cost, mappings_added=self.mappings_added())
+            added = self.mappings_added()
+            cost = replace(cost, mappings_added=added, target_share=share)
         self.cost += cost
         return cost
 
@@ -389,6 +398,14 @@ class Tracking:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _pages_of(batch: Batch) -> tuple[int, int]:
+    """Return how many pages there are, and how many of them are of new mappings."""
+    if not batch.new:
+        return batch.summary().pages, 0
+    rows = batch.by_mapping()
+    return sum(row.pages for row in rows), sum(row.pages for row in rows if row.new)
 
 
 def rules_of(

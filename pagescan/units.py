@@ -12,6 +12,7 @@ _SIZE = re.compile(
 )
 _HEX = re.compile(r"0[xX][0-9a-fA-F]+")
 _TIME = re.compile(r"([0-9]*\.?[0-9]+)\s*(ns|us|µs|ms|s|m|h)?")
+_PERCENT = re.compile(r"[0-9]*\.?[0-9]+|[0-9]+\.")
 _SECONDS = {
     "ns": 1e-9,
     "us": 1e-6,
@@ -85,6 +86,23 @@ def format_seconds(seconds: float) -> str:
             value = seconds * factor
             return f"{value:.0f} {unit}" if value >= 10 else f"{value:.1f} {unit}"
     return f"{seconds:.1f} s"
+
+
+def format_share(share: float) -> str:
+    """Return a part of a whole, 0 to 1, with two digits or so: "0.2 %", "13 %"."""
+    percent = share * 100
+    return f"{percent:.1f} %" if percent < 9.95 else f"{percent:.0f} %"
+
+
+def parse_percent(text: str) -> float:
+    """Return the percent of "2", "0.5" or "2%", above 0 and at most 100."""
+    number = text.strip().removesuffix("%").rstrip()
+    if _PERCENT.fullmatch(number) and 0 < float(number) <= 100:
+        return float(number)
+    raise UsageError(
+        f"not a percentage: {text!r} is not above 0 and at most 100",
+        hint="as in 2, 0.5 or 2%",
+    )
 
 
 def format_time(moment: datetime) -> str:

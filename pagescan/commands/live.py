@@ -33,6 +33,8 @@ def run_live(
         common.say_untracked(tuple(watcher.tracking.armed.untracked))
     if last is not None:
         common.say(end_line(last))
+    if view.warning:
+        common.say(view.warning)
 
 
 def show(
@@ -56,6 +58,7 @@ def show(
             last = tick
             view.tracking = watcher.tracking
             view.update(tick)
+            view.warning = view.warning or watcher.too_costly(tick)
             counter.count(watcher)
             screen.refresh()
     return view, last

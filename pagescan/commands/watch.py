@@ -18,7 +18,13 @@ from pagescan.session import now
 from pagescan.target import Launched, find, launch
 from pagescan.ticks import Limits, Tick, summary_of
 from pagescan.tracking import Tracking
-from pagescan.units import format_seconds, format_size, parse_seconds, plural
+from pagescan.units import (
+    format_seconds,
+    format_size,
+    parse_percent,
+    parse_seconds,
+    plural,
+)
 from pagescan.wp_async import check_possible
 
 
@@ -38,9 +44,9 @@ Examples:
 @click.option("--duration", metavar="S", help="End after S seconds.")
 @click.option(
     "--budget",
-    type=float,
     metavar="PERCENT",
-    help="Spend at most so much of the target's time: track a random part, estimate.",
+    help="Cost the target at most this part of its processor time: track a random"
+    " part of its memory, estimate the rest.",
 )
 @click.option(
     "--cmd-output",
@@ -58,7 +64,7 @@ def command(
     interval: str,
     count: int | None,
     duration: str | None,
-    budget: float | None,
+    budget: str | None,
     cmd_output: str | None,
     output: Output,
     pace: Pace,
@@ -73,6 +79,7 @@ def command(
     limits = Limits(
         parse_seconds(interval), count, parse_seconds(duration) if duration else None
     )
+    percent = None if budget is None else parse_percent(budget)
     run = is_command(sys.argv, words)
     if not words:
         raise UsageError(
@@ -90,11 +97,9 @@ def command(
             launched = None
             pid, selection = find(words[0]), Selection.parse(words[1:])
         watcher = Watcher(pid, selection, max_tables, pace, common, launched=launched)
-        if budget is not None:
-            from pagescan.sampling import Budget
-
-            watcher.budget = Budget.of(budget, limits.interval)
         undo.callback(watcher.close)
+        if percent is not None:
+            watcher.keep_to(percent, limits.interval)
         watcher.start()
         stop = undo.enter_context(stop_on_signals())
         if live:
@@ -142,6 +147,8 @@ def run_plain(
     for tick in watcher.ticks(limits, stop):
         last = tick
         current = watcher.tracking or tracking
+        if message := watcher.too_costly(tick):
+            common.say(message)
         if output.format == "plain" and tick.look:
             common.say(_tick_line(tick))
         report = report_of(current, tick)
@@ -166,6 +173,7 @@ def report_of(tracking: Tracking, tick: Tick) -> Report:
         tick=tick.number,
         end=tick.end,
         totals=tick.totals if tick.end else None,
+        total_share=tick.total_share if tick.end else None,
         estimate=look.estimate if look else None,
     )
 

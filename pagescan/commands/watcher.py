@@ -13,12 +13,17 @@ from pagescan.native import Pace
 from pagescan.options import Common
 from pagescan.session import Lock
 from pagescan.target import Launched, Target
+from pagescan.target_cost import TargetCost
 from pagescan.ticks import Limits, Tick, ticks
 from pagescan.tracking import Tracking, session_of
-from pagescan.units import format_size, plural
+from pagescan.units import format_share, format_size, plural
 
 if TYPE_CHECKING:
     from pagescan.sampling import Budget
+
+
+_MUCH = 0.05  # of the target's processor time
+_LITTLE = 1e-3  # seconds: less is nothing to warn of
 
 
 class Watcher:
@@ -43,9 +48,39 @@ class Watcher:
         self.common = common
         self.launched = launched
         self.budget: Budget | None = None
+        self.toll = TargetCost()
+        self._warned = False
+        self.toll.on_measured = lambda cost: common.detail(str(cost))
         self.lock: Lock | None = None
         self.target: Target
         self.tracking: Tracking | None = None
+
+    def keep_to(self, percent: float, interval: float) -> None:
+        """Bound what tracking costs the target; measures first what a write costs."""
+        from pagescan.fault_cost import Trial
+        from pagescan.sampling import Budget
+
+        trial = Trial()
+        try:
+            cost = trial.wait()
+        finally:
+            trial.close()
+        self.common.detail(str(cost))
+        self.toll = TargetCost(cost)
+        self.budget = Budget.of(percent, interval, cost.seconds)
+
+    def too_costly(self, tick: Tick) -> str | None:
+        """Return what to say, once, of a look that cost the target much."""
+        share = tick.look.cost.target_share if tick.look else None
+        if share is None or share <= _MUCH or self._warned or self.budget:
+            return None
+        if self.toll.spent < _LITTLE or not (self.toll.settled or tick.end):
+            return None
+        self._warned = True
+        return (
+            f"tracking costs the target about {format_share(share)} of its processor"
+            " time: --budget 2 keeps that to 2 %, and a longer interval costs less"
+        )
 
     def start(self) -> Tracking:
         """Attach and arm; a launched CMD starts to run.
@@ -59,6 +94,8 @@ class Watcher:
         if self.lock is None:
             self.lock = Lock.take(self.pid)
         self.tracking = self._track()
+        self.tracking.toll = self.toll
+        self.toll.begin(self.pid)
         self.common.detail(self.tracking.attached)
         self.lock.write(session_of(self.tracking, "watch"))
         if self.launched:
@@ -116,6 +153,7 @@ class Watcher:
 
     def close(self) -> None:
         """Disarm, and let others track the target."""
+        self.toll.close()
         if self.tracking is not None:
             self.tracking.close()
             self.target.close()
@@ -162,7 +200,14 @@ def end_line(tick: Tick) -> str:
         "exec": "the target runs another program now (exec)",
         "lost": "tracking was lost",
     }[tick.end or "interrupted"]
+    share = tick.total_share
+    cost = "" if share is None else f"; {cost_words(share)}"
     return (
         f"{why}: {plural(tick.totals.pages, 'page')} ({format_size(tick.totals.bytes)})"
-        f" written in {plural(tick.number, 'look')}"
+        f" written in {plural(tick.number, 'look')}{cost}"
     )
+
+
+def cost_words(share: float) -> str:
+    """Say what tracking costs the target; the share is 0 to 1."""
+    return f"tracking cost it about {format_share(share)} of its processor time"

@@ -59,7 +59,11 @@ def header_keys(report: Report) -> dict[str, Any]:
         totals = report.totals
         keys["tick"] = report.tick
         keys["end"] = report.end
-        keys["totals"] = summary_keys(totals) if totals is not None else None
+        keys["totals"] = (
+            {**summary_keys(totals), "target_share": share_key(report.total_share)}
+            if totals is not None
+            else None
+        )
         keys["estimated"] = estimate_keys(report.estimate)
     if report.plan is not None:
         keys["epoch"] = report.plan.epoch
@@ -194,7 +198,13 @@ def cost_keys(cost: Cost) -> dict[str, Any]:
         "ioctls": cost.ioctls,
         "pages_walked": cost.pages_walked,
         "mappings_added": cost.mappings_added,
+        "target_share": share_key(cost.target_share),
     }
+
+
+def share_key(share: float | None) -> float | None:
+    """Return a part of a whole as JSON has it."""
+    return None if share is None else round(share, 5)
 
 
 def mapping_keys(row: MappingCounts) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from pagescan.render.cells import elide_middle, pad, width_of
 from pagescan.render.strip import Heat, bars, compact
 from pagescan.ticks import Tick
 from pagescan.tracking import Tracking
-from pagescan.units import escape, format_seconds, format_size, plural
+from pagescan.units import escape, format_seconds, format_share, format_size, plural
 
 _HISTORY = 60
 _HEAD, _FOOT = 3, 2
@@ -50,6 +50,8 @@ class LiveView:
         self.rows: dict[int, _Row] = {}
         self.tick: Tick | None = None
         self.rates: deque[float] = deque(maxlen=_HISTORY)
+        self.warning: str | None = None
+        """What is said once the screen is given back."""
 
     def set_counts(self, counts: Sequence[MappingCounts]) -> None:
         """Take over present, swapped and file of each mapping."""
@@ -178,6 +180,9 @@ class LiveView:
         parts = [f"stopped once {format_seconds(tracking.cost.stopped_ns / 1e9)}"]
         if self.tick and self.tick.look:
             cost = self.tick.look.cost
+            if cost.target_share is not None:
+                share = format_share(cost.target_share)
+                parts.insert(0, f"{share} of its processor time")
             calls = plural(cost.ioctls, "call")
             parts.append(f"scan {format_seconds(cost.scan_ns / 1e9)}, {calls}")
             parts.append(f"longest {format_seconds(cost.max_wait_ns / 1e9)}")

@@ -318,7 +318,7 @@ def test_errors_as_json(words: list[str], code: int) -> None:
     assert document["kind"] == "error"
 
 
-@pytest.mark.parametrize("percent", ["0", "-1", "101", "nan"])
+@pytest.mark.parametrize("percent", ["0", "-1", "101", "nan", "0%", "2%%", "x", "%"])
 def test_budget_out_of_range(sleeper: subprocess.Popen[bytes], percent: str) -> None:
     """A share of the target's time is above 0 and at most 100."""
     result = command("watch", sleeper.pid, "--budget", percent)

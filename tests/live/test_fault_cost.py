@@ -1,0 +1,55 @@
+"""What a first write costs: the child that measures it, and where it cannot."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from pagescan import fault_cost
+from pagescan.fault_cost import USUAL, FaultCost, Trial
+
+
+@pytest.mark.needs("tracking")
+def test_child_measures() -> None:
+    """It is a figure that can be, and more than a warm loop would show."""
+    trial = Trial()
+    cost = trial.wait()
+    assert cost.why == ""
+    assert 2e-7 < cost.seconds < 2e-5
+    assert trial.poll() == cost
+    trial.close()
+
+
+def test_child_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fault_cost, "_DEADLINE", 0.2)
+    begin = subprocess.Popen
+    children = []
+
+    def sleep(_: object, **options: object) -> "subprocess.Popen[bytes]":
+        children.append(begin(["sleep", "1000"], stdout=subprocess.PIPE))
+        return children[-1]
+
+    monkeypatch.setattr(subprocess, "Popen", sleep)
+    begun = time.monotonic()
+    assert Trial().wait() == FaultCost(USUAL, "it took too long")
+    assert time.monotonic() - begun < 5
+    assert children[0].returncode == -9
+
+
+def test_child_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/bin/true")
+    assert Trial().wait() == FaultCost(USUAL, "the trial failed")
+    monkeypatch.setattr(sys, "executable", "/nonexistent")
+    assert Trial().wait() == FaultCost(USUAL, "no such file or directory")
+
+
+def test_memory_is_short(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No child is started where an eighth of what is free would be too little."""
+    assert fault_cost.memory_to_use() <= 64 << 20
+    monkeypatch.setattr(
+        fault_cost, "_number", lambda path: 10 << 20 if "max" in path else 0
+    )
+    assert fault_cost.memory_to_use() <= 2 << 20
+    assert Trial().wait() == FaultCost(USUAL, "too little memory is free")

@@ -1,0 +1,101 @@
+"""What tracking costs a target: the arithmetic, with usages that are made up."""
+
+import os
+import time
+
+import pytest
+
+from pagescan.fault_cost import USUAL, FaultCost
+from pagescan.target_cost import TargetCost, Usage
+
+FAULT = 1e-6
+
+
+@pytest.fixture
+def usages(monkeypatch: pytest.MonkeyPatch) -> list[Usage | None]:
+    """What the target is going to say of itself, the next thing last."""
+    made: list[Usage | None] = []
+    monkeypatch.setattr(Usage, "of", staticmethod(lambda _: made.pop()))
+    return made
+
+
+def after(usages: list[Usage | None], now: Usage | None) -> TargetCost:
+    """Return the cost of a target that is at nothing, and will be at `now`."""
+    usages += [now, Usage(0.0, 0.0, 0, 0)]
+    cost = TargetCost(FaultCost(FAULT))
+    cost.begin(4242)
+    return cost
+
+
+def test_share(usages: list[Usage | None]) -> None:
+    cost = after(usages, Usage(0.5, 0.2, 60_000, 0))
+    assert cost.look(50_000) == pytest.approx(0.1)
+    assert cost.share == pytest.approx(0.1)
+    assert (cost.used, cost.spent) == pytest.approx((0.5, 0.05))
+
+
+@pytest.mark.parametrize(
+    ("now", "written", "new", "first"),
+    [
+        (Usage(1, 1, 1000, 0), 50_000, 0, 1000),  # no more than there were faults
+        (Usage(1, 1, 50_000, 20_000), 50_000, 0, 30_000),  # it grew by the others
+        (Usage(1, 1, 50_000, 0), 50_000, 45_000, 5000),  # those are of new mappings
+        (Usage(1, 1, 50_000, 60_000), 50_000, 45_000, 0),
+        (Usage(1, 1, 50_000, -60_000), 50_000, 0, 50_000),  # it shrank
+    ],
+)
+def test_first_writes(
+    usages: list[Usage | None], now: Usage, written: int, new: int, first: int
+) -> None:
+    """What was populated since had no protection; what did not fault cost nothing."""
+    share = after(usages, now).look(written, new)
+    assert share == pytest.approx(first * FAULT)
+
+
+@pytest.mark.parametrize("now", [None, Usage(0.0, 0.0, 0, 0)])
+def test_nothing_is_known(usages: list[Usage | None], now: Usage | None) -> None:
+    """It has ended, or used no processor time."""
+    cost = after(usages, now)
+    assert cost.look(0) is None
+    assert cost.share is None
+
+
+@pytest.mark.parametrize(
+    ("system", "expected"),
+    [(0.1, 0.75e-6), (0.02, 0.5e-6), (0.5, 1e-6)],
+)
+def test_time_in_the_kernel_bounds_the_cost(
+    usages: list[Usage | None], system: float, expected: float
+) -> None:
+    """200,000 faults took no longer than that; half is the most that is taken off."""
+    cost = after(usages, Usage(1.0, system, 200_000, 0))
+    cost.look(200_000)
+    assert cost.fault_seconds == pytest.approx(expected)
+
+
+def test_a_share_is_no_more_than_all(usages: list[Usage | None]) -> None:
+    cost = after(usages, Usage(0.001, 0.001, 10_000, 0))
+    assert cost.look(10_000) == 1
+    assert cost.share == 1
+
+
+def test_no_trial_where_it_matters_little(usages: list[Usage | None]) -> None:
+    """A quiet target's usual figure will do: no child is started."""
+    usages += [Usage(1.0, 0.1, 100, 0), Usage(0.0, 0.0, 0, 0)]
+    cost = TargetCost()
+    cost.begin(4242)
+    assert cost.look(100) == pytest.approx(100 * USUAL)
+    assert cost.settled
+
+
+def test_usage_is_that_of_the_process() -> None:
+    before = Usage.of(os.getpid())
+    begun = time.process_time()
+    while time.process_time() - begun < 0.05:
+        pass
+    now = Usage.of(os.getpid())
+    assert before
+    assert now
+    assert 0.05 <= now.since(before).processor < 0.2
+    assert now.resident > 1000
+    assert Usage.of(4194303) is None
