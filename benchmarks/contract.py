@@ -85,6 +85,8 @@ _LINES = (
     _Line("worst wait of the target's own mmap/munmap", "<= 0.3 ms",
           "delay.pagescan-diff", 0.3, "ms", take="value",
           note="median of the rounds' worst; waits for a processor taken off"),
+    _Line("the same amid disarm, more than with nobody looking", "<= 0.5 ms",
+          "stalls.disarm.more", 0.5, "ms", take="value", note="4 GiB"),
     _Line("redis, defaults, loses to watch at 1 s", "<= 2 %",
           "throughput.defaults.1s.lost", 2, "%", take="value"),
     _Line("redis -r 1000000, watch at 1 s, against the faults", "<= 1.2 x",

@@ -34,6 +34,7 @@ SUBJECTS = {
     "scan_cost": "a look, beside the bare ioctl in C",
     "methods": "the methods of tracking, beside each other",
     "peers": "other tools: time, and the target's worst delay",
+    "stalls": "what each command makes the target's own mmap wait",
     "attach_stop": "the stop of an attach",
     "output": "a million regions",
     "throughput": "what redis loses to watch",

@@ -180,10 +180,22 @@ class Armer:
     def disarm(self, mappings: Iterable[Mapping]) -> None:
         """Unregister: nothing is left in the target, whoever else holds the fd."""
         untracked = Covers(self.armed.untracked)
-        for mapping in mappings:
-            if mapping not in untracked:
-                with contextlib.suppress(OSError):
-                    native.uffd_unregister(self.uffd, mapping.start, mapping.end)
+        with native.keeping_the_processor(self.scanner.pace):
+            for mapping in mappings:
+                if mapping not in untracked:
+                    with contextlib.suppress(OSError):
+                        self._unregister(mapping)
+
+    def _unregister(self, mapping: Mapping) -> None:
+        native.uffd_unregister(
+            self.uffd,
+            self.scanner.target.pagemap,
+            mapping.start,
+            mapping.end,
+            align=mapping.page_size or HUGE_PAGE,
+            pace=self.scanner.pace,
+            meter=self.scanner.meter,
+        )
 
     def _register(self, mapping: Mapping) -> bool:
         if mapping.kind is Kind.SPECIAL or _is_device(mapping):

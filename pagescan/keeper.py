@@ -28,6 +28,7 @@ from pagescan import native
 
 if TYPE_CHECKING:
     from pagescan.errors import PagescanError
+    from pagescan.model import Cost
     from pagescan.session import Lock, Session
 
 MESSAGE_LIMIT = 8 << 20
@@ -39,6 +40,8 @@ REQUEST_LIMIT = 4096
 CLIENTS = 64
 """Connections at once."""
 
+_MAX_STALL_NS = 200_000
+_HUGE_PAGE = 2 << 20  # hugetlb has its own size, where the kernel tells it
 _READY = b"ready"
 _FAILED = b"errno "
 _END_TIMEOUT = 10.0
@@ -271,6 +274,19 @@ class Keeper:
     def _target_ended(self) -> None:
         self.ended = True
 
+    def end_on_sigterm(self) -> None:
+        """End as if a client had asked for it, once the signal comes."""
+        self.woken, waker = socket.socketpair()
+        self.woken.setblocking(False)
+        waker.setblocking(False)
+        signal.set_wakeup_fd(waker.detach(), warn_on_full_buffer=False)
+        signal.signal(signal.SIGTERM, lambda *_: None)
+        self.selector.register(self.woken, selectors.EVENT_READ, self._terminated)
+
+    def _terminated(self) -> None:
+        self._unregister()
+        self.ended = True
+
     def answer(self, peer: _Peer, request: dict[str, Any]) -> None:
         """Do what one request asks; ValueError: there is no such request."""
         match request.get("op"):
@@ -286,10 +302,9 @@ class Keeper:
                 peer.send({"ok": True})
                 self.release(peer)
             case "end":
-                self._unregister()
-                os.close(self.uffd)
+                cost = self._unregister(_stall(request))
                 self.remove_files()
-                peer.send({"ok": True})
+                peer.send({"ok": True, "cost": cost})
                 self.ended = True
             case _:
                 raise ValueError(request)
@@ -323,16 +338,39 @@ class Keeper:
         except OSError:
             return False
 
-    def _unregister(self) -> None:
-        """Undo everything in the target, in case a fork inherited our descriptor."""
+    def _unregister(self, max_stall_ns: int = _MAX_STALL_NS) -> dict[str, int]:
+        """Undo everything in the target, in case a fork inherited our descriptor.
+
+        Returns:
+            What that cost it, as the keys of JSON have it.
+        """
+        pace, meter = native.Pace(max_stall_ns), native.Meter()
         left_out = [(item["start"], item["end"]) for item in self.facts["untracked"]]
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError), native.keeping_the_processor(pace):
             with open(f"/proc/{self.pid}/maps", "rb") as maps:
-                rows = native.parse_maps(maps.read())
-            for start, end in zip(rows.start, rows.end, strict=True):
-                if not any(low <= start and end <= high for low, high in left_out):
-                    with contextlib.suppress(OSError):
-                        native.uffd_unregister(self.uffd, start, end)
+                rows = native.parse_maps(maps.read(), maps.fileno())
+            sizes = rows.page_size
+            for start, end, size in zip(rows.start, rows.end, sizes, strict=True):
+                if any(low <= start and end <= high for low, high in left_out):
+                    continue
+                align = size or _HUGE_PAGE
+                with contextlib.suppress(OSError):
+                    native.uffd_unregister(
+                        self.uffd,
+                        self.pagemap,
+                        start,
+                        end,
+                        align=align,
+                        pace=pace,
+                        meter=meter,
+                    )
+        os.close(self.uffd)
+        return {
+            "scan_ns": meter.scan_ns,
+            "max_wait_ns": meter.max_wait_ns,
+            "ioctls": meter.ioctls,
+            "pages_walked": meter.pages_walked,
+        }
 
     def release(self, peer: _Peer) -> None:
         """Let the next one rearm, if this one had the right to."""
@@ -349,6 +387,14 @@ class Keeper:
                     self._begin(following)
                 except OSError:
                     following.hang_up()
+
+
+def _stall(request: dict[str, Any]) -> int:
+    """Return for how long one call may hold the lock, as a request asks for it."""
+    asked = request.get("max_stall_ns", _MAX_STALL_NS)
+    if type(asked) is not int or not 0 < asked < 1 << 60:
+        raise ValueError(asked)
+    return asked
 
 
 # A client that is gone, and all that a request can be that is none.
@@ -420,21 +466,29 @@ class _Peer:
         self.keeper.release(self)
 
 
-def end(session: Session) -> None:
-    """Disarm a session and wait until its keeper is gone."""
+def end(session: Session, max_stall_ns: int = _MAX_STALL_NS) -> Cost:
+    """Disarm a session, wait until its keeper is gone, and return what it cost.
+
+    Args:
+        session: One that lives.
+        max_stall_ns: How long one call may hold the target's mmap lock.
+    """
     import select
 
+    from pagescan.model import Cost
     from pagescan.session_client import Client
 
+    cost = Cost()
     with Client(session) as client, contextlib.suppress(ProcessLookupError):
         pidfd = os.pidfd_open(session.keeper_pid)
         try:
-            client.end()
+            cost = client.end(max_stall_ns)
             gone = select.poll()
             gone.register(pidfd, select.POLLIN)
             gone.poll(_END_TIMEOUT * 1000)
         finally:
             os.close(pidfd)
+    return cost
 
 
 def main() -> None:
@@ -445,6 +499,7 @@ def main() -> None:
         signal.signal(number, signal.SIG_IGN)
     try:
         keeper = Keeper(fds, facts)
+        keeper.end_on_sigterm()
     except OSError as error:
         os.write(fds["answer"], _FAILED + str(error.errno).encode())
         return

@@ -17,6 +17,7 @@ import json
 import os
 import stat
 import time
+from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -31,7 +32,9 @@ from pagescan.errors import (
     UsageError,
     from_oserror,
 )
-from pagescan.model import SessionFacts, TargetFacts, Untracked
+from pagescan.mappings import read
+from pagescan.model import Category, SessionFacts, TargetFacts, Untracked
+from pagescan.native import Masks, Meter, Pace, Rule, Spans, scan
 from pagescan.target import Target, read_stat
 from pagescan.units import format_time, parse_time
 from pagescan.wp_async import why_impossible
@@ -39,6 +42,8 @@ from pagescan.wp_async import why_impossible
 SUFFIXES = ("sock", "pages", "pages.new", "lock")
 """The files of a session, the one that says that it is there last."""
 
+_USER_SPACE = 1 << 56
+_AT_ONCE = 500  # mappings: to pass over that many takes the kernel 20 us
 _A_MOMENT = 0.1  # seconds: for a lock that is only looked at, or a file half written
 
 
@@ -494,7 +499,7 @@ def _none(pid: int) -> PagescanError:
                     hint=f"end that first, then: pagescan arm {pid}",
                     pid=pid,
                 )
-        if _write_protected(pid):
+        if _write_protected(target):
             return AccessDeniedError(
                 f"{target} is tracked by another user's session, or by itself",
                 hint="only whoever armed it can look; root: pagescan sessions",
@@ -502,10 +507,25 @@ def _none(pid: int) -> PagescanError:
         return SessionError(f"no session for {target}", hint=hint_to_arm(pid))
 
 
-def _write_protected(pid: int) -> bool:
-    """Whether a mapping is registered for write-protect; source: VmFlags in smaps."""
-    with contextlib.suppress(OSError), open(f"/proc/{pid}/smaps", "rb") as smaps:
-        return any(b" uw" in line for line in smaps if line.startswith(b"VmFlags:"))
+def _write_protected(target: Target) -> bool:
+    """Whether a mapping is registered for write-protect: its first page matches."""
+    rule = Rule(
+        asked=Masks(mask=Category.WPALLOWED, returned=Category.WPALLOWED),
+        align=_USER_SPACE,  # a span is one call: nothing in it is walked
+        first=True,
+    )
+    with contextlib.suppress(PagescanError, OSError):
+        there = read(target)
+        groups = [there[at : at + _AT_ONCE] for at in range(0, len(there), _AT_ONCE)]
+        spans = Spans(
+            array("Q", (group[0].start for group in groups)),
+            array("Q", (group[-1].end for group in groups)),
+            array("Q", bytes(8 * len(groups))),
+        )
+        found = scan(
+            target.pagemap, spans, [rule], max_pages=1, pace=Pace(), meter=Meter()
+        )
+        return bool(found.starts)
     return False
 
 

@@ -5,7 +5,8 @@ A request is one line of JSON, and so is the answer:
     {"op": "open"}      the facts, and the userfaultfd (SCM_RIGHTS)
     {"op": "begin"}     the same, once nobody else rearms; until commit or hang-up
     {"op": "commit", "facts": {…}}   keeps the changed facts
-    {"op": "end"}       disarms; the answer comes when it is done
+    {"op": "end", "max_stall_ns": …}   disarms; the answer comes when it is done, and
+                        says what it cost the target
 """
 
 import contextlib
@@ -21,6 +22,7 @@ from pagescan.errors import (
     PagescanError,
     SessionError,
 )
+from pagescan.model import Cost
 from pagescan.session import (
     Session,
     directories,
@@ -33,6 +35,7 @@ from pagescan.wire import peer_uid, receive_line
 
 _TIMEOUT = 10.0
 _TIMEVAL = struct.pack("ll", int(_TIMEOUT), 0)
+_UNREGISTERED = 1e-9  # seconds a byte
 _DYING = 1.0  # seconds: between a keeper's socket and its lock when it is killed
 
 
@@ -103,9 +106,20 @@ class Client:
         """Keep `session` as it was changed here."""
         self._ask({"op": "commit", "facts": self.session.to_json()})
 
-    def end(self) -> None:
-        """Disarm; returns when nothing is left in the target."""
-        self._ask({"op": "end"})
+    def end(self, max_stall_ns: int = 200_000) -> Cost:
+        """Disarm; returns when nothing is left in the target, with what that cost it.
+
+        Args:
+            max_stall_ns: How long one call may hold the target's mmap lock.
+        """
+        # In slices with pauses: 0.2 s for each GiB that is populated.
+        more = self._opened.tracked_bytes * _UNREGISTERED
+        self._socket.settimeout(_TIMEOUT + more)
+        answer = self._ask({"op": "end", "max_stall_ns": max_stall_ns})
+        try:
+            return Cost(**answer.get("cost", {}))
+        except TypeError as error:
+            raise self._nonsense() from error
 
     def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
         try:

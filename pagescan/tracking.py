@@ -87,6 +87,7 @@ class Tracking:
         armed_at: When it was armed, in UTC.
         since: The end of the last look that rearmed.
         cost: What arming cost the target.
+        end_cost: What disarming cost it.
         attached: How its userfaultfd was taken, in words; empty where another did.
         toll: What the looks that rearm cost the target; None: nobody asked.
     """
@@ -115,6 +116,7 @@ class Tracking:
         self._chosen = Chosen()
         self._armer = Armer(self.scanner, uffd, armed)
         self.cost = Cost()
+        self.end_cost = Cost()
         self.attached = ""
         self.toll: TargetCost | None = None
         self._pid = os.getpid()
@@ -154,12 +156,12 @@ class Tracking:
         from pagescan import attach
 
         taken = attach.take(target)
+        armed = Armed(selection or Selection(), tables_left=max_tables)
+        tracking = make(taken.uffd, armed)
         try:
-            armed = Armed(selection or Selection(), tables_left=max_tables)
-            tracking = make(taken.uffd, armed)
             tracking.arm()
         except BaseException:
-            os.close(taken.uffd)
+            Tracking.close(tracking)  # what a subclass closes is its caller's by now
             raise
         cost = tracking.scanner.take_cost(taken.stopped_ns)
         tracking.cost = replace(cost, mappings_added=tracking.mappings_added())
@@ -253,15 +255,19 @@ class Tracking:
     def close(self) -> None:
         """Disarm: unregister all, close the userfaultfd; twice does no harm.
 
-        A child that was forked meanwhile closes its duplicates only.
+        What that cost is `end_cost`. A child that was forked meanwhile closes its
+        duplicates only.
         """
         if self.uffd < 0:
             return
-        if self.is_ours():
-            with contextlib.suppress(PagescanError):
-                self._armer.disarm(self._reader.read())
-        os.close(self.uffd)
-        self.uffd = -1
+        try:
+            if self.is_ours():
+                with contextlib.suppress(PagescanError):
+                    self._armer.disarm(self._reader.read())
+        finally:
+            os.close(self.uffd)
+            self.uffd = -1
+            self.end_cost = self.scanner.take_cost()
 
     def is_ours(self) -> bool:
         """Whether this is the process that made it, and no forked child of that."""

@@ -6,7 +6,8 @@ from pagescan import keeper, session
 from pagescan.commands.sessions import write_sessions
 from pagescan.errors import UsageError
 from pagescan.model import Output
-from pagescan.options import Common, common, output
+from pagescan.native import Pace
+from pagescan.options import Common, common, output, pace_option
 from pagescan.target import find
 
 
@@ -19,8 +20,11 @@ Examples:
 @click.argument("target", metavar="[TARGET]", required=False)
 @click.option("--all", "every", is_flag=True, help="All sessions of this user.")
 @output(by=False)
+@pace_option
 @common
-def command(*, target: str | None, every: bool, output: Output, common: Common) -> None:
+def command(
+    *, target: str | None, every: bool, output: Output, pace: Pace, common: Common
+) -> None:
     """End the session of TARGET, or the only one: nothing is left in the target."""
     if every and target is not None:
         raise UsageError("--all and TARGET exclude each other")
@@ -28,10 +32,11 @@ def command(*, target: str | None, every: bool, output: Output, common: Common) 
         ended = session.kept()
     else:
         ended = [session.find(None if target is None else find(target))]
+    costs = []
     for item in ended:
-        keeper.end(item)
+        costs.append(keeper.end(item, pace.max_stall_ns))
         common.say(f"disarmed {item.target.pid} ({item.target.name})")
     if every and not ended:
         common.say("no session")
     if output.format in ("json", "jsonl"):
-        write_sessions("disarm", ended, output)
+        write_sessions("disarm", ended, output, costs)

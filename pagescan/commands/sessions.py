@@ -1,9 +1,11 @@
 """`pagescan sessions`: lists the tracking sessions."""
 
+from collections.abc import Sequence
+
 import click
 
 from pagescan import render
-from pagescan.model import Output
+from pagescan.model import Cost, Output
 from pagescan.options import Common, common, output
 from pagescan.session import Session, kept, lost
 from pagescan.units import format_size, format_time
@@ -26,10 +28,17 @@ def command(*, output: Output, common: Common) -> None:
     write_sessions("sessions", sessions, output)
 
 
-def write_sessions(kind: str, sessions: list[Session], output: Output) -> None:
-    """Print sessions: a JSON document, or a row each."""
+def write_sessions(
+    kind: str,
+    sessions: list[Session],
+    output: Output,
+    costs: Sequence[Cost] = (),
+) -> None:
+    """Print sessions: a JSON document, or a row each; in JSON with what each cost."""
     if output.format in ("json", "jsonl"):
-        rows = [
+        from pagescan.render.json_document import cost_keys
+
+        rows: list[dict[str, object]] = [
             {
                 "name": session.name,
                 "target": render.target_keys(session.target),
@@ -40,6 +49,8 @@ def write_sessions(kind: str, sessions: list[Session], output: Output) -> None:
             }
             for session in sessions
         ]
+        for row, cost in zip(rows, costs, strict=False):
+            row["cost"] = cost_keys(cost)
         render.write_document(render.document(kind, sessions=rows))
         return
     render.write_rows(

@@ -123,6 +123,12 @@ int ps_uffd_unregister(int uffd, uint64_t start, uint64_t end);
  * [start, end), a whole one, is registered for a moment. -EBUSY: another userfaultfd has it.
  */
 int ps_uffd_is_of(int uffd, int pagemap, uint64_t start, uint64_t end);
+/*
+ * Does that in slices, to [start, end) of one mapping; done: where it stopped. 1: it is time to look for signals, go on
+ * from there. Slices have one border more than the mapping: it merges again with what follows.
+ */
+int ps_uffd_unregister_slices(int uffd, int pagemap, uint64_t start, uint64_t end, uint64_t align,
+			      struct ps_pace *pace, uint64_t *done, struct ps_cost *cost);
 /* Write-protects [start, end), markers in holes included, or lifts that; done: where it stopped. */
 int ps_uffd_protect(int uffd, uint64_t start, uint64_t end, int protect, uint64_t align,
 		    struct ps_pace *pace, uint64_t *done, struct ps_cost *cost);

@@ -1,0 +1,86 @@
+"""How long the target's own mmap(2) and munmap(2) wait while each command works.
+
+Each is measured in turn with the same time in which nobody looks: on a busy machine
+that has waits of its own.
+"""
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Callable
+
+import pagescan
+from benchmarks.measure import GIB, MIB, Bench, Helper, in_turn
+from benchmarks.processes import target
+from pagescan import session
+
+_IDLE = 0.4  # seconds
+
+
+def run(bench: Bench) -> None:
+    """Measure the worst wait of each command, over some rounds."""
+    size = 256 * MIB if bench.quick else 4 * GIB
+    with target(size) as made:
+        found = in_turn(bench.rounds(9), _ways(made))
+    for name, samples in found.items():
+        bench.add(
+            f"stalls.{name.replace(' ', '-')}", name, samples, "ms",
+            against="nobody looks", base=found["nobody looks"],
+        )  # fmt: skip
+    between = [
+        one - other
+        for one, other in zip(found["disarm"], found["nobody looks"], strict=True)
+    ]
+    bench.add("stalls.disarm.more", "disarm, beside nobody looking", between, "ms")
+
+
+def _ways(made: Helper) -> dict[str, Callable[[], float]]:
+    pid = made.pid
+
+    def worst(act: Callable[[], object]) -> float:
+        made.tell("churn")
+        act()
+        return float(made.tell("calm")["max_wait_ns"]) / 1e6
+
+    def armed(act: Callable[[], object]) -> Callable[[], float]:
+        def measured() -> float:
+            pagescan.start_session(pid)
+            try:
+                return worst(act)
+            finally:
+                with contextlib.suppress(pagescan.PagescanError):
+                    pagescan.end_session(pid)
+
+        return measured
+
+    def arm() -> float:
+        try:
+            return worst(lambda: pagescan.start_session(pid))
+        finally:
+            pagescan.end_session(pid)
+
+    def look_in_vain() -> None:
+        with contextlib.suppress(pagescan.SessionError):
+            pagescan.look_at_session(pid)
+
+    return {
+        "nobody looks": lambda: worst(lambda: time.sleep(_IDLE)),
+        "arm": arm,
+        "diff": armed(lambda: pagescan.look_at_session(pid, rearm=True)),
+        "disarm": armed(lambda: pagescan.end_session(pid)),
+        "maps": lambda: worst(lambda: pagescan.maps(pid)),
+        "diff without a session": lambda: worst(look_in_vain),
+        "a keeper is killed": armed(lambda: _kill_keeper(pid)),
+    }
+
+
+def _kill_keeper(pid: int) -> None:
+    """What the kernel makes it cost: it unregisters all at the last close."""
+    keeper = session.find(pid).keeper_pid
+    pidfd = os.pidfd_open(keeper)
+    try:
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        time.sleep(_IDLE)
+    finally:
+        os.close(pidfd)

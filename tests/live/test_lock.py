@@ -1,0 +1,169 @@
+"""The target's mmap lock: no call holds it long, and each call is counted."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import pagescan as library
+from pagescan import native, session
+from pagescan.native import Meter, Pace
+from pagescan.target import Target as Process
+from pagescan.tracking import Tracking
+from tests import witness
+from tests.conftest import Result, Target
+
+Start = Callable[..., Target]
+Run = Callable[..., Result]
+
+pytestmark = pytest.mark.needs("tracking")
+MIB = 256  # pages
+SLICE = 4  # MiB of pages of the usual size: 0.17 ms
+
+
+def mappings(pid: int) -> int:
+    """Return how many mappings a process has."""
+    return len(Path(f"/proc/{pid}/maps").read_text().splitlines())
+
+
+def test_disarm_is_sliced_and_counted(armed: Start, pagescan: Run) -> None:
+    """Each slice is a call; the mapping is one again afterwards."""
+    before = "m=anon,pages=16384,fill=1"
+    made = armed(before)
+    count = mappings(made.pid)
+    (ended,) = pagescan("disarm", made.pid, "--json").json()["sessions"]
+    assert ended["cost"]["ioctls"] >= 16384 // MIB // SLICE
+    assert ended["cost"]["scan_ns"] >= ended["cost"]["max_wait_ns"] > 0
+    assert mappings(made.pid) == count
+    assert not witness.registered(made.pid)
+
+
+@pytest.mark.parametrize("words", ["m=anon,pages=16384,fill=1", "m=shmem,pages=16384"])
+def test_end_of_a_tracking_is_sliced_and_counted(words: str, target: Start) -> None:
+    """The same where no keeper does it."""
+    made = target(words)
+    count = mappings(made.pid)
+    with Process.open(made.pid) as process:
+        tracking = Tracking.start(process)
+        tracking.close()
+    assert tracking.end_cost.ioctls >= 16384 // MIB // SLICE
+    assert mappings(made.pid) == count
+    assert not witness.registered(made.pid)
+
+
+def test_a_longer_stall_makes_fewer_slices(target: Start) -> None:
+    """--max-stall is the bound of these calls, too."""
+    made = target("m=anon,pages=16384,fill=1")
+    counts = []
+    for stall in (200_000, 200_000_000):
+        with Process.open(made.pid) as process:
+            tracking = Tracking.start(process, pace=Pace(stall))
+            tracking.close()
+        counts.append(tracking.end_cost.ioctls)
+    assert counts[1] < counts[0]
+
+
+def test_holes_are_no_slices(target: Start) -> None:
+    """What is reserved and empty takes one call, and leaves one mapping."""
+    made = target("m=anon,pages=4194304", "n=anon,pages=8,fill=1")  # 16 GiB
+    made.write("m", {0, 4_000_000})
+    count = mappings(made.pid)
+    with Process.open(made.pid) as process:
+        tracking = Tracking.start(process)
+        tracking.close()
+    assert tracking.end_cost.ioctls < 2 * count + 100
+    assert mappings(made.pid) == count
+
+
+def test_death_amid_slices(target: Start) -> None:
+    """A part is unregistered: the last close does the rest, and the parts merge."""
+    made = target("m=anon,pages=16384,fill=1")
+    count = mappings(made.pid)
+    with Process.open(made.pid) as process:
+        tracking = Tracking.start(process)
+        low, _ = made.ranges["m"]
+        middle = low + (6 << 20)
+        native.uffd_unregister(
+            tracking.uffd, process.pagemap, low, middle,
+            align=1, pace=Pace(), meter=Meter(),
+        )  # fmt: skip
+        assert mappings(made.pid) > count
+        tracking.hand_over()  # closes the only descriptor, as death does
+    assert mappings(made.pid) == count
+    assert not witness.registered(made.pid)
+    made.write("m", {5})
+
+
+def test_unmapped_amid_slices(target: Start) -> None:
+    """Parts that are not there any more are passed over."""
+    made = target("m=anon,pages=16384,fill=1")
+    with Process.open(made.pid) as process:
+        tracking = Tracking.start(process)
+        tracking._reader.read()
+        made.tell("munmap m 1024-8191")
+        tracking._armer.disarm(tracking._reader._found)
+        assert not witness.registered(made.pid)
+        tracking.close()
+
+
+def test_failed_arm_is_undone_in_slices(
+    target: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was registered by then is unregistered as at the end."""
+    made = target("m=anon,pages=16384,fill=1")
+    calls = []
+    plain = native.uffd_unregister
+
+    def counted(*words: object, **more: object) -> None:
+        calls.append(words)
+        plain(*words, **more)  # type: ignore[arg-type]
+
+    def fails(*_: object) -> None:
+        raise library.PagescanError("at the last step")
+
+    monkeypatch.setattr(native, "uffd_unregister", counted)
+    monkeypatch.setattr(Tracking, "check_armed", fails)
+    with Process.open(made.pid) as process:
+        with pytest.raises(library.PagescanError, match="last step"):
+            Tracking.start(process)
+        assert made.ranges["m"] in [words[2:4] for words in calls]
+    assert not witness.registered(made.pid)
+
+
+def test_keeper_told_to_end_leaves_nothing(armed: Start, pagescan: Run) -> None:
+    """SIGTERM is as `disarm`: not lost, but ended."""
+    made = armed("m=anon,pages=1024,fill=1")
+    keeper = session.find(made.pid).keeper_pid
+    with Process.open(keeper) as process:
+        os.kill(keeper, signal.SIGTERM)
+        witness.wait_for(process.exited)
+    assert not witness.registered(made.pid)
+    result = pagescan("diff", made.pid)
+    assert (result.code, "no session for" in result.stderr) == (1, True)
+
+
+_OPENED = """
+import sys
+names = []
+sys.addaudithook(lambda event, words: names.append(str(words[0]))
+                 if event == "open" else None)
+import pagescan
+try:
+    pagescan.look_at_session(int(sys.argv[1]))
+except pagescan.SessionError as error:
+    print(error)
+print([name for name in names if "smaps" in name])
+"""
+
+
+def test_no_smaps_to_say_that_there_is_no_session(target: Start) -> None:
+    """It would walk every page under the lock, in one go."""
+    made = target("m=anon,pages=64,fill=1")
+    words = [sys.executable, "-c", _OPENED, str(made.pid)]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert "no session for" in done.stdout
