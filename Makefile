@@ -25,7 +25,7 @@ SOURCES := $(filter-out pagescan/native/_shim.c,$(SOURCES))
 C_FILES = $(filter-out pagescan/native/_shim.c,$(wildcard pagescan/native/*.[ch] pagescan/include/*.h tests/*/*.[ch] benchmarks/*.[ch]))
 
 .PHONY: help prereqs dev build demo test unit live lint ruff format type layers spell man docs \
-	reference cformat \
+	reference prose cformat \
 	fmt asan lowest bench dist wheels pyz clean
 
 help: ## this list
@@ -50,7 +50,7 @@ live: $(VENV)/test.stamp ## the tests on live processes
 
 # ---- what a reviewer would say --------------------------------------------------------------
 
-lint: ruff format type layers spell man reference ## all checks of the text; make -k lint shows all findings
+lint: ruff format type layers spell man reference prose ## all checks of the text; make -k lint shows all findings
 
 ruff: $(VENV)/lint.stamp
 	@$(BIN)/ruff check .
@@ -78,6 +78,9 @@ man: ## the manual page, by mandoc
 		echo 'hint: apt install mandoc    (Debian, Ubuntu)' >&2; exit 1; }
 	@! mandoc -T lint -W style man/pagescan.1 2>&1 | \
 		grep -v -e 'referenced manual not found' -e 'outdated mandoc.db' # of this machine
+
+prose: $(VENV)/lint.stamp ## sentences that are hard to read: advice, never an error
+	@$(BIN)/python docs/check_prose.py || true
 
 cformat: ## what clang-format would do to the C files: advice, never an error
 	@clang-format --dry-run $(C_FILES) || true
