@@ -66,13 +66,14 @@ class TargetCost:
         pid: The target.
         used: Seconds of processor time that it used in all looks.
         spent: Seconds of them that tracking cost it, estimated.
+        last: Seconds that it lost since the look before the last one.
         fault: What one first write costs, as far as is known.
     """
 
     def __init__(self, fault: FaultCost | None = None) -> None:
         """Take a figure that is known; None: it is measured once it matters."""
         self.pid = 0
-        self.used = self.spent = 0.0
+        self.used = self.spent = self.last = 0.0
         self.fault = fault or FaultCost(USUAL, "it matters too little")
         self.on_measured: Callable[[FaultCost], None] = lambda _: None
         self._measured = fault is not None
@@ -137,8 +138,9 @@ class TargetCost:
         self._measure(first / used.processor)
         spent = first * self.fault_seconds + calls * _FLUSH
         self.used += used.processor
-        self.spent += min(spent, used.processor)
-        return min(1.0, spent / used.processor)
+        self.last = min(spent, used.processor)
+        self.spent += self.last
+        return self.last / used.processor
 
     def _measure(self, rate: float) -> None:
         """Start the trial once it matters; take its result at a later look."""

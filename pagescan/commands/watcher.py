@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 _MUCH = 0.05  # of the target's processor time
-_LITTLE = 1e-3  # seconds: less is nothing to warn of
+_LITTLE = 1e-3  # of a processor: an idle target has nothing to lose
 
 
 class Watcher:
@@ -74,7 +74,9 @@ class Watcher:
         share = tick.look.cost.target_share if tick.look else None
         if share is None or share <= _MUCH or self._warned or self.budget:
             return None
-        if self.toll.spent < _LITTLE or not (self.toll.settled or tick.end):
+        if self.toll.last < _LITTLE * tick.seconds or not (
+            self.toll.settled or tick.end
+        ):
             return None
         self._warned = True
         return (

@@ -5,8 +5,17 @@ import time
 
 import pytest
 
+from pagescan.commands.watcher import Watcher
 from pagescan.fault_cost import USUAL, FaultCost
+from pagescan.mappings import Selection
+from pagescan.model import Cost, Summary
+from pagescan.native import Columns, Pace
+from pagescan.options import Common
+from pagescan.regions import Batch
+from pagescan.session import now
 from pagescan.target_cost import TargetCost, Usage
+from pagescan.ticks import Tick
+from pagescan.tracking import Look
 
 FAULT = 1e-6
 
@@ -99,3 +108,18 @@ def test_usage_is_that_of_the_process() -> None:
     assert 0.05 <= now.since(before).processor < 0.2
     assert now.resident > 1000
     assert Usage.of(4194303) is None
+
+
+def test_an_idle_target_is_no_reason_to_warn() -> None:
+    """Half of next to nothing is next to nothing."""
+    watcher = Watcher(
+        1, Selection(), 0, Pace(), Common(quiet=True, verbose=0, color=None)
+    )
+    nothing = Batch.join(Columns.empty(), (), page_size=4096)
+    look = Look(nothing, (), now(), Cost(target_share=0.5))
+    tick = Tick(1, look, now(), 1.0, None, Summary(0, 0, 0, {}))
+    watcher.toll.last = 0.0005
+    assert watcher.too_costly(tick) is None
+    watcher.toll.last = 0.005
+    assert "--budget 2" in str(watcher.too_costly(tick))
+    assert watcher.too_costly(tick) is None
