@@ -87,12 +87,16 @@ _LINES = (
           note="median of the rounds' worst; waits for a processor taken off"),
     _Line("the same amid disarm, more than with nobody looking", "<= 0.5 ms",
           "stalls.disarm.more", 0.5, "ms", take="value", note="4 GiB"),
-    _Line("redis, defaults, loses to watch at 1 s", "<= 2 %",
-          "throughput.defaults.1s.lost", 2, "%", take="value"),
-    _Line("redis -r 1000000, watch at 1 s, against the faults", "<= 1.2 x",
-          "throughput.r.1s.lost", 1.2, "x"),
-    _Line("redis -r 1000000 loses to watch at 1 s --budget 2", "<= 2 %",
-          "throughput.r.1s--budget2.lost", 2, "%", take="value"),
+    _Line("redis, defaults, processor time lost to watch at 1 s", "<= 2 %",
+          "throughput.defaults.1s.cpu", 2, "%", take="value",
+          note="of its own, for a request"),
+    _Line("redis -r 1000000, the same, against the first writes", "<= 1.2 x",
+          "share.redis.1s.lost", 1.2, "x"),
+    _Line("redis -r 1000000, the same with --budget 2", "<= 2 %",
+          "share.redis.1s--budget2.lost", 2, "%", take="value"),
+    _Line("redis -r 1000000, cost.target_share, off what was measured", "<= 1.5 x",
+          "share.redis.1s.said", 1.5, "x", take="factor",
+          note="too high or too low"),
 )  # fmt: skip
 
 
@@ -121,4 +125,6 @@ def _judged(bench: Bench) -> Iterator[Goal]:
 def _taken(figure: Figure, how: str) -> float | None:
     if how == "value" or figure.ratio is None:
         return figure.value if how == "value" else None
+    if how == "factor" and figure.ratio > 0:
+        return max(figure.ratio, 1 / figure.ratio)
     return 1 / figure.ratio if how == "inverse" else figure.ratio

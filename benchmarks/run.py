@@ -38,6 +38,7 @@ SUBJECTS = {
     "attach_stop": "the stop of an attach",
     "output": "a million regions",
     "throughput": "what redis loses to watch",
+    "target_share": "what watch costs a target, beside what it says",
     "write_watch": "WriteWatch, beside mprotect and SIGSEGV",
     "scaling": "64 MiB to 16 GiB, one thread and two",
     "address_space": "many mappings, holes, a reservation",

@@ -1,4 +1,7 @@
-"""What redis loses to `pagescan watch`, beside what its page faults predict."""
+"""What redis loses to `pagescan watch` under redis-benchmark's defaults.
+
+Those write few different pages; `target_share` has a load that hurts.
+"""
 
 import json
 import shutil
@@ -11,8 +14,6 @@ from functools import partial
 from benchmarks.measure import MIB, Bench, Unavailable, helper, in_turn
 from benchmarks.processes import Redis, Watch, pagescan, redis
 
-# Seconds of a phase: until watch is on its way, and then.
-_SETTLED, _MEASURED = 1.0, 2.0
 _DEFAULTS = "set,get,incr,lpush,rpop,sadd,hset,mset"
 
 
@@ -46,11 +47,6 @@ def run(bench: Bench) -> None:
     with redis(64 * MIB) as server:
         words = ["-t", _DEFAULTS, "-n", requests]
         _measure(bench, server, ways, words, fault)
-    with redis(bench.redis_bytes) as server:
-        # Most keys exist already: what is measured is no growth.
-        filling = "200000" if bench.quick else "3000000"
-        _load(server, ["-t", "set", "-r", "1000000", "-n", filling, "-P", "64"])
-        _measure_within(bench, server, ways, fault)
 
 
 def _fault_ns(bench: Bench) -> float:
@@ -131,62 +127,6 @@ def _measure(
     for name, watched in loads.items():
         pairs = list(zip(quiet, watched, strict=True))
         _add(bench, "defaults", "defaults", name, pairs, fault)
-
-
-def _measure_within(
-    bench: Bench, server: Redis, ways: dict[str, tuple[str, ...]], fault: float
-) -> None:
-    """Watch and do not watch in turn, all within one load.
-
-    What is lost is less than what two runs differ by: each phase is compared with the
-    mean of the two beside it.
-    """
-    words = ["-t", "set", "-r", "1000000", "-n", "1000000000", "-q"]
-    load = subprocess.Popen(
-        ["redis-benchmark", "-s", server.path, *words], stdout=subprocess.DEVNULL
-    )
-    pairs: dict[str, list[tuple[Load, Load]]] = {
-        name: [] for name in ways if ways[name]
-    }
-    quiet = []
-    try:
-        time.sleep(1)
-        quiet.append(_phase(server, ()))
-        for _ in range(bench.rounds(15, 1)):
-            for name, made in pairs.items():
-                watched = _phase(server, ways[name])
-                quiet.append(_phase(server, ()))
-                made.append((_mean(*quiet[-2:]), watched))
-    finally:
-        load.kill()
-        load.wait()
-    rates = [one.rate for one in quiet]
-    bench.add("throughput.r.none", "-r 1000000: requests/s, not watched", rates, "/s")
-    for name, made in pairs.items():
-        _add(bench, "r", "-r 1000000", name, made, fault)
-
-
-def _phase(server: Redis, options: tuple[str, ...]) -> Load:
-    """Measure some seconds of a load that goes on."""
-    watch = Watch(server.pid, *options) if options else None
-    cpu = server.cpu_ns()
-    try:
-        time.sleep(_SETTLED)
-        requests, begun, before = server.requests(), time.monotonic(), server.cpu_ns()
-        time.sleep(_MEASURED)
-        requests = server.requests() - requests
-        seconds, used = time.monotonic() - begun, server.cpu_ns() - before
-    finally:
-        cpu = server.cpu_ns() - cpu
-        last = watch.end() if watch else None
-    load = Load(requests / seconds, used / requests)
-    if last:
-        load.pages = json.loads(last)["totals"]["pages"] / (cpu / 1e9)
-    return load
-
-
-def _mean(one: Load, other: Load) -> Load:
-    return Load((one.rate + other.rate) / 2, (one.cpu + other.cpu) / 2)
 
 
 def _add(

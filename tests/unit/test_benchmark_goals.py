@@ -13,7 +13,7 @@ from benchmarks.measure import Bench, Figure
 )
 def test_a_negative_loss_is_no_promise_kept(lost: float, word: str) -> None:
     """Nothing gets faster by being watched: such a run measured its noise."""
-    figure = Figure("throughput.defaults.1s.lost", "redis", lost, "%", ratio=lost)
+    figure = Figure("throughput.defaults.1s.cpu", "redis", lost, "%", ratio=lost)
     bench = Bench(quick=True, redis_bytes=0, figures=[figure])
     [goal] = [goal for goal in contract.judged(bench) if goal.value is not None]
     assert goal.met_word == word
