@@ -164,6 +164,8 @@ def changed(
         acknowledge(pid, epoch)
     with opened(find(pid), pace=pace) as through:
         before = through.before
+        if through.found().starts:  # of a look whose output is not complete
+            return True
         if before.planned:
             lacking = through.pending()
             if lacking is None or lacking.starts:

@@ -169,7 +169,7 @@ def run(argv: list[str] | None = None) -> int:
     failure = finish()
     if isinstance(failure, BrokenPipeError):
         return 0
-    if failure is not None and code != PagescanError.code:
+    if failure is not None and code not in (PagescanError.code, 130):
         return _fail(words, *_explain(failure))
     return code
 

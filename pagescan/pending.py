@@ -1,9 +1,12 @@
-"""The pages that a session's consumer may not have yet, in a file beside its lock.
+"""The pages that a reader of results may not have yet, in files beside the lock.
 
-    PID.pages   a header with a checksum, the starts of the regions, their ends
+    PID.pages   what the last checkpoint may lack
+    PID.found   what a look has found that protected it, until its output is complete
 
-It is written anew and renamed before a rearm is committed. If it is not there, or not
-that of the session's epoch, nothing is known, and the next plan is complete.
+A header with a checksum, the starts of the regions, their ends, in PID.found their
+categories too. A file is written again and renamed before a rearm is committed. If
+PID.pages is not there, or not that of the session's epoch, nothing is known, and the
+next plan is complete.
 """
 
 import contextlib
@@ -16,43 +19,75 @@ from pagescan import native
 from pagescan.native import Columns
 
 _HEADER = struct.Struct("=8sQQQ")
-_MAGIC = b"pending2"
+_PAGES, _FOUND = b"pending2", b"found001"
+_COLUMNS = {_PAGES: 2, _FOUND: 3}
+_SUFFIX = {_PAGES: "pages", _FOUND: "found"}
 
 
 def load(directory: int, pid: int, epoch: int) -> Columns | None:
-    """Return the regions kept at an epoch; None: there are none to be relied on."""
+    """Return what a checkpoint of that epoch may lack; None: nobody knows."""
+    kept = _load(directory, pid, _PAGES)
+    return kept[1] if kept is not None and kept[0] == epoch else None
+
+
+def store(directory: int, pid: int, epoch: int, regions: Columns) -> None:
+    """Keep what a checkpoint may lack; OSError: what was kept before is still there."""
+    _store(directory, pid, _PAGES, epoch, regions)
+
+
+def load_found(directory: int, pid: int) -> tuple[int, Columns]:
+    """Return what looks have found whose output is not complete, and their epoch."""
+    return _load(directory, pid, _FOUND) or (0, Columns.empty())
+
+
+def store_found(directory: int, pid: int, epoch: int, regions: Columns) -> None:
+    """Keep what a look has found; OSError: what was kept before is still there."""
+    if regions.starts:
+        _store(directory, pid, _FOUND, epoch, regions)
+    else:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(f"{pid}.found", dir_fd=directory)
+
+
+def _load(directory: int, pid: int, magic: bytes) -> tuple[int, Columns] | None:
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
-        fd = os.open(f"{pid}.pages", flags, dir_fd=directory)
+        fd = os.open(f"{pid}.{_SUFFIX[magic]}", flags, dir_fd=directory)
         with open(fd, "rb") as file:
             data = file.read()
     except OSError:
         return None
     if len(data) < _HEADER.size:
         return None
-    magic, of, count, check = _HEADER.unpack_from(data)
-    if (magic, of, len(data)) != (_MAGIC, epoch, _HEADER.size + 16 * count):
+    is_of, epoch, count, check = _HEADER.unpack_from(data)
+    columns = _COLUMNS[magic]
+    if (is_of, len(data)) != (magic, _HEADER.size + 8 * columns * count):
         return None
     if zlib.crc32(memoryview(data)[_HEADER.size :]) != check:
         return None
-    middle = _HEADER.size + 8 * count
-    starts, ends = array("Q"), array("Q")
-    starts.frombytes(data[_HEADER.size : middle])
-    ends.frombytes(data[middle:])
-    return Columns(starts, ends, array("Q", bytes(8 * count)))
+    found = [array("Q", bytes(8 * count)) for _ in range(3)]
+    for at in range(columns):
+        begin = _HEADER.size + 8 * count * at
+        found[at] = array("Q", data[begin : begin + 8 * count])
+    return epoch, Columns(*found)
 
 
-def store(directory: int, pid: int, epoch: int, regions: Columns) -> None:
-    """Keep regions, in place of those before; OSError: those before are still there."""
-    name = f"{pid}.pages"
+def _store(
+    directory: int, pid: int, magic: bytes, epoch: int, regions: Columns
+) -> None:
+    name = f"{pid}.{_SUFFIX[magic]}"
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
     fd = os.open(f"{name}.new", flags, 0o600, dir_fd=directory)
     try:
+        os.fchmod(fd, 0o600)  # the caller's umask has no say
+        columns = regions[: _COLUMNS[magic]]
+        check = 0
+        for column in columns:
+            check = zlib.crc32(column, check)
         with open(fd, "wb") as file:
-            check = zlib.crc32(regions.ends, zlib.crc32(regions.starts))
-            file.write(_HEADER.pack(_MAGIC, epoch, len(regions.starts), check))
-            file.write(regions.starts)
-            file.write(regions.ends)
+            file.write(_HEADER.pack(magic, epoch, len(regions.starts), check))
+            for column in columns:
+                file.write(column)
         os.rename(f"{name}.new", name, src_dir_fd=directory, dst_dir_fd=directory)
     except OSError:
         with contextlib.suppress(OSError):

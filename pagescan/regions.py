@@ -81,6 +81,29 @@ class Batch:
             returned,
         )
 
+    def above(self, below: native.Columns) -> Batch:
+        """Return this batch, and what regions below it have beside it.
+
+        Of those, what lies in no mapping any more is left out.
+        """
+        under = type(self).join(
+            below, self.mappings, page_size=self.page_size, returned=self.returned
+        )
+        rows = [index for index, owner in enumerate(under.owners) if owner >= 0]
+        there = native.Columns(
+            *(
+                array("Q", (column[index] for index in rows))
+                for column in under.columns()
+            )
+        )
+        return type(self).join(
+            native.overlay(there, self.columns(), outside=True),
+            self.mappings,
+            page_size=self.page_size,
+            new=self.new,
+            returned=self.returned,
+        )
+
     @classmethod
     def empty(cls, like: Batch) -> Batch:
         """Return a batch of the same kind without a region."""

@@ -1,11 +1,12 @@
 """Where sessions live: their files, their locks, and what they say.
 
-A session is two files in a directory that only its owner can enter, and a third one
-while somebody makes checkpoints:
+A session is two files in a directory that only its owner can enter, a third one while
+somebody makes checkpoints, and a fourth one while a result is on its way:
 
     PID.lock    the facts, as JSON; locked (flock) as long as its holder lives
     PID.sock    the keeper's socket; `watch` and `track()` have none
     PID.pages   what the last checkpoint may lack; see pending.py
+    PID.found   what a look has found that protected it, until its output is complete
 """
 
 from __future__ import annotations  # array[int] is no type at run time before 3.12
@@ -39,7 +40,7 @@ from pagescan.target import Target, read_stat
 from pagescan.units import format_time, parse_time
 from pagescan.wp_async import why_impossible
 
-SUFFIXES = ("sock", "pages", "pages.new", "lock")
+SUFFIXES = ("sock", "pages", "pages.new", "found", "found.new", "lock")
 """The files of a session, the one that says that it is there last."""
 
 _USER_SPACE = 1 << 56

@@ -2,15 +2,20 @@
 
 import contextlib
 import os
-from collections.abc import Iterator
+import signal
+from array import array
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime
 
-from pagescan import keeper, pending
+from pagescan import keeper, native, pending
 from pagescan.arm import MAX_TABLES, Armed
+from pagescan.errors import PagescanError
 from pagescan.mappings import Selection
+from pagescan.model import Category
 from pagescan.native import Columns, Pace
-from pagescan.session import Lock, Session
+from pagescan.regions import Batch
+from pagescan.session import Lock, Session, where
 from pagescan.session_client import Client, directory_of
 from pagescan.target import Target
 from pagescan.tracking import Look, Tracking, session_of
@@ -92,8 +97,23 @@ class Opened:
         """Keep the facts as they are: nothing was protected."""
         self._client.commit()
 
+    def found(self) -> Columns:
+        """Return what looks have found that protected it, and did not deliver it."""
+        with _directory(self.before) as directory:
+            return pending.load_found(directory, self.target.pid)[1]
+
+    def keep_found(self, found: Columns) -> bool:
+        """Keep what a look has found until it is delivered; False: the disk is full."""
+        pid, epoch = self.target.pid, self.tracking.armed.epoch
+        with _directory(self.before) as directory:
+            try:
+                pending.store_found(directory, pid, epoch, found)
+            except OSError:
+                return False
+        return True
+
     def rearmed(self, protected: Columns, since: datetime | None) -> None:
-        """Keep the facts after pages were protected anew; a consumer may lack them."""
+        """Keep the facts after pages were protected; a consumer may lack them."""
         lacking = self.pending()
         if lacking is None:
             self.commit(since, None, -1)
@@ -101,6 +121,18 @@ class Opened:
             self.commit(
                 since, pending.both(lacking, protected), self.before.acknowledged
             )
+
+    def delivered(self, epoch: int, left: Columns, since: datetime | None) -> None:
+        """Move the baseline: what the look of that epoch has found has arrived.
+
+        Args:
+            epoch: Of that look; nothing is done if another one has rearmed since.
+            left: What is still to be delivered.
+            since: The new baseline.
+        """
+        if self.before.epoch == epoch and self.keep_found(left):
+            self._client.session = replace(self.before, since=since)
+        self._client.commit()
 
     def commit(
         self,
@@ -155,16 +187,107 @@ def opened(
         yield Opened(client, target, pace)
 
 
+@contextlib.contextmanager
+def looking(
+    found: Session, *, rearm: bool = False, pace: Pace | None = None
+) -> Iterator[tuple[Session, Look]]:
+    """Look through a session; yield its facts as they were before, and the look.
+
+    With `rearm` the baseline moves when the block ends without an exception: what was
+    found is kept with the session until then, so a full disk, a closed pipe or a kill
+    while it is written loses nothing. The next look finds it again.
+    """
+    kept = False
+    with opened(found, rearm=rearm, pace=pace) as through, _undisturbed():
+        tracking = through.tracking
+        before = through.found()
+        look = tracking.look(rearm=rearm)
+        if before.starts:
+            look = replace(look, batch=look.batch.above(before))
+        if rearm:
+            columns = look.batch.columns()
+            kept = through.keep_found(columns)
+            through.rearmed(columns, through.before.since if kept else None)
+    if not rearm:
+        yield through.before, look
+        return
+    with _delivering(found, tracking, Columns.empty(), tracking.since, kept=kept):
+        yield through.before, look
+
+
 def look_at(
     found: Session, *, rearm: bool = False, pace: Pace | None = None
 ) -> tuple[Session, Look]:
-    """Look through a session; return its facts as they were before the look."""
-    with opened(found, rearm=rearm, pace=pace) as through:
+    """Look through a session; return its facts before, and the look: it has arrived."""
+    with looking(found, rearm=rearm, pace=pace) as result:
+        return result
+
+
+@contextlib.contextmanager
+def protecting(
+    found: Session, protect: Callable[[int], Batch], *, written: bool
+) -> Iterator[tuple[Session, Batch]]:
+    """Protect pages of a session; yield its facts before, and what was protected.
+
+    What was written of it is kept until the block ends without an exception, as in
+    `looking`. The baseline is mixed from then on.
+
+    Args:
+        found: The session.
+        protect: Is given the userfaultfd, and returns what it has protected.
+        written: Whether that has the category `written` where it applies; else all of
+            it is taken for written.
+    """
+    kept = False
+    with opened(found, rearm=True) as through, _undisturbed():
         tracking = through.tracking
-        look = tracking.look(rearm=rearm)
-        if rearm:
-            through.rearmed(look.batch.columns(), tracking.since)
-    return through.before, look
+        before = through.found()
+        batch = protect(tracking.uffd)
+        tracking.armed.epoch += 1
+        columns = batch.columns()
+        lost = _written(columns) if written else columns
+        kept = through.keep_found(native.overlay(before, lost, outside=True))
+        through.rearmed(columns, None)
+    with _delivering(found, tracking, before, None, kept=kept):
+        yield through.before, batch
+
+
+@contextlib.contextmanager
+def _delivering(
+    found: Session,
+    tracking: Tracking,
+    left: Columns,
+    since: datetime | None,
+    *,
+    kept: bool,
+) -> Iterator[None]:
+    """Move the baseline when the block has ended well; nobody waits for that."""
+    try:
+        yield
+    except OSError as error:
+        if kept:
+            raise
+        raise PagescanError(
+            f"{error}; the pages of this look are lost: {where()} is full too"
+        ) from error
+    with contextlib.suppress(PagescanError), opened(found, rearm=True) as through:
+        through.delivered(tracking.armed.epoch, left, since)
+
+
+def _written(columns: Columns) -> Columns:
+    rows = [at for at, bits in enumerate(columns.categories) if bits & Category.WRITTEN]
+    return Columns(*(array("Q", (column[at] for at in rows)) for column in columns))
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Let signals that end us wait: between a look and the file that keeps it."""
+    ends = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ends)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextlib.contextmanager

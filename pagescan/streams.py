@@ -91,6 +91,9 @@ class _Complete(io.RawIOBase):
             except BrokenPipeError as error:
                 self.failure = error
                 raise
+            except KeyboardInterrupt:  # the rest would wait for the same reader
+                self.failure = OutputError(4, "interrupted")  # EINTR
+                raise
             except OSError as error:
                 self.failure = OutputError(error.errno, error.strerror)
                 raise self.failure from error
@@ -133,6 +136,18 @@ def finish() -> OSError | None:
         sys.stdout.flush()
     raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
     return raw.failure if isinstance(raw, _Complete) else None
+
+
+def arrived() -> None:
+    """Raise unless what was written has arrived: some file systems say it at a close.
+
+    Source: close(2), of NFS and of quotas.
+    """
+    sys.stdout.flush()
+    try:
+        os.close(os.dup(1))
+    except OSError as error:
+        raise OutputError(error.errno, error.strerror) from error
 
 
 def put(line: str) -> None:

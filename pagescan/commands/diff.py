@@ -7,7 +7,8 @@ from pagescan.errors import UsageError
 from pagescan.model import Output, Report
 from pagescan.native import Pace
 from pagescan.options import Common, common, output, pace_option
-from pagescan.session_tracking import look_at
+from pagescan.session_tracking import looking
+from pagescan.streams import arrived
 from pagescan.target import find
 
 
@@ -47,15 +48,22 @@ def command(
     if len(targets) > 1:
         raise UsageError("diff OLD NEW does not exist yet: name one TARGET")
     found = session.find(find(targets[0]) if targets else None)
-    before, look = look_at(found, rearm=rearm, pace=pace)
-    common.say_untracked(look.untracked)
-    report = Report(
-        "diff",
-        look.time,
-        before.target,
-        look.batch.summary(),
-        session=before.facts,
-        untracked=look.untracked,
-        cost=look.cost,
-    )
-    render.write_result(report, look.batch, output)
+    with looking(found, rearm=rearm, pace=pace) as (before, look):
+        if before.since is None:
+            common.say(
+                "the session has no common baseline: a part was protected by scan --wp,"
+                " or a look was killed and what it had found is not known"
+            )
+        common.say_untracked(look.untracked)
+        report = Report(
+            "diff",
+            look.time,
+            before.target,
+            look.batch.summary(),
+            session=before.facts,
+            untracked=look.untracked,
+            cost=look.cost,
+        )
+        render.write_result(report, look.batch, output)
+        if rearm:
+            arrived()

@@ -1,5 +1,8 @@
 """`pagescan scan`: page regions by category, with the masks of PAGEMAP_SCAN."""
 
+import contextlib
+from contextlib import AbstractContextManager
+
 import click
 
 from pagescan import mappings, render
@@ -26,8 +29,9 @@ from pagescan.options import (
 )
 from pagescan.regions import Batch
 from pagescan.scanner import Query, Scanner
-from pagescan.session import find, hint_to_arm, kept, now
-from pagescan.session_tracking import opened
+from pagescan.session import Session, find, hint_to_arm, kept, now
+from pagescan.session_tracking import protecting
+from pagescan.streams import arrived
 from pagescan.tally import scan_target, tracked_mappings
 from pagescan.target import Target
 
@@ -106,19 +110,20 @@ def command(
         max_pages,
         raw,
     )
-    protect = wp or wp_only
-    if raw and protect:
+    if raw and (wp or wp_only):
         option = "--wp" if wp else "--wp-only"
         raise UsageError(f"--raw-categories and {option} exclude each other")
-    with Target.open(pid) as target:
+    with contextlib.ExitStack() as undo:
+        target = undo.enter_context(Target.open(pid))
         scanner = Scanner(target, pace)
         there = mappings.read(target)
         for note in selection.check(there):
             common.say(note)
         chosen = selection.select(there)
         session: SessionFacts | None
-        if protect:
-            batch, session = _protect(scanner, chosen, query)
+        if wp or wp_only:
+            before, batch = undo.enter_context(_protected(scanner, chosen, query))
+            session = before.facts
         else:
             batch = scan_target(scanner, chosen, query)
             session = _session_of(target)
@@ -139,18 +144,20 @@ def command(
             session=session,
             cost=scanner.take_cost(),
         )
-    render.write_result(report, batch, output)
+        render.write_result(report, batch, output)
+        if wp or wp_only:
+            arrived()
 
 
-def _protect(
+def _protected(
     scanner: Scanner, chosen: list[Mapping], query: Query
-) -> tuple[Batch, SessionFacts]:
-    """Get and write-protect on a session, whose baseline is mixed from then on."""
-    with opened(find(scanner.target.pid), rearm=True) as through:
-        batch = scan_target(scanner, chosen, query, through.tracking.uffd)
-        through.tracking.armed.epoch += 1
-        through.rearmed(batch.columns(), None)
-    return batch, through.before.facts
+) -> AbstractContextManager[tuple[Session, Batch]]:
+    """Get and write-protect on a session; what was written is kept until it arrives."""
+    return protecting(
+        find(scanner.target.pid),
+        lambda uffd: scan_target(scanner, chosen, query, uffd),
+        written=bool(query.returned & Category.WRITTEN),
+    )
 
 
 def _session_of(target: Target) -> SessionFacts | None:
