@@ -3,7 +3,7 @@
 #   PYTHON=python3.12   which Python to make it with (3.11 or later)
 #   PYTEST_ARGS=...     more words for pytest, as in PYTEST_ARGS='-k heap -x'
 #   REQUIRE=all         a test that would be skipped fails: pytest --require=all
-#   DEMO_ARGS, BENCH_ARGS
+#   DEMO_ARGS, BENCH_ARGS, KERNELS_ARGS
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -26,7 +26,7 @@ C_FILES = $(filter-out pagescan/native/_shim.c,$(wildcard pagescan/native/*.[ch]
 
 .PHONY: help prereqs dev build demo test unit live lint ruff format type layers spell man docs \
 	reference prose cformat \
-	fmt asan lowest bench dist wheels pyz clean
+	fmt asan lowest kernels bench dist wheels pyz clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | \
@@ -135,6 +135,14 @@ lowest: prereqs ## the tests with the lowest versions of what pagescan needs
 		PIP_BUILD_CONSTRAINT=$$PIP_CONSTRAINT ../venv/bin/python -m pip \
 		--disable-pip-version-check --quiet install -e '.[test]'
 	@cd .lowest/tree && ../venv/bin/python -m pytest $(LOWEST_TESTS) $(PYTEST_ARGS)
+
+# QEMU is a package of the distribution; what it boots is kept in ~/.cache/pagescan-kernels.
+kernels: $(VENV)/test.stamp ## the tests under other kernels, in QEMU; KERNELS_ARGS='--only 6.17'
+	@command -v qemu-system-x86_64 >/dev/null || \
+		apt-get -qq -y install --no-install-recommends qemu-system-x86 >/dev/null || { \
+		echo 'make: missing: qemu-system-x86_64' >&2; \
+		echo 'hint: apt install qemu-system-x86    (Debian, Ubuntu)' >&2; exit 1; }
+	@$(BIN)/python -m tests.kernels.run $(if $(REQUIRE),--require=$(REQUIRE)) $(KERNELS_ARGS)
 
 bench: $(VENV)/bench.stamp ## the benchmarks; BENCH_ARGS are theirs
 	@$(BIN)/python benchmarks/run.py $(BENCH_ARGS)

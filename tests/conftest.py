@@ -249,7 +249,7 @@ def command(
         [sys.executable, "-m", "pagescan", *map(str, words)],
         stdin=stdin,
         capture_output=True,
-        timeout=timeout,
+        timeout=timeout * witness.PATIENCE,
         env={**os.environ, **(env or {})},
         check=False,
     )
@@ -370,9 +370,10 @@ def target(mkmem: Path) -> Iterator[Callable[..., Target]]:
                 if "userfaultfd" in what and name not in before
             ]
             assert len(left) == made.own_userfaultfds
-            command("disarm", made.pid, "-q")
+            if session_files():
+                command("disarm", made.pid, "-q")
             made.tell("quit")
-        assert made.process.wait(10) == 0
+        assert made.process.wait(10 * witness.PATIENCE) == 0
         for stream in (made.process.stdin, made.process.stdout):
             if stream is not None:
                 stream.close()

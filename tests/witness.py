@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
+PATIENCE = float(os.environ.get("PAGESCAN_PATIENCE", "1"))
+"""How many times longer to wait for a thing: an emulated machine is slow."""
 
 PRESENT, SWAPPED, FILE, GUARD, UFFD_WP = 1 << 63, 1 << 62, 1 << 61, 1 << 58, 1 << 57
 SWAP_TYPE, MARKER = 0x1F, 31
@@ -133,7 +135,7 @@ def memory(pid: int) -> dict[int, bytes]:
 
 def wait_for(fact: Callable[[], object], seconds: float = 10.0) -> None:
     """Wait until a function returns something true; fail when it never does."""
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + seconds * PATIENCE
     while not fact():
         assert time.monotonic() < deadline, "it did not happen in time"
         time.sleep(0.005)
