@@ -1,9 +1,10 @@
-"""What a checkpoint needs: plans, now and on top of an earlier one; and whether any is.
+"""Plans which pages a checkpoint must store, and tells whether one is needed.
 
-A session numbers its rearms: the epochs. A plan rearms, and its epoch is the new
-number. Whoever makes the images says with each plan which one it has: that one is
-acknowledged. What was protected anew since then is kept until the next is, so an image
-that was not finished loses nothing: its pages are in the next plan too.
+A plan is complete, or builds on the image of an earlier epoch. A session numbers its
+rearms: these numbers are the epochs. A plan rearms, and its epoch is the new number.
+With each request the consumer names the last epoch whose image it has stored: that
+epoch is acknowledged. Pages re-protected since are remembered until a later epoch is
+acknowledged, so an unfinished image loses nothing: its pages are in the next plan too.
 """
 
 from array import array
@@ -31,8 +32,8 @@ from pagescan.session_tracking import Opened, opened
 from pagescan.target import Target
 from pagescan.tracking import Look
 
-_SHARED = "shared memory: it is stored once, by the object, not by who maps it"
-_SPECIAL = "the kernel keeps it: every process has it by itself"
+_SHARED = "shared memory: it is stored once, with its object, not with each process"
+_SPECIAL = "the kernel provides it: every process has its own"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +41,11 @@ class Planned:
     """A plan, and how it came about.
 
     Attributes:
-        plan: What to store.
-        session: The facts of the session before; None: without one.
-        look: The look that rearmed; None: without a session.
-        cost: What it cost the target.
-        notes: What has to be said about it, a sentence each.
+        plan: Which pages to store.
+        session: The session as it was before the plan; None: planned without a session.
+        look: The look that rearmed; None: planned without a session.
+        cost: What making the plan cost the target.
+        notes: Remarks for the user, one sentence each.
     """
 
     plan: Plan
@@ -55,7 +56,7 @@ class Planned:
 
 
 def plan_now(target: Target, pace: Pace | None = None) -> Planned:
-    """Plan a complete image of a process as it is; touches nothing."""
+    """Plan a complete image of a process as it is now; changes nothing in it."""
     scanner = Scanner(target, pace)
     there = mappings.read(target)
     found = _populated(scanner, _private(there), Action.DUMP)
@@ -64,12 +65,12 @@ def plan_now(target: Target, pace: Pace | None = None) -> Planned:
 
 
 def plan_epoch(pid: int | None, epoch: int, pace: Pace | None = None) -> Planned:
-    """Plan what has to be stored on top of the image of an epoch; rearms the session.
+    """Plan which pages to store on top of the image of an epoch; rearms the session.
 
     Args:
-        pid: The target; None: that of the only session.
-        epoch: That of the image which the caller has, which is acknowledged by that;
-            0: none, the plan is complete.
+        pid: The target; None: the target of the only session.
+        epoch: The epoch of the image that the caller has, which this acknowledges;
+            0: the caller has no image, and the plan is complete.
         pace: How the target's mmap lock is spared.
 
     Raises:
@@ -105,8 +106,8 @@ def plan_epoch(pid: int | None, epoch: int, pace: Pace | None = None) -> Planned
     notes = []
     if complete and epoch:
         notes.append(
-            f"what was written since epoch {epoch} is not known any more:"
-            " this plan is complete, and builds on no image"
+            f"the pages written since epoch {epoch} are no longer known:"
+            " this plan is complete and builds on no image"
         )
     if not kept:
         notes.append("the session's directory is full: the next plan will be complete")
@@ -114,7 +115,9 @@ def plan_epoch(pid: int | None, epoch: int, pace: Pace | None = None) -> Planned
 
 
 def acknowledge(pid: int | None, epoch: int) -> None:
-    """Say that the image of an epoch is finished: what it has is not planned again.
+    """Tell a session that the image of an epoch is stored: later plans build on it.
+
+    Pages written up to that epoch are not planned again, unless they change again.
 
     Raises:
         SessionError: There is no session, or no plan of that epoch was made.
@@ -127,12 +130,12 @@ def acknowledge(pid: int | None, epoch: int) -> None:
         >>> pagescan.end_session(4242)
     """
     if epoch < 1:
-        raise UsageError(f"epoch {epoch} is no image: there is nothing to acknowledge")
+        raise UsageError(f"there is no image of epoch {epoch}: epochs begin at 1")
     with opened(find(pid), rearm=True) as through:
         before = through.before
         _check(through, epoch)
         lacking = _lacking(through, epoch)
-        if lacking is None:  # forgotten, or acknowledged long ago
+        if lacking is None:  # the list was lost, or a later epoch is acknowledged
             through.unchanged()
         else:
             through.commit(before.since, lacking, epoch)
@@ -141,11 +144,11 @@ def acknowledge(pid: int | None, epoch: int) -> None:
 def changed(
     pid: int | None, epoch: int | None = None, pace: Pace | None = None
 ) -> bool:
-    """Whether anything was written since the acknowledged epoch; else since arming.
+    """Whether anything was written since the acknowledged epoch, or else since arming.
 
     Args:
-        pid: The target; None: that of the only session.
-        epoch: Acknowledged first; None: none is.
+        pid: The target; None: the target of the only session.
+        epoch: The epoch to acknowledge first; None: acknowledge none.
         pace: How the target's mmap lock is spared.
 
     Raises:
@@ -156,7 +159,7 @@ def changed(
         >>> _ = pagescan.start_session(4242)
         >>> pagescan.dump_plan(4242, 0).epoch
         1
-        >>> pagescan.changed(4242)  # nobody has that image yet
+        >>> pagescan.changed(4242)  # that image is not acknowledged yet
         True
         >>> pagescan.end_session(4242)
     """
@@ -170,17 +173,17 @@ def changed(
             lacking = through.pending()
             if lacking is None or lacking.starts:
                 return True
-        elif before.since is None:  # a part was protected later, and nobody says which
+        elif before.since is None:  # a part was protected later: it is unknown which
             return True
         return _unknown(through) or len(through.tracking.look().batch) > 0
 
 
 def _check(through: Opened, epoch: int) -> None:
-    """Raise if no plan of that epoch was made; the session stays as it is."""
+    """Raise SessionError, and change nothing, if no plan of that epoch was made."""
     session = through.before
     if epoch > session.planned:
         through.unchanged()
-        last = f"the last one is {session.planned}" if session.planned else "none was"
+        last = f"the last is {session.planned}" if session.planned else "it has no plan"
         raise SessionError(
             f"no plan of epoch {epoch} was made in session {session.name}: {last}",
             hint=f"pagescan dump-plan {session.name} --epoch 0 starts over",
@@ -188,7 +191,7 @@ def _check(through: Opened, epoch: int) -> None:
 
 
 def _lacking(through: Opened, epoch: int) -> Columns | None:
-    """Return what an image of that epoch may lack; None: nobody knows."""
+    """Return the pages that an image of that epoch may lack; None: unknown."""
     before = through.before
     lacking = through.pending()
     if not epoch or lacking is None or epoch < before.acknowledged:
@@ -197,7 +200,7 @@ def _lacking(through: Opened, epoch: int) -> Columns | None:
 
 
 def _unknown(through: Opened) -> bool:
-    """Whether there is memory that could be written without our knowing."""
+    """Whether any writable memory is untracked: a store to it would go unnoticed."""
     untracked = through.before.untracked
     return any(
         item.start < mapping.end and mapping.start < item.end
@@ -227,10 +230,10 @@ def _left_out(chosen: Iterable[Mapping]) -> tuple[Untracked, ...]:
 
 
 def _populated(scanner: Scanner, private: Sequence[Mapping], action: Action) -> Columns:
-    """List what belongs into an image: zeros as ZERO, all else with the action.
+    """List the pages of an image: zero pages as ZERO, all others with `action`.
 
-    A dropped copy of a page of a file may look like one on swap, to who is not root:
-    its bytes are right in either case, so they are stored.
+    To a caller that is not root, a dropped copy of a file's page may look like a page
+    on swap. Its bytes are right in either case, so it is stored.
     """
     files: list[Mapping] = []
     others: list[Mapping] = []
@@ -264,7 +267,7 @@ def _found(
 
 
 def _ranges(untracked: Iterable[Untracked]) -> Columns:
-    """Return parts for which nothing is promised as regions: dumped each time."""
+    """Return untracked parts as regions: each plan dumps them."""
     found = Columns.empty()
     for item in sorted(untracked, key=lambda item: item.start):
         for column, value in zip(found, (item.start, item.end, 0), strict=True):
@@ -275,7 +278,7 @@ def _ranges(untracked: Iterable[Untracked]) -> Columns:
 def _batch(
     found: Columns, target: Target, chosen: Iterable[Mapping] | None = None
 ) -> Batch:
-    """Join with the private mappings that are there; what lies in none has gone."""
+    """Join with the private mappings, and drop regions that have been unmapped."""
     private = _private(mappings.read(target) if chosen is None else chosen)
     batch = Batch.join(
         found, private, page_size=target.facts.page_size, returned=NO_CATEGORY

@@ -1,7 +1,8 @@
-"""What a checkpoint has to store: page regions with an action each; pure, no I/O.
+"""The plan of a checkpoint: page regions with an action each, and its binary form.
 
-A plan is one ascending list. What it does not list is not in the image: it was never
-there, it was dropped or unmapped, or it comes from its file.
+Pure but for the stream that it is written to. A plan is one ascending list. Pages that
+it does not list are not in the image: they were never populated, they were dropped or
+unmapped, or they come from their file.
 """
 
 from __future__ import annotations  # array[int] is no type at run time before 3.12
@@ -26,7 +27,7 @@ MAGIC = b"PAGEPLAN"
 VERSION = 1
 _HEADER = struct.Struct("<8s8Q")
 _NO_EPOCH = (1 << 64) - 1
-_ACTION_BITS = 0xFFF  # of a region's second word; the rest is its length: whole pages
+_ACTION_BITS = 0xFFF  # of a region's second word; the other bits are its length
 
 
 class PlanRegion(NamedTuple):
@@ -48,11 +49,12 @@ class Plan:
     """The pages of one image, on top of those of its parent.
 
     Attributes:
-        target: Whose memory.
+        target: The process whose memory it describes.
         batch: The regions; its `categories` are the values of `Action`.
-        epoch: The number of this plan, to acknowledge; None: of no session.
-        parent: The epoch whose image it builds on; None: on none, it is complete.
-        left_out: What of the selection belongs elsewhere: shared memory, devices.
+        epoch: The number of this plan, to acknowledge; None: made without a session.
+        parent: The epoch whose image it builds on; None: the plan is complete.
+        left_out: The parts of the selection that belong elsewhere: shared memory,
+            devices.
     """
 
     target: TargetFacts
@@ -63,7 +65,7 @@ class Plan:
 
     @property
     def actions(self) -> array[int]:
-        """The column of actions, beside `batch.starts` and `batch.ends`."""
+        """The actions, one per region: a column like `batch.starts`, `batch.ends`."""
         return self.batch.categories
 
     def regions(self) -> Iterator[PlanRegion]:
@@ -73,23 +75,23 @@ class Plan:
             yield PlanRegion(row[0], row[1], Action(row[2]))
 
     def pages(self) -> dict[str, int]:
-        """Return pages by action."""
+        """Return the number of pages per action."""
         batch = self.batch
         _, counts = native.tally(batch.columns(), None, batch.page_size, 1)
         return {item.word: counts[item.bit_length() - 1] for item in Action}
 
 
 def lay_out(populated: Columns, changed: Columns, maybe: Columns) -> Columns:
-    """Return regions with the value of their action as categories.
+    """Combine three lists into one plan; its categories are the values of `Action`.
 
     Args:
-        populated: What belongs into the image, with KEEP or ZERO as categories.
-        changed: What was written, wherever: dumped even if `populated` was read before
-            it came.
-        maybe: What has to be dumped if it is populated still.
+        populated: The pages of the image, with KEEP, ZERO or DUMP as categories.
+        changed: The written pages. They are dumped even where `populated` lacks them:
+            it may have been read before they appeared.
+        maybe: Pages to dump if they are still populated.
     """
-    kept = native.overlay(populated, _dumped(maybe), outside=False)
-    return native.overlay(kept, _dumped(changed), outside=True)
+    planned = native.overlay(populated, _dumped(maybe), outside=False)
+    return native.overlay(planned, _dumped(changed), outside=True)
 
 
 def _dumped(columns: Columns) -> Columns:
@@ -102,8 +104,8 @@ def write_binary(plan: Plan, stream: BinaryIO) -> None:
 
     The header is the magic "PAGEPLAN" and the words version (1), page size, pid, start
     time, epoch, parent, number of regions, 0; an epoch that does not apply is 2**64-1.
-    Then each region is its start, and its length in bytes with the action in the low
-    12 bits: 1 dump, 2 zero, 4 keep.
+    Two words per region follow: its start, and its length in bytes with the action in
+    the low 12 bits (1 dump, 2 zero, 4 keep).
     """
     batch = plan.batch
     count = len(batch)
@@ -134,15 +136,15 @@ def write_binary(plan: Plan, stream: BinaryIO) -> None:
 
 
 class BinaryPlan(NamedTuple):
-    """What `read_binary` reads; the fields are those of `Plan`.
+    """A plan as `read_binary` returns it; the fields have the meaning of `Plan`'s.
 
     Attributes:
         pid: The target.
         start_time: Clock ticks since boot; with the pid it identifies the target.
         page_size: Bytes.
-        epoch: None: of no session.
+        epoch: None: made without a session.
         parent: None: the plan is complete.
-        regions: Ascending.
+        regions: In ascending order.
     """
 
     pid: int
@@ -154,23 +156,23 @@ class BinaryPlan(NamedTuple):
 
 
 def read_binary(stream: BinaryIO) -> BinaryPlan:
-    """Read what `write_binary` wrote.
+    """Read a plan that `write_binary` wrote.
 
     Raises:
-        PagescanError: It is something else, of another version, or cut short.
+        PagescanError: The stream holds no plan, one of another version, or only a part.
     """
     header = stream.read(_HEADER.size)
     if len(header) < _HEADER.size or not header.startswith(MAGIC):
-        raise PagescanError("this is no plan, or it was cut short in its header")
+        raise PagescanError("this is not a plan, or its header was cut short")
     _, version, page_size, pid, start_time, epoch, parent, count, _ = _HEADER.unpack(
         header
     )
     if version != VERSION:
-        raise PagescanError(f"the plan is of version {version}, not {VERSION}")
+        raise PagescanError(f"the plan has version {version}, not {VERSION}")
     data = stream.read(16 * count)
     if len(data) < 16 * count:
         raise PagescanError(
-            f"the plan was cut short: {len(data) // 16} regions of {count}"
+            f"the plan was cut short: it has {len(data) // 16} of {count} regions"
         )
     words = array("Q", data)
     if sys.byteorder == "big":

@@ -1,7 +1,7 @@
-"""Columns of regions: joined with mappings, tallied, handed out; pure, no I/O.
+"""`Batch`: the regions of one look, joined with their mappings; pure, no I/O.
 
-A `Batch` holds what a scan found as three columns of 64-bit integers and one that
-says whose they are. An object a region exists only for what is printed.
+It holds three columns of 64-bit integers, and a fourth with the mapping of each region.
+Objects, one per region, are made only for the regions that a caller reads one by one.
 """
 
 from __future__ import annotations  # array[int] is no type at run time before 3.12
@@ -27,16 +27,16 @@ PAGE_COUNTED = ("present", "file", "swapped", "pfnzero", "huge", "guard", "writt
 
 @dataclass(slots=True)
 class Batch:
-    """What a look found: ascending, disjoint, maximal regions, column by column.
+    """The regions that a look found: ascending, disjoint, maximal; one column per fact.
 
     Attributes:
         starts: array('Q') of addresses; a buffer that numpy takes without a copy.
         ends: array('Q'), exclusive.
-        categories: array('Q') of PAGE_IS_* bits, the returned ones only.
-        owners: array('q') of indices into `mappings`; -1: it went meanwhile.
-        mappings: What the owners refer to, ascending.
+        categories: array('Q') of PAGE_IS_* bits; only bits in `returned` are set.
+        owners: array('q') of indices into `mappings`; -1: the mapping is gone.
+        mappings: The mappings that the owners refer to, ascending.
         new: Indices of the mappings that appeared after arming.
-        page_size: Bytes of a page.
+        page_size: Bytes per page.
         returned: The categories that were asked for.
 
     Examples:
@@ -65,7 +65,7 @@ class Batch:
         new: frozenset[int] = frozenset(),
         returned: Category = DEFAULT_RETURNED,
     ) -> Batch:
-        """Cut ascending regions at the borders of mappings: each has one owner."""
+        """Make a batch: cut ascending regions at the borders of mappings."""
         joined, owners = native.join(
             columns,
             *bounds_of(mappings),
@@ -106,7 +106,7 @@ class Batch:
 
     @classmethod
     def empty(cls, like: Batch) -> Batch:
-        """Return a batch of the same kind without a region."""
+        """Return a batch without regions; page size and categories as in `like`."""
         return cls.join(
             native.Columns.empty(), (), page_size=like.page_size, returned=like.returned
         )
@@ -115,7 +115,7 @@ class Batch:
         return len(self.starts)
 
     def regions(self) -> Iterator[Region]:
-        """Yield the same as objects, one region each."""
+        """Yield the regions as objects, ascending."""
         size = self.page_size
         mappings = self.mappings
         for start, end, bits, owner in zip(
@@ -131,7 +131,7 @@ class Batch:
             )
 
     def pages(self) -> Iterator[Region]:
-        """Yield regions of one page each."""
+        """Yield every page as a region of its own, ascending."""
         size = self.page_size
         for region in self.regions():
             for start in range(region.start, region.end, size):
@@ -145,7 +145,7 @@ class Batch:
                 )
 
     def summary(self) -> Summary:
-        """Return the totals: regions, pages, bytes, pages by returned category."""
+        """Return the totals: regions, pages, bytes, and pages per returned category."""
         pages, counts = native.tally(self.columns(), None, self.page_size, 1)
         return Summary(
             regions=len(self),
@@ -159,7 +159,7 @@ class Batch:
         )
 
     def by_mapping(self) -> list[MappingCounts]:
-        """Return pages by category for each mapping that has a region here."""
+        """Return the pages per category of each mapping that has a region here."""
         total = len(self.mappings)
         pages, counts = native.tally(self.columns(), self.owners, self.page_size, total)
         width = native.CATEGORY_BITS
@@ -180,5 +180,5 @@ class Batch:
         ]
 
     def columns(self) -> native.Columns:
-        """Return starts, ends and categories as one, without a copy."""
+        """Return starts, ends and categories as one tuple, without a copy."""
         return native.Columns(self.starts, self.ends, self.categories)

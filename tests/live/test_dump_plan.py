@@ -319,7 +319,7 @@ def test_lost_list(armed: Start, damage: str) -> None:
     assert command("changed", made.pid).code == 0
     after = take(made.pid, 1)
     assert after.json()["parent"] is None
-    assert "not known any more" in after.stderr
+    assert "no longer known" in after.stderr
     assert dumped(made, after) == set(range(16))
 
 
