@@ -1,7 +1,7 @@
-"""Mappings that are looked at together, and what a scan needs of them; pure.
+"""A set of selected mappings, with the arrays that a scan needs; pure, no I/O.
 
-A target may have a hundred thousand mappings, and a look every second: what is made of
-them is made once, as long as they are the same.
+A target may have a hundred thousand mappings and one look per second. So the arrays are
+made once and used again until the mappings change.
 """
 
 from __future__ import annotations  # array[int] is no type at run time before 3.12
@@ -15,26 +15,26 @@ from pagescan.model import Kind, Mapping, Untracked
 from pagescan.native import Columns, PreparedScan, Spans
 
 KindKey = tuple[Kind, int]
-"""What decides how a mapping is scanned: its kind, and the size of its huge pages."""
+"""A mapping's kind and huge page size, which decide how it is scanned."""
 
 
-# A hole up to so long between two mappings is scanned with them, for one call less.
+# A hole of up to this many bytes is scanned with its neighbours: that saves a call.
 _NARROW = 2 << 20
 
 
 class Chosen(list[Mapping]):
-    """Mappings, ascending; never changed once they are in here.
+    """Selected mappings, ascending, with cached arrays; the list must not change.
 
     Attributes:
-        there: All mappings that there are: the chosen ones, or what they are parts of,
-            and others; empty: not known.
-        scans: What the scanner keeps for the next look at them.
+        there: All mappings of the target, of which the selected ones are some, or parts
+            of some; empty: unknown.
+        scans: The prepared scans that the next look at them can use again.
     """
 
     def __init__(
         self, mappings: Iterable[Mapping] = (), there: Sequence[Mapping] = ()
     ) -> None:
-        """Take them over."""
+        """Copy the selected mappings; nothing is cached yet."""
         super().__init__(mappings)
         self.there = there
         self.bounds: tuple[array[int], array[int]] | None = None
@@ -52,12 +52,12 @@ def length_of(spans: Spans) -> int:
 def kept_scans(
     mappings: Sequence[Mapping],
 ) -> dict[tuple[object, ...], PreparedScan] | None:
-    """Return where scans of them may be kept for the next look; None: there is none."""
+    """Return the cache of prepared scans; None: these mappings have no cache."""
     return mappings.scans if isinstance(mappings, Chosen) else None
 
 
 def bounds_of(mappings: Sequence[Mapping]) -> tuple[array[int], array[int]]:
-    """Return the starts and the ends; not to be changed."""
+    """Return the starts and the ends of mappings; the caller must not change them."""
     if isinstance(mappings, Chosen) and mappings.bounds is not None:
         return mappings.bounds
     bounds = (
@@ -79,7 +79,7 @@ def _keys(mappings: Sequence[Mapping]) -> list[KindKey]:
 
 
 def kinds_of(mappings: Sequence[Mapping]) -> list[KindKey]:
-    """Return the kinds there are, in the order in which they come first."""
+    """Return the different kinds, in the order of their first mapping."""
     if isinstance(mappings, Chosen) and mappings.kinds is not None:
         return mappings.kinds
     kinds = list(dict.fromkeys(_keys(mappings)))
@@ -98,13 +98,14 @@ def spans_of(
 
     Args:
         mappings: Ascending.
-        rules: The index of a rule by kind and huge page size; other kinds are left out.
-        over_holes: So do those of a `Chosen` with a narrow hole between them. There may
-            be a mapping by the time of the scan: the answer has to be freed of it, and
-            what is registered is the only thing that may be joined over a hole.
+        rules: The index of a rule by kind and huge page size; mappings of other kinds
+            are left out.
+        over_holes: Also join across holes of up to 2 MiB, in a `Chosen`. A mapping may
+            appear in such a hole before the scan, so the caller must drop results
+            outside the set. Only for scans of registered memory.
 
     Returns:
-        Ranges; not to be changed.
+        Ranges; the caller must not change them.
     """
     if not isinstance(mappings, Chosen):
         return _spans(mappings, rules, repeat(False, len(mappings)))
@@ -137,24 +138,24 @@ def _spans(
 
 
 def _narrow(mappings: Chosen) -> Iterable[bool]:
-    """Yield for each whether a narrow hole lies before it, and then the one before."""
+    """Yield for each mapping whether a narrow hole alone separates it from the last."""
     there = iter(mappings.there)
     one, end, last = next(there), 0, 0
     for mapping in mappings:
         while one.end <= mapping.start:
             one, end = next(there), one.end
-        # What is mapped and not chosen is no hole; nor is the rest of a mapping.
+        # Other mappings are no holes, nor are unselected parts of a mapping.
         yield one.start == mapping.start and last == end > one.start - _NARROW
         last = mapping.end
 
 
 def reaches_out(regions: Columns, mappings: Sequence[Mapping]) -> bool:
-    """Whether something of ascending regions lies in none of the mappings."""
+    """Whether any part of ascending regions lies outside all of the mappings."""
     starts, ends = bounds_of(mappings)
     at = row = index = 0
     while row < len(regions.starts):
         at = max(at, regions.starts[row])
-        index = bisect_right(ends, at, index)  # the first that ends behind it
+        index = bisect_right(ends, at, index)  # the first mapping that ends behind `at`
         if index == len(ends) or starts[index] > at:
             return True
         at = ends[index]
@@ -165,8 +166,8 @@ def reaches_out(regions: Columns, mappings: Sequence[Mapping]) -> bool:
 def reservations_beside(
     indices: Iterable[int], mappings: Sequence[Mapping]
 ) -> list[Mapping]:
-    """Return the private reservations that touch one of some mappings; ascending."""
-    found: dict[int, Mapping] = {}
+    """Return the private reservations next to the mappings at `indices`, ascending."""
+    touching: dict[int, Mapping] = {}
     for index in indices:
         one = mappings[index]
         for other in (
@@ -175,18 +176,18 @@ def reservations_beside(
         ):
             touches = other.end == one.start or other.start == one.end
             if touches and other.reserved and other.kind is Kind.ANON:
-                found[other.start] = other
-    return [found[start] for start in sorted(found)]
+                touching[other.start] = other
+    return [touching[start] for start in sorted(touching)]
 
 
 class Covers:
-    """Answers whether one of many ranges covers another one; they may overlap."""
+    """Answers whether any of many ranges, which may overlap, covers a whole mapping."""
 
     def __init__(self, items: Iterable[Untracked]) -> None:
         """Sort the ranges once."""
         spans = sorted((item.start, item.end) for item in items)
         self._starts = [start for start, _ in spans]
-        # Of those that begin no later, the one that ends last covers most.
+        # For each start: the last end of all ranges that begin there or earlier.
         self._ends = list(accumulate((end for _, end in spans), max))
 
     def __contains__(self, mapping: Mapping | Untracked) -> bool:

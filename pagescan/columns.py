@@ -1,4 +1,4 @@
-"""One row a column: table, CSV, help and manual page come from here."""
+"""The columns, one entry per column: table, CSV, help and manual page use them."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
@@ -14,10 +14,10 @@ class Column(NamedTuple):
     """A column of a table.
 
     Attributes:
-        key: Its name, as -c takes it and CSV prints it.
-        header: What stands above it.
+        key: The name that -c takes and CSV prints.
+        header: The heading in tables.
         unit: "pages", "bytes", "address", "flag" or "text".
-        width: Characters in a pipe, where no row is looked at before it is printed.
+        width: Characters in a pipe, where rows are printed before all are known.
         help: One line for the manual page.
     """
 
@@ -29,11 +29,11 @@ class Column(NamedTuple):
 
     @property
     def right(self) -> bool:
-        """Whether it is aligned to the right: numbers are."""
+        """Whether cells are aligned to the right, as numbers are."""
         return self.unit in ("pages", "bytes")
 
 
-_ADDRESS = 18  # 0x7fffffffffff and the three that a 57-bit address has more
+_ADDRESS = 18  # 0x and up to 16 digits
 _COUNT = 9
 
 _START = Column("start", "start", "address", _ADDRESS, "First address.")
@@ -147,10 +147,10 @@ BY_MAPPING_DEFAULT = [
 def select(
     text: str | None, default: Sequence[str], columns: Mapping[str, Column]
 ) -> list[Column]:
-    """Return the columns that -c names: "a,b" these, "+a,b" the default and these.
+    """Return the columns that -c names: "a,b" only these, "+a,b" adds to the default.
 
     Raises:
-        UsageError: One of them does not exist.
+        UsageError: A column does not exist.
     """
     keys = list(default)
     if text is not None:
@@ -165,12 +165,12 @@ def select(
 
 
 def region_value(region: Region, key: str) -> Value:
-    """Return what a column holds for a region, as JSON would."""
+    """Return the value of a column for a region, with the types of JSON."""
     return _REGION[key](region)
 
 
 def mapping_value(row: MappingCounts, key: str) -> Value:
-    """Return what a column holds for a mapping, as JSON would."""
+    """Return the value of a column for a mapping, with the types of JSON."""
     getter = _MAPPINGS.get(key)
     return getter(row) if getter else row.counts.get(key)
 
@@ -207,7 +207,7 @@ _MAPPINGS: dict[str, Callable[[MappingCounts], Value]] = {
 
 
 def show(value: Value, column: Column, *, exact: bool) -> str:
-    """Return a value as people read it: "-" for unknown and for no."""
+    """Return a value as text for people: "-" stands for unknown and for false."""
     if value is None:
         return "-"
     if column.unit == "flag":

@@ -1,7 +1,7 @@
-"""What a random part of the memory says about all of it, and how sure that is.
+"""Estimates the written pages of all memory from a random sample of units; pure.
 
-The part is a sample of units, drawn without replacement; what counts is the pages
-written in each (Cochran, Sampling Techniques, ch. 2 and 9).
+The sample is drawn without replacement; the variable is the number of pages written in
+each unit (Cochran, Sampling Techniques, ch. 2 and 9).
 """
 
 import math
@@ -11,27 +11,28 @@ from pagescan.model import Estimate
 
 _NORMAL = 1.959964
 _STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
-_TIMES = 3  # a unit is missed by so many drawings of all with exp(-3), or 5 %
+_TIMES = 3  # drawing three times the population misses a unit with exp(-3), or 5 %
 
 
 def estimate(counts: Sequence[int], population: int, least: int, most: int) -> Estimate:
     """Extrapolate from the pages written in each sampled unit to all units.
 
     The interval is Student's, with the correction for a finite population. But a
-    sample alone does not know the rare units that it missed: where 2 % are full and
-    the others empty, 50 units are all empty in a third of the samples, and would claim
-    to be exact. So each end is that of the sample and one extreme unit more. Of steady
-    workloads that keeps to `least` and `most`, it holds the truth in 95 % or more.
+    sample does not know the rare units that it missed. Where 2 % of the units are full
+    and the others empty, a third of all samples of 50 units are entirely empty, and
+    would claim to be exact. So each end is computed from the sample plus one extreme
+    unit. For steady workloads that stay between `least` and `most`, the interval holds
+    the truth in 95 % of the looks or more.
 
     Args:
-        counts: Of units drawn at random.
-        population: All units.
-        least: The fewest pages written in any unit, as far as is known.
-        most: The most; where a unit has more, and was not drawn, the upper end may be
-            too low, and as often as that unit is not drawn.
+        counts: Pages written in each unit drawn at random.
+        population: The number of all units.
+        least: The fewest pages known to be written in any unit.
+        most: The most pages known to be written in any unit. If a unit has more, the
+            upper end may be too low in each look that does not draw that unit.
     """
     sampled, found = len(counts), sum(counts)
-    if not sampled:  # all that was drawn is unmapped
+    if not sampled:  # every unit of the sample is unmapped
         return Estimate(population * least, population * least, population * most, 0.0)
     least, most = min(least, *counts), max(most, *counts)
     left = population - sampled
@@ -44,7 +45,7 @@ def estimate(counts: Sequence[int], population: int, least: int, most: int) -> E
 
 
 def _end(counts: Sequence[int], population: int, extreme: int, side: int) -> float:
-    """Return one end of the interval; with the extreme unit, which was not drawn."""
+    """Return one end of the interval, with one more unit of `extreme` pages."""
     sampled = len(counts)
     number = sampled + 1
     total = sum(counts) + extreme
@@ -56,9 +57,10 @@ def _end(counts: Sequence[int], population: int, extreme: int, side: int) -> flo
 
 
 def student(freedom: int) -> float:
-    """Return how many standard errors to each side hold 95 %, by degrees of freedom.
+    """Return the standard errors to each side that hold 95 %, by degrees of freedom.
 
-    Source: Abramowitz and Stegun, 26.7.5; it is too small for the first few.
+    Source: Abramowitz and Stegun, 26.7.5; for up to 10 degrees, where that is too
+    small, a table.
     """
     if freedom <= len(_STUDENT):
         return _STUDENT[freedom - 1]
@@ -68,27 +70,27 @@ def student(freedom: int) -> float:
 
 
 class Extremes:
-    """The fewest and the most pages that were written in any unit, look by look.
+    """Learns the fewest and the most pages that any unit has written per look.
 
-    They are known when so many units were drawn as there are, three times over. Then
-    it begins anew, and forgets after as many again: a workload may change.
+    Both are known once three times as many units were drawn as there are. Then a new
+    period begins, and at its end the period before is forgotten: workloads change.
     """
 
     def __init__(self) -> None:
-        """Know nothing."""
+        """Start without knowledge."""
         self._before: tuple[int, ...] = ()
         self._now: tuple[int, ...] = ()
         self._seen = 0
 
     def known(self, largest: int) -> tuple[int, int]:
-        """Return both; until they are known what is possible, with the largest unit."""
+        """Return both; until they are known, the possible range: 0 and `largest`."""
         if not self._before:
             return 0, largest
         both = self._before + self._now
         return min(both), max(both)
 
     def learn(self, counts: Sequence[int], population: int) -> None:
-        """Take in the pages of each unit that was drawn, of so many units."""
+        """Add the pages written in each drawn unit; `population` is all units."""
         if not counts:
             return
         both = (*self._now, *counts)

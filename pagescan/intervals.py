@@ -1,4 +1,4 @@
-"""Lists of ascending, disjoint regions, combined; pure, no I/O."""
+"""Cuts lists of ascending, disjoint regions by intervals; pure, no I/O."""
 
 from __future__ import annotations  # array[int] is no type at run time before 3.12
 
@@ -11,8 +11,8 @@ Interval = tuple[int, int]
 
 
 def common(regions: Columns, others: Sequence[Interval]) -> Columns:
-    """Return the parts of regions that lie in ascending, disjoint intervals."""
-    kept = Columns.empty()
+    """Return the parts of regions inside some intervals; these ascending, disjoint."""
+    inside = Columns.empty()
     at = 0
     for start, end, bits in zip(*regions, strict=True):
         while at < len(others) and others[at][1] <= start:
@@ -20,13 +20,13 @@ def common(regions: Columns, others: Sequence[Interval]) -> Columns:
         index = at
         while index < len(others) and others[index][0] < end:
             low, high = others[index]
-            _append(kept, max(start, low), min(end, high), bits)
+            _append(inside, max(start, low), min(end, high), bits)
             index += 1
-    return kept
+    return inside
 
 
 def without(regions: Columns, holes: Iterable[Interval]) -> Columns:
-    """Return regions less some intervals, which need not be in order."""
+    """Return the parts of regions outside some intervals; these in any order."""
     gaps: list[Interval] = []
     at = 0
     for start, end in sorted(holes):
@@ -37,15 +37,15 @@ def without(regions: Columns, holes: Iterable[Interval]) -> Columns:
 
 
 def whole_pages(arrays: Iterable[array[int]], page_size: int) -> list[Interval]:
-    """Return the pages that hold nothing but the items of an array, as intervals."""
-    found = []
+    """Return the pages filled entirely by one of our arrays, as intervals."""
+    filled = []
     for one in arrays:
         start, length = one.buffer_info()
         end = start + length * one.itemsize
         low, high = start + -start % page_size, end - end % page_size
         if low < high:
-            found.append((low, high))
-    return found
+            filled.append((low, high))
+    return filled
 
 
 def _append(columns: Columns, start: int, end: int, bits: int) -> None:

@@ -1,13 +1,13 @@
-"""A scan cut into disjoint parts, for several threads of the shim."""
+"""Cuts a scan into disjoint parts, for several threads of the shim."""
 
 from array import array
 
 from pagescan.chosen import length_of
 from pagescan.native import Spans
 
-# Below this many bytes there is nothing to share out.
+# Below this many bytes one thread is enough.
 _WORTH_IT = 1 << 30
-# So many ranges for each part are shared out by their number: they are small.
+# Above this many ranges per part, the ranges are small: each part gets equally many.
 _MANY = 64
 
 

@@ -1,4 +1,4 @@
-"""Units, the pieces of mappings that `watch --budget` draws from; pure, no I/O."""
+"""Units: the parts of mappings that `watch --budget` draws from; pure, no I/O."""
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
@@ -11,7 +11,7 @@ from pagescan.native import Columns
 def count_pages(
     found: Columns, units: Sequence[Mapping], *, page_size: int
 ) -> list[int]:
-    """Return the pages of some regions in each of some units; both ascending."""
+    """Count the pages of the regions in each unit; both lists ascending."""
     starts, _ = bounds_of(units)
     counts = [0] * len(units)
     for start, end in zip(found.starts, found.ends, strict=True):
@@ -24,41 +24,41 @@ def count_pages(
 
 
 def within(units: Iterable[Mapping], chosen: Sequence[Mapping]) -> list[Mapping]:
-    """Return those units that are mapped still, as they were."""
+    """Return the units that still lie whole within one mapping; mappings ascending."""
     starts, _ = bounds_of(chosen)
-    held = []
+    mapped = []
     for unit in units:
         index = bisect_right(starts, unit.start) - 1
         if index >= 0 and unit.end <= chosen[index].end:
-            held.append(unit)
-    return held
+            mapped.append(unit)
+    return mapped
 
 
 def apart(units: Iterable[Mapping], others: Sequence[Mapping]) -> list[Mapping]:
-    """Return those units that none of the others overlaps; the others ascending.
+    """Return the units that overlap none of the others; the others ascending.
 
-    A unit at the border of a mapping grows with it, and is no other one then.
+    A unit at the edge of a mapping may have grown; it still counts as the same unit.
     """
     starts, ends = bounds_of(others)
 
     def is_apart(unit: Mapping) -> bool:
-        index = bisect_right(ends, unit.start)  # the first that ends behind its start
+        index = bisect_right(ends, unit.start)  # the first other that ends behind it
         return index == len(starts) or starts[index] >= unit.end
 
     return list(filter(is_apart, units))
 
 
 def holes(mappings: Iterable[Mapping], units: Sequence[Mapping]) -> list[Mapping]:
-    """Return the parts of mappings in which there is no unit; the units by start."""
+    """Return the parts of mappings outside all units; units sorted by start."""
     starts, _ = bounds_of(units)
-    found = []
+    outside = []
     for mapping in mappings:
         at = mapping.start
         low, high = (bisect_left(starts, end) for end in (mapping.start, mapping.end))
         for unit in units[low:high]:
             if at < unit.start:
-                found.append(mapping._replace(start=at, end=unit.start))
+                outside.append(mapping._replace(start=at, end=unit.start))
             at = max(at, unit.end)
         if at < mapping.end:
-            found.append(mapping._replace(start=at))
-    return found
+            outside.append(mapping._replace(start=at))
+    return outside

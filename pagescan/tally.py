@@ -1,4 +1,4 @@
-"""Counts the pages of each mapping by category: what `maps` shows."""
+"""Counts the pages of each mapping by category, for `maps`; scans selected mappings."""
 
 import contextlib
 from array import array
@@ -17,7 +17,7 @@ from pagescan.target import Target
 def scan_target(
     scanner: Scanner, chosen: Sequence[Mapping], query: Query, uffd: int | None = None
 ) -> Batch:
-    """Scan selected mappings; with a userfaultfd, get and write-protect in one step."""
+    """Scan selected mappings; with a userfaultfd, write-protect in the same step."""
     if uffd is None:
         found = scanner.scan(chosen, query)
     else:
@@ -33,9 +33,9 @@ def scan_target(
 def count_by_mapping(
     scanner: Scanner, chosen: Sequence[Mapping]
 ) -> list[MappingCounts]:
-    """Count the populated pages of each mapping; "written" is None if it is untracked.
+    """Count the populated pages of each mapping; "written" is None where untracked.
 
-    The swap of shared mappings is taken from smaps: their entries do not show it.
+    For shared mappings, swapped pages come from smaps: page-table entries hide them.
     """
     known = known_categories()
     counted = Category(0)
@@ -71,7 +71,10 @@ def count_by_mapping(
 def _written_and_gone(
     scanner: Scanner, chosen: Sequence[Mapping], tracked: Container[int]
 ) -> dict[int, int]:
-    """Return written pages that are dropped or paged out by start: empty entries."""
+    """Return, by start of the mapping, written pages that were dropped or paged out.
+
+    Their page-table entries are empty: a count of populated pages lacks them.
+    """
     armed = [
         mapping
         for mapping in chosen
@@ -87,8 +90,8 @@ def _written_and_gone(
 def tracked_mappings(scanner: Scanner, chosen: Sequence[Mapping]) -> set[int]:
     """Return the starts of the mappings that are armed: WPALLOWED.
 
-    One call a mapping: the kernel skips one that is not armed whole, and stops at the
-    first page of one that is.
+    It takes one call per mapping: the kernel skips an unarmed mapping as a whole, and
+    stops at the first page of an armed one.
     """
     rule = Rule(
         asked=Masks(mask=Category.WPALLOWED, returned=Category.WPALLOWED), first=True
@@ -104,7 +107,7 @@ def tracked_mappings(scanner: Scanner, chosen: Sequence[Mapping]) -> set[int]:
 
 
 def _shared_swap(target: Target, chosen: Sequence[Mapping]) -> dict[int, int]:
-    """Return swapped pages of shared mappings by start, from smaps."""
+    """Return the swapped pages of shared mappings by start, from smaps."""
     if not any(mapping.kind is Kind.SHARED for mapping in chosen):
         return {}
     if not swap_in_use():

@@ -1,4 +1,4 @@
-"""Pairs of parse and format for what people type and read; each pair round-trips."""
+"""Parses and formats what people type and read: sizes, addresses, times, names."""
 
 import math
 import re
@@ -36,7 +36,7 @@ def parse_size(text: str) -> int:
 
 
 def format_size(count: int) -> str:
-    """Return bytes as people read them, binary units, three digits or so."""
+    """Return bytes as people read them: in binary units, with about three digits."""
     value = float(count)
     for unit in _BINARY:
         if abs(value) < 1024 or unit == _BINARY[-1]:
@@ -63,12 +63,12 @@ def parse_address(text: str) -> int:
 
 
 def format_address(address: int) -> str:
-    """Return an address as it stands in JSON and tables: "0x7f2a40000000"."""
+    """Return an address as JSON and tables have it: "0x7f2a40000000"."""
     return f"{address:#x}"
 
 
 def parse_seconds(text: str) -> float:
-    """Return the seconds of "0.5", "200us", "1.5ms", "10s" or "2m"; above zero."""
+    """Return the seconds in "0.5", "200us", "1.5ms", "10s" or "2m"; above zero."""
     match = _TIME.fullmatch(text.strip())
     if match is not None:
         seconds = float(match[1]) * _SECONDS[match[2] or "s"]
@@ -89,13 +89,13 @@ def format_seconds(seconds: float) -> str:
 
 
 def format_share(share: float) -> str:
-    """Return a part of a whole, 0 to 1, with two digits or so: "0.2 %", "13 %"."""
+    """Return a share, 0 to 1, as a percentage of about two digits: "0.2 %", "13 %"."""
     percent = share * 100
     return f"{percent:.1f} %" if percent < 9.95 else f"{percent:.0f} %"
 
 
 def parse_percent(text: str) -> float:
-    """Return the percent of "2", "0.5" or "2%", above 0 and at most 100."""
+    """Return the percentage in "2", "0.5" or "2%": above 0 and at most 100."""
     number = text.strip().removesuffix("%").rstrip()
     if _PERCENT.fullmatch(number) and 0 < float(number) <= 100:
         return float(number)
@@ -106,7 +106,7 @@ def parse_percent(text: str) -> float:
 
 
 def format_time(moment: datetime) -> str:
-    """Return UTC in RFC 3339 with microseconds: "2026-01-02T03:04:05.678901Z"."""
+    """Return a moment in UTC, by RFC 3339: "2026-01-02T03:04:05.678901Z"."""
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
@@ -122,17 +122,17 @@ _shown_in = "utf-8"
 
 
 def show_in(encoding: str) -> None:
-    """Say what the terminal shows: `escape` replaces what that encoding lacks."""
+    """Set the terminal's encoding: `escape` replaces characters that it lacks."""
     global _shown_in  # noqa: PLW0603 - a process has one terminal
     _shown_in = encoding
 
 
 def escape(text: str) -> str:
-    r"""Return text safe to print: the target chooses its names and paths.
+    r"""Return text that is safe to print: the target chooses its names and paths.
 
-    Control characters, those that change the direction of the text, lone surrogates and
-    what the terminal's encoding lacks become \x1b-like escapes, so that what is printed
-    is one line and moves no cursor.
+    Control characters, characters that change the direction of the text, lone
+    surrogates, and characters that the terminal's encoding lacks become escapes like
+    \x1b. So the text is one line, and moves no cursor.
     """
     if text.isprintable() and (_shown_in == "utf-8" or text.isascii()):
         return text
@@ -143,7 +143,7 @@ def escape(text: str) -> str:
 
 
 def exactly(text: str, encoding: str) -> str:
-    r"""Return text for a program to read: bytes that are no UTF-8 become \xe9."""
+    r"""Return text for programs: only bytes that are no UTF-8 are escaped, as \xe9."""
     if text.isascii():
         return text
     return "".join(
@@ -160,7 +160,7 @@ def _has(encoding: str, char: str) -> bool:
 
 
 def escape_character(char: str) -> str:
-    """Return a character as an escape, and a byte that was no UTF-8 as one byte."""
+    """Return a character as an escape; a byte that was no UTF-8 is that one byte."""
     code = ord(char)
     if 0xDC80 <= code <= 0xDCFF:  # surrogateescape
         code -= 0xDC00
