@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -115,8 +116,8 @@ class Redis:
 @contextlib.contextmanager
 def redis(size: int) -> Iterator[Redis]:
     """Run a redis-server of about `size` bytes."""
-    folder = scratch() / "redis"
-    folder.mkdir(exist_ok=True)
+    # A name of its own: two may run side by side.
+    folder = Path(tempfile.mkdtemp(prefix="redis-", dir=scratch()))
     made = Redis(folder, size)
     try:
         yield made

@@ -1,12 +1,14 @@
 """What watch costs a target that writes all over its memory, beside what it says.
 
-Processor time of the target, user and system, per unit of its work; never throughput,
-which swings with all that runs beside it. Phases in turn, all within one load: nothing,
-`watch` of another process, `watch`, `watch --budget 2`.
+Processor time of the target, user and system, per unit of its work; never throughput.
+It, too, swings by 10 % and more with what runs beside it. So two targets of a kind are
+at work side by side, and one of them is watched, then the other: what disturbs the
+machine disturbs both, and `watch` itself does, as a process beside them.
 """
 
 import contextlib
 import json
+import math
 import shutil
 import subprocess
 import time
@@ -15,11 +17,12 @@ from dataclasses import dataclass
 from statistics import fmean, median
 
 from benchmarks.measure import MIB, Bench, Unavailable, helper
-from benchmarks.processes import Watch, idle, redis
+from benchmarks.processes import Watch, redis
 from pagescan.fault_cost import Trial
 
 _BEGUN, _SETTLED = 1.0, 4.0  # seconds: until nothing changes; with a budget
 _KEYS = 1_000_000
+_WAYS: dict[str, tuple[str, ...]] = {"1 s": (), "1 s, --budget 2": ("--budget", "2")}
 
 
 @dataclass
@@ -41,35 +44,36 @@ class Work:
 
 @dataclass
 class Phase:
-    """Some seconds of a load.
+    """Some seconds of two targets at work, of which one is watched.
 
     Attributes:
-        cost: Processor time for a unit of work, ns.
-        said: `cost.target_share`, the mean of its looks; 0: nobody looked.
-        pages: Pages found written a second of processor time; with a budget, those
-            of the part that is tracked.
+        ratio: Processor time for a unit of work, of the watched one to the other.
+        said: `cost.target_share`, the mean of its looks.
+        writes: First writes a second of its processor time, as watch found them.
     """
 
-    cost: float
-    said: float = 0.0
-    pages: float = 0.0
+    ratio: float
+    said: float
+    writes: float
 
 
 def run(bench: Bench) -> None:
     """Measure a redis of small keys, and two programs in C."""
     fault = _fault_ns(bench)
     size = 256 if bench.quick else 1024
-    loads: dict[str, contextlib.AbstractContextManager[Work]] = {
-        "scattered": _program("random", size * MIB),
-        "sequential": _program("sequential", size * MIB),
+    keys = _KEYS // 20 if bench.quick else _KEYS
+    loads: dict[str, Callable[[], contextlib.AbstractContextManager[Work]]] = {
+        "redis": lambda: _redis(keys),
+        "scattered": lambda: _program("random", size * MIB),
+        "sequential": lambda: _program("sequential", size * MIB),
     }
     if shutil.which("redis-benchmark") is None:
         bench.skip("redis", "redis-benchmark is not installed (redis-tools)")
-    else:
-        loads = {"redis": _redis(_KEYS // 20 if bench.quick else _KEYS), **loads}
+        del loads["redis"]
     for name, load in loads.items():
-        with load as work:
-            _measure(bench, name, work, fault)
+        with load() as one, load() as other:
+            for way, options in _WAYS.items():
+                _measure(bench, (name, way), (one, other), options, fault)
 
 
 def _fault_ns(bench: Bench) -> float:
@@ -116,85 +120,35 @@ def _redis(keys: int) -> Iterator[Work]:
             load.wait()
 
 
-def _measure(bench: Bench, name: str, work: Work, fault: float) -> None:
-    """Compare each phase with the mean of the quiet ones beside it."""
-    seconds = 2.0 if bench.quick else 4.0
-    found: dict[str, list[tuple[float, Phase]]] = {}
-    with idle("sleep", "3600") as other:
-        ways = {
-            "another process": (other, ()),
-            "1 s": (work.pid, ()),
-            "1 s, --budget 2": (work.pid, ("--budget", "2")),
-        }
-        quiet = [_phase(work, None, (), seconds)]
-        for _ in range(bench.rounds(8, 1)):
-            for way, (pid, options) in ways.items():
-                phase = _phase(work, pid, options, seconds)
-                quiet.append(_phase(work, None, (), seconds))
-                base = fmean(one.cost for one in quiet[-2:])
-                found.setdefault(way, []).append((base, phase))
-    costs = [one.cost for one in quiet]
-    bench.add(f"share.{name}.none", f"{name}: ns a unit, not watched", costs, "ns")
-    for way, pairs in found.items():
-        _add(bench, name, way, pairs, fault)
-
-
-def _phase(
-    work: Work, pid: int | None, options: Sequence[str], seconds: float
-) -> Phase:
-    """Measure a load that goes on, watched or not."""
-    watch = Watch(pid, "-i", "1", *options) if pid else None
-    try:
-        time.sleep(_SETTLED if options else _BEGUN)
-        done, cpu, looks = work.done(), work.cpu_ns(), _looks(watch)
-        time.sleep(seconds)
-        done, cpu = work.done() - done, work.cpu_ns() - cpu
-        documents = _documents(watch)[looks:]
-    finally:
-        if watch:
-            watch.end()
-    phase = Phase(cpu / done)
-    if documents and pid == work.pid:
-        phase.said = fmean(one["cost"]["target_share"] or 0 for one in documents)
-        pages = sum(one["summary"]["pages"] for one in documents)
-        phase.pages = pages / len(documents) / (cpu / seconds / 1e9)
-    return phase
-
-
-def _documents(watch: Watch | None) -> list[dict[str, dict[str, float]]]:
-    """Return the looks so far; the last line may be written at this moment."""
-    if watch is None:
-        return []
-    lines = watch.out.read_text().split("\n")[:-1]
-    return [json.loads(line) for line in lines]
-
-
-def _looks(watch: Watch | None) -> int:
-    return len(_documents(watch))
-
-
-def _add(
-    bench: Bench, name: str, way: str, pairs: list[tuple[float, Phase]], fault: float
+def _measure(
+    bench: Bench,
+    names: tuple[str, str],
+    pair: tuple[Work, Work],
+    options: Sequence[str],
+    fault: float,
 ) -> None:
-    """Add what was lost, beside the faults and beside what watch said."""
+    """Watch one, then the other; what both phases have in common cancels out."""
+    name, way = names
+    seconds = 2.0 if bench.quick else 6.0
+    lost, said, writes = [], [], []
+    for _ in range(bench.rounds(6, 1)):
+        phases = [
+            _phase(*pair, options, seconds),
+            _phase(*pair[::-1], options, seconds),
+        ]
+        lost.append(100 - 100 / math.sqrt(phases[0].ratio * phases[1].ratio))
+        said.append(100 * fmean(phase.said for phase in phases))
+        writes.append(fmean(phase.writes for phase in phases))
     key = f"share.{name}.{way.replace(' ', '').replace(',', '')}"
-    lost = [100 - 100 * base / phase.cost for base, phase in pairs]
-    said = [100 * phase.said for _, phase in pairs]
-    pages = [phase.pages for _, phase in pairs]
-    what = f"{name}: of its processor time, watch at {way}"
-    if way == "another process":
-        bench.add(f"{key}.lost", f"{name}: the same, watch of {way}", lost, "%")
-        return
     bench.add(
         f"{key}.lost",
-        what,
+        f"{name}: of its processor time, watch at {way}",
         lost,
         "%",
         against="first writes/s x cost of one",
-        base=[page * fault / 1e7 for page in pages],
-        note=f"{median(pages):,.0f} first writes a second of its processor time",
+        base=[number * fault / 1e7 for number in writes],
+        note=f"{median(writes):,.0f} first writes a second of its processor time",
     )
-    factor = median(said) / median(lost) if median(lost) > 0 else 0.0
     bench.add(
         f"{key}.said",
         f"{name}: cost.target_share, watch at {way}",
@@ -202,5 +156,35 @@ def _add(
         "%",
         against="what was measured",
         base=median(lost),
-        note=f"{factor:.2f} times what was measured",
     )
+
+
+def _phase(work: Work, other: Work, options: Sequence[str], seconds: float) -> Phase:
+    """Watch one of two targets at work."""
+    watch = Watch(work.pid, "-i", "1", *options)
+    try:
+        time.sleep(_SETTLED if options else _BEGUN)
+        before, looks = [_so_far(one) for one in (work, other)], len(_documents(watch))
+        time.sleep(seconds)
+        after, documents = [_so_far(one) for one in (work, other)], _documents(watch)
+    finally:
+        watch.end()
+    used = [end[0] - begin[0] for begin, end in zip(before, after, strict=True)]
+    done = [end[1] - begin[1] for begin, end in zip(before, after, strict=True)]
+    documents = documents[looks:]
+    pages = fmean(one["summary"]["pages"] for one in documents)
+    return Phase(
+        (used[0] / done[0]) / (used[1] / done[1]),
+        fmean(one["cost"]["target_share"] or 0 for one in documents),
+        pages / (used[0] / seconds / 1e9),
+    )
+
+
+def _so_far(work: Work) -> tuple[int, int]:
+    return work.cpu_ns(), work.done()
+
+
+def _documents(watch: Watch) -> list[dict[str, dict[str, float]]]:
+    """Return the looks so far; the last line may be written at this moment."""
+    lines = watch.out.read_text().split("\n")[:-1]
+    return [json.loads(line) for line in lines]

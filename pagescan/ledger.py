@@ -1,7 +1,8 @@
 """The account of a budget: what a target used, and what that cost it; no I/O."""
 
-# What one write costs is an estimate, which may be too low by half as much again.
-_AIM = 0.6
+# What one write costs is an estimate: redis lost 1.7 %, with a standard error of 0.6,
+# where 0.9 % were said.
+_AIM = 0.5
 _KEPT = 0.9  # of what the looks before say, at each look
 _LEAST = 0.1  # of the budget: a debt is paid back, and something is tracked meanwhile
 

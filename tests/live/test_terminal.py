@@ -82,6 +82,34 @@ def test_watch_fits(
     assert terminal.shows("interrupted:")
 
 
+BUSY = """
+import mmap
+memory = mmap.mmap(-1, 64 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+memory.madvise(mmap.MADV_NOHUGEPAGE)
+while True:
+    for offset in range(0, len(memory), 4096):
+        memory[offset] = 1
+"""
+
+
+def test_foot_says_what_tracking_costs(terminal: Terminal) -> None:
+    """The target's share while it is on the screen, the advice once it is not."""
+    busy = subprocess.Popen([sys.executable, "-c", BUSY])
+    try:
+        terminal.start(f"{PAGESCAN} watch {busy.pid} -i 0.2", 120, 24)
+        witness.wait_for(lambda: terminal.shows("% of its processor time"), 30)
+        [foot] = [line for line in terminal.screen() if line.startswith("cost: ")]
+        assert "% of its processor time; stopped once " in foot
+        assert not terminal.shows("--budget")
+        terminal.tmux("send-keys", "C-c")
+        witness.wait_for(lambda: terminal.shows("CODE=0"))
+        assert terminal.shows("tracking cost it about ")
+        assert terminal.shows("--budget 2 keeps that to 2 %")
+    finally:
+        busy.kill()
+        busy.wait()
+
+
 def test_demo_on_a_terminal(terminal: Terminal) -> None:
     """The demo ends with its verdict."""
     terminal.start(f"{PAGESCAN} demo --seconds 1.5", 100, 30)

@@ -71,7 +71,7 @@ def test_nothing_is_known(usages: list[Usage | None], now: Usage | None) -> None
 
 @pytest.mark.parametrize(
     ("system", "expected"),
-    [(0.1, 0.75e-6), (0.02, 0.5e-6), (0.5, 1e-6)],
+    [(0.1, 0.6e-6), (0.02, 0.5e-6), (0.5, 1e-6)],
 )
 def test_time_in_the_kernel_bounds_the_cost(
     usages: list[Usage | None], system: float, expected: float
