@@ -1,4 +1,4 @@
-"""Results on their way out: one file a format, each given a report and its rows."""
+"""Writes results: one file per output format; each takes a report and its rows."""
 
 import sys
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ Rows = Batch | Sequence[MappingCounts]
 def write_result(
     report: Report, rows: Rows, output: Output, stream: TextIO | None = None
 ) -> None:
-    """Write a report and its rows to stdout, or to a stream, in the form asked for."""
+    """Write a report and its rows in the format of `output`; None: to stdout."""
     stream = stream or sys.stdout
     if output.by == "mapping" and isinstance(rows, Batch):
         rows = rows.by_mapping()
@@ -46,7 +46,7 @@ def write_result(
 
 
 def target_keys(target: TargetFacts) -> dict[str, Any]:
-    """Return a target as JSON has it."""
+    """Return the JSON keys of a target."""
     return {
         "pid": target.pid,
         "name": target.name,
@@ -57,7 +57,7 @@ def target_keys(target: TargetFacts) -> dict[str, Any]:
 
 
 def document(kind: str, **keys: object) -> dict[str, Any]:
-    """Return a JSON document of a kind that has no regions."""
+    """Return a JSON document without regions: its head, and the keys given."""
     from pagescan.session import now
 
     return {
@@ -70,7 +70,7 @@ def document(kind: str, **keys: object) -> dict[str, Any]:
 
 
 def write_document(content: dict[str, Any], stream: TextIO | None = None) -> None:
-    """Write a document on one line."""
+    """Write a JSON document as one line."""
     import json
 
     stream = stream or sys.stdout
@@ -81,7 +81,7 @@ def write_document(content: dict[str, Any], stream: TextIO | None = None) -> Non
 def write_rows(
     headers: Sequence[str], rows: Sequence[Sequence[str]], output: Output
 ) -> None:
-    """Write rows of text that are few: on a terminal or in a pipe, or as CSV."""
+    """Write a short table of texts, as columns or as CSV; all rows are in memory."""
     if output.format == "csv":
         import csv
 

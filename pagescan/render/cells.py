@@ -1,4 +1,4 @@
-"""How wide text is on a terminal: a character takes no cell, one or two."""
+"""Measures, pads and shortens text in terminal cells: 0, 1 or 2 per character."""
 
 import unicodedata
 
@@ -17,13 +17,13 @@ def _width(char: str) -> int:
 
 
 def pad(text: str, width: int, *, right: bool = False) -> str:
-    """Return text with blanks up to a width; `right`: at its right end."""
+    """Return text padded with blanks to a width; `right`: aligned to the right."""
     blanks = " " * (width - width_of(text))
     return blanks + text if right else text + blanks
 
 
 def elide_middle(text: str, width: int) -> str:
-    """Return text that fits: its ends tell more than its middle."""
+    """Return text that fits into a width: its middle gives way, its ends stay."""
     if width_of(text) <= width:
         return text
     tail = (width - 1) * 2 // 3
@@ -33,7 +33,7 @@ def elide_middle(text: str, width: int) -> str:
 
 
 def _head(text: str, width: int) -> str:
-    """Return as many of the first characters as fit."""
+    """Return the first characters of a text, as many as fit into a width."""
     used = 0
     for at, char in enumerate(text):
         used += _width(char)

@@ -1,4 +1,4 @@
-"""Comma-separated values: a line of keys, then numbers as they are."""
+"""Writes comma-separated values: a line of keys, then rows with exact numbers."""
 
 import csv
 from collections.abc import Callable
@@ -14,9 +14,9 @@ from pagescan.units import escape, exactly
 
 
 def write(report: Report, rows: Rows, output: Output, stream: TextIO) -> None:
-    """Write one result; names are as the kernel gives them, quoted where need be.
+    """Write one result; names are as the kernel gives them, quoted where necessary.
 
-    On a terminal, what is not printable is escaped.
+    On a terminal, characters that are not printable are escaped.
     """
     columns = chosen_columns(report, rows, output)
     if output.header and (report.tick or 1) == 1:
@@ -33,7 +33,7 @@ def _line(texts: list[str]) -> str:
 
 
 def shown_on(stream: TextIO) -> Callable[[str], str]:
-    """Return how a text becomes a cell: as it is, or fit for a terminal."""
+    """Return the function that makes cells of texts: escaped on a terminal only."""
     if stream.isatty():
         return escape
     return partial(exactly, encoding=getattr(stream, "encoding", None) or "utf-8")

@@ -1,4 +1,4 @@
-"""One JSON document: the keys of the report, a line a region."""
+"""Writes one JSON document: the keys of the report, and one line per region."""
 
 import json
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ from pagescan.units import format_address, format_time
 
 
 def write(report: Report, rows: Rows, output: Output, stream: TextIO) -> None:
-    """Write one document; in watch on one line, else a line a region."""
+    """Write one document: in watch as one line, elsewhere one line per region."""
     between = ", " if report.tick is not None else ",\n    "
     opened = "[" if report.tick is not None else "[\n    "
     closed = "]" if report.tick is not None else "\n  ]"
@@ -45,7 +45,7 @@ def write(report: Report, rows: Rows, output: Output, stream: TextIO) -> None:
 
 
 def header_keys(report: Report) -> dict[str, Any]:
-    """Return what stands before the rows."""
+    """Return the keys before the rows."""
     keys: dict[str, Any] = {
         "schema": SCHEMA,
         "kind": report.kind,
@@ -74,7 +74,7 @@ def header_keys(report: Report) -> dict[str, Any]:
 
 
 def trailer_keys(report: Report) -> dict[str, Any]:
-    """Return what stands behind the rows."""
+    """Return the keys behind the rows."""
     return {
         "untracked": [untracked_keys(item) for item in report.untracked],
         "cost": cost_keys(report.cost),
@@ -84,15 +84,15 @@ def trailer_keys(report: Report) -> dict[str, Any]:
 def row_chunks(
     report: Report, rows: Rows, output: Output, before: str, behind: str, between: str
 ) -> tuple[str, Iterator[str]]:
-    """Return the key of the rows, and their text as objects, many at a time.
+    """Return the key of the rows, and the text of their objects in chunks.
 
     Args:
-        report: What they are the rows of.
+        report: The report that the rows belong to.
         rows: The rows.
-        output: What a row is.
-        before: Stands in front of each object's first key.
-        behind: Stands behind each object.
-        between: Stands between two objects, but not between two chunks.
+        output: Says what one row is.
+        before: Text in front of the first key of each object.
+        behind: Text behind each object.
+        between: Text between two objects; the caller adds it between two chunks.
     """
     if isinstance(rows, Batch):
         batch, size = rows, rows.page_size
@@ -120,7 +120,7 @@ def row_chunks(
 
 
 class _Tails(dict[tuple[int, int], str]):
-    """The end of a region's object, as a template; by categories and mapping."""
+    """A cache of the end of a region's object, as a template, by bits and mapping."""
 
     def __init__(self, batch: Batch, *, actions: bool) -> None:
         super().__init__()
@@ -145,7 +145,7 @@ class _Tails(dict[tuple[int, int], str]):
 
 
 def session_keys(session: SessionFacts | None) -> dict[str, Any] | None:
-    """Return a session as JSON has it."""
+    """Return the JSON keys of a session; None without one."""
     if session is None:
         return None
     return {
@@ -157,7 +157,7 @@ def session_keys(session: SessionFacts | None) -> dict[str, Any] | None:
 
 
 def summary_keys(summary: Summary) -> dict[str, Any]:
-    """Return totals as JSON has them."""
+    """Return the JSON keys of totals."""
     return {
         "regions": summary.regions,
         "pages": summary.pages,
@@ -167,7 +167,7 @@ def summary_keys(summary: Summary) -> dict[str, Any]:
 
 
 def estimate_keys(estimate: Estimate | None) -> dict[str, Any] | None:
-    """Return an estimate as JSON has it; null: what is listed is all."""
+    """Return the JSON keys of an estimate; None: the listed regions are complete."""
     if estimate is None:
         return None
     return {
@@ -180,7 +180,7 @@ def estimate_keys(estimate: Estimate | None) -> dict[str, Any] | None:
 
 
 def untracked_keys(item: Untracked) -> dict[str, Any]:
-    """Return what cannot be promised as JSON has it."""
+    """Return the JSON keys of a part that is not tracked."""
     return {
         "start": format_address(item.start),
         "end": format_address(item.end),
@@ -190,7 +190,7 @@ def untracked_keys(item: Untracked) -> dict[str, Any]:
 
 
 def cost_keys(cost: Cost) -> dict[str, Any]:
-    """Return what a command cost as JSON has it."""
+    """Return the JSON keys of a command's cost."""
     return {
         "stopped_ns": cost.stopped_ns,
         "scan_ns": cost.scan_ns,
@@ -203,12 +203,12 @@ def cost_keys(cost: Cost) -> dict[str, Any]:
 
 
 def share_key(share: float | None) -> float | None:
-    """Return a part of a whole as JSON has it."""
+    """Return a share as a number with five decimals; None stays None."""
     return None if share is None else round(share, 5)
 
 
 def mapping_keys(row: MappingCounts) -> dict[str, Any]:
-    """Return a mapping and its counts as JSON has them."""
+    """Return the JSON keys of a mapping and its counts."""
     mapping: Mapping = row.mapping
     counts = ("present", "file", "swapped", "pfnzero", "huge", "guard", "written")
     return {

@@ -1,6 +1,6 @@
-"""JSON, a line an object: a header, the regions, and a summary that ends the stream.
+"""Writes JSON Lines: a header, one object per region, and a summary at the end.
 
-A reader without the summary knows that its stream was cut.
+A reader that finds no summary knows that the stream was cut off.
 """
 
 import json

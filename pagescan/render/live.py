@@ -1,6 +1,6 @@
-"""The live view of `watch`: one row a mapping, the most written first.
+"""The live view of `watch`: one row per mapping, the most written first.
 
-It is drawn anew at each tick and on each change of the window's size, and fits into it.
+It is redrawn at each tick and at each change of the window's size, and fits into it.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ _NARROW = 70
 
 @dataclass(slots=True)
 class _Row:
-    """One mapping's story so far."""
+    """The figures of one mapping since the start."""
 
     mapping: Mapping
     rate: float = 0.0
@@ -40,10 +40,10 @@ class _Row:
 
 
 class LiveView:
-    """What is on the screen; `update` after each look, `refresh` on a new size."""
+    """The content of the screen; call `update` after each look, then redraw."""
 
     def __init__(self, tracking: Tracking, interval: float, *, note: str = "") -> None:
-        """Show one target; the note goes into the head line."""
+        """Show one target; `note` is shown in the head line."""
         self.tracking = tracking
         self.interval = interval
         self.note = note
@@ -51,20 +51,20 @@ class LiveView:
         self.tick: Tick | None = None
         self.rates: deque[float] = deque(maxlen=_HISTORY)
         self.warning: str | None = None
-        """What is said once the screen is given back."""
+        """A message to print after the screen is restored."""
 
     def set_counts(self, counts: Sequence[MappingCounts]) -> None:
-        """Take over present, swapped and file of each mapping."""
-        there = {row.mapping.start: row for row in counts}
-        for start, row in there.items():
+        """Update the present, swapped and file counts of each mapping."""
+        by_start = {row.mapping.start: row for row in counts}
+        for start, row in by_start.items():
             self.rows.setdefault(start, _Row(row.mapping)).mapping = row.mapping
             self.rows[start].counts = dict(row.counts)
-        for start in self.rows.keys() - there.keys():
+        for start in self.rows.keys() - by_start.keys():
             if not self.rows[start].written:
                 del self.rows[start]
 
     def update(self, tick: Tick) -> None:
-        """Take over what a look found."""
+        """Update the view from the look of a tick."""
         self.tick = tick
         if tick.look is None:
             return
@@ -75,7 +75,7 @@ class LiveView:
             row = self.rows.setdefault(start, _Row(found.mapping))
             row.mapping = found.mapping
         estimate = tick.look.estimate
-        # What was not tracked was written like what was.
+        # Assume that untracked memory was written at the same rate.
         weight = size / estimate.share if estimate else size
         seconds = max(tick.seconds, 1e-6)
         for start, row in self.rows.items():
@@ -87,10 +87,10 @@ class LiveView:
         self._warm(batch)
 
     def _warm(self, batch: Batch) -> None:
-        """Note where in its mapping each store fell; old ones fade."""
+        """Add the written places of each mapping to its strip; older ones fade."""
         for row in self.rows.values():
             row.heat.fade()
-        # A bounded number of regions is looked at: a strip has no more cells.
+        # At most about 50,000 regions: a strip has few cells.
         step = max(1, len(batch) // 50_000)
         for start, end, owner in zip(
             batch.starts[::step], batch.ends[::step], batch.owners[::step], strict=True
@@ -102,7 +102,7 @@ class LiveView:
     def __rich_console__(
         self, console: Console, options: ConsoleOptions
     ) -> RenderResult:
-        """Draw for the window as it is now."""
+        """Draw the view for the present size of the window."""
         width, height = console.size
         lines = [*self._head(width), *self._table(width, height - _HEAD - _FOOT)]
         lines += [Text()] * (height - _FOOT - len(lines))
@@ -195,7 +195,7 @@ class LiveView:
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
-    """How wide the parts of a row are in a window of some width."""
+    """The widths of the parts of a row, for a width of the window."""
 
     label: int
     history: int
@@ -205,7 +205,7 @@ class _Layout:
 
     @classmethod
     def fit(cls, width: int) -> "_Layout":
-        """Share out what the five numbers leave."""
+        """Divide the width that the numbers leave between the other parts."""
         if width < _NARROW:
             label = max(10, width // 3)
             return cls(label, 0, max(6, width - label - 2 * 7 - 1), wide=False)
@@ -226,7 +226,7 @@ class _Layout:
         return Text(text, style="bold")
 
     def name(self, mapping: Mapping) -> str:
-        """Return a name that fits; without one, the address tells mappings apart."""
+        """Return the mapping's name, shortened to fit; without a name, its address."""
         name = escape(mapping.name)
         if not name:
             name = f"[anon] {mapping.start:x}"
@@ -243,7 +243,7 @@ _RESTORED = b"\x1b[?1049l\x1b[?25h\x1b[0m"
 
 @contextlib.contextmanager
 def live(view: LiveView, *, color: bool | None) -> Iterator[Live]:
-    """Give the view the screen to itself; it is restored whatever happens in there."""
+    """Show the view on a screen of its own; the old one is restored in any case."""
     console = Console(
         highlight=False,
         markup=False,
@@ -257,7 +257,7 @@ def live(view: LiveView, *, color: bool | None) -> Iterator[Live]:
     try:
         with screen:
             yield screen
-    except BaseException:  # what failed may be the writing that restores
+    except BaseException:  # rich itself may have failed to restore the screen
         _restore()
         raise
     finally:
@@ -270,14 +270,14 @@ def _restore() -> None:
 
 
 def _restore_and_quit(number: int, _: object) -> None:
-    """Restore the screen, then end as if nobody had caught the signal."""
+    """Restore the screen, then end by the signal's default action."""
     _restore()
     signal.signal(number, signal.SIG_DFL)
     signal.raise_signal(number)
 
 
 def summary_lines(view: LiveView, *, most: int = 8) -> list[str]:
-    """Return what stays on the screen: the mappings that were written most."""
+    """Return lines to print after the view: the mappings that were written most."""
     rows = sorted(view.rows.values(), key=lambda row: -row.written)[:most]
     return [
         f"{format_size(row.written):>10}  {escape(row.mapping.label)}"

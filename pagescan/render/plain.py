@@ -1,4 +1,4 @@
-"""Columns of fixed width for a pipe: nothing wrapped or cut, no row waited for."""
+"""Writes columns of fixed width for a pipe: no text is cut, and no row waits."""
 
 from functools import partial
 from typing import TextIO
@@ -22,7 +22,7 @@ def write(report: Report, rows: Rows, output: Output, stream: TextIO) -> None:
 
 
 def line(texts: list[str], columns: list[Column], widths: list[int]) -> str:
-    """Return one line: cells at least as wide as their columns, two blanks between."""
+    """Return one line: cells padded to their columns, two blanks between them."""
     padded = (
         pad(text, width, right=column.right)
         for text, column, width in zip(texts, columns, widths, strict=True)

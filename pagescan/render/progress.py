@@ -1,4 +1,4 @@
-"""Bars on a terminal's stderr for what takes longer than half a second."""
+"""Progress bars on a terminal's stderr, for work longer than half a second."""
 
 import sys
 import time
@@ -11,26 +11,26 @@ _WIDTH = 30
 
 
 class Bar:
-    """What a scan tells how far it is: one line, taken away in the end."""
+    """The progress of a scan: one line on stderr, erased at the end."""
 
     doing = "looking"
 
     def __init__(self, stream: TextIO | None = None) -> None:
-        """Show nothing yet."""
+        """Start the clock; nothing is shown yet."""
         self._stream = stream or sys.stderr
         self._begun = time.monotonic()
         self._done = self._total = 0
         self._shown = False
 
     def begin(self, total: int) -> None:
-        """Start anew: so many bytes are to be walked; 0: take the line away."""
+        """Restart at zero of `total` bytes to walk; 0: erase the line."""
         self._done, self._total = 0, total
         if not total and self._shown:
             self._put("")
             self._shown = False
 
     def advance(self, done: int) -> None:
-        """So many more bytes were walked."""
+        """Add `done` bytes that were walked."""
         self._done += done
         if self._total and time.monotonic() - self._begun >= _PATIENCE:
             self._draw()
@@ -51,7 +51,7 @@ class Bar:
 
 
 class WritingBar(Bar):
-    """What the renderers tell how many rows are written; each result is timed anew."""
+    """The progress of writing rows; the half second begins with each result."""
 
     doing = "writing"
 
@@ -59,14 +59,14 @@ class WritingBar(Bar):
         """Show nothing yet.
 
         Args:
-            rows: What a row is, in the plural.
-            stream: Where to show it, if not on stderr.
+            rows: The name of the rows, in the plural: "regions".
+            stream: Where to show the bar; None: on stderr.
         """
         super().__init__(stream)
         self._rows = rows
 
     def begin(self, total: int) -> None:
-        """Start anew: so many rows are to be written; 0: take the line away."""
+        """Restart at zero of `total` rows to write; 0: erase the line."""
         if total:
             self._begun = time.monotonic()
         super().begin(total)
@@ -80,7 +80,7 @@ class WritingBar(Bar):
 
 
 def _has_a_pager(terminal: TextIO) -> bool:
-    """Whether a program reads its keys one by one: then the whole screen is its own."""
+    """Whether a program reads this terminal key by key: it then owns the screen."""
     import termios
 
     try:

@@ -1,4 +1,4 @@
-"""What the formats with columns share: which columns, and the values of each row."""
+"""Selects columns and makes the text of rows, for all formats with columns."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -22,14 +22,13 @@ from pagescan.regions import Batch
 from pagescan.render import Rows
 from pagescan.render.batch_text import PLACES, Key, chunks, region_of
 
-# Stands for an address until a line is put together, as often as that is wide: no name
-# has this character.
+# Placeholder for an address, repeated to the column's width; no name can have a NUL.
 _HOLE = "\0"
 _HOLES = re.compile(f"{_HOLE}+")
 
 
 def chosen_columns(report: Report, rows: Rows, output: Output) -> list[Column]:
-    """Return the columns that were asked for, or the usual ones of the report."""
+    """Return the columns that the user selected, or the default ones of the report."""
     if report.plan is not None:
         return select(output.columns, PLAN_DEFAULT, PLAN_COLUMNS)
     if isinstance(rows, Batch):
@@ -46,15 +45,15 @@ def lines(
     line: Callable[[list[str]], str],
     widths: Sequence[int] = (),
 ) -> Iterator[str]:
-    """Yield the text of the rows, many at a time.
+    """Yield the text of the rows; each item may hold many lines.
 
     Args:
         rows: The rows.
-        columns: What is said of each.
-        output: What a row is.
-        text: Returns a cell.
-        line: Returns the line of some cells, with its end.
-        widths: Of the columns, if their cells are padded.
+        columns: The columns of each row.
+        output: Says what one row is.
+        text: Returns the text of one cell.
+        line: Returns the line for a list of cells, with its newline.
+        widths: The widths of the columns, if cells are padded.
     """
     if not isinstance(rows, Batch):
         for values in cells(rows, list(columns), output):
@@ -63,7 +62,7 @@ def lines(
         return
     batch = rows
     holes = [_HOLE] * len(columns)
-    if widths:  # at the end of a line nothing is padded
+    if widths:  # the last cell of a line is not padded
         holes[:-1] = [_HOLE * width for width in widths[:-1]]
 
     def template(key: Key) -> str:
@@ -89,7 +88,7 @@ def _address(hole: re.Match[str]) -> str:
 
 
 def cells(rows: Rows, columns: list[Column], output: Output) -> Iterator[list[Value]]:
-    """Yield the values of each row, lazily: a reader may be gone after the first."""
+    """Yield the values of each row, lazily: the reader may stop after the first."""
     keys = [column.key for column in columns]
     if isinstance(rows, Batch):
         regions = rows.pages() if output.by == "page" else rows.regions()

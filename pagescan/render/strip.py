@@ -1,4 +1,4 @@
-"""Small pictures made of block characters: bars of a history, heat over a mapping."""
+"""Draws small charts with block characters: bars of a history, heat of a mapping."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ _UNITS = "KMGTPE"
 
 
 def bars(values: Iterable[float], width: int) -> str:
-    """Return the last `width` values as bars; the highest of them fills its cell."""
+    """Return the last `width` values as bars; the highest bar fills its cell."""
     shown = list(values)[-width:]
     top = max(shown, default=0.0)
     text = "".join(_block(value / top if top else 0.0) for value in shown)
@@ -20,7 +20,7 @@ def bars(values: Iterable[float], width: int) -> str:
 
 
 def _block(share: float) -> str:
-    """Return the block for a share of 1; what is not nothing is seen."""
+    """Return the block character for a share, 0 to 1; anything above 0 is visible."""
     if share <= 0:
         return _BLOCKS[0]
     return _BLOCKS[max(1, min(8, round(share * 8)))]
@@ -39,16 +39,16 @@ def compact(count: int) -> str:
 
 @dataclass(slots=True)
 class Heat:
-    """Where in a mapping stores fell of late: a fixed number of cells."""
+    """The recently written places of a mapping, in a fixed number of cells."""
 
     cells: list[float] = field(default_factory=lambda: [0.0] * _CELLS)
 
     def fade(self) -> None:
-        """Let what is older count less."""
+        """Reduce the weight of older writes."""
         self.cells = [cell * _FADE if cell > 0.02 else 0.0 for cell in self.cells]
 
     def add(self, mapping: Mapping, start: int, end: int) -> None:
-        """Note that [start, end) was written."""
+        """Mark [start, end) of the mapping as written."""
         scale = _CELLS / mapping.length
         low = max(0, int((start - mapping.start) * scale))
         high = min(_CELLS - 1, int((end - 1 - mapping.start) * scale))
@@ -57,7 +57,7 @@ class Heat:
             self.cells[cell] = min(1.0, self.cells[cell] + max(share, 0.12))
 
     def draw(self, width: int) -> str:
-        """Return the cells as a strip of so many characters, between two borders."""
+        """Return the cells as a strip of `width` characters, borders included."""
         inner = max(1, width - 2)
         shares = [
             max(self.cells[cell * _CELLS // inner : -(-(cell + 1) * _CELLS // inner)])

@@ -1,4 +1,4 @@
-"""A table for a terminal: as wide as the window, the mapping last and elided."""
+"""Writes a table for a terminal: as wide as the window; the last column may be cut."""
 
 import os
 import shutil
@@ -12,12 +12,12 @@ from pagescan.render import Rows
 from pagescan.render.cells import elide_middle, pad, width_of
 from pagescan.render.rows import cells, chosen_columns, lines
 
-# The widths are taken from so many rows; a later one that is wider pushes its line.
+# The first rows set the widths; a wider cell in a later row moves the rest of its line.
 _LOOKED_AT = 500
 
 
 def write(report: Report, rows: Rows, output: Output, stream: TextIO) -> None:
-    """Write one result: the first rows are there at once."""
+    """Write one result; the first rows appear before the last are known."""
     columns = chosen_columns(report, rows, output)
     text = partial(show, exact=output.exact)
     first = [
@@ -51,7 +51,7 @@ def _line(texts: list[str], columns: list[Column], widths: list[int], room: int)
 
 
 def wants_color(chosen: bool | None, stream: TextIO) -> bool:
-    """Whether to use colour: --color beats NO_COLOR beats FORCE_COLOR beats isatty."""
+    """Whether to use colour: --color, NO_COLOR, FORCE_COLOR, isatty decide in turn."""
     if chosen is not None:
         return chosen
     if os.environ.get("NO_COLOR"):
