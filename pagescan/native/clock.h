@@ -5,6 +5,7 @@
 #include <stdint.h>
 #include <time.h>
 
+/* The monotonic clock in nanoseconds. */
 static inline uint64_t ps_now_ns(void)
 {
 	struct timespec now;

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Keeps the target's mmap lock free: one call at a time holds it no longer than max_stall_ns, and
- * after that much holding it is left alone for pause_ns. Without the pause a waiting writer starves
- * all the same (measured on 6.18: readers that come back at once overtake it).
+ * Limits how long scans hold the target's mmap lock: slices are sized so that one call holds it no
+ * longer than max_stall_ns, and once calls have held it for half of that, a pause of pause_ns
+ * follows. Without the pause a waiting writer starves (measured on 6.18: readers that return at
+ * once overtake it).
  */
 #ifndef PAGESCAN_PACE_H
 #define PAGESCAN_PACE_H
@@ -13,8 +14,9 @@
 #define PS_SLICE_MIN (2u << 20)
 
 /*
- * Leaves the lock alone: for pause_ns after it was held for long, and as long as another thread of the
- * same scan does. Who comes out of its own pause waits for the end of theirs.
+ * Pauses if due: for pause_ns once this thread has held the lock long enough, and as long as any
+ * thread of the same scan pauses. After its own pause a thread waits for the end of the others'
+ * pauses.
  */
 static inline void ps_pace_rest(struct ps_pace *pace)
 {
@@ -40,6 +42,7 @@ static inline void ps_pace_rest(struct ps_pace *pace)
 		pace->held_ns = 0;
 }
 
+/* Accounts for a call that walked `walked` bytes in ns: adapts the slice, pauses if due. */
 static inline void ps_pace_call(struct ps_pace *pace, struct ps_cost *cost, uint64_t walked,
 				uint64_t ns)
 {
@@ -51,7 +54,7 @@ static inline void ps_pace_call(struct ps_pace *pace, struct ps_cost *cost, uint
 	if (ns > pace->max_stall_ns / 2 && pace->slice > PS_SLICE_MIN)
 		pace->slice /= 2;
 	else if (ns < pace->max_stall_ns / 10 && walked >= pace->slice && pace->slice < pace->slice_max)
-		pace->slice *= 2; /* two threads at once, and what is denser behind: a tenth is enough */
+		pace->slice *= 2; /* a tenth: two threads at once and denser memory still fit */
 
 	pace->held_ns += ns;
 	if (pace->pause_ns)

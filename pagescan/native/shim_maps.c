@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Parses the text of /proc/PID/maps: from large reads in C it is faster than PROCMAP_QUERY. */
+/* Parses the text of /proc/PID/maps: large reads, parsed in C, are faster than PROCMAP_QUERY. */
 #include <errno.h>
 #include <stdbool.h>
 #include <sys/ioctl.h>
@@ -11,7 +11,7 @@ struct text {
 	const char *end;
 };
 
-/* Reads a number of that base and the one character behind it; false where there is none such. */
+/* Reads a number and the character `behind` it; false if the text does not begin with both. */
 static bool number(struct text *text, unsigned base, char behind, uint64_t *ret)
 {
 	uint64_t value = 0;
@@ -72,14 +72,14 @@ static bool line(struct text *text, const char *begin, struct ps_maps *out, uint
 	while (text->at < text->end && *text->at != '\n')
 		text->at++;
 	out->name_length[row] = (uint64_t)(text->at - begin) - out->name_at[row];
-	if (text->at == text->end) /* cut in the middle */
+	if (text->at == text->end) /* the text ends within the line */
 		return false;
 	text->at++;
 	out->page_size[row] = 0;
 	return out->start[row] < out->end[row];
 }
 
-/* Only hugetlbfs has pages of another size, and its device has no major number. */
+/* Asks for the page size where it may differ: on hugetlbfs, whose device has major number 0. */
 static int ask_page_size(int maps, struct ps_maps *out, uint64_t row)
 {
 	struct ps_procmap_query query = {.size = sizeof(query), .query_addr = out->start[row]};
@@ -87,7 +87,7 @@ static int ask_page_size(int maps, struct ps_maps *out, uint64_t row)
 	if (!out->inode[row] || out->device[row] >> 32)
 		return 0;
 	if (ioctl(maps, PS_PROCMAP_QUERY, &query) < 0)
-		return errno == ENOENT ? 0 : -errno; /* ENOENT: unmapped meanwhile */
+		return errno == ENOENT ? 0 : -errno; /* ENOENT: it has been unmapped */
 	if (query.vma_page_size > 4096)
 		out->page_size[row] = query.vma_page_size;
 	return 0;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What is done to every region: the join with mappings, the overlay of two lists, and the tally. */
+/* Loops over regions: the join with mappings, the overlay of two lists, and the tally. */
 #include "shim.h"
 
 static void put(struct ps_columns *out, int64_t *owner, uint64_t start, uint64_t end,
@@ -64,7 +64,7 @@ static uint64_t earlier(uint64_t one, uint64_t other)
 	return one < other ? one : other;
 }
 
-/* Where a list changes next: the end of its region at `at`, or the start of the one behind it. */
+/* The next edge of a list behind `at`: the end of the region there, or the next start. */
 static uint64_t next_edge(const struct ps_columns *list, uint64_t i, uint64_t at)
 {
 	if (i == list->length)

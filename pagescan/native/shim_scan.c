@@ -9,19 +9,21 @@
 #include "scan.h"
 #include "shim.h"
 
-/* The kernel allocates room for so many regions in each call: for twice as many it takes 0.4 us more. */
+/* The kernel allocates room for this many regions per call; twice as many cost 0.4 us more. */
 #define VEC_LENGTH 256u
 /*
- * Where so much of a slice are candidates, finding them costs more than it saves: the slices behind it
- * are taken for candidates whole, and only every so many is looked at again.
+ * If at least 1/DENSE of a slice are candidates, finding candidates costs more than it saves. Then
+ * the next ASSUMED slices count as candidates as a whole, without a call, and the slice after them
+ * is scanned again.
  */
 #define DENSE 4u
 #define ASSUMED 7u
 /*
- * A longest slice that takes less has next to no page tables: behind it, the next page that is
- * populated is asked for, over a reach that doubles as long as there is none. Such a call ends at the
- * second one, however dense it is there. What it can stumble over is page tables that are empty, at
- * 1.3 us each: the longest reach has 1024, and only behind a hole as long that had none.
+ * A slice of full length that takes less than HOLE_NS has next to no page tables: a hole begins.
+ * Behind it, a call asks for the next populated page, over a reach that doubles while there is
+ * none. The call stops at the second populated page, so dense memory costs nothing. Only empty page
+ * tables can delay it, at 1.3 us each: the longest reach has 1024 of them, and follows a hole as
+ * long without any.
  */
 #define HOLE_NS 5000u
 #define REACH_MAX (2ull << 30)
@@ -42,8 +44,10 @@ static uint64_t read_bits(const struct ps_rule *rule, uint64_t bits)
 }
 
 /*
- * SWAPPED may be the marker that a dropped, protected page of a private file leaves: the word in pagemap
- * has the type of the entry, 31 for a marker (for root; else it says 0). Returns the end of the run.
+ * SWAPPED may stand for the marker that a dropped, protected page of a private file leaves. Its
+ * word in pagemap has the type of the entry: 31 is a marker (root only; others read 0). Says
+ * whether the page at `at` is a marker, and returns the end of the run of pages for which the same
+ * is true.
  */
 static uint64_t run_of_markers(int pagemap, uint64_t at, uint64_t end, uint64_t page, bool *marker)
 {
@@ -63,7 +67,7 @@ static uint64_t run_of_markers(int pagemap, uint64_t at, uint64_t end, uint64_t 
 	return at + i * page;
 }
 
-/* Says where the part of a region ends that is of one kind, and takes SWAPPED away from markers. */
+/* Cuts a region where markers begin or end: returns where; clears SWAPPED for markers. */
 static uint64_t part_of(const struct ps_rule *rule, int pagemap, uint64_t at, uint64_t end,
 			uint64_t page, uint64_t *bits)
 {
@@ -84,7 +88,7 @@ static bool wanted(const struct ps_rule *rule, uint64_t bits)
 	       (!rule->want_anyof || (bits & rule->want_anyof));
 }
 
-/* Appends one region that is wanted; range_start keeps joins within one range. */
+/* Appends a region, or joins it with the last one; range_start keeps joins within one range. */
 static void append(struct ps_columns *out, uint64_t start, uint64_t end, uint64_t categories,
 		   uint64_t range_start, uint64_t join_gap)
 {
@@ -101,7 +105,7 @@ static void append(struct ps_columns *out, uint64_t start, uint64_t end, uint64_
 	out->length++;
 }
 
-/* Whether a hole cannot match: something populated is asked for, or is what the answer is scanned for. */
+/* Whether a rule matches populated pages only, so that holes may be skipped. */
 static bool is_of_populated(const struct ps_rule *rule)
 {
 	uint64_t others = ~(PS_PAGE_IS_PRESENT | PS_PAGE_IS_SWAPPED) | rule->inverted;
@@ -110,7 +114,7 @@ static bool is_of_populated(const struct ps_rule *rule)
 	       (rule->anyof && !(rule->anyof & others));
 }
 
-/* Where the first populated page of [at, end) is, or end, in what the rule does not skip whole; -errno. */
+/* Returns the first populated page of [at, end) that the rule may match; else end; or -errno. */
 static int64_t next_populated(const struct ps_job *job, const struct ps_rule *rule, uint64_t at,
 			      uint64_t end)
 {
@@ -137,14 +141,14 @@ static int64_t next_populated(const struct ps_job *job, const struct ps_rule *ru
 	return (int64_t)(first.start > at ? first.start : at);
 }
 
-/* What a range has shown of its holes. */
+/* The state of the search for holes within one range. */
 struct hole {
-	unsigned int quick;    /* slices in a row that had next to no page tables */
-	unsigned int patience; /* so many make a hole; more where that was wrong */
-	uint64_t reach;	       /* bytes in which a populated page is looked for */
+	unsigned int quick;    /* consecutive slices that had next to no page tables */
+	unsigned int patience; /* this many quick slices make a hole; doubled after an error */
+	uint64_t reach;	       /* bytes in which to look for a populated page */
 };
 
-/* Goes on to the next page that is populated, or as far as the reach is; -errno. */
+/* Moves the cursor to the next populated page, or by the reach; returns 0 or -errno. */
 static int cross_hole(const struct ps_job *job, const struct ps_rule *rule, struct hole *hole,
 		      struct ps_cursor *cursor, uint64_t end, struct ps_pace *pace,
 		      struct ps_cost *cost)
@@ -188,7 +192,7 @@ int ps_scan_part(const struct ps_job *job, struct ps_part *part, uint64_t begun,
 	for (; cursor->range < part->ranges; cursor->range++, cursor->at = 0) {
 		const struct ps_rule *rule = &job->rules[part->which[cursor->range]];
 		uint64_t range_start = part->starts[cursor->range], end = part->ends[cursor->range];
-		unsigned int assumed = 0; /* slices that are taken for as dense as the last one */
+		unsigned int assumed = 0; /* slices still assumed to be as dense as the last one */
 		struct hole hole = {.patience = 1};
 
 		if (!cursor->at)
@@ -260,7 +264,7 @@ int ps_scan_part(const struct ps_job *job, struct ps_part *part, uint64_t begun,
 						continue;
 					matched += stop - at;
 					if (out->length == out->capacity) {
-						cursor->at = at; /* more parts than regions */
+						cursor->at = at; /* parts may outnumber regions */
 						return 1;
 					}
 					if (cursor->left != UINT64_MAX) {
@@ -273,7 +277,7 @@ int ps_scan_part(const struct ps_job *job, struct ps_part *part, uint64_t begun,
 					       job->join_gap);
 				}
 			}
-			/* Part of a huge page, or a kernel that does not go on: never loop on it. */
+			/* Part of a huge page, or a kernel without progress: never loop on it. */
 			if (next <= cursor->at)
 				return cursor->left ? -EINVAL : 0;
 			if (is_of_populated(rule) && now - before < HOLE_NS &&

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Gives the parts of a scan to several threads, where they have more to do than to start them costs. */
+/* Scans the parts of a job in several threads, if the work is worth the cost of starting them. */
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <inttypes.h>
@@ -20,9 +20,9 @@
 struct crew {
 	const struct ps_job *job;
 	uint64_t begun;
-	uint64_t until;	       /* they pause together: a lock that one of them holds is not free */
-	cpu_set_t others;      /* the processors of the others: not that of who called us */
-	_Atomic uint64_t next; /* the part that nobody has taken yet */
+	uint64_t until;	       /* all pause at once: the lock is free only if no thread holds it */
+	cpu_set_t others;      /* the processors for the new threads: all but the caller's */
+	_Atomic uint64_t next; /* index of the next part that no thread has taken */
 };
 
 struct worker {
@@ -32,7 +32,7 @@ struct worker {
 	pthread_t thread;
 };
 
-/* Takes one part and goes on with it; false: there is no more to take. */
+/* Takes the next part and works on it; false: no part is left, or the time of this call is over. */
 static bool work_on_one(struct crew *crew, struct ps_pace *pace, struct ps_cost *cost)
 {
 	const struct ps_job *job = crew->job;
@@ -64,8 +64,8 @@ static void *work(void *given)
 }
 
 /*
- * How many processors of ours have nothing to do. A thread that waits for its turn holds the lock all
- * the while: only those are taken that nobody runs on. Source: proc_loadavg(5), of the whole machine.
+ * Returns how many of our processors are idle. A thread that waits for a processor keeps holding
+ * the lock, so only idle processors get a thread. Source: proc_loadavg(5), for the whole machine.
  */
 static uint64_t idle_processors(uint64_t ours)
 {
@@ -83,8 +83,9 @@ static uint64_t idle_processors(uint64_t ours)
 }
 
 /*
- * Returns how many were started. Signals are for the thread that called us; so is its processor: where
- * the others just became idle, the scheduler would have a new thread wait for ours.
+ * Starts up to `count` threads and returns how many. They take no signals, which are for the
+ * calling thread. They may not use its processor either: if the others have only just become idle,
+ * the scheduler would put a new thread on ours, and let it wait.
  */
 static uint64_t start(struct worker *workers, uint64_t count, struct crew *crew)
 {
@@ -100,7 +101,7 @@ static uint64_t start(struct worker *workers, uint64_t count, struct crew *crew)
 		count = idle;
 	CPU_CLR((size_t)here, &crew->others);
 	pthread_attr_init(&attributes);
-#ifdef __GLIBC__ /* so that it begins there: on ours it would wait for us to end */
+#ifdef __GLIBC__ /* a thread that began on our processor would wait for us to end */
 	pthread_attr_setaffinity_np(&attributes, sizeof(crew->others), &crew->others);
 #endif
 	sigfillset(&all);
@@ -124,7 +125,7 @@ static void add(struct ps_cost *sum, const struct ps_cost *one)
 		sum->max_wait_ns = one->max_wait_ns;
 }
 
-/* How long it is going to take if it goes on as it began; at the beginning, as it did last time. */
+/* The expected time for the rest, at the pace so far; at the beginning, that of the last scan. */
 static uint64_t expected_ns(struct crew *crew)
 {
 	uint64_t count = crew->job->count, done = atomic_load(&crew->next);
@@ -134,7 +135,7 @@ static uint64_t expected_ns(struct crew *crew)
 	return done < count ? (ps_now_ns() - crew->begun) / done * (count - done) : 0;
 }
 
-/* What all parts say: the first error, whether there is more to do, how many regions there are. */
+/* Combines all parts: returns the first error, or 1 if work is left; counts the regions. */
 static int outcome(struct ps_job *job)
 {
 	int result = 0;

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * GetWriteWatch() on one's own memory: all of pagescan_writewatch.h, and nothing of Python.
+ * GetWriteWatch() for memory of this process: implements pagescan_writewatch.h, without Python.
  *
- * All watches of a process share one userfaultfd and one pagemap. Those of a forked child speak of
- * its parent's memory; so what is known of them is in a page that the kernel fills with zeros for
- * the child (MADV_WIPEONFORK), the mutex too: a fork amid a call leaves no lock behind.
+ * All watches of a process share one userfaultfd and one pagemap. After a fork, the child's copies
+ * of both descriptors refer to its parent's memory. So the descriptors and the mutex are in a page
+ * that the kernel fills with zeros for the child (MADV_WIPEONFORK): the child opens its own, and a
+ * fork during a call leaves no lock held.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -29,7 +30,7 @@
 	(PS_UFFD_FEATURE_WP_ASYNC | PS_UFFD_FEATURE_WP_UNPOPULATED |                               \
 	 PS_UFFD_FEATURE_WP_HUGETLBFS_SHMEM)
 
-/* Zeros in a new process: a mutex that nobody holds, and no descriptors. */
+/* All zeros in a new process: the mutex is free, and there are no descriptors. */
 struct process {
 	pthread_mutex_t lock;
 	_Atomic size_t which; /* 0: not open */
@@ -38,7 +39,7 @@ struct process {
 	size_t avoid;
 };
 
-/* What a child finds of its parent: to be closed once it watches itself, if it is still that. */
+/* A descriptor inherited from the parent; the child's first watch closes it if it is unchanged. */
 struct inherited {
 	int fd;
 	dev_t device;
@@ -46,7 +47,7 @@ struct inherited {
 };
 
 static struct process *_Atomic current;
-static size_t opened; /* how many processes of this line have; under the lock, as the rest */
+static size_t opened; /* how often this process or an ancestor has opened both; under the lock */
 static struct inherited inherited[2];
 
 static struct process *process(void)
@@ -98,7 +99,7 @@ static int open_both(struct process *self)
 		rc = -errno;
 		goto close_uffd;
 	}
-	/* A page that was only read, and a guard: the kernel says written, and nobody stored. */
+	/* The kernel reports pages that were only read, and guards, as written: leave them out. */
 	self->avoid = PS_PAGE_IS_PFNZERO;
 	if (!ioctl(self->pagemap, PS_PAGEMAP_SCAN, &probe))
 		self->avoid |= PS_PAGE_IS_GUARD;
@@ -140,7 +141,7 @@ static size_t whole(const struct pagescan_watch *watch, size_t size)
 	return (size + watch->page - 1) / watch->page * watch->page;
 }
 
-/* The pages of a part: *low to *end. */
+/* Checks a part of the memory and returns its whole pages, *low to *end. */
 static int part(const struct pagescan_watch *watch, const void *start, size_t size, uint64_t *low,
 		uint64_t *end)
 {
@@ -158,7 +159,7 @@ static int part(const struct pagescan_watch *watch, const void *start, size_t si
 	return 0;
 }
 
-/* One call of the kernel from *low on, which it moves: at most `most` pages; 0: all. */
+/* One PAGEMAP_SCAN from *low, which it advances: at most `most` pages; 0: no limit. */
 static int scan(const struct pagescan_watch *watch, unsigned int flags, uint64_t *low, uint64_t end,
 		size_t most, struct ps_page_region *vec)
 {
@@ -173,7 +174,7 @@ static int scan(const struct pagescan_watch *watch, unsigned int flags, uint64_t
 		.max_pages = most,
 		.category_inverted = watch->avoid,
 		.category_mask = PS_PAGE_IS_WRITTEN | watch->avoid,
-		.category_anyof_mask = PS_PAGE_IS_PRESENT | PS_PAGE_IS_SWAPPED, /* no hole */
+		.category_anyof_mask = PS_PAGE_IS_PRESENT | PS_PAGE_IS_SWAPPED, /* no holes */
 		.return_mask = PS_PAGE_IS_WRITTEN,
 	};
 	int found = ioctl(watch->pagemap, PS_PAGEMAP_SCAN, &arg);
@@ -185,7 +186,7 @@ static int scan(const struct pagescan_watch *watch, unsigned int flags, uint64_t
 	if (found && vec[found - 1].end > next)
 		next = vec[found - 1].end;
 	if (next <= *low)
-		return -EINVAL; /* a kernel that does not go on: never loop on it */
+		return -EINVAL; /* the kernel made no progress: do not loop for ever */
 	*low = next;
 	return found;
 }
@@ -210,7 +211,7 @@ int pagescan_watch_get(const struct pagescan_watch *watch, unsigned int flags, c
 	*granularity = watch->page;
 
 	while (low < end && have < room) {
-		/* The kernel stops at so many pages: it resets no more than there is room for. */
+		/* The limit is the room that is left: the kernel resets no page beyond it. */
 		rc = scan(watch, flags, &low, end, room - have, vec);
 		for (int i = 0; i < rc; i++)
 			for (uint64_t at = vec[i].start; at < vec[i].end; at += watch->page)
@@ -252,13 +253,13 @@ int pagescan_watch_adopt(struct pagescan_watch *watch, void *address, size_t siz
 	made.process = self->which;
 	made.pagemap = self->pagemap;
 	made.avoid = self->avoid;
-	/* One store is one page then; EINVAL: this kernel has no huge pages at all. */
+	/* Without huge pages one store marks one page; EINVAL: the kernel has no huge pages. */
 	if (madvise(address, whole(&made, size), MADV_NOHUGEPAGE) && errno != EINVAL)
 		return -errno;
 	rc = ps_uffd_register(self->uffd, at, at + whole(&made, size));
 	if (rc < 0)
 		return rc;
-	/* What is populated, by its owner or by mlockall(2), is not written. */
+	/* Pages populated before, by their owner or by mlockall(2), do not count as written. */
 	rc = pagescan_watch_reset(&made, address, size);
 	if (rc < 0) {
 		ps_uffd_unregister(self->uffd, at, at + whole(&made, size));
