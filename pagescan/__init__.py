@@ -1,12 +1,12 @@
 """pagescan: which pages a live process has written, exactly and almost for free.
 
-What the commands do is here as a library. The names below are loaded when they are
-used first, so that `import pagescan` costs next to nothing.
+This is the library behind the commands. Each public name is loaded at its first use,
+so that `import pagescan` costs next to nothing.
 """
 
 from __future__ import annotations
 
-TYPE_CHECKING = False  # typing's own would load it, and 24 files more
+TYPE_CHECKING = False  # importing typing for it would load 24 more files
 if TYPE_CHECKING:
     from typing import Any
 
@@ -104,7 +104,7 @@ __all__ = ["__version__", *sorted(_HOME)]  # noqa: PLE0604 - strings all the sam
 if not TYPE_CHECKING:  # a type checker would take any name for a public one
 
     def __getattr__(name: str) -> Any:
-        """Load a public name from the file that it lives in (PEP 562)."""
+        """Load a public name from its module at its first use (PEP 562)."""
         if name not in _HOME:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         from importlib import import_module

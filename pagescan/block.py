@@ -1,12 +1,12 @@
-"""What a block of code in this very process writes: without ptrace and without rights.
+"""Finds the pages that a block of code in this process writes; needs no privileges.
 
     with pagescan.written_pages() as written:
         work()
     print(written.pages)
 
-Both ends are scans that were prepared before, so that little of what pagescan itself
-writes falls into the block: protecting is the last thing done at its beginning, and
-taking down what is unprotected is the first at its end. All else comes after that.
+Both ends of the block are scans prepared in advance, so that few of pagescan's own
+stores fall into it. Protecting is the last step before the block; recording the
+unprotected pages is the first step behind it. All other work comes later.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ if TYPE_CHECKING:
     from pagescan.model import MappingCounts, Region
     from pagescan.regions import Batch
 
-# Nobody but us waits for our own mmap lock: no pauses.
+# Only this process waits for its mmap lock: no pauses are needed.
 _UNPACED = Pace(max_stall_ns=1 << 40, pause_ns=0)
-# Enough for what a block writes, as a rule: more is asked for only when it is over.
+# Initial capacity in regions, enough for most blocks: it grows only after the block.
 _ROOM = 4096
 _STACK_GROWTH = 1 << 30
 
@@ -47,9 +47,9 @@ class _Prepared(NamedTuple):
     """The scans of one block.
 
     Attributes:
-        protect: The populated private pages that were written since they were armed.
-        unprotected: What was written, of all that is registered.
-        outside: All that is populated and not registered: new memory is among it.
+        protect: Protects the populated private pages written since they were armed.
+        unprotected: Lists the written pages of registered memory.
+        outside: Lists the populated pages of unregistered memory, new memory included.
         exact: The rules that the tags of `unprotected` refer to.
     """
 
@@ -60,18 +60,18 @@ class _Prepared(NamedTuple):
 
     @property
     def buffers(self) -> tuple[Columns, ...]:
-        """What the block's own answer is written to."""
+        """The arrays to which the scans of this block write their results."""
         return (*self.protect.rows, *self.unprotected.rows, *self.outside.rows)
 
 
 class _BlockTracking(Tracking):
-    """A tracking of this process whose looks are made of prepared scans."""
+    """Tracks this process; its looks are prepared scans."""
 
     warm = False
-    """Whether the scans ran once in this process: the first run writes more."""
+    """Whether the scans have run in this process: the first run writes more pages."""
 
     def prepare(self) -> _Prepared:
-        """Plan the scans of a block; those of a process's first block run once."""
+        """Prepare the scans of a block; the first block of a process runs them once."""
         prepared = self._prepare()
         if not _BlockTracking.warm:
             _BlockTracking.warm = True
@@ -88,10 +88,10 @@ class _BlockTracking(Tracking):
         )
         candidates = list(asked)
         for index, rule in enumerate(candidates):
-            if rule.whole:  # files: no candidates of before, but what is written now
+            if rule.whole:  # files: ask for the pages written now, not for candidates
                 wanted = Masks(mask=Category.WRITTEN)
                 candidates[index] = _tagged(exact[index], wanted, index)
-        end = user_space_end()  # not that of the last mapping: a new one may lie above
+        end = user_space_end()  # beyond the last mapping: a new one may lie above it
         everywhere = Spans(array("Q", [0]), array("Q", [end]), array("Q", [0]))
         outside = Rule(
             asked=Masks(
@@ -115,11 +115,11 @@ class _BlockTracking(Tracking):
         return prepared
 
     def result_of(self, scan: PreparedScan) -> Columns:
-        """Return what a scan found that was run."""
+        """Return the regions that a scan found when it ran."""
         return scan.finish(_UNPACED, self.scanner.meter)
 
     def take_stock(self, prepared: _Prepared) -> tuple[Columns, Columns]:
-        """Read what was taken down: the written pages, and those of new mappings."""
+        """Return the written pages, and the pages of new mappings, from both scans."""
         written = self.result_of(prepared.unprotected)
         outside = self.result_of(prepared.outside)
         chosen = self._judged()
@@ -130,33 +130,33 @@ class _BlockTracking(Tracking):
         return self._without_own(exact, *buffers), self._without_own(fresh, *buffers)
 
     def batch(self, written: Columns, fresh: Columns, selection: Selection) -> Batch:
-        """Put an answer together, of the part that a block asked for."""
+        """Join both lists into one batch, restricted to a block's selection."""
         chosen = self._judged()
         new = frozenset(owners_of(fresh, chosen))
         found = merge(without(written, _intervals(fresh)), fresh)
-        # What an inner block found may be unmapped by now.
+        # Pages that an inner block found may have been unmapped since.
         parts = [(item.start, item.end) for item in selection.select(chosen)]
         found = common(found, parts)
         return self._joined(found, chosen, new, DEFAULT_RETURNED)
 
     def bank(self) -> Columns:
-        """Get and protect, for the block around one that begins."""
+        """Look and rearm as an inner block begins; the outer blocks get the result."""
         batch = self.look(rearm=True).batch
         return Columns(batch.starts, batch.ends, batch.categories)
 
 
 class _GoingOn:
-    """The blocks of this process that are going on, in the order they began.
+    """The open blocks of this process, in the order in which they began.
 
-    Those of several threads may end in any order: they share one userfaultfd, and what
-    one of them gets and protects again is given to all the others.
+    Blocks of several threads may end in any order. They share one userfaultfd, so
+    pages that one block collects and re-protects are credited to all open blocks.
     """
 
     def __init__(self) -> None:
         self.forget()
 
     def forget(self) -> None:
-        """Start anew, also in a forked child: its memory is not tracked."""
+        """Reset to no blocks; also in a forked child, whose memory is not tracked."""
         self.lock = threading.Lock()
         self.blocks: list[WrittenPages] = []
 
@@ -166,12 +166,11 @@ os.register_at_fork(after_in_child=_going_on.forget)
 
 
 class WrittenPages:
-    """What a block of code wrote; a context manager, for one block.
+    """The pages that a block of code wrote; a context manager, for one block.
 
-    The answer is there when the block is over, also when an exception ended it. Blocks
-    nest: what an inner one finds, the outer one finds too. Stores of all threads
-    count. A child that is forked in the block has no answer, and leaves that of its
-    parent alone.
+    The answer is available after the block, also if an exception ended it. Blocks
+    nest: an outer block also lists the pages of its inner blocks. Stores of all threads
+    count. A child forked in the block has no answer, and does not change its parent's.
 
     Examples:
         >>> import pagescan
@@ -195,7 +194,7 @@ class WrittenPages:
 
     def __enter__(self) -> Self:
         if self._pid:
-            raise UsageError("this written_pages() had its block already")
+            raise UsageError("this written_pages() was already used for a block")
         with _going_on.lock:
             around = tuple(_going_on.blocks)
             tracking = self._within(around) if around else self._armed()
@@ -230,7 +229,7 @@ class WrittenPages:
         with _going_on.lock:
             prepared.unprotected.run()
             prepared.outside.run()
-            # What ended the block is what its caller has to hear of.
+            # If the block raised, its exception takes precedence over ours.
             quiet = contextlib.suppress(*([PagescanError] if error else []))
             try:
                 with quiet:
@@ -259,12 +258,12 @@ class WrittenPages:
 
     @property
     def bytes(self) -> int:
-        """The same in bytes: whole pages."""
+        """The written pages in bytes: whole pages count."""
         return self.batch.summary().bytes
 
     @property
     def untracked(self) -> tuple[Untracked, ...]:
-        """Parts of the selection for which nothing can be said, and why.
+        """The parts of the selection that were not tracked, and why.
 
         Raises:
             PagescanError: As `batch` says.
@@ -274,7 +273,7 @@ class WrittenPages:
 
     @property
     def cost(self) -> Cost:
-        """What arming and scanning cost; nothing was stopped."""
+        """The cost of arming and scanning; no thread was stopped."""
         return self._cost
 
     def regions(self) -> Iterator[Region]:
@@ -282,7 +281,7 @@ class WrittenPages:
         return self.batch.regions()
 
     def by_mapping(self) -> list[MappingCounts]:
-        """Return the mappings that were written to, each with its pages."""
+        """Return the mappings that were written to, with their page counts."""
         return self.batch.by_mapping()
 
     _untracked: tuple[Untracked, ...] = ()
@@ -298,15 +297,15 @@ class WrittenPages:
             raise
 
     def _within(self, around: tuple[WrittenPages, ...]) -> _BlockTracking:
-        """Share the userfaultfd of the blocks around: memory can have only one."""
+        """Share the userfaultfd of the outer blocks: memory can have only one."""
         tracking = around[-1]._tracking  # noqa: SLF001 - of this class
         if tracking is None:
             raise AssertionError
         asked, there = self._selection, tracking.armed.selection
         if not there.everything and there != asked:
             raise UsageError(
-                "a written_pages() within another one cannot ask for other ranges",
-                hint="let the outer one take everything, or both the same ranges",
+                "an inner written_pages() cannot have other ranges than the outer one",
+                hint="give the outer one no ranges, or give both the same ranges",
             )
         if not asked.everything:
             asked.check(mappings.read(tracking.target))
@@ -323,13 +322,13 @@ class WrittenPages:
 
 
 def written_pages(ranges: Iterable[str] | None = None) -> WrittenPages:
-    """Return a context manager that says what its block of code wrote.
+    """Return a context manager that finds the pages its block of code writes.
 
     Args:
         ranges: RANGE words, as the commands take them; None: everything.
 
     Raises:
-        PagescanError: At the beginning of the block: as `track` says.
+        PagescanError: When the block begins, for the reasons of `track`.
 
     Examples:
         >>> import pagescan
@@ -342,7 +341,7 @@ def written_pages(ranges: Iterable[str] | None = None) -> WrittenPages:
 
 
 def _with_room_to_grow(chosen: list[Mapping]) -> Iterator[Mapping]:
-    """Extend the stack downwards: it grows into its mapping, registered as it is."""
+    """Extend the stack downwards: pages that it grows into are registered with it."""
     end = 0
     for mapping in chosen:
         start = mapping.start
@@ -357,7 +356,7 @@ def _tagged(rule: Rule, wanted: Masks, tag: int) -> Rule:
 
 
 def _keep(blocks: Iterable[WrittenPages], columns: Columns) -> None:
-    """Give blocks that go on what was got, and protected again."""
+    """Credit pages that were collected and re-protected to all open blocks."""
     for block in blocks:
         block._earlier.append(columns)  # noqa: SLF001 - of this file
 

@@ -1,4 +1,4 @@
-"""A process's mappings: read, parsed, and selected by what the user names."""
+"""Reads a process's mappings, and selects those that the user's RANGE words name."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -16,23 +16,24 @@ _SPAN = re.compile(r"([0-9][0-9a-zA-Z]*)([-+])([0-9][0-9a-zA-Z]*)")
 def read(target: Target) -> list[Mapping]:
     """Return the target's mappings, ascending and disjoint.
 
-    Source: /proc/PID/maps, in reads of a MiB (faster than PROCMAP_QUERY a mapping);
-    not a snapshot: a mapping that changes between two reads is there once.
+    Source: /proc/PID/maps, read by the MiB: faster than one PROCMAP_QUERY per mapping.
+    It is not a snapshot, but a mapping that changes between two reads is listed once.
 
     Raises:
-        PagescanError: As `from_oserror` says; gone is NoSuchTargetError.
+        NoSuchTargetError: The target is gone.
+        PagescanError: Its maps cannot be read: see `from_oserror`.
     """
     return Reader(target).read()
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """What part of the address space is meant: everything, or the RANGE words.
+    """The selected part of the address space: everything, or what RANGE words name.
 
-    A session keeps it, so that mappings that come later are judged by the same words.
+    A session stores it, and selects later mappings by the same words.
 
     Attributes:
-        ranges: Address ranges, as they were typed.
+        ranges: Address ranges, as the user typed them.
         names: Mapping names with * and ? as wildcards.
     """
 
@@ -55,7 +56,7 @@ class Selection:
 
     @property
     def words(self) -> list[str]:
-        """What `parse` takes, for keeping."""
+        """The selection as words that `parse` reads, to be stored."""
         return [*map(str, self.ranges), *self.names]
 
     @property
@@ -64,10 +65,10 @@ class Selection:
         return not (self.ranges or self.names)
 
     def select(self, mappings: Sequence[Mapping]) -> list[Mapping]:
-        """Return the parts of the mappings that are meant, ascending and disjoint.
+        """Return the selected parts of the mappings, ascending and disjoint.
 
-        A mapping that is meant in part is cut, at whole (huge) pages: widened, never
-        narrowed.
+        A mapping selected in part is cut at (huge) page borders: the part is widened
+        to whole pages, never narrowed.
         """
         if self.everything:
             return list(mappings)
@@ -81,7 +82,7 @@ class Selection:
         return chosen
 
     def _parts(self, mapping: Mapping) -> Iterable[Mapping]:
-        """Yield what the ranges cover of one mapping."""
+        """Yield the parts of one mapping that the ranges cover."""
         size = mapping.page_size or PAGE_SIZE
         low = high = mapping.start
         for span in sorted(self.ranges):
@@ -96,10 +97,10 @@ class Selection:
             yield cut(mapping, low, high)
 
     def check(self, mappings: Sequence[Mapping]) -> list[str]:
-        """Return what to tell the user: how ranges were widened.
+        """Return remarks for the user: one per range that was widened.
 
         Raises:
-            PagescanError: A range, or a name, covers no mapping.
+            PagescanError: A range covers no mapping, or no mapping has a given name.
         """
         notes = []
         for name in self.names:
@@ -113,7 +114,7 @@ class Selection:
             if not parts:
                 raise PagescanError(
                     f"the range {span} covers no mapping",
-                    hint="pagescan maps lists what there is",
+                    hint="pagescan maps lists the mappings",
                 )
             notes += _widened(span, parts)
         return notes
@@ -128,7 +129,7 @@ def _widened(span: Range, parts: Sequence[Mapping]) -> list[str]:
 
 
 def cut(mapping: Mapping, start: int, end: int) -> Mapping:
-    """Return the part [start, end) of a mapping, with the offset that fits it."""
+    """Return the part [start, end) of a mapping, with its offset in the file."""
     if (start, end) == (mapping.start, mapping.end):
         return mapping
     offset = mapping.offset + start - mapping.start if mapping.inode else mapping.offset
@@ -160,7 +161,7 @@ def _parse_range(word: str) -> Range:
 
 
 def _pattern(name: str) -> re.Pattern[str]:
-    """Translate a name: only * and ? are wildcards, brackets are themselves."""
+    """Translate a name to a pattern: only * and ? are wildcards; [heap] is literal."""
     parts = (
         ".*" if char == "*" else "." if char == "?" else re.escape(char)
         for char in name

@@ -1,7 +1,6 @@
 """The records that travel from the scan to the screen: frozen, without I/O.
 
-Named tuples where nothing else is needed: making the class of a dataclass takes
-0.5 ms, and every command makes them all.
+Most are named tuples: creating a dataclass costs 0.5 ms at each start of a command.
 """
 
 import enum
@@ -52,7 +51,7 @@ DEFAULT_RETURNED = (
 
 
 class Range(NamedTuple):
-    """Half-open [start, end) in bytes, what somebody asks about."""
+    """The half-open interval [start, end), in bytes, that a user asks about."""
 
     start: int
     end: int
@@ -67,7 +66,7 @@ class Range(NamedTuple):
 
 
 class Kind(enum.Enum):
-    """What decides how a mapping is armed and when its pages count as written."""
+    """The kinds of mapping: they decide how to arm it and which pages are written."""
 
     ANON = "private anonymous"
     PRIVATE_FILE = "private file"
@@ -75,7 +74,7 @@ class Kind(enum.Enum):
     HUGETLB = "hugetlb"
     SPECIAL = "special"
 
-    __hash__ = object.__hash__  # as Category's: it runs once a mapping
+    __hash__ = object.__hash__  # as in Category: it runs once per mapping
 
 
 # Mappings that the kernel itself keeps up to date: never registered (VM_SPECIAL).
@@ -92,7 +91,7 @@ class Mapping(NamedTuple):
     device: tuple[int, int]
     inode: int
     name: str
-    """As maps prints it, newline still escaped as \\012; "" where it has none."""
+    """The name as maps prints it, newline escaped as \\012; "" without a name."""
     page_size: int = 0
     """Bytes of a hugetlb page; 0: pages of the usual size."""
 
@@ -103,17 +102,17 @@ class Mapping(NamedTuple):
 
     @property
     def shared(self) -> bool:
-        """Whether stores go to memory that others may map."""
+        """Whether stores go to memory that other processes may map too."""
         return self.perms[3] == "s"
 
     @property
     def reserved(self) -> bool:
-        """Whether it is a reservation, which nobody may read or write (PROT_NONE)."""
+        """Whether it is a reservation: it allows no access at all (PROT_NONE)."""
         return self.perms[:3] == "---"
 
     @property
     def kind(self) -> Kind:
-        """The row of the table of rules in docs/concepts.md."""
+        """The kind: the row of the table of rules in docs/concepts.md."""
         if self.name in _SPECIAL_NAMES or self.name.startswith("[vvar"):
             return Kind.SPECIAL
         if self.page_size:
@@ -137,7 +136,7 @@ class Region:
     pages: int
     categories: Category
     mapping: Mapping | None
-    """None: the mapping went before the look was over."""
+    """None: the mapping was unmapped during the look."""
     new: bool = False
     """The mapping appeared after arming."""
 
@@ -164,12 +163,12 @@ class SessionFacts(NamedTuple):
     name: str
     armed_at: datetime
     since: datetime | None
-    """The last full rearm; None: mixed, a part was protected later."""
+    """The time of the last full rearm; None: some part was protected later."""
     method: str = "uffd-wp-async"
 
 
 class Untracked(NamedTuple):
-    """A part of the selection for which nothing can be promised."""
+    """A part of the selection that is not tracked, and why."""
 
     start: int
     end: int
@@ -179,12 +178,12 @@ class Untracked(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What a command cost the target; the times in nanoseconds."""
+    """The cost of a command to the target; times in nanoseconds."""
 
     stopped_ns: int = 0
     scan_ns: int = 0
     max_wait_ns: int = 0
-    """The longest that one call held the mmap lock."""
+    """The longest time for which one call held the mmap lock."""
     ioctls: int = 0
     pages_walked: int = 0
     mappings_added: int | None = None
@@ -200,7 +199,7 @@ class Cost:
             max(self.max_wait_ns, other.max_wait_ns),
             self.ioctls + other.ioctls,
             self.pages_walked + other.pages_walked,
-            # A state and no sum: the later count stands.
+            # A count of the present state, not a sum: the later one is valid.
             self.mappings_added
             if other.mappings_added is None
             else other.mappings_added,
@@ -215,17 +214,18 @@ class Summary(NamedTuple):
     pages: int
     bytes: int
     categories: Dict[str, int]
-    """Pages by category, the returned categories only, in the kernel's order."""
+    """Pages per category: the returned categories only, in the kernel's order."""
 
 
 class Estimate(NamedTuple):
-    """What was written, extrapolated from a random part of the memory.
+    """The number of written pages, extrapolated from a random part of the memory.
 
     Attributes:
         pages: The estimate.
-        low: Lower end of the 95 % confidence interval, in pages; of a steady workload.
-        high: Upper end.
-        share: The part that was tracked, 0 to 1.
+        low: Lower end of the 95 % confidence interval, in pages; it is valid for a
+            steady workload.
+        high: Upper end of that interval.
+        share: The share of the memory that was tracked, 0 to 1.
     """
 
     pages: int
@@ -236,7 +236,7 @@ class Estimate(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class MappingCounts:
-    """One mapping and its pages by category; a count is None where it is unknown."""
+    """One mapping and its pages per category; None stands for an unknown count."""
 
     mapping: Mapping
     pages: int
@@ -247,15 +247,14 @@ class MappingCounts:
 
 
 class Action(enum.IntEnum):
-    """What to do with a region's pages; the values are those of the binary form."""
+    """What to do with the pages of a region; the binary form has the same values."""
 
     DUMP = 1
     """Store their bytes."""
     ZERO = 2
-    """They are zeros: store that, and no bytes."""
+    """They are all zeros: store that fact, and no bytes."""
     KEEP = 4
-    """The parent's image has them right; where no image of the chain has them, they
-    are zeros."""
+    """They are as in the parent's image; pages in no image of the chain are zeros."""
 
     @property
     def word(self) -> str:
@@ -265,13 +264,13 @@ class Action(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class PlanFacts:
-    """What is said of the plan of a checkpoint beside its regions.
+    """The facts of a checkpoint's plan, apart from its regions.
 
     Attributes:
-        epoch: Its number; None: of no session.
+        epoch: Its number; None: made without a session.
         parent: The epoch whose image it builds on; None: it is complete.
-        pages: Pages by action: dump zero keep.
-        left_out: What of the selection belongs elsewhere.
+        pages: Pages per action: dump zero keep.
+        left_out: The parts of the selection that belong elsewhere.
     """
 
     epoch: int | None
@@ -282,7 +281,7 @@ class PlanFacts:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """All of a result but its rows; `kind` is the command's word for it."""
+    """A result without its rows; `kind` is the command's word for it."""
 
     kind: str
     time: datetime
@@ -300,22 +299,22 @@ class Report:
     total_share: float | None = None
     """Beside the totals: `Cost.target_share` of all looks together."""
     estimate: Estimate | None = None
-    """With a budget: the rows are those of the part that was tracked."""
+    """With a budget; the rows then cover only the part that was tracked."""
     plan: PlanFacts | None = None
-    """Of dump-plan: the categories of the rows are actions."""
+    """In dump-plan; the categories of the rows are then actions."""
 
 
 class Output(NamedTuple):
-    """In what form a result is wanted.
+    """The form in which the user wants a result.
 
     Attributes:
         format: table, plain, csv, json or jsonl.
-        columns: What -c says; None: the usual ones.
-        header: Whether there is a line of column names.
-        exact: Bytes as numbers, not as people read them.
-        by: What a row is: region, mapping or page.
-        color: None: as the terminal and the environment say.
-        progress: Who is told how many regions or pages are written.
+        columns: The argument of -c; None: the default columns.
+        header: Whether to print a line of column names.
+        exact: Whether to print bytes as plain numbers, not as "1.5 MiB".
+        by: What one row is: a region, a mapping or a page.
+        color: Whether to use colour; None: the terminal and the environment decide.
+        progress: Told how many regions or pages are written so far.
     """
 
     format: str = "plain"

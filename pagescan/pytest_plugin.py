@@ -1,4 +1,4 @@
-"""The pytest plugin: a marker and a fixture that fail a test which writes too much.
+"""The pytest plugin: a marker and a fixture that fail tests which write too much.
 
     @pytest.mark.dirty_pages(max=500)
     def test_lookup() -> None: ...
@@ -7,7 +7,7 @@
         with dirty_pages(max_bytes="64M"):
             reload()
 
-pytest loads this at its start: it imports nothing but pytest until it is used.
+pytest always loads this file: it imports only pytest until a test uses it.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ DirtyPages = Callable[..., AbstractContextManager["WrittenPages"]]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the setting that makes a missing interface a failure."""
-    words = "dirty_pages fails where this kernel or user cannot track, and skips not"
+    """Add the setting by which a test fails, not skips, where nothing can track."""
+    words = "dirty_pages fails, instead of skipping, where tracking is not possible"
     parser.addini(_REQUIRED, words, type="bool", default=False)
     parser.getgroup("pagescan").addoption(
         "--dirty-pages-required", action="store_true", help=words
@@ -49,7 +49,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(wrapper=True, trylast=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
-    """Hold what a marked test writes against its limit: the call, without fixtures."""
+    """Fail a marked test that writes more than its limit; fixtures do not count."""
     marker = item.get_closest_marker("dirty_pages")
     if marker is None:
         return (yield)
@@ -64,8 +64,8 @@ def dirty_pages(request: pytest.FixtureRequest) -> DirtyPages:
     """Return a context manager that fails if its block writes too much.
 
     Its arguments are those of the marker: `max` pages, `max_bytes` (a number, or text
-    as "64M"), `ranges` (RANGE words). It gives the `WrittenPages`; without a limit it
-    only measures.
+    like "64M"), `ranges` (RANGE words). It yields the `WrittenPages` of the block;
+    without a limit it only measures.
     """
 
     def block(
@@ -96,7 +96,7 @@ def _limited(
         except UsageError as error:
             pytest.fail(f"dirty_pages: {error}", pytrace=False)
         except PagescanError as error:
-            reason = f"dirty_pages cannot be told here: {error}"
+            reason = f"dirty_pages cannot track here: {error}"
             if config.getini(_REQUIRED) or config.getoption("--dirty-pages-required"):
                 pytest.fail(reason, pytrace=False)
             pytest.skip(reason)
@@ -118,7 +118,7 @@ def _in_bytes(size: int | str | None) -> int | None:
 
 
 def _too_many(written: WrittenPages, what: str, limit: str) -> str:
-    """Say how much was written, and where."""
+    """Return the message for a limit exceeded: how much was written, and where."""
     from pagescan.units import escape, format_size, plural
 
     lines = [

@@ -1,4 +1,4 @@
-"""Reads a process's mappings: /proc/PID/maps, in large pieces, parsed in C."""
+"""Reads a process's mappings from /proc/PID/maps, in large reads, parsed in C."""
 
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -19,20 +19,20 @@ _LETTERS = tuple(
 
 
 class Reader:
-    """Reads a target's mappings again and again; those that stay are the same objects.
+    """Reads a target's mappings repeatedly; unchanged ones are the same objects again.
 
-    An object a mapping would be 0.2 s a look where there are 100,000 of them.
+    Making every object again would take 0.2 s per look for 100,000 mappings.
     """
 
     def __init__(self, target: Target) -> None:
-        """Read nothing yet."""
+        """Remember the target; the first `read` reads."""
         self.target = target
         self._text = b""
         self._found: list[Mapping] = []
         self._disjoint = True
 
     def read(self) -> list[Mapping]:
-        """Return what `read` does; the very same list if nothing changed."""
+        """Return the mappings, ascending and disjoint; the same list if unchanged."""
         target = self.target
         try:
             fd = os.open(f"/proc/{target.pid}/maps", os.O_RDONLY | os.O_CLOEXEC)
@@ -51,7 +51,7 @@ class Reader:
         return self._found
 
     def _take(self, text: bytes, fd: int) -> None:
-        """Parse the lines that are new, and keep the mappings of the others."""
+        """Parse only the lines that differ; the mappings of the others stay."""
         head, tail = _same_lines(self._text, text) if self._disjoint else (0, 0)
         end, old = len(text) - tail, self._found
         before, behind = text.count(b"\n", 0, head), text.count(b"\n", end)
@@ -64,14 +64,14 @@ class Reader:
 
 
 def _text(fd: int) -> bytes:
-    """Read all, but for [vsyscall]: it lies beyond user space, in no page table."""
+    """Read the text without [vsyscall]: it is above user space, in no page table."""
     text = b"".join(iter(lambda: os.read(fd, _READ), b""))
     last = text.rfind(b"\n", 0, -1) + 1
     return text[:last] if text.startswith(b"ffffffff", last) else text
 
 
 def _same_lines(old: bytes, new: bytes) -> tuple[int, int]:
-    """Return how many bytes, of whole lines, are the same in front and behind."""
+    """Return how many bytes, in whole lines, both texts share at start and at end."""
     most = min(len(old), len(new))
     head = _longest(most, lambda low, high: old[low:high] == new[low:high])
     head = new.rfind(b"\n", 0, head) + 1
@@ -83,7 +83,7 @@ def _same_lines(old: bytes, new: bytes) -> tuple[int, int]:
         ),
     )
     begins = (len(old) - tail, len(new) - tail)
-    # What is the same may begin within a line, of one text or of both.
+    # The common end may begin in the middle of a line, in one text or in both.
     if tail and not (_begins_line(old, begins[0]) and _begins_line(new, begins[1])):
         tail = len(new) - new.find(b"\n", begins[1]) - 1
     return head, tail
@@ -94,7 +94,7 @@ def _begins_line(text: bytes, at: int) -> bool:
 
 
 def _longest(most: int, same: Callable[[int, int], bool]) -> int:
-    """Return how far two texts are the same, by halving what is not known."""
+    """Return the largest number for which `same` holds, by binary search."""
     known = 0
     while known < most:
         middle = (known + most + 1) // 2
@@ -106,7 +106,7 @@ def _longest(most: int, same: Callable[[int, int], bool]) -> int:
 
 
 def _parse(text: bytes, fd: int, pid: int) -> tuple[list[Mapping], bool]:
-    """Return the mappings of a text, and whether each line of it is one of them."""
+    """Return the mappings of a text, and whether each line gave exactly one."""
     rows = native.parse_maps(text, fd)
     sizes: Sequence[int] = rows.page_size
     if not rows.page_size_known:
@@ -144,9 +144,9 @@ def _mappings(
 
 
 def smaps_field(pid: int, field: bytes) -> dict[int, int]:
-    """Return one size of /proc/PID/smaps, in bytes, by the start of the mapping.
+    """Return one field of /proc/PID/smaps, in bytes, by the start of the mapping.
 
-    Slow: the kernel walks every page for it.
+    Slow: the kernel walks every page of the process.
     """
     sizes: dict[int, int] = {}
     start = 0

@@ -1,4 +1,4 @@
-"""The loop of `watch` and `demo`: a look at every tick, until something ends it."""
+"""The loop of `watch` and `demo`: one look per tick, until something ends it."""
 
 import select
 import time
@@ -13,16 +13,17 @@ from pagescan.tracking import Look, Tracking
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """One look of many.
+    """One tick of the loop, with its look.
 
     Attributes:
-        number: From 1.
-        look: What was written since `since`; None: the target went before the look.
-        since: The end of the look before, in UTC.
-        seconds: Time since the look before.
+        number: Its number, from 1.
+        look: The pages written since `since`; None: the target was gone before the
+            look.
+        since: The end of the previous look, in UTC.
+        seconds: Time since the previous look.
         end: In the last tick: interrupted count duration exited exec lost.
-        totals: All looks so far together.
-        total_share: The part of the target's processor time that they cost it.
+        totals: The totals of all looks so far.
+        total_share: The share of the target's processor time that all looks have cost.
     """
 
     number: int
@@ -36,12 +37,12 @@ class Tick:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """When to stop; None: not for that reason.
+    """The interval between looks, and when to stop; None: no such limit.
 
     Attributes:
         interval: Seconds between looks, on a grid that does not drift.
-        count: Looks.
-        duration: Seconds.
+        count: Stop after this many looks.
+        duration: Stop after this many seconds.
     """
 
     interval: float = 1.0
@@ -55,13 +56,13 @@ def ticks(
     stop: int,
     follow: Callable[[], Tracking | None] = lambda: None,
 ) -> Iterator[Tick]:
-    """Look and rearm at each tick; the last one has `end`.
+    """Look and rearm at each tick, and yield it; the last tick says why in `end`.
 
     Args:
         tracking: An armed target.
-        limits: The grid, and when to stop.
-        stop: A descriptor: when it can be read, the caller wants the end.
-        follow: Called after an exec; attaches again, or returns None for the end.
+        limits: The interval, and when to stop.
+        stop: A descriptor: the loop ends when it becomes readable.
+        follow: Called after an exec: attaches again, or returns None to end the loop.
     """
     waiter = select.poll()
     waiter.register(stop, select.POLLIN)
@@ -88,7 +89,7 @@ def ticks(
         except SessionLostError:
             look, end = None, "lost"
         except TargetError:
-            # A closed descriptor left in the set would look like the target's end.
+            # If it stayed in the set, a closed descriptor would mean the target's end.
             waiter.unregister(tracking.target.pidfd)
             look, followed = None, follow()
             if followed is None:
@@ -108,13 +109,13 @@ def ticks(
 
 
 def _next_on_grid(begun: float, interval: float) -> float:
-    """Return the next tick; one that took too long is left out, not caught up with."""
+    """Return the time of the next tick; missed ticks are skipped, not caught up."""
     passed = int((time.monotonic() - begun) / interval)
     return begun + (passed + 1) * interval
 
 
 def _wait(waiter: select.poll, due: float, stop: int) -> str | None:
-    """Wait for the tick; say what came before it."""
+    """Wait for the tick; return what ended the loop before it, or None."""
     while (left := due - time.monotonic()) > 0:
         for fd, _ in waiter.poll(left * 1000):
             return "interrupted" if fd == stop else "exited"
@@ -122,7 +123,7 @@ def _wait(waiter: select.poll, due: float, stop: int) -> str | None:
 
 
 def summary_of(look: Look) -> Summary:
-    """Return what a look found; of an estimate, all that it stands for."""
+    """Return the summary of a look; with an estimate, the estimated pages and bytes."""
     found = look.batch.summary()
     if look.estimate is None:
         return found
@@ -131,7 +132,7 @@ def summary_of(look: Look) -> Summary:
 
 
 def add(one: Summary, other: Summary) -> Summary:
-    """Return the totals of two looks together."""
+    """Return the sum of two summaries."""
     names = {**one.categories, **other.categories}
     return Summary(
         one.regions + other.regions,

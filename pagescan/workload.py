@@ -1,12 +1,13 @@
-"""The demo's child: a heap of a known size, and stores that it can account for.
+"""The child process of `demo`: it writes to a heap, and reports which pages it wrote.
 
-It speaks on stdin and stdout, a line each way: "go" runs one round, and the answer is
-the JSON list of the pages it stored to in that round. End of input ends it. In a round
+It reads commands on stdin and answers on stdout, one line each: "go" runs one round,
+and the answer is the JSON list of the pages written in that round. It ends at the end
+of its input. In a round
 
-- a hot spot, which moves through the heap, is written several times over,
-- single pages all over the heap are written,
-- pages are read, in memory that is populated and in memory that never was,
-- a page or two of an area is written that a forked child shares, copy-on-write.
+- it writes several times to a hot spot, which moves through the heap,
+- it writes to single pages all over the heap,
+- it reads pages that are populated, and pages that never were,
+- it writes to a page that it shares with a forked child (copy-on-write).
 """
 
 import contextlib
@@ -29,12 +30,12 @@ _STEPS = 20
 
 
 class Workload:
-    """The parent's side: starts the child, and hears from it what it wrote.
+    """The parent's side: starts the child, and asks it which pages it wrote.
 
     Attributes:
-        pid: The child.
-        start: Where its heap lies in it.
-        pages: How long that is.
+        pid: The pid of the child.
+        start: The address of the heap in the child.
+        pages: The length of the heap in pages.
     """
 
     def __init__(self, size: int, seconds_a_round: float) -> None:
@@ -61,11 +62,11 @@ class Workload:
             stdin.flush()
 
     def wrote(self) -> set[int]:
-        """Wait for the end of the round; return the pages it stored to."""
+        """Wait for the end of the round; return the page numbers that it wrote."""
         return set(self._answer())
 
     def fileno(self) -> int:
-        """Return what becomes readable at the end of a round."""
+        """Return the descriptor that becomes readable at the end of a round."""
         stdout = self._child.stdout
         return stdout.fileno() if stdout is not None else -1
 
@@ -86,7 +87,7 @@ class Workload:
 
 
 def _round(heap: mmap.mmap, quiet: range, number: int, seconds: float) -> set[int]:
-    """Store and read; return the pages that were stored to."""
+    """Write and read for one round; return the page numbers that were written."""
     rolled = random.Random(number)  # noqa: S311 - not for secrets
     busy = quiet.start
     wrote: set[int] = set()
@@ -114,16 +115,16 @@ def main() -> None:
     size, seconds = int(sys.argv[1]), float(sys.argv[2])
     pages = size // PAGE
     heap = mmap.mmap(-1, pages * PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    # Huge pages would be populated 512 pages at a time: the truth is kept in pages.
+    # One store would populate a whole huge page, but the answer counts single pages.
     heap.madvise(mmap.MADV_NOHUGEPAGE)
-    # The last tenth is never populated, the tenth before it is shared with a fork.
+    # The last tenth is never populated; the tenth before it is shared with a child.
     quiet = range(pages * 8 // 10, pages * 9 // 10)
     for page in range(quiet.stop):
         heap[page * PAGE + 1] = 1
     alive, held = os.pipe()
     if os.fork() == 0:
         os.close(held)
-        os.read(alive, 1)  # until the end of its parent
+        os.read(alive, 1)  # waits for the end of its parent
         os._exit(0)
     os.close(alive)
     _say([native.address_of(heap), pages])

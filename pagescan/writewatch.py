@@ -1,10 +1,10 @@
-"""GetWriteWatch() and ResetWriteWatch() of Windows, on memory of one's own.
+"""GetWriteWatch() and ResetWriteWatch() of Windows, for memory of this process.
 
     with WriteWatch(1 << 20) as watch:
         watch.buffer[5000] = 1
         addresses, granularity = watch.get(reset=True)
 
-The loops, and the same for C programs, are in native/shim_watch.c. Source of the
+The loops, and the interface for C programs, are in native/shim_watch.c. Source of the
 semantics: the documentation of GetWriteWatch and ResetWriteWatch (memoryapi.h).
 """
 
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 
 def library() -> str:
-    """Return the shared object whose functions `pagescan_writewatch.h` declares.
+    """Return the path of the shared object that `pagescan_writewatch.h` declares.
 
-    For dlopen(3) with RTLD_LAZY; it needs no Python that runs.
+    Open it by dlopen(3) with RTLD_LAZY; it needs no running Python.
     """
     return native.library()
 
@@ -38,15 +38,15 @@ def get_include() -> str:
 
 
 class WriteWatch:
-    """Memory whose written pages can be asked for: VirtualAlloc(MEM_WRITE_WATCH).
+    """Memory that records its written pages, like VirtualAlloc(MEM_WRITE_WATCH).
 
-    One store is one page: huge pages are off for it. Threads may store meanwhile, and
-    get: a page is got and reset in one step, so none is lost, and none is got twice for
-    one store. A context manager.
+    It has no huge pages, so one store marks one page. Threads may store and call `get`
+    at the same time: `get` returns and resets a page in one step, so no page is lost,
+    and none is returned twice for one store. It is a context manager.
 
     Attributes:
-        address: Where it lies, page-aligned.
-        size: Bytes, as asked for; the last page is whole all the same.
+        address: Its first address, page-aligned.
+        size: Its length in bytes, as asked for; the last page is mapped whole.
 
     Examples:
         >>> from pagescan.writewatch import WriteWatch
@@ -58,10 +58,10 @@ class WriteWatch:
     """
 
     def __init__(self, size: int) -> None:
-        """Allocate `size` bytes of zeros, none of them written.
+        """Allocate `size` bytes of zeros; no page counts as written.
 
         Raises:
-            UsageError: The size is not above zero, or more than there can be.
+            UsageError: The size is not above zero, or exceeds the address space.
             KernelUnsupportedError: No userfaultfd with asynchronous write-protect.
             AccessDeniedError: A seccomp filter forbids userfaultfd(2).
         """
@@ -97,27 +97,27 @@ class WriteWatch:
         *,
         reset: bool = False,
     ) -> tuple[array[int], int]:
-        """Return the pages written since allocation, or since they were reset.
+        """Return the pages written since they were allocated or last reset.
 
         Args:
-            start: Offset of the part that is asked for; its whole page counts.
-            size: Bytes of that part; None: to the end.
-            count: How many pages at most; go on behind the last one.
-            reset: Forget what is returned, and only that, in the same step.
+            start: Offset of the part to ask about; pages are counted whole.
+            size: Length of that part in bytes; None: to the end of the memory.
+            count: Return at most this many pages; for more, ask again behind the last.
+            reset: Also reset the returned pages, and only them, in the same step.
 
         Returns:
-            The addresses of the pages, ascending, as array('Q'); bytes of a page.
+            The addresses of the pages, ascending, as array('Q'); the bytes per page.
 
         Raises:
             UsageError: The part is not within the memory, or count is below one.
-            PagescanError: This is a child of fork, or a part is watched no longer.
-            ValueError: It is closed.
+            PagescanError: This is a child of fork, or some part is no longer watched.
+            ValueError: The write watch is closed.
         """
         if count is None:
             count = native.ALL_PAGES
         elif count < 1:
             raise UsageError(f"count must be above zero, not {count}")
-        with memoryview(self._open()):  # so that no other thread closes it meanwhile
+        with memoryview(self._open()):  # while it exists no other thread can close
             size = self._part(start, size)
             try:
                 pages = self._watch.get(
@@ -128,7 +128,7 @@ class WriteWatch:
         return pages, PAGE_SIZE
 
     def reset(self, start: int = 0, size: int | None = None) -> None:
-        """Forget what was written in a part: it counts from now; errors as of `get`."""
+        """Mark the pages of a part as not written; errors as in `get`."""
         with memoryview(self._open()):
             size = self._part(start, size)
             try:
@@ -137,11 +137,11 @@ class WriteWatch:
                 raise _lost(error) from error
 
     def close(self) -> None:
-        """Free the memory; once more does nothing.
+        """Free the memory; closing it again does nothing.
 
         Raises:
-            BufferError: Views of its buffer are alive, or another thread is in `get` or
-                `reset`; nothing was done.
+            BufferError: Views of its buffer exist, or another thread is in `get` or
+                `reset`. The memory is still open.
         """
         self._memory.close()
 
@@ -151,7 +151,7 @@ class WriteWatch:
         return self._memory
 
     def _part(self, start: int, size: int | None) -> int:
-        """Return the size of a part that is there."""
+        """Return the size of a part; UsageError if it is not within the memory."""
         size = self.size - start if size is None else size
         if start < 0 or size <= 0 or start + size > self.size:
             raise UsageError(
@@ -172,7 +172,7 @@ class WriteWatch:
 
 
 def _refusal(error: OSError) -> PagescanError:
-    """Say why memory cannot be watched: the kernel's no, a filter's, or another."""
+    """Return the error that says why memory cannot be watched."""
     if error.errno in (errno.EINVAL, errno.ENOSYS, errno.EPERM, errno.EACCES):
         try:
             os.close(wp_async.open_own())
@@ -182,16 +182,16 @@ def _refusal(error: OSError) -> PagescanError:
 
 
 def _lost(error: OSError) -> PagescanError:
-    """Say why a watch that was there cannot be asked."""
+    """Return the error that says why an existing watch does not answer."""
     if error.errno == errno.ESRCH:
         return PagescanError(
-            "this is plain memory: a write watch does not follow a fork",
+            "nothing watches this memory: a write watch does not follow a fork",
             hint="make a new WriteWatch in the child",
         )
     if error.errno in (errno.EPERM, errno.EBADF, errno.ENOTTY):
         return PagescanError(
-            "the write watch is lost: its memory was mapped anew, or a descriptor of it"
-            " closed, by this process",
-            hint="close only descriptors that are yours; make a new WriteWatch",
+            "the write watch is lost: this process mapped its memory again, or closed a"
+            " descriptor of it",
+            hint="close only descriptors that you opened; make a new WriteWatch",
         )
     return from_oserror(error, doing="get the written pages of this process")

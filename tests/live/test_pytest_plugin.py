@@ -112,7 +112,7 @@ def test_where_nothing_can_be_told(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(BROKEN)
     result = pytester.runpytest_subprocess("-rs")
     result.assert_outcomes(skipped=2)
-    result.stdout.fnmatch_lines(["*dirty_pages cannot be told here: cannot create*"])
+    result.stdout.fnmatch_lines(["*dirty_pages cannot track here: cannot create*"])
     result = pytester.runpytest_subprocess("--dirty-pages-required")
     result.assert_outcomes(failed=2)
     pytester.makeini("[pytest]\ndirty_pages_required = true")

@@ -398,7 +398,7 @@ def test_a_child_has_plain_memory_and_may_watch_itself() -> None:
         print(watched(watch), descriptors() == ours)
         """
     )
-    plain = "this is plain memory: a write watch does not follow a fork"
+    plain = "nothing watches this memory: a write watch does not follow a fork"
     hint = "make a new WriteWatch in the child"
     assert done.stdout.splitlines() == [
         *(2 * [f"{plain}; {hint}"]),
