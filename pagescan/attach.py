@@ -42,9 +42,9 @@ class Taken:
         if self.method == "own":
             return "the userfaultfd is our own: nothing was stopped"
         how = {
-            "frame": "with a signal frame on its stack to restore it",
+            "frame": "with a signal frame in empty pages of its stack to restore it",
             "slack": "with a signal frame in unused memory to restore it",
-            "rop": "with six words below its stack to restore it",
+            "rop": "with six words in empty pages of its stack to restore it",
             "plain": "the plain way: a kill in that time would have harmed the target",
         }
         return f"a thread was stopped {how[self.method]}"

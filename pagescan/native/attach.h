@@ -19,10 +19,9 @@ struct gadgets {
 	uint64_t syscall_ret; /* syscall; ret */
 	uint64_t restorer;    /* mov $15, %eax; syscall: rt_sigreturn */
 	uint64_t restorer_length;
-	uint64_t pop_rax; /* pop %rax; ret */
-	uint64_t pop_rdi; /* pop %rdi; ret */
-	uint64_t ret_imm; /* ret $imm: steps over the red zone */
-	uint64_t imm;
+	uint64_t pop_rax;     /* pop %rax; ret */
+	uint64_t pop_rdi;     /* pop %rdi; ret */
+	uint64_t ret_imm[16]; /* ret $imm, by imm / PS_PAGE: steps over what is between */
 };
 
 /* What is known of a fact that decides about harm. */
@@ -45,6 +44,7 @@ struct surgery {
 	int pagemap;
 	int pidfd;
 	int table; /* a pidfd by which this thread's descriptors are reached, or -1 */
+	int own_fds; /* our own /proc/thread-self/fd, or -1 */
 	uint64_t deadline;
 	pid_t tid;
 	struct gadgets all_gadgets; /* that were found */
@@ -54,17 +54,25 @@ struct surgery {
 	struct witness witnesses[8]; /* by which it is known again; unused ones: address 0 */
 	bool untold;	 /* its random bytes could not be read: another program could not be told */
 	bool plain_only; /* shadow stack: a return that was not called for would be fatal */
-	bool go_runtime; /* its stacks lie in the heap, and say where they end */
-	uint64_t slack;	 /* bytes that nobody owns: [slack, slack_end) */
+	uint64_t stack_start; /* of [stack]; 0: there is none, or a small one */
+	uint64_t slack;	      /* bytes behind an ELF's .bss: [slack, slack_end) */
 	uint64_t slack_end;
+	bool garbage; /* what was looked at last holds the frame of an attach that died */
 	/* Of the stopped thread, as it is to go on. */
 	struct user_regs_struct saved;
 	uint64_t mask;
 	/* The self-restoring stack; chain is where rsp starts, 0: the plain way. */
 	uint64_t chain;
 	bool masked; /* every signal is blocked during the calls; in rop nothing could undo that */
-	uint64_t wrote;
-	size_t wrote_length;
+	uint64_t wrote; /* [wrote, wrote_end) is to be wiped */
+	uint64_t wrote_end;
+};
+
+/* Room for a frame, and what the method is called with it there. */
+struct ps_place {
+	uint64_t start;
+	uint64_t end;
+	enum ps_method method;
 };
 
 /* One mapping of the target. The name is the text's, or what of it is worth knowing in name_room. */
@@ -121,8 +129,13 @@ enum ps_answer ps_is_still_there(const struct surgery *s, int64_t there);
 
 int ps_find_gadgets(struct surgery *s);
 void ps_forget_gadgets(struct surgery *s);
-bool ps_slack_is_free(const struct surgery *s);
-const char *ps_slack_signature(void);
+
+void ps_find_places(struct surgery *s, const struct area *areas, size_t count);
+bool ps_place_frame(struct surgery *s, uint64_t length, struct ps_place *ret);
+bool ps_own_stack(struct surgery *s, struct area *ret);
+bool ps_is_free_stack(struct surgery *s, const struct area *stack, uint64_t low, uint64_t end);
+void ps_write_mark(const struct surgery *s, void *at, uint64_t chain);
+void ps_wipe(const struct surgery *s, uint64_t start, uint64_t end);
 
 bool ps_build_chain(struct surgery *s);
 void ps_clear_chain(struct surgery *s);

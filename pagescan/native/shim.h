@@ -174,9 +174,9 @@ int ps_tally(const struct ps_columns *regions, const int64_t *owner, uint64_t pa
 enum ps_method {
 	PS_METHOD_NONE,
 	PS_METHOD_PLAIN, /* nothing in the target restores it: our death in between hurts it */
-	PS_METHOD_FRAME, /* a signal frame on its own stack restores it without us */
-	PS_METHOD_SLACK, /* the same, in bytes that nobody owns */
-	PS_METHOD_ROP,   /* four words on its own stack do: for restart_syscall(2) */
+	PS_METHOD_FRAME, /* a signal frame in empty pages of its own stack restores it without us */
+	PS_METHOD_SLACK, /* the same, in bytes that nobody uses */
+	PS_METHOD_ROP,   /* six words on its own stack do: for restart_syscall(2) */
 };
 
 enum ps_step {

@@ -218,7 +218,7 @@ static int remember_address_space(struct surgery *s)
 {
 	const struct gadgets *g = &s->all_gadgets;
 	const uint64_t code[] = {
-		g->syscall, g->syscall_ret, g->restorer, g->pop_rax, g->pop_rdi, g->ret_imm,
+		g->syscall, g->syscall_ret, g->restorer, g->pop_rax, g->pop_rdi,
 	};
 	Elf64_auxv_t vector[64];
 	size_t count = ps_read_file(s, "auxv", vector, sizeof(vector)) / sizeof(*vector);
@@ -290,6 +290,7 @@ static int prepare(struct surgery *s)
 {
 	int error;
 
+	ps_clear_chain(s); /* of an attempt that a signal has ended */
 	s->chain = 0;
 	s->masked = true;
 	s->call->method = PS_METHOD_PLAIN;
@@ -340,10 +341,8 @@ static int close_there(struct surgery *s, int64_t there, int64_t *closed)
 static int operate(struct surgery *s)
 {
 	int64_t there = -1, closed = -1;
-	int error = ps_open_table(s), taking = 0;
+	int error, taking = 0;
 
-	if (error)
-		return refuse(s, PS_STEP_TABLE, error);
 	do {
 		error = prepare(s);
 		if (error)
@@ -365,7 +364,6 @@ static int operate(struct surgery *s)
 				error = undone;
 		}
 	} while (error == -EINTR && ps_now_ns() < s->deadline);
-	ps_close_table(s);
 	if (there >= 0 && closed)
 		s->call->left_fd = (int)there;
 	return taking ? taking : error;
@@ -404,6 +402,9 @@ static int try_thread(struct surgery *s)
 	s->call->tid = s->tid;
 	s->call->attempts++;
 	s->unsuitable = false;
+	error = ps_open_table(s);
+	if (error)
+		return refuse(s, PS_STEP_TABLE, error);
 	error = seize(s);
 	if (error)
 		return error == -ESRCH ? -EAGAIN : error;
@@ -434,6 +435,7 @@ static int try_threads(struct surgery *s)
 	for (int i = 0; i < count && ps_now_ns() < s->deadline; i++) {
 		s->tid = tids[i];
 		error = try_thread(s);
+		ps_close_table(s);
 		/* A main thread that has exited says EPERM; the others may do. */
 		if (!s->unsuitable && error != -EAGAIN &&
 		    !(error == -EPERM && s->call->step <= PS_STEP_SEIZE))
@@ -486,6 +488,7 @@ int ps_attach(struct ps_attach *call)
 		.pagemap = -1,
 		.pidfd = -1,
 		.table = -1,
+		.own_fds = -1,
 		.deadline = ps_now_ns() + (uint64_t)call->timeout_ms * 1000000u,
 	};
 	sigset_t all, before;

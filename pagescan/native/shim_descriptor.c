@@ -33,6 +33,7 @@ static long compare(const struct surgery *s, pid_t pid, int type, int ours, int 
 /* Opens a way to the descriptors of this thread: they need not be those of the main one. */
 int ps_open_table(struct surgery *s)
 {
+	s->own_fds = open("/proc/thread-self/fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	s->table = (int)syscall(SYS_pidfd_open, s->tid, PIDFD_THREAD);
 	if (s->table >= 0)
 		return 0;
@@ -48,15 +49,18 @@ void ps_close_table(struct surgery *s)
 {
 	if (s->table >= 0)
 		close(s->table);
-	s->table = -1;
+	if (s->own_fds >= 0)
+		close(s->own_fds);
+	s->table = s->own_fds = -1;
 }
 
-static bool is_userfaultfd(const char *path)
+static bool is_userfaultfd(const struct surgery *s, int fd)
 {
 	static const char name[] = "anon_inode:[userfaultfd]";
-	char text[64];
+	char number[16], text[64];
 
-	return readlink(path, text, sizeof(text)) == sizeof(name) - 1 &&
+	snprintf(number, sizeof(number), "%d", fd);
+	return readlinkat(s->own_fds, number, text, sizeof(text)) == sizeof(name) - 1 &&
 	       !memcmp(text, name, sizeof(name) - 1);
 }
 
@@ -71,18 +75,13 @@ static int set_up(int fd)
 /* Pulls the target's descriptor over; -ESTALE: another file had taken its place. */
 int ps_take(struct surgery *s, int64_t there)
 {
-	char path[64];
 	int fd, error = -ESTALE;
 
 	s->call->step = PS_STEP_TAKE;
-	snprintf(path, sizeof(path), "/proc/%d/task/%d/fd/%d", s->call->pid, s->tid, (int)there);
-	if (!is_userfaultfd(path))
-		return -ESTALE;
 	fd = (int)syscall(SYS_pidfd_getfd, s->table, (int)there, 0);
 	if (fd < 0)
 		return errno == EBADF ? -ESTALE : -errno;
-	snprintf(path, sizeof(path), "/proc/thread-self/fd/%d", fd);
-	if (is_userfaultfd(path))
+	if (is_userfaultfd(s, fd))
 		error = set_up(fd);
 	if (error)
 		close(fd);

@@ -2,8 +2,8 @@
 /*
  * The self-restoring stacks: what makes the attach survive our own death at any instant.
  *
- * Before the thread is sent into a system call that is not its own, a stack is laid out below its red
- * zone, and rsp points to it. The call's instruction is followed by `ret`: if nobody stops the thread
+ * Before the thread is sent into a system call that is not its own, a stack is laid out where there is
+ * nothing (shim_stack_x86_64.c), and rsp points to it. The call's instruction is followed by `ret`: if nobody stops the thread
  * any more, it returns into the stack, which puts everything back.
  *
  * frame (general). The stack is a signal frame of the kernel's, and `ret` goes to a restorer, which
@@ -21,7 +21,7 @@
  *	chain -> pop rdi | rdi | pop rax | number | ret imm | rip of the syscall instruction
  *
  *	rax, rdi, rsp and rip come back, and a system call destroys rcx and r11 anyway. ret imm steps
- *	over the red zone to where rsp was. The signal mask is not touched: nothing would restore it.
+ *	over all that lies between to where rsp was. The signal mask is not touched: nothing would restore it.
  *
  * Layouts: arch/x86/include/asm/sigframe.h, uapi/asm/sigcontext.h; Intel SDM on XSAVE.
  */
@@ -55,6 +55,7 @@
 #define XSTATE_LEGACY_END 576u /* legacy area and header */
 #define XSTATE_SOFTWARE 464u   /* bytes of the legacy area that are the software's */
 #define XSTATE_MAX 16384u
+#define ALIGNMENTS 128u /* most that is lost to them */
 
 struct sigcontext_64 {
 	uint64_t r8, r9, r10, r11, r12, r13, r14, r15;
@@ -94,67 +95,78 @@ static bool is_restarted(const struct user_regs_struct *regs)
 		result == -ERESTART_RESTARTBLOCK);
 }
 
-/*
- * Whether [low, rsp) is memory that a signal frame may overwrite: the thread's own stack. That it is
- * in the same mapping as rsp is not enough: goroutines, fibers and ucontexts have theirs in the heap.
- */
-static bool is_own_stack(const struct surgery *s, uint64_t low)
-{
-	const struct user_regs_struct *regs = &s->saved;
-	uint64_t goroutine, bounds[2];
-	struct area area;
-
-	if (!ps_area_at(s, regs->rsp, &area) || low < area.start || !(area.flags & PS_MAP_WRITE))
-		return false;
-	if (!strcmp(area.name, "[stack]"))
-		return low >= area.start + 8192; /* its lowest page may hold a slack frame */
-	if (s->go_runtime)
-		return ps_peek(s, regs->fs_base - 8, &goroutine, sizeof(goroutine)) &&
-		       ps_peek(s, goroutine, bounds, sizeof(bounds)) && bounds[0] < bounds[1] &&
-		       regs->rsp > bounds[0] && regs->rsp <= bounds[1] && low >= bounds[0];
-	/* A thread of libc's: its control block is at the top of its stack's mapping. */
-	return regs->fs_base > regs->rsp && regs->fs_base < area.end &&
-	       (!area.name_length || !strncmp(area.name, "[anon", 5));
-}
-
 static bool write_chain(struct surgery *s, uint64_t at, const void *data, size_t length,
 			uint64_t chain, enum ps_method method)
 {
 	if (!ps_poke(s, at, data, length))
 		return false;
 	s->wrote = at;
-	s->wrote_length = length;
+	s->wrote_end = at + length;
 	s->chain = chain;
 	s->call->method = method;
 	return true;
 }
 
-/* The next instruction is, or just was, a system call: rcx and r11 are dead there. */
-static bool at_syscall(const struct surgery *s)
+/*
+ * A thread that an attach that died has left on its chain, since the target is stopped: that chain is
+ * used again, and the thread is left on it.
+ */
+static bool resume(struct surgery *s)
+{
+	const struct gadgets *g = &s->gadgets;
+	struct user_regs_struct *regs = &s->saved;
+	uint64_t first;
+
+	if ((regs->rip != g->syscall_ret && regs->rip != g->syscall_ret + 2) ||
+	    !ps_peek(s, regs->rsp, &first, sizeof(first)))
+		return false;
+	if (first != g->pop_rdi && first != g->restorer && first != g->pop_rax)
+		return false;
+	regs->rip = g->syscall_ret + 2; /* if it has not made that call yet, it need not */
+	s->wrote = s->wrote_end = 0;
+	s->chain = regs->rsp;
+	s->masked = first != g->pop_rdi;
+	s->call->method = s->masked ? PS_METHOD_FRAME : PS_METHOD_ROP;
+	return true;
+}
+
+/* The kernel has just decided to restart: rip is on the call already. */
+static bool is_at_restart(const struct surgery *s)
 {
 	uint8_t code[2];
 
-	if (s->saved.rip == s->gadgets.syscall_ret + 2)
-		return true; /* a stopped target with the chain of an attach that died */
-	/* Whatever orig_rax says: a signal may come right after the kernel has decided to restart. */
-	return ps_peek(s, s->saved.rip, code, sizeof(code)) && code[0] == 0x0f && code[1] == 0x05;
+	/* Whatever orig_rax says: a signal may have come since. */
+	return s->saved.rax == NR_RESTART_SYSCALL && ps_peek(s, s->saved.rip, code, sizeof(code)) &&
+	       code[0] == 0x0f && code[1] == 0x05;
 }
 
+/* As far below the stack pointer as it takes for there to be nothing. */
 static bool build_rop(struct surgery *s, bool restart)
 {
 	const struct user_regs_struct *regs = &s->saved;
 	const struct gadgets *g = &s->gadgets;
-	uint64_t top = regs->rsp - 8 - g->imm;
+	struct area stack;
 	uint64_t words[6] = {
-		g->pop_rdi, regs->rdi,
-		g->pop_rax, restart ? NR_RESTART_SYSCALL : regs->rax,
-		g->ret_imm, restart ? regs->rip - 2 : regs->rip,
+		g->pop_rdi,	    regs->rdi, g->pop_rax,
+		NR_RESTART_SYSCALL, 0,	       restart ? regs->rip - 2 : regs->rip,
 	};
 
-	if (!g->pop_rdi || !g->pop_rax || !g->ret_imm || !is_own_stack(s, top - 128))
+	if (!g->pop_rdi || !g->pop_rax || !ps_own_stack(s, &stack))
 		return false;
-	s->masked = false;
-	return write_chain(s, top - 40, words, sizeof(words), top - 40, PS_METHOD_ROP);
+	for (size_t i = 0; i < sizeof(g->ret_imm) / 8; i++) {
+		uint8_t code[3];
+		uint64_t low;
+
+		words[4] = g->ret_imm[i];
+		if (!words[4] || !ps_peek(s, words[4], code, sizeof(code)) || code[0] != 0xc2)
+			continue;
+		low = regs->rsp - 48u - (code[1] | (unsigned)code[2] << 8);
+		if (!ps_is_free_stack(s, &stack, low, low + sizeof(words)))
+			continue;
+		s->masked = false;
+		return write_chain(s, low, words, sizeof(words), low, PS_METHOD_ROP);
+	}
+	return false;
 }
 
 /* Reads the vector state and turns it into what rt_sigreturn(2) takes: no longer than it must be. */
@@ -224,21 +236,22 @@ static void fill_context(struct sigcontext_64 *to, const struct user_regs_struct
 	}
 }
 
-static bool build_frame(struct surgery *s, struct image *image, bool slack)
+static bool build_frame(struct surgery *s, struct image *image)
 {
-	uint64_t size = image->xstate_size;
-	uint64_t top = slack ? s->slack_end : s->saved.rsp - RED_ZONE;
-	uint64_t xstate = (top - size - 4) & ~(uint64_t)63;
-	uint64_t frame_at = ((xstate - sizeof(struct signal_frame)) & ~(uint64_t)15) - 8;
-	uint64_t low = frame_at - 16; /* room for the two words that stand in for a restorer */
-	uint32_t magic2 = XSTATE_MAGIC2;
-	size_t length = xstate + size + 4 - low;
+	uint64_t size = image->xstate_size, xstate, frame_at, low;
 	uint64_t *before = (uint64_t *)(void *)image->bytes;
 	struct signal_frame *frame = (void *)(image->bytes + 16);
+	uint32_t magic2 = XSTATE_MAGIC2;
+	struct ps_place place;
+	size_t length;
 
-	if (top < size + 4096 || length > sizeof(image->bytes))
+	if (!ps_place_frame(s, size + sizeof(struct signal_frame) + ALIGNMENTS, &place))
 		return false;
-	if (slack ? low < s->slack || !ps_slack_is_free(s) : !is_own_stack(s, low - 64))
+	xstate = (place.end - size - 4) & ~(uint64_t)63;
+	frame_at = ((xstate - sizeof(struct signal_frame)) & ~(uint64_t)15) - 8;
+	low = frame_at - 16; /* room for the two words that stand in for a restorer */
+	length = xstate + size + 4 - low;
+	if (low < place.start || length > sizeof(image->bytes))
 		return false;
 	memset(image->bytes, 0, length);
 	if (s->gadgets.restorer) {
@@ -253,13 +266,14 @@ static bool build_frame(struct surgery *s, struct image *image, bool slack)
 	fill_context(&frame->context, &s->saved);
 	frame->context.fpstate = xstate;
 	frame->mask = s->mask;
-	if (slack)
-		strcpy(frame->info, ps_slack_signature());
+	ps_write_mark(s, frame->info, frame_at);
 	memcpy(image->bytes + (xstate - low), image->xstate, size);
 	memcpy(image->bytes + (xstate - low) + size, &magic2, sizeof(magic2));
 	s->masked = true;
+	if (s->garbage)
+		ps_wipe(s, place.start, place.end);
 	return write_chain(s, low, image->bytes, length, s->gadgets.restorer ? frame_at : low,
-			   slack ? PS_METHOD_SLACK : PS_METHOD_FRAME);
+			   place.method);
 }
 
 /* Lays out a self-restoring stack for the stopped thread; false: only the plain way is left. */
@@ -273,19 +287,16 @@ bool ps_build_chain(struct surgery *s)
 	if (s->plain_only || !s->gadgets.syscall_ret ||
 	    !(s->gadgets.restorer || s->gadgets.pop_rax))
 		return false;
-	if ((restart_block || (!is_restarted(regs) && at_syscall(s))) &&
-	    build_rop(s, restart_block))
+	if (resume(s) || ((restart_block || (!is_restarted(regs) && is_at_restart(s))) &&
+			  build_rop(s, restart_block)))
 		return true;
-	return read_xstate(s, &image) &&
-	       (build_frame(s, &image, false) || build_frame(s, &image, true));
+	return read_xstate(s, &image) && build_frame(s, &image);
 }
 
-/* A frame in slack is wiped once the thread has its own registers again: zero is how it is known. */
+/* Wipes what was laid out, once the thread has its own registers again: there was nothing before. */
 void ps_clear_chain(struct surgery *s)
 {
-	static const uint8_t zero[4096];
-
-	if (s->call->method == PS_METHOD_SLACK && s->wrote_length <= sizeof(zero))
-		ps_poke(s, s->wrote, zero, s->wrote_length);
+	ps_wipe(s, s->wrote, s->wrote_end);
+	s->wrote = s->wrote_end = 0;
 }
 #endif

@@ -22,10 +22,6 @@
 #include "uapi.h"
 
 #define CODE_LIMIT (64u << 20)
-#define GO_ARENA 0xc000000000u
-
-/* Left in a frame that lies in slack: a frame of an attach that died is known by it. */
-static const char signature[] = "pagescan attach";
 
 static bool name_has(const struct area *area, const char *part)
 {
@@ -143,11 +139,8 @@ static void search(struct surgery *s, uint64_t start, const uint8_t *code, size_
 			break;
 		case 0xc2:
 			imm = (uint64_t)(at[1] | at[2] << 8);
-			if (imm >= 128 && imm <= PS_PAGE && imm % 8 == 0 && !g->ret_imm) {
-				keep(s, &g->ret_imm, address, at, 3);
-				if (g->ret_imm)
-					g->imm = imm;
-			}
+			if (imm >= 128 && imm % 8 == 0)
+				keep(s, &g->ret_imm[imm / PS_PAGE], address, at, 3);
 			break;
 		}
 	}
@@ -179,10 +172,8 @@ static void search_area(struct surgery *s, const struct area *area)
 
 static bool complete(const struct gadgets *g)
 {
-	return g->syscall_ret && g->restorer && g->pop_rax && g->pop_rdi && g->ret_imm;
+	return g->syscall_ret && g->restorer && g->pop_rax && g->pop_rdi && g->ret_imm[0];
 }
-
-static void find_slack(struct surgery *s, const struct area *areas, size_t count);
 
 int ps_find_gadgets(struct surgery *s)
 {
@@ -201,9 +192,7 @@ int ps_find_gadgets(struct surgery *s)
 		for (size_t i = 0; i < list.count && !complete(&s->all_gadgets); i++)
 			if (rank(&list.areas[i]) == order)
 				search_area(s, &list.areas[i]);
-	for (size_t i = 0; i < list.count; i++)
-		s->go_runtime |= list.areas[i].start == GO_ARENA;
-	find_slack(s, list.areas, list.count);
+	ps_find_places(s, list.areas, list.count);
 	ps_forget_listing(&list);
 	return s->all_gadgets.syscall ? 0 : -ENOENT;
 }
@@ -214,95 +203,5 @@ void ps_forget_gadgets(struct surgery *s)
 		close(s->maps);
 	if (s->pagemap >= 0)
 		close(s->pagemap);
-}
-
-/* Whether bytes are nobody's: zero, or what an attach that died left there. */
-static bool unused(const struct surgery *s, uint64_t start, uint64_t end)
-{
-	uint8_t bytes[PS_PAGE];
-
-	if (!ps_is_present(s, start))
-		return true;
-	if (end - start > sizeof(bytes) || !ps_peek(s, start, bytes, end - start))
-		return false;
-	if (memmem(bytes, end - start, signature, sizeof(signature) - 1))
-		return true;
-	for (size_t i = 0; i < end - start; i++)
-		if (bytes[i])
-			return false;
-	return true;
-}
-
-static bool writable(const struct area *areas, size_t count, uint64_t start, uint64_t end)
-{
-	for (size_t i = 0; i < count; i++)
-		if (start >= areas[i].start && end <= areas[i].end)
-			return areas[i].flags & PS_MAP_WRITE;
-	return false;
-}
-
-/* The rest of the page behind an ELF's .bss: mapped, zero, and nobody's. */
-static void slack_of_elf(struct surgery *s, const struct area *areas, size_t count,
-			 const struct area *first)
-{
-	uint64_t lowest = UINT64_MAX;
-	Elf64_Phdr headers[32];
-	Elf64_Ehdr head;
-
-	if (!ps_is_present(s, first->start) || !ps_peek(s, first->start, &head, sizeof(head)) ||
-	    memcmp(head.e_ident, ELFMAG, SELFMAG) || head.e_phnum > 32 ||
-	    !ps_peek(s, first->start + head.e_phoff, headers, head.e_phnum * sizeof(*headers)))
-		return;
-	for (int i = 0; i < head.e_phnum; i++)
-		if (headers[i].p_type == PT_LOAD && headers[i].p_vaddr < lowest)
-			lowest = headers[i].p_vaddr & ~(uint64_t)(PS_PAGE - 1);
-	for (int i = 0; i < head.e_phnum; i++) {
-		uint64_t end = first->start - lowest + headers[i].p_vaddr + headers[i].p_memsz;
-		uint64_t page_end;
-
-		if (headers[i].p_type != PT_LOAD || !(headers[i].p_flags & PF_W))
-			continue;
-		end = (end + 63) & ~(uint64_t)63;
-		page_end = (end + PS_PAGE - 1) & ~(uint64_t)(PS_PAGE - 1);
-		if (page_end - end > s->slack_end - s->slack &&
-		    writable(areas, count, end, page_end) && ps_is_present(s, end) &&
-		    unused(s, end, page_end)) {
-			s->slack = end;
-			s->slack_end = page_end;
-		}
-	}
-}
-
-static void find_slack(struct surgery *s, const struct area *areas, size_t count)
-{
-	for (size_t i = 0; i < count; i++) {
-		const struct area *area = &areas[i];
-
-		/* The loader's goes to its own allocator, and musl gives it to malloc. */
-		if (area->inode && !area->offset && !name_has(area, "/ld-"))
-			slack_of_elf(s, areas, count, area);
-	}
-	if (s->slack_end - s->slack >= 3600)
-		return;
-	for (size_t i = 0; i < count; i++) {
-		const struct area *area = &areas[i];
-
-		/* The lowest page of the main stack has never been used: frames keep off it. */
-		if (name_is(area, "[stack]") && area->end - area->start >= 16 * PS_PAGE &&
-		    unused(s, area->start, area->start + PS_PAGE)) {
-			s->slack = area->start;
-			s->slack_end = area->start + PS_PAGE;
-		}
-	}
-}
-
-bool ps_slack_is_free(const struct surgery *s)
-{
-	return s->slack_end > s->slack && unused(s, s->slack, s->slack_end);
-}
-
-const char *ps_slack_signature(void)
-{
-	return signature;
 }
 #endif

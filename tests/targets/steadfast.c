@@ -270,6 +270,7 @@ static void *send_numbered(void *unused)
 /* ---- a stack in the heap, between data ------------------------------------------------------ */
 
 static uint8_t *neighbour;
+static bool naps; /* its thread sleeps there, in place of computing */
 #define NEIGHBOUR 16384
 
 /* Last in .bss, so that most of a page is left behind it. */
@@ -305,8 +306,12 @@ static int claim(struct dl_phdr_info *info, size_t size, void *unused)
 static void on_small_stack(void)
 {
 	for (;; status->rounds++) {
-		for (volatile int i = 0; i < 20000; i++)
+		struct timespec left = {0, 3000000};
+
+		for (volatile int i = 0; i < 20000 && !naps; i++)
 			;
+		if (naps && syscall(SYS_nanosleep, &left, &left))
+			status->interrupted++;
 		for (int i = 0; i < NEIGHBOUR; i++)
 			if (neighbour[i] != 0xa5)
 				fault(400);
@@ -317,12 +322,14 @@ static void on_small_stack(void)
 	}
 }
 
-static void small_stack(void)
+/* Behind NEIGHBOUR bytes of data, in `room`. */
+static void small_stack(void *room)
 {
 	static ucontext_t there, here;
 
 	last[0] = 1;
-	neighbour = malloc(NEIGHBOUR + 1024);
+	syscall(SYS_gettid); /* to find it later would take more than such a stack has */
+	neighbour = room;
 	memset(neighbour, 0xa5, NEIGHBOUR);
 	getcontext(&there);
 	there.uc_stack.ss_sp = neighbour + NEIGHBOUR;
@@ -330,6 +337,27 @@ static void small_stack(void)
 	there.uc_link = &here;
 	makecontext(&there, on_small_stack, 0);
 	swapcontext(&here, &there);
+}
+
+/*
+ * Stacks in one pool, without guards: the kernel puts it right below the memory with the main thread's
+ * control block, and makes both one mapping.
+ */
+static void fiber_of_a_pool(void)
+{
+	uint8_t *pool = mmap(NULL, 1 << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	small_stack(pool + (1 << 20) - NEIGHBOUR - 1024);
+}
+
+/* Stacks in an array of a function: those of others, and the frames that are in use, lie below. */
+__attribute__((noinline)) static void fiber_of_an_array(void)
+{
+	uint8_t stacks[4 * NEIGHBOUR];
+
+	memset(stacks, 0, sizeof(stacks));
+	small_stack(stacks + NEIGHBOUR);
+	__asm__ volatile("" : : "r"(stacks) : "memory");
 }
 
 /* ---- a restartable sequence ----------------------------------------------------------------- */
@@ -694,8 +722,13 @@ int main(int argc, char **argv)
 	if (!strcmp(kind, "small-stack") || !strcmp(kind, "no-slack")) {
 		if (*kind == 'n')
 			dl_iterate_phdr(claim, NULL);
-		small_stack();
+		small_stack(malloc(NEIGHBOUR + 1024));
 	}
+	naps = strstr(kind, "-nap");
+	if (!strncmp(kind, "fiber-pool", 10))
+		fiber_of_a_pool();
+	if (!strncmp(kind, "fiber-array", 11))
+		fiber_of_an_array();
 	if (!strcmp(kind, "rseq"))
 		restartable();
 	if (!strcmp(kind, "wait4"))
