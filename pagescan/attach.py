@@ -12,6 +12,7 @@ import os
 from dataclasses import dataclass
 
 from pagescan import native, wp_async
+from pagescan.causes import IN_THE_TARGET, check_descriptors, why_it_stands
 from pagescan.errors import (
     KernelUnsupportedError,
     PagescanError,
@@ -19,6 +20,9 @@ from pagescan.errors import (
     from_oserror,
 )
 from pagescan.target import Target, denied, tracer_of
+
+_DESCRIPTORS = 12
+"""How many the attach opens here at once, at most."""
 
 
 @dataclass(slots=True)
@@ -77,6 +81,10 @@ def _of_other(target: Target) -> Taken:
     tracer = tracer_of(target.pid)
     if tracer:
         raise _traced(target, tracer)
+    try:
+        check_descriptors(_DESCRIPTORS)
+    except OSError as error:
+        raise from_oserror(error, doing=f"attach to {target}", call="open") from error
     result = native.attach(target.pid)
     if result.step == "dispatch" and result.allowed[1]:
         # Calls from this range go through: perhaps there are instructions in it.
@@ -130,6 +138,21 @@ def _refusal(target: Target, result: native.Attached) -> PagescanError:
     tracer = tracer_of(target.pid)
     if tracer:
         return _traced(target, tracer)
+    return _by_looking(target, result) or _by_step(target, result)
+
+
+def _by_looking(target: Target, result: native.Attached) -> PagescanError | None:
+    """Return the cause that errno and the machine tell, if they do."""
+    late = result.error in (errno.ETIMEDOUT, errno.EAGAIN)
+    if late and (stands := why_it_stands(target.pid)):
+        return UnsuitableTargetError(f"{target} {stands[0]}", hint=stands[1])
+    if result.step == "call" and result.error in IN_THE_TARGET:
+        reason, hint = IN_THE_TARGET[result.error]
+        return PagescanError(f"{target} {reason}", hint=hint, errno=result.error)
+    return None
+
+
+def _by_step(target: Target, result: native.Attached) -> PagescanError:
     why = _WHY.get((_cause(result), _is_denial(result.error)))
     if why:
         return UnsuitableTargetError(f"{target} {why[0]}", hint=why[1])

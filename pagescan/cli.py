@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from pagescan import __version__
+from pagescan.causes import BY_ERRNO
 from pagescan.errors import PagescanError, UsageError
 from pagescan.streams import OutputError, finish, tell
 from pagescan.units import format_time
@@ -212,6 +213,8 @@ def _explain(error: BaseException) -> tuple[str, str | None, int]:
 def _reason(error: OSError) -> str:
     if isinstance(error, OutputError):
         return str(error)
+    if error.errno in BY_ERRNO:
+        return BY_ERRNO[error.errno][0]
     where = f": {error.filename}" if error.filename else ""
     return f"{error.strerror or error}".lower() + where
 

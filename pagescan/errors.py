@@ -16,6 +16,8 @@ import os
 from functools import partial
 from typing import Any, ClassVar
 
+from pagescan.causes import BY_ERRNO
+
 
 class PagescanError(Exception):
     """Something could not be done; `str()` is one line: what, and why.
@@ -127,8 +129,9 @@ def from_oserror(
         range: The addresses that the step was about.
     """
     code = error.errno or 0
-    message = f"cannot {doing}: {os.strerror(code).lower()} ({name_of(code)})"
-    hint = None
+    reason = f"{os.strerror(code).lower()} ({name_of(code)})"
+    reason, hint = BY_ERRNO.get(code, (reason, None))
+    message = f"cannot {doing}: {reason}"
     kind: type[PagescanError] = PagescanError
     if pid is not None and code in (errno_names.ESRCH, errno_names.ENOENT):
         kind, message = NoSuchTargetError, f"cannot {doing}: process {pid} has ended"

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pagescan.errors import UsageError
+from pagescan.find import find, processes
 from pagescan.mappings import Selection
 from pagescan.model import CATEGORY_NAMES, NO_CATEGORY, Category, Output, Untracked
 from pagescan.native import Pace, Progress
 from pagescan.streams import tell
-from pagescan.target import find, processes, read_stat
+from pagescan.target import read_stat
 from pagescan.units import escape, parse_seconds, parse_size
 
 _COLOR = {"auto": None, "always": True, "never": False}
@@ -183,13 +184,23 @@ def _complete_target(
     return items
 
 
+def oldest_option(function: Command) -> Command:
+    """Add --oldest; the command gets it as `oldest`."""
+    return click.option(
+        "--oldest",
+        is_flag=True,
+        help="Where several processes have the name: the oldest of them.",
+    )(function)
+
+
 def target_argument(function: Command) -> Command:
     """Add TARGET; the command gets a pid as `pid`, whether there is one or not."""
 
     @click.argument("target", metavar="TARGET", shell_complete=_complete_target)
+    @oldest_option
     @functools.wraps(function)
-    def wrapper(*args: Any, target: str, **kwargs: Any) -> Any:
-        return function(*args, pid=find(target), **kwargs)
+    def wrapper(*args: Any, target: str, oldest: bool, **kwargs: Any) -> Any:
+        return function(*args, pid=find(target, oldest=oldest), **kwargs)
 
     return wrapper
 

@@ -3,13 +3,15 @@
 import contextlib
 import errno
 import os
+import re
 import select
 import signal
-from itertools import pairwise
+from functools import cache
 from types import TracebackType
 from typing import NamedTuple, Self
 
 from pagescan import native
+from pagescan.causes import has_filter, rights_lost, why_not_run
 from pagescan.errors import (
     AccessDeniedError,
     NoSuchTargetError,
@@ -23,9 +25,8 @@ from pagescan.units import escape
 
 PAGE_SIZE = os.sysconf("SC_PAGE_SIZE")
 
-_PF_EXITING, _PF_KTHREAD = 0x4, 0x00200000  # include/linux/sched.h
+_PF_EXITING, PF_KTHREAD = 0x4, 0x00200000  # include/linux/sched.h
 _COMM_LENGTH = 15
-_PID_DIGITS = 18
 _OWN_MODULES = {b"pagescan", b"pagescan.keeper", b"pagescan.fault_cost"}
 
 
@@ -39,14 +40,34 @@ class Stat(NamedTuple):
 
 
 def read_stat(pid: int) -> Stat:
-    """Read /proc/PID/stat; FileNotFoundError or ProcessLookupError if it is gone."""
+    """Read /proc/PID/stat; FileNotFoundError or ProcessLookupError if it is gone.
+
+    The start time is that of the machine, in whichever time namespace we are.
+    """
     with open(f"/proc/{pid}/stat", "rb") as file:
         text = file.read()
     # The name may hold anything, also ")": the last one ends it.
     head, _, tail = text.rpartition(b")")
     fields = tail.split()
     name = os.fsdecode(head.partition(b"(")[2])
-    return Stat(name, fields[0].decode(), int(fields[6]), int(fields[19]))
+    return Stat(
+        name, fields[0].decode(), int(fields[6]), int(fields[19]) - time_offset()
+    )
+
+
+@cache
+def time_offset() -> int:
+    """Return what our time namespace adds to a start time, in clock ticks.
+
+    Source: time_namespaces(7); 0 in the initial one.
+    """
+    try:
+        with open("/proc/self/timens_offsets") as file:
+            rows = dict(line.split(None, 1) for line in file)
+        seconds, nanoseconds = map(int, rows["boottime"].split())
+    except (OSError, KeyError, ValueError):
+        return 0
+    return round((seconds + nanoseconds / 1e9) * os.sysconf("SC_CLK_TCK"))
 
 
 def read_status(pid: int) -> dict[str, str]:
@@ -87,6 +108,7 @@ class Target:
             UnsuitableTargetError: A thread id, a kernel thread, a zombie.
             AccessDeniedError: The kernel does not let this user look at it.
         """
+        check_proc()
         with contextlib.ExitStack() as undo:
             pidfd = _open_pidfd(pid)
             undo.callback(os.close, pidfd)
@@ -97,7 +119,7 @@ class Target:
                 )
             pagemap = _open_pagemap(pid, stat)
             undo.pop_all()
-        facts = TargetFacts(pid, stat.name, _exe(pid), stat.start_time, PAGE_SIZE)
+        facts = TargetFacts(pid, stat.name, executable(pid), stat.start_time, PAGE_SIZE)
         return cls(facts, pidfd, pagemap)
 
     @property
@@ -176,6 +198,29 @@ def _open_pidfd(pid: int) -> int:
         raise _no_such(pid) from error
 
 
+def check_proc() -> None:
+    """Raise if /proc does not show the processes that our pids mean.
+
+    Raises:
+        NoSuchTargetError: It is not mounted, or shows another PID namespace.
+    """
+    try:
+        shown = os.readlink("/proc/self")
+    except OSError:
+        shown = None
+    if shown == str(os.getpid()):
+        return
+    if not os.path.exists("/proc/version"):
+        raise NoSuchTargetError(
+            "/proc is not mounted: no process can be looked at",
+            hint="mount -t proc proc /proc",
+        )
+    raise NoSuchTargetError(
+        "/proc belongs to another PID namespace: a pid means another process there",
+        hint="unshare --mount-proc, or mount -t proc proc /proc in this namespace",
+    )
+
+
 def _no_such(pid: int) -> TargetError:
     """Say why there is no process to open: a thread of one, or nothing at all."""
     with contextlib.suppress(OSError, KeyError, ValueError):
@@ -192,8 +237,10 @@ def _suitable_stat(pid: int) -> Stat:
     try:
         stat = read_stat(pid)
     except (FileNotFoundError, ProcessLookupError) as error:
-        raise _no_such(pid) from error
-    if stat.flags & _PF_KTHREAD:
+        raise _hidden(pid) or _no_such(pid) from error
+    except PermissionError as error:
+        raise _hidden(pid) or denied(pid, f"look at {pid}") from error
+    if stat.flags & PF_KTHREAD:
         raise UnsuitableTargetError(
             f"{pid} ({stat.name}) is a kernel thread: it has no memory of its own"
         )
@@ -207,6 +254,36 @@ def _suitable_stat(pid: int) -> Stat:
             f"{pid} ({stat.name}) is a zombie: it has ended, its memory is gone"
         )
     return stat
+
+
+def _hidden(pid: int) -> AccessDeniedError | None:
+    """Return the error that says that /proc hides a process which is there."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return None
+    except PermissionError:
+        pass  # it is there, and another user's
+    how = _mount_option("hidepid")
+    if how in (None, "0", "off"):
+        return None
+    return AccessDeniedError(
+        f"cannot look at {pid}: /proc hides other users' processes (hidepid={how})",
+        hint="run as root, or in the group that the mount option gid names",
+        pid=pid,
+    )
+
+
+def _mount_option(name: str) -> str | None:
+    """Return an option of the /proc that we see; source: /proc/self/mounts."""
+    value = None
+    with contextlib.suppress(OSError), open("/proc/self/mounts") as mounts:
+        for line in mounts:
+            place, kind, options = line.split()[1:4]
+            if (place, kind) == ("/proc", "proc"):
+                found = re.search(rf"\b{name}=(\w+)", options)
+                value = found[1] if found else None
+    return value
 
 
 def _open_pagemap(pid: int, stat: Stat) -> int:
@@ -226,13 +303,17 @@ def denied(pid: int, doing: str) -> AccessDeniedError:
     with contextlib.suppress(OSError, KeyError, ValueError, IndexError):
         uids = {int(uid) for uid in read_status(pid)["Uid"].split()}
         mine = os.geteuid()
-        if mine == 0:
+        if has_filter() and (mine == 0 or uids == {mine}):
+            why = "a seccomp filter around pagescan may refuse it, a container's"
+            hint = "run it outside, or with --security-opt seccomp=unconfined"
+        elif mine == 0:
             why = "it has capabilities that this process lacks"
             hint = "run as root outside the container, with CAP_SYS_PTRACE"
         elif uids != {mine}:
             owner = ", ".join(str(uid) for uid in sorted(uids))
             why = f"it belongs to uid {owner}, and this user is uid {mine}"
-            hint = f"run as root or as uid {owner}; see PERMISSIONS in pagescan(1)"
+            who = "root" if uids == {0} else f"root or as uid {owner}"
+            hint = f"run as {who}; see PERMISSIONS in pagescan(1)"
         elif os.stat(f"/proc/{pid}/status").st_uid != mine:
             why = "it is not dumpable: setuid, or it protects itself (prctl)"
         else:
@@ -252,69 +333,12 @@ def yama_scope() -> str:
         return "0"
 
 
-def _exe(pid: int) -> str | None:
+def executable(pid: int) -> str | None:
+    """Return the path of the program that a process runs; None: it is not shown."""
     try:
         return os.readlink(f"/proc/{pid}/exe")
     except OSError:
         return None
-
-
-def find(text: str) -> int:
-    """Return the pid that TARGET names: a pid, or a name that one process has.
-
-    A name is the kernel's (15 bytes) or the basename of the executable. Processes of
-    pagescan itself never match.
-
-    Raises:
-        NoSuchTargetError: No process has the name.
-        TargetError: Several have; the message lists them.
-    """
-    if text.isascii() and text.isdigit():
-        if len(text) > _PID_DIGITS:
-            raise NoSuchTargetError(f"no process with pid {text[:_PID_DIGITS]}…")
-        return int(text)
-    matches = [(pid, name) for pid, name in _named_processes() if text in name]
-    if len(matches) == 1:
-        return matches[0][0]
-    if not matches:
-        raise NoSuchTargetError(f"no process is named {text!r}")
-    listed = ", ".join(str(pid) for pid, _ in matches[:20])
-    if len(matches) > 20:
-        listed += ", …"
-    raise TargetError(
-        f"{len(matches)} processes are named {text!r}: {listed}",
-        hint="name one of them by its pid",
-    )
-
-
-def processes() -> list[int]:
-    """Return the pids there are, ascending."""
-    return sorted(int(name) for name in os.listdir("/proc") if name.isdigit())
-
-
-def _named_processes() -> list[tuple[int, set[str]]]:
-    named = []
-    for pid in processes():
-        with contextlib.suppress(OSError):
-            stat = read_stat(pid)
-            if stat.flags & _PF_KTHREAD or stat.state in "ZX" or _is_pagescan(pid):
-                continue
-            exe = (_exe(pid) or "").removesuffix(" (deleted)")
-            names = {stat.name, os.path.basename(exe)} - {""}
-            named.append((pid, names))
-    return named
-
-
-def _is_pagescan(pid: int) -> bool:
-    """Whether a process is a pagescan command or keeper."""
-    if pid == os.getpid():
-        return True
-    with open(f"/proc/{pid}/cmdline", "rb") as file:
-        words = file.read().split(b"\0")[:6]
-    for before, word in pairwise(words):
-        if before == b"-m" and word in _OWN_MODULES:
-            return True
-    return len(words) > 1 and os.path.basename(words[1]) == b"pagescan"
 
 
 class Launched:
@@ -324,11 +348,15 @@ class Launched:
 
     Attributes:
         pid: Of the program.
+        note: What has to be said before it runs, or None.
     """
 
-    def __init__(self, pid: int, guard: int, guard_pid: int) -> None:
+    def __init__(
+        self, pid: int, guard: int, guard_pid: int, note: str | None = None
+    ) -> None:
         """Take over the guard's descriptor; use `launch`."""
         self.pid = pid
+        self.note = note
         self._guard = guard
         self._guard_pid = guard_pid
 
@@ -366,9 +394,9 @@ def launch(argv: list[str], *, stdout: int, stderr: int) -> Launched:
             (0, stdout, stderr),
         )
     except OSError as error:
-        reason = os.strerror(error.errno or 0).lower()
+        reason = why_not_run(path, error.errno or 0)
         raise TargetError(f"cannot run {argv[0]!r}: {reason}") from error
-    return Launched(pid, guard, guard_pid)
+    return Launched(pid, guard, guard_pid, rights_lost(path))
 
 
 def _which(program: str) -> str:

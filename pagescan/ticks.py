@@ -98,8 +98,9 @@ def ticks(
             else:
                 tracking = followed
                 waiter.register(tracking.target.pidfd, select.POLLIN)
-                number -= 1
-                continue
+                if end is None:
+                    number -= 1
+                    continue
         if look is not None:
             totals = add(totals, summary_of(look))
         now = time.monotonic()

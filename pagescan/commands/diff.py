@@ -4,12 +4,12 @@ import click
 
 from pagescan import render, session
 from pagescan.errors import UsageError
+from pagescan.find import find
 from pagescan.model import Output, Report
 from pagescan.native import Pace
-from pagescan.options import Common, common, output, pace_option
+from pagescan.options import Common, common, oldest_option, output, pace_option
 from pagescan.session_tracking import looking
 from pagescan.streams import arrived
-from pagescan.target import find
 
 
 @click.command(
@@ -28,6 +28,7 @@ Examples:
     is_flag=True,
     help="Write-protect what is listed in the same step: the next look starts here.",
 )
+@oldest_option
 @output()
 @pace_option
 @common
@@ -36,6 +37,7 @@ def command(
     targets: tuple[str, ...],
     since_wp: bool,
     rearm: bool,
+    oldest: bool,
     output: Output,
     pace: Pace,
     common: Common,
@@ -47,7 +49,7 @@ def command(
     del since_wp
     if len(targets) > 1:
         raise UsageError("diff OLD NEW does not exist yet: name one TARGET")
-    found = session.find(find(targets[0]) if targets else None)
+    found = session.find(find(targets[0], oldest=oldest) if targets else None)
     with looking(found, rearm=rearm, pace=pace) as (before, look):
         if before.since is None:
             common.say(

@@ -5,10 +5,10 @@ import click
 from pagescan import keeper, session
 from pagescan.commands.sessions import write_sessions
 from pagescan.errors import UsageError
+from pagescan.find import find
 from pagescan.model import Output
 from pagescan.native import Pace
-from pagescan.options import Common, common, output, pace_option
-from pagescan.target import find
+from pagescan.options import Common, common, oldest_option, output, pace_option
 
 
 @click.command(
@@ -19,11 +19,18 @@ Examples:
 )
 @click.argument("target", metavar="[TARGET]", required=False)
 @click.option("--all", "every", is_flag=True, help="All sessions of this user.")
+@oldest_option
 @output(by=False)
 @pace_option
 @common
 def command(
-    *, target: str | None, every: bool, output: Output, pace: Pace, common: Common
+    *,
+    target: str | None,
+    every: bool,
+    oldest: bool,
+    output: Output,
+    pace: Pace,
+    common: Common,
 ) -> None:
     """End the session of TARGET, or the only one: nothing is left in the target."""
     if every and target is not None:
@@ -31,7 +38,7 @@ def command(
     if every:
         ended = session.kept()
     else:
-        ended = [session.find(None if target is None else find(target))]
+        ended = [session.find(None if target is None else find(target, oldest=oldest))]
     costs = []
     for item in ended:
         costs.append(keeper.end(item, pace.max_stall_ns))

@@ -9,13 +9,21 @@ import click
 from pagescan import render
 from pagescan.commands.watcher import Watcher, end_line, stop_on_signals
 from pagescan.errors import PagescanError, UsageError
+from pagescan.find import find
 from pagescan.mappings import Selection
 from pagescan.model import Cost, Estimate, Output, Report, SessionFacts, Summary
 from pagescan.native import Pace
-from pagescan.options import Common, common, output, pace_option, tables_option
+from pagescan.options import (
+    Common,
+    common,
+    oldest_option,
+    output,
+    pace_option,
+    tables_option,
+)
 from pagescan.regions import Batch
 from pagescan.session import now
-from pagescan.target import Launched, find, launch
+from pagescan.target import Launched, launch
 from pagescan.ticks import Limits, Tick, summary_of
 from pagescan.tracking import Tracking
 from pagescan.units import (
@@ -54,6 +62,7 @@ Examples:
     type=click.Path(dir_okay=False),
     help="Where CMD's output goes in the live view; else it is discarded.",
 )
+@oldest_option
 @output()
 @pace_option
 @tables_option
@@ -66,6 +75,7 @@ def command(
     duration: str | None,
     budget: str | None,
     cmd_output: str | None,
+    oldest: bool,
     output: Output,
     pace: Pace,
     max_tables: int,
@@ -92,10 +102,12 @@ def command(
         if run:
             launched = _launch(words, cmd_output, live=live, undo=undo)
             undo.callback(launched.close)
+            if launched.note:
+                common.say(launched.note)
             pid, selection = launched.pid, Selection()
         else:
             launched = None
-            pid, selection = find(words[0]), Selection.parse(words[1:])
+            pid, selection = find(words[0], oldest=oldest), Selection.parse(words[1:])
         watcher = Watcher(pid, selection, max_tables, pace, common, launched=launched)
         undo.callback(watcher.close)
         if percent is not None:

@@ -23,10 +23,10 @@ from hypothesis import strategies as st
 
 from pagescan import keeper, native
 from pagescan.errors import PagescanError, TargetError, UsageError
+from pagescan.find import find
 from pagescan.mappings import Selection
 from pagescan.model import TargetFacts
 from pagescan.session import Session, now
-from pagescan.target import find
 from pagescan.units import parse_seconds, parse_size
 
 SECONDS = float(os.environ.get("PAGESCAN_FUZZ_SECONDS", "2"))

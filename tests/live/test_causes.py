@@ -1,0 +1,364 @@
+"""The cause that is said is the cause: a test per row of pagescan/causes.py."""
+
+import contextlib
+import ctypes
+import os
+import resource
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests import machine, witness
+from tests.conftest import STRANGER, Result, Target, command, python_of_all
+
+Start = Callable[..., Target]
+PAGESCAN = [sys.executable, "-m", "pagescan"]
+
+
+def run(*words: object, before: Callable[[], None] | None = None) -> Result:
+    """Run the command, prepared in the child."""
+    done = subprocess.run(
+        [*PAGESCAN, *map(str, words)],
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=before,
+        timeout=60,
+    )
+    return Result(done.returncode, done.stdout, done.stderr)
+
+
+def assert_says(result: Result, code: int, said: str) -> None:
+    """One line that says it, the exit code, and no traceback."""
+    assert result.code == code, result
+    lines = [line for line in result.stderr.splitlines() if "hint:" not in line]
+    assert said in lines[-1], result.stderr
+    assert "Traceback" not in result.stderr
+
+
+# ---- descriptors --------------------------------------------------------------------
+
+
+@pytest.mark.needs("tracking")
+@pytest.mark.parametrize("limit", range(6, 30, 2))
+def test_descriptors_of_pagescan(limit: int, target: Start) -> None:
+    """However few it may have, it works or says that these are used up."""
+    made = target("m=anon,pages=40,fill=1")
+
+    def limited() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+
+    result = run("arm", made.pid, before=limited)
+    if result.code:
+        text = result.stderr
+        assert "Too many open files" in text or "EMFILE" in text, text
+        assert witness.registered(made.pid) == 0
+    else:
+        assert command("disarm", made.pid).code == 0
+
+
+@pytest.mark.needs("tracking")
+def test_descriptors_of_the_target(target: Start) -> None:
+    """The target has none left: it is said whose they are."""
+    made = target("m=anon,pages=40,fill=1")
+    count = len(os.listdir(f"/proc/{made.pid}/fd"))
+    resource.prlimit(made.pid, resource.RLIMIT_NOFILE, (count, count))
+    result = command("arm", made.pid)
+    assert_says(result, 1, f"{made.pid} (mkmem) has as many descriptors as it may have")
+    assert "prlimit --nofile=N" in result.stderr
+
+
+# ---- what stands --------------------------------------------------------------------
+
+
+@pytest.mark.needs("tracking", "root")
+def test_a_frozen_cgroup(target: Start, tmp_path: Path) -> None:
+    """By looking at the cgroup, not by the step that failed."""
+    made = target("m=anon,pages=40,fill=1")
+    with machine.frozen(made.pid, tmp_path):
+        result = command("arm", made.pid)
+    assert_says(result, 3, "does not run: its cgroup is frozen")
+
+
+def test_a_throttled_cgroup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its quota is named; a cgroup that was never throttled is none."""
+    from pagescan import causes
+
+    monkeypatch.setattr(causes, "_cgroups", lambda _: iter([str(tmp_path)]))
+    (tmp_path / "cpu.max").write_text("5000 100000\n")
+    (tmp_path / "cpu.stat").write_text("nr_periods 9\nnr_throttled 0\n")
+    assert causes.why_it_stands(1) is None
+    (tmp_path / "cpu.stat").write_text("nr_periods 9\nnr_throttled 3\n")
+    why = causes.why_it_stands(1)
+    assert why is not None
+    assert why[0] == "is throttled: its cgroup may use 5% of a processor"
+    (tmp_path / "cpu.max").write_text("max 100000\n")
+    assert causes.why_it_stands(1) is None
+
+
+# ---- what /proc is ------------------------------------------------------------------
+
+
+def in_namespace(options: str, script: str) -> Result:
+    """Run a script of the shell in namespaces of its own."""
+    script = script.replace("pagescan", " ".join(PAGESCAN))
+    done = subprocess.run(
+        ["unshare", *options.split(), "sh", "-c", script],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    return Result(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.mark.needs("root", "unshare")
+@pytest.mark.parametrize("verb", ["scan 1", "arm 2", "maps sh", "watch 1", "diff 1"])
+def test_proc_of_another_namespace(verb: str) -> None:
+    """A pid means another process there: never another process's memory."""
+    result = in_namespace("-p -f", f"pagescan {verb}")
+    assert_says(result, 3, "/proc belongs to another PID namespace")
+
+
+@pytest.mark.needs("root", "unshare")
+def test_no_proc() -> None:
+    """It is not that there is no such process."""
+    result = in_namespace("-m", "umount -l /proc; pagescan scan 1")
+    assert_says(result, 3, "/proc is not mounted")
+
+
+@pytest.mark.needs("root", "unshare")
+@pytest.mark.parametrize("option", ["invisible", "noaccess"])
+def test_hidden_processes(option: str, target: Start) -> None:
+    """hidepid: the process is there, and hidden."""
+    made = target("m=anon,pages=4")
+    code = (
+        "import os, pagescan.target as t, pagescan.errors as e\n"
+        f"os.setgroups([]); os.setgid({STRANGER}); os.setuid({STRANGER})\n"
+        "try:\n"
+        f"    t.Target.open({made.pid})\n"
+        "except e.AccessDeniedError as error:\n"
+        "    print(error)\n"
+    )
+    script = f'mount -t proc -o hidepid={option} proc /proc; exec "$0" -c "$1"'
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-c", script, sys.executable, code],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert f"(hidepid={option})" in done.stdout, done
+
+
+@pytest.mark.needs("tracking", "root", "unshare")
+def test_another_time_namespace(armed: Start) -> None:
+    """A start time is another one there; the session is found all the same."""
+    made = armed("m=anon,pages=40,fill=1")
+    result = in_namespace("-T --boottime 864000 -f", f"pagescan diff {made.pid} --json")
+    assert result.code == 0, result.stderr
+    assert result.json()["target"] == command("diff", "--json").json()["target"]
+
+
+# ---- a filter around pagescan -------------------------------------------------------
+
+
+def forbid_ptrace() -> None:
+    """Have ptrace(2) return EPERM in this process, as a container's filter does."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    code = [
+        (0x20, 0, 0, 0),  # the number of the call
+        (0x15, 0, 1, 101),  # ptrace
+        (0x06, 0, 0, 0x00050001),  # EPERM
+        (0x06, 0, 0, 0x7FFF0000),
+    ]
+    text = b"".join(
+        op.to_bytes(2, "little") + bytes([yes, no]) + value.to_bytes(4, "little")
+        for op, yes, no, value in code
+    )
+    room = ctypes.create_string_buffer(text)
+    program = (len(code)).to_bytes(8, "little") + ctypes.addressof(room).to_bytes(
+        8, "little"
+    )
+    libc.prctl(38, 1, 0, 0, 0)
+    assert libc.prctl(22, 2, program, 0, 0) == 0
+
+
+@pytest.mark.needs("tracking")
+def test_a_filter_around_pagescan(target: Start) -> None:
+    """It is not the target, and no missing right of root's."""
+    made = target("m=anon,pages=4")
+    result = run("arm", made.pid, before=forbid_ptrace)
+    assert_says(result, 4, "a seccomp filter around pagescan may refuse it")
+
+
+# ---- CMD ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Callable[[bytes], Path]:
+    """Make a program."""
+
+    def make(text: bytes) -> Path:
+        path = tmp_path / "program"
+        path.write_bytes(text)
+        path.chmod(0o755)
+        return path
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (b"#!/no/such/interpreter -x\n", "its interpreter '/no/such/interpreter' is"),
+        (b"#! /etc/passwd\n", "its interpreter '/etc/passwd' may not be run"),
+        (b"echo hello\n", "it is neither a program nor a script that begins with #!"),
+        (b"\x7fELF\x02\x01\x01" + bytes(64), "it is a program for another processor"),
+    ],
+)
+def test_a_command_that_cannot_be_run(
+    text: bytes, said: str, program: Callable[[bytes], Path]
+) -> None:
+    """What is missing is named, not "no such file" of a file that is there."""
+    assert_says(command("watch", "--", program(text)), 3, said)
+
+
+def test_a_dynamic_linker_that_is_missing(program: Callable[[bytes], Path]) -> None:
+    """The same of a program: its PT_INTERP."""
+    text = Path("/bin/true").read_bytes()
+    linker = b"/lib64/ld-linux-x86-64.so.2"
+    if linker not in text:
+        pytest.skip("/bin/true has another linker")
+    path = program(text.replace(linker, b"/lib64/ld-linux-x86-64.so.9"))
+    assert_says(command("watch", "--", path), 3, "ld-linux-x86-64.so.9' is missing")
+
+
+@pytest.mark.needs("stranger")
+def test_a_command_that_loses_its_rights(program: Callable[[bytes], Path]) -> None:
+    """set-user-ID: said before it runs."""
+    path = program(Path("/bin/true").read_bytes())
+    from pagescan import causes
+
+    assert causes.rights_lost(str(path)) is None
+    path.chmod(0o4755)
+    for parent in [*path.parents][:-2]:
+        parent.chmod(parent.stat().st_mode | 0o711)
+    code = f"from pagescan.causes import rights_lost; print(rights_lost({str(path)!r}))"
+    done = subprocess.run(
+        [str(python_of_all()), "-c", code],
+        user=STRANGER,
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    said = "set-user-ID of uid 0: it runs without these rights while it is traced"
+    assert said in done.stdout, done.stderr
+
+
+# ---- who is meant by a name ---------------------------------------------------------
+
+
+@pytest.fixture
+def named(tmp_path: Path) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """Three processes of one name, the first the oldest."""
+    path = tmp_path / "pst-victim"
+    shutil.copy("/bin/sleep", path)
+    started = [subprocess.Popen([str(path), str(60 + at)]) for at in range(3)]
+    for process in started:
+        witness.wait_for(
+            lambda pid=process.pid: os.readlink(f"/proc/{pid}/exe") == str(path)  # type: ignore[misc]
+        )
+    yield started
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def test_candidates_are_listed(named: list[subprocess.Popen[bytes]]) -> None:
+    """The oldest first, with their command lines."""
+    result = command("scan", "pst-victim")
+    assert result.code == 3
+    line, hint = result.stderr.splitlines()
+    assert "3 processes are named 'pst-victim', the oldest first: " in line
+    places = [line.index(f"{process.pid} ") for process in named]
+    assert places == sorted(places)
+    assert "pst-victim 62" in line
+    assert "--oldest" in hint
+
+
+@pytest.mark.needs("tracking")
+def test_the_oldest_is_taken(named: list[subprocess.Popen[bytes]]) -> None:
+    """By every command that takes a TARGET."""
+    pid = named[0].pid
+    for words in (
+        ["scan", "pst-victim", "--oldest", "--json"],
+        ["maps", "pst-victim", "--oldest", "--json"],
+        ["dump-plan", "pst-victim", "--oldest", "--json"],
+        ["arm", "pst-victim", "--oldest", "--json"],
+        ["diff", "pst-victim", "--oldest", "--json"],
+    ):
+        result = command(*words)
+        assert result.code == 0, (words, result.stderr)
+        assert result.json()["target"]["pid"] == pid
+    assert command("changed", "pst-victim", "--oldest").code in (0, 1)
+    assert command("disarm", "pst-victim", "--oldest").code == 0
+    result = command("watch", "pst-victim", "--oldest", "-n", 1, "-i", 0.1, "--json")
+    assert result.json()["target"]["pid"] == pid
+
+
+@pytest.mark.parametrize(
+    ("words", "program", "ours"),
+    [
+        (["python3", "-m", "pagescan", "watch"], "python3.11", True),
+        (["python3", "-P", "-s", "-m", "pagescan.keeper", "{}"], "python3.12", True),
+        (["python3", "-Xdev", "-W", "error", "-Pmpagescan"], "python3", True),
+        (["python3", "/usr/local/bin/pagescan", "scan"], "python3.13", True),
+        (["./pagescan.pyz", "pagescan.pyz"], "python3", True),
+        (["vim", "pagescan"], "vim.basic", False),
+        (["redis-server", "-m", "pagescan"], "redis-server", False),
+        (["python3", "serve.py", "-m", "pagescan"], "python3", False),
+        (["python3", "-c", "pass", "-m", "pagescan"], "python3", False),
+        (["python3", "-m", "pagescanner"], "python3", False),
+        ([""], "python3", False),
+    ],
+)
+def test_own_processes(words: list[str], program: str, ours: bool) -> None:
+    """The words are read as Python reads them: anybody may have them somewhere."""
+    from pagescan.find import _is_pagescan
+
+    assert _is_pagescan(words, program) == ours
+
+
+# ---- how a watch ends ---------------------------------------------------------------
+
+
+def test_an_end_amid_an_exec_is_said() -> None:
+    """Ctrl-C, then the exec of CMD is followed: the last line has its `end`."""
+    from pagescan.errors import UnsuitableTargetError
+    from pagescan.ticks import Limits, ticks
+
+    class Looked:
+        """A tracking whose target has exec'd."""
+
+        since = armed_at = toll = None
+
+        def __init__(self, fd: int) -> None:
+            self.target = type("", (), {"pidfd": fd})()
+
+        def look(self, **_: object) -> None:
+            raise UnsuitableTargetError("exec'd")
+
+    with contextlib.ExitStack() as undo:
+        pipes = [os.pipe() for _ in range(3)]
+        for pair in pipes:
+            for fd in pair:
+                undo.callback(os.close, fd)
+        (stop, writable), (one, _), (other, _) = pipes
+        os.write(writable, b"!")
+        found = list(ticks(Looked(one), Limits(5), stop, lambda: Looked(other)))  # type: ignore[arg-type, return-value]
+    assert [tick.end for tick in found] == ["interrupted"]
