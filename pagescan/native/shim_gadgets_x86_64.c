@@ -14,7 +14,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <linux/openat2.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
@@ -47,31 +49,62 @@ static int rank(const struct area *area)
 	return name_has(area, "/lib") ? 2 : 1;
 }
 
-/* Opens the file behind code without touching the target; -1: only its memory is left. */
+/*
+ * Finds the file of a mapping by its name, which is the target's: no link in its last part is followed,
+ * none leads out of the target's root, and it must be the file that is mapped.
+ */
+static int find_by_name(const struct surgery *s, const struct area *area)
+{
+	struct open_how how = {
+		.flags = O_PATH | O_NOFOLLOW | O_CLOEXEC,
+		.resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS,
+	};
+	char path[64], name[4096];
+	struct stat facts;
+	int root, found;
+
+	if (area->name_length >= sizeof(name))
+		return -1;
+	memcpy(name, area->name, area->name_length);
+	name[area->name_length] = 0;
+	snprintf(path, sizeof(path), "/proc/%d/task/%d/root", s->call->pid, s->tid);
+	root = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (root < 0)
+		return -1;
+	found = (int)syscall(SYS_openat2, root, name, &how, sizeof(how));
+	close(root);
+	if (found < 0 || (fstat(found, &facts) == 0 && facts.st_ino == area->inode &&
+			  major(facts.st_dev) == area->device >> 32 &&
+			  minor(facts.st_dev) == (area->device & 0xffffffffu)))
+		return found;
+	close(found);
+	return -1;
+}
+
+/*
+ * Opens the file behind code without touching the target; -1: only its memory is left. It is found by
+ * O_PATH first, since opening alone can do something if it is a device, or another file.
+ */
 static int open_code(const struct surgery *s, const struct area *area)
 {
-	char path[4352];
+	char path[64];
 	struct stat facts;
-	int fd;
+	int found, fd = -1;
 
 	if (!area->inode)
 		return -1;
 	snprintf(path, sizeof(path), "/proc/%d/map_files/%lx-%lx", s->call->pid, area->start,
 		 area->end);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd >= 0)
-		return fd;
-	snprintf(path, sizeof(path), "/proc/%d/root%.*s", s->call->pid,
-		 (int)(area->name_length < 4096 ? area->name_length : 4096), area->name);
-	fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-	if (fd < 0)
+	found = open(path, O_PATH | O_CLOEXEC);
+	if (found < 0 && errno != ENOENT) /* ENOENT: the mapping is gone */
+		found = find_by_name(s, area);
+	if (found < 0)
 		return -1;
-	if (fstat(fd, &facts) == 0 && facts.st_ino == area->inode &&
-	    major(facts.st_dev) == area->device >> 32 &&
-	    minor(facts.st_dev) == (area->device & 0xffffffffu))
-		return fd;
-	close(fd);
-	return -1;
+	snprintf(path, sizeof(path), "/proc/thread-self/fd/%d", found);
+	if (fstat(found, &facts) == 0 && S_ISREG(facts.st_mode))
+		fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	close(found);
+	return fd;
 }
 
 /* Takes a gadget over if there is none yet and the living bytes are what the file says. */

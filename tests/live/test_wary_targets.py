@@ -4,6 +4,8 @@ What cannot be known of a thread counts as a no: another thread is taken, or non
 programs are in targets/wary.c; each must end by itself, with 0.
 """
 
+import ctypes
+import os
 import tempfile
 import time
 from collections.abc import Iterator
@@ -14,6 +16,7 @@ import pytest
 from tests import witness
 from tests.conftest import STRANGER, command
 from tests.live.test_hard_targets import (
+    BARE,
     Start,
     as_nobody,
     attach,
@@ -110,3 +113,35 @@ def test_swapped_descriptor(start: Start, wary: Path, what: str) -> None:
         assert command("disarm", pid).code == 0
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     assert [witness.registered(int(child)) for child in children] in ([], [0])
+
+
+@pytest.mark.needs("root")
+def test_path_of_code_is_not_followed(start: Start) -> None:
+    """Where a mapping of code was is a link by now: its end, root's own, is not opened.
+
+    The target is another user's; it hears of the search by inotify.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    heard = libc.inotify_init1(os.O_NONBLOCK)
+    with tempfile.TemporaryDirectory() as name:
+        place = Path(name)
+        place.chmod(0o755)
+        program = build(place, "changeling", *BARE, "-fcf-protection=none")
+        theirs, mine = place / "theirs", place / "mine"
+        theirs.mkdir()
+        mine.mkdir(mode=0o700)
+        os.mkfifo(mine / "pipe", 0o600)
+        for file in ("code", "second"):
+            (theirs / file).touch()
+            os.truncate(theirs / file, 64 << 20)
+        for path in (theirs, *theirs.iterdir()):
+            os.chown(path, STRANGER, STRANGER)
+        assert libc.inotify_add_watch(heard, bytes(mine / "pipe"), 0x20) >= 0  # IN_OPEN
+        paths = (theirs / "code", theirs / "second", mine / "pipe")
+        pid = start(program, *paths, user=STRANGER)
+        command("arm", pid)
+        command("disarm", pid)
+        assert (theirs / "second").is_symlink(), "else nothing is tested"
+        with pytest.raises(BlockingIOError):
+            os.read(heard, 4096)
+    os.close(heard)
