@@ -19,7 +19,7 @@ from pagescan.errors import (
     UnsuitableTargetError,
     from_oserror,
 )
-from pagescan.target import Target, denied, tracer_of
+from pagescan.target import Target, above_stdio, denied, tracer_of
 
 _DESCRIPTORS = 12
 """How many the attach opens here at once, at most."""
@@ -65,7 +65,7 @@ def take(target: Target) -> Taken:
             attach is not written for this processor. The target was not stopped then.
     """
     if target.pid == os.getpid():
-        return Taken(wp_async.open_own(), 0, "own")
+        return Taken(above_stdio(wp_async.open_own()), 0, "own")
     wp_async.check_possible()
     taken = _of_other(target)
     if not _belongs(taken.uffd, target):
@@ -92,7 +92,8 @@ def _of_other(target: Target) -> Taken:
         if result.step == "gadget":
             result = result._replace(step="dispatch", error=errno.EPERM)
     if result.uffd >= 0 and not result.error:
-        return Taken(result.uffd, result.stopped_ns, result.method)
+        uffd = above_stdio(result.uffd)
+        return Taken(uffd, result.stopped_ns, result.method)
     raise _refusal(target, result)
 
 

@@ -36,7 +36,7 @@ from pagescan.errors import (
 from pagescan.mappings import read
 from pagescan.model import Category, SessionFacts, TargetFacts, Untracked
 from pagescan.native import Masks, Meter, Pace, Rule, Spans, scan
-from pagescan.target import Target, read_stat
+from pagescan.target import Target, above_stdio, read_stat
 from pagescan.units import format_time, parse_time
 from pagescan.wp_async import why_impossible
 
@@ -183,7 +183,7 @@ def _make_own(path: str) -> None:
 def open_own(path: str) -> int:
     """Open a directory; PermissionError if it is not ours alone."""
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-    fd = os.open(path, flags)
+    fd = above_stdio(os.open(path, flags))
     facts = os.fstat(fd)
     if facts.st_uid == os.geteuid() and stat.S_IMODE(facts.st_mode) & 0o077 == 0:
         return fd
@@ -220,7 +220,7 @@ class Lock:
         deadline = time.monotonic() + _A_MOMENT
         while True:
             try:
-                fd = os.open(f"{pid}.lock", flags, 0o600, dir_fd=directory)
+                fd = above_stdio(os.open(f"{pid}.lock", flags, 0o600, dir_fd=directory))
             except OSError as error:
                 os.close(directory)
                 raise from_oserror(

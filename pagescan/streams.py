@@ -18,7 +18,7 @@ from pagescan.units import escape, escape_character, show_in
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
-_BUFFERED = 1 << 16
+_BUFFERED = 1 << 13
 _ERRORS = "pagescan"
 _INSTEAD = dict(zip("▁▂▃▄▅▆▇█▕▏·…µ±", ".:-=+*%#||.~u~", strict=True))
 """What an encoding may lack among the characters of our own."""

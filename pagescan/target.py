@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import fcntl
 import os
 import re
 import select
@@ -110,14 +111,14 @@ class Target:
         """
         check_proc()
         with contextlib.ExitStack() as undo:
-            pidfd = _open_pidfd(pid)
+            pidfd = above_stdio(_open_pidfd(pid))
             undo.callback(os.close, pidfd)
             stat = _suitable_stat(pid)
             if start_time is not None and stat.start_time != start_time:
                 raise NoSuchTargetError(
                     f"process {pid} is gone; its pid belongs to {stat.name!r} now"
                 )
-            pagemap = _open_pagemap(pid, stat)
+            pagemap = above_stdio(_open_pagemap(pid, stat))
             undo.pop_all()
         facts = TargetFacts(pid, stat.name, executable(pid), stat.start_time, PAGE_SIZE)
         return cls(facts, pidfd, pagemap)
@@ -196,6 +197,19 @@ def _open_pidfd(pid: int) -> int:
                 error, doing=f"open process {pid}", call="pidfd_open"
             ) from error
         raise _no_such(pid) from error
+
+
+def above_stdio(fd: int) -> int:
+    """Return a descriptor that is none of 0, 1 and 2, in place of one that may be.
+
+    A host that has closed those would write into it, or put another file there.
+    """
+    if fd > 2:
+        return fd
+    try:
+        return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
+    finally:
+        os.close(fd)
 
 
 def check_proc() -> None:

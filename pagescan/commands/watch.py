@@ -23,6 +23,7 @@ from pagescan.options import (
 )
 from pagescan.regions import Batch
 from pagescan.session import now
+from pagescan.streams import OutputError
 from pagescan.target import Launched, launch
 from pagescan.ticks import Limits, Tick, summary_of
 from pagescan.tracking import Tracking
@@ -165,7 +166,13 @@ def run_plain(
             common.say(_tick_line(tick))
         report = report_of(current, tick)
         rows = tick.look.batch if tick.look else empty_batch(current)
-        render.write_result(report, rows, output)
+        try:
+            render.write_result(report, rows, output)
+        except OutputError as error:
+            raise PagescanError(
+                f"{error}: look {tick.number}"
+                f" ({plural(report.summary.pages, 'page')} written) is not complete"
+            ) from error
     if last is not None:
         common.say(end_line(last))
 

@@ -226,6 +226,24 @@ def test_a_host_whose_descriptors_are_closed(target: Start) -> None:
     assert made.pages(command("diff", made.pid, "--json").json(), "m") == {5}
 
 
+def test_a_host_puts_its_own_files_at_0_to_2(target: Start) -> None:
+    """Tracking has none of them, so a host that opens its own there harms nothing."""
+    made = target("m=anon,pages=40,fill=1")
+    code = (
+        "import os, sys, pagescan\n"
+        "[os.close(fd) for fd in range(3)]\n"
+        f"with pagescan.track({made.pid}) as tracking:\n"
+        "    fds = tracking.uffd, tracking.target.pidfd, tracking.target.pagemap\n"
+        "    fds += tracking.lock.fd, tracking.lock.directory\n"
+        "    for fd in range(3):\n"
+        "        os.dup2(os.open('/dev/null', os.O_RDWR), fd)\n"
+        "    found = list(tracking.written())\n"
+        "os._exit(100 + min(fds))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=False)
+    assert done.returncode > 102
+
+
 # ---- files that are swept away -------------------------------------------------------
 
 

@@ -108,7 +108,7 @@ def test_full_disk_of_watch(form: str, target: Start) -> None:
     words = f"watch -n 2 -i 0.1 {form} {made.pid}"
     with open("/dev/full", "w") as full:
         done = run(words, stdout=full, stderr=subprocess.PIPE)
-    assert_one_line(done, "no space left on device")
+    assert_one_line(done, "no space left on device: look 1 (")
     assert witness.registered(made.pid) == 0
 
 
