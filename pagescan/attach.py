@@ -19,6 +19,7 @@ from pagescan.errors import (
     UnsuitableTargetError,
     from_oserror,
 )
+from pagescan.living import main_thread_lives, memory_dir
 from pagescan.target import Target, above_stdio, denied, tracer_of
 
 _DESCRIPTORS = 12
@@ -85,6 +86,11 @@ def _of_other(target: Target) -> Taken:
         check_descriptors(_DESCRIPTORS)
     except OSError as error:
         raise from_oserror(error, doing=f"attach to {target}", call="open") from error
+    if not main_thread_lives(target.pid):
+        raise UnsuitableTargetError(
+            f"the main thread of {target} has exited, and the attach goes through it",
+            hint=_ONLY_LOOK,
+        )
     result = native.attach(target.pid)
     if result.step == "dispatch" and result.allowed[1]:
         # Calls from this range go through: perhaps there are instructions in it.
@@ -107,7 +113,7 @@ def _belongs(uffd: int, target: Target) -> bool:
     mapping went, or is registered already.
     """
     try:
-        fd = os.open(f"/proc/{target.pid}/maps", os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(f"{memory_dir(target.pid)}/maps", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return False
     with open(fd, "rb", buffering=0) as maps:

@@ -25,6 +25,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from pagescan import native
+from pagescan.living import memory_dir
 
 if TYPE_CHECKING:
     from pagescan.errors import PagescanError
@@ -347,7 +348,7 @@ class Keeper:
         pace, meter = native.Pace(max_stall_ns), native.Meter()
         left_out = [(item["start"], item["end"]) for item in self.facts["untracked"]]
         with contextlib.suppress(OSError), native.keeping_the_processor(pace):
-            with open(f"/proc/{self.pid}/maps", "rb") as maps:
+            with open(f"{memory_dir(self.pid)}/maps", "rb") as maps:
                 rows = native.parse_maps(maps.read(), maps.fileno())
             sizes = rows.page_size
             for start, end, size in zip(rows.start, rows.end, sizes, strict=True):

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from pagescan import native
 from pagescan.errors import from_oserror
+from pagescan.living import memory_dir
 from pagescan.model import Mapping
 from pagescan.target import PAGE_SIZE, Target
 
@@ -35,7 +36,8 @@ class Reader:
         """Return the mappings, ascending and disjoint; the same list if unchanged."""
         target = self.target
         try:
-            fd = os.open(f"/proc/{target.pid}/maps", os.O_RDONLY | os.O_CLOEXEC)
+            maps = f"{memory_dir(target.pid)}/maps"
+            fd = os.open(maps, os.O_RDONLY | os.O_CLOEXEC)
             try:
                 text = _text(fd)
                 if text != self._text:
@@ -150,7 +152,7 @@ def smaps_field(pid: int, field: bytes) -> dict[int, int]:
     """
     sizes: dict[int, int] = {}
     start = 0
-    with open(f"/proc/{pid}/smaps", "rb") as smaps:
+    with open(f"{memory_dir(pid)}/smaps", "rb") as smaps:
         for line in smaps:
             key, _, value = line.partition(b":")
             if key == field:

@@ -21,6 +21,7 @@ from pagescan.errors import (
     UnsuitableTargetError,
     from_oserror,
 )
+from pagescan.living import memory_dir
 from pagescan.model import TargetFacts
 from pagescan.units import escape
 
@@ -160,9 +161,10 @@ class Target:
     def _ending(self) -> bool:
         """Whether it is on its way out: its memory goes before its pidfd says so."""
         try:
-            return bool(read_stat(self.pid).flags & _PF_EXITING)
+            ending = read_stat(self.pid).flags & _PF_EXITING
         except OSError:
             return True
+        return bool(ending) and memory_dir(self.pid) == f"/proc/{self.pid}"
 
     def close(self) -> None:
         """Close the descriptors; twice does no harm."""
@@ -258,12 +260,7 @@ def _suitable_stat(pid: int) -> Stat:
         raise UnsuitableTargetError(
             f"{pid} ({stat.name}) is a kernel thread: it has no memory of its own"
         )
-    if stat.state in "ZXx" and len(os.listdir(f"/proc/{pid}/task")) > 1:
-        raise UnsuitableTargetError(
-            f"the main thread of {pid} ({stat.name}) has exited: without it the kernel"
-            " shows no memory of the process"
-        )
-    if stat.state in "ZXx":
+    if stat.state in "ZXx" and memory_dir(pid) == f"/proc/{pid}":
         raise UnsuitableTargetError(
             f"{pid} ({stat.name}) is a zombie: it has ended, its memory is gone"
         )
@@ -302,7 +299,7 @@ def _mount_option(name: str) -> str | None:
 
 def _open_pagemap(pid: int, stat: Stat) -> int:
     try:
-        return os.open(f"/proc/{pid}/pagemap", os.O_RDONLY | os.O_CLOEXEC)
+        return os.open(f"{memory_dir(pid)}/pagemap", os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
         if error.errno in (errno.EACCES, errno.EPERM):
             raise denied(pid, f"look at {pid} ({stat.name})") from error
@@ -350,7 +347,7 @@ def yama_scope() -> str:
 def executable(pid: int) -> str | None:
     """Return the path of the program that a process runs; None: it is not shown."""
     try:
-        return os.readlink(f"/proc/{pid}/exe")
+        return os.readlink(f"{memory_dir(pid)}/exe")
     except OSError:
         return None
 

@@ -131,6 +131,7 @@ def test_keeper_stays_small() -> None:
     assert ours == {
         "pagescan",
         "pagescan.keeper",
+        "pagescan.living",
         "pagescan.native",
         "pagescan.native._shim",
     }

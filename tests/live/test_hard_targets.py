@@ -256,8 +256,34 @@ def test_one_thread_is_traced(start: Start, peculiar: Path) -> None:
 def test_main_thread_has_exited(start: Start, peculiar: Path) -> None:
     pid = start(peculiar, "main-exited")
     witness.wait_for(lambda: witness.status(pid, "State")[0] == "Z")
-    for verb in ("arm", "scan"):
-        refused(command(verb, pid), "main thread of")
+    refused(command("arm", pid), "main thread of")
+    for verb in ("scan", "maps"):
+        assert command(verb, pid, "--json").json()["summary"]["pages"] > 0
+
+
+def test_main_thread_exits_while_tracked(peculiar: Path) -> None:
+    """The process has not ended, and what its other thread writes is seen."""
+    with subprocess.Popen(
+        [peculiar, "main-exits-later"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdin is not None
+        process.stdout.readline()
+        assert command("arm", process.pid).code == 0
+        process.stdin.write(b"!")
+        process.stdin.flush()
+        witness.wait_for(lambda: state(process.pid) == "Z")
+        for _ in range(2):
+            result = command("diff", process.pid, "--rearm", "--json")
+            assert result.code == 0, result.stderr
+            assert result.json()["summary"]["categories"]["written"] > 0
+            time.sleep(0.02)
+        assert command("disarm", process.pid).code == 0
+        (thread,) = set(os.listdir(f"/proc/{process.pid}/task")) - {str(process.pid)}
+        flags = Path(f"/proc/{process.pid}/task/{thread}/smaps").read_text()
+        assert " uw" not in flags
+        process.stdin.close()
+        assert process.wait(10) == 0
 
 
 @pytest.mark.needs("cc-m32")

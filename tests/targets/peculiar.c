@@ -78,6 +78,33 @@ static void *outlive(void *unused)
 	return unused;
 }
 
+/* Writes to a page until the end of its stdin; the main thread ends after the first line. */
+static void *write_and_outlive(void *page)
+{
+	struct pollfd input = {0, POLLIN, 0};
+	char byte;
+
+	while (true) {
+		(*(volatile char *)page)++;
+		if (poll(&input, 1, 5) && read(0, &byte, 1) <= 0)
+			exit(0);
+	}
+	return page;
+}
+
+static int main_exits_later(void)
+{
+	char *page = aligned_alloc(4096, 4096), byte;
+	pthread_t thread;
+
+	printf("%d\n", getpid());
+	fflush(stdout);
+	while (read(0, &byte, 1) < 0)
+		;
+	pthread_create(&thread, NULL, write_and_outlive, page);
+	pthread_exit(NULL);
+}
+
 static void *rest(void *unused)
 {
 	for (;;)
@@ -158,6 +185,8 @@ int main(int argc, char **argv)
 		pthread_create(&thread, NULL, outlive, NULL);
 		pthread_exit(NULL);
 	}
+	if (!strcmp(kind, "main-exits-later"))
+		return main_exits_later();
 	if (!strcmp(kind, "vfork")) {
 		printf("%d\n", getpid());
 		fflush(stdout);
