@@ -34,11 +34,16 @@ def memory_left() -> int:
 
 
 @contextlib.contextmanager
-def target(size: int) -> Iterator[Helper]:
-    """Run a C program that has `size` bytes of populated memory."""
+def target(size: int, *words: str) -> Iterator[Helper]:
+    """Run a C program that has `size` bytes of populated memory.
+
+    Args:
+        size: Bytes, a power of two.
+        words: "huge": in transparent huge pages.
+    """
     if size > memory_left():
         raise Unavailable(f"too little free memory for {size // MIB} MiB")
-    with helper("target", size) as made:
+    with helper("target", size, *words) as made:
         yield made
 
 
@@ -64,6 +69,7 @@ class Redis:
                 *("redis-server", "--port", "0", "--unixsocket", self.path),
                 *("--save", "", "--appendonly", "no", "--dir", str(folder)),
                 *("--enable-debug-command", "local"),
+                *("--disable-thp", "no"),
                 *("--logfile", str(folder / "redis.log")),
             ]
         )

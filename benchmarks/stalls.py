@@ -23,6 +23,8 @@ def run(bench: Bench) -> None:
     size = 256 * MIB if bench.quick else 4 * GIB
     with target(size) as made:
         found = in_turn(bench.rounds(9), _ways(made))
+    with target(size // 2, "huge") as made:
+        found |= in_turn(bench.rounds(9), _restoring(made))
     for name, samples in found.items():
         bench.add(
             f"stalls.{name.replace(' ', '-')}", name, samples, "ms",
@@ -72,6 +74,22 @@ def _ways(made: Helper) -> dict[str, Callable[[], float]]:
         "maps": lambda: worst(lambda: pagescan.maps(pid)),
         "diff without a session": lambda: worst(look_in_vain),
         "a keeper is killed": armed(lambda: _kill_keeper(pid)),
+    }
+
+
+def _restoring(made: Helper) -> dict[str, Callable[[], float]]:
+    """Split every huge page, and measure the end that puts them back, or does not."""
+
+    def measured(restore: bool) -> float:
+        with pagescan.track(made.pid, restore_huge=restore) as tracking:
+            made.tell("write 1")  # scattered: five in each huge page
+            made.tell("churn")
+            tracking.close()
+            return float(made.tell("calm")["max_wait_ns"]) / 1e6
+
+    return {
+        "huge pages are put back": lambda: measured(restore=True),
+        "huge pages stay split": lambda: measured(restore=False),
     }
 
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * target BYTES: has that much populated memory of 4 KiB pages (a power of two), says
- * {"pid", "start", "end"} and obeys lines:
+ * target BYTES [huge]: has that much populated memory of 4 KiB pages (a power of two), or of huge ones,
+ * says {"pid", "start", "end"} and obeys lines:
  *
  *	write PERCENT	stores to so many of its pages, scattered; {"ns": …, "pages": …}
  *	holes BYTES	maps that much more, with every second page read once; {"start", "end"}
@@ -174,6 +174,8 @@ int main(int argc, char **argv)
 		return 2;
 	prctl(PR_SET_PDEATHSIG, 9);
 	memory = map(bytes);
+	if (argc > 2) /* where it is aligned to huge pages, as large mappings are */
+		madvise(memory, bytes, MADV_HUGEPAGE);
 	for (size_t i = 0; i < bytes; i += PAGE)
 		memory[i] = 1;
 	answer("{\"pid\": %d, \"start\": %lu, \"end\": %lu}\n", getpid(), (uint64_t)memory,

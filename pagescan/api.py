@@ -72,13 +72,19 @@ def maps(pid: int | None, ranges: Iterable[str] | None = None) -> list[MappingCo
         return count_by_mapping(Scanner(target), selection.select(there))
 
 
-def track(pid: int | None = None, ranges: Iterable[str] | None = None) -> Tracking:
+def track(
+    pid: int | None = None,
+    ranges: Iterable[str] | None = None,
+    *,
+    restore_huge: bool = True,
+) -> Tracking:
     """Arm a process and return the tracking, a context manager that disarms at its end.
 
     Args:
         pid: The process; None: this one, without ptrace and without rights.
         ranges: RANGE words; None: everything. Mappings that come later are judged by
             the same words.
+        restore_huge: Put back, at the end, the huge pages that tracking has split.
 
     Raises:
         SessionError: It is tracked already.
@@ -108,6 +114,7 @@ def track(pid: int | None = None, ranges: Iterable[str] | None = None) -> Tracki
         tracking = OwnTracking.start(target, selection)
         undo.callback(Tracking.close, tracking)
         tracking.lock = lock
+        tracking.restore_huge = restore_huge
         lock.write(session_of(tracking, "track"))
         undo.pop_all()
     return tracking
@@ -120,8 +127,10 @@ class OwnTracking(Tracking):
 
     def close(self) -> None:
         """Disarm and let others track the target."""
-        super().close()
-        if self.is_ours():
-            self.lock.remove()
-        self.lock.close()
-        self.target.close()
+        try:
+            super().close()
+        finally:
+            if self.is_ours():
+                self.lock.remove()
+            self.lock.close()
+            self.target.close()

@@ -22,6 +22,7 @@ from pagescan.chosen import (
     spans_of,
 )
 from pagescan.errors import from_oserror
+from pagescan.huge_pages import HugePages, noticing
 from pagescan.intervals import common
 from pagescan.kernel import known_categories
 from pagescan.mapping_count import most_mappings
@@ -63,6 +64,7 @@ class Armed:
         tables_left: Bytes of page tables that holes of shared memory may still cost.
         epoch: How often everything was protected anew since arming.
         alike: Neighbouring mappings that looked alike before arming.
+        huge: What was in huge pages when it was protected.
     """
 
     selection: Selection
@@ -71,6 +73,7 @@ class Armed:
     tables_left: int = MAX_TABLES
     epoch: int = 0
     alike: int = 0
+    huge: HugePages = field(default_factory=HugePages)
 
 
 class Armer:
@@ -107,7 +110,7 @@ class Armer:
             ]
         )
         used = [mapping for mapping in registered if mapping.start not in empty]
-        self.scanner.run(*protecting(used))
+        self.protect(used)
         self.protect_whole(used)
         return bool(registered)
 
@@ -131,6 +134,11 @@ class Armer:
             self.forget_unmapped(read(self.scanner.target))
         return registered
 
+    def protect(self, registered: Sequence[Mapping]) -> None:
+        """Protect the populated pages of private mappings, and remember huge ones."""
+        spans, rules = protecting(registered)
+        self.armed.huge.learn(self.scanner.run(spans, noticing(rules)))
+
     def protect_whole(self, registered: Sequence[Mapping]) -> Columns:
         """Protect the shared and hugetlb ones among registered mappings, holes too.
 
@@ -142,6 +150,7 @@ class Armer:
         if not shared:
             return Columns.empty()
         before = self.populated(shared)
+        self.armed.huge.learn_of(self.scanner, before)
         for mapping in shared:
             self._protect_whole(mapping)
         return native.overlay(before, self.populated(shared), outside=True)

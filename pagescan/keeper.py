@@ -242,7 +242,16 @@ class Keeper:
             there = os.stat(f"{self.pid}.lock", dir_fd=self.directory)
             if there.st_ino != os.fstat(self.lock).st_ino:
                 return
-        for suffix in ("sock", "pages", "pages.new", "found", "found.new", "lock"):
+        suffixes = (
+            "sock",
+            "pages",
+            "pages.new",
+            "found",
+            "found.new",
+            "huge",
+            "huge.new",
+        )
+        for suffix in (*suffixes, "lock"):
             with contextlib.suppress(OSError):
                 os.unlink(f"{self.pid}.{suffix}", dir_fd=self.directory)
 

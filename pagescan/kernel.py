@@ -25,6 +25,7 @@ from pagescan.errors import (
 from pagescan.model import CATEGORY_NAMES, NO_CATEGORY, Category
 from pagescan.native import Columns, Masks, Meter, Pace, Rule, Spans
 from pagescan.target import PAGE_SIZE, Target, read_status, yama_scope
+from pagescan.units import format_size
 
 _PAGES = 16
 _NO_SPACE_BEYOND = 1 << 57  # of no processor; a sum of two fits in 64 bits
@@ -424,6 +425,24 @@ def _hugetlb() -> str:
     return f"{total} huge pages are reserved"
 
 
+@functools.lru_cache(maxsize=1)
+def huge_page_size() -> int:
+    """Return the size of a transparent huge page in bytes; 0: the kernel has none."""
+    try:
+        return int(_read("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size"))
+    except (OSError, ValueError):
+        return 0
+
+
+def _huge_restore() -> str:
+    size = huge_page_size()
+    if not size:
+        raise UnknownError("this kernel has no transparent huge pages")
+    if not _has_capability(23):
+        raise RefusedError("CAP_SYS_NICE is missing: what tracking splits stays split")
+    return f"huge pages of {format_size(size)} that tracking splits are put back"
+
+
 def _swap() -> str:
     lines = _read("/proc/swaps").splitlines()[1:]
     return f"{len(lines)} swap areas" if lines else "no swap is in use"
@@ -490,6 +509,11 @@ ROWS: tuple[Row, ...] = (
         "attach-others",
         _attach_others,
         "run as root, or: sysctl kernel.yama.ptrace_scope=0",
+    ),
+    Row(
+        "huge-restore",
+        _huge_restore,
+        "run as root, or: setcap cap_sys_nice+ep on the Python that runs pagescan",
     ),
     Row("sigchld", _sigchld, "start pagescan with SIGCHLD at its default"),
     Row("hugetlb", _hugetlb, "sysctl vm.nr_hugepages=16 reserves some to try it"),

@@ -191,6 +191,10 @@ class Cost:
     target_share: float | None = None
     """The part of the target's processor time that tracking has cost it since the last
     look, estimated, 0 to 1; None: nothing is known, or this was no look of `watch`."""
+    huge_restored: int | None = None
+    """Bytes of huge pages that were split and put back; None: none could be."""
+    huge_lost: int | None = None
+    """Bytes that were in huge pages when armed, and stay split."""
 
     def __add__(self, other: "Cost") -> "Cost":
         return Cost(
@@ -204,7 +208,13 @@ class Cost:
             if other.mappings_added is None
             else other.mappings_added,
             self.target_share if other.target_share is None else other.target_share,
+            _both(self.huge_restored, other.huge_restored),
+            _both(self.huge_lost, other.huge_lost),
         )
+
+
+def _both(one: int | None, other: int | None) -> int | None:
+    return other if one is None else one + (other or 0)
 
 
 class Summary(NamedTuple):

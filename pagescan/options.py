@@ -256,6 +256,21 @@ def tables_option(function: Command) -> Command:
     return wrapper
 
 
+def restore_option(function: Command) -> Command:
+    """Add --no-restore-huge; the command gets `restore_huge`."""
+
+    @click.option(
+        "--no-restore-huge",
+        is_flag=True,
+        help="Leave split the huge pages that tracking has split.",
+    )
+    @functools.wraps(function)
+    def wrapper(*args: Any, no_restore_huge: bool, **kwargs: Any) -> Any:
+        return function(*args, restore_huge=not no_restore_huge, **kwargs)
+
+    return wrapper
+
+
 class Categories(_Type):
     """A comma-separated list of categories."""
 

@@ -2,6 +2,7 @@
 
     PID.pages   what the last checkpoint may lack
     PID.found   what a look has found that protected it, until its output is complete
+    PID.huge    what was in huge pages when it was protected
 
 A header with a checksum, the starts of the regions, their ends, in PID.found their
 categories too. A file is written again and renamed before a rearm is committed. If
@@ -19,9 +20,9 @@ from pagescan import native
 from pagescan.native import Columns
 
 _HEADER = struct.Struct("=8sQQQ")
-_PAGES, _FOUND = b"pending2", b"found001"
-_COLUMNS = {_PAGES: 2, _FOUND: 3}
-_SUFFIX = {_PAGES: "pages", _FOUND: "found"}
+_PAGES, _FOUND, _HUGE = b"pending2", b"found001", b"huge0001"
+_COLUMNS = {_PAGES: 2, _FOUND: 3, _HUGE: 2}
+_SUFFIX = {_PAGES: "pages", _FOUND: "found", _HUGE: "huge"}
 
 
 def load(directory: int, pid: int, epoch: int) -> Columns | None:
@@ -47,6 +48,17 @@ def store_found(directory: int, pid: int, epoch: int, regions: Columns) -> None:
     else:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(f"{pid}.found", dir_fd=directory)
+
+
+def load_huge(directory: int, pid: int) -> Columns | None:
+    """Return what was in huge pages when it was protected; None: nobody knows."""
+    kept = _load(directory, pid, _HUGE)
+    return kept[1] if kept is not None else None
+
+
+def store_huge(directory: int, pid: int, units: Columns) -> None:
+    """Keep what was in huge pages; OSError: what was kept before is still there."""
+    _store(directory, pid, _HUGE, 0, units)
 
 
 def _load(directory: int, pid: int, magic: bytes) -> tuple[int, Columns] | None:

@@ -17,13 +17,14 @@ from statistics import fmean, variance
 from typing import Self
 
 from pagescan import native
-from pagescan.arm import MAX_TABLES, Armed, owners_of, protecting
+from pagescan.arm import MAX_TABLES, Armed, owners_of
 from pagescan.chosen import bounds_of, kinds_of, spans_of
 from pagescan.extrapolation import Extremes, estimate
+from pagescan.intervals import common
 from pagescan.ledger import Ledger
 from pagescan.mapping_count import count_alike
 from pagescan.mappings import Selection
-from pagescan.model import DEFAULT_RETURNED, Category, Estimate, Mapping
+from pagescan.model import DEFAULT_RETURNED, Category, Estimate, Kind, Mapping
 from pagescan.native import Columns, Masks, Pace, Rule
 from pagescan.pieces import apart, count_pages, holes, within
 from pagescan.scanner import HUGE_PAGE, POPULATED, PRIVATE, merge
@@ -33,6 +34,7 @@ from pagescan.tracking import Look, Tracking
 
 _FEWEST = 2  # units: fewer have no variance
 _ASKED_ANEW = 32  # looks, after which all units are asked whether they have a page
+_RESTORED = 64  # huge pages put back in a look: 20 ms
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +110,7 @@ class SampledTracking(Tracking):
         self.exact = False
         self._ledger = Ledger(budget.share or 1.0)
         self._calls = 0  # that changed protections, since the toll was counted
+        self._left: list[Mapping] = []  # the sample, and may have been huge
         self._population: list[Mapping] = []  # of which the units were drawn
         self._extremes = Extremes()
 
@@ -304,7 +307,7 @@ class SampledTracking(Tracking):
 
     def _protect(self, units: Sequence[Mapping]) -> None:
         """Protect units; what was written in them before is not asked for."""
-        self.scanner.run(*protecting(units))
+        self._armer.protect(units)
         self._calls += len(units)
         for unit in units:
             if unit.kind not in PRIVATE:
@@ -328,9 +331,31 @@ class SampledTracking(Tracking):
 
     def _lift(self, units: Sequence[Mapping]) -> None:
         """Take the protection from those of some units that were not drawn."""
-        for unit in apart(units, self.units):
+        left = apart(units, self.units)
+        for unit in left:
             self._calls += 1
             self._set(unit, protect=False)
+        if self.restore_huge:
+            self._put_back_some(left)
+
+    def _put_back_some(self, left: Sequence[Mapping]) -> None:
+        """Put back huge pages of units that left the sample, as many as a look may.
+
+        Others stay split until one of the next looks, or until the end. Shared memory
+        does: while it is registered the kernel refuses.
+        """
+        drawn = set(self.units)
+        waiting = [unit for unit in self._left if unit not in drawn]
+        waiting += [unit for unit in left if unit.kind is Kind.ANON]
+        now, self._left = waiting[:_RESTORED], waiting[_RESTORED:]
+        spans = [(unit.start, unit.end) for unit in sorted(set(now))]
+        huge = self.armed.huge
+        done = huge.restore(
+            self.scanner, self._judged(), within=common(huge.units, spans)
+        )
+        self._restored_bytes += done.restored
+        if done.caught:
+            raise KeyboardInterrupt
 
     def _set(self, unit: Mapping, *, protect: bool) -> None:
         try:

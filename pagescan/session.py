@@ -7,6 +7,7 @@ somebody makes checkpoints, and a fourth one while a result is on its way:
     PID.sock    the keeper's socket; `watch` and `track()` have none
     PID.pages   what the last checkpoint may lack; see pending.py
     PID.found   what a look has found that protected it, until its output is complete
+    PID.huge    what was in huge pages when it was protected; as that one
 """
 
 from __future__ import annotations  # array[int] is no type at run time before 3.12
@@ -40,7 +41,10 @@ from pagescan.target import Target, above_stdio, read_stat
 from pagescan.units import format_time, parse_time
 from pagescan.wp_async import why_impossible
 
-SUFFIXES = ("sock", "pages", "pages.new", "found", "found.new", "lock")
+SUFFIXES = (
+    *("sock", "pages", "pages.new", "found", "found.new", "huge", "huge.new"),
+    "lock",
+)
 """The files of a session, the one that says that it is there last."""
 
 _USER_SPACE = 1 << 56

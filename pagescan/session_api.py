@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from pagescan import checkpoint, keeper, mappings, session, session_tracking
+from pagescan import checkpoint, mappings, session, session_tracking
 from pagescan.mappings import Selection
 from pagescan.plan import Plan
 from pagescan.session import Session
@@ -72,16 +72,20 @@ def look_at_session(pid: int | None = None, *, rearm: bool = False) -> Look:
     return session_tracking.look_at(session.find(pid), rearm=rearm)[1]
 
 
-def end_session(pid: int | None = None) -> None:
+def end_session(pid: int | None = None, *, restore_huge: bool = True) -> None:
     """Disarm: nothing is left in the target.
 
     Args:
         pid: The target; None: that of the only session.
+        restore_huge: Put back the huge pages that tracking has split.
 
     Raises:
         SessionError: There is no session.
+        KeyboardInterrupt: It came while huge pages were put back.
     """
-    keeper.end(session.find(pid))
+    _, restored = session_tracking.end(session.find(pid), restore_huge=restore_huge)
+    if restored.caught:
+        raise KeyboardInterrupt
 
 
 def dump_plan(pid: int, epoch: int | None = None) -> Plan:

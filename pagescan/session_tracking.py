@@ -11,10 +11,12 @@ from datetime import datetime
 from pagescan import keeper, native, pending
 from pagescan.arm import MAX_TABLES, Armed
 from pagescan.errors import PagescanError
-from pagescan.mappings import Selection
-from pagescan.model import Category
+from pagescan.huge_pages import HugePages, Restored
+from pagescan.mappings import Selection, read
+from pagescan.model import Category, Cost
 from pagescan.native import Columns, Pace
 from pagescan.regions import Batch
+from pagescan.scanner import Scanner
 from pagescan.session import Lock, Session, where
 from pagescan.session_client import Client, directory_of
 from pagescan.target import Target
@@ -37,6 +39,7 @@ def start(
     try:
         tracking = Tracking.start(target, selection, max_tables=max_tables, pace=pace)
         try:
+            _remember(lock.directory, target.pid, tracking.armed.huge)
             keeper.start(
                 session_of(tracking, "keeper"),
                 lock,
@@ -54,6 +57,49 @@ def start(
     lock.close()
     tracking.hand_over()
     return tracking
+
+
+def end(
+    found: Session,
+    *,
+    restore_huge: bool = True,
+    pace: Pace | None = None,
+) -> tuple[Cost, Restored]:
+    """Disarm, and put back the huge pages that tracking has split.
+
+    Args:
+        found: The session.
+        restore_huge: False: they are counted only.
+        pace: How the target's mmap lock is spared.
+
+    Returns:
+        What all that cost the target, and what became of its huge pages; Ctrl-C amid
+        that is told by it, and not raised.
+    """
+    pace = pace or Pace()
+    with _directory(found) as directory:
+        units = pending.load_huge(directory, found.target.pid)
+    cost = keeper.end(found, pace.max_stall_ns)
+    restored = Restored()
+    if units is not None:
+        start_time = found.target.start_time
+        with (
+            contextlib.suppress(PagescanError),  # it has ended
+            Target.open(found.target.pid, start_time=start_time) as target,
+        ):
+            scanner = Scanner(target, pace)
+            restored = HugePages(units).restore(
+                scanner, read(target), only_count=not restore_huge
+            )
+            cost += scanner.take_cost()
+        cost += restored.cost
+    return cost, restored
+
+
+def _remember(directory: int, pid: int, huge: HugePages) -> None:
+    """Keep beside a session what was in huge pages; a full disk: it is not known."""
+    with contextlib.suppress(OSError):
+        pending.store_huge(directory, pid, huge.units)
 
 
 class Opened:
@@ -154,6 +200,12 @@ class Opened:
                     pending.store(directory, pid, epoch, lacking)
                 except OSError:
                     acknowledged, kept = -1, False
+        if self.tracking.armed.huge.units.starts:
+            with _directory(self.before) as directory:
+                units = pending.load_huge(directory, pid)
+                if units is not None:
+                    self.tracking.armed.huge.learn(units)
+                    _remember(directory, pid, self.tracking.armed.huge)
         self._client.session = replace(
             self.before.after(self.tracking.armed, since),
             planned=self.before.planned if planned is None else planned,

@@ -23,6 +23,7 @@ from pagescan.chosen import (
     spans_of,
 )
 from pagescan.errors import PagescanError
+from pagescan.huge_pages import Restored, never
 from pagescan.intervals import whole_pages, without
 from pagescan.kernel import known_categories, named_empty_entries, swap_in_use
 from pagescan.mapping_count import count_alike
@@ -88,6 +89,9 @@ class Tracking:
         since: The end of the last look that rearmed.
         cost: What arming cost the target.
         end_cost: What disarming cost it.
+        restore_huge: Whether the end puts back the huge pages that were split.
+        end_early: Asked every 50 ms at the end: True leaves the rest of them split.
+        restored: What became of them.
         attached: How its userfaultfd was taken, in words; empty where another did.
         toll: What the looks that rearm cost the target; None: nobody asked.
     """
@@ -117,6 +121,10 @@ class Tracking:
         self._armer = Armer(self.scanner, uffd, armed)
         self.cost = Cost()
         self.end_cost = Cost()
+        self.restore_huge = True
+        self.end_early: Callable[[], bool] = never
+        self.restored = Restored()
+        self._restored_bytes = 0  # of huge pages, in this look
         self.attached = ""
         self.toll: TargetCost | None = None
         self._pid = os.getpid()
@@ -206,6 +214,8 @@ class Tracking:
             fresh = self._take_in(chosen, sorted(new))
         written = self._written(chosen, rearm=rearm, returned=returned)
         found = merge(written, self._without_own(fresh, fresh))
+        if rearm:
+            self.armed.huge.learn_of(self.scanner, found)
         batch = self._joined(found, chosen, new, returned)
         if not self.target.has_address_space():
             raise self.target.gone()
@@ -236,8 +246,14 @@ class Tracking:
         """Return what was counted since the last call, and add it to the sum."""
         cost = self.scanner.take_cost()
         if rearm:
-            added = self.mappings_added()
-            cost = replace(cost, mappings_added=added, target_share=share)
+            cost = replace(
+                cost,
+                mappings_added=self.mappings_added(),
+                target_share=share,
+                huge_restored=self._restored_bytes,
+                huge_lost=0,
+            )
+            self._restored_bytes = 0
         self.cost += cost
         return cost
 
@@ -255,8 +271,11 @@ class Tracking:
     def close(self) -> None:
         """Disarm: unregister all, close the userfaultfd; twice does no harm.
 
-        What that cost is `end_cost`. A child that was forked meanwhile closes its
-        duplicates only.
+        Then the huge pages that were split are put back. What all that cost is
+        `end_cost`. A child that was forked meanwhile closes its duplicates only.
+
+        Raises:
+            KeyboardInterrupt: It came while huge pages were put back; all is closed.
         """
         if self.uffd < 0:
             return
@@ -267,7 +286,21 @@ class Tracking:
         finally:
             os.close(self.uffd)
             self.uffd = -1
-            self.end_cost = self.scanner.take_cost()
+        if self.is_ours():
+            self._put_back()
+
+    def _put_back(self) -> None:
+        """Make the split huge pages huge again; on Ctrl-C the rest stays as it is."""
+        with contextlib.suppress(PagescanError):
+            self.restored = self.armed.huge.restore(
+                self.scanner,
+                self._reader.read(),
+                only_count=not self.restore_huge,
+                interrupted=self.end_early,
+            )
+        self.end_cost = self.scanner.take_cost() + self.restored.cost
+        if self.restored.caught:
+            raise KeyboardInterrupt
 
     def is_ours(self) -> bool:
         """Whether this is the process that made it, and no forked child of that."""

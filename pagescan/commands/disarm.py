@@ -2,13 +2,21 @@
 
 import click
 
-from pagescan import keeper, session
+from pagescan import session
 from pagescan.commands.sessions import write_sessions
 from pagescan.errors import UsageError
 from pagescan.find import find
 from pagescan.model import Output
 from pagescan.native import Pace
-from pagescan.options import Common, common, oldest_option, output, pace_option
+from pagescan.options import (
+    Common,
+    common,
+    oldest_option,
+    output,
+    pace_option,
+    restore_option,
+)
+from pagescan.session_tracking import end
 
 
 @click.command(
@@ -20,6 +28,7 @@ Examples:
 @click.argument("target", metavar="[TARGET]", required=False)
 @click.option("--all", "every", is_flag=True, help="All sessions of this user.")
 @oldest_option
+@restore_option
 @output(by=False)
 @pace_option
 @common
@@ -28,6 +37,7 @@ def command(
     target: str | None,
     every: bool,
     oldest: bool,
+    restore_huge: bool,
     output: Output,
     pace: Pace,
     common: Common,
@@ -40,10 +50,17 @@ def command(
     else:
         ended = [session.find(None if target is None else find(target, oldest=oldest))]
     costs = []
+    caught = False
     for item in ended:
-        costs.append(keeper.end(item, pace.max_stall_ns))
+        cost, restored = end(item, restore_huge=restore_huge and not caught, pace=pace)
+        costs.append(cost)
+        caught |= restored.caught
         common.say(f"disarmed {item.target.pid} ({item.target.name})")
+        if restored.note:
+            common.say(restored.note)
     if every and not ended:
         common.say("no session")
     if output.format in ("json", "jsonl"):
         write_sessions("disarm", ended, output, costs)
+    if caught:
+        raise KeyboardInterrupt

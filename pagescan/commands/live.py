@@ -27,6 +27,7 @@ def run_live(
     view, last = show(
         watcher, watcher.ticks(limits, stop), limits.interval, common, note=note
     )
+    watcher.end(stop)
     for line in summary_lines(view):
         put(line)
     if watcher.tracking is not None:

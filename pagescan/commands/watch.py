@@ -19,6 +19,7 @@ from pagescan.options import (
     oldest_option,
     output,
     pace_option,
+    restore_option,
     tables_option,
 )
 from pagescan.regions import Batch
@@ -64,6 +65,7 @@ Examples:
     help="Where CMD's output goes in the live view; else it is discarded.",
 )
 @oldest_option
+@restore_option
 @output()
 @pace_option
 @tables_option
@@ -77,6 +79,7 @@ def command(
     budget: str | None,
     cmd_output: str | None,
     oldest: bool,
+    restore_huge: bool,
     output: Output,
     pace: Pace,
     max_tables: int,
@@ -110,6 +113,7 @@ def command(
             launched = None
             pid, selection = find(words[0], oldest=oldest), Selection.parse(words[1:])
         watcher = Watcher(pid, selection, max_tables, pace, common, launched=launched)
+        watcher.restore_huge = restore_huge
         undo.callback(watcher.close)
         if percent is not None:
             watcher.keep_to(percent, limits.interval)
@@ -164,7 +168,8 @@ def run_plain(
             common.say(message)
         if output.format == "plain" and tick.look:
             common.say(_tick_line(tick))
-        report = report_of(current, tick)
+        ending = watcher.end(stop) if tick.end else Cost()
+        report = report_of(current, tick, ending)
         rows = tick.look.batch if tick.look else empty_batch(current)
         try:
             render.write_result(report, rows, output)
@@ -177,8 +182,8 @@ def run_plain(
         common.say(end_line(last))
 
 
-def report_of(tracking: Tracking, tick: Tick) -> Report:
-    """Return a tick as the renderers take it."""
+def report_of(tracking: Tracking, tick: Tick, ending: Cost) -> Report:
+    """Return a tick as the renderers take it; the last one has what the end cost."""
     look = tick.look
     return Report(
         "watch",
@@ -188,6 +193,7 @@ def report_of(tracking: Tracking, tick: Tick) -> Report:
         session=SessionFacts(str(tracking.target.pid), tracking.armed_at, tick.since),
         untracked=look.untracked if look else (),
         cost=(look.cost if look else Cost())
+        + ending
         + Cost(stopped_ns=tracking.cost.stopped_ns if tick.number == 1 else 0),
         tick=tick.number,
         end=tick.end,

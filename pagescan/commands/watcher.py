@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import select
 import signal
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 from pagescan import mappings
 from pagescan.errors import NoSuchTargetError, PagescanError, TargetError
 from pagescan.mappings import Selection
+from pagescan.model import Cost
 from pagescan.native import Pace
 from pagescan.options import Common
 from pagescan.session import Lock
@@ -47,6 +49,7 @@ class Watcher:
         pace.progress = None  # the screen is the view's
         self.common = common
         self.launched = launched
+        self.restore_huge = True
         self.budget: Budget | None = None
         self.toll = TargetCost()
         self._warned = False
@@ -96,6 +99,7 @@ class Watcher:
         if self.lock is None:
             self.lock = Lock.take(self.pid)
         self.tracking = self._track()
+        self.tracking.restore_huge = self.restore_huge
         self.tracking.toll = self.toll
         self.toll.begin(self.pid)
         self.common.detail(self.tracking.attached)
@@ -152,6 +156,25 @@ class Watcher:
         self.target.close()
         self.target = old
         return again
+
+    def end(self, stop: int) -> Cost:
+        """Disarm and put huge pages back; say how many stay split, and what it cost.
+
+        Args:
+            stop: As `ticks` has it; one more signal leaves the rest of them split.
+        """
+        tracking = self.tracking
+        if tracking is None:
+            return Cost()
+        with contextlib.suppress(BlockingIOError):
+            os.read(stop, 1 << 10)  # what ended the looks
+        ready = select.poll()
+        ready.register(stop, select.POLLIN)
+        tracking.end_early = lambda: bool(ready.poll(0))
+        tracking.close()
+        if tracking.restored.note:
+            self.common.say(tracking.restored.note)
+        return tracking.end_cost
 
     def close(self) -> None:
         """Disarm, and let others track the target."""

@@ -11,7 +11,7 @@ import contextlib
 import errno
 import os
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -512,6 +512,105 @@ def uffd_protect(
     finally:
         meter.add(cost)
         pace.held_ns = c_pace.held_ns
+
+
+class Collapse:
+    """Makes split huge pages huge again, one mapping after the other.
+
+    Attributes:
+        at: Where it is.
+        only_count: Whether nothing is put back, and what is lost is counted.
+        restored: Bytes that are huge again.
+        lost: Bytes that are populated, and in no huge page.
+        denied: Bytes of these that lack CAP_SYS_NICE, and nothing else.
+    """
+
+    def __init__(self, pagemap: int, pidfd: int, size: int) -> None:
+        """Prepare it for a target; `size` is that of a huge page, in bytes.
+
+        Args:
+            pagemap: Its open /proc/PID/pagemap.
+            pidfd: Of it; -1: this very process.
+            size: Bytes.
+        """
+        self._job = ffi.new("struct ps_collapse *")
+        self._job.pagemap, self._job.pidfd, self._job.size = pagemap, pidfd, size
+        self.only_count = False
+        self.denied = 0
+
+    def run(
+        self,
+        start: int,
+        end: int,
+        file: int,
+        offset: int,
+        pace: Pace,
+        meter: Meter,
+        interrupted: Callable[[], bool],
+    ) -> bool:
+        """Do that to the huge pages of [start, end), a part of one mapping.
+
+        Args:
+            start: A multiple of the size.
+            end: Half-open; what is no whole huge page is left out.
+            file: Behind shared memory; -1: private memory.
+            offset: Of `start` in that file.
+            pace: How the target's mmap lock is spared.
+            meter: What it cost is added here.
+            interrupted: Asked every 50 ms; what follows is counted only.
+
+        Returns:
+            Whether it was interrupted.
+
+        Raises:
+            OSError: ESRCH, the address space is gone.
+        """
+        job, stopped = self._job, False
+        job.start = job.at = start
+        job.end, job.file, job.offset = end, file, offset
+        cost = ffi.new("struct ps_cost *")
+        c_pace = ffi.new("struct ps_pace *", _pace(pace))
+        try:
+            while True:
+                before = job.denied
+                job.refused = job.refused or self.only_count
+                more = _check(lib.ps_collapse(job, c_pace, cost))
+                if not self.only_count:
+                    self.denied += job.denied - before
+                if not more:
+                    return stopped
+                if not stopped and interrupted():
+                    self.only_count = stopped = True
+        finally:
+            meter.add(cost)
+            pace.held_ns = c_pace.held_ns
+
+    @property
+    def at(self) -> int:
+        """Where it is, an address."""
+        return int(self._job.at)
+
+    @property
+    def restored(self) -> int:
+        """Bytes that are huge again."""
+        return int(self._job.restored)
+
+    @property
+    def lost(self) -> int:
+        """Bytes that are populated, and in no huge page."""
+        return int(self._job.lost)
+
+
+def whole_units(regions: Columns, size: int) -> Columns:
+    """Return the whole, aligned units of that many bytes in ascending regions."""
+    rows = len(regions.starts)
+    result = Columns(*(array("Q", bytes(8 * rows)) for _ in range(3)))
+    out = _columns(result, rows)
+    out.length = 0
+    _check(lib.ps_whole_units(_columns(regions, rows), size, out))
+    for column in result:
+        del column[out.length :]
+    return result
 
 
 @contextlib.contextmanager

@@ -133,6 +133,31 @@ int ps_uffd_unregister_slices(int uffd, int pagemap, uint64_t start, uint64_t en
 int ps_uffd_protect(int uffd, uint64_t start, uint64_t end, int protect, uint64_t align,
 		    struct ps_pace *pace, uint64_t *done, struct ps_cost *cost);
 
+/*
+ * Huge pages that were split, of one mapping: [start, end), whole ones. They are put back where all of
+ * their pages are present and nobody else's.
+ */
+struct ps_collapse {
+	int32_t pagemap;
+	int32_t pidfd;	 /* of the target; -1: this very process */
+	int32_t file;	 /* of shared memory, -1: private memory */
+	int32_t refused; /* in and out: CAP_SYS_NICE is missing, no other call is tried */
+	uint64_t offset; /* of start in the file */
+	uint64_t size;	 /* of a huge page */
+	uint64_t start;
+	uint64_t end;
+	uint64_t at;	   /* in and out: where to go on */
+	uint64_t restored; /* in and out, as the next two: bytes that are huge again */
+	uint64_t lost;	   /* that are populated, and in no huge page */
+	uint64_t denied;   /* of these, what only a refusal stood against */
+};
+
+/* 0: done. 1: it is time to look for signals, call again. -errno: the address space is gone. */
+int ps_collapse(struct ps_collapse *job, struct ps_pace *pace, struct ps_cost *cost);
+
+/* The whole, aligned units of regions, neighbours joined; out must hold as many rows. */
+int ps_whole_units(const struct ps_columns *regions, uint64_t unit, struct ps_columns *out);
+
 /* One row a line of /proc/PID/maps; names are (offset, length) into the text. */
 struct ps_maps {
 	uint64_t *start;

@@ -65,6 +65,14 @@ _Static_assert(sizeof(struct ps_pm_scan_arg) == 96, "the kernel checks the size"
 #define SYS_pidfd_getfd 438
 #endif
 
+#ifndef SYS_process_madvise
+#define SYS_process_madvise 440 /* 5.10 */
+#endif
+#ifndef SYS_cachestat
+#define SYS_cachestat 451 /* 6.5 */
+#endif
+#define PS_MADV_COLLAPSE 25 /* 6.1 */
+
 #define PS_UFFD_USER_MODE_ONLY 1u /* 5.11: never refused, and enough for write-protect */
 
 #define PS_UFFD_API 0xaaull
@@ -129,7 +137,10 @@ struct ps_procmap_query {
 _Static_assert(sizeof(struct ps_procmap_query) == 104, "the kernel checks the size");
 
 /* A word of /proc/PID/pagemap: Documentation/admin-guide/mm/pagemap.rst. */
+#define PS_PM_PRESENT	(1ull << 63)
 #define PS_PM_SWAPPED	(1ull << 62)
+#define PS_PM_GUARD	(1ull << 58)
+#define PS_PM_EXCLUSIVE (1ull << 56)
 #define PS_PM_SWAP_TYPE 0x1full
 #define PS_PM_MARKER	31u
 

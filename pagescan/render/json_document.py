@@ -199,6 +199,8 @@ def cost_keys(cost: Cost) -> dict[str, Any]:
         "pages_walked": cost.pages_walked,
         "mappings_added": cost.mappings_added,
         "target_share": share_key(cost.target_share),
+        "huge_restored": cost.huge_restored,
+        "huge_lost": cost.huge_lost,
     }
 
 

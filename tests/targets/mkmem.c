@@ -385,6 +385,10 @@ static bool make(const char *words)
 			munmap(wide, page); /* so that the mapping begins within a huge page */
 			at = (void *)(((uintptr_t)wide + HUGE) & ~(uintptr_t)(HUGE - 1));
 			madvise(at, length, MADV_HUGEPAGE);
+			if (shared && (r->fd = memfd_create("target", MFD_CLOEXEC)) >= 0 &&
+			    !ftruncate(r->fd, (off_t)length))
+				at = mmap(at, length, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED,
+					  r->fd, 0);
 		}
 	} else if (!strcmp(kind, "hugetlb")) {
 		at = mmap(NULL, length, PROT_READ | PROT_WRITE,
