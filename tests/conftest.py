@@ -1,4 +1,4 @@
-"""What all tests share: the targets, the command, and what this machine can do.
+"""Fixtures of all tests: the targets, the command, and the abilities of this machine.
 
 --require=A,B turns the skips for these needs into failures; --require=all every skip.
 """
@@ -36,7 +36,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the marker; keep clear of the sessions that are none of the tests'."""
+    """Register the marker; keep the tests away from other people's sessions."""
     config.addinivalue_line("markers", "needs(*names): skipped where they are missing")
     os.environ[RUN] = str(os.getpid())
     if os.geteuid() == 0:
@@ -44,7 +44,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 RUN = "PAGESCAN_TEST_RUN"
-"""In the environment of all that the tests start."""
+"""A variable in the environment of every process that the tests start."""
 
 _CLONE_NEWNS, _MS_REC, _MS_PRIVATE = 0x20000, 0x4000, 0x40000  # unshare(2), mount(2)
 
@@ -171,7 +171,7 @@ def missing(need: str) -> str | None:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skip what cannot be had here, or fail if it is required."""
+    """Skip a test whose needs are not met here, or fail it if they are required."""
     required = str(item.config.getoption("--require")).split(",")
     for marker in item.iter_markers("needs"):
         for need in marker.args:
@@ -199,7 +199,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    """With --require=all no skip passes, whoever called for it."""
+    """With --require=all every skip fails, also one that a test asks for itself."""
     if session.config.getoption("--require") == "all" and SKIPPED:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
@@ -209,7 +209,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 
 @dataclass(frozen=True)
 class Result:
-    """What a run of the command gave."""
+    """The output and the exit code of one run of the command."""
 
     code: int
     stdout: str
@@ -244,7 +244,7 @@ def command(
     stdin: int = subprocess.DEVNULL,
     timeout: float = 60,
 ) -> Result:
-    """Run `pagescan WORDS…` and return what it gave."""
+    """Run `pagescan WORDS…` and return its output and exit code."""
     done = subprocess.run(
         [sys.executable, "-m", "pagescan", *map(str, words)],
         stdin=stdin,
@@ -271,7 +271,7 @@ def pagescan() -> Callable[..., Result]:
 
 @dataclass
 class Target:
-    """A process that does what it is told: tests/targets/mkmem.c."""
+    """A process that obeys commands: tests/targets/mkmem.c."""
 
     process: subprocess.Popen[str]
     pid: int
@@ -297,13 +297,13 @@ class Target:
         return self.ranges[name]
 
     def write(self, name: str, pages: set[int]) -> None:
-        """Have pages stored to, and remember them as written."""
+        """Make the target store to pages, and remember them as written."""
         if pages:
             self.tell(f"write {name} {runs(pages)}")
         self.expected.setdefault(name, set()).update(pages)
 
     def pages(self, document: dict[str, Any], name: str) -> set[int]:
-        """Return the pages of a range that a result has."""
+        """Return those pages of a range that are in a result."""
         low, high = self.ranges[name]
         found = set()
         for region in document["regions"]:
@@ -423,7 +423,7 @@ def session_files() -> set[str]:
 
 
 def _is_ours(path: str) -> bool:
-    """Whether a session's target is none that somebody else has started."""
+    """Whether a session is ours: its target was not started by somebody else."""
     pid = os.path.basename(path).partition(".")[0]
     if pid == str(os.getpid()):
         return True

@@ -1,7 +1,7 @@
-"""Runs pagescan where the kernel answers as an older one does, or forbids a call.
+"""Runs pagescan under a filter that answers like an older kernel, or forbids a call.
 
-A seccomp filter in this process answers for the kernel: what pagescan gets is a real
-errno of a real system call. Other processes, its targets among them, have no filter.
+A seccomp filter in this process answers for the kernel: pagescan sees a real errno of a
+real system call. Other processes, its targets among them, have no filter.
 
     python -m tests.filtered WHAT[,WHAT]... WORD...     pagescan WORD...
     python -m tests.filtered WHAT[,WHAT]... -c CODE
@@ -26,7 +26,7 @@ _PAGEMAP_SCAN, _UFFDIO_API = 0xC0606610, 0xC018AA3F
 
 
 class Answer(NamedTuple):
-    """What a system call says; with a request: only the ioctl of that number."""
+    """The errno that a system call returns; with `request`, only that ioctl."""
 
     call: int
     code: int
@@ -34,13 +34,13 @@ class Answer(NamedTuple):
 
 
 ANSWERS = {
-    # As Linux 6.1 does: no such ioctl, and the features are unknown.
+    # Linux 6.1: the ioctl does not exist, and the features are unknown.
     "no-scan": Answer(_IOCTL, errno.ENOTTY, _PAGEMAP_SCAN),
     "no-async": Answer(_IOCTL, errno.EINVAL, _UFFDIO_API),
-    # As the profiles of containers do.
+    # The seccomp profiles of containers.
     "forbidden": Answer(_USERFAULTFD, errno.EPERM),
     "unknown": Answer(_USERFAULTFD, errno.ENOSYS),
-    # So that a program that is started gives itself away.
+    # Any attempt to start a program fails, and so becomes visible.
     "no-exec": Answer(_EXECVE, errno.EPERM),
 }
 
@@ -52,7 +52,7 @@ def _instruction(code: int, value: int, unless: int = 0) -> bytes:
 
 
 def _program(answers: list[Answer]) -> bytes:
-    """Return the filter: each answer is looked at in turn."""
+    """Return the filter program: it tests each answer in turn."""
     text = b""
     for answer in answers:
         ending = _instruction(_RETURN, _ERRNO | answer.code)
@@ -68,7 +68,7 @@ def _program(answers: list[Answer]) -> bytes:
 
 
 def forbid(names: str) -> None:
-    """Put the filter around this process and its children, for ever."""
+    """Install the filter in this process and its children; it cannot be removed."""
     text = _program([ANSWERS[name] for name in names.split(",")])
     buffer = ctypes.create_string_buffer(text)
     program = struct.pack("HxxxxxxQ", len(text) // 8, ctypes.addressof(buffer))
@@ -82,7 +82,7 @@ def forbid(names: str) -> None:
 
 
 def main(names: str, *words: str) -> None:
-    """Load pagescan, forbid, and run it."""
+    """Load pagescan, install the filter, and run the command or the code."""
     import pagescan.cli
 
     for name in pagescan.cli.COMMANDS:

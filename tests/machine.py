@@ -1,4 +1,4 @@
-"""Settings of the machine that a test needs otherwise; restored even if it fails."""
+"""Changes settings of the machine for a test, and restores them even if it fails."""
 
 import contextlib
 import os
@@ -16,7 +16,7 @@ KSM = Path("/sys/kernel/mm/ksm")
 
 @contextlib.contextmanager
 def setting(path: Path, value: object) -> Iterator[None]:
-    """Write a value to a file of /proc/sys or /sys for a while."""
+    """Write a value to a file of /proc/sys or /sys during the block."""
     before = path.read_text().strip()
     if chosen := re.search(r"\[(.+?)\]", before):  # "always [madvise] never"
         before = chosen[1]
@@ -29,14 +29,14 @@ def setting(path: Path, value: object) -> Iterator[None]:
 
 @contextlib.contextmanager
 def huge_pages(count: int) -> Iterator[None]:
-    """Reserve some more huge pages for a while."""
+    """Reserve some more huge pages during the block."""
     with setting(HUGE_PAGES, int(HUGE_PAGES.read_text()) + count):
         yield
 
 
 @contextlib.contextmanager
 def swap_file(mebibytes: int) -> Iterator[None]:
-    """Swap to a real file for a while, where there is no swap yet."""
+    """Provide swap in a real file during the block, if there is no swap yet."""
     if len(Path("/proc/swaps").read_text().splitlines()) > 1:
         yield
         return
@@ -52,7 +52,7 @@ def swap_file(mebibytes: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def tmpfs(place: Path, options: str) -> Iterator[None]:
-    """Mount a tmpfs for a while."""
+    """Mount a tmpfs during the block."""
     words = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(place)]
     subprocess.run(words, check=True)
     try:
@@ -63,7 +63,7 @@ def tmpfs(place: Path, options: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def frozen(pid: int, place: Path) -> Iterator[None]:
-    """Freeze a process, as `docker pause` does, for a while."""
+    """Freeze a process during the block, as `docker pause` does."""
     mounted = place / "cgroup"
     mounted.mkdir()
     subprocess.run(["mount", "-t", "cgroup2", "cgroup2", str(mounted)], check=True)
@@ -83,7 +83,7 @@ def frozen(pid: int, place: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def merging() -> Iterator[None]:
-    """Have KSM merge as fast as it can for a while; then all is unmerged again."""
+    """Let KSM merge as fast as it can during the block; then unmerge all pages."""
     with (
         setting(KSM / "sleep_millisecs", 1),
         setting(KSM / "pages_to_scan", 5000),
@@ -98,7 +98,7 @@ def merged(pid: int) -> int:
 
 
 def wait_for_scans(count: int) -> None:
-    """Wait until KSM has gone through everything so often."""
+    """Wait until KSM has scanned all memory this many more times."""
     scans = KSM / "full_scans"
     end = int(scans.read_text()) + count
     witness.wait_for(lambda: int(scans.read_text()) >= end, 30)

@@ -1,6 +1,6 @@
-"""The second witness: what the kernel's other interfaces say; no code of pagescan.
+"""The second witness: reads the kernel's other interfaces, with no code of pagescan.
 
-Pagemap words are decoded here, smaps is read here, and memory is compared byte by byte.
+It decodes pagemap words, reads smaps, and copies memory for comparison byte by byte.
 Source: Documentation/admin-guide/mm/pagemap.rst, proc_pid_smaps(5).
 """
 
@@ -14,7 +14,7 @@ from pathlib import Path
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 PATIENCE = float(os.environ.get("PAGESCAN_PATIENCE", "1"))
-"""How many times longer to wait for a thing: an emulated machine is slow."""
+"""Factor for all time limits: an emulated machine is slow."""
 
 PRESENT, SWAPPED, FILE, GUARD, UFFD_WP = 1 << 63, 1 << 62, 1 << 61, 1 << 58, 1 << 57
 SWAP_TYPE, MARKER = 0x1F, 31
@@ -47,7 +47,7 @@ def present(pid: int, start: int, end: int) -> set[int]:
 
 
 def swapped(pid: int, start: int, end: int) -> set[int]:
-    """Return the pages that are on swap: markers left out."""
+    """Return the pages that are on swap, without markers."""
     return {
         index
         for index, word in enumerate(words(pid, start, end))
@@ -56,7 +56,7 @@ def swapped(pid: int, start: int, end: int) -> set[int]:
 
 
 def is_marker(word: int) -> bool:
-    """Whether an entry is a marker: nothing is there, and nothing is on swap."""
+    """Whether an entry is a marker: no page is present, and none is on swap."""
     return bool(word & SWAPPED) and word & SWAP_TYPE == MARKER
 
 
@@ -88,7 +88,7 @@ def status(pid: int, field: str) -> str:
 
 
 def descriptors(pid: int) -> dict[str, str]:
-    """Return the open descriptors of a process and what they lead to."""
+    """Return the open descriptors of a process, with the files that they refer to."""
     found = {}
     for name in os.listdir(f"/proc/{pid}/fd"):
         with contextlib.suppress(OSError):
@@ -98,7 +98,7 @@ def descriptors(pid: int) -> dict[str, str]:
 
 @contextlib.contextmanager
 def stopped(pid: int) -> Iterator[None]:
-    """Hold a process by SIGSTOP: nothing in it runs meanwhile."""
+    """Stop a process by SIGSTOP during the block."""
     os.kill(pid, signal.SIGSTOP)
     try:
         wait_for(lambda: status(pid, "State")[0] == "T")
@@ -117,11 +117,11 @@ def memory(pid: int) -> dict[int, bytes]:
             if perms[1] != "w" or perms[3] != "p":
                 continue
             start, end = (int(word, 16) for word in span.split("-"))
-            there = words(pid, start, end)
+            entries = words(pid, start, end)
             index = 0
-            while index < len(there):  # in runs: a read a page would take minutes
+            while index < len(entries):  # one read per run: one per page takes minutes
                 stop = index
-                while stop < len(there) and there[stop] & (PRESENT | SWAPPED):
+                while stop < len(entries) and entries[stop] & (PRESENT | SWAPPED):
                     stop += 1
                 low = start + index * PAGE
                 data = os.pread(fd, (stop - index) * PAGE, low) if stop > index else b""
@@ -134,7 +134,7 @@ def memory(pid: int) -> dict[int, bytes]:
 
 
 def wait_for(fact: Callable[[], object], seconds: float = 10.0) -> None:
-    """Wait until a function returns something true; fail when it never does."""
+    """Wait until a function returns a true value; fail after a time limit."""
     deadline = time.monotonic() + seconds * PATIENCE
     while not fact():
         assert time.monotonic() < deadline, "it did not happen in time"

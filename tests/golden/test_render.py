@@ -1,4 +1,4 @@
-"""Renderings of records that never change, against files; --accept rewrites them."""
+"""Compares the output for fixed records with files; --accept rewrites the files."""
 
 import io
 from array import array
@@ -96,7 +96,7 @@ def test_rendering(
     monkeypatch: pytest.MonkeyPatch,
     request: pytest.FixtureRequest,
 ) -> None:
-    """Every form of one result, to the letter, in a window of 80 columns."""
+    """Every format of one result, character by character, in a window of 80 columns."""
     monkeypatch.setenv("COLUMNS", "80")
     stream = io.StringIO()
     write_result(report, batch, FORMS[name], stream)
@@ -140,7 +140,7 @@ def test_page_rows_are_regions_of_one_page(batch: Batch, report: Report) -> None
 
 
 def test_empty_result(report: Report, batch: Batch) -> None:
-    """Nothing found is an empty list, and a header alone."""
+    """A result without regions is an empty list, or a header alone."""
     for form, lines in (("json", None), ("plain", 1), ("csv", 1), ("table", 1)):
         stream = io.StringIO()
         write_result(report, Batch.empty(batch), Output(format=form), stream)
@@ -152,7 +152,7 @@ def test_empty_result(report: Report, batch: Batch) -> None:
 
 @pytest.mark.parametrize("name", ["plan.json", "plan.jsonl", "plan.csv", "plan.txt"])
 def test_plan(name: str, report: Report, request: pytest.FixtureRequest) -> None:
-    """A plan in each form that has text."""
+    """A plan in each text format."""
     found = Columns(
         array("Q", [0x1000_0000, 0x1000_3000, 0x7F80_0000_0000]),
         array("Q", [0x1000_3000, 0x1000_5000, 0x7F80_0080_0000]),

@@ -1,4 +1,4 @@
-"""Whatever comes from outside: parsed as a plain reader would, or refused.
+"""Input from outside is parsed as by a simple parser in Python, or refused.
 
 PAGESCAN_FUZZ_SECONDS: how long the loop over the maps parser runs; with `make asan` it
 looks for reads and writes out of bounds too.
@@ -42,7 +42,7 @@ Row = tuple[int, int, int, int, int, int, bytes]
 
 
 def plainly(text: bytes) -> list[Row] | None:
-    """Parse maps by the book; None: a line is none."""
+    """Parse maps in the simplest way; None: some line is malformed."""
     rows: list[Row] = []
     *lines, rest = text.split(b"\n")
     if rest:
@@ -128,7 +128,7 @@ def test_lines(parts: list[bytes], end: bytes) -> None:
 
 @pytest.mark.timeout(60 + 2 * SECONDS)
 def test_mutated_maps(record_property: Any) -> None:
-    """The real thing, damaged: bytes changed, taken out, doubled, cut."""
+    """Real maps, damaged: bytes changed, removed, doubled, cut."""
     text = Path("/proc/self/maps").read_bytes()
     assert by_shim(text) == plainly(text)
     assert len(by_shim(text) or []) == text.count(b"\n")
@@ -156,7 +156,7 @@ def test_mutated_maps(record_property: Any) -> None:
         assert found == plainly(bytes(damaged)), (seed, bytes(damaged))
         count += 1
         right += found is not None
-    assert 0.05 < right / count < 0.95  # else it tests one side only
+    assert 0.05 < right / count < 0.95  # otherwise it tests only one outcome
     record_property("texts", count)
 
 
@@ -260,7 +260,7 @@ class Served:
         return client
 
     def turn(self) -> None:
-        """Let it do what there is to do."""
+        """Let it handle all pending events."""
         for _ in range(20):
             ready = self.keeper.selector.select(0)
             if not ready or self.keeper.ended:
@@ -282,7 +282,7 @@ class Served:
         return json.loads(data)
 
     def close(self) -> None:
-        """Close all there is."""
+        """Close the keeper and all clients."""
         for client in self.clients:
             client.close()
         self.turn()
@@ -381,7 +381,7 @@ def test_keeper_outlives_its_clients(steps: list[tuple[int, bytes | None]]) -> N
 )
 @settings(max_examples=100, deadline=None)
 def test_keeper_keeps_facts_of_its_own_kind(changes: dict[str, Any]) -> None:
-    """Whatever is committed, it can be disarmed."""
+    """After any commit the session can still be disarmed."""
     with served() as made:
         client = made.connect()
         facts = {**made.keeper.facts, **changes}
@@ -398,7 +398,7 @@ def test_keeper_keeps_facts_of_its_own_kind(changes: dict[str, Any]) -> None:
 
 
 def test_served_ends() -> None:
-    """The harness itself: `end` is heard, and the files are gone."""
+    """The harness itself: `end` is obeyed, and the files are gone."""
     with served() as made:
         assert made.ask(b'{"op": "end"}')["ok"] is True
         assert not os.path.exists(made.path)
@@ -407,6 +407,6 @@ def test_served_ends() -> None:
 
 
 def test_errors_are_ours() -> None:
-    """What the fuzzers accept as refusals are pagescan's own errors."""
+    """The errors that the fuzzers accept as refusals are pagescan's own."""
     assert issubclass(UsageError, PagescanError)
     assert issubclass(TargetError, PagescanError)

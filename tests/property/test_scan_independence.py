@@ -1,4 +1,4 @@
-"""What a scan finds does not depend on how it is cut up: rows, slices, threads, ranges.
+"""The result of a scan does not depend on its division: rows, slices, threads, ranges.
 
 The judge is /proc/self/pagemap, decoded here: bit 63 present, 62 swapped, 57 uffd-wp.
 """
@@ -42,7 +42,7 @@ class Arena:
         self.pagemap = os.open("/proc/self/pagemap", os.O_RDONLY)
 
     def present(self) -> set[int]:
-        """Return the populated pages as the kernel's pagemap words say."""
+        """Return the populated pages according to the kernel's pagemap words."""
         words = os.pread(self.pagemap, 8 * PAGES, self.start // PAGE * 8)
         return {
             page
@@ -138,7 +138,7 @@ def test_slices_do_not_show(
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 def test_limit_of_pages_is_exact(arena: Arena, limit: int) -> None:
-    """The first pages come, as many as were asked for, and not one more."""
+    """With a limit, exactly that many pages come: the first ones."""
     assert (
         _pages(arena, _scan(arena, [], limit=limit)) == sorted(arena.present())[:limit]
     )
@@ -165,7 +165,7 @@ ranges = st.lists(
 def test_order_of_ranges_does_not_show(
     arena: Arena, chosen: list[tuple[int, int]], rolled: random.Random
 ) -> None:
-    """Ranges in any order, overlapping or twice, are the pages that they cover."""
+    """Ranges in any order, overlapping or repeated, give the pages that they cover."""
     covered = {
         page for low, length in chosen for page in range(low, min(PAGES, low + length))
     }

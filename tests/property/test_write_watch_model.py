@@ -42,7 +42,7 @@ def pages(start: int, size: int) -> range:
 
 @dataclass
 class Pair:
-    """A watch and its model; each operation is one of both."""
+    """A watch and its model; each operation is done to both."""
 
     watch: WriteWatch
     model: Model
@@ -84,7 +84,7 @@ class Pair:
         self.model.store(start, os.pread(self.zeros, size, at))
 
     def drop(self, draw: random.Random) -> None:
-        """Have pages dropped: zeros again, and no longer written."""
+        """Drop pages: they are zeros again, and no longer written."""
         first = draw.randrange(self.model.size) // PAGE
         last = min(first + draw.randrange(4), (self.model.size - 1) // PAGE)
         length = (last - first + 1) * PAGE
@@ -119,7 +119,7 @@ class Pair:
 
 
 def test_operations_agree_with_a_model(capsys: pytest.CaptureFixture[str]) -> None:
-    """Several watches at once; what does not agree names its operation."""
+    """Several watches at once; a difference is reported with its operation."""
     draw = random.Random(random.getrandbits(64))
     source = os.memfd_create("source")
     os.write(source, draw.randbytes(701 * PAGE))

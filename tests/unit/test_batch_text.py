@@ -1,4 +1,4 @@
-"""Text made from columns says what the regions do as objects, in every form."""
+"""Text made from columns equals text made from objects, in every format."""
 
 import csv
 import io
@@ -33,7 +33,7 @@ ORDERS = [
 
 
 def some_batch(count: int, seed: int = 3) -> Batch:
-    """Make regions of every mix of lengths, categories and owners, gone ones too."""
+    """Make regions of mixed lengths, categories and owners, also unmapped owners."""
     rng = random.Random(seed)
     mappings = [
         Mapping(n << 40, (n + 1) << 40, "rw-p", 0, (0, 0), 0, name)
@@ -54,7 +54,7 @@ def some_batch(count: int, seed: int = 3) -> Batch:
 
 
 def text_of(batch: Batch, output: Output) -> str:
-    """Return what is printed."""
+    """Return the printed text."""
     stream = io.StringIO()
     report = Report("scan", datetime.now(UTC), None, Summary(0, 0, 0, {}))
     write_result(report, batch, output, stream)
@@ -62,7 +62,7 @@ def text_of(batch: Batch, output: Output) -> str:
 
 
 def rows(batch: Batch, columns: str | None, by: str) -> list[list[Value]]:
-    """Return the values by way of the objects."""
+    """Return the values, computed from the objects."""
     keys = (columns or "start,end,pages,written,file,present,swapped,mapping").split(
         ","
     )
@@ -73,7 +73,7 @@ def rows(batch: Batch, columns: str | None, by: str) -> list[list[Value]]:
 @pytest.mark.parametrize("by", ["region", "page"])
 @pytest.mark.parametrize("columns", ORDERS)
 def test_csv(columns: str | None, by: str) -> None:
-    """Read back, the values are the objects'."""
+    """Values read back from the text equal those of the objects."""
     batch = some_batch(2500 if by == "region" else 40)
     if by == "page":
         batch.ends = array("Q", (start + 3 * PAGE for start in batch.starts))
@@ -118,7 +118,7 @@ def test_plain(columns: str | None, exact: bool) -> None:
 def test_table(
     columns: str | None, window: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As wide as the first rows, which alone were objects."""
+    """Columns are as wide as the first rows, which alone are made into objects."""
     monkeypatch.setenv("COLUMNS", window)
     batch = some_batch(2500)
     made: list[Region] = []
@@ -152,12 +152,12 @@ def test_table(
 
 
 class CountingBatch(Batch):
-    """Keeps the objects that it makes."""
+    """A batch that counts the objects which it makes."""
 
     made: ClassVar[list[Region]] = []
 
     def regions(self) -> Iterator[Region]:
-        """Yield them as ever."""
+        """Yield the regions as usual."""
         for region in super().regions():
             self.made.append(region)
             yield region
@@ -165,7 +165,7 @@ class CountingBatch(Batch):
 
 @pytest.mark.parametrize("form", ["json", "jsonl"])
 def test_json(form: str) -> None:
-    """Read back, the regions are the objects."""
+    """Regions read back from the text equal the objects."""
     batch = some_batch(2500)
     text = text_of(batch, Output(format=form))
     if form == "json":
@@ -191,7 +191,7 @@ def test_json(form: str) -> None:
 
 
 def test_the_first_lines_wait_for_no_other() -> None:
-    """A reader of ten lines costs a thousand, not all."""
+    """A reader of ten lines costs the work of a thousand lines, not of all."""
     made = []
 
     def template(key: batch_text.Key) -> str:
@@ -205,7 +205,7 @@ def test_the_first_lines_wait_for_no_other() -> None:
 
 
 def test_templates_are_not_kept_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where each line is different, memory does not grow with them."""
+    """If all lines differ, memory does not grow with their number."""
     monkeypatch.setattr(batch_text, "_KEPT", 7)
     templates = batch_text._Templates(str)
     keys = list(itertools.product(range(20), [1], [1]))

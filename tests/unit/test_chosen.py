@@ -1,4 +1,4 @@
-"""What is scanned together, over narrow holes, and what reaches out of mappings."""
+"""Ranges joined across narrow holes, and regions that reach out of mappings."""
 
 import itertools
 from array import array
@@ -24,7 +24,7 @@ def mapping(start: int, end: int, perms: str = "rw-p", inode: int = 0) -> Mappin
 
 @st.composite
 def layouts(draw: st.DrawFn) -> tuple[list[Mapping], list[Mapping]]:
-    """Return all mappings there are, and some of them, or parts of them."""
+    """Return all mappings, and a selection of them or of parts of them."""
     there, chosen = [], []
     cuts = draw(borders)
     for start, end in zip(cuts[::2], cuts[1::2], strict=False):
@@ -45,7 +45,7 @@ def layouts(draw: st.DrawFn) -> tuple[list[Mapping], list[Mapping]]:
 def test_a_span_has_chosen_memory_and_holes(
     layout: tuple[list[Mapping], list[Mapping]],
 ) -> None:
-    """Every chosen page by its own rule, once; of the others that are mapped none."""
+    """Every selected page is scanned once, by its own rule; no other mapped page is."""
     there, chosen = layout
     spans = list(
         zip(*spans_of(Chosen(chosen, there), RULES, over_holes=True), strict=True)
@@ -68,7 +68,7 @@ def test_a_span_has_chosen_memory_and_holes(
 
 
 def test_narrow_holes_make_one_span() -> None:
-    """A hole under 2 MiB is scanned along; where something is mapped it is no hole."""
+    """A hole under 2 MiB is scanned too, unless something is mapped in it."""
     one, wide, two = mapping(1, 2), mapping(2, 3, "rw-s"), mapping(3, 4)
     far = mapping(6, 7)
     both = spans_of(Chosen([one, two, far], [one, two, far]), RULES, over_holes=True)

@@ -17,7 +17,7 @@ KINDS = [
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_error_keeps_its_facts_when_it_is_pickled(kind: type[PagescanError]) -> None:
-    """Those that are an OSError too would lose their errno."""
+    """All errors survive pickling; OSErrors among them might lose their errno."""
     error = kind(
         "cannot scan 7: no such device (ENODEV)",
         hint="try again",
@@ -58,7 +58,7 @@ def test_facts_that_are_not_known_are_none(kind: type[PagescanError]) -> None:
 def test_an_oserror_becomes_an_error_with_its_facts(
     code: int, pid: int | None, kind: type[PagescanError], text: str
 ) -> None:
-    """The errno decides about the kind; the step and the call are kept."""
+    """The errno decides the class of the error; step and call are attributes."""
     error = from_oserror(
         OSError(code, "no"), doing="do it", pid=pid, call="openat", range=(1, 2)
     )

@@ -1,8 +1,8 @@
 """The interval of `watch --budget` holds the truth as often as it says: 95 %.
 
-The workloads are steady, and all that is drawn comes from fixed seeds. A population of
-known counts is sampled thousands of times; where units have one of two counts, each
-sample that there can be is counted instead, and the coverage is exact.
+The workloads are steady, and all random numbers come from fixed seeds. A population of
+known counts is sampled thousands of times. Where units have one of only two counts,
+every possible sample is counted instead, and the coverage is exact.
 """
 
 import random
@@ -15,7 +15,7 @@ from pagescan.extrapolation import Extremes, estimate, student
 
 UNIT = 512  # pages
 SAMPLES = 4000
-# Three standard errors of a coverage of 0.95 in so many samples.
+# Three standard errors of a coverage of 0.95, for this number of samples.
 NOISE = 3 * sqrt(0.95 * 0.05 / SAMPLES)
 
 SIZES = ((20, 2), (20, 5), (128, 10), (128, 30), (1000, 100))
@@ -53,14 +53,14 @@ def coverage(counts: list[int], drawn: int, least: int, most: int) -> float:
 @pytest.mark.parametrize("name", workloads(2))
 @pytest.mark.parametrize(("units", "drawn"), SIZES)
 def test_interval_holds_the_truth(name: str, units: int, drawn: int) -> None:
-    """Once the looks have met what there is: 95 %, and more where few are drawn."""
+    """Once both extremes are known: 95 %, and more for small samples."""
     counts = workloads(units)[name]
     assert coverage(counts, drawn, min(counts), max(counts)) >= 0.95 - NOISE
 
 
 @pytest.mark.parametrize("name", ["uniform", "few hot, noise"])
 def test_first_looks_are_careful(name: str) -> None:
-    """Nothing is known yet: each unit may be empty or full."""
+    """Before the extremes are known, each unit may be empty or full."""
     assert coverage(workloads(128)[name], 30, 0, UNIT) >= 0.95 - NOISE
 
 
@@ -69,7 +69,7 @@ def test_first_looks_are_careful(name: str) -> None:
     [(8, 2), (8, 5), (20, 10), (128, 3), (128, 10), (128, 30), (128, 100), (500, 60)],
 )
 def test_interval_holds_any_number_of_full_units(units: int, drawn: int) -> None:
-    """Units are full or empty: the hardest case; exact, for each number of them."""
+    """Units are full or empty, the hardest case; exact, for any number of full ones."""
     said = [
         estimate([UNIT] * met + [0] * (drawn - met), units, 0, UNIT)
         for met in range(drawn + 1)
@@ -87,7 +87,7 @@ def test_interval_holds_any_number_of_full_units(units: int, drawn: int) -> None
     ("name", "wider"), [("uniform", 1.2), ("clustered", 1.2), ("few hot, noise", 1.6)]
 )
 def test_interval_is_not_held_by_being_wide(name: str, wider: float) -> None:
-    """Against Student's, which the true spread of all units gives."""
+    """Compared with Student's interval from the true spread of all units."""
     units, drawn = 1000, 100
     counts = workloads(units)[name]
     rng = random.Random(3)
@@ -99,7 +99,7 @@ def test_interval_is_not_held_by_being_wide(name: str, wider: float) -> None:
 
 
 def test_a_unit_like_no_other_is_the_limit() -> None:
-    """What no look has met cannot be in the interval; it is so in the guide."""
+    """Counts that no look has met cannot be in the interval, as the guide says."""
     counts = [5] * 127 + [UNIT]
     assert 0.22 <= coverage(counts, 32, 5, 5) <= 0.28  # 32 of 128 draw it
     assert coverage(counts, 32, 5, UNIT) >= 0.95
@@ -109,7 +109,7 @@ def test_a_unit_like_no_other_is_the_limit() -> None:
     ("hot", "least"), [(0, 0.95), (1, 0.95), (2, 0.95), (5, 0.95), (20, 0.95)]
 )
 def test_looks_learn_what_there_is(hot: int, least: float) -> None:
-    """From the first look on, and though the hot units are met by and by."""
+    """From the first look on, although hot units are drawn only gradually."""
     rng = random.Random(hot)
     held = looks = 0
     for _ in range(40):
@@ -125,7 +125,7 @@ def test_looks_learn_what_there_is(hot: int, least: float) -> None:
 
 
 def test_extremes_are_forgotten() -> None:
-    """Known after three times all units, and gone after as many of other counts."""
+    """Known after three times all units, and forgotten after as many other counts."""
     extremes = Extremes()
     for count in (9, 200, 9):
         assert extremes.known(UNIT) == (0, UNIT)
@@ -138,7 +138,7 @@ def test_extremes_are_forgotten() -> None:
 
 
 def test_equal_counts_are_not_exact() -> None:
-    """No variance in the sample is no proof that there is none."""
+    """A sample without variance does not prove that all units are equal."""
     said = estimate([0] * 50, 500, 0, UNIT)
     assert (said.low, said.pages) == (0, 0)
     assert said.high > 10 * UNIT

@@ -1,4 +1,4 @@
-"""The account of `watch --budget`: what is paid back, and what is not saved up."""
+"""The account of `watch --budget`: debts are paid back, savings do not count."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,10 +14,10 @@ SHARE = 0.02
     st.lists(st.floats(0.05, 4), min_size=40, max_size=40),
 )
 def test_the_budget_is_kept(fault: float, rate: float, seconds: list[float]) -> None:
-    """Whatever the load: what it costs in all is within the budget, the first look off.
+    """Under any load the total cost is within the budget, apart from the first look.
 
-    `rate` is how many faults a second of processor time it would have if all of it were
-    tracked; each look's sample is planned with the load of the look before.
+    `rate` is the number of faults per second of processor time if all memory were
+    tracked; each look's sample is planned with the load of the previous look.
     """
     ledger = Ledger(SHARE)
     used = spent = 0.0

@@ -1,4 +1,4 @@
-"""Parsing /proc/PID/maps, and selecting by what the user names."""
+"""Parsing /proc/PID/maps, and selecting mappings by RANGE words."""
 
 import errno
 import os
@@ -58,7 +58,7 @@ def test_own_maps_as_python_reads_them() -> None:
     )
 )
 def test_any_names(rows: list[tuple[int, str]]) -> None:
-    """Whatever a name has in it, the line is read right."""
+    """A line is parsed correctly, whatever characters its name has."""
     at = 0x1000
     lines, expected = [], []
     for pages, name in rows:
@@ -117,7 +117,7 @@ def test_words_are_kept() -> None:
 
 @given(st.integers(0, 2**60), st.integers(1, 2**40))
 def test_ranges_round_trip(start: int, length: int) -> None:
-    """What is printed of a range can be typed."""
+    """A range as it is printed can be parsed."""
     span = Range(start, start + length)
     assert Selection.parse([str(span)]).ranges == (span,)
     assert Selection.parse([f"{start}+{length}"]).ranges == (span,)
@@ -134,6 +134,6 @@ def test_range_syntax_never_crashes(word: str) -> None:
 
 
 def test_name_without_mapping() -> None:
-    """A name that nothing has is an error."""
+    """A name that no mapping has is an error."""
     with pytest.raises(PagescanError, match="no mapping is named"):
         Selection.parse(["nothing"]).check(MAPPINGS)

@@ -1,4 +1,4 @@
-"""Units of the memory: what is counted in them, and which are the same."""
+"""Units of the memory: pages counted in them, and when two units are the same."""
 
 from array import array
 

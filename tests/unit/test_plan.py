@@ -1,4 +1,4 @@
-"""Plans against a model page by page; the binary form there and back."""
+"""Plans against a model page by page; the binary form, written and read back."""
 
 import io
 import os
@@ -24,12 +24,12 @@ HEAP = Mapping(0, 1 << 40, "rw-p", 0, (0, 0), 0, "[heap]")
 
 
 def lists(*bits: int) -> st.SearchStrategy[Pages]:
-    """Return pages and what is known of each."""
+    """Return pages, each with a category."""
     return st.dictionaries(st.integers(1, 60), st.sampled_from(bits), max_size=40)
 
 
 def columns(pages: Pages) -> Columns:
-    """Return a region a page: what is made of them has to be maximal all the same."""
+    """Return one region per page: functions must still return maximal regions."""
     made = Columns.empty()
     for page, bits in sorted(pages.items()):
         for column, value in zip(
@@ -53,7 +53,7 @@ def pages_of(made: Columns) -> Pages:
 
 @given(lists(1, 2, 32), lists(1, 4, 8), st.booleans())
 def test_overlay(under: Pages, over: Pages, outside: bool) -> None:
-    """The upper list counts where both are."""
+    """Where both lists have a page, the upper list decides."""
     seen = over if outside else {page: over[page] for page in over if page in under}
     made = native.overlay(columns(under), columns(over), outside=outside)
     assert pages_of(made) == {**under, **seen}
@@ -61,14 +61,14 @@ def test_overlay(under: Pages, over: Pages, outside: bool) -> None:
 
 @given(lists(1), lists(2))
 def test_both(one: Pages, other: Pages) -> None:
-    """The pages of either list, and nothing else of them."""
+    """The pages of either list, without their categories."""
     made = pending.both(columns(one), columns(other))
     assert pages_of(made) == dict.fromkeys({*one, *other}, 0)
 
 
 @given(lists(Action.KEEP, Action.ZERO), lists(2), lists(0))
 def test_lay_out(populated: Pages, changed: Pages, maybe: Pages) -> None:
-    """What was written is dumped; what may have been, if it is there still."""
+    """Written pages are dumped; pages that may be, only if they are still populated."""
     expected = populated | {
         page: Action.DUMP
         for page in {*populated, *changed}
@@ -79,7 +79,7 @@ def test_lay_out(populated: Pages, changed: Pages, maybe: Pages) -> None:
 
 
 def plan_of(rows: int, epoch: int | None = 7, parent: int | None = None) -> Plan:
-    """Return a plan of so many regions."""
+    """Return a plan with the given number of regions."""
     assert HEAP.kind is Kind.ANON
     actions = [Action.DUMP, Action.ZERO, Action.KEEP]
     found = Columns(
@@ -105,7 +105,7 @@ def test_there_and_back(rows: int, epoch: int | None, parent: int | None) -> Non
 
 
 def test_damage_is_noticed() -> None:
-    """Cut anywhere, of another kind, version or action."""
+    """A plan that is cut, or has another magic, version or action, is refused."""
     stream = io.BytesIO()
     write_binary(plan_of(3), stream)
     data = stream.getvalue()
@@ -130,7 +130,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
 
 @given(lists(0), st.integers(0, 99))
 def test_what_is_kept_comes_back(folder: int, pages: Pages, epoch: int) -> None:
-    """Of that epoch, and of no other."""
+    """The list is loaded for its own epoch, and for no other."""
     pending.store(folder, 7, epoch, columns(pages))
     assert pending.load(folder, 7, epoch) == columns(dict.fromkeys(pages, 0))
     assert pending.load(folder, 7, epoch + 1) is None
@@ -138,7 +138,7 @@ def test_what_is_kept_comes_back(folder: int, pages: Pages, epoch: int) -> None:
 
 @given(lists(0), st.data())
 def test_damage_of_what_is_kept(folder: int, pages: Pages, data: st.DataObject) -> None:
-    """Cut, or with one bit the other way: nothing is known, and nothing is raised."""
+    """A file that is cut, or has one bit flipped, is not used, and raises nothing."""
     pending.store(folder, 7, 1, columns(pages))
     path = f"/proc/self/fd/{folder}/7.pages"
     good = Path(path).read_bytes()

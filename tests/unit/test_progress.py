@@ -1,4 +1,4 @@
-"""The bars: nothing for what is quick, one line for what is not, none in the end."""
+"""The bars: none for quick work, one line for slow work, erased at the end."""
 
 import io
 import os
@@ -11,7 +11,7 @@ from pagescan.render.progress import Bar, WritingBar
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """What time it is: the last of this list."""
+    """A list of times; the clock shows the last."""
     said = [100.0]
     monkeypatch.setattr("time.monotonic", lambda: said[-1])
     return said
@@ -42,7 +42,7 @@ def test_long_work_shows_its_share_and_takes_it_away(clock: list[float]) -> None
 
 
 def test_each_result_is_timed_anew(clock: list[float]) -> None:
-    """`watch` writes one after the other."""
+    """`watch` writes several results, one after the other."""
     stream = io.StringIO()
     bar = WritingBar("regions", stream)
     for begun in (100.0, 100.4, 100.8):
@@ -63,7 +63,7 @@ def test_each_result_is_timed_anew(clock: list[float]) -> None:
 
 @pytest.mark.parametrize("pager", [False, True])
 def test_a_pager_has_the_screen_for_itself(clock: list[float], pager: bool) -> None:
-    """`pagescan scan PID | less`: nothing is drawn over it, nor taken away."""
+    """`pagescan scan PID | less`: the bar neither draws nor erases on the pager."""
     screen, terminal = os.openpty()
     with os.fdopen(terminal, "w") as stream:
         if pager:

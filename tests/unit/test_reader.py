@@ -1,4 +1,4 @@
-"""Reading mappings again: what stayed is the same object, and no change is missed."""
+"""Reading mappings again: unchanged ones are the same objects; no change is missed."""
 
 import os
 import random
@@ -15,7 +15,7 @@ from pagescan.target import Target
 
 @pytest.fixture
 def texts(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
-    """What the file says, from now on: the last of this list."""
+    """A list of texts; the file has the last."""
     said = [b""]
     monkeypatch.setattr(reader, "_text", lambda _: said[-1])
     return said
@@ -41,7 +41,7 @@ def by_hand(text: bytes) -> list[tuple[int, int, str]]:
 
 
 def test_any_change_is_seen(texts: list[bytes]) -> None:
-    """Lines come, go, change and overlap; each reading is what a new reader says."""
+    """Lines come, go, change and overlap; each reading equals that of a new reader."""
     rng = random.Random(11)
     with Target.open(os.getpid()) as target:
         one = Reader(target)
@@ -70,7 +70,7 @@ def test_any_change_is_seen(texts: list[bytes]) -> None:
 
 
 def test_what_stayed_is_the_same_object(texts: list[bytes]) -> None:
-    """One line of many changes: one object is made."""
+    """If one line of many changes, one object is made."""
     lines = [line(n << 16, (n << 16) + 0x4000) for n in range(1, 1001)]
     with Target.open(os.getpid()) as target:
         one = Reader(target)
@@ -91,7 +91,7 @@ def test_what_stayed_is_the_same_object(texts: list[bytes]) -> None:
 
 
 def test_own_mappings_without_vsyscall() -> None:
-    """The last line of the file is no memory of the process."""
+    """The line of [vsyscall] at the end of the file is left out."""
     with Target.open(os.getpid()) as target:
         found = Reader(target).read()
     assert not any(mapping.start >> 63 for mapping in found)
@@ -101,7 +101,7 @@ def test_own_mappings_without_vsyscall() -> None:
 
 
 def test_what_is_made_of_chosen_mappings_is_made_once() -> None:
-    """The second question gets the first's answer, and it is that of a plain list."""
+    """A second question gets the same answer, and it equals that for a plain list."""
     plain = [
         Mapping(0x1000, 0x3000, "rw-p", 0, (0, 0), 0, ""),
         Mapping(0x3000, 0x4000, "r--p", 0, (0, 0), 0, "[heap]"),

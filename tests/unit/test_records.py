@@ -1,4 +1,4 @@
-"""Batches against a set of pages, errors as they pickle, strips as they are drawn."""
+"""Batches against a set of pages, pickled errors, and drawn strips."""
 
 from array import array
 from itertools import pairwise
@@ -78,7 +78,7 @@ def test_join_keeps_every_page(regions: Spans, maps: Spans) -> None:
 
 @given(ascending())
 def test_tally_counts_pages(regions: Spans) -> None:
-    """The summary is what counting page by page gives."""
+    """The summary equals a count page by page."""
     batch = Batch.join(_columns(regions), (), page_size=PAGE, returned=Category(511))
     pages = _pages(_columns(regions))
     summary = batch.summary()
@@ -104,7 +104,7 @@ def test_columns_are_buffers() -> None:
 
 
 def test_rules_of_the_shim_are_those_of_python() -> None:
-    """Reading bits in C and in Python is the same."""
+    """C and Python interpret the bits alike."""
     from pagescan.model import Kind
     from pagescan.scanner import Query, read_bits, rule_for
 
@@ -149,14 +149,14 @@ def test_strip_shows_where() -> None:
 
 
 def test_bars_are_as_wide_as_asked() -> None:
-    """The highest fills its cell, and what is not nothing is seen."""
+    """The highest bar fills its cell, and anything above 0 is visible."""
     assert bars([0, 1, 1000], 5) == "   ▁█"
     assert bars([], 3) == "   "
 
 
 @pytest.mark.parametrize("width", [1, 2, 5, 10, 40])
 def test_elided_text_fits(width: int) -> None:
-    """Both ends are kept."""
+    """Both ends of the text stay."""
     shown = elide_middle("/usr/lib/x86_64-linux-gnu/libc.so.6", width)
     assert len(shown) <= width
     assert width < 10 or shown.endswith("so.6")

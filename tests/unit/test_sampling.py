@@ -24,5 +24,5 @@ def test_no_more_is_drawn_than_paid_for(
 
 
 def test_first_draw_fears_the_worst() -> None:
-    """Nothing is known yet: each page of each unit may be written."""
+    """Before anything is known, every page of every unit may be written."""
     assert Budget(10 * UNIT).units(1000, 0, ()) == 10

@@ -1,4 +1,4 @@
-"""What tracking costs a target: the arithmetic, with usages that are made up."""
+"""The cost of tracking to a target: its arithmetic, with invented figures."""
 
 import os
 import time
@@ -22,14 +22,14 @@ FAULT = 1e-6
 
 @pytest.fixture
 def usages(monkeypatch: pytest.MonkeyPatch) -> list[Usage | None]:
-    """What the target is going to say of itself, the next thing last."""
+    """The usages that the target will report; the last of the list comes first."""
     made: list[Usage | None] = []
     monkeypatch.setattr(Usage, "of", staticmethod(lambda _: made.pop()))
     return made
 
 
 def after(usages: list[Usage | None], now: Usage | None) -> TargetCost:
-    """Return the cost of a target that is at nothing, and will be at `now`."""
+    """Return the cost of a target whose usage was 0 and will be `now`."""
     usages += [now, Usage(0.0, 0.0, 0, 0)]
     cost = TargetCost(FaultCost(FAULT))
     cost.begin(4242)
@@ -56,7 +56,7 @@ def test_share(usages: list[Usage | None]) -> None:
 def test_first_writes(
     usages: list[Usage | None], now: Usage, written: int, new: int, first: int
 ) -> None:
-    """What was populated since had no protection; what did not fault cost nothing."""
+    """Pages populated since had no protection; pages without a fault cost nothing."""
     share = after(usages, now).look(written, new)
     assert share == pytest.approx(first * FAULT)
 
@@ -111,7 +111,7 @@ def test_usage_is_that_of_the_process() -> None:
 
 
 def test_an_idle_target_is_no_reason_to_warn() -> None:
-    """Half of next to nothing is next to nothing."""
+    """Half of a very small figure is still very small."""
     watcher = Watcher(
         1, Selection(), 0, Pace(), Common(quiet=True, verbose=0, color=None)
     )

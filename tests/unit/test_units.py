@@ -1,4 +1,4 @@
-"""What people type and read: pairs of parse and format."""
+"""Parsing and formatting of what people type and read."""
 
 from datetime import UTC, datetime
 
@@ -53,7 +53,7 @@ def test_sizes_as_people_read_them(count: int, text: str) -> None:
 
 @given(st.integers(0, 2**64))
 def test_addresses_round_trip(address: int) -> None:
-    """What is printed can be typed."""
+    """A printed value can be parsed."""
     assert parse_address(format_address(address)) == address
 
 
