@@ -1,6 +1,6 @@
-"""How a quiet look grows with the address space: mappings, holes, reservations.
+"""Measures a quiet look against the address space: mappings, holes, reservations.
 
-Each is held against the same populated pages in one mapping that has no others.
+Each is compared with the same populated pages in a single mapping.
 """
 
 import contextlib
@@ -74,7 +74,7 @@ def _cases(bench: Bench) -> Iterator[_Case]:
 
 
 def run(bench: Bench) -> None:
-    """Measure one after the other, as far as the kernel lets a target have them."""
+    """Measure one address space after the other, if the kernel allows a target that."""
     for case in _cases(bench):
         try:
             _measure(bench, case)
@@ -102,9 +102,9 @@ def _measure(bench: Bench, case: _Case) -> None:
 
 @contextlib.contextmanager
 def room_for(mappings: int) -> Iterator[None]:
-    """Let a process make so many mappings, until the end of the block.
+    """Raise the limit of mappings per process to a number, during the block.
 
-    The kernel reads the limit where a mapping is made: those that there are stay.
+    The kernel checks the limit only for a new mapping: existing mappings stay.
     """
     limit = int(MAX_MAP_COUNT.read_text())
     if limit >= mappings:
@@ -128,7 +128,7 @@ def _told(made: Helper, command: str) -> str:
 
 
 def _page_tables(made: Helper) -> int:
-    """Return the bytes of page tables that a target has."""
+    """Return the bytes of a target's page tables."""
     for line in Path(f"/proc/{made.pid}/status").read_text().splitlines():
         if line.startswith("VmPTE:"):
             return int(line.split()[1]) * 1024
@@ -173,7 +173,7 @@ def _looks(bench: Bench, case: _Case, tracking: Tracking, base: Tracking) -> Non
 def _memory(
     bench: Bench, case: _Case, large: Helper, small: Helper, grown: int
 ) -> None:
-    """The most memory of a pagescan that looks once."""
+    """Measure the peak memory of a pagescan that looks once."""
 
     def peak(made: Helper) -> float:
         return run_checked(pagescan("diff", made.pid, "--json")).rss / 1e6

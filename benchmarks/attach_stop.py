@@ -1,4 +1,4 @@
-"""How long an attach stops its target."""
+"""Measures how long an attach stops its target."""
 
 import os
 import sys
@@ -32,7 +32,7 @@ def run(bench: Bench) -> None:
 
 
 def attach(pid: int, times: int) -> list[float]:
-    """Take a userfaultfd so many times; return the stops in ms."""
+    """Take a userfaultfd repeatedly; return the length of each stop in ms."""
     stopped = []
     for _ in range(times):
         taken = native.attach(pid)

@@ -1,4 +1,4 @@
-"""What is promised of the speed, and whether this run kept it."""
+"""The promises about speed, and whether this run kept them."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,12 +11,12 @@ class Goal:
     """One promise.
 
     Attributes:
-        what: What is measured.
-        goal: What was promised.
-        measured: What was found.
-        value: The same as a number.
-        met: Whether it was kept; None: not measured in this run.
-        note: How it was measured, where that matters.
+        what: The measured quantity.
+        goal: The promised limit.
+        measured: The result, as text.
+        value: The result, as a number.
+        met: Whether the promise was kept; None: not measured in this run.
+        note: The way of measuring, where that matters.
     """
 
     what: str
@@ -101,7 +101,7 @@ _LINES = (
 
 
 def judged(bench: Bench) -> list[Goal]:
-    """Return all promises, with what this run measured of them."""
+    """Return all promises, with the results of this run."""
     return list(_judged(bench))
 
 

@@ -1,4 +1,4 @@
-"""What a figure is, and how two things are compared: in turn, by their medians."""
+"""Figures, and how they are made: by measuring in turn, and comparing medians."""
 
 import contextlib
 import json
@@ -25,7 +25,7 @@ class Unavailable(Exception):  # noqa: N818 - no error: something is not on this
 
 @dataclass
 class Figure:
-    """One measured thing, beside the one that it is compared with in the same run.
+    """A measured quantity, with the one that it is compared with in the same run.
 
     Attributes:
         key: Its name in the JSON file, unique in a run.
@@ -35,10 +35,10 @@ class Figure:
         low: The first quartile; None where there was one measurement.
         high: The third quartile.
         samples: How many measurements.
-        against: What it is compared with; None: nothing.
-        base: The median of that, in `unit`.
+        against: The name of the base for the comparison; None: not compared.
+        base: The median of the base, in `unit`.
         ratio: The median over the pairs of value / base, or as `against` says.
-        note: What one has to know to read it.
+        note: A remark that the reader needs.
     """
 
     key: str
@@ -56,7 +56,7 @@ class Figure:
 
 @dataclass
 class Bench:
-    """What a subject is given: how far to go, and where its figures go."""
+    """The settings of a run, and its figures; every subject is called with it."""
 
     quick: bool
     redis_bytes: int
@@ -69,7 +69,7 @@ class Bench:
         return quick if self.quick else full
 
     def skip(self, what: str, why: str) -> None:
-        """Remember what was left out."""
+        """Remember a subject that was left out, and why."""
         self.skipped.append(f"{what}: {why}")
         self.report(f"left out: {what}: {why}")
 
@@ -84,10 +84,10 @@ class Bench:
         base: Sequence[float] | float | None = None,
         note: str = "",
     ) -> Figure:
-        """Keep a figure: the median of its samples, its ratio to those of the base.
+        """Add a figure: the median of its samples, and its ratio to the base.
 
-        Samples of both were taken in turn, so the n-th of one and of the other are a
-        pair: the ratio is the median of the pairs' ratios.
+        Samples and base were measured in turn, so the n-th of both are a pair: the
+        ratio is the median of the ratios of all pairs.
         """
         values = _many(samples)
         bases = _many(base) if base is not None else []
@@ -133,7 +133,7 @@ def _ratio(values: Sequence[float], bases: Sequence[float]) -> float | None:
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """Return the value that `share` (0..1) of all are not above."""
+    """Return the quantile: the value that `share` (0 to 1) of all do not exceed."""
     ranked = sorted(values)
     return ranked[min(len(ranked) - 1, int(share * len(ranked)))]
 
@@ -141,9 +141,9 @@ def percentile(values: Sequence[float], share: float) -> float:
 def in_turn(
     rounds: int, ways: Mapping[str, Callable[[], float]]
 ) -> dict[str, list[float]]:
-    """Measure several ways, each once a round, in an order that changes by round.
+    """Measure several ways, each once per round, in an order that changes every round.
 
-    What disturbs the machine then disturbs all of them alike.
+    So a disturbance of the machine affects all of them alike.
     """
     order = list(ways)
     shuffler = random.Random(1)
@@ -171,13 +171,13 @@ def _folder() -> tempfile.TemporaryDirectory[str]:
 
 
 def scratch() -> Path:
-    """A directory that goes with this process."""
+    """Return a temporary directory that is removed at the end of this process."""
     return Path(_folder().name)
 
 
 @cache
 def build(name: str) -> Path:
-    """Compile NAME.c of this directory, once a run, and return the program."""
+    """Compile NAME.c of this directory, once per run, and return the program."""
     program = scratch() / name
     words = ["gcc", "-O2", "-std=gnu11", "-Wall", "-o", str(program)]
     source = str(HERE / f"{name}.c")
@@ -190,13 +190,13 @@ def build(name: str) -> Path:
 
 @dataclass
 class Run:
-    """What one run of a command cost.
+    """The cost of one run of a command.
 
     Attributes:
         wall: Seconds from fork to end.
-        cpu: Seconds of processor, user and system.
-        rss: The most memory it had, in bytes.
-        code: Its exit code.
+        cpu: Seconds of processor time, user and system.
+        rss: Peak memory, in bytes.
+        code: Exit code.
     """
 
     wall: float
@@ -206,9 +206,9 @@ class Run:
 
 
 def run_timed(words: Sequence[str], out: str = os.devnull) -> Run:
-    """Run a command with stdout to a file, and return what it cost.
+    """Run a command with stdout to a file, and return its cost.
 
-    A small program starts it: from this process a child would inherit our peak memory.
+    A small program starts it: a child of this process would inherit our peak memory.
     """
     done = subprocess.run(
         [str(build("timed")), out, *words],
@@ -221,7 +221,7 @@ def run_timed(words: Sequence[str], out: str = os.devnull) -> Run:
 
 
 def run_checked(words: Sequence[str], out: str = os.devnull) -> Run:
-    """Run a command that has to succeed, and return what it cost."""
+    """Run a command that has to succeed, and return its cost."""
     run = run_timed(words, out)
     if run.code:
         raise Unavailable(f"{' '.join(words[:4])} ended with {run.code}")
@@ -229,10 +229,10 @@ def run_checked(words: Sequence[str], out: str = os.devnull) -> Run:
 
 
 class Helper:
-    """A C program of ours that obeys lines on stdin and answers each with JSON."""
+    """A C program of this directory; it answers each line on its stdin with JSON."""
 
     def __init__(self, name: str, *words: object) -> None:
-        """Start it; it is ready once it told its facts."""
+        """Start it; it is ready when it has written its first line of facts."""
         self.process = subprocess.Popen(
             [str(build(name)), *map(str, words)],
             stdin=subprocess.PIPE,
@@ -269,7 +269,7 @@ class Helper:
 
 @contextlib.contextmanager
 def helper(name: str, *words: object) -> Iterator[Helper]:
-    """Run a helper for as long as it is needed."""
+    """Run a helper during the block."""
     made = Helper(name, *words)
     try:
         yield made

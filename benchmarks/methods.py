@@ -1,7 +1,8 @@
-"""The ways to know what was written, on the same memory and the same writes.
+"""Compares the ways to find written pages, on the same memory and the same writes.
 
-The comparison of the first proposal of PAGEMAP_SCAN: asynchronous write-protect against
-a userfaultfd with a handler thread, mprotect with a SIGSEGV handler, and soft-dirty.
+It repeats the comparison in the first proposal of PAGEMAP_SCAN: asynchronous
+write-protect against a userfaultfd with a handler thread, mprotect with a SIGSEGV
+handler, and soft-dirty.
 """
 
 from contextlib import ExitStack
@@ -20,7 +21,7 @@ _NAMES = {
 
 
 def run(bench: Bench) -> None:
-    """Measure what a first write costs, and what a look costs that protects again."""
+    """Measure the cost of a first write, and of a look that protects again."""
     size = (16 if bench.quick else 256) * MIB
     with ExitStack() as undo:
         ways: dict[str, Helper] = {}

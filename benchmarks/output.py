@@ -1,4 +1,4 @@
-"""A million regions to a file."""
+"""Measures how long a million regions take to a file, per format."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from benchmarks.processes import memory_left, pagescan, session, target
 
 
 def run(bench: Bench) -> None:
-    """Every second page of a mapping is a region of its own."""
+    """Measure every format, where every second page of a mapping is a region."""
     count = 100_000 if bench.quick else 1_000_000
     with target(MIB) as made:
         # Pages that were only read are the zero page: regions without memory.
@@ -54,7 +54,7 @@ def _measure(bench: Bench, key: str, what: str, command: list[str], count: int) 
 
 
 def _regions(out: Path) -> int:
-    """Count the lines, in pieces: this process stays small."""
+    """Count the lines of a file, read in parts, so that this process stays small."""
     with out.open("rb") as stream:
         return sum(
             piece.count(b"\n") for piece in iter(lambda: stream.read(1 << 20), b"")

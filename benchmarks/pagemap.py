@@ -1,4 +1,4 @@
-"""pagemap.py PID: the same as pagemap.c, as one would write it in Python."""
+"""pagemap.py PID: does the same as pagemap.c, in straightforward Python."""
 
 import json
 import os

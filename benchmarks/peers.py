@@ -1,4 +1,4 @@
-"""Other ways to look at a process: how long they take, and how long they hold it up."""
+"""Compares other ways to look at a process: their time, and the target's stalls."""
 
 import contextlib
 import json
@@ -53,7 +53,7 @@ def run(bench: Bench) -> None:
 
 
 def commands(pid: int) -> dict[str, list[str]]:
-    """Return the commands that look, by their names."""
+    """Return the commands that look at a process, by name."""
     found = {
         "pagescan diff --json": pagescan("diff", pid, "--json"),
         "pagescan maps --json": pagescan("maps", pid, "--json"),
@@ -80,10 +80,10 @@ def commands(pid: int) -> dict[str, list[str]]:
 
 @cache
 def page_types() -> str:
-    """Return the kernel's page-types, of $PAGE_TYPES or of the PATH, that works here.
+    """Return a page-types of the kernel that works here, from $PAGE_TYPES or the PATH.
 
-    Debian has no package of it; in a tree of the kernel's source it is built with
-    `make -C tools/mm page-types`. Root alone may read what it reads.
+    Debian has no package of it; a tree of the kernel's source builds it by
+    `make -C tools/mm page-types`. It needs root.
     """
     wanted = os.environ.get("PAGE_TYPES") or "page-types"
     program = shutil.which(wanted)
@@ -114,7 +114,7 @@ def _python_with_psutil() -> str | None:
 
 
 def _costs(bench: Bench, pid: int, whom: str) -> None:
-    """Wall time and processor, of whole processes and of the look alone."""
+    """Measure wall and processor time, of whole processes and of the look alone."""
     out = scratch() / "peer"
     runs: dict[str, list[Run]] = {}
     own: dict[str, list[float]] = {"C": [], "Python": []}
@@ -171,7 +171,7 @@ def _costs(bench: Bench, pid: int, whom: str) -> None:
 
 
 def _delays(bench: Bench, made: Helper, size: str) -> None:
-    """The worst that the target itself sees while it is looked at."""
+    """Measure the longest stall that the target itself sees during a look."""
     session_found = find(made.pid)
 
     def look() -> None:

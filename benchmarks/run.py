@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """The benchmarks: one command, a table, and a JSON file with all figures.
 
-Every figure is a ratio within one run: what is compared was measured in turn, on the
-same machine, and medians are shown. Nothing here fails because of a timing.
+Every figure is a ratio within one run: both sides are measured in turn on the same
+machine, and medians are shown. No benchmark fails because of a timing.
 """
 
 import argparse
@@ -46,7 +46,7 @@ SUBJECTS = {
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Run what is asked for; print the table and write the file."""
+    """Run the selected benchmarks; print the table and write the file."""
     options = parse(words)
     if options.markdown:
         print(markdown(json.loads(options.markdown.read_text())), end="")
@@ -117,7 +117,7 @@ def _names(text: str) -> list[str]:
 
 
 def machine(*, quick: bool) -> dict[str, Any]:
-    """Return what the figures depend on."""
+    """Return the facts of this machine that the figures depend on."""
     cpu = platform.processor()
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):
@@ -150,7 +150,7 @@ def _git(*words: str) -> str | None:
 
 
 def say(line: str) -> None:
-    """Say how far it is."""
+    """Print the progress of the run."""
     print(line, file=sys.stderr, flush=True)
 
 
@@ -194,7 +194,7 @@ def show(
 
 
 def markdown(result: dict[str, Any]) -> str:
-    """Return the contract that a run kept, or not, as a table for README.md."""
+    """Return the promises and their results in a run as a table for README.md."""
     lines = [
         "| what | goal | measured | met |",
         "|---|---|---|---|",
@@ -239,7 +239,7 @@ def row(one: Figure) -> list[str]:
 
 
 def number(value: float) -> str:
-    """Write a number with three digits that count."""
+    """Return a number as text with three significant digits."""
     if abs(value) >= 100:
         return f"{value:,.0f}"
     return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"

@@ -1,4 +1,4 @@
-"""How a quiet look grows with the memory, on one thread and on two."""
+"""Measures a quiet look against the size of the memory, on one thread and on two."""
 
 from collections.abc import Callable
 
@@ -18,7 +18,7 @@ from pagescan.native import Pace
 
 
 def run(bench: Bench) -> None:
-    """Measure from 64 MiB to 16 GiB, as far as there is free memory."""
+    """Measure from 64 MiB to 16 GiB, up to the free memory."""
     sizes = [64 * MIB, 256 * MIB] if bench.quick else [64 * MIB << n for n in range(9)]
     for size in sizes:
         what = f"{size // MIB} MiB" if size < GIB else f"{size // GIB} GiB"

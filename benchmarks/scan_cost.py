@@ -1,7 +1,7 @@
-"""What a look costs a page, beside the bare ioctl in a C program.
+"""Measures the cost of a look per page, compared with the bare ioctl in a C program.
 
-The look is what `diff` does, all of it: the mappings read, new memory searched for,
-candidates and categories, the join; with its pauses and without.
+The look is the whole work of `diff`: it reads the mappings, searches for new memory,
+scans for candidates and categories, and joins; with its pauses and without.
 """
 
 import json
@@ -29,7 +29,7 @@ from pagescan.scanner import Scanner
 
 
 def run(bench: Bench) -> None:
-    """Measure quiet looks, and get, protect and both at once."""
+    """Measure quiet looks; then get, protect, and both in one step."""
     size = 256 * MIB if bench.quick else 4 * GIB
     with target(size) as made:
         words = (made.facts["start"], made.facts["end"])
@@ -111,7 +111,7 @@ def _operations(
     percent: int,
     pages: int,
 ) -> None:
-    """Get, protect and get+protect, each after the same writes."""
+    """Measure get, protect and get+protect, each after the same writes."""
     chosen = Selection.parse([range_of(made)]).select(read(tracking.target))
     scanner = Scanner(tracking.target, Pace(pause_ns=0), threads=1)
     written = Query(require=Category.WRITTEN)

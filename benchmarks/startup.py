@@ -1,4 +1,4 @@
-"""How long a command takes that has next to nothing to do."""
+"""Measures how long a command takes that has next to nothing to do."""
 
 import sys
 from sysconfig import get_path
@@ -7,15 +7,15 @@ from benchmarks.measure import HERE, Bench, Unavailable, in_turn, run_checked
 from benchmarks.processes import redis, session
 
 _CLICK = "python -c 'import click'"
-# Without site, as in a regular installation: what makes one editable is loaded at each
-# start, by click's Python as well, and would flatter the ratio.
+# Without site, as in a regular installation: an editable one loads more files at each
+# start, with click's Python as well, and that would flatter the ratio.
 _START = [sys.executable, "-S", "-c"]
 _PATHS = f"import sys; sys.path[:0] = {[str(HERE.parent), get_path('purelib')]};"
 _IMPORT = [*_START, f"{_PATHS} import click"]
 
 
 def installed(*words: object) -> list[str]:
-    """Return how a pagescan starts that was installed, and not for editing."""
+    """Return the command line of a pagescan in a regular, not editable installation."""
     main = (
         f"{_PATHS} from pagescan.__main__ import main; sys.argv[0] = 'pagescan'; main()"
     )
@@ -23,7 +23,7 @@ def installed(*words: object) -> list[str]:
 
 
 def run(bench: Bench) -> None:
-    """Compare with the start of Python with click."""
+    """Compare the start of pagescan with the start of Python with click."""
     rounds = bench.rounds(31, 11)
     _compare(
         bench, "startup.version", "pagescan --version", installed("--version"), rounds

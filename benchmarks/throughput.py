@@ -1,6 +1,6 @@
-"""What redis loses to `pagescan watch` under redis-benchmark's defaults.
+"""Measures what redis loses to `pagescan watch` under redis-benchmark's defaults.
 
-Those write few different pages; `target_share` has a load that hurts.
+The defaults write few different pages; `target_share` has a more costly load.
 """
 
 import json
@@ -22,9 +22,9 @@ class Load:
     """One run of redis-benchmark.
 
     Attributes:
-        rate: Requests a second, all tests together.
-        cpu: Processor of redis for a request, ns.
-        pages: Pages that were written a second of redis's processor.
+        rate: Requests per second, all tests together.
+        cpu: Processor time of redis per request, in ns.
+        pages: Pages written per second of redis's processor time.
     """
 
     rate: float
@@ -50,7 +50,7 @@ def run(bench: Bench) -> None:
 
 
 def _fault_ns(bench: Bench) -> float:
-    """Return what the first write to a protected page costs more than a plain one."""
+    """Return the extra cost of the first write to a protected page, in ns."""
     costs = []
     size = (32 if bench.quick else 256) * MIB
     with (
@@ -109,7 +109,7 @@ def _measure(
     words: list[str],
     fault: float,
 ) -> None:
-    """Watch and do not watch in turn, each over a whole run of redis-benchmark."""
+    """Run redis-benchmark with and without `watch`, in turn."""
     loads: dict[str, list[Load]] = {name: [] for name in ways}
 
     def once(name: str) -> float:
@@ -137,7 +137,7 @@ def _add(
     pairs: list[tuple[Load, Load]],
     fault: float,
 ) -> None:
-    """Add what is lost; each pair is not watched, and watched."""
+    """Add the figures of the loss; each pair is a run without and one with `watch`."""
     short = name.replace(" ", "").replace(",", "")
     bench.add(
         f"throughput.{key}.{short}.rate",

@@ -1,7 +1,7 @@
-"""WriteWatch, in C and from Python, beside a fallback of mprotect and SIGSEGV.
+"""Compares WriteWatch, in C and from Python, with a fallback of mprotect and SIGSEGV.
 
-Threads store to random pages without end; every 3 ms the written pages are got and
-reset: the set-up of figures that layers which emulate GetWriteWatch() have published.
+Threads store to random pages all the time; every 3 ms the written pages are collected
+and reset. Layers that emulate GetWriteWatch() have published figures for this set-up.
 """
 
 import ctypes
@@ -27,7 +27,7 @@ Sample = tuple[float, float]
 
 
 def run(bench: Bench) -> None:
-    """Measure what a store costs on average, and what a get costs that resets."""
+    """Measure the average cost of a store, and the cost of a get that resets."""
     library = _build()
     rounds = 10 if bench.quick else 50
     for threads, pages in SETUPS:
@@ -142,7 +142,7 @@ def _in_python(library: ctypes.CDLL, pages: int, threads: int, rounds: int) -> S
 
 
 def _idle(bench: Bench) -> None:
-    """What a call costs by itself: 1,080 pages, all of them written, nobody stores."""
+    """Measure a single call: 1,080 pages, all written, without concurrent stores."""
     pages = 1080
     with writewatch.WriteWatch(pages * PAGE) as watch, watch.buffer as view:
 

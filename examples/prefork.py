@@ -1,9 +1,9 @@
-"""What gc.freeze() before the fork saves a prefork server, in copied pages.
+"""Measures how many copied pages gc.freeze() saves a server that forks its workers.
 
 A parent loads data and forks workers. Each worker serves some requests, which only read
-the data, and collects garbage; every page that it writes meanwhile is copied for it.
-This runs once as it is, and once with the garbage collector told to leave alone what
-was there before the fork:
+the data, and collects garbage. Every page that a worker writes is copied for it. The
+example runs once without changes, and once with the garbage collector told to leave the
+objects from before the fork alone:
 
     gc.disable()    # in the parent, from its start: no collection leaves holes
     gc.freeze()     # right before the fork
@@ -25,14 +25,14 @@ REQUESTS = 200
 
 
 class Counts(TypedDict):
-    """What one worker wrote, in pages."""
+    """The pages that one worker wrote, while it served and while it collected."""
 
     requests: int
     collect: int
 
 
 def load(items: int) -> dict[int, list[object]]:
-    """Make data as a server has it: many small containers, which the GC tracks."""
+    """Make data like a server's: many small containers, which the GC tracks."""
     return {key: [key * 7, {"name": str(key)}] for key in range(items)}
 
 
@@ -44,7 +44,7 @@ def serve(data: dict[int, list[object]], seed: int) -> int:
 
 
 def work(data: dict[int, list[object]], seed: int) -> Counts:
-    """Do what a worker does, and count what it writes."""
+    """Serve requests and collect garbage; count the written pages of both."""
     with pagescan.written_pages() as requests:
         serve(data, seed)
     with pagescan.written_pages() as collection:
@@ -53,7 +53,7 @@ def work(data: dict[int, list[object]], seed: int) -> Counts:
 
 
 def run(items: int, workers: int, *, freeze: bool) -> list[Counts]:
-    """Load data, fork workers, and return what each of them wrote."""
+    """Load data, fork workers, and return the pages that each worker wrote."""
     if freeze:
         gc.disable()
     data = load(items)
@@ -83,7 +83,7 @@ def forked(data: dict[int, list[object]], seed: int) -> Counts:
 
 
 def alone(items: int, workers: int, *, freeze: bool) -> list[Counts]:
-    """Run in a process of its own: what one way leaves behind is not the other's."""
+    """Run one way in a new process, so that it does not influence the other way."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
