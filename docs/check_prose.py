@@ -17,7 +17,7 @@ from pathlib import Path
 
 _UNITS = (
     "byte|bit|page|region|mapping|range|line|row|column|look|tick|thread|process|call"
-    "|second|minute|key|file|word|sentence|slice|unit|session|target|argument|option"
+    "|key|file|word|sentence|slice|unit|session|target|argument|option"
     "|set|test|name|object|field|entry|item|part|kind|round|run|descriptor|processor"
 )
 _JOINS = (
@@ -36,8 +36,10 @@ HABITS = {
     "meanwhile": r"\bmeanwhile\b",
     "so many": r"(?<!not )\bso (?:many|much|long|few)\b(?! as\b)(?! that\b)",
     "by then": r"\bby then\b",
-    "those of them": r"\b(?:those|none|all) of (?:them|ours)\b",
-    "a clause for a noun": r"^What (?:is|was|are|were|has|had|they|a|an|the)\b(?!.*\?)",
+    "those of them": r"\b(?:those of (?:them|ours)|none of ours)\b",
+    "a clause for a noun": (
+        r"^(?-i:What) (?:is|was|are|were|has|had|they|a|an|the)\b.*[^?]$(?<=[.:;])"
+    ),
     "was got": r"\b(?:is|are|was|were|been) got\b",
 }
 _HABIT = re.compile(
