@@ -16,7 +16,6 @@ from pagescan.causes import has_filter, rights_lost, why_not_run
 from pagescan.errors import (
     AccessDeniedError,
     NoSuchTargetError,
-    PagescanError,
     TargetError,
     UnsuitableTargetError,
     from_oserror,
@@ -421,9 +420,25 @@ def _which(program: str) -> str:
 
 
 def tracer_of(pid: int) -> tuple[int, str] | None:
-    """Return pid and name of whoever traces the process, or None."""
+    """Return pid and name of the process that traces it; None: it has no tracer.
+
+    Raises:
+        PagescanError: /proc/PID/status does not say. No answer is not a no.
+    """
     try:
-        tracer = int(read_status(pid).get("TracerPid", "0"))
-        return (tracer, read_stat(tracer).name) if tracer else None
-    except (OSError, PagescanError, ValueError):
+        tracer = int(read_status(pid)["TracerPid"])
+    except (FileNotFoundError, ProcessLookupError):
+        return None  # it has ended, which is said elsewhere
+    except OSError as error:
+        raise from_oserror(
+            error, doing=f"see whether {pid} is traced", pid=pid, call="open"
+        ) from error
+    except (KeyError, ValueError) as error:
+        raise UnsuitableTargetError(
+            f"/proc/{pid}/status does not say whether the process is traced"
+        ) from error
+    if not tracer:
         return None
+    with contextlib.suppress(OSError):
+        return tracer, read_stat(tracer).name
+    return tracer, "hidden"

@@ -364,6 +364,18 @@ def test_waits_are_not_ended(patient: Start, call: str, mode: str) -> None:
     unharmed(made, call, said["kills"] // 3)
 
 
+@pytest.mark.needs("tracking", "cc-m32")
+@pytest.mark.parametrize("mode", ["volley", "burst"])
+def test_call_of_another_abi_is_left_alone(patient: Start, mode: str) -> None:
+    """`int $0x80` in a 64-bit program: the numbers of its calls are others."""
+    made = patient("int80")
+    said = made.operate(mode, 60)
+    assert said["harm"] == "", said
+    if mode == "volley":
+        assert said["failed"] > 30, said
+    unharmed(made, "int80")
+
+
 @pytest.mark.needs("tracking")
 def test_harm_would_be_seen(patient: Start) -> None:
     """The control: the plain way, killed at every step, harms the target."""

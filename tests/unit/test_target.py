@@ -1,0 +1,26 @@
+"""What a process tells of itself, and what it means that it does not."""
+
+import os
+
+import pytest
+
+from pagescan import target
+from pagescan.errors import AccessDeniedError, UnsuitableTargetError
+
+
+def test_tracer_that_is_not_told_is_no_no(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An unreadable status is an error, one without the line too."""
+    assert target.tracer_of(os.getpid()) is None
+
+    def deny(pid: int) -> dict[str, str]:
+        raise PermissionError(13, "no", f"/proc/{pid}/status")
+
+    monkeypatch.setattr(target, "read_status", deny)
+    with pytest.raises(AccessDeniedError, match="is traced"):
+        target.tracer_of(os.getpid())
+    monkeypatch.setattr(target, "read_status", lambda pid: {})
+    with pytest.raises(UnsuitableTargetError, match="is traced"):
+        target.tracer_of(os.getpid())
+    monkeypatch.setattr(target, "read_status", lambda pid: {"TracerPid": "1"})
+    monkeypatch.setattr(target, "read_stat", deny)
+    assert target.tracer_of(os.getpid()) == (1, "hidden")
