@@ -18,9 +18,9 @@ def test_tracer_that_is_not_told_is_no_no(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(target, "read_status", deny)
     with pytest.raises(AccessDeniedError, match="is traced"):
         target.tracer_of(os.getpid())
-    monkeypatch.setattr(target, "read_status", lambda pid: {})
+    monkeypatch.setattr(target, "read_status", lambda _: {})
     with pytest.raises(UnsuitableTargetError, match="is traced"):
         target.tracer_of(os.getpid())
-    monkeypatch.setattr(target, "read_status", lambda pid: {"TracerPid": "1"})
+    monkeypatch.setattr(target, "read_status", lambda _: {"TracerPid": "1"})
     monkeypatch.setattr(target, "read_stat", deny)
     assert target.tracer_of(os.getpid()) == (1, "hidden")
