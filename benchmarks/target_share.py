@@ -100,7 +100,7 @@ def _program(mode: str, size: int) -> Iterator[Work]:
 
 @contextlib.contextmanager
 def _redis(keys: int) -> Iterator[Work]:
-    """Run a redis of so many keys of 900 bytes, which get values of 800 at random."""
+    """Run a redis with `keys` keys of 900 bytes; set values of 800 bytes at random."""
     with redis(0) as server:
         start = ["redis-benchmark", "-s", server.path, "-q", "-t", "set"]
         start += ["-r", str(keys)]

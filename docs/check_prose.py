@@ -32,7 +32,7 @@ HABITS = {
     ),
     "anew": r"\banew\b",
     "whoever": r"\b(?:whoever|whomever)\b",
-    "is none": r"\b(?:is|are|was|were|be) none\b",
+    "is none": r"\b(?:is|are|was|were|be) (?-i:none)\b",
     "meanwhile": r"\bmeanwhile\b",
     "so many": r"(?<!not )\bso (?:many|much|long|few)\b(?! as\b)(?! that\b)",
     "by then": r"\bby then\b",

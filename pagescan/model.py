@@ -35,7 +35,7 @@ class Category(enum.IntFlag):
 
     @classmethod
     def parse(cls, name: str) -> "Category":
-        """Return the category of that name; KeyError if there is none."""
+        """Return the category of that name; KeyError if it does not exist."""
         if not name.islower():
             raise KeyError(name)
         return cls[name.upper()]

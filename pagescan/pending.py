@@ -1,13 +1,13 @@
-"""The pages that a reader of results may not have yet, in files beside the lock.
+"""Stores lists of pages that a session still owes its reader, in files beside its lock.
 
-    PID.pages   what the last checkpoint may lack
-    PID.found   what a look has found that protected it, until its output is complete
-    PID.huge    what was in huge pages when it was protected
+    PID.pages   pages that the last acknowledged checkpoint may lack
+    PID.found   the result of looks that rearmed, until their output is complete
+    PID.huge    memory that was in huge pages when it was protected
 
-A header with a checksum, the starts of the regions, their ends, in PID.found their
-categories too. A file is written again and renamed before a rearm is committed. If
-PID.pages is not there, or not that of the session's epoch, nothing is known, and the
-next plan is complete.
+Each file has a header with a checksum, the starts of the regions, and their ends;
+PID.found also has their categories. A file is replaced, by renaming a new one, before a
+rearm is committed. If PID.pages is missing or belongs to another epoch, the next plan
+is complete.
 """
 
 import contextlib
@@ -26,23 +26,23 @@ _SUFFIX = {_PAGES: "pages", _FOUND: "found", _HUGE: "huge"}
 
 
 def load(directory: int, pid: int, epoch: int) -> Columns | None:
-    """Return what a checkpoint of that epoch may lack; None: nobody knows."""
-    kept = _load(directory, pid, _PAGES)
-    return kept[1] if kept is not None and kept[0] == epoch else None
+    """Return the pages that a checkpoint of that epoch may lack; None: unknown."""
+    loaded = _load(directory, pid, _PAGES)
+    return loaded[1] if loaded is not None and loaded[0] == epoch else None
 
 
 def store(directory: int, pid: int, epoch: int, regions: Columns) -> None:
-    """Keep what a checkpoint may lack; OSError: what was kept before is still there."""
+    """Store the pages that a checkpoint may lack; OSError: the old list remains."""
     _store(directory, pid, _PAGES, epoch, regions)
 
 
 def load_found(directory: int, pid: int) -> tuple[int, Columns]:
-    """Return what looks have found whose output is not complete, and their epoch."""
+    """Return the epoch and the result of looks whose output is not complete."""
     return _load(directory, pid, _FOUND) or (0, Columns.empty())
 
 
 def store_found(directory: int, pid: int, epoch: int, regions: Columns) -> None:
-    """Keep what a look has found; OSError: what was kept before is still there."""
+    """Store the result of a look; OSError: the old list remains."""
     if regions.starts:
         _store(directory, pid, _FOUND, epoch, regions)
     else:
@@ -51,13 +51,13 @@ def store_found(directory: int, pid: int, epoch: int, regions: Columns) -> None:
 
 
 def load_huge(directory: int, pid: int) -> Columns | None:
-    """Return what was in huge pages when it was protected; None: nobody knows."""
-    kept = _load(directory, pid, _HUGE)
-    return kept[1] if kept is not None else None
+    """Return the memory that was in huge pages when protected; None: unknown."""
+    loaded = _load(directory, pid, _HUGE)
+    return loaded[1] if loaded is not None else None
 
 
 def store_huge(directory: int, pid: int, units: Columns) -> None:
-    """Keep what was in huge pages; OSError: what was kept before is still there."""
+    """Store the memory that was in huge pages; OSError: the old list remains."""
     _store(directory, pid, _HUGE, 0, units)
 
 
@@ -91,7 +91,7 @@ def _store(
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
     fd = os.open(f"{name}.new", flags, 0o600, dir_fd=directory)
     try:
-        os.fchmod(fd, 0o600)  # the caller's umask has no say
+        os.fchmod(fd, 0o600)  # whatever the caller's umask is
         columns = regions[: _COLUMNS[magic]]
         check = 0
         for column in columns:

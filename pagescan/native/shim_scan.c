@@ -20,7 +20,7 @@
 #define ASSUMED 7u
 /*
  * A slice of full length that takes less than HOLE_NS has next to no page tables: a hole begins.
- * Behind it, a call asks for the next populated page, over a reach that doubles while there is
+ * Behind it, a call asks for the next populated page, over a reach that doubles while it finds
  * none. The call stops at the second populated page, so dense memory costs nothing. Only empty page
  * tables can delay it, at 1.3 us each: the longest reach has 1024 of them, and follows a hole as
  * long without any.

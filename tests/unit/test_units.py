@@ -69,7 +69,7 @@ def test_times_round_trip(moment: datetime) -> None:
     [("1", 1.0), (".5", 0.5), ("200us", 2e-4), ("1.5ms", 1.5e-3), ("2m", 120.0)],
 )
 def test_durations(text: str, seconds: float) -> None:
-    """A number and a unit, seconds where there is none."""
+    """A number and a unit; without a unit, seconds."""
     assert parse_seconds(text) == pytest.approx(seconds)
 
 
