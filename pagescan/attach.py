@@ -20,7 +20,7 @@ from pagescan.errors import (
     from_oserror,
 )
 from pagescan.living import main_thread_lives, memory_dir
-from pagescan.target import Target, above_stdio, denied, tracer_of
+from pagescan.target import Target, above_stdio, denied, tracer_of, yama_scope
 
 _DESCRIPTORS = 12
 """How many the attach opens here at once, at most."""
@@ -91,16 +91,32 @@ def _of_other(target: Target) -> Taken:
             f"the main thread of {target} has exited, and the attach goes through it",
             hint=_ONLY_LOOK,
         )
-    result = native.attach(target.pid)
+    result = _attached(target)
     if result.step == "dispatch" and result.allowed[1]:
         # Calls from this range go through: perhaps there are instructions in it.
-        result = native.attach(target.pid, allowed=result.allowed)
+        result = _attached(target, result.allowed)
         if result.step == "gadget":
             result = result._replace(step="dispatch", error=errno.EPERM)
     if result.uffd >= 0 and not result.error:
         uffd = above_stdio(result.uffd)
         return Taken(uffd, result.stopped_ns, result.method)
     raise _refusal(target, result)
+
+
+def _attached(target: Target, allowed: tuple[int, int] = (0, 0)) -> native.Attached:
+    """Attach by a process of its own, or where Yama is in the way by a thread of ours.
+
+    At ptrace_scope 1 a process may trace its descendants alone: our child is none of
+    the surgeon's.
+    """
+    start_time = target.facts.start_time
+    result = native.attach(target.pid, start_time=start_time, allowed=allowed)
+    refused = result.step in ("open", "seize") and _is_denial(result.error)
+    if not refused or yama_scope() != "1":
+        return result
+    return native.attach(
+        target.pid, start_time=start_time, allowed=allowed, by_thread=True
+    )
 
 
 _MAPS = 1 << 14  # bytes: a few dozen lines
@@ -177,7 +193,12 @@ def _by_step(target: Target, result: native.Attached) -> PagescanError:
 
 def _cause(result: native.Attached) -> str:
     """Return the step that failed, or a name for how it did."""
+    if result.error == errno.ECANCELED:
+        return "killed"
     special = {
+        ("open", errno.ETIMEDOUT): "search",
+        ("gadget", errno.ETIMEDOUT): "search",
+        ("seize", errno.ETIMEDOUT): "execs",
         ("call", errno.ETIMEDOUT): "frozen",
         ("take", errno.ESTALE): "replaced",
     }
@@ -222,6 +243,18 @@ _WHY = {
     ("call", True): (
         "was refused userfaultfd(2)",
         "a security module of this machine forbids it: see its log",
+    ),
+    ("search", False): (
+        "could not be looked into in time: to read its code took more than a second",
+        "is a file of it on a server that does not answer? Else try again",
+    ),
+    ("execs", False): (
+        "does not answer: an execve(2) of it goes on and does not end",
+        "does it wait for a file on a server? Try again when it is done",
+    ),
+    ("killed", False): (
+        "was left alone: the process that was to attach was killed, not by pagescan",
+        "did memory run out? See the kernel's log",
     ),
     ("stop", False): (
         "could not be stopped: no thread of it did in time",

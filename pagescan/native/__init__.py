@@ -10,6 +10,7 @@ from __future__ import annotations  # array[int] is no type at run time before 3
 import contextlib
 import errno
 import os
+import time
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -41,6 +42,8 @@ LONGEST_TO_PROTECT = 64 << 20
 # Of one that unregisters: 43 us for each MiB that is populated.
 _FIRST_TO_UNREGISTER = 2 << 20
 _UNREGISTERED_PER_NS = 21  # bytes: 4 MiB in 200 us
+_WAIT_MS = 50  # for a signal that another thread than ours was chosen to take
+_SHORTEST_TURN = 0.1  # seconds
 
 
 class Columns(NamedTuple):
@@ -758,31 +761,70 @@ def can_attach() -> bool:
 
 
 def attach(
-    pid: int, timeout_ms: int = 2000, *, allowed: tuple[int, int] = (0, 0)
+    pid: int,
+    *,
+    start_time: int = 0,
+    allowed: tuple[int, int] = (0, 0),
+    seconds: float = 2,
+    by_thread: bool = False,
 ) -> Attached:
     """Take a userfaultfd out of a live process; never raises: look at `error`.
 
+    While it goes on, signals are handled here as ever; an exception out of a handler
+    ends it.
+
     Args:
         pid: The process.
-        timeout_ms: Bound of all waits.
+        start_time: What it must have; else ESRCH: the pid is another one's. 0: any.
         allowed: Start and length of where a system call may be made from; by default
             anywhere.
+        seconds: Bound over all of it; threads that do not stop are tried in turn.
+        by_thread: A thread of this process operates; nothing can end it before its
+            time, and a waitpid(-1) of another thread disturbs it.
     """
+    until = time.monotonic() + seconds
     call = ffi.new("struct ps_attach *")
-    call.pid, call.timeout_ms = pid, timeout_ms
+    call.pid, call.start_time, call.by_thread = pid, start_time, by_thread
     call.allowed_start, call.allowed_length = allowed
-    code = lib.ps_attach(call)
+    attempts = stopped_ns = 0
+    while True:
+        left = until - time.monotonic()
+        call.timeout_ms = int(left * 1000)
+        code = _operate(call)
+        attempts += call.attempts
+        stopped_ns += call.stopped_ns
+        call.turn += 1
+        if code != -errno.EAGAIN or until - time.monotonic() < _SHORTEST_TURN:
+            break
     return Attached(
         call.uffd,
         call.tid,
         _enumerator("enum ps_method", call.method),
         _enumerator("enum ps_step", call.step),
-        call.attempts,
+        attempts,
         call.left_fd,
-        call.stopped_ns,
+        stopped_ns,
         (call.allowed_start, call.allowed_length),
         max(0, -code),
     )
+
+
+def _operate(call: Any) -> int:
+    """Let one surgeon try; killed if an exception comes from a signal's handler."""
+    theatre = ffi.new("struct ps_theatre **")
+    code = int(lib.ps_attach_begin(call, theatre))
+    if code < 0:
+        call.uffd, call.attempts, call.stopped_ns = -1, 0, 0
+        return code
+    try:
+        while not lib.ps_attach_wait(theatre[0], _WAIT_MS):
+            pass
+    except BaseException:
+        lib.ps_attach_end(theatre[0], call)
+        if call.uffd >= 0:
+            os.close(call.uffd)
+        raise
+    return int(lib.ps_attach_end(theatre[0], call))
 
 
 def launch(

@@ -39,6 +39,12 @@ struct witness {
 
 struct surgery {
 	struct ps_attach *call;
+	/* Of the process that operates: it may be killed at any instruction, so it takes no lock. */
+	int timer;	    /* kills it: ps_kill_me_after() */
+	uint64_t killed_at; /* when it will; 0: not */
+	uint8_t *room;	    /* memory that was made ready for it, in the place of malloc */
+	size_t room_left;
+	/* Of the target. */
 	int memory; /* /proc/PID/mem, read-write */
 	int maps;   /* /proc/PID/maps, for PROCMAP_QUERY */
 	int pagemap;
@@ -61,6 +67,8 @@ struct surgery {
 	/* Of the stopped thread, as it is to go on. */
 	struct user_regs_struct saved;
 	uint64_t mask;
+	uint64_t standing_since; /* 0: it does not stand still for us */
+	bool plain_standing;     /* it does, and nothing but us puts it back */
 	/* The self-restoring stack; chain is where rsp starts, 0: the plain way. */
 	uint64_t chain;
 	bool masked; /* every signal is blocked during the calls; in rop nothing could undo that */
@@ -88,9 +96,8 @@ struct area {
 	char name_room[64];
 };
 
-/* The mappings of a moment; the names lie in the text. */
+/* The mappings of a moment. */
 struct listing {
-	char *text;
 	struct area *areas;
 	size_t count;
 };
@@ -100,15 +107,24 @@ struct listing {
 #define PS_SYS_IO_URING_ENTER 426
 #define PS_X32_BIT 0x40000000u
 #define PS_STATUS_SIZE 8192
+#define PS_STAT_SIZE 1024
+
+/*
+ * In all that follows: no malloc, no stdio on files, no opendir. The surgeon shares its memory with us,
+ * and a lock that it holds when it is killed would be locked for ever. snprintf on an array is fine.
+ */
+int ps_operate(struct surgery *s);
+void ps_kill_me_after(struct surgery *s, uint64_t ns);
+void *ps_room(struct surgery *s, size_t size); /* NULL: there is no more; given back by our end */
 
 bool ps_peek(const struct surgery *s, uint64_t address, void *ret, size_t size);
 bool ps_poke(const struct surgery *s, uint64_t address, const void *data, size_t size);
 size_t ps_read_file(const struct surgery *s, const char *name, void *ret, size_t size);
 void ps_read_status(const struct surgery *s, char *text, size_t size);
 uint64_t ps_status_field(const char *status, const char *name, int base);
-int ps_read_maps(int fd, struct listing *ret);
-void ps_forget_listing(struct listing *list);
-bool ps_area_at(const struct surgery *s, uint64_t address, struct area *ret);
+uint64_t ps_start_time(const struct surgery *s);
+int ps_read_maps(struct surgery *s, struct listing *ret);
+bool ps_area_at(struct surgery *s, uint64_t address, struct area *ret);
 bool ps_is_present(const struct surgery *s, uint64_t address);
 
 enum ps_answer ps_has_filter(const struct surgery *s);

@@ -222,10 +222,20 @@ enum ps_step {
 	PS_STEP_DONE,
 };
 
-/* Takes a userfaultfd out of a live process: see shim_attach.c. */
+/*
+ * Takes a userfaultfd out of a live process: see shim_surgeon.c and shim_attach.c.
+ *
+ * A surgeon operates; begin starts it, wait returns after so many ms, or for a signal, with 1 when there
+ * is nothing more to wait for, and end gives the result, and ends what still runs. -EAGAIN: the thread
+ * that was tried did not stop, another turn may find one that does. -ECANCELED: it was killed, and not
+ * by us.
+ */
 struct ps_attach {
 	int32_t pid;        /* in: the process */
 	int32_t timeout_ms; /* in: bound over all waits */
+	uint64_t start_time; /* in: what it must have in /proc/PID/stat; 0: any */
+	int32_t turn;       /* in: which of its threads is tried first */
+	int32_t by_thread;  /* in: 1: by a thread of this process, which cannot be killed: Yama */
 	int32_t uffd;       /* out: the descriptor, ours, close-on-exec, or -1 */
 	int32_t tid;        /* out: the thread that was used */
 	int32_t method;     /* out: enum ps_method */
@@ -241,8 +251,11 @@ struct ps_attach {
 	uint64_t stopped_ns; /* out: how long the thread stood still, all attempts */
 };
 
-int ps_attach(struct ps_attach *attach);
-int ps_can_attach(void); /* 1: ps_attach is written for this architecture; 0: it is not */
+struct ps_theatre;
+int ps_attach_begin(const struct ps_attach *attach, struct ps_theatre **ret);
+int ps_attach_wait(struct ps_theatre *theatre, int32_t ms);
+int ps_attach_end(struct ps_theatre *theatre, struct ps_attach *ret);
+int ps_can_attach(void); /* 1: it is written for this architecture; 0: it is not */
 
 /*
  * Starts argv[0] with the environment envp and the three descriptors as its stdin, stdout and

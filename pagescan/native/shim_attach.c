@@ -3,6 +3,7 @@
  * Takes a userfaultfd out of a live process: one of its threads is made to call userfaultfd(2) with a
  * system call instruction that is there already, the descriptor is pulled over with pidfd_getfd(2) and
  * closed there, and the thread goes on where it was. No code and no data of the target is changed.
+ * shim_surgeon.c runs it, in a process that may be killed.
  *
  * shim_gadgets_x86_64.c finds the instructions before anything is stopped. shim_frame_x86_64.c lays out
  * the stack that puts the thread back without us, should we die in the middle. Where that cannot be
@@ -18,8 +19,9 @@
  *     tracer's system call stop is not taken for a SIGTRAP;
  *   - stops are looked at and not reaped: a dead tracer's signal stop still has its signal;
  *   - what was found before the stop is used only if the thread still lives in that address space;
- *   - every wait is bounded. A thread that does not stop is left alone: it is released when the
- *     surgeon's thread, the tracer, ends.
+ *   - every wait is bounded. A thread that does not stop is released by the end of the surgeon, its
+ *     tracer; another surgeon tries the next one. So there is one tracee at a time, and one that has
+ *     ended is reaped: else an exec of another thread would wait for that, and we for the exec.
  */
 #define _GNU_SOURCE
 #include "attach.h"
@@ -27,12 +29,9 @@
 #include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
@@ -53,6 +52,7 @@
 #define YIELD_NS 100000u
 #define THREAD_WAIT_NS 250000000u
 #define CALL_WAIT_NS 1000000000u
+#define STANDING_NS 1500000000u /* what puts a thread back needs us no more: see ps_kill_me_after */
 
 static bool is_event_stop(int status)
 {
@@ -62,6 +62,33 @@ static bool is_event_stop(int status)
 static bool is_syscall_stop(int status)
 {
 	return WSTOPSIG(status) == (SIGTRAP | 0x80);
+}
+
+/*
+ * Waits for a change of the tracee, or for a moment. There is a SIGCHLD for each stop, which is blocked,
+ * and so waits for us: to sleep gives our processor to the thread, also if we take precedence over it.
+ * In a thread of another process the signal may go to any of its threads: there it is asked again.
+ */
+static void rest(const struct surgery *s, uint64_t waited)
+{
+	const struct timespec nap = {0, 20000}, most = {0, 10000000};
+	sigset_t child;
+
+	if (s->call->by_thread) {
+		if (waited < YIELD_NS)
+			sched_yield();
+		else
+			nanosleep(&nap, NULL);
+		return;
+	}
+	sigemptyset(&child);
+	sigaddset(&child, SIGCHLD);
+	sigtimedwait(&child, NULL, &most);
+}
+
+static void reap(const struct surgery *s)
+{
+	waitid(P_PID, (id_t)s->tid, NULL, WEXITED | WNOHANG | __WALL);
 }
 
 /*
@@ -75,23 +102,22 @@ static int wait_for_stop(const struct surgery *s, uint64_t until, int *status)
 	if (until > s->deadline)
 		until = s->deadline;
 	for (;; now = ps_now_ns()) {
-		struct timespec nap = {0, 20000};
 		siginfo_t info = {.si_pid = 0};
 
 		if (waitid(P_PID, (id_t)s->tid, &info,
 			   WEXITED | WSTOPPED | WNOWAIT | WNOHANG | __WALL) < 0)
 			return -ESRCH;
-		if (info.si_pid == s->tid) {
+		if (info.si_pid == s->tid && info.si_code == CLD_TRAPPED) {
 			*status = info.si_status << 8 | 0x7f; /* as waitpid(2) has it */
-			return info.si_code == CLD_TRAPPED ? 0 : -ESRCH;
+			return 0;
+		}
+		if (info.si_pid == s->tid) {
+			reap(s);
+			return -ESRCH;
 		}
 		if (now > until)
 			return -ETIMEDOUT;
-		/* Most stops are there in 20 us, and a nap lasts 60: yield first, to the target too. */
-		if (now - begun < YIELD_NS)
-			sched_yield();
-		else
-			nanosleep(&nap, NULL);
+		rest(s, now - begun);
 	}
 }
 
@@ -132,7 +158,8 @@ static int stop(const struct surgery *s, int status, uint64_t until)
 		/* 0: not yet heard of. Else a signal's stop, which is let through. */
 		long signal = is_syscall_stop(status) ? 0 : WSTOPSIG(status);
 
-		if (status && ptrace(PTRACE_CONT, s->tid, NULL, (void *)signal) < 0)
+		if (status && ptrace(PTRACE_CONT, s->tid, NULL, (void *)signal) < 0 &&
+		    errno != ESRCH) /* ESRCH: it is dying, and its end will be seen */
 			return -errno;
 		error = wait_for_stop(s, until, &status);
 		if (error || is_event_stop(status))
@@ -302,6 +329,9 @@ static int prepare(struct surgery *s)
 		return error;
 	ps_start_over(s);
 	ps_build_chain(s);
+	s->plain_standing = !s->chain;
+	if (s->plain_standing)
+		ps_kill_me_after(s, 0);
 	return 0;
 }
 
@@ -316,6 +346,7 @@ static int put_back(struct surgery *s)
 	PS_FAULT_STEP("unmask");
 	if (ptrace(PTRACE_SETREGS, s->tid, NULL, &s->saved) < 0)
 		error = -errno;
+	s->plain_standing = false;
 	PS_FAULT_STEP("restored");
 	ps_clear_chain(s);
 	PS_FAULT_STEP("cleared");
@@ -393,8 +424,47 @@ static int seize(struct surgery *s)
 	return ptrace(PTRACE_SEIZE, s->tid, NULL, (void *)options) < 0 ? -errno : 0;
 }
 
-/* Seizes and stops one thread and operates on it; -EAGAIN: try another one. */
-static int try_thread(struct surgery *s)
+/*
+ * A thread that stands still waits for us to get a processor: where we may, we take precedence. What is
+ * left to do then is little, and the priority goes with the surgeon.
+ */
+static void hurry(void)
+{
+	const struct sched_param least = {.sched_priority = 1};
+
+	if (sched_getscheduler(0) != SCHED_FIFO && sched_getscheduler(0) != SCHED_RR)
+		sched_setscheduler(0, SCHED_RR, &least);
+}
+
+/*
+ * Operates on a thread that this process traces and that is in an EVENT_STOP, however it came to that;
+ * the caller lets it go on.
+ */
+static int operate_on_stopped(struct surgery *s)
+{
+	if (is_as_remembered(s))
+		return operate(s);
+	s->call->step = PS_STEP_EXEC;
+	return -ESTALE;
+}
+
+/*
+ * Whether the process is the one that was meant, and the thread one of its: a number may have been used
+ * again. True for good once the thread is traced: its number is its own until we let it go.
+ */
+static bool is_the_one(const struct surgery *s)
+{
+	char stat[PS_STAT_SIZE];
+
+	return ps_read_file(s, "stat", stat, sizeof(stat)) &&
+	       (!s->call->start_time || ps_start_time(s) == s->call->start_time);
+}
+
+/*
+ * Seizes and stops one thread and operates on it. -EAGAIN: it did not stop, and only our end lets go of
+ * it. -ESRCH: it is no more.
+ */
+static int try_thread(struct surgery *s, uint64_t until)
 {
 	uint64_t begun;
 	int error;
@@ -407,67 +477,89 @@ static int try_thread(struct surgery *s)
 		return refuse(s, PS_STEP_TABLE, error);
 	error = seize(s);
 	if (error)
-		return error == -ESRCH ? -EAGAIN : error;
+		return error;
 	PS_FAULT_STEP("seized");
+	if (!is_the_one(s))
+		return -EAGAIN;
 	s->call->step = PS_STEP_STOP;
+	hurry();
 	begun = ps_now_ns();
 	ptrace(PTRACE_INTERRUPT, s->tid, NULL, NULL);
-	if (stop(s, 0, begun + THREAD_WAIT_NS))
-		return -EAGAIN; /* not stopped, so not to be detached: see the top */
+	error = stop(s, 0, until);
+	if (error)
+		return error == -ESRCH ? -ESRCH : -EAGAIN;
+	s->standing_since = begun;
+	ps_kill_me_after(s, STANDING_NS);
 	PS_FAULT_STEP("stopped");
-	if (is_as_remembered(s)) {
-		error = operate(s);
-	} else {
-		s->call->step = PS_STEP_EXEC;
-		error = -ESTALE;
-	}
+	error = operate_on_stopped(s);
 	ptrace(PTRACE_DETACH, s->tid, NULL, NULL);
 	s->call->stopped_ns += ps_now_ns() - begun;
+	s->standing_since = 0;
 	PS_FAULT_STEP("detached");
-	return error;
+	return error == -ESRCH ? -EAGAIN : error;
 }
 
+/* One thread after the other, the `turn`-th first; the only one has all the time that there is. */
 static int try_threads(struct surgery *s)
 {
 	pid_t tids[MAX_THREADS];
-	int count = ps_list_threads(s, tids, MAX_THREADS), error = -ESRCH;
+	int count = ps_list_threads(s, tids, MAX_THREADS), error = count < 0 ? count : -ESRCH;
 
 	for (int i = 0; i < count && ps_now_ns() < s->deadline; i++) {
-		s->tid = tids[i];
-		error = try_thread(s);
+		s->tid = tids[(s->call->turn + i) % count];
+		error = try_thread(s, count == 1 ? s->deadline : ps_now_ns() + THREAD_WAIT_NS);
 		ps_close_table(s);
 		/* A main thread that has exited says EPERM; the others may do. */
-		if (!s->unsuitable && error != -EAGAIN &&
+		if (!s->unsuitable && error != -ESRCH &&
 		    !(error == -EPERM && s->call->step <= PS_STEP_SEIZE))
-			return error;
+			break;
 	}
-	if (count < 0)
-		return count;
-	return s->call->step == PS_STEP_STOP ? -ETIMEDOUT : error == -EAGAIN ? -ESRCH : error;
+	return error;
 }
 
-static void *surgeon(void *argument)
+/* Opens what tells of the target, before anything is stopped. */
+static int open_target(struct surgery *s)
 {
-	struct surgery *s = argument;
 	char path[64];
+
+	snprintf(path, sizeof(path), "/proc/%d/mem", s->call->pid);
+	s->memory = open(path, O_RDWR | O_CLOEXEC);
+	s->pidfd = s->memory < 0 ? -1 : (int)syscall(SYS_pidfd_open, s->call->pid, 0);
+	if (s->memory < 0 || s->pidfd < 0)
+		return -errno;
+	s->tid = s->call->pid;
+	return is_the_one(s) ? 0 : -ESRCH;
+}
+
+static int search(struct surgery *s)
+{
+	int error;
+
+	s->call->step = PS_STEP_OPEN;
+	error = open_target(s);
+	if (error)
+		return error;
+	s->call->step = PS_STEP_GADGET;
+	error = ps_find_gadgets(s);
+	if (error)
+		return error;
+	s->call->step = PS_STEP_EXEC;
+	return remember_address_space(s);
+}
+
+/* All of it. The search has half of the time, so that the stop always has the other half. */
+int ps_operate(struct surgery *s)
+{
+	uint64_t half = (uint64_t)s->call->timeout_ms * 1000000u / 2;
 	int error;
 
 	prctl(PR_SET_TIMERSLACK, 1); /* this thread's: short naps are to be short */
-	s->call->step = PS_STEP_OPEN;
-	snprintf(path, sizeof(path), "/proc/%d/mem", s->call->pid);
-	s->memory = open(path, O_RDWR | O_CLOEXEC);
-	s->pidfd = (int)syscall(SYS_pidfd_open, s->call->pid, 0);
-	error = s->memory < 0 || s->pidfd < 0 ? -errno : 0;
+	s->deadline = ps_now_ns() + half;
+	ps_kill_me_after(s, half);
+	error = search(s);
 	if (!error) {
-		s->call->step = PS_STEP_GADGET;
-		s->tid = s->call->pid;
-		error = ps_find_gadgets(s);
-	}
-	if (!error) {
-		s->call->step = PS_STEP_EXEC;
-		error = remember_address_space(s);
-	}
-	if (!error) {
+		s->deadline += half;
+		ps_kill_me_after(s, s->deadline - ps_now_ns() + THREAD_WAIT_NS);
 		s->call->step = PS_STEP_STOP;
 		error = try_threads(s);
 	}
@@ -476,63 +568,6 @@ static void *surgeon(void *argument)
 		close(s->memory);
 	if (s->pidfd >= 0)
 		close(s->pidfd);
-	return (void *)(intptr_t)error;
-}
-
-int ps_attach(struct ps_attach *call)
-{
-	struct surgery s = {
-		.call = call,
-		.memory = -1,
-		.maps = -1,
-		.pagemap = -1,
-		.pidfd = -1,
-		.table = -1,
-		.own_fds = -1,
-		.deadline = ps_now_ns() + (uint64_t)call->timeout_ms * 1000000u,
-	};
-	sigset_t all, before;
-	pthread_t thread;
-	void *result;
-	int error;
-
-	call->uffd = call->left_fd = -1;
-	call->method = PS_METHOD_NONE;
-	call->attempts = 0;
-	call->stopped_ns = 0;
-	/* A thread of its own, with every signal blocked: when it ends, the kernel lets go of all. */
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &before);
-	error = pthread_create(&thread, NULL, surgeon, &s);
-	if (!error) {
-		pthread_join(thread, &result);
-		error = (int)(intptr_t)result;
-	} else {
-		error = -error;
-	}
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	if (!error)
-		call->step = PS_STEP_DONE;
 	return error;
 }
-
-int ps_can_attach(void)
-{
-	return 1;
-}
-
-#else
-
-int ps_attach(struct ps_attach *call)
-{
-	call->uffd = call->left_fd = -1;
-	call->step = PS_STEP_ARCH;
-	return -ENOSYS;
-}
-
-int ps_can_attach(void)
-{
-	return 0;
-}
-
 #endif

@@ -12,7 +12,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <linux/openat2.h>
 #include <sys/stat.h>
@@ -20,10 +19,13 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+#include "clock.h"
 #include "shim.h"
 #include "uapi.h"
 
 #define CODE_LIMIT (64u << 20)
+#define PIECE (1u << 20)
+#define LONGEST_CODE 16u
 
 static bool name_has(const struct area *area, const char *part)
 {
@@ -141,7 +143,7 @@ static void search(struct surgery *s, uint64_t start, const uint8_t *code, size_
 	static const uint8_t short_restorer[] = {0xb8, 15, 0, 0, 0, 0x0f, 0x05};
 	struct gadgets *g = &s->all_gadgets;
 
-	for (size_t i = 0; i + 16 < length; i++) {
+	for (size_t i = 0; i + LONGEST_CODE < length; i++) {
 		const uint8_t *at = code + i;
 		uint64_t address = start + i;
 		uint64_t imm;
@@ -179,38 +181,44 @@ static void search(struct surgery *s, uint64_t start, const uint8_t *code, size_
 	}
 }
 
-static void search_area(struct surgery *s, const struct area *area)
-{
-	size_t length = area->end - area->start;
-	uint8_t *code;
-	ssize_t got = -1;
-	int fd;
-
-	if (length > CODE_LIMIT)
-		length = CODE_LIMIT;
-	code = malloc(length);
-	if (!code)
-		return;
-	fd = open_code(s, area);
-	if (fd >= 0) {
-		got = pread(fd, code, length, (off_t)area->offset);
-		close(fd);
-	}
-	if (got <= 0)
-		got = pread(s->memory, code, length, (off_t)area->start);
-	if (got > 0)
-		search(s, area->start, code, (size_t)got);
-	free(code);
-}
-
 static bool complete(const struct gadgets *g)
 {
 	return g->syscall_ret && g->restorer && g->pop_rax && g->pop_rdi && g->ret_imm[0];
 }
 
+static bool done(const struct surgery *s)
+{
+	return complete(&s->all_gadgets) || ps_now_ns() > s->deadline;
+}
+
+/* Piece by piece, so that there is an end to it: the file may have no bytes, and the code any length. */
+static void search_area(struct surgery *s, const struct area *area, uint8_t *piece)
+{
+	uint64_t most = area->end - area->start;
+	int fd = open_code(s, area);
+
+	if (most > CODE_LIMIT)
+		most = CODE_LIMIT;
+	for (uint64_t at = 0; at < most && !done(s); at += PIECE - LONGEST_CODE) {
+		size_t length = most - at < PIECE ? most - at : PIECE;
+		ssize_t got = -1;
+
+		if (fd >= 0)
+			got = pread(fd, piece, length, (off_t)(area->offset + at));
+		if (got <= 0)
+			got = pread(s->memory, piece, length, (off_t)(area->start + at));
+		if (got <= 0)
+			break;
+		search(s, area->start + at, piece, (size_t)got);
+	}
+	if (fd >= 0)
+		close(fd);
+}
+
 int ps_find_gadgets(struct surgery *s)
 {
-	struct listing list;
+	struct listing list = {.count = 0};
+	uint8_t *piece = ps_room(s, PIECE);
 	char path[64];
 	int error;
 
@@ -218,15 +226,18 @@ int ps_find_gadgets(struct surgery *s)
 	s->maps = open(path, O_RDONLY | O_CLOEXEC);
 	snprintf(path, sizeof(path), "/proc/%d/pagemap", s->call->pid);
 	s->pagemap = open(path, O_RDONLY | O_CLOEXEC);
-	error = s->maps < 0 || s->pagemap < 0 ? -errno : ps_read_maps(s->maps, &list);
+	error = s->maps < 0 || s->pagemap < 0 ? -errno : ps_read_maps(s, &list);
 	if (error)
 		return error;
-	for (int order = 0; order <= 3 && !complete(&s->all_gadgets); order++)
-		for (size_t i = 0; i < list.count && !complete(&s->all_gadgets); i++)
+	if (!piece)
+		return -ENOMEM;
+	for (int order = 0; order <= 3 && !done(s); order++)
+		for (size_t i = 0; i < list.count && !done(s); i++)
 			if (rank(&list.areas[i]) == order)
-				search_area(s, &list.areas[i]);
+				search_area(s, &list.areas[i], piece);
 	ps_find_places(s, list.areas, list.count);
-	ps_forget_listing(&list);
+	if (!complete(&s->all_gadgets) && ps_now_ns() > s->deadline)
+		return -ETIMEDOUT;
 	return s->all_gadgets.syscall ? 0 : -ENOENT;
 }
 

@@ -57,6 +57,8 @@ static _Noreturn void become(const char *path, char *const *argv, char *const *e
 	reset_signals();
 	if (!place(in, out, err) || !be_traced(parent))
 		error = errno ? errno : ESRCH;
+	/* For Yama, after the exec too: our parent and its descendants may trace us. */
+	prctl(PR_SET_PTRACER, (unsigned long)parent, 0, 0, 0);
 	if (!error) {
 		execve(path, argv, envp);
 		error = errno;

@@ -15,6 +15,7 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include "clock.h"
 #include "shim.h"
 #include "uapi.h"
 
@@ -56,46 +57,68 @@ uint64_t ps_status_field(const char *status, const char *name, int base)
 	return at ? strtoull(at + strlen(name), NULL, base) : 0;
 }
 
-void ps_forget_listing(struct listing *list)
+/* When the process began, in clock ticks since boot; 0: it cannot be read. */
+uint64_t ps_start_time(const struct surgery *s)
 {
-	free(list->text);
-	free(list->areas);
+	char path[64], text[PS_STAT_SIZE], *at;
+	ssize_t length;
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", s->call->pid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return 0;
+	length = read(fd, text, sizeof(text) - 1);
+	close(fd);
+	text[length > 0 ? length : 0] = 0;
+	at = strrchr(text, ')'); /* the name before it may hold anything */
+	for (int field = 2; at && field < 22; field++)
+		at = strchr(at + 1, ' ');
+	return at ? strtoull(at + 1, NULL, 10) : 0;
 }
 
-int ps_read_maps(int fd, struct listing *ret)
+void *ps_room(struct surgery *s, size_t size)
 {
-	size_t room = 1u << 20, length = 0, lines = 0;
+	void *room = s->room;
+
+	size = (size + 63) & ~(size_t)63;
+	if (size > s->room_left)
+		return NULL;
+	s->room += size;
+	s->room_left -= size;
+	return room;
+}
+
+/* Reads all of a file that can be read from its start; NULL: no room, or no time. */
+static char *read_whole(struct surgery *s, int fd, size_t *length)
+{
+	char *text = (char *)s->room;
+	size_t most = s->room_left / 4; /* what is made of it takes more than it does */
+	ssize_t got;
+
+	if (lseek(fd, 0, SEEK_SET) < 0)
+		return NULL;
+	for (*length = 0; (got = read(fd, text + *length, most - *length)) > 0;) {
+		*length += (size_t)got;
+		if (*length == most || ps_now_ns() > s->deadline)
+			return NULL;
+	}
+	return ps_room(s, *length);
+}
+
+static int parse(struct surgery *s, const char *text, size_t length, struct listing *ret)
+{
+	size_t lines = 0;
 	uint64_t *columns;
 	struct ps_maps maps;
 	int error;
 
-	if (lseek(fd, 0, SEEK_SET) < 0)
-		return -errno;
-	ret->text = NULL;
-	ret->areas = NULL;
-	for (;;) {
-		char *text = realloc(ret->text, room);
-		ssize_t got;
-
-		if (!text)
-			break;
-		ret->text = text;
-		got = read(fd, text + length, room - length);
-		if (got <= 0)
-			break;
-		length += (size_t)got;
-		if (room - length < (1u << 16))
-			room *= 2;
-	}
-	for (size_t i = 0; i < length; i++)
-		lines += ret->text[i] == '\n';
-	columns = calloc(lines + 1, 9 * sizeof(*columns));
-	ret->areas = calloc(lines + 1, sizeof(*ret->areas));
-	if (!columns || !ret->areas) {
-		free(columns);
-		ps_forget_listing(ret);
+	for (const char *at = text; (at = memchr(at, '\n', length - (size_t)(at - text))); at++)
+		lines++;
+	columns = ps_room(s, (lines + 1) * 9 * sizeof(*columns));
+	ret->areas = ps_room(s, (lines + 1) * sizeof(*ret->areas));
+	if (!columns || !ret->areas)
 		return -ENOMEM;
-	}
 	maps = (struct ps_maps){
 		.start = columns,
 		.end = columns + lines,
@@ -108,7 +131,7 @@ int ps_read_maps(int fd, struct listing *ret)
 		.page_size = columns + 8 * lines,
 		.capacity = lines,
 	};
-	error = ps_maps_parse(ret->text, length, -1, &maps);
+	error = ps_maps_parse(text, length, -1, &maps);
 	ret->count = maps.length;
 	for (size_t i = 0; i < ret->count; i++)
 		ret->areas[i] = (struct area){
@@ -118,17 +141,25 @@ int ps_read_maps(int fd, struct listing *ret)
 			.inode = maps.inode[i],
 			.device = maps.device[i],
 			.flags = maps.flags[i],
-			.name = ret->text + maps.name_at[i],
+			.name = text + maps.name_at[i],
 			.name_length = maps.name_length[i],
 		};
-	free(columns);
-	if (error < 0)
-		ps_forget_listing(ret);
 	return error < 0 ? error : 0;
 }
 
+/* The listing lies in the room: whoever wants that back keeps s->room and s->room_left before. */
+int ps_read_maps(struct surgery *s, struct listing *ret)
+{
+	size_t length;
+	const char *text = read_whole(s, s->maps, &length);
+
+	if (!text)
+		return ps_now_ns() > s->deadline ? -ETIMEDOUT : -ENOMEM;
+	return parse(s, text, length, ret);
+}
+
 /* Asked while a thread is stopped: PROCMAP_QUERY is quick where there are many mappings (Linux 6.11). */
-bool ps_area_at(const struct surgery *s, uint64_t address, struct area *ret)
+bool ps_area_at(struct surgery *s, uint64_t address, struct area *ret)
 {
 	struct ps_procmap_query query = {
 		.size = sizeof(query),
@@ -136,7 +167,9 @@ bool ps_area_at(const struct surgery *s, uint64_t address, struct area *ret)
 		.vma_name_size = sizeof(ret->name_room),
 		.vma_name_addr = (uintptr_t)ret->name_room,
 	};
-	struct listing list;
+	struct listing list = {.count = 0};
+	uint8_t *room = s->room;
+	size_t room_left = s->room_left;
 	bool found = false;
 
 	memset(ret, 0, sizeof(*ret));
@@ -148,8 +181,9 @@ bool ps_area_at(const struct surgery *s, uint64_t address, struct area *ret)
 		ret->name_length = query.vma_name_size ? query.vma_name_size - 1 : 0;
 		return true;
 	}
-	if (errno != ENOTTY || ps_read_maps(s->maps, &list) < 0)
+	if (errno != ENOTTY)
 		return false;
+	ps_read_maps(s, &list);
 	for (size_t i = 0; i < list.count && !found; i++) {
 		if (address >= list.areas[i].start && address < list.areas[i].end) {
 			*ret = list.areas[i];
@@ -161,7 +195,8 @@ bool ps_area_at(const struct surgery *s, uint64_t address, struct area *ret)
 			found = true;
 		}
 	}
-	ps_forget_listing(&list);
+	s->room = room;
+	s->room_left = room_left;
 	return found;
 }
 

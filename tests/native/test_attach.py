@@ -67,7 +67,7 @@ SOURCES = (
     *("shim_attach.c", "shim_calls_x86_64.c", "shim_candidates.c"),
     *("shim_descriptor.c", "shim_facts.c", "shim_frame_x86_64.c"),
     *("shim_gadgets_x86_64.c", "shim_maps.c", "shim_remote.c"),
-    *("shim_stack_x86_64.c", "shim_uffd.c"),
+    *("shim_stack_x86_64.c", "shim_surgeon.c", "shim_uffd.c"),
 )
 
 
@@ -111,9 +111,12 @@ class Patient:
         values = struct.unpack("8Q", self.path.read_bytes())
         return dict(zip(FIELDS, values, strict=True))
 
-    def operate(self, mode: str, rounds: int, surgeon: str = "surgeon") -> Any:
+    def operate(
+        self, mode: str, rounds: int, victim: str = "surgeon", program: str = "surgeon"
+    ) -> Any:
         """Attach, or die on the way; return what the surgeon says."""
-        words = [self.programs[surgeon], self.process.pid, self.path, mode, rounds]
+        words = [self.programs[program], self.process.pid, self.path, mode, rounds]
+        words.append(victim)
         done = subprocess.run(
             [str(word) for word in words],
             capture_output=True,
@@ -189,9 +192,34 @@ def test_attach_is_not_noticed(patient: Start, kind: str) -> None:
 @pytest.mark.needs("tracking")
 @pytest.mark.parametrize("kind", [*COMPUTING, *WAITING, *TIMED, *SUSPENDED])
 def test_death_at_every_step(patient: Start, kind: str) -> None:
+    death_at_every_step(patient(kind), kind, "surgeon")
+
+
+@pytest.mark.needs("tracking")
+@pytest.mark.parametrize("victim", ["caller", "both", "thread"])
+@pytest.mark.parametrize("kind", ["registers-512", "small-stack", "nanosleep", "read"])
+def test_whoever_dies(patient: Start, kind: str, victim: str) -> None:
+    """The surgeon may, the process that waits for it may, and both at once may."""
+    death_at_every_step(patient(kind), kind, victim)
+
+
+@pytest.mark.needs("tracking")
+@pytest.mark.parametrize("kind", ["registers-512"])
+def test_surgeon_is_stopped(patient: Start, kind: str) -> None:
+    """It is killed by its own timer, and the thread does not stand any longer."""
     made = patient(kind)
+    said = made.operate("sweep", 1, "stop")
+    assert said["harm"] == "", said
+    assert said["kills"] >= 18
+    assert said["failed"] == 0
+    made.goes_on()
+    status = made.status()  # it may be late: it stood still
+    assert (status["faults"], status["interrupted"], status["lost"]) == (0, 0, 0)
+
+
+def death_at_every_step(made: Patient, kind: str, victim: str) -> None:
     before = len(witness.descriptors(made.process.pid))
-    said = made.operate("sweep", 1)
+    said = made.operate("sweep", 1, victim)
     assert said["harm"] == "", said
     assert said["kills"] >= 18
     assert said["runs"] == said["kills"] + 1
@@ -380,5 +408,5 @@ def test_call_of_another_abi_is_left_alone(patient: Start, mode: str) -> None:
 def test_harm_would_be_seen(patient: Start) -> None:
     """The control: the plain way, killed at every step, harms the target."""
     made = patient("registers-256")
-    said = made.operate("sweep", 1, surgeon="plain")
+    said = made.operate("sweep", 1, program="plain")
     assert said["harm"] in ("dead", "hung") or made.status()["faults"]

@@ -1,13 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Attaches to a target and dies on the way: surgeon PID STATUS sweep|random|burst|volley|whole ROUNDS
+ * Attaches to a target and dies on the way:
+ * surgeon PID STATUS sweep|random|burst|volley|whole ROUNDS [surgeon|caller|both|thread|stop]
  *
  * Built from the shim's own files with PS_FAULT, which makes every step of the attach call
  * ps_fault_step(). sweep: dies at the first step, then at the second, and so on to the last, ROUNDS
  * times. random: dies at ROUNDS random instants. burst: ROUNDS attaches back to back, most of which die,
  * into the same system call. volley: the same, and none of them dies. whole: does not die. After each,
  * or a burst or a volley, the target must do two more rounds within 5 s, or be stopped still if it
- * was. Prints one JSON object.
+ * was. The last word says who dies: the shim's surgeon, the process that waits for it, both at once; or
+ * the one process that there is where a thread of it operates. stop: the surgeon is stopped, not killed.
+ * Prints one JSON object.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -31,9 +34,14 @@
 #define METHODS 5
 
 static pid_t target;
+static bool surgeon_dies = true, caller_dies, by_thread;
+static int deadly = SIGKILL;
 static volatile struct status *status;
 static volatile struct {
 	int step;	      /* how far the child came */
+	pid_t caller;
+	pid_t surgeon; /* of the shim: known from its first step on */
+	bool killed;   /* the surgeon was, as its caller sees it */
 	int die_at;	      /* 0: never */
 	int methods[METHODS]; /* attaches by enum ps_method, the dead ones included */
 	char names[128][16];
@@ -42,22 +50,31 @@ static volatile struct {
 	struct ps_attach last;
 } * child;
 
+static void die(void)
+{
+	if (caller_dies)
+		kill(child->caller, SIGKILL);
+	if (surgeon_dies)
+		kill(child->surgeon, deadly);
+}
+
 void ps_fault_step(const char *name)
 {
 	int step = ++child->step;
 
+	child->surgeon = getpid();
 	if (step < 128)
 		strncpy((char *)child->names[step], name, 15);
 	if (step == child->die_at)
-		kill(getpid(), SIGKILL);
+		die();
 }
 
-static char state_of_target(void)
+static char state_of(pid_t pid)
 {
 	char path[64], text[256], *at;
 	FILE *file;
 
-	snprintf(path, sizeof(path), "/proc/%d/stat", target);
+	snprintf(path, sizeof(path), "/proc/%d/stat", pid);
 	file = fopen(path, "re");
 	if (!file)
 		return 'X';
@@ -75,6 +92,54 @@ static uint64_t now_ns(void)
 	return (uint64_t)at.tv_sec * 1000000000u + (uint64_t)at.tv_nsec;
 }
 
+static int operate(struct ps_attach *call)
+{
+	struct ps_theatre *theatre;
+	int error;
+
+	do {
+		error = ps_attach_begin(call, &theatre);
+		if (error)
+			return error;
+		while (!ps_attach_wait(theatre, 50))
+			;
+		error = ps_attach_end(theatre, call);
+		call->turn++;
+	} while (error == -EAGAIN);
+	return error;
+}
+
+static _Noreturn void run_caller(void)
+{
+	struct ps_attach call = {.pid = target, .timeout_ms = 2000, .by_thread = by_thread};
+	int error;
+
+	child->caller = getpid();
+	error = operate(&call);
+	child->last = call;
+	child->killed = error == -ECANCELED || (deadly == SIGSTOP && error == -ETIMEDOUT);
+	if (error && !child->killed) {
+		if (child->failed < 8)
+			child->errors[child->failed] = error;
+		child->failed++;
+	}
+	if (!child->killed || call.method) /* killed before it was known: none */
+		child->methods[call.method]++;
+	_exit(0);
+}
+
+/* A surgeon whose caller is dead does what it has begun. */
+static void wait_for_orphan(void)
+{
+	for (int waited = 0; child->surgeon && waited < PATIENCE_US; waited += 200) {
+		char state = state_of(child->surgeon);
+
+		if (state == 'X' || state == 'Z')
+			return;
+		usleep(200);
+	}
+}
+
 /* Attaches in a child, killed so long after its first step (0: never); true if it was. */
 static bool attach(uint64_t kill_after_ns)
 {
@@ -82,21 +147,12 @@ static bool attach(uint64_t kill_after_ns)
 	int how;
 
 	child->step = 0;
+	child->surgeon = 0;
+	child->killed = false;
 	child->last.method = PS_METHOD_NONE;
 	pid = fork();
-	if (!pid) {
-		struct ps_attach call = {.pid = target, .timeout_ms = 2000};
-		int error = ps_attach(&call);
-
-		child->last = call;
-		if (error) {
-			if (child->failed < 8)
-				child->errors[child->failed] = error;
-			child->failed++;
-		}
-		child->methods[call.method]++;
-		_exit(0);
-	}
+	if (!pid)
+		run_caller();
 	if (kill_after_ns) {
 		uint64_t begun = now_ns();
 
@@ -104,10 +160,13 @@ static bool attach(uint64_t kill_after_ns)
 			usleep(20);
 		for (begun = now_ns(); now_ns() - begun < kill_after_ns;)
 			;
-		kill(pid, SIGKILL);
+		if (state_of(child->surgeon) != 'X')
+			die();
 	}
 	waitpid(pid, &how, 0);
-	return WIFSIGNALED(how);
+	if (WIFSIGNALED(how))
+		wait_for_orphan();
+	return WIFSIGNALED(how) || child->killed;
 }
 
 /* NULL: the target goes on as before. */
@@ -116,7 +175,7 @@ static const char *verdict(bool was_stopped)
 	uint64_t begun = status->rounds;
 
 	for (int waited = 0; waited < PATIENCE_US; waited += 200) {
-		char state = state_of_target();
+		char state = state_of(target);
 
 		if (state == 'X' || state == 'Z')
 			return "dead";
@@ -126,19 +185,25 @@ static const char *verdict(bool was_stopped)
 			return NULL;
 		usleep(200);
 	}
-	return state_of_target() == 'T' ? "stopped" : "hung";
+	return state_of(target) == 'T' ? "stopped" : "hung";
 }
 
 int main(int argc, char **argv)
 {
-	int rounds = argc == 5 ? atoi(argv[4]) : 0, kills = 0, runs = 0;
+	int rounds = argc > 4 ? atoi(argv[4]) : 0, kills = 0, runs = 0;
 	struct rlimit limit = {1 << 20, 1 << 20};
 	const char *harm = NULL;
 	bool was_stopped, burst, in_a_row;
 	int file;
 
-	if (argc != 5)
+	if (argc < 5 || argc > 6)
 		return 2;
+	if (argc == 6) {
+		by_thread = !strcmp(argv[5], "thread");
+		caller_dies = !strcmp(argv[5], "caller") || !strcmp(argv[5], "both");
+		surgeon_dies = strcmp(argv[5], "caller");
+		deadly = strcmp(argv[5], "stop") ? SIGKILL : SIGSTOP;
+	}
 	target = atoi(argv[1]);
 	file = open(argv[2], O_RDWR | O_CLOEXEC);
 	status = mmap(NULL, sizeof(*status), PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
@@ -149,7 +214,7 @@ int main(int argc, char **argv)
 	prlimit(target, RLIMIT_NOFILE, &limit, NULL); /* each death may leave a descriptor */
 	burst = !strcmp(argv[3], "burst");
 	in_a_row = burst || !strcmp(argv[3], "volley");
-	was_stopped = state_of_target() == 'T';
+	was_stopped = state_of(target) == 'T';
 	srandom((unsigned)getpid());
 	for (int i = 0; i < rounds && !harm; i++) {
 		uint64_t after = 0;

@@ -1,0 +1,374 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The surgeon: a process that is made for one attach, operates (shim_attach.c), and ends.
+ *
+ * It is a process of its own because it may wait for things that have no bound: a target whose exec
+ * does not end, a page of a file on a dead server. A process can be killed, and a kill is harmless at
+ * every instant. It kills itself by a timer of the kernel's, also while it is stopped or frozen; the
+ * caller kills it too, at the deadline or for a Ctrl-C. Its tracees are not those of the caller's
+ * process, which may call waitpid(-1) as it likes; it ends without a SIGCHLD, and in a session of its
+ * own, so that Ctrl-Z does not stop it.
+ *
+ * It shares the caller's memory (CLONE_VM). fork(2) would copy page tables, and then each page that the
+ * caller writes: for 2 GiB of small pages 0.4 s, and 2.6 s for the writes, where clone(2) took 3 ms
+ * (medians, on a busy machine). What that asks for:
+ *   - it may be killed at any instruction, so it takes no lock: no malloc, no stdio, no opendir, but
+ *     system calls on memory that was made ready before (ps_room). What the caller allocates is all in
+ *     one mapping, so nothing of the surgeon's is left;
+ *   - errno and the like belong to a thread: a second thread of the caller, the attendant, lends its
+ *     own, and sleeps as long (CLONE_VFORK);
+ *   - its descriptors are its own: what it has open goes with it. Copies of the caller's are closed
+ *     first of all, since to close one may wait for a server. The userfaultfd comes back by a socket:
+ *     pidfd_getfd(2) of the caller would be refused where the caller is not dumpable (setuid(2)).
+ *
+ * Yama, at scope 1, lets a process trace its descendants only, and the surgeon has none. A program that
+ * pagescan started has named us (PR_SET_PTRACER), which goes for our descendants too. For another child
+ * of the caller the attendant itself operates (by_thread). A thread cannot be killed: if it hangs, it
+ * is left alone, with all that it uses.
+ */
+#define _GNU_SOURCE
+#include "attach.h"
+
+#if defined(__x86_64__)
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/close_range.h>
+#include <linux/futex.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "clock.h"
+
+#define STACK_SIZE (256u << 10)
+#define ROOM_MOST (256u << 20) /* address space; a target with 65,530 mappings takes 20 MiB */
+#define ROOM_LEAST (8u << 20)
+#define MS 1000000u
+#define GRACE_NS (500u * MS)	     /* the surgeon's own timer comes first */
+#define PLAIN_GRACE_NS (3000u * MS)  /* a kill would harm: it must be hung to be killed */
+#define DYING_NS (1000u * MS)
+#define STEP_NS (5u * MS)
+
+enum state {
+	WORKING,
+	ENDED, /* nothing of the surgeon runs any more */
+};
+
+/* All that one attach needs, in one mapping: this, the surgeon's stack, and its room. */
+struct ps_theatre {
+	struct ps_attach call;
+	struct surgery surgery;
+	_Atomic uint32_t state;
+	_Atomic int surgeon; /* its pidfd, or -1 */
+	int error;
+	int ends[2]; /* a socket: the caller's end, the surgeon's */
+	pthread_t attendant;
+	uint64_t kill_at;
+	size_t size;
+	uint8_t stack[STACK_SIZE] __attribute__((aligned(64)));
+	uint8_t room[] __attribute__((aligned(64)));
+};
+
+/* Returns at the surgeon's end, when the time is over, or for a signal. */
+static void wait_for_end(struct ps_theatre *t, uint64_t ns)
+{
+	struct timespec most = {(time_t)(ns / 1000000000u), (long)(ns % 1000000000u)};
+
+	syscall(SYS_futex, &t->state, FUTEX_WAIT_PRIVATE, WORKING, &most, NULL, 0);
+}
+
+/* 0: no longer. What the kernel does then needs nothing of us: we may be stopped, or frozen. */
+void ps_kill_me_after(struct surgery *s, uint64_t ns)
+{
+	struct itimerspec at = {
+		.it_value = {(time_t)(ns / 1000000000u), (long)(ns % 1000000000u)}};
+
+	if (s->timer < 0)
+		return;
+	s->killed_at = ns ? ps_now_ns() + ns : 0;
+	syscall(SYS_timer_settime, s->timer, 0, &at, NULL);
+}
+
+/* Leaves it a table of its own with one descriptor in it, and nothing of ours at 0, 1 and 2. */
+static int leave_descriptors(int keep)
+{
+	int fd;
+
+	if (syscall(SYS_close_range, keep + 1, ~0u, CLOSE_RANGE_UNSHARE) < 0 ||
+	    (keep && syscall(SYS_close_range, 0, keep - 1, 0) < 0))
+		return -errno;
+	do
+		fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+	while (fd >= 0 && fd < 3);
+	if (fd >= 3)
+		close(fd);
+	return 0;
+}
+
+static int prepare(struct surgery *s, int socket)
+{
+	struct sigevent kill = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGKILL};
+	int error = leave_descriptors(socket);
+
+	if (error)
+		return error;
+	if (syscall(SYS_timer_create, CLOCK_MONOTONIC, &kill, &s->timer) < 0)
+		return -errno;
+	signal(SIGCHLD, SIG_DFL); /* its own table: if the caller ignores it, it would not be sent */
+	setsid();
+	return 0;
+}
+
+union rights { /* a message that carries one descriptor */
+	char room[CMSG_SPACE(sizeof(int))];
+	struct cmsghdr header;
+};
+
+static bool send_over(int socket, int fd)
+{
+	char byte = 0;
+	struct iovec io = {&byte, 1};
+	union rights rights = {
+		.header = {CMSG_LEN(sizeof(fd)), SOL_SOCKET, SCM_RIGHTS},
+	};
+	struct msghdr message = {
+		.msg_iov = &io,
+		.msg_iovlen = 1,
+		.msg_control = &rights,
+		.msg_controllen = sizeof(rights),
+	};
+
+	memcpy(CMSG_DATA(&rights.header), &fd, sizeof(fd));
+	return sendmsg(socket, &message, MSG_NOSIGNAL | MSG_DONTWAIT) == 1;
+}
+
+/* -1: there is none. */
+static int receive(int socket)
+{
+	char byte;
+	struct iovec io = {&byte, 1};
+	union rights rights;
+	struct msghdr message = {
+		.msg_iov = &io,
+		.msg_iovlen = 1,
+		.msg_control = &rights,
+		.msg_controllen = sizeof(rights),
+	};
+	int fd = -1;
+
+	if (recvmsg(socket, &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT) == 1 &&
+	    message.msg_controllen >= CMSG_LEN(sizeof(fd)))
+		memcpy(&fd, CMSG_DATA(&rights.header), sizeof(fd));
+	return fd;
+}
+
+static int surgeon(void *argument)
+{
+	struct ps_theatre *t = argument;
+	int error = prepare(&t->surgery, t->ends[1]);
+
+	if (!error)
+		error = ps_operate(&t->surgery);
+	if (t->call.uffd >= 0 && !send_over(t->ends[1], t->call.uffd) && !error)
+		error = -errno;
+	t->error = error;
+	return 0;
+}
+
+static void *attend(void *argument)
+{
+	struct ps_theatre *t = argument;
+
+	if (t->call.by_thread) {
+		t->error = ps_operate(&t->surgery);
+	} else if (clone(surgeon, t->stack + STACK_SIZE, CLONE_VM | CLONE_FILES | CLONE_VFORK | CLONE_PIDFD,
+			 t, (int *)&t->surgeon) < 0) {
+		t->error = -errno;
+	}
+	atomic_store(&t->state, ENDED);
+	syscall(SYS_futex, &t->state, FUTEX_WAKE_PRIVATE, INT32_MAX, NULL, NULL, 0);
+	return NULL;
+}
+
+static struct ps_theatre *make_theatre(const struct ps_attach *call)
+{
+	struct ps_theatre *t = MAP_FAILED;
+	size_t size = 2u * ROOM_MOST;
+
+	while (t == MAP_FAILED && (size /= 2) >= ROOM_LEAST)
+		t = mmap(NULL, size, PROT_READ | PROT_WRITE,
+			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (t == MAP_FAILED)
+		return NULL;
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, t->ends) < 0) {
+		munmap(t, size);
+		return NULL;
+	}
+	madvise(t, size, MADV_NOHUGEPAGE);
+	madvise(t, size, MADV_DONTFORK);
+	t->size = size;
+	t->call = *call;
+	t->call.uffd = t->call.left_fd = -1;
+	t->call.method = PS_METHOD_NONE;
+	t->call.step = PS_STEP_NONE;
+	t->call.attempts = 0;
+	t->call.stopped_ns = 0;
+	t->surgeon = -1;
+	t->error = -EINPROGRESS; /* of one that is killed */
+	t->kill_at = ps_now_ns() + (uint64_t)call->timeout_ms * MS + GRACE_NS;
+	t->surgery.call = &t->call;
+	t->surgery.timer = t->surgery.memory = t->surgery.maps = -1;
+	t->surgery.pagemap = t->surgery.pidfd = -1;
+	t->surgery.table = t->surgery.own_fds = -1;
+	t->surgery.room = t->room;
+	t->surgery.room_left = size - sizeof(*t);
+	return t;
+}
+
+static void clear(struct ps_theatre *t)
+{
+	close(t->ends[0]);
+	close(t->ends[1]);
+	munmap(t, t->size);
+}
+
+int ps_attach_begin(const struct ps_attach *call, struct ps_theatre **ret)
+{
+	struct ps_theatre *t = make_theatre(call);
+	sigset_t all, before;
+	int error;
+
+	if (!t)
+		return -errno;
+	sigfillset(&all); /* the surgeon has the mask of the attendant */
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	error = pthread_create(&t->attendant, NULL, attend, t);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	if (error) {
+		clear(t);
+		return -error;
+	}
+	*ret = t;
+	return 0;
+}
+
+static void kill_surgeon(struct ps_theatre *t)
+{
+	if (t->surgeon >= 0)
+		syscall(SYS_pidfd_send_signal, t->surgeon, SIGKILL, NULL, 0);
+}
+
+/* When nothing but a kill is left: later where that would harm. */
+static bool is_time_to_kill(const struct ps_theatre *t)
+{
+	return ps_now_ns() > t->kill_at + (t->surgery.plain_standing ? PLAIN_GRACE_NS : 0);
+}
+
+int ps_attach_wait(struct ps_theatre *t, int32_t ms)
+{
+	wait_for_end(t, (uint64_t)ms * MS);
+	return t->state == ENDED || is_time_to_kill(t);
+}
+
+/* Kills the surgeon, if it runs, and waits for its end; false: it does not come to it. */
+static bool is_ended(struct ps_theatre *t)
+{
+	while (t->state != ENDED && t->surgery.plain_standing && !is_time_to_kill(t))
+		wait_for_end(t, STEP_NS);
+	for (uint64_t until = ps_now_ns() + DYING_NS; t->state != ENDED;) {
+		if (ps_now_ns() > until)
+			return false;
+		kill_surgeon(t);
+		wait_for_end(t, STEP_NS);
+	}
+	return true;
+}
+
+/* Whether a kill of the surgeon was ours. */
+static bool was_late(const struct ps_theatre *t)
+{
+	uint64_t now = ps_now_ns(), own = t->surgery.killed_at;
+
+	return now > t->kill_at || (own && now >= own);
+}
+
+static int reap(struct ps_theatre *t)
+{
+	siginfo_t info;
+
+	if (t->surgeon >= 0) {
+		while (waitid(P_PIDFD, (id_t)t->surgeon, &info, WEXITED | __WALL) < 0 &&
+		       errno == EINTR)
+			;
+		close(t->surgeon);
+	}
+	if (t->error != -EINPROGRESS)
+		return t->error;
+	return was_late(t) ? -ETIMEDOUT : -ECANCELED;
+}
+
+int ps_attach_end(struct ps_theatre *t, struct ps_attach *ret)
+{
+	int error;
+
+	if (!is_ended(t)) { /* left alone: it may yet write to what it shares with us */
+		pthread_detach(t->attendant);
+		*ret = t->call;
+		ret->uffd = -1;
+		return -ETIMEDOUT;
+	}
+	pthread_join(t->attendant, NULL);
+	error = reap(t);
+	*ret = t->call;
+	if (!t->call.by_thread)
+		ret->uffd = receive(t->ends[0]);
+	if (!error)
+		ret->step = PS_STEP_DONE;
+	if (!error && ret->uffd < 0) { /* it was sent: there is no number for it here */
+		ret->step = PS_STEP_TAKE;
+		error = -EMFILE;
+	}
+	if (t->surgery.standing_since)
+		ret->stopped_ns += ps_now_ns() - t->surgery.standing_since;
+	clear(t);
+	return error;
+}
+
+int ps_can_attach(void)
+{
+	return 1;
+}
+#else
+#include <errno.h>
+
+int ps_attach_begin(const struct ps_attach *call, struct ps_theatre **ret)
+{
+	return -ENOSYS;
+}
+
+int ps_attach_wait(struct ps_theatre *t, int32_t ms)
+{
+	return 1;
+}
+
+int ps_attach_end(struct ps_theatre *t, struct ps_attach *ret)
+{
+	ret->step = PS_STEP_ARCH;
+	return -ENOSYS;
+}
+
+int ps_can_attach(void)
+{
+	return 0;
+}
+#endif

@@ -1,0 +1,213 @@
+"""The attach is done by a process of its own: nothing hangs, and no host is disturbed.
+
+The targets are in targets/stubborn.c: without that process, each would keep pagescan
+waiting for ever, or a long time, with every signal blocked.
+"""
+
+import contextlib
+import errno
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import pagescan
+from pagescan import attach, native
+from pagescan import target as targets
+from tests import witness
+from tests.live.test_hard_targets import build
+
+pytestmark = pytest.mark.needs("tracking")
+
+PAGESCAN = (sys.executable, "-m", "pagescan")
+BOUND = 6.0  # seconds: 2 are promised, and the machine may be busy
+
+
+@pytest.fixture(scope="session")
+def stubborn() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as name:
+        yield build(Path(name), "stubborn")
+
+
+@pytest.fixture
+def sleeper() -> Iterator[int]:
+    with subprocess.Popen(["sleep", "1000"]) as process:
+        try:
+            yield process.pid
+            witness.wait_for(lambda: witness.status(process.pid, "State")[0] == "S")
+        finally:
+            process.kill()
+
+
+def begin(program: Path, kind: str, place: Path) -> subprocess.Popen[bytes]:
+    process = subprocess.Popen(
+        [str(program), kind, str(place)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    assert int(process.stdout.readline()) == process.pid
+    return process
+
+
+def arm(pid: int) -> tuple[int, str, float]:
+    """Run `arm`; return its exit code, what it says, and how many seconds it took."""
+    begun = time.monotonic()
+    try:
+        done = subprocess.run(
+            [*PAGESCAN, "arm", str(pid)],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=15,
+        )
+    except subprocess.TimeoutExpired:
+        pytest.fail("it hangs")
+    return done.returncode, done.stderr, time.monotonic() - begun
+
+
+def ends_well(process: subprocess.Popen[bytes]) -> None:
+    with process:
+        assert process.poll() in (None, 0)
+        assert process.stdin is not None
+        process.stdin.close()
+        assert process.wait(5) == 0
+
+
+def test_exec_of_a_thread_while_another_is_traced(
+    stubborn: Path, tmp_path: Path
+) -> None:
+    """The exec waits until the traced thread is reaped; the attach for no exec."""
+    process = begin(stubborn, "execs", tmp_path)
+    code, _, seconds = arm(process.pid)
+    assert (code, process.wait(5)) == (3, 0)
+    assert seconds < BOUND
+    ends_well(process)
+
+
+def test_exec_that_does_not_end(stubborn: Path, tmp_path: Path) -> None:
+    """It waits for a file; whoever would trace the process waits for it."""
+    process = begin(stubborn, "leased", tmp_path)
+    code, said, seconds = arm(process.pid)
+    assert code == 3
+    assert "execve(2) of it goes on" in said
+    assert seconds < BOUND
+    ends_well(process)
+
+
+def test_code_without_end(stubborn: Path, tmp_path: Path) -> None:
+    process = begin(stubborn, "endless", tmp_path)
+    code, said, seconds = arm(process.pid)
+    assert code == 3
+    assert "could not be looked into in time" in said
+    assert seconds < BOUND
+    ends_well(process)
+
+
+@pytest.mark.parametrize("kind", ["leased", "endless"])
+def test_interrupted(stubborn: Path, tmp_path: Path, kind: str) -> None:
+    """Ctrl-C is heard at once, whatever the attach waits for."""
+    process = begin(stubborn, kind, tmp_path)
+    with subprocess.Popen([*PAGESCAN, "arm", str(process.pid)]) as command:
+        witness.wait_for(lambda: children(command.pid))
+        begun = time.monotonic()
+        command.send_signal(signal.SIGINT)
+        assert command.wait(10) == 130
+        assert time.monotonic() - begun < 1
+    ends_well(process)
+
+
+def children(pid: int) -> list[str]:
+    """Return the children of a process: of any of its threads."""
+    found: list[str] = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            found += (task / "children").read_text().split()
+    return found
+
+
+def test_host_that_waits_for_all(sleeper: int) -> None:
+    """waitpid(-1) of another thread meets nothing of the attach's."""
+    met: list[int] = []
+    going_on = threading.Event()
+
+    def reap() -> None:
+        while not going_on.is_set():
+            try:
+                met.append(os.waitpid(-1, os.WNOHANG | os.WUNTRACED)[0])
+            except ChildProcessError:
+                met.append(0)
+
+    script = "import time; time.sleep(1000)"
+    with subprocess.Popen([sys.executable, "-c", script]) as child:
+        reaper = threading.Thread(target=reap)
+        reaper.start()
+        results = [native.attach(sleeper) for _ in range(30)]
+        going_on.set()
+        reaper.join()
+        child.kill()
+    for result in results:
+        assert result.error == 0, result
+        os.close(result.uffd)
+    assert set(met) == {0}
+
+
+def test_host_has_no_zombie(sleeper: int) -> None:
+    before = children(os.getpid())
+    threads = os.listdir("/proc/self/task")
+    with pagescan.track(sleeper, ["[stack]"]):
+        assert children(os.getpid()) == before
+    witness.wait_for(lambda: os.listdir("/proc/self/task") == threads)
+
+
+def test_host_that_may_not_be_traced(sleeper: int) -> None:
+    """A daemon that has given up its rights is not dumpable."""
+    script = (
+        "import os, sys, ctypes\n"
+        "from pagescan import attach, target\n"
+        "ctypes.CDLL(None).prctl(4, 0)\n"  # PR_SET_DUMPABLE
+        "print(attach.take(target.Target.open(int(sys.argv[1]))))\n"
+    )
+    words = [sys.executable, "-c", script, str(sleeper)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert "a thread was stopped" in done.stdout, done.stderr
+
+
+def test_pid_of_another_process(sleeper: int) -> None:
+    """The pid was used again since it was opened: the stranger is left alone."""
+    witness.wait_for(lambda: witness.status(sleeper, "State")[0] == "S")
+    switches = "nonvoluntary_ctxt_switches", "voluntary_ctxt_switches"
+    before = [witness.status(sleeper, name) for name in switches]
+    result = native.attach(sleeper, start_time=1)
+    assert (result.error, result.uffd) == (errno.ESRCH, -1)
+    assert [witness.status(sleeper, name) for name in switches] == before
+
+
+def test_thread_of_ours_where_yama_is_in_the_way(
+    sleeper: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ptrace_scope 1: a process may trace its descendants, and the surgeon has none."""
+    real = native.attach
+    tried = []
+
+    def at_scope_1(pid: int, *, by_thread: bool = False, **rest: object) -> object:
+        tried.append(by_thread)
+        result = real(pid, by_thread=by_thread)
+        if by_thread:
+            return result
+        os.close(result.uffd)
+        return result._replace(uffd=-1, step="open", error=errno.EACCES)
+
+    monkeypatch.setattr(native, "attach", at_scope_1)
+    monkeypatch.setattr(attach, "yama_scope", lambda: "1")
+    with targets.Target.open(sleeper) as opened:
+        taken = attach.take(opened)
+    os.close(taken.uffd)
+    assert tried == [False, True]

@@ -1,0 +1,167 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Targets for which an attach would wait for ever: stubborn KIND DIRECTORY
+ *
+ * execs: two threads wait in vfork(2); a third one calls execve(2) when it sees that the second one is
+ *	traced, and waits in it until that tracer has reaped it. The program that it becomes ends with 0.
+ * leased: an execve(2) whose interpreter has a write lease of our own: it waits for 45 s, and whoever
+ *	wants to trace us waits for it. Ends with 0 at the end of stdin.
+ * endless: code without end to be searched: a file that is all hole, mapped 1,500 times. The same end.
+ *
+ * Prints its pid when it is ready.
+ */
+#define _GNU_SOURCE
+#include <elf.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define MAPPINGS 1500
+#define CODE_SIZE (64ul << 20)
+
+static char *self;
+static volatile pid_t second;
+
+static void say(void)
+{
+	printf("%d\n", getpid());
+	fflush(stdout);
+}
+
+static int wait_for_end_of_stdin(void)
+{
+	char byte;
+
+	while (read(0, &byte, 1) > 0)
+		;
+	return 0;
+}
+
+static void wait_in_vfork(void)
+{
+	if (vfork() == 0)
+		for (;;)
+			syscall(SYS_pause);
+}
+
+static void *wait_in_vfork_too(void *unused)
+{
+	second = (pid_t)syscall(SYS_gettid);
+	wait_in_vfork();
+	return unused;
+}
+
+static int is_traced(pid_t tid)
+{
+	char path[64], text[4096], *at;
+	FILE *file;
+
+	snprintf(path, sizeof(path), "/proc/self/task/%d/status", tid);
+	file = fopen(path, "re");
+	if (!file)
+		return 0;
+	text[fread(text, 1, sizeof(text) - 1, file)] = 0;
+	fclose(file);
+	at = strstr(text, "\nTracerPid:");
+	return at && atoi(at + 11) != 0;
+}
+
+static void *exec_when_traced(void *unused)
+{
+	while (!is_traced(second))
+		usleep(1000);
+	usleep(100000);
+	execl(self, self, "again", NULL);
+	return unused;
+}
+
+static int execs(void)
+{
+	pthread_t thread;
+
+	pthread_create(&thread, NULL, wait_in_vfork_too, NULL);
+	while (!second)
+		usleep(1000);
+	pthread_create(&thread, NULL, exec_when_traced, NULL);
+	say();
+	wait_in_vfork();
+	return 1;
+}
+
+static void *execs_program(void *program)
+{
+	execl(program, program, NULL);
+	perror("execl");
+	return NULL;
+}
+
+static int leased(const char *place)
+{
+	struct {
+		Elf64_Ehdr head;
+		Elf64_Phdr interpreter;
+		char name[256];
+	} file = {
+		.head = {.e_type = ET_EXEC, .e_machine = EM_X86_64, .e_version = 1, .e_phoff = 64,
+			 .e_ehsize = 64, .e_phentsize = 56, .e_phnum = 1},
+		.interpreter = {.p_type = PT_INTERP, .p_offset = 120},
+	};
+	static char program[256];
+	pthread_t thread;
+	int loader, out;
+
+	snprintf(file.name, sizeof(file.name), "%s/loader", place);
+	snprintf(program, sizeof(program), "%s/program", place);
+	file.interpreter.p_filesz = file.interpreter.p_memsz = strlen(file.name) + 1;
+	memcpy(file.head.e_ident, ELFMAG "\2\1\1", 7);
+	loader = open(file.name, O_RDWR | O_CREAT | O_CLOEXEC, 0700);
+	out = open(program, O_WRONLY | O_CREAT | O_CLOEXEC, 0700);
+	if (loader < 0 || write(out, &file, sizeof(file)) != sizeof(file))
+		return 1;
+	close(out);
+	signal(SIGIO, SIG_IGN); /* the lease is not given up */
+	if (fcntl(loader, F_SETLEASE, F_WRLCK) < 0)
+		return 1;
+	pthread_create(&thread, NULL, execs_program, program);
+	usleep(500000);
+	say();
+	wait_for_end_of_stdin();
+	_exit(0);
+}
+
+static int endless(const char *place)
+{
+	char path[256];
+	int file;
+
+	snprintf(path, sizeof(path), "%s/libc.so.hole", place);
+	file = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	if (file < 0 || ftruncate(file, CODE_SIZE) < 0)
+		return 1;
+	for (int i = 0; i < MAPPINGS; i++) /* with gaps: else they would be one */
+		if (mmap((void *)(0x100000000ul + (unsigned long)i * 2 * CODE_SIZE), CODE_SIZE,
+			 PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_FIXED_NOREPLACE, file, 0) == MAP_FAILED)
+			return 1;
+	say();
+	return wait_for_end_of_stdin();
+}
+
+int main(int argc, char **argv)
+{
+	self = argv[0];
+	if (argc < 3)
+		return 0; /* after the exec */
+	if (!strcmp(argv[1], "execs"))
+		return execs();
+	if (!strcmp(argv[1], "leased"))
+		return leased(argv[2]);
+	return endless(argv[2]);
+}
