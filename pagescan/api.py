@@ -126,7 +126,9 @@ class OwnTracking(Tracking):
     lock: Lock
 
     def close(self) -> None:
-        """Disarm and let others track the target."""
+        """Disarm and let others track the target; twice does no harm."""
+        if self.uffd < 0:
+            return
         try:
             super().close()
         finally:

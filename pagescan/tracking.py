@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import weakref
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -128,6 +129,7 @@ class Tracking:
         self.attached = ""
         self.toll: TargetCost | None = None
         self._pid = os.getpid()
+        _alive.add(self)
 
     @classmethod
     def start(
@@ -445,6 +447,22 @@ def _pages_of(batch: Batch) -> tuple[int, int]:
         return batch.summary().pages, 0
     rows = batch.by_mapping()
     return sum(row.pages for row in rows), sum(row.pages for row in rows if row.new)
+
+
+_alive: weakref.WeakSet[Tracking] = weakref.WeakSet()
+
+
+def _close_duplicates() -> None:
+    """Close, in a forked child, what would outlive this process and keep it tracking.
+
+    The kernel lifts the protection when the last userfaultfd is closed.
+    """
+    for tracking in list(_alive):
+        with contextlib.suppress(OSError):
+            tracking.close()
+
+
+os.register_at_fork(after_in_child=_close_duplicates)
 
 
 def rules_of(
