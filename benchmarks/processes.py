@@ -14,7 +14,7 @@ from pathlib import Path
 
 from benchmarks.measure import MIB, Helper, Unavailable, helper, scratch
 
-# redis keeps a string of so many bytes, with all that belongs to it, in about so many.
+# Bytes of a string, and the memory that redis needs for it, overhead included.
 _VALUE, _STORED = 2000, 2150
 
 
