@@ -19,7 +19,7 @@ from pagescan.errors import (
     UnsuitableTargetError,
     from_oserror,
 )
-from pagescan.living import main_thread_lives, memory_dir
+from pagescan.living import memory_dir
 from pagescan.target import Target, above_stdio, denied, tracer_of, yama_scope
 
 _DESCRIPTORS = 12
@@ -86,11 +86,6 @@ def _of_other(target: Target) -> Taken:
         check_descriptors(_DESCRIPTORS)
     except OSError as error:
         raise from_oserror(error, doing=f"attach to {target}", call="open") from error
-    if not main_thread_lives(target.pid):
-        raise UnsuitableTargetError(
-            f"the main thread of {target} has exited, and the attach goes through it",
-            hint=_ONLY_LOOK,
-        )
     result = _attached(target)
     if result.step == "dispatch" and result.allowed[1]:
         # Calls from this range go through: perhaps there are instructions in it.

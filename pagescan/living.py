@@ -25,8 +25,3 @@ def _lives(directory: str) -> bool:
         # The name may hold anything, also ")": the last one ends it.
         return file.read().rpartition(b") ")[2][:1] not in b"ZXx"
     return False
-
-
-def main_thread_lives(pid: int) -> bool:
-    """Whether the main thread is there: a process lives on without it."""
-    return _lives(f"/proc/{pid}")

@@ -136,6 +136,7 @@ enum ps_answer ps_is_in_foreign_call(const struct surgery *s);
 
 void ps_start_over(struct surgery *s);
 int ps_rank_of_call(const struct surgery *s);
+pid_t ps_living_thread(struct surgery *s);
 int ps_list_threads(struct surgery *s, pid_t *tids, int room);
 
 int ps_open_table(struct surgery *s);

@@ -522,12 +522,12 @@ static int open_target(struct surgery *s)
 {
 	char path[64];
 
-	snprintf(path, sizeof(path), "/proc/%d/mem", s->call->pid);
+	s->tid = ps_living_thread(s);
+	snprintf(path, sizeof(path), "/proc/%d/task/%d/mem", s->call->pid, s->tid);
 	s->memory = open(path, O_RDWR | O_CLOEXEC);
 	s->pidfd = s->memory < 0 ? -1 : (int)syscall(SYS_pidfd_open, s->call->pid, 0);
 	if (s->memory < 0 || s->pidfd < 0)
 		return -errno;
-	s->tid = s->call->pid;
 	return is_the_one(s) ? 0 : -ESRCH;
 }
 

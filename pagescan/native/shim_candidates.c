@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -21,6 +22,51 @@ struct entry { /* of getdents64(2) */
 	char name[];
 };
 
+static int open_tasks(const struct surgery *s)
+{
+	char path[64];
+
+	snprintf(path, sizeof(path), "/proc/%d/task", s->call->pid);
+	return open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+}
+
+static bool lives(struct surgery *s, pid_t tid)
+{
+	char text[512], *at;
+
+	s->tid = tid;
+	text[ps_read_file(s, "stat", text, sizeof(text) - 1)] = 0;
+	at = strrchr(text, ')'); /* the name may hold anything */
+	return at && at[1] && at[2] && !strchr("ZXx", at[2]);
+}
+
+/*
+ * Returns a thread by which the memory is read: the main one, or another one if that has exited, since
+ * it has let go of the memory.
+ */
+pid_t ps_living_thread(struct surgery *s)
+{
+	char buffer[4096] __attribute__((aligned(8)));
+	pid_t found = lives(s, s->call->pid) ? s->call->pid : 0;
+	int tasks = found ? -1 : open_tasks(s);
+	long got;
+
+	while (tasks >= 0 && !found &&
+	       (got = syscall(SYS_getdents64, tasks, buffer, sizeof(buffer))) > 0) {
+		for (long at = 0; at < got && !found;) {
+			const struct entry *entry = (const void *)(buffer + at);
+			pid_t tid = atoi(entry->name);
+
+			at += entry->length;
+			if (tid > 0 && lives(s, tid))
+				found = tid;
+		}
+	}
+	if (tasks >= 0)
+		close(tasks);
+	return found ? found : s->call->pid;
+}
+
 /* A filter weighs more than any call: it need not be suspended where there is none. */
 static int rank_of(const struct surgery *s)
 {
@@ -33,12 +79,11 @@ static int rank_of(const struct surgery *s)
  */
 int ps_list_threads(struct surgery *s, pid_t *tids, int room)
 {
-	char path[64], buffer[4096] __attribute__((aligned(8)));
+	char buffer[4096] __attribute__((aligned(8)));
 	int ranks[room], count = 0, tasks;
 	long got;
 
-	snprintf(path, sizeof(path), "/proc/%d/task", s->call->pid);
-	tasks = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	tasks = open_tasks(s);
 	if (tasks < 0)
 		return -errno;
 	while (count < room && (got = syscall(SYS_getdents64, tasks, buffer, sizeof(buffer))) > 0) {

@@ -222,9 +222,9 @@ int ps_find_gadgets(struct surgery *s)
 	char path[64];
 	int error;
 
-	snprintf(path, sizeof(path), "/proc/%d/maps", s->call->pid);
+	snprintf(path, sizeof(path), "/proc/%d/task/%d/maps", s->call->pid, s->tid);
 	s->maps = open(path, O_RDONLY | O_CLOEXEC);
-	snprintf(path, sizeof(path), "/proc/%d/pagemap", s->call->pid);
+	snprintf(path, sizeof(path), "/proc/%d/task/%d/pagemap", s->call->pid, s->tid);
 	s->pagemap = open(path, O_RDONLY | O_CLOEXEC);
 	error = s->maps < 0 || s->pagemap < 0 ? -errno : ps_read_maps(s, &list);
 	if (error)
