@@ -9,11 +9,9 @@ MADV_COLLAPSE, one huge page for each call. What the target dropped stays droppe
 
 import contextlib
 import os
-import stat
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 
 from pagescan import native
 from pagescan.chosen import bounds_of
@@ -21,6 +19,7 @@ from pagescan.kernel import huge_page_size
 from pagescan.model import Category, Cost, Kind, Mapping
 from pagescan.native import Columns, Masks, Rule, Spans
 from pagescan.scanner import Scanner
+from pagescan.shared_files import file_of
 from pagescan.units import format_size
 
 
@@ -82,12 +81,20 @@ class HugePages:
             more = native.whole_units(found, size)
             self.units = native.overlay(self.units, more, outside=True)
 
-    def learn_of(self, scanner: Scanner, found: Columns) -> None:
-        """Remember what of the regions of a look was protected as huge pages."""
+    def learn_of(
+        self, scanner: Scanner, found: Columns, left_out: int | None = None
+    ) -> None:
+        """Remember what is huge of regions that are to be protected.
+
+        Args:
+            scanner: Of the target.
+            found: The regions.
+            left_out: Not those with these categories; None: all.
+        """
         size = huge_page_size()
         if not size or not found.starts:
             return
-        whole = native.whole_units(found, size)
+        whole = native.whole_units(found, size, left_out)
         if whole.starts:
             which = array("Q", bytes(8 * len(whole.starts)))
             huge = Rule(
@@ -131,7 +138,7 @@ class HugePages:
                 if mapping is None or not _may_be_huge(mapping):
                     continue
                 low = start + -start % size
-                with _file_of(scanner, mapping) as file:
+                with file_of(scanner.target, mapping) as file:
                     offset = mapping.offset + low - mapping.start
                     try:
                         stopped = job.run(
@@ -168,44 +175,3 @@ def _pidfd(scanner: Scanner) -> int:
 
 def _may_be_huge(mapping: Mapping) -> bool:
     return mapping.kind in (Kind.ANON, Kind.SHARED)
-
-
-@contextlib.contextmanager
-def _file_of(scanner: Scanner, mapping: Mapping) -> Iterator[int]:
-    """Open the file behind shared memory, if it is in memory; -1: it is not open."""
-    fd = -1
-    if mapping.kind is Kind.SHARED:
-        span = f"{mapping.start:x}-{mapping.end:x}"
-        name = f"/proc/{scanner.target.pid}/map_files/{span}"
-        with contextlib.suppress(OSError):
-            fd = _open_in_memory(name)
-    try:
-        yield fd
-    finally:
-        if fd >= 0:
-            os.close(fd)
-
-
-def _open_in_memory(name: str) -> int:
-    """Open a regular file of a file system in memory; nothing else is touched."""
-    path = os.open(name, os.O_PATH | os.O_CLOEXEC)
-    try:
-        facts = os.fstat(path)
-        if not stat.S_ISREG(facts.st_mode) or facts.st_dev not in _devices_in_memory():
-            return -1
-        flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
-        return os.open(f"/proc/self/fd/{path}", flags)
-    finally:
-        os.close(path)
-
-
-@lru_cache(maxsize=1)
-def _devices_in_memory() -> frozenset[int]:
-    """Return the devices of memfd, System V and anonymous shared memory, and shm."""
-    devices = set()
-    fd = os.memfd_create("pagescan")
-    devices.add(os.fstat(fd).st_dev)
-    os.close(fd)
-    with contextlib.suppress(OSError):
-        devices.add(os.stat("/dev/shm").st_dev)  # noqa: S108 - its device only
-    return frozenset(devices)

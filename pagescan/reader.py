@@ -1,6 +1,7 @@
 """Reads a process's mappings from /proc/PID/maps, in large reads, parsed in C."""
 
 import os
+import time
 from collections.abc import Callable, Iterable, Sequence
 
 from pagescan import native
@@ -111,7 +112,7 @@ def _parse(text: bytes, fd: int, pid: int) -> tuple[list[Mapping], bool]:
     """Return the mappings of a text, and whether each line gave exactly one."""
     rows = native.parse_maps(text, fd)
     sizes: Sequence[int] = rows.page_size
-    if not rows.page_size_known:
+    if not rows.page_size_known and _may_be_hugetlb(rows):
         by_start = smaps_field(pid, b"KernelPageSize")
         usual = {0, PAGE_SIZE}
         sizes = [
@@ -121,6 +122,12 @@ def _parse(text: bytes, fd: int, pid: int) -> tuple[list[Mapping], bool]:
     found = list(_mappings(text, rows, sizes))
     starts = [mapping.start for mapping in found]
     return found, starts == list(rows.start)
+
+
+def _may_be_hugetlb(rows: native.MapsRows) -> bool:
+    """Whether a mapping may be of hugetlbfs: its device has no major number."""
+    pairs = zip(rows.inode, rows.device, strict=True)
+    return any(inode and not device >> 32 for inode, device in pairs)
 
 
 def _mappings(
@@ -145,18 +152,36 @@ def _mappings(
         last_end = end
 
 
-def smaps_field(pid: int, field: bytes) -> dict[int, int]:
+def smaps_field(
+    pid: int, field: bytes, meter: native.Meter | None = None
+) -> dict[int, int]:
     """Return one field of /proc/PID/smaps, in bytes, by the start of the mapping.
 
-    Slow: the kernel walks every page of the process.
+    Slow: the kernel walks every page of the process. It holds the target's mmap lock
+    for a mapping or more at a time; what that took is added to the meter.
     """
     sizes: dict[int, int] = {}
     start = 0
-    with open(f"{memory_dir(pid)}/smaps", "rb") as smaps:
-        for line in smaps:
-            key, _, value = line.partition(b":")
-            if key == field:
-                sizes[start] = int(value.split()[0]) << 10
-            elif b"-" in key:
-                start = int(key.partition(b"-")[0], 16)
+    for line in _smaps(pid, meter or native.Meter()).splitlines():
+        key, _, value = line.partition(b":")
+        if key == field:
+            sizes[start] = int(value.split()[0]) << 10
+        elif b"-" in key:
+            start = int(key.partition(b"-")[0], 16)
     return sizes
+
+
+def _smaps(pid: int, meter: native.Meter) -> bytes:
+    """Read smaps in small pieces: between two of them the lock is free."""
+    pieces: list[bytes] = []
+    with open(f"{memory_dir(pid)}/smaps", "rb", buffering=0) as smaps:
+        while True:
+            begun = time.perf_counter_ns()
+            piece = smaps.read(PAGE_SIZE)
+            took = time.perf_counter_ns() - begun
+            meter.scan_ns += took
+            meter.max_wait_ns = max(meter.max_wait_ns, took)
+            meter.ioctls += 1
+            if not piece:
+                return b"".join(pieces)
+            pieces.append(piece)

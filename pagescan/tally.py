@@ -4,6 +4,7 @@ import contextlib
 from array import array
 from collections.abc import Container, Sequence
 
+from pagescan import native
 from pagescan.arm import owners_of
 from pagescan.kernel import known_categories, swap_in_use
 from pagescan.model import Category, Kind, Mapping, MappingCounts
@@ -11,7 +12,7 @@ from pagescan.native import Masks, Rule, Spans
 from pagescan.reader import smaps_field
 from pagescan.regions import PAGE_COUNTED, Batch
 from pagescan.scanner import PRIVATE, Query, Scanner
-from pagescan.target import Target
+from pagescan.shared_files import file_of
 
 
 def scan_target(
@@ -35,7 +36,7 @@ def count_by_mapping(
 ) -> list[MappingCounts]:
     """Count the populated pages of each mapping; "written" is None where untracked.
 
-    For shared mappings, swapped pages come from smaps: page-table entries hide them.
+    For shared mappings their files are asked: page-table entries hide swapped pages.
     """
     known = known_categories()
     counted = Category(0)
@@ -48,7 +49,7 @@ def count_by_mapping(
     batch = scan_target(scanner, chosen, query)
     tracked = tracked_mappings(scanner, chosen)
     gone = _written_and_gone(scanner, chosen, tracked)
-    swap = _shared_swap(scanner.target, chosen)
+    swap = _shared_swap(scanner, chosen)
     found = {row.mapping.start: row for row in batch.by_mapping()}
     size = scanner.target.facts.page_size
     rows = []
@@ -106,14 +107,28 @@ def tracked_mappings(scanner: Scanner, chosen: Sequence[Mapping]) -> set[int]:
     return {judged[index].start for index in owners_of(found, judged)}
 
 
-def _shared_swap(target: Target, chosen: Sequence[Mapping]) -> dict[int, int]:
-    """Return the swapped pages of shared mappings by start, from smaps."""
-    if not any(mapping.kind is Kind.SHARED for mapping in chosen):
+def _shared_swap(scanner: Scanner, chosen: Sequence[Mapping]) -> dict[int, int]:
+    """Return the swapped pages of shared mappings by start.
+
+    The file behind each is asked, by cachestat(2): that takes no lock of the target.
+    Where one may not be opened, smaps is read.
+    """
+    shared = [
+        mapping
+        for mapping in chosen
+        if mapping.kind is Kind.SHARED and not mapping.device[0]  # no disk has it
+    ]
+    if not shared or not swap_in_use():
         return {}
-    if not swap_in_use():
-        return {}
-    with contextlib.suppress(OSError):
-        size = target.facts.page_size
-        swap = smaps_field(target.pid, b"Swap")
-        return {start: length // size for start, length in swap.items()}
-    return {}
+    swap = {}
+    try:
+        for mapping in shared:
+            with file_of(scanner.target, mapping) as file:
+                pages = native.swapped_pages(file, mapping.offset, mapping.length)
+            swap[mapping.start] = pages
+    except OSError:
+        with contextlib.suppress(OSError):
+            size = scanner.target.facts.page_size
+            found = smaps_field(scanner.target.pid, b"Swap", scanner.meter)
+            return {start: length // size for start, length in found.items()}
+    return swap

@@ -604,13 +604,28 @@ class Collapse:
         return int(self._job.lost)
 
 
-def whole_units(regions: Columns, size: int) -> Columns:
-    """Return the whole, aligned units of that many bytes in ascending regions."""
+def swapped_pages(file: int, offset: int, length: int) -> int:
+    """Return how many pages of a part of a file in shared memory are on swap.
+
+    Raises:
+        OSError: ENOSYS, the kernel has no cachestat(2); EPERM.
+    """
+    counts = ffi.new("uint64_t[2]")
+    _check(lib.ps_file_pages(file, offset, length, counts, counts + 1))
+    return int(counts[1])
+
+
+def whole_units(regions: Columns, size: int, left_out: int | None = None) -> Columns:
+    """Return the whole, aligned units of that many bytes in ascending regions.
+
+    Regions with the categories `left_out` are passed over.
+    """
+    none = ALL_PAGES if left_out is None else left_out
     rows = len(regions.starts)
     result = Columns(*(array("Q", bytes(8 * rows)) for _ in range(3)))
     out = _columns(result, rows)
     out.length = 0
-    _check(lib.ps_whole_units(_columns(regions, rows), size, out))
+    _check(lib.ps_whole_units(_columns(regions, rows), size, none, out))
     for column in result:
         del column[out.length :]
     return result

@@ -155,8 +155,15 @@ struct ps_collapse {
 /* 0: done. 1: it is time to look for signals, call again. -errno: the address space is gone. */
 int ps_collapse(struct ps_collapse *job, struct ps_pace *pace, struct ps_cost *cost);
 
-/* The whole, aligned units of regions, neighbours joined; out must hold as many rows. */
-int ps_whole_units(const struct ps_columns *regions, uint64_t unit, struct ps_columns *out);
+/*
+ * Counts pages of a part of a file, by cachestat(2) (6.5): those in memory, and those that were there. Of a
+ * file in shared memory these are on swap.
+ */
+int ps_file_pages(int file, uint64_t offset, uint64_t size, uint64_t *in_memory, uint64_t *elsewhere);
+
+/* The whole, aligned units of regions that have other categories than these; out holds as many rows. */
+int ps_whole_units(const struct ps_columns *regions, uint64_t unit, uint64_t left_out,
+		   struct ps_columns *out);
 
 /* One row a line of /proc/PID/maps; names are (offset, length) into the text. */
 struct ps_maps {

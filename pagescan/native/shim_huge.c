@@ -65,8 +65,7 @@ static int count_pages(int pagemap, uint64_t at, uint64_t size, uint64_t page, u
 	return 0;
 }
 
-/* How many pages of a range the file has in memory, if none of them is on swap; else 0. */
-static uint64_t pages_of_file(int file, uint64_t offset, uint64_t size)
+int ps_file_pages(int file, uint64_t offset, uint64_t size, uint64_t *in_memory, uint64_t *elsewhere)
 {
 	struct {
 		uint64_t offset, length;
@@ -75,9 +74,21 @@ static uint64_t pages_of_file(int file, uint64_t offset, uint64_t size)
 		uint64_t cache, dirty, writeback, evicted, recently_evicted;
 	} found = {0};
 
-	if (syscall(SYS_cachestat, file, &range, &found, 0) < 0 || found.evicted)
+	if (syscall(SYS_cachestat, file, &range, &found, 0) < 0)
+		return -errno;
+	*in_memory = found.cache;
+	*elsewhere = found.evicted;
+	return 0;
+}
+
+/* How many pages of a range the file has in memory, if none of them is on swap; else 0. */
+static uint64_t pages_of_file(int file, uint64_t offset, uint64_t size)
+{
+	uint64_t in_memory, elsewhere;
+
+	if (ps_file_pages(file, offset, size, &in_memory, &elsewhere) < 0 || elsewhere)
 		return 0;
-	return found.cache;
+	return in_memory;
 }
 
 static int collapse(const struct ps_collapse *job, uint64_t at)

@@ -110,14 +110,15 @@ int ps_tally(const struct ps_columns *regions, const int64_t *owner, uint64_t pa
 	return 0;
 }
 
-int ps_whole_units(const struct ps_columns *regions, uint64_t unit, struct ps_columns *out)
+int ps_whole_units(const struct ps_columns *regions, uint64_t unit, uint64_t left_out,
+		   struct ps_columns *out)
 {
 	for (uint64_t i = 0; i < regions->length; i++) {
 		uint64_t start = regions->start[i] + unit - 1, end = regions->end[i];
 
 		start -= start % unit;
 		end -= end % unit;
-		if (start < end)
+		if (start < end && regions->categories[i] != left_out)
 			add(out, start, end, 0);
 	}
 	return 0;

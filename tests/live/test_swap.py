@@ -1,5 +1,7 @@
 """Written pages stay written on swap; others do not become so on the way."""
 
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -50,6 +52,33 @@ def test_out_and_in_again(
     made.write("m", {5, 400})  # one that is back, one that is out
     look = pagescan("diff", made.pid, "--json").json()
     assert made.pages(look, "m") == {5, 400}
+
+
+_MAPS = """
+import sys
+names = []
+sys.addaudithook(lambda event, words: names.append(str(words[0]))
+                 if event == "open" else None)
+import pagescan
+for row in pagescan.maps(int(sys.argv[1])):
+    if row.mapping.start == int(sys.argv[2]):
+        print(row.counts["swapped"], any("smaps" in name for name in names))
+"""
+
+
+@pytest.mark.parametrize("kind", ["shmem", "sysv", "memfd,shared=1"])
+def test_swap_of_shared_memory_is_asked_of_its_file(
+    kind: str, target: Start, pagescan: Run
+) -> None:
+    """Not of smaps, for which the kernel walks all of the target under its lock."""
+    made = target(f"m={kind},pages=600,fill=1")
+    made.tell("pageout m 0-599")
+    low, _ = made.ranges["m"]
+    expected = int(witness.smaps(made.pid, "Swap")[low].split()[0]) // 4
+    assert expected > 500
+    words = [sys.executable, "-c", _MAPS, str(made.pid), str(low)]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [str(expected), "False"]
 
 
 def test_among_holes(armed: Start, pagescan: Run) -> None:
