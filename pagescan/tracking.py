@@ -216,8 +216,6 @@ class Tracking:
             fresh = self._take_in(chosen, sorted(new))
         written = self._written(chosen, rearm=rearm, returned=returned)
         found = merge(written, self._without_own(fresh, fresh))
-        if rearm:
-            self.armed.huge.learn_of(self.scanner, found)
         batch = self._joined(found, chosen, new, returned)
         if not self.target.has_address_space():
             raise self.target.gone()
@@ -363,6 +361,9 @@ class Tracking:
         found = self.scanner.run(
             spans, candidates, join_gap=JOIN_GAP, kept=kept_scans(chosen)
         )
+        if rearm:  # before they are protected: the next store splits
+            files = [rule.tag for rule in candidates if rule.whole]
+            self.armed.huge.learn_of(self.scanner, found, *files)
         # First: what is stored to once these are protected shows in the scan behind.
         dropped = self._protect_dropped(found, gone) if gone else Columns.empty()
         written = self.scanner.run(as_spans(found), exact)
