@@ -19,6 +19,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -47,9 +48,11 @@ static int wait_for_end_of_stdin(void)
 
 static void wait_in_vfork(void)
 {
-	if (vfork() == 0)
+	if (vfork() == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL); /* with the thread that waits */
 		for (;;)
 			syscall(SYS_pause);
+	}
 }
 
 static void *wait_in_vfork_too(void *unused)
