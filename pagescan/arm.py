@@ -22,6 +22,7 @@ from pagescan.chosen import (
     spans_of,
 )
 from pagescan.errors import from_oserror
+from pagescan.growing_ends import End
 from pagescan.huge_pages import HugePages, noticing
 from pagescan.intervals import common
 from pagescan.kernel import known_categories
@@ -65,6 +66,7 @@ class Armed:
         epoch: How often everything was protected anew since arming.
         alike: Neighbouring mappings that looked alike before arming.
         huge: What was in huge pages when it was protected.
+        ends: What grows, and is compared instead of registered.
     """
 
     selection: Selection
@@ -74,6 +76,7 @@ class Armed:
     epoch: int = 0
     alike: int = 0
     huge: HugePages = field(default_factory=HugePages)
+    ends: list[End] = field(default_factory=list)
 
 
 class Armer:
@@ -122,7 +125,7 @@ class Armer:
         if not mappings:
             return []
         known = len(self.armed.untracked)
-        self._is_full = self.mappings >= most_mappings()
+        self._is_full = self.is_full()
         registered = [mapping for mapping in mappings if self._register(mapping)]
         if more := self.armed.untracked[known:]:
             # A part of what is left out now may have been left out before it grew.
@@ -205,6 +208,15 @@ class Armer:
             pace=self.scanner.pace,
             meter=self.scanner.meter,
         )
+
+    def is_full(self) -> bool:
+        """Whether the target has so many mappings that no more is registered."""
+        return self.mappings >= most_mappings()
+
+    def unregister(self, part: Mapping) -> None:
+        """Unregister a part of a mapping, which goes on being tracked otherwise."""
+        with contextlib.suppress(OSError):
+            self._unregister(part)
 
     def _register(self, mapping: Mapping) -> bool:
         if mapping.kind is Kind.SPECIAL or _is_device(mapping):

@@ -28,7 +28,8 @@ from pagescan.model import DEFAULT_RETURNED, Category, Cost, Kind, Mapping, Untr
 from pagescan.native import Columns, Masks, Pace, PreparedScan, Rule, Spans
 from pagescan.scanner import POPULATED, as_spans, merge
 from pagescan.target import Target
-from pagescan.tracking import Tracking, rules_of
+from pagescan.tracking import Tracking
+from pagescan.two_stages import rules_of
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -66,6 +67,8 @@ class _Prepared(NamedTuple):
 
 class _BlockTracking(Tracking):
     """Tracks this process; its looks are prepared scans."""
+
+    leaves_growth_out = False  # a block has one look: little can stay behind
 
     warm = False
     """Whether the scans have run in this process: the first run writes more pages."""

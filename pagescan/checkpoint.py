@@ -89,14 +89,16 @@ def plan_epoch(pid: int | None, epoch: int, pace: Pace | None = None) -> Planned
         look = tracking.look(rearm=True)
         written = look.batch.columns()
         lacked = Columns.empty() if lacking is None else lacking
-        maybe = pending.both(lacked, _ranges(before.untracked))
+        maybe = pending.both(lacked, through.with_ends(_ranges(before.untracked)))
         found = lay_out(populated, written, maybe)
         chosen = tracking.armed.selection.select(mappings.read(target))
         batch = _batch(found, target, chosen)
         number = tracking.armed.epoch
         kept = through.commit(
             tracking.since,
-            pending.both(batch.columns() if complete else lacked, written),
+            pending.both(
+                batch.columns() if complete else lacked, through.with_ends(written)
+            ),
             0 if complete else epoch,
             number,
         )

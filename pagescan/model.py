@@ -45,6 +45,8 @@ CATEGORY_NAMES: tuple[tuple[Category, str], ...] = tuple(
     (bit, str(bit.name).lower()) for bit in Category
 )
 NO_CATEGORY = Category(0)
+DIGEST = 16
+"""Bytes of the digest of a page."""
 DEFAULT_RETURNED = (
     Category.WRITTEN | Category.FILE | Category.PRESENT | Category.SWAPPED
 )

@@ -11,16 +11,17 @@ it is: all of it was written.
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean, variance
-from typing import Self
+from typing import NamedTuple, Self
 
 from pagescan import native
-from pagescan.arm import MAX_TABLES, Armed, owners_of
-from pagescan.chosen import bounds_of, kinds_of, spans_of
+from pagescan.arm import MAX_TABLES, Armed
+from pagescan.chosen import Chosen, bounds_of, kinds_of, spans_of
 from pagescan.extrapolation import Extremes, estimate
-from pagescan.intervals import common
+from pagescan.growing_ends import End, Moves
+from pagescan.intervals import common, without
 from pagescan.ledger import Ledger
 from pagescan.mapping_count import count_alike
 from pagescan.mappings import Selection
@@ -86,6 +87,20 @@ class Budget:
         return int(min(population, max(_FEWEST, min(affordable, most))))
 
 
+class _Grown(NamedTuple):
+    """The memory that came since the last look.
+
+    Attributes:
+        new: Bounds of the mappings that came.
+        moves: What was done about the growing ends.
+        populated: What was populated and not registered.
+    """
+
+    new: list[tuple[int, int]]
+    moves: Moves
+    populated: Columns
+
+
 class SampledTracking(Tracking):
     """Tracks as much of a target as a budget pays for.
 
@@ -113,6 +128,8 @@ class SampledTracking(Tracking):
         self._left: list[Mapping] = []  # the sample, and may have been huge
         self._population: list[Mapping] = []  # of which the units were drawn
         self._extremes = Extremes()
+        self._out: list[End] = []  # what is left out, and no unit
+        self._came: list[Mapping] = []  # parts that were registered at this look
 
     @classmethod
     def start_within(
@@ -157,6 +174,7 @@ class SampledTracking(Tracking):
             return self._look_at_part(rearm=rearm, returned=returned)
         look = super().look(rearm=rearm, returned=returned)
         if rearm:
+            self._out, self._came = list(self.armed.ends), []
             population = self._populate(self._judged())
             counts = self._counts(look.batch.columns(), population)
             self._extremes.learn(counts, len(population))
@@ -173,9 +191,13 @@ class SampledTracking(Tracking):
         No store is lost in between: a unit that is drawn again is got and protected in
         one step, and another one is protected before the others are got.
         """
-        starts = self._register_new() if rearm else set()
+        grown = self._register_new() if rearm else None
         chosen = self._judged()
-        new = frozenset(i for i, item in enumerate(chosen) if item.start in starts)
+        new = frozenset(
+            index
+            for index, mapping in enumerate(chosen)
+            if grown and any(low <= mapping.start < high for low, high in grown.new)
+        )
         drawn_from = within(self._population, chosen)
         tracked = within(self.units, chosen)
         came: list[Mapping] = []
@@ -193,6 +215,8 @@ class SampledTracking(Tracking):
         private = [unit for unit in came if unit.kind in PRIVATE]
         found = self._written(sorted(tracked + private), rearm=rearm, returned=returned)
         found = merge(found, self._without_own(arrived, arrived))
+        if grown and (grown.moves.out or self.armed.ends):
+            found, came = self._with_ends(found, came, grown, chosen, returned)
         if rearm and not self.exact:
             self._lift(tracked + came)
         batch = self._joined(found, chosen, new, returned)
@@ -205,7 +229,7 @@ class SampledTracking(Tracking):
             self.armed.epoch += 1
             self.since = moment
         cost = self._take_cost(rearm=rearm, share=share)
-        return Look(batch, tuple(self.armed.untracked), moment, cost, said)
+        return Look(batch, self._untracked(), moment, cost, said)
 
     def _toll_for(self, written: int) -> float | None:
         """Count what a look at a part has cost the target; return its share."""
@@ -246,12 +270,51 @@ class SampledTracking(Tracking):
         middle, low, high = (min(number, most) + more for number in said[:3])
         return Estimate(middle, low, high, share)
 
-    def _register_new(self) -> set[int]:
-        """Register the mappings that came; return their starts."""
-        chosen = self._judged()
-        fresh = owners_of(self._armer.populated_outside(chosen), chosen)
-        self._register(chosen, sorted(fresh))
-        return {chosen[index].start for index in fresh}
+    def _register_new(self) -> _Grown:
+        """Register the memory that came; what grows is left out."""
+        chosen, populated, new = self._unregistered()
+        self._ends.wanted = not self._armer.is_full()
+        moves = self._ends.plan(chosen, new, populated)
+        self._register(chosen, moves)
+        self._out, self._came = moves.out, moves.register
+        bounds = [(chosen[index].start, chosen[index].end) for index in sorted(new)]
+        return _Grown(bounds, moves, populated)
+
+    def _with_ends(
+        self,
+        found: Columns,
+        came: list[Mapping],
+        grown: _Grown,
+        chosen: Chosen,
+        returned: Category,
+    ) -> tuple[Columns, list[Mapping]]:
+        """Add what changed at the growing ends: to what was found, and to what came.
+
+        The ends are no units: they have no protection, and are known exactly.
+        """
+        left = self._left_out(grown.moves, grown.populated)
+        same = self._ends.settle(grown.moves, grown.populated, self.scanner.meter)
+        found = merge(without(found, same), without(left, same))
+        page = self._ends.heap_without_edge(chosen)
+        if page is not None:
+            found = self._put_back_edge(page, found, returned)
+        return found, sorted([*came, *_as_units(self._out, chosen)])
+
+    def _put_back_edge(
+        self, page: Mapping, found: Columns, returned: Category
+    ) -> Columns:
+        """Leave a page out again; no unit has it any more."""
+        found = super()._put_back_edge(page, found, returned)
+        self._out = list(self.armed.ends)
+        for units in (self.units, self._population):
+            units[:] = [
+                unit._replace(end=min(unit.end, page.start))
+                if unit.end == page.end
+                else unit
+                for unit in units
+                if unit.start != page.start
+            ]
+        return found
 
     def _populate(self, chosen: Sequence[Mapping]) -> list[Mapping]:
         """Return the units there are now: those of before, and where a page came.
@@ -259,10 +322,16 @@ class SampledTracking(Tracking):
         To ask every page would cost more than to track them. Units that lost all their
         pages, and growing ones that became several, are found only now and then.
         """
+        came: list[Mapping] = []
+        if self._out or self._came:
+            # What came grows with no unit of before: it is looked at by itself.
+            came = self._inhabited(self._came)
+            others = [*self._came, *_as_units(self._out, chosen)]
+            chosen = holes(chosen, sorted(others))
         if self.armed.epoch % _ASKED_ANEW == 0:
-            return self._inhabited(chosen)
+            return sorted(came + self._inhabited(chosen))
         known = within(self._population, chosen)
-        return sorted(known + self._inhabited(holes(chosen, known)))
+        return sorted(came + known + self._inhabited(holes(chosen, known)))
 
     def _inhabited(self, chosen: Sequence[Mapping]) -> list[Mapping]:
         """Return the units in which there is a page; whole mappings if smaller."""
@@ -375,3 +444,8 @@ class SampledTracking(Tracking):
 
     def _counts(self, found: Columns, units: Sequence[Mapping]) -> list[int]:
         return count_pages(found, units, page_size=self.target.facts.page_size)
+
+
+def _as_units(ends: Iterable[End], chosen: Sequence[Mapping]) -> list[Mapping]:
+    """Return growing ends in the form of units."""
+    return [chosen[0]._replace(start=end.start, end=end.end) for end in ends]

@@ -20,8 +20,8 @@ import os
 import stat
 import time
 from array import array
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Protocol, Self
 
@@ -52,6 +52,14 @@ _AT_ONCE = 500  # mappings: to pass over that many takes the kernel 20 us
 _A_MOMENT = 0.1  # seconds: for a lock that is only looked at, or a file half written
 
 
+class _End(Protocol):
+    """What a `growing_ends.End` has."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as JSON."""
+        ...
+
+
 class _Armed(Protocol):
     """What an `arm.Armed` has; this file is below it."""
 
@@ -59,6 +67,11 @@ class _Armed(Protocol):
     tracked_bytes: int
     tables_left: int
     epoch: int
+
+    @property
+    def ends(self) -> Sequence[_End]:
+        """What grows."""
+        ...
 
 
 @dataclass(slots=True)
@@ -74,6 +87,7 @@ class Session:
         acknowledged: The epoch whose image the consumer has; 0: it has none yet; -1:
             there is no consumer, or what it lacks is not known any more.
         alike: Neighbouring mappings that looked alike before arming.
+        ends: What grows, and is compared: each as `End.to_json` of growing_ends.
     """
 
     target: TargetFacts
@@ -89,6 +103,7 @@ class Session:
     planned: int = 0
     acknowledged: int = -1
     alike: int = 0
+    ends: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def name(self) -> str:
@@ -109,6 +124,7 @@ class Session:
             tracked_bytes=armed.tracked_bytes,
             tables_left=armed.tables_left,
             epoch=armed.epoch,
+            ends=[end.to_json() for end in armed.ends],
         )
 
     def to_json(self) -> dict[str, Any]:

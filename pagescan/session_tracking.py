@@ -7,10 +7,12 @@ from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime
+from operator import itemgetter
 
 from pagescan import keeper, native, pending
 from pagescan.arm import MAX_TABLES, Armed
 from pagescan.errors import PagescanError
+from pagescan.growing_ends import End
 from pagescan.huge_pages import HugePages, Restored
 from pagescan.mappings import Selection, read
 from pagescan.model import Category, Cost
@@ -125,6 +127,7 @@ class Opened:
                 before.tables_left,
                 before.epoch,
                 before.alike,
+                ends=[End.from_json(end) for end in before.ends],
             ),
             armed_at=before.armed_at,
             since=before.since,
@@ -138,6 +141,18 @@ class Opened:
             return None
         with _directory(self.before) as directory:
             return pending.load(directory, self.target.pid, self.before.epoch)
+
+    def with_ends(self, written: Columns) -> Columns:
+        """Add the growing ends to what an image may lack.
+
+        They are compared. An image that was made after a look may have bytes of a
+        moment that no look has seen, although the next look finds those of before.
+        """
+        ends = Columns.empty()
+        for end in sorted(self.before.ends, key=itemgetter("start")):
+            for column, value in zip(ends, (end["start"], end["end"], 0), strict=True):
+                column.append(value)
+        return pending.both(written, ends) if ends.starts else written
 
     def unchanged(self) -> None:
         """Keep the facts as they are: nothing was protected."""
@@ -259,7 +274,8 @@ def looking(
         if rearm:
             columns = look.batch.columns()
             kept = through.keep_found(columns)
-            through.rearmed(columns, through.before.since if kept else None)
+            lacking = through.with_ends(columns)
+            through.rearmed(lacking, through.before.since if kept else None)
     if not rearm:
         yield through.before, look
         return

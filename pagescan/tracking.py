@@ -7,26 +7,23 @@ from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from functools import lru_cache
 from itertools import chain
 from types import TracebackType
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, Self
 
 from pagescan import native
 from pagescan.arm import MAX_TABLES, Armed, Armer, owners_of
 from pagescan.chosen import (
     Chosen,
     Covers,
-    KindKey,
     kept_scans,
-    kinds_of,
     reservations_beside,
-    spans_of,
 )
 from pagescan.errors import PagescanError
+from pagescan.growing_ends import NOTHING, GrowingEnds, Moves
 from pagescan.huge_pages import Restored, never
-from pagescan.intervals import whole_pages, without
-from pagescan.kernel import known_categories, named_empty_entries, swap_in_use
+from pagescan.intervals import common, whole_pages, without
+from pagescan.kernel import known_categories
 from pagescan.mapping_count import count_alike
 from pagescan.mappings import Selection
 from pagescan.model import (
@@ -39,19 +36,16 @@ from pagescan.model import (
     Region,
     Untracked,
 )
-from pagescan.native import Columns, Masks, Pace, Rule, Spans
+from pagescan.native import Columns, Pace, Rule, Spans
 from pagescan.reader import Reader
 from pagescan.regions import Batch
 from pagescan.scanner import (
     JOIN_GAP,
-    PRIVATE,
+    POPULATED,
     Query,
     Scanner,
     as_spans,
-    empty_only,
     merge,
-    of_populated,
-    rule_for,
 )
 from pagescan.session import Session, now
 from pagescan.target import Target
@@ -97,6 +91,9 @@ class Tracking:
         toll: What the looks that rearm cost the target; None: nobody asked.
     """
 
+    leaves_growth_out = True
+    """Whether ends that grow are compared, so that no mapping stays behind."""
+
     def __init__(
         self,
         target: Target,
@@ -120,6 +117,7 @@ class Tracking:
         self._has_registered = False  # since the mappings were counted
         self._chosen = Chosen()
         self._armer = Armer(self.scanner, uffd, armed)
+        self._ends = GrowingEnds(target, armed.ends, wanted=self.leaves_growth_out)
         self.cost = Cost()
         self.end_cost = Cost()
         self.restore_huge = True
@@ -209,13 +207,17 @@ class Tracking:
         Raises:
             TargetError: The address space is gone: exit, or exec.
         """
-        chosen = self._judged()
-        fresh = self._armer.populated_outside(chosen)
-        new = frozenset(owners_of(fresh, chosen))
-        if rearm:
-            fresh = self._take_in(chosen, sorted(new))
-        written = self._written(chosen, rearm=rearm, returned=returned)
-        found = merge(written, self._without_own(fresh, fresh))
+        chosen, populated, new = self._unregistered()
+        known = self._ends.pieces
+        if not rearm:
+            fresh = without(populated, known) if known else populated
+            left = merge(fresh, self._changed(populated)) if known else fresh
+            written = self._written(chosen, rearm=False, returned=returned)
+            found = merge(written, self._without_own(left, left))
+        elif new or known:
+            found = self._take_in(chosen, new, populated, returned)
+        else:
+            found = self._written(chosen, rearm=True, returned=returned)
         batch = self._joined(found, chosen, new, returned)
         if not self.target.has_address_space():
             raise self.target.gone()
@@ -227,7 +229,7 @@ class Tracking:
         if rearm and self.toll is not None:
             share = self.toll.look(*_pages_of(batch))
         cost = self._take_cost(rearm=rearm, share=share)
-        return Look(batch, tuple(self.armed.untracked), moment, cost)
+        return Look(batch, self._untracked(), moment, cost)
 
     def mappings_added(self) -> int:
         """Return how many mappings the target has only because it is tracked.
@@ -331,30 +333,101 @@ class Tracking:
             self._known = known
         return self._chosen
 
-    def _take_in(self, chosen: Sequence[Mapping], new: Sequence[int]) -> Columns:
-        """Register new mappings; return the populated pages of the shared ones.
+    def _unregistered(
+        self, *, again: bool = True
+    ) -> tuple[Chosen, Columns, frozenset[int]]:
+        """Return the mappings, what of them is populated and not registered, and new.
 
-        A reservation that touches one of them is registered with it: what is made of
-        it later is one mapping with this one then.
-
-        Those of the private ones are unprotected: the scan that follows gets and
-        protects them in one step.
+        The last are the indices of those where that is more than the growing ends.
         """
-        registered = self._register(chosen, new)
-        return self._armer.protect_whole(registered)
+        chosen = self._judged()
+        populated = self._armer.populated_outside(chosen)
+        known = self._ends.pieces
+        fresh = without(populated, known) if known else populated
+        new = frozenset(owners_of(fresh, chosen))
+        if again and any(chosen[index].reserved for index in new):
+            # A part of a reservation was put to use after the mappings were read.
+            return self._unregistered(again=False)
+        return chosen, populated, new
 
-    def _register(self, chosen: Sequence[Mapping], new: Sequence[int]) -> list[Mapping]:
-        """Register new mappings, and the reservations beside them."""
-        found = [chosen[index] for index in new]
-        registered = self._armer.register(found)
-        self._armer.register(reservations_beside(new, chosen))
-        self._has_registered = bool(registered)
+    def _take_in(
+        self,
+        chosen: Chosen,
+        new: frozenset[int],
+        populated: Columns,
+        returned: Category,
+    ) -> Columns:
+        """Get what was written, register what is new, move the growing ends.
+
+        New pages of private memory are unprotected: the scan that follows gets and
+        protects them in one step. What is compared is read when it is protected.
+        """
+        self._ends.wanted = self.leaves_growth_out and not self._armer.is_full()
+        moves = self._ends.plan(chosen, new, populated)
+        registered = self._register(chosen, moves)
+        arrived = self._armer.protect_whole(registered)
+        written = self._written(chosen, rearm=True, returned=returned)
+        left = self._left_out(moves, populated)
+        same = self._ends.settle(moves, populated, self.scanner.meter)
+        written = merge(without(written, same), self._without_own(arrived, arrived))
+        found = merge(written, without(left, same))
+        page = self._ends.heap_without_edge(chosen)
+        return found if page is None else self._put_back_edge(page, found, returned)
+
+    def _register(self, chosen: Sequence[Mapping], moves: Moves) -> list[Mapping]:
+        """Register new memory.
+
+        A reservation that touches a mapping which is registered whole is registered
+        with it: what is made of it later is one mapping with this one then.
+        """
+        registered = self._armer.register(moves.register)
+        self._armer.register(reservations_beside(moves.whole, chosen))
+        self._has_registered |= bool(registered)
         return registered
+
+    def _left_out(self, moves: Moves, populated: Columns) -> Columns:
+        """Return the populated pages of what is left out from now on."""
+        left = common(populated, [(end.start, end.end) for end in moves.out])
+        return self._without_own(left, left)
+
+    def _changed(self, populated: Columns) -> Columns:
+        """Return the pages of the growing ends that are not as they were."""
+        try:
+            same = self._ends.unchanged(populated, self.scanner.meter)
+        except PermissionError:  # said as untracked
+            return Columns.empty()
+        return without(common(populated, self._ends.pieces), same)
+
+    def _put_back_edge(
+        self, page: Mapping, found: Columns, returned: Category
+    ) -> Columns:
+        """Leave the uppermost page of a heap out again; return what was found in all.
+
+        What is stored to it before it is read is asked for once more; what is stored
+        later changes its bytes.
+        """
+        query = Query(any_of=POPULATED, exclude=Category.PFNZERO)
+        there = self.scanner.scan([page], query)
+        digest = self._ends.digests.page(page.start)[0] if there.starts else NOTHING
+        again = self._written([page], rearm=True, returned=returned)
+        self._armer.unregister(page)
+        self._ends.leave_out(page, digest)
+        self._has_registered = True
+        return native.overlay(found, again, outside=True)
+
+    def _untracked(self) -> tuple[Untracked, ...]:
+        """Return what nothing can be promised for; ends that nobody may read too."""
+        said = tuple(self.armed.untracked)
+        if self.armed.ends and not self._ends.digests.can_read():
+            said += self._ends.unreadable()
+        return said
 
     def _written(
         self, chosen: Sequence[Mapping], *, rearm: bool, returned: Category
     ) -> Columns:
         """Scan in two stages: candidates by the kernel's fast path, then categories."""
+        from pagescan.two_stages import rules_of  # not every command looks
+
         spans, candidates, exact, gone = rules_of(
             chosen, rearm=rearm, returned=returned
         )
@@ -466,71 +539,6 @@ def _close_duplicates() -> None:
 os.register_at_fork(after_in_child=_close_duplicates)
 
 
-def rules_of(
-    chosen: Sequence[Mapping], *, rearm: bool, returned: Category
-) -> tuple[Spans, Sequence[Rule], Sequence[Rule], dict[int, Rule]]:
-    """Return the two stages of a look: what is scanned, for candidates, and exactly.
-
-    Each candidate is tagged with the index of the exact rule of its mapping. Last come,
-    by tag, the rules for the empty entries that an exact scan, which protects, does not
-    or must not protect.
-    """
-    kinds = tuple(kinds_of(chosen))
-    files = any(kind is Kind.PRIVATE_FILE for kind, _ in kinds)
-    in_use = bool(files and returned & Category.SWAPPED and swap_in_use())
-    stages = _stages(kinds, rearm, returned, in_use)
-    spans = spans_of(chosen, stages.indices, over_holes=True)
-    return spans, stages.candidates, stages.exact, stages.gone
-
-
-class _Stages(NamedTuple):
-    indices: dict[KindKey, int]
-    candidates: tuple[Rule, ...]
-    exact: tuple[Rule, ...]
-    gone: dict[int, Rule]
-
-
-@lru_cache(maxsize=64)  # the same for each look
-def _stages(
-    kinds: tuple[KindKey, ...], rearm: bool, returned: Category, in_use: bool
-) -> _Stages:
-    query = Query(require=Category.WRITTEN, returned=returned)
-    indices: dict[KindKey, int] = {}
-    candidates: list[Rule] = []
-    exact: list[Rule] = []
-    gone: dict[int, Rule] = {}
-    for kind, size in kinds:
-        rule = rule_for(kind, query, size, in_use=in_use)
-        if rule is None:
-            continue
-        tag = indices[kind, size] = len(exact)
-        candidates.append(_candidates(kind, rule)._replace(tag=tag, candidates=True))
-        if rearm and kind is Kind.HUGETLB:
-            gone[tag] = empty_only(rule)
-            rule = of_populated(rule)
-        elif rearm and kind is Kind.SHARED and not named_empty_entries().beside_others:
-            gone[tag] = empty_only(rule)
-        exact.append(rule._replace(protect=rearm))
-    return _Stages(indices, tuple(candidates), tuple(exact), gone)
-
-
-def _candidates(kind: Kind, rule: Rule) -> Rule:
-    """Return what finds all pages that an exact rule may find, and few others."""
-    # The fast path names empty entries on every kernel, but not everywhere.
-    slow = kind is Kind.HUGETLB or (
-        kind is Kind.SHARED and not named_empty_entries().without_table
-    )
-    if slow:
-        return rule._replace(wanted=Masks(mask=Category.WRITTEN))
-    return Rule(
-        asked=Masks(mask=Category.WRITTEN, returned=Category.WRITTEN),
-        # Pages of the file itself are candidates for ever.
-        whole=kind is Kind.PRIVATE_FILE,
-        align=rule.align,
-        populated=kind in PRIVATE,
-    )
-
-
 def session_of(tracking: Tracking, holder: str) -> Session:
     """Return the facts of a tracking as a session's lock file has them."""
     armed = tracking.armed
@@ -546,4 +554,5 @@ def session_of(tracking: Tracking, holder: str) -> Session:
         armed.tables_left,
         armed.epoch,
         alike=armed.alike,
+        ends=[end.to_json() for end in armed.ends],
     )

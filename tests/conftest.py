@@ -156,6 +156,7 @@ PROBES: dict[str, Callable[[], str | None]] = {
     "io_uring": _io_uring,
     "java": _tool("javac"),
     "go": _tool("go"),
+    "node": _tool("node"),
     "busybox": _tool("busybox"),
     "cc-m32": _compiles_32_bit,
     "numpy": _module("numpy"),

@@ -32,7 +32,7 @@
 
 #include "ring.h"
 
-#define MAX_RANGES 64
+#define MAX_RANGES 1024
 #define HUGE (2u << 20)
 
 #ifndef MADV_GUARD_INSTALL
@@ -101,13 +101,13 @@ static bool each_run(struct range *r, const char *runs,
 	return good;
 }
 
-static unsigned char stored; /* another value each time: what is stored changes the page */
+static uint64_t stored; /* another value each time: what is stored changes the page */
 
 static bool store(struct range *r, size_t first, size_t last, int what)
 {
 	(void)what;
 	for (size_t i = first; i <= last; i++)
-		r->at[i * page + (i * 64) % page] = ++stored ? stored : ++stored;
+		*(volatile uint64_t *)(r->at + i * page + (i * 64) % page) = ++stored;
 	return true;
 }
 
@@ -203,7 +203,7 @@ static bool receive_direct(struct range *r, size_t first, size_t last, int what)
 
 	(void)what;
 	if (fd >= 0 && !posix_memalign(&data, page, page)) {
-		memset(data, ++stored | 1, page);
+		memset(data, (int)++stored | 1, page);
 		good = write(fd, data, page) == (ssize_t)page;
 	}
 	for (size_t i = first; good && i <= last; i++)
@@ -420,6 +420,17 @@ static bool make(const char *words)
 	return true;
 }
 
+/* Unmaps a range, or gives the end of the heap back, and forgets its name. */
+static bool drop(struct range *r)
+{
+	char *end = (char *)r->at + r->pages * page;
+	bool good = end == sbrk(0) ? sbrk(-(intptr_t)(r->pages * page)) == end
+				   : munmap((void *)r->at, r->pages * page) == 0;
+
+	*r = ranges[--count];
+	return good;
+}
+
 static bool grow_brk(struct range *r, size_t pages)
 {
 	char *at = sbrk(0);
@@ -607,8 +618,10 @@ static void obey(char *line)
 	} else if (!strcmp(verb, "truncate") && r) {
 		answer(ftruncate(r->fd, (off_t)(strtoul(last, NULL, 10) * page)) == 0, verb);
 	} else if (!strcmp(verb, "brk") && name) {
-		snprintf(ranges[count].name, sizeof(ranges[count].name), "brk");
+		snprintf(ranges[count].name, sizeof(ranges[count].name), "%s", rest ? rest : "brk");
 		answer(grow_brk(&ranges[count++], strtoul(name, NULL, 10)), verb);
+	} else if (!strcmp(verb, "drop") && r) {
+		answer(drop(r), verb);
 	} else if (!strcmp(verb, "stack") && name) {
 		size_t pages = strtoul(name, NULL, 10);
 		uintptr_t lowest;
