@@ -6,7 +6,6 @@ closed in the target at once. From then on the target runs, and everything is do
 here.
 """
 
-import contextlib
 import errno
 import os
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from pagescan.causes import IN_THE_TARGET, check_descriptors, why_it_stands
 from pagescan.errors import (
     KernelUnsupportedError,
     PagescanError,
+    TargetError,
     UnsuitableTargetError,
     from_oserror,
 )
@@ -69,12 +69,11 @@ def take(target: Target) -> Taken:
         return Taken(above_stdio(wp_async.open_own()), 0, "own")
     wp_async.check_possible()
     taken = _of_other(target)
-    if not _belongs(taken.uffd, target):
+    try:
+        _check_it_is_of(target, taken.uffd)
+    except BaseException:
         os.close(taken.uffd)
-        if target.exited():
-            raise target.gone()
-        why, hint = _WHY["replaced", False]
-        raise UnsuitableTargetError(f"{target} {why}", hint=hint)
+        raise
     return taken
 
 
@@ -117,16 +116,20 @@ def _attached(target: Target, allowed: tuple[int, int] = (0, 0)) -> native.Attac
 _MAPS = 1 << 14  # bytes: a few dozen lines
 
 
-def _belongs(uffd: int, target: Target) -> bool:
-    """Whether it is a userfaultfd of the target, and of no other process.
+def _check_it_is_of(target: Target, uffd: int) -> None:
+    """Check that a userfaultfd is the target's, and not of another process.
 
     Tried on a small mapping, since that is locked for it; on another one where a
     mapping went, or is registered already.
+
+    Raises:
+        PagescanError: All memory is registered with another userfaultfd.
+        TargetError: It is of another process, or the target has ended.
     """
     try:
         fd = os.open(f"{memory_dir(target.pid)}/maps", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
-        return False
+        raise _replaced(target) from None
     with open(fd, "rb", buffering=0) as maps:
         lines = (maps.read(_MAPS) or b"").splitlines()[:-1]
     bounds = []
@@ -134,10 +137,28 @@ def _belongs(uffd: int, target: Target) -> bool:
         if words[1].endswith(b"p"):
             start, end = (int(word, 16) for word in words[0].split(b"-"))
             bounds.append((start, end))
+    codes = set()
     for start, end in sorted(bounds, key=lambda pair: pair[1] - pair[0]):
-        with contextlib.suppress(OSError):
-            return native.uffd_is_of(uffd, target.pagemap, start, end)
-    return False
+        try:
+            if native.uffd_is_of(uffd, target.pagemap, start, end):
+                return
+            break
+        except OSError as error:
+            codes.add(error.errno)
+    else:
+        if codes == {errno.EBUSY}:
+            raise PagescanError(
+                f"nothing of {target} can be armed: another userfaultfd has it all:"
+                " the target's own, or another session's"
+            )
+    raise _replaced(target)
+
+
+def _replaced(target: Target) -> TargetError:
+    if target.exited():
+        return target.gone()
+    why, hint = _WHY["replaced", False]
+    return UnsuitableTargetError(f"{target} {why}", hint=hint)
 
 
 def _traced(target: Target, tracer: tuple[int, str]) -> PagescanError:

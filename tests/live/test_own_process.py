@@ -212,7 +212,7 @@ print(written.pages)
             _ = written.pages
         with written, pytest.raises(pagescan.PagescanError, match="not over"):
             _ = written.pages
-        with pytest.raises(pagescan.UsageError, match="had its block"), written:
+        with pytest.raises(pagescan.UsageError, match="already used"), written:
             pass
 
     def test_noise_is_bounded(self) -> None:
