@@ -310,7 +310,8 @@ class Keeper:
                 self.keep(self._checked(request["facts"]))
                 peer.committed = True
                 peer.send({"ok": True})
-                self.release(peer)
+                if request.get("hold") is not True:
+                    self.release(peer)
             case "end":
                 cost = self._unregister(_stall(request))
                 self.remove_files()

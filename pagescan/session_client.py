@@ -4,7 +4,8 @@ A request is one line of JSON, and so is the answer:
 
     {"op": "open"}      the facts, and the userfaultfd (SCM_RIGHTS)
     {"op": "begin"}     the same, once nobody else rearms; until commit or hang-up
-    {"op": "commit", "facts": {…}}   keeps the changed facts
+    {"op": "commit", "facts": {…}}   keeps the changed facts; with "hold": true the
+                        right to rearm stays, for another commit
     {"op": "end", "max_stall_ns": …}   disarms; the answer comes when it is done, and
                         says what it cost the target
 """
@@ -102,9 +103,10 @@ class Client:
         self._take(self._ask({"op": "begin"}))
         return self
 
-    def commit(self) -> None:
-        """Keep `session` as it was changed here."""
-        self._ask({"op": "commit", "facts": self.session.to_json()})
+    def commit(self, *, hold: bool = False) -> None:
+        """Keep `session` as it was changed here; `hold` keeps the right to rearm."""
+        facts = self.session.to_json()
+        self._ask({"op": "commit", "facts": facts, "hold": hold})
 
     def end(self, max_stall_ns: int = 200_000) -> Cost:
         """Disarm; returns when nothing is left in the target, with what that cost it.

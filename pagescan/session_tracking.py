@@ -174,25 +174,26 @@ class Opened:
         return True
 
     def rearmed(self, protected: Columns, since: datetime | None) -> None:
-        """Keep the facts after pages were protected; a consumer may lack them."""
+        """Keep the facts after pages were protected; a consumer may lack them.
+
+        No other command may rearm until `delivered`: it would find the same pages.
+        """
         lacking = self.pending()
         if lacking is None:
-            self.commit(since, None, -1)
+            self.commit(since, None, -1, hold=True)
         else:
-            self.commit(
-                since, pending.both(lacking, protected), self.before.acknowledged
-            )
+            lacking = pending.both(lacking, protected)
+            self.commit(since, lacking, self.before.acknowledged, hold=True)
 
-    def delivered(self, epoch: int, left: Columns, since: datetime | None) -> None:
-        """Move the baseline: what the look of that epoch has found has arrived.
+    def delivered(self, left: Columns, since: datetime | None) -> None:
+        """Move the baseline: the result of the look has arrived.
 
         Args:
-            epoch: Of that look; nothing is done if another one has rearmed since.
-            left: What is still to be delivered.
+            left: Pages that are still to be delivered.
             since: The new baseline.
         """
-        if self.before.epoch == epoch and self.keep_found(left):
-            self._client.session = replace(self.before, since=since)
+        if self.keep_found(left):
+            self._client.session = replace(self._client.session, since=since)
         self._client.commit()
 
     def commit(
@@ -201,8 +202,17 @@ class Opened:
         lacking: Columns | None,
         acknowledged: int,
         planned: int | None = None,
+        *,
+        hold: bool = False,
     ) -> bool:
         """Keep the facts, and what the consumer may lack beside them.
+
+        Args:
+            since: The baseline.
+            lacking: The pages that the consumer may lack; None: not known.
+            acknowledged: The epoch whose image the consumer has.
+            planned: The epoch of the last plan; None: as before.
+            hold: Keep the right to rearm, for another commit.
 
         Returns:
             Whether that is so; else the next plan is complete: the disk is full.
@@ -226,7 +236,7 @@ class Opened:
             planned=self.before.planned if planned is None else planned,
             acknowledged=acknowledged,
         )
-        self._client.commit()
+        self._client.commit(hold=hold)
         return kept
 
 
@@ -262,25 +272,29 @@ def looking(
 
     With `rearm` the baseline moves when the block ends without an exception: what was
     found is kept with the session until then, so a full disk, a closed pipe or a kill
-    while it is written loses nothing. The next look finds it again.
+    while it is written loses nothing. The next look finds it again. No other command
+    can rearm the session in between: it would find these pages, too.
     """
     kept = False
-    with opened(found, rearm=rearm, pace=pace) as through, _undisturbed():
+    with contextlib.ExitStack() as undo:
+        through = undo.enter_context(opened(found, rearm=rearm, pace=pace))
         tracking = through.tracking
-        before = through.found()
-        look = tracking.look(rearm=rearm)
-        if before.starts:
-            look = replace(look, batch=look.batch.above(before))
-        if rearm:
-            columns = look.batch.columns()
-            kept = through.keep_found(columns)
-            lacking = through.with_ends(columns)
-            through.rearmed(lacking, through.before.since if kept else None)
-    if not rearm:
-        yield through.before, look
-        return
-    with _delivering(found, tracking, Columns.empty(), tracking.since, kept=kept):
-        yield through.before, look
+        with _undisturbed():
+            before = through.found()
+            look = tracking.look(rearm=rearm)
+            if before.starts:
+                look = replace(look, batch=look.batch.above(before))
+            if rearm:
+                columns = look.batch.columns()
+                kept = through.keep_found(columns)
+                lacking = through.with_ends(columns)
+                through.rearmed(lacking, through.before.since if kept else None)
+        if not rearm:
+            undo.close()
+            yield through.before, look
+            return
+        with _delivering(through, Columns.empty(), tracking.since, kept=kept):
+            yield through.before, look
 
 
 def look_at(
@@ -306,30 +320,25 @@ def protecting(
         written: Whether that has the category `written` where it applies; else all of
             it is taken for written.
     """
-    kept = False
-    with opened(found, rearm=True) as through, _undisturbed():
-        tracking = through.tracking
-        before = through.found()
-        batch = protect(tracking.uffd)
-        tracking.armed.epoch += 1
-        columns = batch.columns()
-        lost = _written(columns) if written else columns
-        kept = through.keep_found(native.overlay(before, lost, outside=True))
-        through.rearmed(columns, None)
-    with _delivering(found, tracking, before, None, kept=kept):
-        yield through.before, batch
+    with opened(found, rearm=True) as through:
+        with _undisturbed():
+            tracking = through.tracking
+            before = through.found()
+            batch = protect(tracking.uffd)
+            tracking.armed.epoch += 1
+            columns = batch.columns()
+            lost = _written(columns) if written else columns
+            kept = through.keep_found(native.overlay(before, lost, outside=True))
+            through.rearmed(columns, None)
+        with _delivering(through, before, None, kept=kept):
+            yield through.before, batch
 
 
 @contextlib.contextmanager
 def _delivering(
-    found: Session,
-    tracking: Tracking,
-    left: Columns,
-    since: datetime | None,
-    *,
-    kept: bool,
+    through: Opened, left: Columns, since: datetime | None, *, kept: bool
 ) -> Iterator[None]:
-    """Move the baseline when the block has ended well; nobody waits for that."""
+    """Move the baseline when the block has ended well."""
     try:
         yield
     except OSError as error:
@@ -338,8 +347,8 @@ def _delivering(
         raise PagescanError(
             f"{error}; the pages of this look are lost: {where()} is full too"
         ) from error
-    with contextlib.suppress(PagescanError), opened(found, rearm=True) as through:
-        through.delivered(tracking.armed.epoch, left, since)
+    with contextlib.suppress(PagescanError):  # the target, or the keeper, has ended
+        through.delivered(left, since)
 
 
 def _written(columns: Columns) -> Columns:

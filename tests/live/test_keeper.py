@@ -344,13 +344,14 @@ def test_disarmed_meanwhile(armed: Start, connect: Callable[[Target], Client]) -
     client = connect(made)
     client.send(b'{"op": "begin"}\n')
     client.answer()
+    keeper = keeper_of(made.pid)
+    before = sockets(keeper)
     waiting = subprocess.Popen(
         [sys.executable, "-m", "pagescan", "diff", str(made.pid), "--rearm"],
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
     )
-    keeper = keeper_of(made.pid)
-    witness.wait_for(lambda: sockets(keeper) >= 3)
+    witness.wait_for(lambda: sockets(keeper) > before)
     assert command("disarm", made.pid).code == 0
     _, err = waiting.communicate(timeout=20)
     assert waiting.returncode == 1
@@ -373,13 +374,14 @@ def test_target_ends_meanwhile(
     client = connect(made)
     client.send(b'{"op": "begin"}\n')
     client.answer()
+    keeper = keeper_of(made.pid)
+    before = sockets(keeper)
     waiting = subprocess.Popen(
         [sys.executable, "-m", "pagescan", "diff", str(made.pid), "--rearm"],
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
     )
-    keeper = keeper_of(made.pid)
-    witness.wait_for(lambda: sockets(keeper) >= 3)
+    witness.wait_for(lambda: sockets(keeper) > before)
     made.tell("quit")
     if reaped:
         made.process.wait()

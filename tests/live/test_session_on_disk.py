@@ -273,7 +273,8 @@ class Held:
         self.keeper.selector.close()
         os.close(self.writable)
         for name, fd in self.fds.items():
-            if name != "server":
+            closed = name == "uffd" and self.keeper.ended  # by the keeper
+            if name != "server" and not closed:
                 os.close(fd)
 
 
