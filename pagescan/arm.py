@@ -38,6 +38,7 @@ from pagescan.scanner import (
 )
 from pagescan.target import PAGE_SIZE
 from pagescan.units import format_size
+from pagescan.unregistering import Row, tmpfs_of, unregister_all
 
 MAX_TABLES = 16 << 20
 _ENTRY = 8  # bytes of page table a page
@@ -190,21 +191,31 @@ class Armer:
         return found
 
     def disarm(self, mappings: Iterable[Mapping]) -> None:
-        """Unregister: nothing is left in the target, whoever else holds the fd."""
-        untracked = Covers(self.armed.untracked)
-        with native.keeping_the_processor(self.scanner.pace):
-            for mapping in mappings:
-                if mapping not in untracked:
-                    with contextlib.suppress(OSError):
-                        self._unregister(mapping)
+        """Unregister all mappings, files first; others may hold the fd as well.
 
-    def _unregister(self, mapping: Mapping) -> None:
+        What Linux before 6.17 cannot take is left to the last close of it.
+        """
+        untracked = Covers(self.armed.untracked)
+        there = list(mappings)
+        by_row = {mapping.start: mapping for mapping in there}
+
+        def unregister(row: Row, align: int) -> None:
+            mapping = by_row[row.start]
+            if mapping not in untracked:
+                self._unregister(mapping, align)
+
+        rows = [Row._make(mapping) for mapping in there]
+        target = self.scanner.target
+        with native.keeping_the_processor(self.scanner.pace):
+            unregister_all(rows, tmpfs_of(target.pid), unregister, target.pagemap)
+
+    def _unregister(self, mapping: Mapping, align: int) -> None:
         native.uffd_unregister(
             self.uffd,
             self.scanner.target.pagemap,
             mapping.start,
             mapping.end,
-            align=mapping.page_size or HUGE_PAGE,
+            align=align,
             pace=self.scanner.pace,
             meter=self.scanner.meter,
         )
@@ -214,9 +225,9 @@ class Armer:
         return self.mappings >= most_mappings()
 
     def unregister(self, part: Mapping) -> None:
-        """Unregister a part of a mapping, which goes on being tracked otherwise."""
+        """Unregister a part of anonymous memory; the rest goes on being tracked."""
         with contextlib.suppress(OSError):
-            self._unregister(part)
+            self._unregister(part, HUGE_PAGE)
 
     def _register(self, mapping: Mapping) -> bool:
         if mapping.kind is Kind.SPECIAL or _is_device(mapping):

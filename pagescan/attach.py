@@ -8,6 +8,7 @@ here.
 
 import errno
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pagescan import native, wp_async
@@ -120,25 +121,19 @@ def _check_it_is_of(target: Target, uffd: int) -> None:
     """Check that a userfaultfd is the target's, and not of another process.
 
     Tried on a small mapping, since that is locked for it; on another one where a
-    mapping went, or is registered already.
+    mapping went, or is registered already. None is of a file: Linux before 6.17 cannot
+    take it (see `pagescan.unregistering`).
 
     Raises:
-        PagescanError: All memory is registered with another userfaultfd.
+        PagescanError: All private memory is registered with another userfaultfd.
         TargetError: It is of another process, or the target has ended.
     """
     try:
         fd = os.open(f"{memory_dir(target.pid)}/maps", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         raise _replaced(target) from None
-    with open(fd, "rb", buffering=0) as maps:
-        lines = (maps.read(_MAPS) or b"").splitlines()[:-1]
-    bounds = []
-    for words in (line.split(None, 2) for line in lines):
-        if words[1].endswith(b"p"):
-            start, end = (int(word, 16) for word in words[0].split(b"-"))
-            bounds.append((start, end))
     codes = set()
-    for start, end in sorted(bounds, key=lambda pair: pair[1] - pair[0]):
+    for start, end in _anonymous(fd):
         try:
             if native.uffd_is_of(uffd, target.pagemap, start, end):
                 return
@@ -152,6 +147,20 @@ def _check_it_is_of(target: Target, uffd: int) -> None:
                 " the target's own, or another session's"
             )
     raise _replaced(target)
+
+
+def _anonymous(maps: int) -> Iterator[tuple[int, int]]:
+    """Yield where private mappings without a file are, small ones first; close maps."""
+    with open(maps, "rb") as file:
+        while lines := file.readlines(_MAPS):
+            bounds = []
+            for words in map(bytes.split, lines):
+                special = words[-1].startswith(b"[v")  # [vdso] and the like
+                anonymous = words[3:5] == [b"00:00", b"0"] and not special
+                if words[1].endswith(b"p") and anonymous:
+                    start, end = (int(word, 16) for word in words[0].split(b"-"))
+                    bounds.append((start, end))
+            yield from sorted(bounds, key=lambda pair: pair[1] - pair[0])
 
 
 def _replaced(target: Target) -> TargetError:

@@ -6,8 +6,8 @@ told to, and leaves nothing behind. Nothing in it waits for a client, and no cli
 make it end but by `end`: what a client sends is bounded and checked, a client that does
 not read its answer is not heard, and one that stalls makes room for the next.
 
-The process stays small: of pagescan it imports native alone, and it keeps the facts of
-the session as the JSON that they came in.
+The process stays small: of pagescan it imports native and little else, and it keeps
+the facts of the session as the JSON that they came in.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from pagescan import native
 from pagescan.living import memory_dir
+from pagescan.unregistering import Row, tmpfs_of, unregister_all
 
 if TYPE_CHECKING:
     from pagescan.errors import PagescanError
@@ -42,7 +43,6 @@ CLIENTS = 64
 """Connections at once."""
 
 _MAX_STALL_NS = 200_000
-_HUGE_PAGE = 2 << 20  # hugetlb has its own size, where the kernel tells it
 _READY = b"ready"
 _FAILED = b"errno "
 _END_TIMEOUT = 10.0
@@ -352,29 +352,29 @@ class Keeper:
     def _unregister(self, max_stall_ns: int = _MAX_STALL_NS) -> dict[str, int]:
         """Undo everything in the target, in case a fork inherited our descriptor.
 
+        What Linux before 6.17 cannot take is left to the last close of it.
+
         Returns:
             What that cost it, as the keys of JSON have it.
         """
         pace, meter = native.Pace(max_stall_ns), native.Meter()
         left_out = [(item["start"], item["end"]) for item in self.facts["untracked"]]
+
+        def unregister(row: Row, align: int) -> None:
+            if not any(low <= row.start and row.end <= high for low, high in left_out):
+                native.uffd_unregister(
+                    self.uffd,
+                    self.pagemap,
+                    row.start,
+                    row.end,
+                    align=align,
+                    pace=pace,
+                    meter=meter,
+                )
+
         with contextlib.suppress(OSError), native.keeping_the_processor(pace):
-            with open(f"{memory_dir(self.pid)}/maps", "rb") as maps:
-                rows = native.parse_maps(maps.read(), maps.fileno())
-            sizes = rows.page_size
-            for start, end, size in zip(rows.start, rows.end, sizes, strict=True):
-                if any(low <= start and end <= high for low, high in left_out):
-                    continue
-                align = size or _HUGE_PAGE
-                with contextlib.suppress(OSError):
-                    native.uffd_unregister(
-                        self.uffd,
-                        self.pagemap,
-                        start,
-                        end,
-                        align=align,
-                        pace=pace,
-                        meter=meter,
-                    )
+            rows, tmpfs = _rows(self.pid), tmpfs_of(self.pid)
+            unregister_all(rows, tmpfs, unregister, self.pagemap)
         os.close(self.uffd)
         return {
             "scan_ns": meter.scan_ns,
@@ -398,6 +398,21 @@ class Keeper:
                     self._begin(following)
                 except OSError:
                     following.hang_up()
+
+
+def _rows(pid: int) -> list[Row]:
+    """Return the mappings of a process."""
+    with open(f"{memory_dir(pid)}/maps", "rb") as maps:
+        text = maps.read()
+        rows = native.parse_maps(text, maps.fileno())
+    names = [
+        text[at : at + length]
+        for at, length in zip(rows.name_at, rows.name_length, strict=True)
+    ]
+    devices = [(device >> 32, device & 0xFFFFFFFF) for device in rows.device]
+    columns = rows.start, rows.end, rows.flags, rows.offset
+    more = devices, rows.inode, names, rows.page_size
+    return list(map(Row, *columns, *more))
 
 
 def _stall(request: dict[str, Any]) -> int:

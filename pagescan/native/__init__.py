@@ -481,6 +481,11 @@ def uffd_unregister(
         pace.held_ns = c_pace.held_ns
 
 
+def uffd_is_registered(pagemap: int, start: int) -> bool:
+    """Whether the mapping at an address is registered, with any userfaultfd."""
+    return bool(_check(lib.ps_uffd_is_registered(pagemap, start)))
+
+
 def uffd_is_of(uffd: int, pagemap: int, start: int, end: int) -> bool:
     """Whether a userfaultfd belongs to the address space that a pagemap shows.
 

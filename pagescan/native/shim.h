@@ -117,6 +117,8 @@ int ps_scan(struct ps_job *job);
 int ps_uffd_open(void); /* of this process */
 int ps_uffd_api(int uffd, uint64_t features);
 int ps_uffd_register(int uffd, uint64_t start, uint64_t end);
+/* 1: the page at start is of a mapping that is registered, in the address space of pagemap. */
+int ps_uffd_is_registered(int pagemap, uint64_t start);
 int ps_uffd_unregister(int uffd, uint64_t start, uint64_t end);
 /*
  * Whether a userfaultfd belongs to the address space that pagemap shows: 1 or 0. The mapping at

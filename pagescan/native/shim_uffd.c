@@ -71,8 +71,7 @@ int ps_uffd_unregister(int uffd, uint64_t start, uint64_t end)
 	return result(ioctl(uffd, PS_UFFDIO_UNREGISTER, &range));
 }
 
-/* 1: the first page is of a mapping that is registered, in the address space of pagemap. */
-static int is_registered(int pagemap, uint64_t start)
+int ps_uffd_is_registered(int pagemap, uint64_t start)
 {
 	struct ps_page_region region;
 	struct ps_pm_scan_arg scan = {
@@ -90,14 +89,14 @@ static int is_registered(int pagemap, uint64_t start)
 
 int ps_uffd_is_of(int uffd, int pagemap, uint64_t start, uint64_t end)
 {
-	int before = is_registered(pagemap, start), after, error;
+	int before = ps_uffd_is_registered(pagemap, start), after, error;
 
 	if (before)
 		return before < 0 ? before : -EBUSY;
 	error = ps_uffd_register(uffd, start, end);
 	if (error < 0)
 		return error;
-	after = is_registered(pagemap, start);
+	after = ps_uffd_is_registered(pagemap, start);
 	error = ps_uffd_unregister(uffd, start, end);
 	return error < 0 ? error : after;
 }

@@ -32,8 +32,12 @@ def test_the_release_that_is_wanted() -> None:
 
 
 def test_what_ci_runs_has_a_kernel_of_each_sort() -> None:
-    """One that refuses, one that is silent of empty entries, and a new one."""
-    assert [it.prefix for it in KERNELS if it.quick] == ["6.1", "6.17", "7.3"]
+    """One that refuses, two that are silent of empty entries, and a new one.
+
+    Of these the first stops where a part of a file is unregistered.
+    """
+    quick = [it.prefix for it in KERNELS if it.quick]
+    assert sorted(quick) == ["6.1", "6.12", "6.17", "7.3"]
 
 
 def test_the_table_says_what_happened(tmp_path: Path) -> None:
