@@ -147,6 +147,8 @@ def test_host_that_waits_for_all(sleeper: int) -> None:
 
     script = "import time; time.sleep(1000)"
     with subprocess.Popen([sys.executable, "-c", script]) as child:
+        while os.waitpid(-1, os.WNOHANG | os.WUNTRACED)[0]:
+            pass  # what other tests have left
         reaper = threading.Thread(target=reap)
         reaper.start()
         results = [native.attach(sleeper) for _ in range(30)]
