@@ -84,7 +84,7 @@ int ps_file_pages(int file, uint64_t offset, uint64_t size, uint64_t *in_memory,
 /* How many pages of a range the file has in memory, if none of them is on swap; else 0. */
 static uint64_t pages_of_file(int file, uint64_t offset, uint64_t size)
 {
-	uint64_t in_memory, elsewhere;
+	uint64_t in_memory = 0, elsewhere = 0;
 
 	if (ps_file_pages(file, offset, size, &in_memory, &elsewhere) < 0 || elsewhere)
 		return 0;
