@@ -38,7 +38,6 @@ from pagescan.scanner import (
 )
 from pagescan.target import PAGE_SIZE
 from pagescan.units import format_size
-from pagescan.unregistering import Row, tmpfs_of, unregister_all
 
 MAX_TABLES = 16 << 20
 _ENTRY = 8  # bytes of page table a page
@@ -195,6 +194,8 @@ class Armer:
 
         What Linux before 6.17 cannot take is left to the last close of it.
         """
+        from pagescan.unregistering import Row, tmpfs_of, unregister_all
+
         untracked = Covers(self.armed.untracked)
         there = list(mappings)
         by_row = {mapping.start: mapping for mapping in there}

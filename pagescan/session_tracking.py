@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import datetime
 from operator import itemgetter
 
-from pagescan import keeper, native, pending
+from pagescan import native, pending
 from pagescan.arm import MAX_TABLES, Armed
 from pagescan.errors import PagescanError
 from pagescan.growing_ends import End
@@ -37,6 +37,8 @@ def start(
     Returns:
         What was armed, and what it cost; the userfaultfd is the keeper's by then.
     """
+    from pagescan import keeper
+
     lock = Lock.take(target.pid)
     try:
         tracking = Tracking.start(target, selection, max_tables=max_tables, pace=pace)
@@ -78,6 +80,8 @@ def end(
         What all that cost the target, and what became of its huge pages; Ctrl-C amid
         that is told by it, and not raised.
     """
+    from pagescan import keeper
+
     pace = pace or Pace()
     with _directory(found) as directory:
         units = pending.load_huge(directory, found.target.pid)

@@ -134,5 +134,6 @@ def test_keeper_stays_small() -> None:
         "pagescan.living",
         "pagescan.native",
         "pagescan.native._shim",
+        "pagescan.unregistering",
     }
     assert packages(modules) & {"click", "subprocess", *HEAVY} == set()
