@@ -106,7 +106,7 @@ class LiveView:
         width, height = console.size
         lines = [*self._head(width), *self._table(width, height - _HEAD - _FOOT)]
         lines += [Text()] * (height - _FOOT - len(lines))
-        lines += self._foot()
+        lines += self._foot(width)
         for line in lines[:height]:
             line.truncate(width)
         yield Text("\n").join(lines[:height])
@@ -175,22 +175,25 @@ class LiveView:
         line.append(f" {row.heat.draw(layout.where)}", style="red")
         return line
 
-    def _foot(self) -> list[Text]:
+    def _foot(self, width: int) -> list[Text]:
+        """Return the last lines; of the costs, as many as fit, the weightiest first."""
         tracking = self.tracking
         parts = [f"stopped once {format_seconds(tracking.cost.stopped_ns / 1e9)}"]
-        if self.tick and self.tick.look:
-            cost = self.tick.look.cost
+        cost = self.tick.look.cost if self.tick and self.tick.look else None
+        if cost is not None:
             if cost.target_share is not None:
                 share = format_share(cost.target_share)
                 parts.insert(0, f"{share} of its processor time")
-            calls = plural(cost.ioctls, "call")
-            parts.append(f"scan {format_seconds(cost.scan_ns / 1e9)}, {calls}")
-            parts.append(f"longest {format_seconds(cost.max_wait_ns / 1e9)}")
+            parts.append(f"longest wait {format_seconds(cost.max_wait_ns / 1e9)}")
         untracked = len(tracking.armed.untracked)
         if untracked:
             parts.append(f"{untracked} not tracked")
-        cost_line = Text("cost: " + "; ".join(parts), style="dim")
-        return [cost_line, Text("Ctrl-C ends it", style="dim")]
+        if cost is not None:
+            calls = plural(cost.ioctls, "call")
+            parts.append(f"scan {format_seconds(cost.scan_ns / 1e9)}, {calls}")
+        while len(line := "cost: " + "; ".join(parts)) > width and len(parts) > 1:
+            parts.pop()
+        return [Text(line, style="dim"), Text("Ctrl-C ends it", style="dim")]
 
 
 @dataclass(frozen=True, slots=True)
