@@ -14,6 +14,7 @@ from pagescan.arm import MAX_TABLES, Armed
 from pagescan.errors import PagescanError
 from pagescan.growing_ends import End
 from pagescan.huge_pages import HugePages, Restored
+from pagescan.mapping_count import count_alike
 from pagescan.mappings import Selection, read
 from pagescan.model import Category, Cost
 from pagescan.native import Columns, Pace
@@ -87,17 +88,20 @@ def end(
         units = pending.load_huge(directory, found.target.pid)
     cost = keeper.end(found, pace.max_stall_ns)
     restored = Restored()
-    if units is not None:
-        start_time = found.target.start_time
-        with (
-            contextlib.suppress(PagescanError),  # it has ended
-            Target.open(found.target.pid, start_time=start_time) as target,
-        ):
+    with (
+        contextlib.suppress(PagescanError),  # it has ended
+        Target.open(found.target.pid, start_time=found.target.start_time) as target,
+    ):
+        there = read(target)
+        added = max(0, count_alike(there) - found.alike)
+        cost = replace(cost, mappings_added=added)
+        if units is not None:
             scanner = Scanner(target, pace)
             restored = HugePages(units).restore(
-                scanner, read(target), only_count=not restore_huge
+                scanner, there, only_count=not restore_huge
             )
             cost += scanner.take_cost()
+    if units is not None:
         cost += restored.cost
     return cost, restored
 

@@ -103,6 +103,8 @@ def test_mappings_added_is_said(armed: Start, pagescan: Run) -> None:
     look = pagescan("diff", made.pid, "--json", "--rearm").json()
     assert look["cost"]["mappings_added"] == mappings_in(made.pid) - before > 0
     assert pagescan("scan", made.pid, "--json").json()["cost"]["mappings_added"] is None
+    (ended,) = pagescan("disarm", made.pid, "--json").json()["sessions"]
+    assert ended["cost"]["mappings_added"] == mappings_in(made.pid) - before
 
 
 def test_selection_that_is_cut_adds_mappings(target: Start) -> None:
