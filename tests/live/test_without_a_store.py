@@ -118,12 +118,18 @@ def test_merged_pages_count_at_most_once(armed: Start, pagescan: Run) -> None:
     made.tell("merge m 0-127")
     with machine.merging():
         machine.wait_for_scans(3)
-        # Armed memory may be left alone by KSM; merged or not, nothing is missed.
-        assert look(made, pagescan, "--rearm") <= set(range(128))
+        # Armed memory may be left alone by KSM, or merged at any later scan; merged or
+        # not, nothing is missed.
+        first = look(made, pagescan, "--rearm")
         machine.wait_for_scans(2)
-        assert look(made, pagescan, "--rearm") == set()
+        second = look(made, pagescan, "--rearm")
+        assert first | second <= set(range(128))
+        assert first & second == set()
         made.write("m", {5, 200})
-        assert look(made, pagescan) == {5, 200}
+        third = look(made, pagescan)
+        assert third >= {5, 200}
+        merged = third - {5, 200}
+        assert merged <= set(range(128)) - first - second
 
 
 def test_reading_does_not_count(armed: Start, pagescan: Run) -> None:
