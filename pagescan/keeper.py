@@ -42,7 +42,6 @@ REQUEST_LIMIT = 4096
 CLIENTS = 64
 """Connections at once."""
 
-_MAX_STALL_NS = 200_000
 _READY = b"ready"
 _FAILED = b"errno "
 _END_TIMEOUT = 10.0
@@ -349,7 +348,7 @@ class Keeper:
         except OSError:
             return False
 
-    def _unregister(self, max_stall_ns: int = _MAX_STALL_NS) -> dict[str, int]:
+    def _unregister(self, max_stall_ns: int = native.MAX_STALL_NS) -> dict[str, int]:
         """Undo everything in the target, in case a fork inherited our descriptor.
 
         What Linux before 6.17 cannot take is left to the last close of it.
@@ -417,7 +416,7 @@ def _rows(pid: int) -> list[Row]:
 
 def _stall(request: dict[str, Any]) -> int:
     """Return for how long one call may hold the lock, as a request asks for it."""
-    asked = request.get("max_stall_ns", _MAX_STALL_NS)
+    asked = request.get("max_stall_ns", native.MAX_STALL_NS)
     if type(asked) is not int or not 0 < asked < 1 << 60:
         raise ValueError(asked)
     return asked
@@ -492,7 +491,7 @@ class _Peer:
         self.keeper.release(self)
 
 
-def end(session: Session, max_stall_ns: int = _MAX_STALL_NS) -> Cost:
+def end(session: Session, max_stall_ns: int = native.MAX_STALL_NS) -> Cost:
     """Disarm a session, wait until its keeper is gone, and return what it cost.
 
     Args:

@@ -24,6 +24,7 @@ from pagescan.errors import (
     SessionError,
 )
 from pagescan.model import Cost
+from pagescan.native import MAX_STALL_NS
 from pagescan.session import (
     Session,
     directories,
@@ -108,7 +109,7 @@ class Client:
         facts = self.session.to_json()
         self._ask({"op": "commit", "facts": facts, "hold": hold})
 
-    def end(self, max_stall_ns: int = 200_000) -> Cost:
+    def end(self, max_stall_ns: int = MAX_STALL_NS) -> Cost:
         """Disarm; returns when nothing is left in the target, with what that cost it.
 
         Args:

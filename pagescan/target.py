@@ -27,8 +27,6 @@ from pagescan.units import escape
 PAGE_SIZE = os.sysconf("SC_PAGE_SIZE")
 
 _PF_EXITING, PF_KTHREAD = 0x4, 0x00200000  # include/linux/sched.h
-_COMM_LENGTH = 15
-_OWN_MODULES = {b"pagescan", b"pagescan.keeper", b"pagescan.fault_cost"}
 
 
 class Stat(NamedTuple):

@@ -30,6 +30,9 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 # Room for regions: at first, for most looks find little; more where it is used up.
 _FEW_ROWS = 256
 _ROWS = 4096
+MAX_STALL_NS = 200_000
+"""How long one call may hold the target's mmap lock, unless the user says so."""
+
 # What is left to do must take longer: on an idle processor a thread begins in 0.05 ms.
 _WORTH_A_THREAD_NS = 200_000
 # Each kind of call has its own speed, so each scan finds its slice anew: a dense 16 MiB
@@ -142,7 +145,7 @@ class Pace:
         progress: Who is told how far it is.
     """
 
-    max_stall_ns: int = 200_000
+    max_stall_ns: int = MAX_STALL_NS
     pause_ns: int = 100_000  # in a shorter one a waiting thread was not awake yet
     held_ns: int = 0
     progress: Progress | None = None
