@@ -180,6 +180,46 @@ def reservations_beside(
     return [touching[start] for start in sorted(touching)]
 
 
+def is_whole(mapping: Mapping, chosen: Chosen) -> bool:
+    """Whether it is what the kernel has, and no part of that which was selected."""
+    if not chosen.there:
+        return False
+    index = bisect_right(chosen.there, mapping.start, key=lambda item: item.start) - 1
+    real = chosen.there[index]
+    return (real.start, real.end) == (mapping.start, mapping.end)
+
+
+def has_no_room(mapping: Mapping, there: Sequence[Mapping]) -> bool:
+    """Whether something is in the way on both sides: it can grow no more.
+
+    A reservation is not: what is mapped over it may become one with its neighbour.
+    """
+    index = bisect_right(there, mapping.start, key=lambda item: item.start) - 1
+    if not 0 < index < len(there) - 1:
+        return False
+    before, after = there[index - 1], there[index + 1]
+    touches = before.end == mapping.start and mapping.end == after.start
+    return touches and not (is_reservation(before) or is_reservation(after))
+
+
+def is_reservation(mapping: Mapping | None) -> bool:
+    """Whether it is private memory that nobody can use as it is; False: no mapping."""
+    return bool(mapping and mapping.reserved and mapping.kind is Kind.ANON)
+
+
+def reserved_beside(low: int, high: int, there: Sequence[Mapping]) -> tuple[bool, bool]:
+    """Whether a private reservation ends at an address, and one begins at another."""
+    index = bisect_right(there, low, key=lambda item: item.start) - 1
+    before = there[index - 1] if index > 0 else None
+    after = bisect_right(there, high - 1, key=lambda item: item.start)
+    behind = there[after] if after < len(there) else None
+
+    return (
+        bool(before and before.end == low and is_reservation(before)),
+        bool(behind and behind.start == high and is_reservation(behind)),
+    )
+
+
 class Covers:
     """Answers whether any of many ranges, which may overlap, covers a whole mapping."""
 

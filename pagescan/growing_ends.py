@@ -18,12 +18,17 @@ from __future__ import annotations  # array[int] is no type at run time before 3
 import contextlib
 import zlib
 from bisect import bisect_right
-from collections.abc import Sequence
 from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
-from pagescan.chosen import Chosen, bounds_of
+from pagescan.chosen import (
+    Chosen,
+    bounds_of,
+    has_no_room,
+    is_whole,
+    reserved_beside,
+)
 from pagescan.intervals import Interval, common
 from pagescan.mapping_count import look_alike
 from pagescan.mappings import cut
@@ -41,7 +46,9 @@ NOTHING = bytes(DIGEST)
 """In place of a digest, of a page that was not populated."""
 
 _LONGEST = 1 << 30  # bytes of an end that may be left out, with all its holes
-_QUIET = 64 << 20  # bytes read of an end that does not grow: then it is registered
+# Bytes read of an end that does not grow until it is registered: a second of our time.
+# For what grows after that leaves a mapping, and programs pause between two blocks.
+_QUIET = 1 << 30
 _FRAMES = 8  # pages that are asked for it
 _TELLING = 2  # of them: as many as tell more than chance
 _HEAP = "[heap]"
@@ -187,7 +194,7 @@ class GrowingEnds:
         for index in sorted(of):
             mapping = chosen[index]
             keep = None
-            if can_leave and mapping.kind is Kind.ANON and _is_whole(mapping, chosen):
+            if can_leave and mapping.kind is Kind.ANON and is_whole(mapping, chosen):
                 keep = self._keep(chosen, index, of[index], populated)
             if keep is None:
                 moves.whole.append(index)
@@ -244,7 +251,7 @@ class GrowingEnds:
         if not any(end.heap for end in self.known):
             return None
         heaps = [mapping for mapping in chosen if mapping.name == _HEAP]
-        if not heaps or not _is_whole(heaps[-1], chosen):
+        if not heaps or not is_whole(heaps[-1], chosen):
             return None
         top = heaps[-1]
         if top.length == PAGE_SIZE or any(
@@ -271,7 +278,8 @@ class GrowingEnds:
             if is_top and (grew or any(end.heap for end in self.known)):
                 return End(mapping.end - PAGE_SIZE, mapping.end, heap=True)
             return None
-        if mapping.name == "[stack]" or not (known or grew):
+        may_grow = (known or grew) and not has_no_room(mapping, chosen.there)
+        if mapping.name == "[stack]" or not may_grow:
             return None
         low, high, read = mapping.start, mapping.end, 0
         if known:
@@ -290,7 +298,7 @@ class GrowingEnds:
                 on_swap = any(bits & Category.SWAPPED for bits in there.categories)
                 if read > _QUIET or on_swap:
                     return None
-        below, above = _neighbours(low, high, chosen.there)
+        below, above = reserved_beside(low, high, chosen.there)
         return End(low, high, below=below, above=above, read=read)
 
     def _is_border(self, end: End) -> bool:
@@ -335,31 +343,6 @@ class GrowingEnds:
                     same[-1] = same[-1][0], page + PAGE_SIZE
                 else:
                     same.append((page, page + PAGE_SIZE))
-
-
-def _is_whole(mapping: Mapping, chosen: Chosen) -> bool:
-    """Whether it is what the kernel has, and no part of that which was selected."""
-    if not chosen.there:
-        return False
-    index = bisect_right(chosen.there, mapping.start, key=lambda item: item.start) - 1
-    real = chosen.there[index]
-    return (real.start, real.end) == (mapping.start, mapping.end)
-
-
-def _neighbours(low: int, high: int, there: Sequence[Mapping]) -> tuple[bool, bool]:
-    """Whether a private reservation ends at an address, and one begins at another."""
-    index = bisect_right(there, low, key=lambda item: item.start) - 1
-    before = there[index - 1] if index > 0 else None
-    after = bisect_right(there, high - 1, key=lambda item: item.start)
-    behind = there[after] if after < len(there) else None
-
-    def is_reservation(mapping: Mapping | None) -> bool:
-        return bool(mapping and mapping.reserved and mapping.kind is Kind.ANON)
-
-    return (
-        bool(before and before.end == low and is_reservation(before)),
-        bool(behind and behind.start == high and is_reservation(behind)),
-    )
 
 
 def _within_limit(moves: Moves, chosen: Chosen, populated: Columns) -> Moves:

@@ -259,6 +259,53 @@ def test_growth_leaves_one_mapping(target: Start, verb: str) -> None:
         assert mappings_in(made.pid) - before == 1
 
 
+def test_an_edge_with_no_room_to_grow(target: Start) -> None:
+    """Registered, and one with what it was split from: Go, when it changes its advice.
+
+    What is mapped over the reservation then can never be one mapping with it.
+    """
+    made = target("m=reserve,gb=1")
+    low, high = made.ranges["m"]
+    made.tell("over m 0-15")
+    made.write("m", set(range(16)))
+    with tracked(made) as tracking:
+        for turn in range(1, 5):
+            first, last = 16 * turn, 16 * turn + 15
+            made.tell(f"over m {first}-{last}")
+            made.tell(f"{'thp' if turn % 2 else 'ro'} m {first}-{last}")
+            made.tell(f"rw m {first}-{last}")
+            made.write("m", set(range(first, last + 1)))
+            assert pages_of(tracking.look(rearm=True).batch, (low, high)) == {
+                low + page * PAGE for page in range(first, last + 1)
+            }
+            edges = [row for row in by_flags(made.pid) if low <= row[0] < high]
+            assert [end for _, end, registered in edges if not registered] == [
+                low + (last + 1) * PAGE
+            ]
+        made.tell("zero m 31")
+        tracking.look(rearm=True)
+        made.tell("zero m 31")  # the same bytes: seen where it is registered
+        found = pages_of(tracking.look(rearm=True).batch, (low, high))
+        assert found == {low + 31 * PAGE}
+
+
+def test_growth_with_long_pauses(target: Start) -> None:
+    """One mapping stays for all of it, also where 40 looks lie between two blocks."""
+    made = target("m=anon,pages=16,fill=1")
+    made.tell("map first=anon,pages=512")
+    made.where("first")
+    made.write("first", set(range(512)))
+    before = mappings_in(made.pid)
+    with tracked(made) as tracking:
+        for turn in range(4):
+            made.tell(f"map b{turn}=anon,pages=512")
+            made.where(f"b{turn}")
+            made.write(f"b{turn}", set(range(512)))
+            for _ in range(40):
+                tracking.look(rearm=True)
+    assert mappings_in(made.pid) - before == 1
+
+
 def test_a_heap_that_shrinks_and_grows(target: Start) -> None:
     """Trimmed by malloc: its end is left out again, and nothing is lost by that."""
     made = target("m=anon,pages=16,fill=1")

@@ -25,6 +25,10 @@ from tests.conftest import HERE
 SECONDS = float(os.environ.get("PAGESCAN_GROWTH_SECONDS", "2"))
 pytestmark = [pytest.mark.needs("tracking"), pytest.mark.timeout(SECONDS * 3 + 120)]
 TARGETS = HERE / "targets"
+_NOT_ITS_OWN = {
+    "uw",
+    "sd",
+}  # registered; soft-dirty, by which the kernel splits nothing
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,8 @@ class Layout:
 
     Attributes:
         mappings: How many there are.
-        joined: Bounds of runs of neighbours that look alike.
+        joined: Bounds of runs of neighbours that are alike in all that smaps shows,
+            but for what says that they are registered.
     """
 
     mappings: int
@@ -46,13 +51,15 @@ class Layout:
 
 
 def layout(pid: int) -> Layout:
-    """Read the mappings of a process."""
+    """Read the mappings of a process, with their flags: some programs set these."""
     runs: list[list[Any]] = []
+    flags = witness.smaps(pid, "VmFlags")
     lines = Path(f"/proc/{pid}/maps").read_text(errors="replace").splitlines()
     for line in lines:
         span, perms, offset, device, inode, *name = line.split(None, 5)
         start, end = (int(word, 16) for word in span.split("-"))
-        kind = (perms, device, inode, *name)
+        own = set(flags.get(start, "").split()) - _NOT_ITS_OWN
+        kind = (perms, device, inode, *name, *sorted(own))
         follows = runs and runs[-1][1] == start and runs[-1][2] == kind
         if follows and (inode == "0" or runs[-1][3] == int(offset, 16)):
             runs[-1][1] = end

@@ -144,6 +144,15 @@ static bool protect(struct range *r, size_t first, size_t last, int what)
 	return mprotect((void *)(r->at + first * page), (last - first + 1) * page, what) == 0;
 }
 
+static bool map_over(struct range *r, size_t first, size_t last, int what)
+{
+	void *at = (void *)(r->at + first * page);
+
+	(void)what;
+	return mmap(at, (last - first + 1) * page, PROT_READ | PROT_WRITE,
+		    MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == at;
+}
+
 static bool punch(struct range *r, size_t first, size_t last, int what)
 {
 	(void)what;
@@ -561,6 +570,8 @@ static bool with_runs(const char *verb, struct range *r, const char *runs)
 		{"merge", advise, MADV_MERGEABLE},
 		{"collapse", advise, MADV_COLLAPSE},
 		{"populate", advise, MADV_POPULATE_WRITE},
+		{"thp", advise, MADV_HUGEPAGE},
+		{"over", map_over, 0},
 		{"punch", punch, 0},
 		{"mlock", lock, 0},
 		{"munmap", unmap, 0},
