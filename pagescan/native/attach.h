@@ -83,7 +83,7 @@ struct ps_place {
 	enum ps_method method;
 };
 
-/* One mapping of the target. The name is the text's, or what of it is worth knowing in name_room. */
+/* One mapping of the target. */
 struct area {
 	uint64_t start;
 	uint64_t end;
@@ -91,15 +91,23 @@ struct area {
 	uint64_t inode;
 	uint64_t device;
 	uint64_t flags;
-	const char *name;
+	const char *name; /* NULL: it was not asked for */
 	size_t name_length;
-	char name_room[64];
 };
 
-/* The mappings of a moment. */
-struct listing {
-	struct area *areas;
-	size_t count;
+/* Is shown one mapping after the other, until it returns what is not 0. */
+typedef int ps_visit(struct surgery *s, const struct area *area, void *context);
+
+/* A mapping of code, and which other mapping its file begins in. */
+struct code {
+	uint64_t start;
+	uint64_t end;
+	uint64_t offset;
+	uint64_t inode;
+	uint64_t device;
+	uint64_t head; /* 0: not known */
+	int order;     /* in which it is searched */
+	bool no_slack; /* what is behind its .bss is used, or that is not known */
 };
 
 #define PS_PAGE 4096u
@@ -123,9 +131,11 @@ size_t ps_read_file(const struct surgery *s, const char *name, void *ret, size_t
 void ps_read_status(const struct surgery *s, char *text, size_t size);
 uint64_t ps_status_field(const char *status, const char *name, int base);
 uint64_t ps_start_time(const struct surgery *s);
-int ps_read_maps(struct surgery *s, struct listing *ret);
-bool ps_area_at(struct surgery *s, uint64_t address, struct area *ret);
+uint64_t ps_stat_field(const struct surgery *s, int number);
 bool ps_is_present(const struct surgery *s, uint64_t address);
+
+int ps_visit_areas(struct surgery *s, ps_visit *visit, void *context);
+bool ps_area_at(struct surgery *s, uint64_t address, struct area *ret, char *name, size_t room);
 
 enum ps_answer ps_has_filter(const struct surgery *s);
 enum ps_answer ps_is_worker(const struct surgery *s);
@@ -147,7 +157,7 @@ enum ps_answer ps_is_still_there(const struct surgery *s, int64_t there);
 int ps_find_gadgets(struct surgery *s);
 void ps_forget_gadgets(struct surgery *s);
 
-void ps_find_places(struct surgery *s, const struct area *areas, size_t count);
+void ps_find_places(struct surgery *s, const struct code *code, size_t count);
 bool ps_place_frame(struct surgery *s, uint64_t length, struct ps_place *ret);
 bool ps_own_stack(struct surgery *s, struct area *ret);
 bool ps_is_free_stack(struct surgery *s, const struct area *stack, uint64_t low, uint64_t end);

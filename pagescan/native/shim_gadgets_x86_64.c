@@ -26,58 +26,107 @@
 #define CODE_LIMIT (64u << 20)
 #define PIECE (1u << 20)
 #define LONGEST_CODE 16u
+#define MOST_CODE 65536u /* mappings: more are not looked at */
 
-static bool name_has(const struct area *area, const char *part)
+/* What has been found of the mappings. */
+struct survey {
+	struct code *code;
+	size_t count;
+	struct area head; /* where the file that was met last begins */
+	bool donates;	  /* musl is there: it gives what is behind a .bss to malloc */
+};
+
+static bool has(const char *name, const char *part)
 {
-	return memmem(area->name, area->name_length, part, strlen(part)) != NULL;
+	return strstr(name, part) != NULL;
 }
 
-static bool name_is(const struct area *area, const char *name)
+/*
+ * The order in which code is searched: what is surely not unmapped first; JIT memory never (-1). A name
+ * that is empty is too long to be known.
+ */
+static int order_of(const struct area *area, const char *name)
 {
-	return area->name_length == strlen(name) && !memcmp(area->name, name, area->name_length);
-}
-
-/* The order in which code is searched: what is surely not unmapped first; JIT memory never. */
-static int rank(const struct area *area)
-{
-	if (!(area->flags & PS_MAP_EXEC) || area->flags & PS_MAP_WRITE)
-		return -1;
-	if (name_is(area, "[vdso]"))
+	if (!strcmp(name, "[vdso]"))
 		return 3;
-	if (!area->inode || !area->name_length || area->name[0] != '/')
+	if (!area->inode || (*name && *name != '/'))
 		return -1;
-	if (name_has(area, "/libc.so") || name_has(area, "/libc-2") || name_has(area, "/ld-musl"))
+	if (has(name, "/libc.so") || has(name, "/libc-2") || has(name, "/ld-musl"))
 		return 0;
-	return name_has(area, "/lib") ? 2 : 1;
+	return *name && !has(name, "/lib") ? 1 : 2;
+}
+
+static void name_code(struct surgery *s, const struct area *area, char *name, size_t room)
+{
+	struct area again;
+
+	*name = 0;
+	if (!area->name) {
+		ps_area_at(s, area->start, &again, name, room);
+	} else if (area->name_length < room) {
+		memcpy(name, area->name, area->name_length);
+		name[area->name_length] = 0;
+	}
+}
+
+/* Takes note of code, and of where the file of it begins: before it, as the loader maps them. */
+static int survey(struct surgery *s, const struct area *area, void *context)
+{
+	struct survey *found = context;
+	char name[256];
+	bool is_same;
+	int order;
+
+	if (area->inode && !area->offset)
+		found->head = *area;
+	if (!(area->flags & PS_MAP_EXEC) || area->flags & PS_MAP_WRITE || found->count == MOST_CODE)
+		return 0;
+	name_code(s, area, name, sizeof(name));
+	order = order_of(area, name);
+	if (order < 0)
+		return 0;
+	is_same = area->inode && area->inode == found->head.inode &&
+		  area->device == found->head.device;
+	found->donates |= !*name || has(name, "/ld-musl");
+	found->code[found->count++] = (struct code){
+		.start = area->start,
+		.end = area->end,
+		.offset = area->offset,
+		.inode = area->inode,
+		.device = area->device,
+		.head = is_same ? found->head.start : 0,
+		.order = order,
+		.no_slack = has(name, "/ld-"), /* the loader's goes to its own allocator */
+	};
+	return 0;
 }
 
 /*
  * Finds the file of a mapping by its name, which is the target's: no link in its last part is followed,
  * none leads out of the target's root, and it must be the file that is mapped.
  */
-static int find_by_name(const struct surgery *s, const struct area *area)
+static int find_by_name(struct surgery *s, const struct code *code)
 {
 	struct open_how how = {
 		.flags = O_PATH | O_NOFOLLOW | O_CLOEXEC,
 		.resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS,
 	};
 	char path[64], name[4096];
+	struct area area;
 	struct stat facts;
 	int root, found;
 
-	if (area->name_length >= sizeof(name))
+	if (!ps_area_at(s, code->start, &area, name, sizeof(name)) || *name != '/')
 		return -1;
-	memcpy(name, area->name, area->name_length);
-	name[area->name_length] = 0;
 	snprintf(path, sizeof(path), "/proc/%d/task/%d/root", s->call->pid, s->tid);
 	root = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
 	if (root < 0)
 		return -1;
 	found = (int)syscall(SYS_openat2, root, name, &how, sizeof(how));
 	close(root);
-	if (found < 0 || (fstat(found, &facts) == 0 && facts.st_ino == area->inode &&
-			  major(facts.st_dev) == area->device >> 32 &&
-			  minor(facts.st_dev) == (area->device & 0xffffffffu)))
+	if (found < 0 || (fstat(found, &facts) == 0 && facts.st_ino == code->inode &&
+			  major(facts.st_dev) == code->device >> 32 &&
+			  minor(facts.st_dev) == (code->device & 0xffffffffu)))
 		return found;
 	close(found);
 	return -1;
@@ -87,19 +136,19 @@ static int find_by_name(const struct surgery *s, const struct area *area)
  * Opens the file behind code without touching the target; -1: only its memory is left. It is found by
  * O_PATH first, since opening alone can do something if it is a device, or another file.
  */
-static int open_code(const struct surgery *s, const struct area *area)
+static int open_code(struct surgery *s, const struct code *code)
 {
 	char path[64];
 	struct stat facts;
 	int found, fd = -1;
 
-	if (!area->inode)
+	if (!code->inode)
 		return -1;
-	snprintf(path, sizeof(path), "/proc/%d/map_files/%lx-%lx", s->call->pid, area->start,
-		 area->end);
+	snprintf(path, sizeof(path), "/proc/%d/map_files/%lx-%lx", s->call->pid, code->start,
+		 code->end);
 	found = open(path, O_PATH | O_CLOEXEC);
 	if (found < 0 && errno != ENOENT) /* ENOENT: the mapping is gone */
-		found = find_by_name(s, area);
+		found = find_by_name(s, code);
 	if (found < 0)
 		return -1;
 	snprintf(path, sizeof(path), "/proc/thread-self/fd/%d", found);
@@ -192,10 +241,10 @@ static bool done(const struct surgery *s)
 }
 
 /* Piece by piece, so that there is an end to it: the file may have no bytes, and the code any length. */
-static void search_area(struct surgery *s, const struct area *area, uint8_t *piece)
+static void search_code(struct surgery *s, const struct code *code, uint8_t *piece)
 {
-	uint64_t most = area->end - area->start;
-	int fd = open_code(s, area);
+	uint64_t most = code->end - code->start;
+	int fd = open_code(s, code);
 
 	if (most > CODE_LIMIT)
 		most = CODE_LIMIT;
@@ -204,12 +253,12 @@ static void search_area(struct surgery *s, const struct area *area, uint8_t *pie
 		ssize_t got = -1;
 
 		if (fd >= 0)
-			got = pread(fd, piece, length, (off_t)(area->offset + at));
+			got = pread(fd, piece, length, (off_t)(code->offset + at));
 		if (got <= 0)
-			got = pread(s->memory, piece, length, (off_t)(area->start + at));
+			got = pread(s->memory, piece, length, (off_t)(code->start + at));
 		if (got <= 0)
 			break;
-		search(s, area->start + at, piece, (size_t)got);
+		search(s, code->start + at, piece, (size_t)got);
 	}
 	if (fd >= 0)
 		close(fd);
@@ -217,7 +266,7 @@ static void search_area(struct surgery *s, const struct area *area, uint8_t *pie
 
 int ps_find_gadgets(struct surgery *s)
 {
-	struct listing list = {.count = 0};
+	struct survey found = {.code = ps_room(s, MOST_CODE * sizeof(*found.code))};
 	uint8_t *piece = ps_room(s, PIECE);
 	char path[64];
 	int error;
@@ -226,16 +275,18 @@ int ps_find_gadgets(struct surgery *s)
 	s->maps = open(path, O_RDONLY | O_CLOEXEC);
 	snprintf(path, sizeof(path), "/proc/%d/task/%d/pagemap", s->call->pid, s->tid);
 	s->pagemap = open(path, O_RDONLY | O_CLOEXEC);
-	error = s->maps < 0 || s->pagemap < 0 ? -errno : ps_read_maps(s, &list);
+	if (s->maps < 0 || s->pagemap < 0)
+		return -errno;
+	if (!piece || !found.code)
+		return -ENOMEM;
+	error = ps_visit_areas(s, survey, &found);
 	if (error)
 		return error;
-	if (!piece)
-		return -ENOMEM;
 	for (int order = 0; order <= 3 && !done(s); order++)
-		for (size_t i = 0; i < list.count && !done(s); i++)
-			if (rank(&list.areas[i]) == order)
-				search_area(s, &list.areas[i], piece);
-	ps_find_places(s, list.areas, list.count);
+		for (size_t i = 0; i < found.count && !done(s); i++)
+			if (found.code[i].order == order)
+				search_code(s, &found.code[i], piece);
+	ps_find_places(s, found.code, found.donates ? 0 : found.count);
 	if (!complete(&s->all_gadgets) && ps_now_ns() > s->deadline)
 		return -ETIMEDOUT;
 	return s->all_gadgets.syscall ? 0 : -ENOENT;

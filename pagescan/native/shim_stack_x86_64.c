@@ -23,6 +23,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "clock.h"
 #include "shim.h"
 #include "uapi.h"
 
@@ -150,8 +151,9 @@ static bool has_guard_below(struct surgery *s, const struct area *area, uint64_t
 {
 	uint64_t entries[256];
 	struct area below;
+	char name[64];
 
-	if (ps_area_at(s, area->start - 1, &below) && !(below.flags & 7))
+	if (ps_area_at(s, area->start - 1, &below, name, sizeof(name)) && !(below.flags & 7))
 		return true;
 	for (uint64_t at = low & ~(uint64_t)(PS_PAGE - 1); at > area->start;) {
 		uint64_t count = (at - area->start) / PS_PAGE;
@@ -173,10 +175,13 @@ static bool has_guard_below(struct surgery *s, const struct area *area, uint64_t
 bool ps_own_stack(struct surgery *s, struct area *ret)
 {
 	uint64_t rsp = s->saved.rsp;
+	char name[64];
+	bool found = ps_area_at(s, rsp, ret, name, sizeof(name));
 
-	if (!ps_area_at(s, rsp, ret) || !(ret->flags & PS_MAP_WRITE) || ret->flags & PS_MAP_SHARED)
+	ret->name = NULL;
+	if (!found || !(ret->flags & PS_MAP_WRITE) || ret->flags & PS_MAP_SHARED)
 		return false;
-	if (!strcmp(ret->name, "[stack]"))
+	if (!strcmp(name, "[stack]"))
 		return true;
 	return s->saved.fs_base > rsp && s->saved.fs_base < ret->end &&
 	       has_guard_below(s, ret, rsp);
@@ -233,43 +238,38 @@ void ps_wipe(const struct surgery *s, uint64_t start, uint64_t end)
 
 /* ---- before the stop ------------------------------------------------------------------------ */
 
-static bool writable(const struct area *areas, size_t count, uint64_t start, uint64_t end)
+#define ENOUGH 3584u /* of slack: as much as a frame with all the vector state of AVX-512 takes */
+#define START_OF_STACK 28 /* fields of stat */
+#define START_OF_HEAP 47
+
+static bool is_writable(struct surgery *s, uint64_t start, uint64_t end)
 {
-	for (size_t i = 0; i < count; i++)
-		if (start >= areas[i].start && end <= areas[i].end)
-			return areas[i].flags & PS_MAP_WRITE;
-	return false;
+	struct area area;
+	char name[64];
+
+	return ps_area_at(s, start, &area, name, sizeof(name)) && end <= area.end &&
+	       area.flags & PS_MAP_WRITE;
 }
 
-/* Where the heap begins; 0: not known. Without randomness it is right behind the program's .bss. */
-static uint64_t start_of_heap(const struct surgery *s)
-{
-	char text[1024], *at;
-
-	text[ps_read_file(s, "stat", text, sizeof(text) - 1)] = 0;
-	at = strrchr(text, ')');
-	for (int field = 2; at && field < 47; field++)
-		at = strchr(at + 1, ' ');
-	return at ? strtoull(at, NULL, 10) : 0;
-}
-
-/* The rest of the page behind an ELF's .bss: mapped, and nobody's. */
-static void slack_of_elf(struct surgery *s, const struct area *areas, size_t count,
-			 const struct area *first, uint64_t heap)
+/*
+ * The rest of the page behind an ELF's .bss: mapped, and nobody's. Without randomness the heap may
+ * begin right behind the program's .bss.
+ */
+static void slack_of_elf(struct surgery *s, uint64_t first, uint64_t heap)
 {
 	uint64_t lowest = UINT64_MAX;
 	Elf64_Phdr headers[32];
 	Elf64_Ehdr head;
 
-	if (!ps_is_present(s, first->start) || !ps_peek(s, first->start, &head, sizeof(head)) ||
+	if (!ps_is_present(s, first) || !ps_peek(s, first, &head, sizeof(head)) ||
 	    memcmp(head.e_ident, ELFMAG, SELFMAG) || head.e_phnum > 32 ||
-	    !ps_peek(s, first->start + head.e_phoff, headers, head.e_phnum * sizeof(*headers)))
+	    !ps_peek(s, first + head.e_phoff, headers, head.e_phnum * sizeof(*headers)))
 		return;
 	for (int i = 0; i < head.e_phnum; i++)
 		if (headers[i].p_type == PT_LOAD && headers[i].p_vaddr < lowest)
 			lowest = headers[i].p_vaddr & ~(uint64_t)(PS_PAGE - 1);
 	for (int i = 0; i < head.e_phnum; i++) {
-		uint64_t end = first->start - lowest + headers[i].p_vaddr + headers[i].p_memsz;
+		uint64_t end = first - lowest + headers[i].p_vaddr + headers[i].p_memsz;
 		uint64_t page_end;
 
 		if (headers[i].p_type != PT_LOAD || !(headers[i].p_flags & PF_W))
@@ -277,41 +277,33 @@ static void slack_of_elf(struct surgery *s, const struct area *areas, size_t cou
 		end = (end + 63) & ~(uint64_t)63;
 		page_end = (end + PS_PAGE - 1) & ~(uint64_t)(PS_PAGE - 1);
 		if (page_end - end > s->slack_end - s->slack &&
-		    !(heap > end - 64 && heap < page_end) &&
-		    writable(areas, count, end, page_end)) {
+		    !(heap > end - 64 && heap < page_end) && is_writable(s, end, page_end)) {
 			s->slack = end;
 			s->slack_end = page_end;
 		}
 	}
 }
 
-static bool name_has(const struct area *area, const char *part)
+static void find_stack(struct surgery *s)
 {
-	return memmem(area->name, area->name_length, part, strlen(part)) != NULL;
+	struct area area;
+	char name[64];
+
+	if (ps_area_at(s, ps_stat_field(s, START_OF_STACK), &area, name, sizeof(name)) &&
+	    !strcmp(name, "[stack]") && area.end - area.start >= LOW_PAGES * PS_PAGE)
+		s->stack_start = area.start;
 }
 
-void ps_find_places(struct surgery *s, const struct area *areas, size_t count)
+void ps_find_places(struct surgery *s, const struct code *code, size_t count)
 {
-	static const char stack[] = "[stack]";
-	uint64_t heap = start_of_heap(s);
-	bool donated =
-		!heap; /* musl gives such bytes to malloc, and of a heap nobody knows where */
+	uint64_t heap = ps_stat_field(s, START_OF_HEAP);
 
-	for (size_t i = 0; i < count; i++) {
-		const struct area *area = &areas[i];
-
-		donated |= name_has(area, "/ld-musl");
-		if (area->name_length == sizeof(stack) - 1 &&
-		    !memcmp(area->name, stack, sizeof(stack) - 1) &&
-		    area->end - area->start >= LOW_PAGES * PS_PAGE)
-			s->stack_start = area->start;
-	}
-	for (size_t i = 0; i < count && !donated; i++) {
-		const struct area *area = &areas[i];
-
-		/* The loader's goes to its own allocator. */
-		if (area->inode && !area->offset && !name_has(area, "/ld-"))
-			slack_of_elf(s, areas, count, area, heap);
+	find_stack(s);
+	for (size_t i = 0; i < count && heap; i++) {
+		if (s->slack_end - s->slack >= ENOUGH || ps_now_ns() > s->deadline)
+			break;
+		if (code[i].head && !code[i].no_slack)
+			slack_of_elf(s, code[i].head, heap);
 	}
 }
 #endif

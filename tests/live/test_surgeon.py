@@ -111,6 +111,20 @@ def test_code_without_end(stubborn: Path, tmp_path: Path) -> None:
     ends_well(process)
 
 
+@pytest.mark.parametrize("kind", ["many", "many-code", "many-elf"])
+def test_many_mappings_with_long_paths(
+    stubborn: Path, tmp_path: Path, kind: str
+) -> None:
+    """60,000, each with a path of 4 KiB, of which none is needed."""
+    process = begin(stubborn, kind, tmp_path)
+    begun = time.monotonic()
+    result = native.attach(process.pid)
+    assert (result.error, result.step) == (0, "done"), result
+    assert time.monotonic() - begun < BOUND
+    os.close(result.uffd)
+    ends_well(process)
+
+
 @pytest.mark.parametrize("kind", ["leased", "endless"])
 def test_interrupted(stubborn: Path, tmp_path: Path, kind: str) -> None:
     """Ctrl-C is heard at once, whatever the attach waits for."""

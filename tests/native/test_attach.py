@@ -64,7 +64,7 @@ MEMORY = (
 INTERRUPTED = ("epoll-timeout",)
 
 SOURCES = (
-    *("shim_attach.c", "shim_calls_x86_64.c", "shim_candidates.c"),
+    *("shim_areas.c", "shim_attach.c", "shim_calls_x86_64.c", "shim_candidates.c"),
     *("shim_descriptor.c", "shim_facts.c", "shim_frame_x86_64.c"),
     *("shim_gadgets_x86_64.c", "shim_maps.c", "shim_remote.c"),
     *("shim_stack_x86_64.c", "shim_surgeon.c", "shim_uffd.c"),
@@ -82,7 +82,7 @@ def build(program: Path, *words: str) -> Path:
 
 @pytest.fixture(scope="session")
 def programs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The target, the surgeon, and one that knows the plain way only."""
+    """The target, the surgeon, one of the plain way only, one without PROCMAP_QUERY."""
     place = tmp_path_factory.mktemp("native")
     shim = [str(NATIVE / name) for name in SOURCES]
     shim += shlex.split(os.environ.get("PAGESCAN_CFLAGS", ""))  # sanitizers
@@ -95,6 +95,7 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "waiting": build(place / "waiting", str(HERE / "targets/waiting.c"), "-lrt"),
         "surgeon": build(place / "surgeon", *surgeon),
         "plain": build(place / "plain", *wrapped, *surgeon),
+        "older": build(place / "older", "-DOLDER", "-Wl,--wrap=ioctl", *surgeon),
     }
 
 
@@ -217,13 +218,23 @@ def test_surgeon_is_stopped(patient: Start, kind: str) -> None:
     assert (status["faults"], status["interrupted"], status["lost"]) == (0, 0, 0)
 
 
-def death_at_every_step(made: Patient, kind: str, victim: str) -> None:
+@pytest.mark.needs("tracking")
+@pytest.mark.parametrize("kind", ["registers-512", "small-stack", "nanosleep"])
+def test_before_linux_6_11(patient: Start, kind: str) -> None:
+    """The mappings are known by their text alone."""
+    death_at_every_step(patient(kind), kind, "surgeon", "older")
+
+
+def death_at_every_step(
+    made: Patient, kind: str, victim: str, program: str = "surgeon"
+) -> None:
     before = len(witness.descriptors(made.process.pid))
-    said = made.operate("sweep", 1, victim)
+    said = made.operate("sweep", 1, victim, program)
     assert said["harm"] == "", said
     assert said["kills"] >= 18
     assert said["runs"] == said["kills"] + 1
     assert said["failed"] == 0
+    assert said["methods"][:2] == [0, 0], said
     unharmed(made, kind)
     left = len(witness.descriptors(made.process.pid)) - before
     assert left <= said["kills"]

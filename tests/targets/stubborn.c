@@ -7,6 +7,8 @@
  * leased: an execve(2) whose interpreter has a write lease of our own: it waits for 45 s, and whoever
  *	wants to trace us waits for it. Ends with 0 at the end of stdin.
  * endless: code without end to be searched: a file that is all hole, mapped 1,500 times. The same end.
+ * many, many-code, many-elf: 60,000 mappings of a file whose path is 4 KiB long: of data, of code that is
+ *	all hole, or of this program from its start. The same end.
  *
  * Prints its pid when it is ready.
  */
@@ -15,6 +17,7 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -157,6 +160,45 @@ static int endless(const char *place)
 	return wait_for_end_of_stdin();
 }
 
+/* Makes directories one in the other, and goes down: a path of almost 4 KiB. */
+static void go_down(void)
+{
+	char name[240];
+
+	memset(name, 'd', sizeof(name) - 1);
+	name[sizeof(name) - 1] = 0;
+	for (int i = 0; i < 16; i++)
+		if (mkdir(name, 0700) || chdir(name))
+			exit(1);
+}
+
+static int many(const char *place, const char *kind)
+{
+	bool code = !strcmp(kind, "many-code");
+	char *text = malloc(4096);
+	int program = open(self, O_RDONLY | O_CLOEXEC), file;
+
+	if (chdir(place))
+		return 1;
+	go_down();
+	file = open("file", O_RDWR | O_CREAT | O_CLOEXEC, 0700);
+	if (file < 0 || ftruncate(file, 4096))
+		return 1;
+	if (!strcmp(kind, "many-elf") &&
+	    (read(program, text, 4096) != 4096 || write(file, text, 4096) != 4096))
+		return 1;
+	for (int i = 0; i < 60000; i++) { /* all of the same page: they do not become one */
+		volatile char *at = mmap(NULL, 4096, code ? PROT_READ | PROT_EXEC : PROT_READ,
+					 MAP_PRIVATE, file, 0);
+
+		if (at == MAP_FAILED)
+			return 1;
+		(void)*at;
+	}
+	say();
+	return wait_for_end_of_stdin();
+}
+
 int main(int argc, char **argv)
 {
 	self = argv[0];
@@ -166,5 +208,7 @@ int main(int argc, char **argv)
 		return execs();
 	if (!strcmp(argv[1], "leased"))
 		return leased(argv[2]);
+	if (!strncmp(argv[1], "many", 4))
+		return many(argv[2], argv[1]);
 	return endless(argv[2]);
 }

@@ -254,3 +254,19 @@ bool __wrap_ps_build_chain(struct surgery *s)
 	return false;
 }
 #endif
+
+/* Linked with --wrap=ioctl: a kernel before 6.11. */
+#ifdef OLDER
+#include "../../pagescan/native/uapi.h"
+
+int __real_ioctl(int fd, unsigned long request, void *argument);
+int __wrap_ioctl(int fd, unsigned long request, void *argument);
+
+int __wrap_ioctl(int fd, unsigned long request, void *argument)
+{
+	if (request != PS_PROCMAP_QUERY)
+		return __real_ioctl(fd, request, argument);
+	errno = ENOTTY;
+	return -1;
+}
+#endif

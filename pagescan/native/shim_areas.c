@@ -1,0 +1,186 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The mappings of the target, for the attach: one after the other, and named only where the name is
+ * asked for. A process may have 65,530 of them, each with a path of 4 KiB: 250 MB of text, for a few
+ * pages of code. Before Linux 6.11 the text is all that there is; it is read in pieces.
+ *
+ * The kernel could skip all that is no code. It would hold the target's lock as long.
+ */
+#define _GNU_SOURCE
+#include "attach.h"
+
+#if defined(__x86_64__)
+#include <errno.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include "clock.h"
+#include "shim.h"
+#include "uapi.h"
+
+#define COVERING_OR_NEXT 0x10u
+#define PIECE (64u << 10)  /* more than the longest line: a path of 4 KiB, each byte written as four */
+#define LEAST_LINE 40u
+#define LINES (PIECE / LEAST_LINE)
+#define COLUMNS 9u
+
+static int ask(const struct surgery *s, uint64_t address, uint64_t flags, char *name, uint32_t room,
+	       struct area *ret)
+{
+	struct ps_procmap_query query = {
+		.size = sizeof(query),
+		.query_flags = flags,
+		.query_addr = address,
+		.vma_name_size = room,
+		.vma_name_addr = (uintptr_t)name,
+	};
+
+	if (ioctl(s->maps, PS_PROCMAP_QUERY, &query) < 0)
+		return -errno;
+	*ret = (struct area){
+		.start = query.vma_start,
+		.end = query.vma_end,
+		.offset = query.vma_offset,
+		.inode = query.inode,
+		.device = (uint64_t)query.dev_major << 32 | query.dev_minor,
+		.flags = query.vma_flags,
+		.name = room ? name : NULL,
+		.name_length = query.vma_name_size ? query.vma_name_size - 1 : 0,
+	};
+	return 0;
+}
+
+/* Whatever was there when it began is visited, unless it has gone; what the visitor returns ends it. */
+static int visit_by_asking(struct surgery *s, ps_visit *visit, void *context)
+{
+	struct area area = {.end = 0};
+	int error;
+
+	while ((error = ask(s, area.end, COVERING_OR_NEXT, NULL, 0, &area)) == 0) {
+		error = visit(s, &area, context);
+		if (error)
+			return error;
+		if (ps_now_ns() > s->deadline)
+			return -ETIMEDOUT;
+	}
+	return error == -ENOENT ? 0 : error;
+}
+
+/* Visits the lines of a piece, all of them whole. */
+static int visit_lines(struct surgery *s, const char *text, size_t length, struct ps_maps *maps,
+		       ps_visit *visit, void *context)
+{
+	int error = ps_maps_parse(text, length, -1, maps);
+
+	if (error)
+		return error < 0 ? error : -EBADMSG;
+	for (size_t i = 0; i < maps->length && !error; i++) {
+		struct area area = {
+			.start = maps->start[i],
+			.end = maps->end[i],
+			.offset = maps->offset[i],
+			.inode = maps->inode[i],
+			.device = maps->device[i],
+			.flags = maps->flags[i],
+			.name = text + maps->name_at[i],
+			.name_length = maps->name_length[i],
+		};
+
+		error = visit(s, &area, context);
+	}
+	return error;
+}
+
+static int visit_text(struct surgery *s, char *text, uint64_t *columns, ps_visit *visit, void *context)
+{
+	struct ps_maps maps = {
+		.start = columns,
+		.end = columns + LINES,
+		.offset = columns + 2 * LINES,
+		.inode = columns + 3 * LINES,
+		.device = columns + 4 * LINES,
+		.flags = columns + 5 * LINES,
+		.name_at = columns + 6 * LINES,
+		.name_length = columns + 7 * LINES,
+		.page_size = columns + 8 * LINES,
+		.capacity = LINES,
+	};
+	size_t length = 0;
+	ssize_t got;
+	int error = lseek(s->maps, 0, SEEK_SET) < 0 ? -errno : 0;
+
+	while (!error && (got = read(s->maps, text + length, PIECE - length)) > 0) {
+		const char *last = memrchr(text, '\n', length += (size_t)got);
+		size_t whole = last ? (size_t)(last + 1 - text) : 0;
+
+		error = whole ? visit_lines(s, text, whole, &maps, visit, context)
+			      : (length == PIECE ? -EBADMSG : 0);
+		memmove(text, text + whole, length -= whole);
+		if (!error && ps_now_ns() > s->deadline)
+			error = -ETIMEDOUT;
+	}
+	return error;
+}
+
+/* In the order of their addresses; 0, what the visitor returned, or an error. */
+int ps_visit_areas(struct surgery *s, ps_visit *visit, void *context)
+{
+	uint8_t *room = s->room;
+	size_t room_left = s->room_left;
+	int error = visit_by_asking(s, visit, context);
+	uint64_t *columns;
+	char *text;
+
+	if (error != -ENOTTY)
+		return error;
+	text = ps_room(s, PIECE);
+	columns = ps_room(s, (size_t)COLUMNS * LINES * sizeof(*columns));
+	error = text && columns ? visit_text(s, text, columns, visit, context) : -ENOMEM;
+	s->room = room; /* the visitor keeps what it has room for before */
+	s->room_left = room_left;
+	return error;
+}
+
+struct wanted {
+	uint64_t address;
+	struct area *area;
+	char *name;
+	size_t room;
+};
+
+static int find(struct surgery *s, const struct area *area, void *context)
+{
+	struct wanted *wanted = context;
+
+	(void)s;
+	if (wanted->address >= area->end)
+		return 0;
+	if (wanted->address < area->start)
+		return -ENOENT;
+	*wanted->area = *area;
+	wanted->area->name = wanted->name;
+	if (area->name_length >= wanted->room)
+		wanted->area->name_length = 0;
+	memcpy(wanted->name, area->name, wanted->area->name_length);
+	wanted->name[wanted->area->name_length] = 0;
+	return 1;
+}
+
+/* Finds the mapping of an address, with its name; a name that is longer than the room is left out. */
+bool ps_area_at(struct surgery *s, uint64_t address, struct area *ret, char *name, size_t room)
+{
+	struct wanted wanted = {address, ret, name, room};
+	int error = ask(s, address, 0, name, (uint32_t)room, ret);
+
+	*ret = error ? (struct area){.name = name} : *ret;
+	if (error == -ENAMETOOLONG)
+		error = ask(s, address, 0, NULL, 0, ret);
+	ret->name = name;
+	if (!ret->name_length)
+		*name = 0;
+	if (error == -ENOTTY)
+		error = ps_visit_areas(s, find, &wanted) == 1 ? 0 : -ENOENT;
+	return !error;
+}
+#endif
