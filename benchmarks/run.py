@@ -42,6 +42,7 @@ SUBJECTS = {
     "write_watch": "WriteWatch, beside mprotect and SIGSEGV",
     "scaling": "64 MiB to 16 GiB, one thread and two",
     "address_space": "many mappings, holes, a reservation",
+    "region_lists": "the algebra of region lists, beside plain Python",
 }
 
 

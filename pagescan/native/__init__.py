@@ -30,6 +30,9 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 # Room for regions: at first, for most looks find little; more where it is used up.
 _FEW_ROWS = 256
 _ROWS = 4096
+_ROOM = array("Q", [0])
+# For what a list of regions gets when it is cut: room for more is made when needed.
+_MORE_ROWS = 64
 MAX_STALL_NS = 200_000
 """How long one call may hold the target's mmap lock, unless the user says so."""
 
@@ -60,6 +63,20 @@ class Columns(NamedTuple):
     def empty(cls) -> Columns:
         """Return columns without a row."""
         return cls(array("Q"), array("Q"), array("Q"))
+
+
+class Shares(NamedTuple):
+    """How much of some regions lies in each range.
+
+    Attributes:
+        ranges: Indices of the ranges that have a part of a region, ascending.
+        lengths: Bytes of the regions in each of these.
+        outside: Bytes of the regions that lie in no range.
+    """
+
+    ranges: array[int]
+    lengths: array[int]
+    outside: int
 
 
 class Masks(NamedTuple):
@@ -213,6 +230,10 @@ def _check(code: int) -> int:
 
 def _u64(column: array[int]) -> Any:
     return ffi.from_buffer("uint64_t[]", column)
+
+
+def _i64(column: array[int]) -> Any:
+    return ffi.from_buffer("int64_t[]", column)
 
 
 def _pace(pace: Pace, slice_max: int = LONGEST_SLICE) -> tuple[Any, ...]:
@@ -630,13 +651,8 @@ def whole_units(regions: Columns, size: int, left_out: int | None = None) -> Col
     """
     none = ALL_PAGES if left_out is None else left_out
     rows = len(regions.starts)
-    result = Columns(*(array("Q", bytes(8 * rows)) for _ in range(3)))
-    out = _columns(result, rows)
-    out.length = 0
-    _check(lib.ps_whole_units(_columns(regions, rows), size, none, out))
-    for column in result:
-        del column[out.length :]
-    return result
+    c_regions = _columns(regions, rows)
+    return _fill(rows, lambda out: lib.ps_whole_units(c_regions, size, none, out))
 
 
 @contextlib.contextmanager
@@ -695,33 +711,69 @@ def parse_maps(text: bytes, maps: int = -1) -> MapsRows:
 
 
 def join(
-    regions: Columns, map_starts: array[int], map_ends: array[int]
+    regions: Columns, starts: array[int], ends: array[int]
 ) -> tuple[Columns, array[int]]:
-    """Cut ascending regions at the borders of ascending mappings.
+    """Cut ascending regions at the borders of ascending ranges.
 
     Returns:
-        The regions, and for each the index of its mapping: array('q'), -1 for none.
+        The regions, and the index of the range of each: array('q'), -1 for none.
     """
-    if not regions.starts:
-        return Columns.empty(), array("q")
-    rows = len(regions.starts) + 2 * len(map_starts) + 1
-    joined = Columns(*(array("Q", bytes(8 * rows)) for _ in range(3)))
-    owners = array("q", bytes(8 * rows))
-    out = _columns(joined, rows)
-    out.length = 0
-    _check(
-        lib.ps_join(
-            _columns(regions, len(regions.starts)),
-            _u64(map_starts),
-            _u64(map_ends),
-            len(map_starts),
-            out,
-            ffi.from_buffer("int64_t[]", owners),
-        )
-    )
+    c_regions = _columns(regions, len(regions.starts))
+    rows = len(regions.starts) + _MORE_ROWS
+    while True:
+        joined, out = _empty_rows(rows)
+        owners = array("q", bytes(8 * rows))
+        if not _ranged(lib.ps_join, c_regions, starts, ends, out, _i64(owners)):
+            break
+        rows = out.length
     for column in (*joined, owners):
         del column[out.length :]
     return joined, owners
+
+
+def inside(regions: Columns, starts: array[int], ends: array[int]) -> Columns:
+    """Return the parts of ascending regions that lie inside any of some ranges.
+
+    Args:
+        regions: Ascending and disjoint.
+        starts: Of the ranges, ascending and disjoint: they may touch.
+        ends: Of the ranges.
+    """
+    c_regions = _columns(regions, len(regions.starts))
+    return _fill(
+        len(regions.starts) + _MORE_ROWS,
+        lambda out: _ranged(lib.ps_inside, c_regions, starts, ends, out),
+    )
+
+
+def outside(regions: Columns, starts: array[int], ends: array[int]) -> Columns:
+    """Return the parts of ascending regions that lie in none of some ranges.
+
+    The arguments are those of `inside`.
+    """
+    c_regions = _columns(regions, len(regions.starts))
+    return _fill(
+        len(regions.starts) + _MORE_ROWS,
+        lambda out: _ranged(lib.ps_outside, c_regions, starts, ends, out),
+    )
+
+
+def shares(regions: Columns, starts: array[int], ends: array[int]) -> Shares:
+    """Measure how much of ascending regions lies in each of some ranges.
+
+    The arguments are those of `inside`.
+    """
+    c_regions = _columns(regions, len(regions.starts))
+    rows = min(len(starts), len(regions.starts) + _MORE_ROWS)
+    out = ffi.new("struct ps_shares *")
+    while True:
+        indices, lengths = (_ROOM * rows for _ in range(2))
+        out.ranges, out.bytes, out.capacity = _u64(indices), _u64(lengths), rows
+        if not _ranged(lib.ps_shares, c_regions, starts, ends, out):
+            break
+        rows = out.length
+    del indices[out.length :], lengths[out.length :]
+    return Shares(indices, lengths, out.outside)
 
 
 def overlay(under: Columns, over: Columns, *, outside: bool) -> Columns:
@@ -732,18 +784,60 @@ def overlay(under: Columns, over: Columns, *, outside: bool) -> Columns:
         over: The upper list.
         outside: Whether what only the upper list has is taken, too.
     """
-    rows = 2 * (len(under.starts) + len(over.starts)) + 1
-    result = Columns(*(array("Q", bytes(8 * rows)) for _ in range(3)))
-    out = _columns(result, rows)
-    out.length = 0
-    _check(
-        lib.ps_overlay(
-            _columns(under, len(under.starts)),
-            _columns(over, len(over.starts)),
-            outside,
-            out,
-        )
+    lower, upper = (_columns(one, len(one.starts)) for one in (under, over))
+    return _fill(
+        len(under.starts) + len(over.starts) + _MORE_ROWS,
+        lambda out: lib.ps_overlay(lower, upper, outside, out),
     )
+
+
+def relabel(regions: Columns, labels: dict[int, int]) -> Columns:
+    """Return regions with other categories; those without a new label are left out.
+
+    Args:
+        regions: Ascending and disjoint.
+        labels: The new categories by the old ones.
+    """
+    c_regions = _columns(regions, len(regions.starts))
+    before, after = array("Q", labels), array("Q", labels.values())
+    old, new = _u64(before), _u64(after)
+    return _fill(
+        len(regions.starts),
+        lambda out: lib.ps_relabel(c_regions, old, new, len(before), out),
+    )
+
+
+def _empty_rows(capacity: int) -> tuple[Columns, Any]:
+    """Return rows to be filled, and the struct ps_columns that refers to them."""
+    rows = Columns(*(_ROOM * capacity for _ in range(3)))
+    out = _columns(rows, capacity)
+    out.length = 0
+    return rows, out
+
+
+def _ranged(
+    function: Callable[..., int],
+    regions: Any,
+    starts: array[int],
+    ends: array[int],
+    *out: Any,
+) -> int:
+    """Call a function of the shim over regions and ranges."""
+    return _check(function(regions, _u64(starts), _u64(ends), len(starts), *out))
+
+
+def _fill(rows: int, function: Callable[[Any], int]) -> Columns:
+    """Return the rows that a function of the shim writes.
+
+    Args:
+        rows: Room for the first try: most lists are hardly cut.
+        function: Gets a struct ps_columns; returns 1 if it needs `length` rows of room.
+    """
+    while True:
+        result, out = _empty_rows(rows)
+        if not _check(function(out)):
+            break
+        rows = out.length
     for column in result:
         del column[out.length :]
     return result
@@ -759,7 +853,7 @@ def tally(
     """
     pages = array("Q", bytes(8 * mappings))
     counts = array("Q", bytes(8 * mappings * CATEGORY_BITS))
-    c_owners = ffi.NULL if owners is None else ffi.from_buffer("int64_t[]", owners)
+    c_owners = ffi.NULL if owners is None else _i64(owners)
     _check(
         lib.ps_tally(
             _columns(regions, len(regions.starts)),
@@ -934,6 +1028,3 @@ class Watch:
     def reset(self, start: int, size: int) -> None:
         """Forget what was written in a part; errors as of `get`."""
         _check(lib.ps_watch_reset(self._c, start, size))
-
-
-_ROOM = array("Q", [0])

@@ -189,17 +189,40 @@ struct ps_maps {
 int ps_maps_parse(const char *text, uint64_t length, int maps, struct ps_maps *out);
 
 /*
- * Cuts ascending regions at the borders of ascending mappings; owner is the index of the mapping, -1
- * for what lies in none. out must hold regions->length + 2 * maps + 1 rows.
+ * The algebra of region lists: see shim_regions.c. Ranges are ascending and disjoint, as mappings are.
+ * 1: there was not enough room; out->length rows are enough.
+ *
+ * join cuts regions at the borders of ranges; owner is the index of the range, -1 for what lies in none.
  */
-int ps_join(const struct ps_columns *regions, const uint64_t *map_starts, const uint64_t *map_ends,
-	    uint64_t maps, struct ps_columns *out, int64_t *owner);
-/*
- * Lays ascending regions over others: where both are, the upper categories count. What only the upper
- * list has is taken if `outside`. Needs room for 2 * (under + over) regions.
- */
+int ps_join(const struct ps_columns *regions, const uint64_t *starts, const uint64_t *ends,
+	    uint64_t ranges, struct ps_columns *out, int64_t *owner);
+/* The parts of regions that lie inside any range, and the parts that lie in none. */
+int ps_inside(const struct ps_columns *regions, const uint64_t *starts, const uint64_t *ends,
+	      uint64_t ranges, struct ps_columns *out);
+int ps_outside(const struct ps_columns *regions, const uint64_t *starts, const uint64_t *ends,
+	       uint64_t ranges, struct ps_columns *out);
+/* Lays regions over others: where both are, the upper categories count; `outside`: and elsewhere. */
 int ps_overlay(const struct ps_columns *under, const struct ps_columns *over, uint64_t outside,
 	       struct ps_columns *out);
+
+/*
+ * The regions with other categories: new_bits[k] where they were old_bits[k]; those with none of
+ * these are left out.
+ */
+int ps_relabel(const struct ps_columns *regions, const uint64_t *old_bits, const uint64_t *new_bits,
+	       uint64_t labels, struct ps_columns *out);
+
+/* How many bytes of the regions lie in each range, for the ranges that have any. */
+struct ps_shares {
+	uint64_t *ranges; /* indices, ascending */
+	uint64_t *bytes;
+	uint64_t capacity;
+	uint64_t length;
+	uint64_t outside; /* bytes that lie in no range */
+};
+
+int ps_shares(const struct ps_columns *regions, const uint64_t *starts, const uint64_t *ends,
+	      uint64_t ranges, struct ps_shares *out);
 
 /* Adds up pages by owner, and by owner and bit: counts has maps * PS_CATEGORY_BITS cells. */
 int ps_tally(const struct ps_columns *regions, const int64_t *owner, uint64_t page_size,
