@@ -11,7 +11,7 @@ SHELL := /bin/bash
 .SUFFIXES:
 MAKEFLAGS += --no-builtin-rules --no-print-directory
 
-# The first that is new enough; asked for only when something has to be built.
+# The first Python that is new enough; searched only when something has to be built.
 PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && \
 	{ echo $$python; break; }; done)
@@ -28,7 +28,7 @@ C_FILES = $(filter-out pagescan/native/_shim.c,$(wildcard pagescan/native/*.[ch]
 	reference prose cformat \
 	fmt asan lowest kernels bench dist wheels pyz clean
 
-help: ## this list
+help: ## print this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | \
 		while IFS=$$'\t' read -r target words; do printf '  %-9s%s\n' "$$target" "$$words"; done
 
@@ -36,7 +36,7 @@ dev: $(VENV)/lint.stamp ## the environment for work on pagescan: editable, with 
 
 build: $(VENV)/run.stamp ## the environment that runs pagescan
 
-demo: $(VENV)/run.stamp ## watch a workload with a known truth: found, missed, extra
+demo: $(VENV)/run.stamp ## watch a workload that knows what it writes: pages found, missed, extra
 	@$(BIN)/pagescan demo $(DEMO_ARGS)
 
 test: $(VENV)/test.stamp ## all tests, on live processes too
@@ -48,7 +48,7 @@ unit: $(VENV)/test.stamp ## the tests that need no other process
 live: $(VENV)/test.stamp ## the tests on live processes
 	@$(PYTEST) $(wildcard tests/live tests/refusal tests/leak) $(PYTEST_ARGS)
 
-# ---- what a reviewer would say --------------------------------------------------------------
+# ---- checks of the text ---------------------------------------------------------------------
 
 lint: ruff format type layers spell man reference prose ## all checks of the text; make -k lint shows all findings
 
@@ -61,7 +61,7 @@ format: $(VENV)/lint.stamp
 type: $(VENV)/lint.stamp ## mypy, strict
 	@$(BIN)/mypy
 
-layers: $(VENV)/lint.stamp ## who may import whom
+layers: $(VENV)/lint.stamp ## which module may import which
 	@$(BIN)/lint-imports
 
 spell: $(VENV)/lint.stamp
@@ -73,11 +73,11 @@ docs: $(VENV)/lint.stamp ## docs/api.md, from the docstrings
 reference: $(VENV)/lint.stamp
 	@$(BIN)/python docs/make_api.py --check
 
-man: ## the manual page, by mandoc
+man: ## check the manual page with mandoc
 	@command -v mandoc >/dev/null || { echo 'make: missing: mandoc' >&2; \
 		echo 'hint: apt install mandoc    (Debian, Ubuntu)' >&2; exit 1; }
 	@! mandoc -T lint -W style man/pagescan.1 2>&1 | \
-		grep -v -e 'referenced manual not found' -e 'outdated mandoc.db' # of this machine
+		grep -v -e 'referenced manual not found' -e 'outdated mandoc.db' # not about the page
 
 prose: $(VENV)/lint.stamp ## sentences that are hard to read: advice, never an error
 	@$(BIN)/python docs/check_prose.py || true
@@ -85,18 +85,19 @@ prose: $(VENV)/lint.stamp ## sentences that are hard to read: advice, never an e
 cformat: ## what clang-format would do to the C files: advice, never an error
 	@clang-format --dry-run $(C_FILES) || true
 
-fmt: $(VENV)/lint.stamp ## put Python into its format
+fmt: $(VENV)/lint.stamp ## format the Python files
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix --select I .
 
-# ---- more ways to run it --------------------------------------------------------------------
+# ---- other ways to run it -------------------------------------------------------------------
 
 copy_tree := tar --exclude=./.git --exclude=./.venv --exclude=./.asan --exclude=./.lowest \
 	--exclude='*.so' -cf - . | tar -xf -
 
-# A copy of the tree, so that the editable install keeps its own shim. The sanitizers' libraries have
-# to be loaded before Python, whoever starts it, the keeper too, and into nothing else that the tests
-# start: so the venv's python is a script that preloads them, and a .pth file that takes that back.
+# It runs in a copy of the tree, so that the editable install keeps its own shim. The libraries of the
+# sanitizers have to be loaded before Python, whichever process starts it (also the keeper), and into
+# no other program that the tests start. So the venv's python is a script that preloads them, and a
+# .pth file removes the variable again.
 ASAN_TESTS ?= $(wildcard tests/unit tests/property tests/native tests/live tests/refusal)
 ASAN_FLAGS := -g -fno-omit-frame-pointer -fsanitize=address,undefined
 ASAN := .asan/venv/bin
@@ -120,12 +121,12 @@ asan: prereqs ## the tests with the shim under AddressSanitizer and UBSan
 	@chmod +x $(ASAN)/python
 	@cd .asan/tree && "$$OLDPWD/$(ASAN)/python" -m pytest $(ASAN_TESTS) $(PYTEST_ARGS)
 
-# The lowest that pyproject.toml allows, to build and to run: a copy of the tree here as well.
+# The lowest versions that pyproject.toml allows, to build and to run; also in a copy of the tree.
 LOWEST_TESTS ?= tests
 LOWEST := import tomllib; project = tomllib.load(open("pyproject.toml", "rb")); \
 	words = project["build-system"]["requires"] + project["project"]["dependencies"]; \
 	print(*(word.replace(">=", "==") for word in words), sep="\n")
-lowest: prereqs ## the tests with the lowest versions of what pagescan needs
+lowest: prereqs ## the tests with the lowest versions of the packages that pagescan needs
 	@rm -rf .lowest/tree && mkdir -p .lowest/tree
 	@$(copy_tree) -C .lowest/tree
 	@[[ -x .lowest/venv/bin/python ]] || $(PYTHON) -m venv --clear .lowest/venv
@@ -136,7 +137,7 @@ lowest: prereqs ## the tests with the lowest versions of what pagescan needs
 		--disable-pip-version-check --quiet install -e '.[test]'
 	@cd .lowest/tree && ../venv/bin/python -m pytest $(LOWEST_TESTS) $(PYTEST_ARGS)
 
-# QEMU is a package of the distribution; what it boots is kept in ~/.cache/pagescan-kernels.
+# QEMU is a package of the distribution; the kernels are stored in ~/.cache/pagescan-kernels.
 kernels: $(VENV)/test.stamp ## the tests under other kernels, in QEMU; KERNELS_ARGS='--only 6.17'
 	@command -v qemu-system-x86_64 >/dev/null || \
 		apt-get -qq -y install --no-install-recommends qemu-system-x86 >/dev/null || { \
@@ -144,35 +145,36 @@ kernels: $(VENV)/test.stamp ## the tests under other kernels, in QEMU; KERNELS_A
 		echo 'hint: apt install qemu-system-x86    (Debian, Ubuntu)' >&2; exit 1; }
 	@$(BIN)/python -m tests.kernels.run $(if $(REQUIRE),--require=$(REQUIRE)) $(KERNELS_ARGS)
 
-bench: $(VENV)/bench.stamp ## the benchmarks; BENCH_ARGS are theirs
+bench: $(VENV)/bench.stamp ## the benchmarks, with the words of BENCH_ARGS
 	@$(BIN)/python benchmarks/run.py $(BENCH_ARGS)
 
-dist: $(VENV)/lint.stamp ## sdist, and the wheel built from it, in dist/
+dist: $(VENV)/lint.stamp ## build the sdist, and the wheel from it, in dist/
 	@rm -rf dist build
 	@$(BIN)/python -m build --outdir dist .
 
-wheels: $(VENV)/wheels.stamp ## wheels for manylinux and musllinux, checked and tried, in dist/
+wheels: $(VENV)/wheels.stamp ## build and check wheels for manylinux and musllinux, in dist/
 	@$(BIN)/python packaging/wheels.py
 
 pyz: $(VENV)/wheels.stamp ## dist/pagescan.pyz: one file that runs by itself; after make wheels
 	@ls dist/*manylinux*.whl >/dev/null 2>&1 || $(MAKE) wheels
 	@$(BIN)/python packaging/single_file.py
 
-clean: ## remove all that was built, .venv included
+clean: ## remove everything that was built, with .venv
 	rm -rf .venv .asan .lowest build dist *.egg-info pagescan/native/_shim.c pagescan/native/*.so
 	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # ---- the environment ------------------------------------------------------------------------
 
-# A stamp a set of packages; older than a source, it is installed, and the shim built, again.
+# One stamp per set of packages. If it is older than a source, the packages are installed and the
+# shim is built again.
 define install
 	@$(prerequisites)
 	@$(BIN)/python -c '' 2>/dev/null || $(PYTHON) -m venv --clear $(VENV)
 	@echo 'make: installing pagescan$(1) into $(VENV)' >&2
 	@$(PIP) install --editable '.$(1)' || { echo 'make: pip could not install it: see above;' \
 		'without a way to PyPI, name a mirror in PIP_INDEX_URL' >&2; exit 1; }
-	@mkdir -p $(VENV)/share/man/man1 # where man(1) looks, by PATH; editable installs leave it out
+	@mkdir -p $(VENV)/share/man/man1 # man(1) searches there, by PATH; editable installs leave the page out
 	@ln -sf ../../../../man/pagescan.1 $(VENV)/share/man/man1/
 	@touch $(2)
 endef
@@ -194,7 +196,7 @@ $(VENV)/lint.stamp: $(SOURCES)
 
 comma := ,
 
-# Before anything is built: what is missing, all of it, and the command that brings it.
+# Before anything is built: names all missing packages, and the command that installs them.
 define prerequisites
 	python='$(PYTHON)'; apt=''; dnf=''; cc=cc; \
 	lacks() { echo "make: missing: $$1" >&2; apt+=" $$2"; dnf+=" $$3"; }; \
@@ -202,10 +204,10 @@ define prerequisites
 	if [[ -z $$python ]] && command -v python3 >/dev/null; then \
 		lacks "Python 3.11 or later, this is $$(python3 -V 2>&1)" \
 			'python3.11 python3.11-venv python3.11-dev' 'python3.11 python3.11-devel'; \
-		echo 'hint: any other one is named as in: make PYTHON=/opt/bin/python3.12' >&2; \
+		echo 'hint: name another Python as in: make PYTHON=/opt/bin/python3.12' >&2; \
 	elif ! "$${python:-python3}" -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 			2>/dev/null; then \
-		lacks "Python 3.11 or later$${python:+, PYTHON=$$python is none}" \
+		lacks "Python 3.11 or later$${python:+, not PYTHON=$$python}" \
 			'python3 python3-venv python3-dev' 'python3 python3-devel'; \
 	else \
 		"$$python" -c 'import venv, ensurepip' 2>/dev/null || \

@@ -1,6 +1,6 @@
 """Measures a quiet look against the address space: mappings, holes, reservations.
 
-Each is compared with the same populated pages in a single mapping.
+Each address space is compared with the same populated pages in a single mapping.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ from pagescan.native import Pace
 
 MAX_MAP_COUNT = Path("/proc/sys/vm/max_map_count")
 _BASE = "the same pages in a mapping of their own"
-_OWN = 1000  # mappings that the target has anyway, and more
+_OWN = 1000  # mappings that the target has anyway, with a margin
 
 
 @dataclass(frozen=True)
@@ -34,12 +34,12 @@ class _Case:
     """One address space.
 
     Attributes:
-        key: Its name in the keys of its figures.
+        key: The part of the figures' keys that names it.
         what: Its name in the table.
-        command: What a target is told to have it.
+        command: The command that makes a target build it.
         pages: How many pages it has populated.
         parts: How many mappings, or GiB, it has.
-        part: One of these, in words.
+        part: The name of one part, in words.
     """
 
     key: str
@@ -51,7 +51,7 @@ class _Case:
 
     @property
     def mappings(self) -> int:
-        """How many mappings a target has with it."""
+        """Return how many mappings a target with this address space has."""
         return _OWN + (self.parts if self.part == "mapping" else 1)
 
 
@@ -74,7 +74,7 @@ def _cases(bench: Bench) -> Iterator[_Case]:
 
 
 def run(bench: Bench) -> None:
-    """Measure one address space after the other, if the kernel allows a target that."""
+    """Measure each address space, if the kernel allows a target to have it."""
     for case in _cases(bench):
         try:
             _measure(bench, case)
@@ -136,7 +136,7 @@ def _page_tables(made: Helper) -> int:
 
 
 def _looks(bench: Bench, case: _Case, tracking: Tracking, base: Tracking) -> None:
-    """Time, with pauses and without, and calls of the kernel."""
+    """Time looks with and without pauses, and count their system calls."""
     calls: dict[str, list[float]] = {"large": [], "small": []}
 
     def look(name: str, of: Tracking, pace: Pace) -> float:
@@ -148,7 +148,7 @@ def _looks(bench: Bench, case: _Case, tracking: Tracking, base: Tracking) -> Non
     for name, of in (("large", tracking), ("small", base)):
         ways[name] = partial(look, name, of, of.scanner.pace)
         ways[f"{name}.unpaced"] = partial(look, name, of, Pace(pause_ns=0))
-        of.look()  # the first knows no mapping yet
+        of.look()  # the first look has no mappings from before
     found = in_turn(bench.rounds(15, 3), ways)
     for suffix, how in (("", "with its pauses"), (".unpaced", "without pauses")):
         figure = bench.add(
@@ -173,7 +173,7 @@ def _looks(bench: Bench, case: _Case, tracking: Tracking, base: Tracking) -> Non
 def _memory(
     bench: Bench, case: _Case, large: Helper, small: Helper, grown: int
 ) -> None:
-    """Measure the peak memory of a pagescan that looks once."""
+    """Measure the peak memory of a pagescan process that looks once."""
 
     def peak(made: Helper) -> float:
         return run_checked(pagescan("diff", made.pid, "--json")).rss / 1e6

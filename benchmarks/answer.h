@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What the programs here share: a clock, the numbers of the kernel, one line of JSON an answer. */
+/* Shared by the programs here: a clock, kernel constants, and one line of JSON per answer. */
 #ifndef BENCHMARKS_ANSWER_H
 #define BENCHMARKS_ANSWER_H
 
@@ -39,7 +39,7 @@ static inline uint64_t now_ns(void)
 
 #define answer(...) (printf(__VA_ARGS__), fflush(stdout))
 
-/* All of [0, pages) once, in an order that jumps about: an odd step over a power of two. */
+/* All of [0, pages) once, in a scattered order: an odd step over a power of two. */
 static inline size_t scattered(size_t step, size_t pages)
 {
 	return step * 2654435761u & (pages - 1);

@@ -28,7 +28,7 @@ class Goal:
 
     @property
     def met_word(self) -> str:
-        """The verdict as the table has it."""
+        """Return the verdict as the table shows it."""
         return {True: "yes", False: "NO", None: "-"}[self.met]
 
 
@@ -115,7 +115,7 @@ def _judged(bench: Bench) -> Iterator[Goal]:
         if value is not None:
             goal.value = value
             goal.met = value <= line.limit if line.most else value >= line.limit
-            if value < 0:  # nothing gets faster by being watched
+            if value < 0:  # watching does not make a target faster
                 goal.met = None
                 goal.note = "a negative loss: the noise of this run is larger"
             goal.measured = f"{value:.3g} {line.unit}"

@@ -3,11 +3,11 @@
  * ioctls PID START END: the loop that a C program would write around PAGEMAP_SCAN, and nothing
  * else. Obeys lines, answers {"ns": …, "regions": …}:
  *
- *	get		lists what is written
- *	protect		protects what is present, lists nothing
- *	get+protect	lists what is written and protects it, in one step
- *	exact get	lists what is exactly written, with the usual categories
- *	exact get+protect	the same, and protects it
+ *	get		lists the written pages
+ *	protect		protects the present pages, lists nothing
+ *	get+protect	lists the written pages and protects them, in one step
+ *	exact get	lists exactly the written pages, with the usual categories
+ *	exact get+protect	the same, and protects them
  *	pagemap		reads /proc/PID/pagemap and counts the present pages
  */
 #define _GNU_SOURCE
@@ -29,7 +29,8 @@ struct question {
 	uint64_t mask, inverted, anyof, returned;
 };
 
-/* What private anonymous memory is asked for exactness: written, populated, no zero page, no guard. */
+/* The query for exactly written private anonymous memory: written, populated, no zero page, no
+ * guard. */
 static const struct question exact = {
 	.mask = BENCH_WPALLOWED | BENCH_WRITTEN | BENCH_PFNZERO | BENCH_GUARD,
 	.inverted = BENCH_PFNZERO | BENCH_GUARD,
@@ -60,7 +61,7 @@ static long ask(int pagemap, uint64_t start, uint64_t end, uint64_t flags, struc
 		if (found < 0)
 			return -1;
 		regions += found;
-		/* A complete scan may say an earlier walk_end. */
+		/* A complete scan may report an earlier walk_end. */
 		if (found && vec[found - 1].end > arg.walk_end)
 			arg.walk_end = vec[found - 1].end;
 		if (arg.walk_end <= start)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * load random|sequential BYTES: works without end on so much populated memory. A unit of work writes
- * 800 bytes of a page, random or the next one, reads eight random cache lines, and computes a while:
- * about what a server does for a request.
+ * load random|sequential BYTES: works endlessly on BYTES of populated memory. One unit of work
+ * writes 800 bytes of a page, random or the next one, reads eight random cache lines, and computes
+ * for a while: about the work of a server for one request.
  *
  * Each line on stdin is answered with {"count", "cpu_ns"}: the units done so far, and the processor
  * time of the thread that does them.

@@ -1,4 +1,4 @@
-"""Figures, and how they are made: by measuring in turn, and comparing medians."""
+"""Figures and how they are measured: ways are run in turn, and medians compared."""
 
 import contextlib
 import json
@@ -20,12 +20,12 @@ MIB, GIB = 1 << 20, 1 << 30
 
 
 class Unavailable(Exception):  # noqa: N818 - no error: something is not on this machine
-    """A subject, or a part of one, cannot be measured here; the message says why."""
+    """A benchmark, or a part of it, cannot run here; the message says why."""
 
 
 @dataclass
 class Figure:
-    """A measured quantity, with the one that it is compared with in the same run.
+    """A measured quantity, and the base that it is compared with in the same run.
 
     Attributes:
         key: Its name in the JSON file, unique in a run.
@@ -38,7 +38,7 @@ class Figure:
         against: The name of the base for the comparison; None: not compared.
         base: The median of the base, in `unit`.
         ratio: The median over the pairs of value / base, or as `against` says.
-        note: A remark that the reader needs.
+        note: A remark that the reader of the table needs.
     """
 
     key: str
@@ -56,7 +56,7 @@ class Figure:
 
 @dataclass
 class Bench:
-    """The settings of a run, and its figures; every subject is called with it."""
+    """The settings of a run and its figures; every benchmark is called with it."""
 
     quick: bool
     redis_bytes: int
@@ -65,11 +65,11 @@ class Bench:
     report: Callable[[str], None] = lambda line: None  # noqa: ARG005
 
     def rounds(self, full: int, quick: int = 3) -> int:
-        """How often to measure."""
+        """Return how often to measure."""
         return quick if self.quick else full
 
     def skip(self, what: str, why: str) -> None:
-        """Remember a subject that was left out, and why."""
+        """Remember a benchmark that was left out, and why."""
         self.skipped.append(f"{what}: {why}")
         self.report(f"left out: {what}: {why}")
 
@@ -109,7 +109,7 @@ class Bench:
         return figure
 
     def find(self, key: str) -> Figure | None:
-        """Return a figure that was measured before."""
+        """Return a figure that was added before."""
         return next((one for one in self.figures if one.key == key), None)
 
 
@@ -229,10 +229,10 @@ def run_checked(words: Sequence[str], out: str = os.devnull) -> Run:
 
 
 class Helper:
-    """A C program of this directory; it answers each line on its stdin with JSON."""
+    """Runs a C program of this directory that answers each line on stdin with JSON."""
 
     def __init__(self, name: str, *words: object) -> None:
-        """Start it; it is ready when it has written its first line of facts."""
+        """Start the program; return once it has written its first line of facts."""
         self.process = subprocess.Popen(
             [str(build(name)), *map(str, words)],
             stdin=subprocess.PIPE,
@@ -243,7 +243,7 @@ class Helper:
         self.facts = self._answer()
 
     def tell(self, line: str) -> Any:
-        """Give one command and return its answer."""
+        """Send one command and return its answer."""
         assert self.process.stdin is not None
         self.process.stdin.write(line + "\n")
         self.process.stdin.flush()
@@ -260,7 +260,7 @@ class Helper:
         return answer
 
     def close(self) -> None:
-        """End it and wait for its end."""
+        """End the program and wait for its end."""
         for stream in (self.process.stdin, self.process.stdout):
             if stream is not None:
                 stream.close()
@@ -269,7 +269,7 @@ class Helper:
 
 @contextlib.contextmanager
 def helper(name: str, *words: object) -> Iterator[Helper]:
-    """Run a helper during the block."""
+    """Run a helper program during the block."""
     made = Helper(name, *words)
     try:
         yield made
@@ -278,7 +278,7 @@ def helper(name: str, *words: object) -> Iterator[Helper]:
 
 
 def document(bench: Bench, **facts: object) -> dict[str, Any]:
-    """Return all figures as JSON has them."""
+    """Return all figures as they stand in the JSON file."""
     return {
         **facts,
         "figures": [asdict(figure) for figure in bench.figures],

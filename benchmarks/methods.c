@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * methods METHOD BYTES: one process that tracks its own writes, in one of the ways that there are:
+ * methods METHOD BYTES: one process that tracks its own writes, in one of these ways:
  *
  *	none		not at all
  *	async		userfaultfd, asynchronous write-protect; PAGEMAP_SCAN gets and protects
@@ -8,8 +8,9 @@
  *	mprotect	read-only memory, and a SIGSEGV handler that keeps a list
  *	soft-dirty	clear_refs, and the bits of /proc/self/pagemap
  *
- * Each line "PERCENT" is a round: stores to so many pages, scattered, then a look, which says how
- * many were written and protects all again: {"write_ns", "look_ns", "pages", "found"}.
+ * Each line "PERCENT" is one round: stores to that percentage of the pages, scattered, then a look,
+ * which returns the number of written pages and protects all again: {"write_ns", "look_ns",
+ * "pages", "found"}.
  */
 #define _GNU_SOURCE
 #include "answer.h"
@@ -53,7 +54,7 @@ struct uffd_msg {
 static unsigned char *memory;
 static size_t bytes, pages;
 static int uffd = -1, pagemap, clear_refs;
-/* The list of a method that has to keep one itself. */
+/* The list that some methods have to keep themselves. */
 static uint32_t *list;
 static volatile size_t listed;
 
@@ -207,7 +208,7 @@ static size_t dirty_look(void)
 	return found;
 }
 
-/* Where the kernel was built without it, clearing succeeds and no page is ever dirty. */
+/* If the kernel was built without soft-dirty, clearing succeeds and no page is ever dirty. */
 static void dirty_begin(void)
 {
 	clear_refs = open("/proc/self/clear_refs", O_WRONLY | O_CLOEXEC);

@@ -15,10 +15,10 @@ from benchmarks.processes import memory_left, pagescan, session, target
 
 
 def run(bench: Bench) -> None:
-    """Measure every format, where every second page of a mapping is a region."""
+    """Measure every format with a mapping in which every second page is a region."""
     count = 100_000 if bench.quick else 1_000_000
     with target(MIB) as made:
-        # Pages that were only read are the zero page: regions without memory.
+        # Pages that were only read are the zero page, so these regions need no memory.
         read = made.tell(f"holes {2 * PAGE * count}")
         words = [made.pid, f"{read['start']:#x}-{read['end']:#x}"]
         for form in ("json", "jsonl", "csv"):

@@ -33,7 +33,7 @@ _PSUTIL = (
     "import psutil, sys; psutil.Process(int(sys.argv[1])).memory_maps(grouped=False)"
 )
 _PAGE_TYPES = "page-types -N"
-_LOOKED = 0.5  # seconds that a target is looked at by each, in each round
+_LOOKED = 0.5  # seconds per tool and round
 
 
 def run(bench: Bench) -> None:
@@ -73,17 +73,17 @@ def commands(pid: int) -> dict[str, list[str]]:
     if python:
         found["psutil memory_maps"] = [python, "-c", _PSUTIL, str(pid)]
     with contextlib.suppress(Unavailable):
-        # The least that it does: it reads the flags of each page, and prints nothing.
+        # The least work it can do: it reads the flags of each page, and prints nothing.
         found[_PAGE_TYPES] = [page_types(), "-p", str(pid), "-N"]
     return found
 
 
 @cache
 def page_types() -> str:
-    """Return a page-types of the kernel that works here, from $PAGE_TYPES or the PATH.
+    """Return a page-types of the kernel that works here: $PAGE_TYPES or of the PATH.
 
-    Debian has no package of it; a tree of the kernel's source builds it by
-    `make -C tools/mm page-types`. It needs root.
+    Debian has no package of it; `make -C tools/mm page-types` builds it in a tree of
+    the kernel's source. It needs root.
     """
     wanted = os.environ.get("PAGE_TYPES") or "page-types"
     program = shutil.which(wanted)
@@ -144,7 +144,7 @@ def _costs(bench: Bench, pid: int, whom: str) -> None:
         (_PAGE_TYPES, ""),
     ):
         if name not in found:
-            if name != _PAGE_TYPES:  # run() said why
+            if name != _PAGE_TYPES:  # run() has said why
                 bench.skip(name, "not installed")
             continue
         bench.add(

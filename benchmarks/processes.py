@@ -1,4 +1,4 @@
-"""The processes that are looked at, and the commands that look."""
+"""The target processes, and the commands that look at them."""
 
 import contextlib
 import os
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from benchmarks.measure import MIB, Helper, Unavailable, helper, scratch
 
-# Bytes of a string, and the memory that redis needs for it, overhead included.
+# Bytes of a string, and the memory that redis needs for it with its overhead.
 _VALUE, _STORED = 2000, 2150
 
 
@@ -26,7 +26,7 @@ def pagescan(*words: object) -> list[str]:
 
 
 def memory_left() -> int:
-    """Return the bytes that may be taken without harm to others: 3/4 of the free."""
+    """Return the bytes that a benchmark may use: three quarters of the free memory."""
     for line in Path("/proc/meminfo").read_text().splitlines():
         if line.startswith("MemAvailable:"):
             return int(line.split()[1]) * 1024 * 3 // 4
@@ -39,7 +39,7 @@ def target(size: int, *words: str) -> Iterator[Helper]:
 
     Args:
         size: Bytes, a power of two.
-        words: "huge": in transparent huge pages.
+        words: "huge" populates the memory with transparent huge pages.
     """
     if size > memory_left():
         raise Unavailable(f"too little free memory for {size // MIB} MiB")
@@ -48,15 +48,15 @@ def target(size: int, *words: str) -> Iterator[Helper]:
 
 
 def range_of(made: Helper) -> str:
-    """Return the memory of a target as a RANGE."""
+    """Return the populated memory of a target as a RANGE."""
     return f"{made.facts['start']:#x}-{made.facts['end']:#x}"
 
 
 class Redis:
-    """A redis-server of ours, on a socket of its own, filled to about a size."""
+    """A redis-server on a socket of its own, filled to about a given size."""
 
     def __init__(self, folder: Path, size: int) -> None:
-        """Start it and fill it."""
+        """Start the server and fill it."""
         if shutil.which("redis-server") is None:
             raise Unavailable(
                 "redis-server is not installed (apt install redis-server)"
@@ -97,23 +97,23 @@ class Redis:
         return answer
 
     def requests(self) -> int:
-        """Return how many commands it has processed so far."""
+        """Return how many commands the server has processed so far."""
         for line in self.ask("INFO", "stats").decode().splitlines():
             if line.startswith("total_commands_processed:"):
                 return int(line.partition(":")[2])
         raise Unavailable("redis says not how many commands it processed")
 
     def cpu_ns(self) -> int:
-        """Return the processor time of its main thread so far."""
+        """Return the processor time of the server's main thread so far."""
         return int(Path(f"/proc/{self.pid}/schedstat").read_text().split()[0])
 
     def resident(self) -> int:
-        """Return its resident memory in bytes."""
+        """Return the server's resident memory in bytes."""
         pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE")
 
     def close(self) -> None:
-        """End it."""
+        """End the server."""
         self.connection.close()
         self.process.kill()
         self.process.wait()
@@ -122,7 +122,7 @@ class Redis:
 @contextlib.contextmanager
 def redis(size: int) -> Iterator[Redis]:
     """Run a redis-server of about `size` bytes."""
-    # A name of its own: two may run side by side.
+    # The name is unique, because two servers may run side by side.
     folder = Path(tempfile.mkdtemp(prefix="redis-", dir=scratch()))
     made = Redis(folder, size)
     try:
@@ -160,7 +160,7 @@ class Watch:
     """`pagescan watch` of a process, in the background."""
 
     def __init__(self, pid: int, *words: str) -> None:
-        """Start it; it has armed when this returns."""
+        """Start `watch`; it has armed the target when this returns."""
         self.out = scratch() / "watch.jsonl"
         with self.out.open("wb") as out:
             self.process = subprocess.Popen(
@@ -178,7 +178,7 @@ class Watch:
         raise Unavailable(f"pagescan watch: {''.join(said).strip()}")
 
     def end(self) -> str:
-        """Interrupt it and return its last line, which has the totals."""
+        """Interrupt `watch` and return its last line, which has the totals."""
         self.process.send_signal(signal.SIGINT)
         self.process.communicate()
         return self.out.read_text().splitlines()[-1]

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Whether a redis is as fast after hours of `pagescan watch` as one that had none.
+"""Compares a redis after hours of `pagescan watch` with one that was never watched.
 
-Two servers of the same size, in transparent huge pages, get the same load for as long
-as SECONDS says (3600); one of them is watched at 1 s. Then the watch ends, and both
-are measured in turn, idle otherwise. Printed: their huge pages before and after, and
-the processor time of the server and the requests per second of each round.
+Two servers of the same size, in transparent huge pages, get the same load for SECONDS
+(3600); one of them is watched at 1 s. Then the watch ends, and both are measured in
+turn while they are otherwise idle. It prints their huge pages before and after, and for
+each round the processor time of the server and the requests per second.
 
     SECONDS=600 MIB=300 ROUNDS=15 benchmarks/redis_after_watch.py
 """
@@ -27,12 +27,12 @@ from benchmarks.processes import Redis, Watch  # noqa: E402
 SECONDS = float(os.environ.get("SECONDS", "3600"))
 SIZE = int(os.environ.get("MIB", "300"))
 ROUNDS = int(os.environ.get("ROUNDS", "15"))
-# Each burst is short, and the pauses between leave the machine to others.
+# Each burst is short; the pauses between bursts leave the machine to other processes.
 _BURST, _PAUSE = 20_000, 2.0
 
 
 def main() -> None:
-    """Run it, and print what was measured."""
+    """Run the comparison and print its results."""
     os.environ["MALLOC_CONF"] = "thp:always"
     servers = {}
     for name in ("watched", "unwatched"):

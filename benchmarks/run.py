@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The benchmarks: one command, a table, and a JSON file with all figures.
+"""Runs the benchmarks: one command, a table, and a JSON file with all figures.
 
 Every figure is a ratio within one run: both sides are measured in turn on the same
 machine, and medians are shown. No benchmark fails because of a timing.
@@ -21,8 +21,8 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[0] = str(ROOT)
-os.environ["PYTHONPATH"] = str(ROOT)  # `python -m pagescan` of this tree, anywhere
-# Measured is what an installed package has: compiled files, and a buffered stdout.
+os.environ["PYTHONPATH"] = str(ROOT)  # `python -m pagescan` is this tree's
+# Measure what an installed package has: compiled files, and a buffered stdout.
 for _word in ("PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED"):
     os.environ.pop(_word, None)
 
@@ -161,7 +161,7 @@ def say(line: str) -> None:
 def show(
     parts: dict[str, list[Figure]], goals: Iterable[Goal], skipped: Iterable[str]
 ) -> None:
-    """Print all figures, the contract last."""
+    """Print all figures, the promises last."""
     from rich.console import Console
     from rich.table import Table
 

@@ -1,7 +1,7 @@
-"""How long the target's own mmap(2) and munmap(2) wait while each command works.
+"""Measures how long the target's mmap(2) and munmap(2) wait while each command works.
 
-Each is measured in turn with the same time in which nobody looks: on a busy machine
-that has waits of its own.
+Each command is measured in turn with an equally long time without a look, because on a
+busy machine that time has waits, too.
 """
 
 import contextlib
@@ -78,7 +78,7 @@ def _ways(made: Helper) -> dict[str, Callable[[], float]]:
 
 
 def _restoring(made: Helper) -> dict[str, Callable[[], float]]:
-    """Split every huge page, and measure the end that puts them back, or does not."""
+    """Split all huge pages; measure the end of tracking, with and without restoring."""
 
     def measured(restore: bool) -> float:
         with pagescan.track(made.pid, restore_huge=restore) as tracking:
@@ -94,7 +94,7 @@ def _restoring(made: Helper) -> dict[str, Callable[[], float]]:
 
 
 def _kill_keeper(pid: int) -> None:
-    """What the kernel makes it cost: it unregisters all at the last close."""
+    """Measure the kernel's own way: it unregisters everything at the last close."""
     keeper = session.find(pid).keeper_pid
     pidfd = os.pidfd_open(keeper)
     try:

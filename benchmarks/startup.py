@@ -1,4 +1,4 @@
-"""Measures how long a command takes that has next to nothing to do."""
+"""Measures how long the shortest commands take."""
 
 import sys
 from sysconfig import get_path
@@ -8,14 +8,14 @@ from benchmarks.processes import redis, session
 
 _CLICK = "python -c 'import click'"
 # Without site, as in a regular installation: an editable one loads more files at each
-# start, with click's Python as well, and that would flatter the ratio.
+# start, also in the Python with click, and that would flatter the ratio.
 _START = [sys.executable, "-S", "-c"]
 _PATHS = f"import sys; sys.path[:0] = {[str(HERE.parent), get_path('purelib')]};"
 _IMPORT = [*_START, f"{_PATHS} import click"]
 
 
 def installed(*words: object) -> list[str]:
-    """Return the command line of a pagescan in a regular, not editable installation."""
+    """Return the command line of a pagescan in a regular, non-editable installation."""
     main = (
         f"{_PATHS} from pagescan.__main__ import main; sys.argv[0] = 'pagescan'; main()"
     )

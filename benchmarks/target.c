@@ -1,18 +1,18 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * target BYTES [huge]: has that much populated memory of 4 KiB pages (a power of two), or of huge ones,
- * says {"pid", "start", "end"} and obeys lines:
+ * target BYTES [huge]: has BYTES of populated memory in pages of 4 KiB (a power of two), or in huge
+ * pages, prints {"pid", "start", "end"} and obeys lines:
  *
- *	write PERCENT	stores to so many of its pages, scattered; {"ns": …, "pages": …}
- *	holes BYTES	maps that much more, with every second page read once; {"start", "end"}
+ *	write PERCENT	stores to that percentage of its pages, scattered; {"ns": …, "pages": …}
+ *	holes BYTES	maps BYTES more, with every second page read once; {"start", "end"}
  *	spots BYTES [STEP [COUNT]]
- *			maps that much more and stores to a page every STEP bytes, by default to every
+ *			maps BYTES more and stores to a page every STEP bytes, by default to every
  *			second page, to COUNT at most; {"start", "end"}
- *	mappings COUNT	so many pages more, stored to, each a mapping of its own; {"start", "end"}
- *	churn		from now on a thread maps, unmaps and allocates in a loop
- *	calm		ends that: {"calls", "max_ns", "max_wait_ns", "malloc_max_ns"}
+ *	mappings COUNT	maps and populates COUNT more pages, each as its own mapping; {"start", "end"}
+ *	churn		starts a thread that maps, unmaps and allocates in a loop
+ *	calm		ends that thread: {"calls", "max_ns", "max_wait_ns", "malloc_max_ns"}
  *
- * The end of input ends it.
+ * The end of input ends the program.
  */
 #define _GNU_SOURCE
 #include "answer.h"
@@ -28,7 +28,7 @@
 #include <unistd.h>
 
 #define PAGE 4096u
-/* Below this a call is no gap, and nothing is asked of the kernel. */
+/* A shorter call is no gap, and the kernel is not asked about it. */
 #define GAP_NS 50000u
 
 static atomic_bool churning;
@@ -53,7 +53,8 @@ static unsigned char *map(size_t bytes)
 	return at;
 }
 
-/* How long this thread was ready and had no processor, ever: the second number of schedstat. */
+/* How long this thread has been ready without a processor in all: the second number of schedstat.
+ * */
 static uint64_t starved_ns(int schedstat)
 {
 	char text[96] = "";
@@ -64,8 +65,8 @@ static uint64_t starved_ns(int schedstat)
 }
 
 /*
- * A call that took long either waited for the lock of the memory map, which is what we want to
- * know, or for a processor: what the scheduler counted as that since the last gap is taken off.
+ * A call that took long waited either for the lock of the memory map, which is to be measured, or
+ * for a processor. The scheduler counts the latter; that time since the last gap is subtracted.
  */
 static uint64_t judge(uint64_t ns, int schedstat, uint64_t *starved)
 {
@@ -98,7 +99,8 @@ static void *churn(void *unused)
 		if (wait > seen.max_wait)
 			seen.max_wait = wait;
 
-		/* Larger than M_MMAP_THRESHOLD: a mapping of its own, as large buffers are. */
+		/* Larger than M_MMAP_THRESHOLD, so that it is a mapping of its own, like other
+		 * large buffers. */
 		begun = now_ns();
 		at = malloc(1u << 20);
 		*(volatile char *)at = 1;
@@ -141,7 +143,7 @@ static void spots(size_t bytes, size_t step, size_t count)
 	answer("{\"start\": %lu, \"end\": %lu}\n", (uint64_t)at, (uint64_t)at + bytes);
 }
 
-/* With a hole after each, so that none has a neighbour. */
+/* A hole follows each page, so that no mapping has a neighbour. */
 static void mappings(size_t count)
 {
 	size_t bytes = count * 2 * PAGE;
@@ -174,7 +176,7 @@ int main(int argc, char **argv)
 		return 2;
 	prctl(PR_SET_PDEATHSIG, 9);
 	memory = map(bytes);
-	if (argc > 2) /* where it is aligned to huge pages, as large mappings are */
+	if (argc > 2) /* memory aligned to huge pages, as large mappings are */
 		madvise(memory, bytes, MADV_HUGEPAGE);
 	for (size_t i = 0; i < bytes; i += PAGE)
 		memory[i] = 1;

@@ -1,9 +1,10 @@
-"""What watch costs a target that writes all over its memory, beside what it says.
+"""Measures what watch costs a target that writes all over its memory.
 
-Processor time of the target, user and system, per unit of its work; never throughput.
-It, too, swings by 10 % and more with what runs beside it. So two targets of a kind are
-at work side by side, and one of them is watched, then the other: what disturbs the
-machine disturbs both, and `watch` itself does, as a process beside them.
+Compares it with the figure that watch reports. The cost is the target's processor time,
+user and system, per unit of its work; never throughput. This, too, varies by 10 % and
+more with the load beside it. So two targets of a kind work side by side, and first one
+is watched, then the other: a disturbance of the machine affects both, and so does
+`watch` itself, as a process beside them.
 """
 
 import contextlib
@@ -20,36 +21,36 @@ from benchmarks.measure import MIB, Bench, Unavailable, helper
 from benchmarks.processes import Watch, redis
 from pagescan.fault_cost import Trial
 
-_BEGUN, _SETTLED = 1.0, 4.0  # seconds: until nothing changes; with a budget
+_BEGUN, _SETTLED = 1.0, 4.0  # seconds until figures are steady, with a budget
 _KEYS = 1_000_000
 _WAYS: dict[str, tuple[str, ...]] = {"1 s": (), "1 s, --budget 2": ("--budget", "2")}
 
 
 @dataclass
 class Work:
-    """A target at work.
+    """A target under load.
 
     Attributes:
         pid: The target.
-        done: Returns the units of work that it has done so far.
+        done: Returns the units of work that the target has done so far.
     """
 
     pid: int
     done: Callable[[], int]
 
     def cpu_ns(self) -> int:
-        """Return its processor time so far, all threads."""
+        """Return the target's processor time so far, all threads."""
         return time.clock_gettime_ns((~self.pid << 3) | 2)
 
 
 @dataclass
 class Phase:
-    """Some seconds of two targets at work, of which one is watched.
+    """Some seconds of two targets under load, of which one is watched.
 
     Attributes:
-        ratio: Processor time for a unit of work, of the watched one to the other.
-        said: `cost.target_share`, the mean of its looks.
-        writes: First writes a second of its processor time, as watch found them.
+        ratio: Processor time per unit of work, of the watched target to the other.
+        said: The mean `cost.target_share` of its looks.
+        writes: First writes per second of its processor time, as watch found them.
     """
 
     ratio: float
@@ -77,7 +78,7 @@ def run(bench: Bench) -> None:
 
 
 def _fault_ns(bench: Bench) -> float:
-    """Return what a first write costs, as pagescan itself measures it."""
+    """Return the cost of a first write, as pagescan itself measures it."""
     costs = []
     for _ in range(bench.rounds(7)):
         trial = Trial()
@@ -106,7 +107,8 @@ def _redis(keys: int) -> Iterator[Work]:
         start += ["-r", str(keys)]
         filling = ["-n", str(2 * keys), "-d", "900", "-P", "64"]
         subprocess.run([*start, *filling], stdout=subprocess.DEVNULL, check=True)
-        # Until nothing grows any more: values of another size need other memory.
+        # Until nothing grows any more, because values of another size need other
+        # memory.
         filling = ["-n", str(3 * keys), "-d", "800", "-P", "64"]
         subprocess.run([*start, *filling], stdout=subprocess.DEVNULL, check=True)
         load = subprocess.Popen(
@@ -127,7 +129,7 @@ def _measure(
     options: Sequence[str],
     fault: float,
 ) -> None:
-    """Watch one, then the other; what both phases have in common cancels out."""
+    """Watch one, then the other, so that what both phases share cancels out."""
     name, way = names
     seconds = 2.0 if bench.quick else 6.0
     lost, said, writes = [], [], []
@@ -160,7 +162,7 @@ def _measure(
 
 
 def _phase(work: Work, other: Work, options: Sequence[str], seconds: float) -> Phase:
-    """Watch one of two targets at work."""
+    """Watch one of two targets under load."""
     watch = Watch(work.pid, "-i", "1", *options)
     try:
         time.sleep(_SETTLED if options else _BEGUN)
@@ -185,6 +187,6 @@ def _so_far(work: Work) -> tuple[int, int]:
 
 
 def _documents(watch: Watch) -> list[dict[str, dict[str, float]]]:
-    """Return the looks so far; the last line may be written at this moment."""
+    """Return the looks so far; skip the last line if it is still being written."""
     lines = watch.out.read_text().split("\n")[:-1]
     return [json.loads(line) for line in lines]

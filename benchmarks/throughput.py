@@ -33,7 +33,7 @@ class Load:
 
 
 def run(bench: Bench) -> None:
-    """Measure in pairs: none, watch at 1 s, watch at 0.1 s, and with a budget."""
+    """Measure in pairs: no `watch`, watch at 1 s, watch at 0.1 s, and with a budget."""
     if shutil.which("redis-benchmark") is None:
         raise Unavailable("redis-benchmark is not installed (apt install redis-tools)")
     fault = _fault_ns(bench)
@@ -137,7 +137,7 @@ def _add(
     pairs: list[tuple[Load, Load]],
     fault: float,
 ) -> None:
-    """Add the figures of the loss; each pair is a run without and one with `watch`."""
+    """Add the figures of the loss; a pair is one run without and one with `watch`."""
     short = name.replace(" ", "").replace(",", "")
     bench.add(
         f"throughput.{key}.{short}.rate",

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * write_watch.so: threads that store to random pages without end, while somebody gets the written
- * pages every so often: with pagescan_writewatch.h, with the usual fallback, which is read-only
- * memory and a SIGSEGV handler, or not at all.
+ * write_watch.so: threads that store to random pages endlessly, while the caller gets the written
+ * pages at intervals: with pagescan_writewatch.h, with the usual fallback (read-only memory and a
+ * SIGSEGV handler), or not at all.
  */
 #define _GNU_SOURCE
 #include "answer.h"
@@ -101,14 +101,14 @@ static size_t fallback_get(void **addresses)
 			addresses[found++] = watched + page * size;
 	if (found) {
 		memset(dirty, 0, watched_pages);
-		/* One call for all: the best that it can do. */
+		/* One call for all pages: the best that the fallback can do. */
 		mprotect(watched, watched_pages * size, PROT_READ);
 	}
 	pthread_mutex_unlock(&lock);
 	return found;
 }
 
-/* ---- one measurement: ns a store, us a get; returns the pages that a get found, on average ---- */
+/* ---- one measurement: ns per store, us per get; returns the mean number of pages per get ---- */
 
 static double measure(size_t (*get)(void **, void *), void *with, int how_many, int rounds,
 		      unsigned int pause_us, double *store_ns, double *get_us)

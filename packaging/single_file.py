@@ -1,4 +1,4 @@
-"""Builds dist/pagescan.pyz: pagescan with all that it needs, in one file.
+"""Builds dist/pagescan.pyz: pagescan and everything it needs in one file.
 
     make pyz           after `make wheels`
 

@@ -32,7 +32,7 @@ SYSTEMS = {"manylinux_2_28": "gnu.2.28", "musllinux_1_2": "musl"}
 
 
 def main() -> int:
-    """Build, check and try; the last lines name the files."""
+    """Build, check and try the wheels; the last lines of output name the files."""
     if not MUSL.exists():
         sys.stderr.write(f"wheels: missing: {MUSL}\n")
         sys.stderr.write("hint: apt install musl    (Debian, Ubuntu)\n")
@@ -54,7 +54,7 @@ def main() -> int:
 
 
 def build(sdist: Path, libc: str, folder: Path) -> Path:
-    """Return the wheel that the sdist gives with zig's compiler and headers."""
+    """Build the wheel from the sdist with zig's compiler and headers, and return it."""
     folder.mkdir()
     compiler = folder / "cc"
     target = f"{os.uname().machine}-linux-{libc}"
@@ -68,7 +68,7 @@ def build(sdist: Path, libc: str, folder: Path) -> Path:
 
 
 def with_musls_name(wheel: Path) -> Path:
-    """Return the wheel with the name that musl's systems give their C library."""
+    """Return the wheel with musl's C library under the name that musl systems use."""
     tree = wheel.parent / "tree"
     packed = wheel.parent / "packed"
     shutil.unpack_archive(wheel, tree, "zip")
@@ -87,7 +87,7 @@ def audit(wheel: Path, system: str, folder: Path) -> None:
     libraries.mkdir()
     (libraries / MUSL_NAME).symlink_to(MUSL)
     tag = f"{system}_{os.uname().machine}"
-    # auditwheel knows the tags of this machine's libc alone; of musl it finds its own.
+    # auditwheel knows only the tags of this machine's libc; it finds musl's own.
     musl = system.startswith("musl")
     words = ["--ldpaths", str(libraries)] if musl else ["--plat", tag]
     path = f"{BIN}{os.pathsep}{os.environ['PATH']}"  # auditwheel looks for patchelf
@@ -117,7 +117,7 @@ def try_without_compiler(scratch: Path) -> None:
 def run(
     *words: str, environment: dict[str, str] | None = None, quiet: bool = False
 ) -> None:
-    """Run a command to its end; exit if it fails. quiet: Its output is dropped."""
+    """Run a command to its end; exit if it fails. quiet: Drop its output."""
     output = subprocess.DEVNULL if quiet else None
     done = subprocess.run(words, env=environment, stdout=output, check=False)
     if done.returncode:

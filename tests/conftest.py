@@ -1,6 +1,7 @@
 """Fixtures of all tests: the targets, the command, and the abilities of this machine.
 
---require=A,B turns the skips for these needs into failures; --require=all every skip.
+--require=A,B turns skips for these needs into failures; --require=all turns every skip
+into one.
 """
 
 import contextlib
@@ -26,18 +27,18 @@ HERE = Path(__file__).parent
 ROOTS_SESSIONS = "/run/pagescan"
 PAGE = witness.PAGE
 STRANGER = 61234
-"""A uid that nobody has."""
+"""A uid that no user has."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add --require and --accept."""
     parser.addoption("--accept", action="store_true", help="rewrite the golden files")
-    parser.addoption("--require", default="", help="needs that must be there, or all")
+    parser.addoption("--require", default="", help="needs that must be met, or all")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the marker; keep the tests away from other people's sessions."""
-    config.addinivalue_line("markers", "needs(*names): skipped where they are missing")
+    """Register the marker; keep the tests away from the sessions of other users."""
+    config.addinivalue_line("markers", "needs(*names): skip the test if one is missing")
     os.environ[RUN] = str(os.getpid())
     if os.geteuid() == 0:
         _have_sessions_of_our_own()
@@ -50,10 +51,11 @@ _CLONE_NEWNS, _MS_REC, _MS_PRIVATE = 0x20000, 0x4000, 0x40000  # unshare(2), mou
 
 
 def _have_sessions_of_our_own() -> None:
-    """Mount an empty directory of sessions, for this process and its children alone.
+    """Mount an empty session directory, for this process and its children only.
 
-    So that `disarm --all` ends no session of somebody who works on this machine, and
-    theirs do not count here. Where it may not be done the tests share the directory.
+    So `disarm --all` cannot end a session of another person on this machine, and
+    foreign sessions do not count here. If mounting is not allowed, the tests share the
+    directory.
     """
     os.makedirs(ROOTS_SESSIONS, 0o700, exist_ok=True)
     libc = ctypes.CDLL(None, use_errno=True)
@@ -95,7 +97,7 @@ def _swap() -> str | None:
 def _io_uring() -> str | None:
     switch = Path("/proc/sys/kernel/io_uring_disabled")
     off = not switch.exists() or switch.read_text().strip() == "2"
-    return "io_uring is not there" if off else None
+    return "io_uring is not available" if off else None
 
 
 def _compiles_32_bit() -> str | None:
@@ -107,7 +109,7 @@ def _compiles_32_bit() -> str | None:
 
 @cache
 def python_of_all() -> str | None:
-    """Return a Python of this version that another user may run; None: root has it."""
+    """Return a Python of this version that another user may run, or None."""
     for program in (os.path.realpath(sys.executable), "/usr/bin/python3"):
         version = "import sys; sys.exit(sys.version_info[:2] != {})"
         with contextlib.suppress(OSError):
@@ -120,7 +122,7 @@ def python_of_all() -> str | None:
 
 
 SANITIZED = "ASAN_OPTIONS" in os.environ
-"""Whether `make asan` runs the tests: memory is shadowed, and all is slower."""
+"""Whether `make asan` runs the tests: memory is shadowed, and everything is slower."""
 
 
 def _module(name: str) -> Callable[[], str | None]:
@@ -130,9 +132,9 @@ def _module(name: str) -> Callable[[], str | None]:
 
 def _stranger() -> str | None:
     if SANITIZED:
-        return "the sanitizers are where another user cannot read them"
+        return "another user cannot read the sanitizer libraries"
     if os.geteuid():
-        return "this user is not root, and can be nobody else"
+        return "this user is not root, and cannot become another user"
     return None if python_of_all() else "another user cannot run this Python"
 
 
@@ -184,7 +186,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    """Count skips, for the closing line."""
+    """Count skips for the closing line."""
     if report.skipped and isinstance(report.longrepr, tuple):
         SKIPPED.append(str(report.longrepr[2]))
 
@@ -193,14 +195,14 @@ SKIPPED: list[str] = []
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say how many tests were left out, and why."""
+    """Print how many tests were left out, and why."""
     if SKIPPED:
         reasons = ", ".join(sorted(set(SKIPPED)))
         terminalreporter.write_line(f"{len(SKIPPED)} tests left out: {reasons}")
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    """With --require=all every skip fails, also one that a test asks for itself."""
+    """With --require=all, make every skip fail, also one that a test makes itself."""
     if session.config.getoption("--require") == "all" and SKIPPED:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
@@ -217,11 +219,11 @@ class Result:
     stderr: str
 
     def json(self) -> Any:
-        """Return the document on stdout, held against the schema."""
+        """Return the document on stdout, checked against the schema."""
         return checked(self.stdout)
 
     def error(self) -> Any:
-        """Return the error document on stderr, held against the schema."""
+        """Return the error document on stderr, checked against the schema."""
         return checked(self.stderr.splitlines()[-1])
 
 
@@ -232,7 +234,7 @@ def _validator() -> Any:
 
 
 def checked(text: str) -> Any:
-    """Parse a document and hold it against the schema."""
+    """Parse a document and check it against the schema."""
     document = json.loads(text)
     errors = [error.message for error in _validator().iter_errors(document)]
     assert errors == [], (errors, text[:2000])
@@ -263,7 +265,7 @@ def command(
 
 @pytest.fixture
 def pagescan() -> Callable[..., Result]:
-    """The command."""
+    """Return the function that runs the command."""
     return command
 
 
@@ -279,10 +281,10 @@ class Target:
     ranges: dict[str, tuple[int, int]]
     expected: dict[str, set[int]] = field(default_factory=dict)
     own_userfaultfds: int = 0
-    """That it made itself."""
+    """The ranges that the target made itself."""
 
     def tell(self, line: str) -> str:
-        """Give a command; return what follows "ok"."""
+        """Give the target a command; return the words after "ok"."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.stdin.write(line + "\n")
@@ -292,7 +294,7 @@ class Target:
         return answer[3:]
 
     def where(self, name: str) -> tuple[int, int]:
-        """Ask where a range is now, and remember it."""
+        """Ask the target where a range is now, and remember it."""
         start, end = self.tell(f"range {name}").split()
         self.ranges[name] = int(start), int(end)
         return self.ranges[name]
@@ -304,7 +306,7 @@ class Target:
         self.expected.setdefault(name, set()).update(pages)
 
     def pages(self, document: dict[str, Any], name: str) -> set[int]:
-        """Return those pages of a range that are in a result."""
+        """Return the pages of a range that are in a result."""
         low, high = self.ranges[name]
         found = set()
         for region in document["regions"]:
@@ -315,7 +317,7 @@ class Target:
 
 
 def runs(pages: set[int]) -> str:
-    """Return pages as the targets take them: "0,3-7"."""
+    """Return pages in the notation of the targets: "0,3-7"."""
     text: list[list[int]] = []
     for page in sorted(pages):
         if text and text[-1][1] == page - 1:
@@ -340,7 +342,7 @@ def mkmem(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def target(mkmem: Path) -> Iterator[Callable[..., Target]]:
-    """Start targets; each must be alive, untraced and unharmed in the end."""
+    """Start targets; assert at the end that each is alive, untraced and unharmed."""
     started: list[tuple[Target, dict[str, str]]] = []
 
     def start(*words: str) -> Target:
@@ -395,7 +397,7 @@ def armed(target: Callable[..., Target]) -> Callable[..., Target]:
 
 @pytest.fixture(autouse=True)
 def no_session_left() -> Iterator[None]:
-    """Assert that a test leaves no session behind that it began."""
+    """Assert that a test leaves no session that it began."""
     before = session_files()
     yield
     # A keeper ends a moment after its target.
@@ -405,7 +407,7 @@ def no_session_left() -> Iterator[None]:
 
 
 def session_files() -> set[str]:
-    """Return what is in the session directories of this user."""
+    """Return the files in the session directories of this user."""
     uid = os.geteuid()
     places = (
         [ROOTS_SESSIONS]
@@ -424,11 +426,12 @@ def session_files() -> set[str]:
 
 
 def _is_ours(path: str) -> bool:
-    """Whether a session is ours: its target was not started by somebody else."""
+    """Whether a session is ours: its target was not started by another person."""
     pid = os.path.basename(path).partition(".")[0]
     if pid == str(os.getpid()):
         return True
     with contextlib.suppress(OSError):
         environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
         return f"{RUN}={os.getpid()}".encode() in environment
-    return os.geteuid() == 0  # of a dead one nothing is known; root's are all ours
+    # a dead target shows nothing; sessions of root are all ours
+    return os.geteuid() == 0

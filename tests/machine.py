@@ -29,7 +29,7 @@ def setting(path: Path, value: object) -> Iterator[None]:
 
 @contextlib.contextmanager
 def huge_pages(count: int) -> Iterator[None]:
-    """Reserve some more huge pages during the block."""
+    """Reserve some additional huge pages during the block."""
     with setting(HUGE_PAGES, int(HUGE_PAGES.read_text()) + count):
         yield
 

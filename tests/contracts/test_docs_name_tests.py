@@ -1,4 +1,4 @@
-"""The tables of the docs name tests: each of them exists."""
+"""The tables of the docs name tests, and every named test exists."""
 
 import re
 from pathlib import Path
@@ -19,7 +19,7 @@ def test_each_named_test_exists(page: str) -> None:
 
 @pytest.mark.parametrize("page", ["exactness.md", "harmless.md"])
 def test_each_row_names_a_test(page: str) -> None:
-    """A promise that no test holds is none."""
+    """Every row of a table names a test: a promise needs one."""
     lines = (ROOT / "docs" / page).read_text().splitlines()
     heads = [
         at for at, line in enumerate(lines) if re.fullmatch(r"\|.*\| test \|", line)

@@ -1,4 +1,4 @@
-"""What the command line has, the manual page and the tables of the guide have too."""
+"""The manual page and the guide's tables describe the whole command line."""
 
 import json
 import re
@@ -60,25 +60,25 @@ def section(title: str) -> str:
 
 
 def says(pattern: str, *titles: str) -> bool:
-    """Whether a line in one of some sections of the manual matches."""
+    """Whether a line in one of the given sections of the manual matches."""
     return any(re.search(pattern, section(title), re.MULTILINE) for title in titles)
 
 
 def names(word: str) -> str:
-    """Return the pattern of a word as an argument of Cm, in any list of them."""
+    """Return the pattern of a word as an argument of Cm, anywhere in its list."""
     return rf"^\.(It |Op )?.*\bCm (.* )?{re.escape(word)}( |$)"
 
 
 @pytest.mark.parametrize(("name", "word"), OPTIONS)
 def test_option_is_in_the_manual(name: str, word: str) -> None:
-    """Each option is an entry of the options' section."""
+    """Each option has an entry in the section of the options."""
     flag = word.removeprefix("-")
     entry = rf"^\.It (Fl \S+ (Ar \S+ )?, )?Fl {re.escape(flag)}( |$)"
     assert says(entry, "OPTIONS"), f"{word} of {name} is missing"
 
 
 def test_manual_has_no_other_options() -> None:
-    """What the manual promises is there."""
+    """Every option in the manual exists."""
     entries = re.findall(r"^\.It (Fl .*)", section("OPTIONS"), re.MULTILINE)
     flags = chain.from_iterable(re.findall(r"Fl (\S+)", entry) for entry in entries)
     promised = {f"-{flag}" for flag in flags}
@@ -87,7 +87,7 @@ def test_manual_has_no_other_options() -> None:
 
 
 NOT_YET = {"--budget"}
-"""Promised in the manual, and being written."""
+"""Commands that the manual promises and that are being written."""
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -100,13 +100,13 @@ def test_command_is_described(name: str) -> None:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help_has_an_example(name: str) -> None:
-    """Each command's help has an example of it; each option is explained."""
+    """Each command's help has an example, and each option has an explanation."""
     assert f"pagescan {name}" in str(of(name).epilog)
     assert [word for word, option in options(of(name)) if not option.help] == []
 
 
 def test_reserved_names_are_in_the_manual() -> None:
-    """Names that come later are said to be reserved."""
+    """The manual says that names of later commands are reserved."""
     for name in LATER:
         assert says(names(name), "DESCRIPTION"), name
 
@@ -119,7 +119,7 @@ def test_exit_code_is_documented(code: int) -> None:
 
 
 def test_no_other_exit_code_is_documented() -> None:
-    """Nor does a document know one that there is not."""
+    """The documents list no exit code that does not exist."""
     assert re.findall(r"^\.It (\d+)$", section("EXIT STATUS"), re.MULTILINE) == [
         str(code) for code in CODES
     ]
@@ -140,7 +140,7 @@ def test_column_is_in_the_manual(name: str) -> None:
 
 
 def keys_of(schema: Any) -> Iterator[str]:
-    """Yield the name of every key that a schema knows."""
+    """Yield the name of every key in a schema."""
     if isinstance(schema, dict):
         for name, value in schema.items():
             if name == "properties":
@@ -167,14 +167,14 @@ OF_ALL = ["-q", "-v", "--debug", "--color=never"]
 
 @pytest.mark.parametrize("word", OF_ALL)
 def test_options_of_all_stand_anywhere(word: str) -> None:
-    """What every command takes may stand before the command too."""
+    """The options of all commands may also stand before the command."""
     before, behind = command(word, "schema"), command("schema", word)
     assert (before.code, before.stdout) == (behind.code, behind.stdout)
     assert before.code == 0
 
 
 def test_options_of_all_are_heeded_before_the_command() -> None:
-    """They do what they do behind it; the rest is the command's business."""
+    """They have the same effect there; other words belong to the command."""
     assert command("-q", "sessions").stderr == ""
     assert "no session" in command("sessions").stderr
     assert "Traceback" in command("--debug", "-v", "scan", 4194303).stderr
@@ -185,6 +185,6 @@ def test_options_of_all_are_heeded_before_the_command() -> None:
 
 
 def test_words_of_a_command_are_its_own() -> None:
-    """What stands behind -- does not tell pagescan how to say an error."""
+    """Words behind -- do not change the form in which pagescan reports an error."""
     result = command("watch", "--", "no-such-command", "--json", "--debug")
     assert result.stderr.splitlines()[0].startswith("pagescan: cannot run")

@@ -1,6 +1,6 @@
-"""What a command loads before it works: start-up time is promised, and this is why.
+"""Checks which modules a command loads before it works, since start-up is promised.
 
-Counted, not timed: a count is the same on every machine.
+Modules are counted, not timed: the count is the same on every machine.
 """
 
 import os
@@ -14,7 +14,7 @@ import pytest
 from tests.conftest import HERE
 
 HEAVY = {"asyncio", "email", "http", "logging", "multiprocessing", "rich", "pygments"}
-"""Packages that nothing on the way to a plain answer needs."""
+"""Packages that a plain answer never needs."""
 
 
 @cache
@@ -34,26 +34,26 @@ def loaded(*words: str) -> frozenset[str]:
 
 
 def of_command(*words: str) -> frozenset[str]:
-    """Return what `pagescan WORDS…` loads."""
+    """Return the modules that `pagescan WORDS…` loads."""
     return loaded("-m", "pagescan", *words)
 
 
 def packages(modules: frozenset[str]) -> set[str]:
-    """Return the first parts of the names."""
+    """Return the first part of each name."""
     return {name.partition(".")[0] for name in modules}
 
 
 def test_version_loads_nothing() -> None:
-    """--version is Python, runpy, and two files of ours.
+    """--version loads Python, runpy, and two files of pagescan's.
 
-    How an editable install was made decides whether Python itself has `__future__`.
+    Whether Python itself loads `__future__` depends on the kind of editable install.
     """
     more = of_command("--version") - loaded("-m", "this") - {"__future__"}
     assert more == {"pagescan"}
 
 
 def test_import_loads_nothing() -> None:
-    """`import pagescan` is one file, which loads the others when they are used."""
+    """`import pagescan` loads one file, which loads the others at their first use."""
     more = loaded("-c", "import pagescan") - loaded("-c", "")
     assert {name for name in more if name.startswith("pagescan")} == {"pagescan"}
     assert len(more) <= 2
@@ -79,7 +79,7 @@ COMMANDS = [
 
 @pytest.mark.parametrize(("words", "most"), COMMANDS)
 def test_command_loads_what_it_uses(words: tuple[str, ...], most: int) -> None:
-    """In a pipe no command loads rich, nor much beside click and itself."""
+    """In a pipe no command loads rich, nor much besides click and its own file."""
     modules = of_command(*words)
     assert packages(modules) & HEAVY == set()
     more = modules - loaded("-c", "import click")
@@ -89,14 +89,14 @@ def test_command_loads_what_it_uses(words: tuple[str, ...], most: int) -> None:
 
 
 SLOW = {"_strptime", "difflib", "pathlib", "platform", "traceback", "urllib.parse"}
-"""Files of Python's own that take a millisecond or more, and have cheap stand-ins."""
+"""Standard modules that take a millisecond or more, and that have cheap substitutes."""
 
 
 @pytest.mark.parametrize(
     "words", [("diff", "--json"), ("scan", ME, "--json", "[heap]")]
 )
 def test_a_look_loads_nothing_slow(words: tuple[str, ...]) -> None:
-    """As in a regular installation: what makes one editable loads pathlib itself."""
+    """Runs as in a regular installation: an editable install itself loads pathlib."""
     paths = [str(HERE.parent), sysconfig.get_path("purelib")]
     code = f"import sys; sys.path[:0] = {paths}; import "
     given = loaded("-S", "-c", f"{code}click")
@@ -112,20 +112,20 @@ def test_a_look_loads_nothing_slow(words: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize("words", [("--help",), ("no-such-command",)])
 def test_help_loads_no_command(words: tuple[str, ...]) -> None:
-    """The list of the commands is there without them."""
+    """The list of the commands is printed without loading them."""
     modules = of_command(*words)
     assert not [name for name in modules if name.startswith("pagescan.commands")]
     assert "pagescan.native" not in modules
 
 
 def test_library_loads_neither_click_nor_rich() -> None:
-    """What `pagescan.scan` and `pagescan.track` need, and WriteWatch."""
+    """`pagescan.scan`, `pagescan.track` and WriteWatch load neither click nor rich."""
     code = "import pagescan.api, pagescan.writewatch, pagescan.tracking"
     assert packages(loaded("-c", code)) & {"click", *HEAVY} == set()
 
 
 def test_keeper_stays_small() -> None:
-    """It lives as long as the session: of pagescan it has native, and itself."""
+    """The keeper lives as long as the session: it loads only native and itself."""
     modules = loaded("-c", "import pagescan.keeper") - loaded("-c", "")
     ours = {name for name in modules if name.startswith("pagescan")}
     assert ours == {

@@ -1,4 +1,4 @@
-"""A program of a user type-checks strictly, by the types that the package ships."""
+"""A user's program passes mypy's strict checks with the types in the package."""
 
 import os
 import subprocess
@@ -59,7 +59,7 @@ WRONG = {
 
 
 def check(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    """Run mypy on a program that stands elsewhere."""
+    """Run mypy on a program outside the tree."""
     program = folder / "program.py"
     program.write_text(code)
     return subprocess.run(

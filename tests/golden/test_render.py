@@ -60,7 +60,7 @@ def batch() -> Batch:
 
 @pytest.fixture
 def report(batch: Batch) -> Report:
-    """Return what belongs to it."""
+    """Return a report for that batch."""
     return Report(
         "diff",
         MOMENT,
@@ -96,7 +96,7 @@ def test_rendering(
     monkeypatch: pytest.MonkeyPatch,
     request: pytest.FixtureRequest,
 ) -> None:
-    """Every format of one result, character by character, in a window of 80 columns."""
+    """Each format of a result has exactly the expected text, in 80 columns."""
     monkeypatch.setenv("COLUMNS", "80")
     stream = io.StringIO()
     write_result(report, batch, FORMS[name], stream)
@@ -104,7 +104,7 @@ def test_rendering(
     expected = EXPECTED / name
     if request.config.getoption("--accept"):
         expected.write_text(text)
-    assert text == expected.read_text(), "--accept takes it over, if it is right"
+    assert text == expected.read_text(), "--accept stores the new text, if it is right"
     if name.endswith(".json"):
         checked(text)
     if name.endswith(".jsonl"):
@@ -140,7 +140,7 @@ def test_page_rows_are_regions_of_one_page(batch: Batch, report: Report) -> None
 
 
 def test_empty_result(report: Report, batch: Batch) -> None:
-    """A result without regions is an empty list, or a header alone."""
+    """An empty result is an empty list, or a header alone."""
     for form, lines in (("json", None), ("plain", 1), ("csv", 1), ("table", 1)):
         stream = io.StringIO()
         write_result(report, Batch.empty(batch), Output(format=form), stream)
@@ -152,7 +152,7 @@ def test_empty_result(report: Report, batch: Batch) -> None:
 
 @pytest.mark.parametrize("name", ["plan.json", "plan.jsonl", "plan.csv", "plan.txt"])
 def test_plan(name: str, report: Report, request: pytest.FixtureRequest) -> None:
-    """A plan in each text format."""
+    """A plan has exactly the expected text, in each text format."""
     found = Columns(
         array("Q", [0x1000_0000, 0x1000_3000, 0x7F80_0000_0000]),
         array("Q", [0x1000_3000, 0x1000_5000, 0x7F80_0080_0000]),
@@ -175,7 +175,7 @@ def test_plan(name: str, report: Report, request: pytest.FixtureRequest) -> None
     expected = EXPECTED / name
     if request.config.getoption("--accept"):
         expected.write_text(text)
-    assert text == expected.read_text(), "--accept takes it over, if it is right"
+    assert text == expected.read_text(), "--accept stores the new text, if it is right"
     if form == "json":
         checked(text)
     if form == "jsonl":

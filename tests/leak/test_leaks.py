@@ -1,6 +1,7 @@
-"""A thousand rounds of everything: no descriptor, process, thread or memory is left.
+"""A thousand rounds of each function leave no descriptor, process, thread or memory.
 
-PAGESCAN_ROUNDS: how many. Counted are this process, the target and the keeper.
+PAGESCAN_ROUNDS sets the number of rounds. This process, the target and the keeper are
+counted.
 """
 
 import gc
@@ -32,7 +33,7 @@ pytestmark = pytest.mark.timeout(60 + ROUNDS // 4)
 
 @dataclass(frozen=True)
 class Held:
-    """What a process holds."""
+    """The descriptors, threads, mappings and memory of a process."""
 
     descriptors: Counter[str]
     threads: int
@@ -42,9 +43,9 @@ class Held:
 
     @classmethod
     def by(cls, pid: int) -> "Held":
-        """Count it."""
+        """Count them."""
         gc.collect()
-        # A joined thread stays in the list for a moment: the shortest counts.
+        # A joined thread stays in the list for a moment, so the shortest list counts.
         lists = (list(Path(f"/proc/{pid}/task").iterdir()) for _ in range(200))
         tasks = min(lists, key=len)
         names = witness.descriptors(pid).values()
@@ -63,10 +64,10 @@ class Held:
 
 @pytest.fixture
 def thousandfold() -> Callable[..., None]:
-    """Do something again and again; what is held then is what was held before."""
+    """Repeat a function, and assert that this process holds as much as before."""
 
     def repeat(act: Callable[[], object], *pids: int, rounds: int = ROUNDS) -> None:
-        for _ in range(max(3, rounds // 10)):  # caches fill, arenas grow
+        for _ in range(max(3, rounds // 10)):  # caches and arenas grow
             act()
         watched = (os.getpid(), *pids)
         before = {pid: Held.by(pid) for pid in watched}
@@ -75,10 +76,10 @@ def thousandfold() -> Callable[..., None]:
         for pid in watched:
             was, is_now = before[pid], Held.by(pid)
             assert is_now.descriptors == was.descriptors, pid
-            assert is_now.threads <= was.threads, pid  # one may have been ending
+            assert is_now.threads <= was.threads, pid  # one may have been about to end
             assert is_now.children == was.children, pid
             assert abs(is_now.mappings - was.mappings) <= 4, pid  # malloc's own
-            # A leak of 2 KiB a round would show; arenas that settle do not.
+            # A leak of 2 KiB per round would show; arenas that settle do not.
             assert SANITIZED or is_now.kib - was.kib < max(1024, 2 * rounds), pid
 
     return repeat
@@ -86,12 +87,12 @@ def thousandfold() -> Callable[..., None]:
 
 @pytest.fixture
 def made(target: Start) -> Target:
-    """A small target, in which something is written all the time."""
+    """A small target in which pages are written all the time."""
     return target("m=anon,pages=64,fill=1", "s=shmem,pages=16,fill=1")
 
 
 def test_scan(made: Target, thousandfold: Callable[..., None]) -> None:
-    """`pagescan.scan`, and what its answer is asked for."""
+    """`pagescan.scan` leaks nothing, nor do the methods of its answer."""
 
     def act() -> None:
         batch = pagescan.scan(made.pid)
@@ -102,7 +103,7 @@ def test_scan(made: Target, thousandfold: Callable[..., None]) -> None:
 
 
 def test_scan_that_fails(made: Target, thousandfold: Callable[..., None]) -> None:
-    """Errors close what was open."""
+    """A scan that fails closes what it opened."""
 
     def act() -> None:
         for words in (["[no such]"], ["0x1000-0x2000"], ["5-4"]):
@@ -115,13 +116,13 @@ def test_scan_that_fails(made: Target, thousandfold: Callable[..., None]) -> Non
 
 
 def test_maps(made: Target, thousandfold: Callable[..., None]) -> None:
-    """`pagescan.maps`."""
+    """`pagescan.maps` leaks nothing."""
     thousandfold(lambda: pagescan.maps(made.pid), made.pid)
 
 
 @pytest.mark.needs("tracking")
 def test_track(made: Target, thousandfold: Callable[..., None]) -> None:
-    """Attach, arm, look and rearm, disarm."""
+    """Attach, arm, look, rearm and disarm leak nothing."""
 
     def act() -> None:
         with pagescan.track(made.pid) as tracking:
@@ -140,7 +141,7 @@ def test_track(made: Target, thousandfold: Callable[..., None]) -> None:
 
 @pytest.mark.needs("tracking")
 def test_looks_of_one_tracking(made: Target, thousandfold: Callable[..., None]) -> None:
-    """Looks with and without rearm, while mappings come and go."""
+    """Looks with and without rearm leak nothing while mappings come and go."""
     with pagescan.track(made.pid) as tracking:
 
         def act() -> None:
@@ -154,7 +155,7 @@ def test_looks_of_one_tracking(made: Target, thousandfold: Callable[..., None]) 
 
 @pytest.mark.needs("tracking")
 def test_track_that_fails(made: Target, thousandfold: Callable[..., None]) -> None:
-    """What cannot be armed leaves nothing, in the target neither."""
+    """A tracking that cannot be armed leaves nothing, nor in the target."""
 
     def act() -> None:
         with pytest.raises(pagescan.PagescanError, match="nothing of the selection"):
@@ -168,9 +169,9 @@ def test_track_that_fails(made: Target, thousandfold: Callable[..., None]) -> No
 
 @pytest.mark.needs("tracking")
 def test_track_oneself(thousandfold: Callable[..., None]) -> None:
-    """`pagescan.track(None)`: without ptrace, in this process.
+    """`pagescan.track(None)` leaks nothing in this process, without ptrace.
 
-    Of the stack: this process may have gigabytes of heap by now.
+    Only the stack is tracked, because this process may have gigabytes of heap.
     """
 
     def act() -> None:
@@ -182,9 +183,9 @@ def test_track_oneself(thousandfold: Callable[..., None]) -> None:
 
 @pytest.mark.needs("tracking")
 def test_written_pages(thousandfold: Callable[..., None]) -> None:
-    """`pagescan.written_pages`, one in the other, and one that fails.
+    """`pagescan.written_pages` leaks nothing, nested and with an error.
 
-    Of the stack, as above.
+    Only the stack is tracked, as above.
     """
 
     def act() -> None:
@@ -197,12 +198,12 @@ def test_written_pages(thousandfold: Callable[..., None]) -> None:
         assert inner.pages <= outer.pages
 
     thousandfold(act)
-    assert witness.registered(os.getpid()) <= 1  # a WriteWatch's, until it is freed
+    assert witness.registered(os.getpid()) <= 1  # a WriteWatch may live
 
 
 @pytest.fixture
 def opened(made: Target) -> Iterator[session.Session]:
-    """A session of the target, kept by a keeper."""
+    """A session of the target, with a keeper."""
     with Opened.open(made.pid) as target:
         start(target, Selection(), max_tables=TABLES, pace=Pace())
     found = session.find(made.pid)
@@ -218,7 +219,7 @@ def test_diffs_of_one_session(
     thousandfold: Callable[..., None],
     rearm: bool,
 ) -> None:
-    """A look through the keeper, which lives on: nothing adds up in it."""
+    """Looks through one keeper, which lives on, leak nothing in it."""
 
     def act() -> None:
         made.write("m", {7})
@@ -233,7 +234,7 @@ def test_diffs_of_one_session(
 def test_plans_of_one_session(
     made: Target, opened: session.Session, thousandfold: Callable[..., None]
 ) -> None:
-    """A chain of epochs, acknowledged both ways, and an answer to `changed`."""
+    """A chain of epochs leaks nothing, acknowledged both ways, with `changed`."""
 
     def act() -> None:
         made.write("m", {7})
@@ -250,7 +251,7 @@ def test_plans_of_one_session(
 
 @pytest.mark.needs("tracking")
 def test_sessions(made: Target, thousandfold: Callable[..., None]) -> None:
-    """Arm, diff and disarm: keepers come and go. A process each: fewer rounds."""
+    """Arm, diff and disarm leak nothing; each is a process, so fewer rounds."""
 
     def act() -> None:
         with Opened.open(made.pid) as target:
@@ -258,7 +259,7 @@ def test_sessions(made: Target, thousandfold: Callable[..., None]) -> None:
         found = session.find(made.pid)
         look_at(found, rearm=True, pace=Pace())
         keeper.end(found)
-        # The keeper is a child of ours here, and nobody else waits for it.
+        # The keeper is a child of this process here, and no other process waits for it.
         os.waitpid(found.keeper_pid, 0)
 
     thousandfold(act, made.pid, rounds=max(1, ROUNDS // 20))
@@ -267,7 +268,7 @@ def test_sessions(made: Target, thousandfold: Callable[..., None]) -> None:
 
 @pytest.mark.needs("tracking")
 def test_write_watch(thousandfold: Callable[..., None]) -> None:
-    """Memory that is watched is freed, and taken out of the userfaultfd."""
+    """Watched memory is freed, and removed from the userfaultfd."""
 
     def act() -> None:
         with WriteWatch(1 << 20) as watch:

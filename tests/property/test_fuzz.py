@@ -1,7 +1,7 @@
-"""Input from outside is parsed as by a simple parser in Python, or refused.
+"""Input from outside is parsed like a simple parser in Python does, or is refused.
 
-PAGESCAN_FUZZ_SECONDS: how long the loop over the maps parser runs; with `make asan` it
-looks for reads and writes out of bounds too.
+PAGESCAN_FUZZ_SECONDS sets how long the loop over the maps parser runs; with `make asan`
+it also looks for reads and writes out of bounds.
 """
 
 import contextlib
@@ -90,7 +90,7 @@ numbers = st.integers(0, ALL - 1) | st.integers(0, 1 << 70)
 
 @st.composite
 def lines(draw: st.DrawFn) -> bytes:
-    """Draw a line that is right or almost right."""
+    """Draw a line that is valid or almost valid."""
     low, high, offset, inode = (draw(numbers) for _ in range(4))
     perms = draw(st.from_regex(rb"[r-][w-][x-][sp]", fullmatch=True))
     device = draw(st.tuples(st.integers(0, 1 << 33), st.integers(0, 300)))
@@ -114,21 +114,21 @@ def lines(draw: st.DrawFn) -> bytes:
 @example(b"1-2 rw-p 0 100000000:0 0\n")
 @settings(max_examples=300, deadline=None)
 def test_any_bytes(text: bytes) -> None:
-    """Bytes are rows or a malformed line, as for a plain reader."""
+    """Bytes are rows or a malformed line, like for the simple parser."""
     assert by_shim(text) == plainly(text)
 
 
 @given(parts=st.lists(lines(), max_size=6), end=st.sampled_from([b"", b"\n"]))
 @settings(max_examples=300, deadline=None)
 def test_lines(parts: list[bytes], end: bytes) -> None:
-    """Lines, right ones and almost right ones, are what a plain reader sees."""
+    """Lines, valid or almost valid, give the rows that the simple parser finds."""
     text = b"\n".join(parts) + (end if parts else b"")
     assert by_shim(text) == plainly(text)
 
 
 @pytest.mark.timeout(60 + 2 * SECONDS)
 def test_mutated_maps(record_property: Any) -> None:
-    """Real maps, damaged: bytes changed, removed, doubled, cut."""
+    """Real maps with bytes changed, removed, doubled or cut off parse the same way."""
     text = Path("/proc/self/maps").read_bytes()
     assert by_shim(text) == plainly(text)
     assert len(by_shim(text) or []) == text.count(b"\n")
@@ -139,7 +139,7 @@ def test_mutated_maps(record_property: Any) -> None:
     while time.monotonic() < until:
         start = rolled.randrange(len(text))
         damaged = bytearray(text[start : start + rolled.choice([40, 200, 2000])])
-        if rolled.random() < 0.8:  # most are whole lines before
+        if rolled.random() < 0.8:  # most cuts end a whole line
             damaged = damaged[damaged.find(b"\n") + 1 : damaged.rfind(b"\n") + 1]
         for _ in range(rolled.choice([0, 1, 1, 1, 2, 8])):
             at = rolled.randrange(len(damaged) + 1)
@@ -178,7 +178,7 @@ typed = st.text(max_size=40) | st.from_regex(
 @example("[")
 @example("*" * 40)
 def test_range(word: str) -> None:
-    """A RANGE is a selection, which is typed back, or a usage error."""
+    """A RANGE gives a selection, whose text gives it again, or a usage error."""
     try:
         selection = Selection.parse([word])
     except UsageError:
@@ -198,7 +198,7 @@ def test_range(word: str) -> None:
 @example("../self")
 @settings(max_examples=60, deadline=None)
 def test_target(word: str) -> None:
-    """A TARGET is a pid, or an error that names it."""
+    """A TARGET gives a pid, or an error that names it."""
     with contextlib.suppress(TargetError):
         assert find(word) >= 0
 
@@ -210,7 +210,7 @@ def test_target(word: str) -> None:
 @example("1e9999")
 @example("nan")
 def test_sizes_and_times(text: str) -> None:
-    """A size, or a time above zero; or a usage error."""
+    """Text gives a size, or a time above zero, or a usage error."""
     with contextlib.suppress(UsageError):
         assert parse_size(text) >= 0
     with contextlib.suppress(UsageError):
@@ -221,7 +221,7 @@ def test_sizes_and_times(text: str) -> None:
 
 
 class Served:
-    """A keeper in this process, one turn at a time; its target is this process."""
+    """A keeper in this process, run turn by turn; its target is this process."""
 
     def __init__(self, directory: str) -> None:
         pid = os.getpid()
@@ -252,7 +252,7 @@ class Served:
         self.clients: list[socket.socket] = []
 
     def connect(self) -> socket.socket:
-        """Connect one more client."""
+        """Connect one additional client."""
         client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.clients.append(client)
         client.connect(self.path)
@@ -260,7 +260,7 @@ class Served:
         return client
 
     def turn(self) -> None:
-        """Let it handle all pending events."""
+        """Let the keeper handle all pending events."""
         for _ in range(20):
             ready = self.keeper.selector.select(0)
             if not ready or self.keeper.ended:
@@ -334,7 +334,7 @@ steps = st.lists(
 @given(steps=steps)
 @settings(max_examples=200, deadline=None)
 def test_keeper_outlives_its_clients(steps: list[tuple[int, bytes | None]]) -> None:
-    """Any bytes from several clients, hang-ups in between: the next one is served."""
+    """After any bytes from several clients and hang-ups, the next client is served."""
     with served() as made:
         before = len(os.listdir("/proc/self/fd"))
         clients: dict[int, socket.socket] = {}
@@ -398,7 +398,7 @@ def test_keeper_keeps_facts_of_its_own_kind(changes: dict[str, Any]) -> None:
 
 
 def test_served_ends() -> None:
-    """The harness itself: `end` is obeyed, and the files are gone."""
+    """The harness itself works: `end` is obeyed, and the files are removed."""
     with served() as made:
         assert made.ask(b'{"op": "end"}')["ok"] is True
         assert not os.path.exists(made.path)
@@ -407,6 +407,6 @@ def test_served_ends() -> None:
 
 
 def test_errors_are_ours() -> None:
-    """The errors that the fuzzers accept as refusals are pagescan's own."""
+    """The fuzzers accept only pagescan's own errors as refusals."""
     assert issubclass(UsageError, PagescanError)
     assert issubclass(TargetError, PagescanError)

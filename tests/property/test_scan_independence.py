@@ -111,7 +111,7 @@ def _pages(arena: Arena, found: native.Columns) -> list[int]:
 def test_cut_anywhere_it_is_the_same(
     arena: Arena, cuts: list[int], rows: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Any cutting into ranges and any room for rows gives the same pages, once each."""
+    """Any division into ranges, any room for rows: the same pages, once each."""
     monkeypatch.setattr(native, "_ROWS", rows)
     monkeypatch.setattr(native, "_FEW_ROWS", rows)
     pages = _pages(arena, _scan(arena, cuts))
@@ -122,7 +122,7 @@ def test_cut_anywhere_it_is_the_same(
 def test_slices_do_not_show(
     arena: Arena, slice_bytes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However short the calls are, neighbours come out as one region."""
+    """However short the calls are, neighbouring pages are one region."""
     monkeypatch.setattr(native, "_FIRST_SLICE", slice_bytes)
     found = _scan(arena, [])
     assert sorted(arena.present()) == _pages(arena, found)
@@ -138,7 +138,7 @@ def test_slices_do_not_show(
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 def test_limit_of_pages_is_exact(arena: Arena, limit: int) -> None:
-    """With a limit, exactly that many pages come: the first ones."""
+    """With a limit, the result has exactly that many pages: the first ones."""
     assert (
         _pages(arena, _scan(arena, [], limit=limit)) == sorted(arena.present())[:limit]
     )
@@ -190,7 +190,7 @@ def test_order_of_ranges_does_not_show(
 
 @pytest.fixture(scope="module")
 def tracked() -> Iterator[tuple[Arena, Tracking]]:
-    """Memory of this process, tracked."""
+    """Tracked memory of this process."""
     made = Arena()
     words = [f"{made.start}+{PAGES * PAGE}"]
     with pagescan.track(os.getpid(), words) as tracking:
@@ -219,7 +219,7 @@ def test_written_does_not_depend_on_the_way(
     rows: int,
     pages_a_slice: int,
 ) -> None:
-    """Any threads, slices and room for rows: the pages stored to, once each."""
+    """Any threads, slices and room for rows: stored pages are found once each."""
     arena, tracking = tracked
     stored = stored | {
         page for low in runs for page in range(low, min(PAGES, low + 90))
