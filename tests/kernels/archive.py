@@ -1,7 +1,7 @@
-"""Debian's kernels, out of its archive, by an apt that is nobody else's.
+"""Gets Debian's kernels from its archive, with an apt configuration of its own.
 
-Its sources, lists and downloads are in the cache: the machine's own stay as they are.
-The mirror is the one that this machine uses for Debian, or deb.debian.org.
+Its sources, lists and downloads are in the cache, so the machine's own apt is not
+changed. The mirror is the one that this machine uses for Debian, or deb.debian.org.
 """
 
 import functools
@@ -23,14 +23,14 @@ _IMAGE = re.compile(r"linux-image-(\d+\.\d+[^-]*(?:-\d+)?-amd64)(-unsigned)?")
 
 
 class UnavailableError(Exception):
-    """It cannot be had: the reason, in one line."""
+    """The kernel is not available; the message gives the reason in one line."""
 
 
 def run(*words: object, folder: Path | None = None, conf: Path | None = None) -> str:
-    """Run a program to its end; return what it printed.
+    """Run a program to its end; return its output.
 
     Raises:
-        UnavailableError: It failed; with its last lines.
+        UnavailableError: The program failed; the message has its last lines.
     """
     env = {**os.environ, "LC_ALL": "C.UTF-8"}
     if conf is not None:
@@ -54,13 +54,13 @@ class Archive:
     """The archive's kernels, and their packages."""
 
     def __init__(self, cache: Path = CACHE) -> None:
-        """Keep everything in a folder."""
+        """Keep all files in the given folder."""
         self.cache = cache
         self._conf = cache / "apt/apt.conf"
 
     @functools.cached_property
     def releases(self) -> dict[str, str]:
-        """The package of each release, such as 6.12.95+deb12-amd64; oldest first."""
+        """Return the package of each release (6.12.95+deb12-amd64), oldest first."""
         self._update()
         found: dict[str, str] = {}
         for name in self._apt("apt-cache", "pkgnames", "linux-image-").split():
@@ -73,11 +73,11 @@ class Archive:
         """Download a kernel and its modules, and unpack them.
 
         Raises:
-            UnavailableError: The archive lists it, and has it no more.
+            UnavailableError: The archive lists the kernel but no longer has it.
         """
         package = self.releases[release]
         wanted = [package]
-        # Newer image packages are empty, and name the ones that are not.
+        # Newer image packages are empty, and depend on the packages with files.
         for line in self._apt("apt-cache", "show", package).splitlines():
             if line.startswith("Depends:"):
                 wanted += [
@@ -126,12 +126,12 @@ class Archive:
 
 
 def numbers(release: str) -> list[int]:
-    """Return the numbers of a release, to sort by."""
+    """Return the numbers of a release, as a sort key."""
     return [int(word) for word in re.findall(r"\d+", release)]
 
 
 def _mirror() -> str:
-    """Return the mirror that this machine has for Debian, or the usual one."""
+    """Return this machine's mirror for Debian, or the usual one."""
     form = "$(LABEL) $(REPO_URI)"
     try:
         lines = run("apt-get", "indextargets", "--format", form).splitlines()

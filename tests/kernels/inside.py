@@ -1,4 +1,4 @@
-"""Runs pytest within the machine: swap first, then the tests, then the report.
+"""Runs pytest inside the machine: first swap, then the tests, then the report.
 
 python -m tests.kernels.inside WORD...
 """
@@ -11,17 +11,17 @@ REPORT = "/run/shared/report.xml"
 
 
 def main() -> int:
-    """Return pytest's exit code."""
+    """Run the tests and return pytest's exit code."""
     with open("/proc/swaps") as swaps:
         if len(swaps.readlines()) < 2:
             subprocess.run(
                 ["mkswap", "/dev/vda"], check=True, stdout=subprocess.DEVNULL
             )
             subprocess.run(["swapon", "/dev/vda"], check=True)
-    os.environ["PAGESCAN_PATIENCE"] = "10"  # it is as much slower in here
+    os.environ["PAGESCAN_PATIENCE"] = "10"  # time limits are longer in here
     words = [
         *("-m", "pytest", "-q", "-rfE", "--tb=short", f"--junitxml={REPORT}"),
-        *("-o", "junit_family=xunit1"),  # it has properties
+        *("-o", "junit_family=xunit1"),  # it supports properties
         "--timeout=1200",
         *("-p", "no:cacheprovider", "-p", "no:randomly", "-p", "no:hypothesispytest"),
         *sys.argv[1:],

@@ -1,7 +1,7 @@
-"""What each command says under a kernel that cannot track: `make kernels`, Linux 6.1.
+"""What each command reports on a kernel that cannot track: `make kernels`, Linux 6.1.
 
-The table below is all that is expected. A command that stops its target shows as a
-context switch of a sleeping one.
+The table below has all expected answers. A command that stops its target is noticed as
+a context switch of a sleeping target.
 """
 
 import json
@@ -19,7 +19,7 @@ NO_ASYNC = "this kernel's userfaultfd has no asynchronous write-protect (Linux 6
 DOCTOR = "hint: pagescan doctor shows what this kernel can do"
 NO_SESSION = "no session for "
 NOT_HERE = f"hint: no session can be started here: {NO_ASYNC}"
-PID = "PID"  # of the target
+PID = "PID"  # stands for the target's pid
 
 
 class Refusal(NamedTuple):
@@ -58,7 +58,7 @@ REFUSALS = (
 
 @pytest.fixture(scope="module")
 def sleeper() -> Iterator[int]:
-    """The pid of a process that sleeps."""
+    """The pid of a sleeping process."""
     with subprocess.Popen(["sleep", "100000"]) as process:
         witness.wait_for(lambda: witness.status(process.pid, "Name") == "sleep")
         witness.wait_for(lambda: witness.status(process.pid, "State")[0] == "S")
@@ -78,7 +78,7 @@ def test_what_it_says(
     sleeper: int,
     record_property: Callable[[str, object], None],
 ) -> None:
-    """The exit code and the cause; the target sleeps on."""
+    """The exit code and the cause are right, and the target sleeps on."""
     before = switches(sleeper)
     words = [str(sleeper) if word == PID else word for word in refusal.words.split()]
     result: Result = command(*words)
@@ -93,7 +93,7 @@ def test_what_it_says(
 
 
 def test_the_fixes_of_doctor_follow_from_the_cause() -> None:
-    """No row asks to be reported, none speaks of ptrace: a newer kernel is the fix."""
+    """The fix is a newer kernel: no row asks for a bug report or mentions ptrace."""
     document = command("doctor", "--json")
     rows = {row["name"]: row for row in document.json()["checks"]}
     for name in ("pagemap-scan", "wp-async", "exact-private", "exact-shared"):

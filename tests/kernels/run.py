@@ -2,13 +2,14 @@
 
     python -m tests.kernels.run                 all kernels, all tests; the table
     python -m tests.kernels.run --quick         what .ci/run runs
-    python -m tests.kernels.run --few           its tests, under all kernels
+    python -m tests.kernels.run --few           the tests of --quick, all kernels
     python -m tests.kernels.run --only 6.17     one kernel
-    python -m tests.kernels.run --list          which there are
-    python -m tests.kernels.run --write FILE    the table goes there, too
+    python -m tests.kernels.run --list          print the kernels
+    python -m tests.kernels.run --write FILE    also write the table to FILE
 
-A kernel that cannot be had is said; with --require=all that is a failure. Exit codes:
-0, all passed; 1, a test failed or a machine did; 2, --require=all and a kernel lacks.
+A kernel that is not available is named; with --require=all that is a failure. Exit
+codes: 0, all passed; 1, a test or a machine failed; 2, --require=all and a kernel is
+not available.
 """
 
 import argparse
@@ -58,7 +59,7 @@ REFUSED = ("tests/kernels/refusals.py",)
 HEAD = """\
 # Other kernels
 
-Kernels differ in what they say of memory that is not there, so the tests run under
+Kernels differ in what they report about absent memory, so the tests run under
 several of them, emulated. `make kernels KERNELS_ARGS='--few --write docs/kernels.md'`
 made this page; where a test passed, no page was missed and none was in excess.
 
@@ -73,11 +74,11 @@ class Wanted(NamedTuple):
     """A kernel to run tests under.
 
     Attributes:
-        name: For people.
-        prefix: Of its release.
-        oldest: The first of those that can be had; else the newest.
-        quick: Whether .ci/run has it, too.
-        refused: It cannot track: the refusals are tested.
+        name: Shown to the user.
+        prefix: The beginning of its release.
+        oldest: Take the oldest available release; otherwise the newest.
+        quick: Whether .ci/run uses it, too.
+        refused: The kernel cannot track: the refusals are tested.
     """
 
     name: str
@@ -87,19 +88,19 @@ class Wanted(NamedTuple):
     refused: bool = False
 
     def of(self, releases: Iterable[str]) -> list[str]:
-        """Return the releases that will do, the best first; they come oldest first."""
+        """Return the matching releases, best first, of those given oldest first."""
         exact = re.compile(re.escape(self.prefix) + r"(?!\d)")
         fit = [release for release in releases if exact.match(release)]
         return fit if self.oldest else fit[::-1]
 
     def tests(self, *, quick: bool) -> tuple[str, ...]:
-        """Return what runs there."""
+        """Return the tests to run under this kernel."""
         if self.refused:
             return REFUSED
         return QUICK_TESTS if quick else ALL_TESTS
 
 
-KERNELS = (  # in this order: what may break first
+KERNELS = (  # the likeliest to fail come first
     Wanted("6.1", "6.1", quick=True, refused=True),
     Wanted("6.17", "6.17", quick=True),
     Wanted("7.3", "7.3", quick=True),
@@ -111,15 +112,15 @@ KERNELS = (  # in this order: what may break first
 
 @dataclass
 class Column:
-    """What one kernel showed.
+    """The results under one kernel.
 
     Attributes:
         head: The release; without one, the name of the kernel.
-        cells: By test: how often it passed, failed, was skipped.
+        cells: By test: the numbers of passed, failed and skipped.
         failures: The tests that failed.
-        said: Of the refusals: command, exit code, first line.
+        said: For the refusals: command, exit code, first line.
         judged: Pages to be found; pages missed; pages in excess.
-        lacking: Why it cannot be had; empty: it ran.
+        lacking: Why the kernel is not available; empty: it ran.
     """
 
     head: str
@@ -154,7 +155,7 @@ class Column:
 
 
 def run_under(archive: Archive, wanted: Wanted, tests: Sequence[str]) -> Column:
-    """Boot the first of the releases that can be had, and run the tests there."""
+    """Boot the first available one of the releases, and run the tests there."""
     lacking = "the archive does not list it"
     for release in wanted.of(archive.releases):
         try:
@@ -192,7 +193,7 @@ def table(columns: Sequence[Column], day: str) -> str:
     """Return the results as Markdown."""
     ran = [column for column in columns if not column.lacking]
     ran.sort(key=lambda column: numbers(column.head))
-    said = f"Run on {day}, by `make kernels`; a number is how many of that test passed."
+    said = f"Run on {day}, by `make kernels`; a cell counts passed cases."
     lines = [*HEAD, said, *_tests_by_kernel([it for it in ran if not it.said])]
     for column in ran:
         if column.said:
@@ -204,7 +205,7 @@ def table(columns: Sequence[Column], day: str) -> str:
                 for words, code, first, counts in column.said
             ]
     lines += [
-        f"\n{column.head}: could not be had: {column.lacking}"
+        f"\n{column.head}: not available: {column.lacking}"
         for column in columns
         if column.lacking
     ]
@@ -232,15 +233,17 @@ def _cell(counts: list[int] | None) -> str:
 
 
 def main() -> int:
-    """Run what the command line says; return the exit code."""
+    """Run the command line and return the exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="what .ci/run runs")
+    parser.add_argument("--quick", action="store_true", help="as .ci/run does")
     parser.add_argument("--few", action="store_true", help="the tests of --quick")
     parser.add_argument("--only", metavar="PREFIX", help="one kernel: 6.17, 6.12.95")
-    parser.add_argument("--list", action="store_true", help="which kernels there are")
-    parser.add_argument("--require", default="", help="all: a kernel that lacks fails")
-    parser.add_argument("--write", type=Path, metavar="FILE", help="the table, too")
-    parser.add_argument("tests", nargs="*", help="these, instead of the usual ones")
+    parser.add_argument("--list", action="store_true", help="print the kernels")
+    parser.add_argument("--require", default="", help="all: a missing kernel fails")
+    parser.add_argument(
+        "--write", type=Path, metavar="FILE", help="where to write the table"
+    )
+    parser.add_argument("tests", nargs="*", help="run these tests instead")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     archive = Archive()
@@ -251,7 +254,7 @@ def main() -> int:
     if not vm.has_qemu():
         print("kernels: qemu-system-x86_64 is not installed", file=sys.stderr)
         return 2
-    for folder in ("pagescan", "tests"):  # once, and not in each machine
+    for folder in ("pagescan", "tests"):  # once here, and not in each machine
         compileall.compile_dir(folder, quiet=2)
     columns: list[Column] = []
     day = time.strftime("%Y-%m-%d")
@@ -262,7 +265,7 @@ def main() -> int:
         except UnavailableError as error:
             columns.append(Column(wanted.name, lacking=str(error)))
         if columns[-1].lacking:
-            lacks = f"{wanted.name}: cannot be had: {columns[-1].lacking}"
+            lacks = f"{wanted.name}: not available: {columns[-1].lacking}"
             print(f"kernels: {lacks}", file=sys.stderr)
         if options.write:
             options.write.write_text(table(columns, day))

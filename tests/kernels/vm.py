@@ -1,4 +1,4 @@
-"""A machine with another kernel, in QEMU without KVM, that has the files of this one.
+"""Boots a machine with another kernel, in QEMU without KVM, on the files of this one.
 
 The guest sees this machine's root read-only; what it writes goes to a tmpfs of its own.
 """
@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from tests.kernels.archive import Archive, UnavailableError, run
 
-# Modules that the root needs; a kernel may have some of them built in.
+# Modules that the root file system needs; a kernel may have some built in.
 _MODULES = ("virtio_pci", "virtio_blk", "9pnet_virtio", "9p", "overlay")
 _QEMU = "qemu-system-x86_64"
 _ALARMING = re.compile(r"WARNING:|BUG:|Oops|panic|soft lockup|Out of memory|^init: ")
@@ -31,8 +31,8 @@ class Kernel(NamedTuple):
     """A kernel that boots.
 
     Attributes:
-        release: As uname -r says.
-        image: To boot.
+        release: As printed by uname -r.
+        image: The kernel's image.
         initrd: Its modules and the first process.
     """
 
@@ -45,9 +45,9 @@ class Outcome(NamedTuple):
     """How a machine's run ended.
 
     Attributes:
-        status: Exit status of the command; None: it did not come to its end.
-        output: What it printed.
-        console: What of the kernel's messages is alarming; all of it without a status.
+        status: Exit status of the command; None: it did not finish.
+        output: The output of the command.
+        console: The alarming kernel messages; all messages if there is no status.
         seconds: From power on to off.
     """
 
@@ -58,10 +58,10 @@ class Outcome(NamedTuple):
 
 
 def prepare(archive: Archive, release: str) -> Kernel:
-    """Return a kernel out of the cache, or of the archive.
+    """Return a kernel from the cache or the archive.
 
     Raises:
-        UnavailableError: It cannot be had.
+        UnavailableError: The kernel is not available.
     """
     home = archive.cache / release
     made = Kernel(release, home / "vmlinuz", home / "initrd")
@@ -90,14 +90,14 @@ def prepare(archive: Archive, release: str) -> Kernel:
 
 
 def _in_order(tree: Path) -> Iterator[bytes]:
-    """Yield the modules that are needed, each behind those that it depends on."""
+    """Yield the needed modules, each after the modules that it depends on."""
     paths: dict[str, Path] = {}
     for path in tree.glob("**/*.ko*"):
         paths[path.name.partition(".")[0].replace("-", "_")] = path
     done: set[str] = set()
 
     def with_needed(name: str) -> Iterator[bytes]:
-        if name in done or name not in paths:  # the rest is built in
+        if name in done or name not in paths:  # others are built in
             return
         done.add(name)
         data = paths[name].read_bytes()
@@ -137,11 +137,11 @@ def boot(
     """Run a command under a kernel.
 
     Args:
-        kernel: Which.
+        kernel: The kernel to boot.
         words: The command; it runs in this directory.
         shared: A folder that the guest writes to, as /run/shared.
-        memory: Of the guest, as QEMU takes it; it swaps to /dev/vda, which is empty.
-        limit: Seconds, after which the machine is turned off.
+        memory: The guest's memory in QEMU's notation; it swaps to the empty /dev/vda.
+        limit: Seconds after which the machine is turned off.
     """
     path, here = (shlex.quote(word) for word in (os.environ["PATH"], os.getcwd()))
     (shared / "command").write_text(
@@ -206,5 +206,5 @@ def _end_with_us() -> None:
 
 
 def has_qemu() -> bool:
-    """Whether this machine can run others."""
+    """Whether QEMU for these machines is installed."""
     return shutil.which(_QEMU) is not None

@@ -1,8 +1,8 @@
-"""The attach harms nothing, wherever it is killed.
+"""The attach harms nothing, at whatever moment it is killed.
 
-Targets that watch over themselves (targets/steadfast.c) are attached to by the shim's
-own code, in a program that kills itself at each step of it, or is killed at random
-moments (targets/surgeon.c). PAGESCAN_KILLS sets how many of those, per kind.
+The targets check themselves (targets/steadfast.c). The shim's own code attaches to
+them, in a program that kills itself at each step of the attach, or is killed at random
+moments (targets/surgeon.c). PAGESCAN_KILLS sets the number of such kills per kind.
 """
 
 import json
@@ -44,12 +44,12 @@ TIMED = (
     *("nanosleep", "clock-relative", "clock-absolute", "poll-timeout"),
     *("ppoll-timeout", "select-timeout", "futex-timeout", "epoll-timeout"),
 )
-# These write what is left of the time into the program's memory and begin anew with it:
-# the time that they stand still is added, whoever stops them.
+# These calls write the remaining time into the program's memory and start again with
+# it: the time of the stop is added, with any tracer.
 SHIFTED = ("ppoll-timeout", "select-timeout")
-# A signal in the very moment of the death may not wake these: docs/harmless.md.
+# A signal at the very moment of the death may not wake these: docs/harmless.md.
 SUSPENDED = ("sigsuspend", "pause")
-# Without a timeout: targets/waiting.c. Several return EINTR for a bare stop.
+# Calls without a timeout: targets/waiting.c. Several return EINTR after a bare stop.
 CALLS = (
     *("epoll_wait", "epoll_pwait", "epoll_pwait2", "semop", "semtimedop"),
     *("fallocate", "io_getevents", "io_uring_enter"),
@@ -60,7 +60,7 @@ MEMORY = (
     *("registers-512", "nanosleep", "read", "small-stack", "futex-timeout"),
     *("fiber-pool", "fiber-array", "fiber-pool-nap", "fiber-array-nap"),
 )
-# signal(7): every stop interrupts them, whoever does the stopping.
+# signal(7): every stop interrupts these, with any tracer.
 INTERRUPTED = ("epoll-timeout",)
 
 SOURCES = (
@@ -82,7 +82,7 @@ def build(program: Path, *words: str) -> Path:
 
 @pytest.fixture(scope="session")
 def programs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The target, the surgeon, one of the plain way only, one without PROCMAP_QUERY."""
+    """The target, and surgeons: normal, plain method only, without PROCMAP_QUERY."""
     place = tmp_path_factory.mktemp("native")
     shim = [str(NATIVE / name) for name in SOURCES]
     shim += shlex.split(os.environ.get("PAGESCAN_CFLAGS", ""))  # sanitizers
@@ -101,7 +101,7 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @dataclass
 class Patient:
-    """A running steadfast."""
+    """A running steadfast (the target)."""
 
     process: subprocess.Popen[bytes]
     path: Path
@@ -115,7 +115,7 @@ class Patient:
     def operate(
         self, mode: str, rounds: int, victim: str = "surgeon", program: str = "surgeon"
     ) -> Any:
-        """Attach, or die on the way; return what the surgeon says."""
+        """Attach, or die on the way; return the report of the surgeon."""
         words = [self.programs[program], self.process.pid, self.path, mode, rounds]
         words.append(victim)
         done = subprocess.run(
@@ -129,7 +129,7 @@ class Patient:
         return said
 
     def goes_on(self) -> None:
-        """Wait until it has done two more rounds."""
+        """Wait until the target has done two more rounds."""
         before = self.status()["rounds"]
         witness.wait_for(lambda: self.status()["rounds"] >= before + 2)
 
@@ -139,7 +139,7 @@ Start = Callable[..., Patient]
 
 @pytest.fixture
 def patient(programs: dict[str, Path], tmp_path: Path) -> Iterator[Start]:
-    """Start targets; they are ended with the test."""
+    """Start targets; they end with the test."""
     started: list[Patient] = []
 
     def start(kind: str, program: str = "steadfast") -> Patient:
@@ -157,9 +157,9 @@ def patient(programs: dict[str, Path], tmp_path: Path) -> Iterator[Start]:
 
 
 def unharmed(patient: Patient, kind: str, bare: int = 0) -> None:
-    """Assert that nothing that the target watches has changed.
+    """Assert that the target has noticed no change.
 
-    Up to `bare` deaths before anything was prepared may have interrupted a call.
+    Up to `bare` deaths before the stack was prepared may have interrupted a call.
     """
     patient.goes_on()
     status = patient.status()
@@ -200,28 +200,28 @@ def test_death_at_every_step(patient: Start, kind: str) -> None:
 @pytest.mark.parametrize("victim", ["caller", "both", "thread"])
 @pytest.mark.parametrize("kind", ["registers-512", "small-stack", "nanosleep", "read"])
 def test_whoever_dies(patient: Start, kind: str, victim: str) -> None:
-    """The surgeon may, the process that waits for it may, and both at once may."""
+    """The surgeon may die, the process that waits for it, or both at once."""
     death_at_every_step(patient(kind), kind, victim)
 
 
 @pytest.mark.needs("tracking")
 @pytest.mark.parametrize("kind", ["registers-512"])
 def test_surgeon_is_stopped(patient: Start, kind: str) -> None:
-    """It is killed by its own timer, and the thread does not stand any longer."""
+    """A stopped surgeon is killed by its own timer, and the thread goes on."""
     made = patient(kind)
     said = made.operate("sweep", 1, "stop")
     assert said["harm"] == "", said
     assert said["kills"] >= 18
     assert said["failed"] == 0
     made.goes_on()
-    status = made.status()  # it may be late: it stood still
+    status = made.status()  # it may be late because it was stopped
     assert (status["faults"], status["interrupted"], status["lost"]) == (0, 0, 0)
 
 
 @pytest.mark.needs("tracking")
 @pytest.mark.parametrize("kind", ["registers-512", "small-stack", "nanosleep"])
 def test_before_linux_6_11(patient: Start, kind: str) -> None:
-    """The mappings are known by their text alone."""
+    """Before Linux 6.11 the mappings are read from the text of maps alone."""
     death_at_every_step(patient(kind), kind, "surgeon", "older")
 
 
@@ -258,7 +258,7 @@ def test_stopped_target_stays_stopped(patient: Start, kind: str) -> None:
 @pytest.mark.needs("tracking")
 @pytest.mark.parametrize("kind", MEMORY)
 def test_memory_stays_as_it_was(patient: Start, kind: str) -> None:
-    """Byte by byte: all is as before, and what was borrowed is empty again."""
+    """Memory is the same byte by byte, and the borrowed memory is empty again."""
     made = patient(kind)
     cpu = min(os.sched_getaffinity(0))
     for task in os.listdir(f"/proc/{made.process.pid}/task"):
@@ -304,7 +304,7 @@ def test_death_at_random(
 @pytest.mark.needs("tracking")
 @pytest.mark.parametrize("kind", [*COMPUTING, *WAITING, *TIMED])
 def test_deaths_in_a_row(patient: Start, kind: str) -> None:
-    """One call is interrupted again and again: restart_syscall(2) itself restarts."""
+    """A call that is interrupted repeatedly goes on, also restart_syscall(2)."""
     made = patient(kind)
     said = made.operate("burst", 30)
     assert said["harm"] == "", said
@@ -316,10 +316,10 @@ def test_deaths_in_a_row(patient: Start, kind: str) -> None:
 @pytest.mark.parametrize("mode", ["volley", "burst"])
 @pytest.mark.parametrize("kind", sorted({*TIMED} - {*SHIFTED}))
 def test_deadline_is_kept(patient: Start, kind: str, mode: str) -> None:
-    """A wait that is interrupted all the time ends when it would have.
+    """A wait that is interrupted all the time ends at its deadline.
 
-    Were it begun anew after each attach, it would last as long as they go on: 200 of
-    them are longer than the wait and what it may be late.
+    If each attach began the wait again, it would last as long as the attaches do: 200
+    of them take longer than the wait and its permitted delay.
     """
     made = patient(f"{kind}-long")
     said = made.operate(mode, 200)
@@ -332,7 +332,7 @@ def test_deadline_is_kept(patient: Start, kind: str, mode: str) -> None:
 @pytest.mark.parametrize("mode", ["volley", "burst"])
 @pytest.mark.parametrize("kind", ["signal-queue", "signal-nap"])
 def test_signals_come_once(patient: Start, kind: str, mode: str) -> None:
-    """Numbered signals, sent all the time: none is lost, doubled or out of turn."""
+    """Of numbered signals, sent all the time, none is lost, doubled or out of order."""
     made = patient(kind)
     before = made.status()["signals"]
     said = made.operate(mode, 150)
@@ -345,7 +345,7 @@ def test_signals_come_once(patient: Start, kind: str, mode: str) -> None:
 @pytest.mark.parametrize("mode", ["volley", "burst"])
 @pytest.mark.parametrize("kind", ["registers-256", "nanosleep", "read"])
 def test_stopped_meanwhile(patient: Start, kind: str, mode: str) -> None:
-    """SIGSTOP and SIGCONT all through it: the last one is what holds."""
+    """Of SIGSTOP and SIGCONT, sent all the time, the last one decides."""
     made = patient(kind)
     words = [made.programs["surgeon"], made.process.pid, made.path, mode, 30]
     for last in (signal.SIGSTOP, signal.SIGCONT):
@@ -372,17 +372,17 @@ def test_stopped_meanwhile(patient: Start, kind: str, mode: str) -> None:
 def test_sequence_is_aborted_by_the_attach(
     patient: Start,
 ) -> None:
-    """Otherwise a restartable sequence would go on as if nobody had interrupted it."""
+    """A restartable sequence is aborted: it would go on as if never interrupted."""
     made = patient("rseq")
     made.operate("whole", 120)
-    # Most attaches fall into it; a switch just before or behind it is counted too.
+    # Most attaches hit the sequence; a switch just before or behind it counts too.
     assert made.status()["unaborted"] <= 60
 
 
 @pytest.mark.needs("tracking")
 @pytest.mark.parametrize("kind", ["registers-256", "patched"])
 def test_static_program(patient: Start, kind: str) -> None:
-    """Its own code is all there is; patched: not all of it is what the file says."""
+    """A static program only has its own code; patched code differs from its file."""
     made = patient(kind, "static")
     said = made.operate("sweep", 1)
     assert said["harm"] == "", said
@@ -394,7 +394,7 @@ def test_static_program(patient: Start, kind: str) -> None:
 @pytest.mark.parametrize("mode", ["volley", "burst"])
 @pytest.mark.parametrize("call", CALLS)
 def test_waits_are_not_ended(patient: Start, call: str, mode: str) -> None:
-    """A call without a timeout goes on, whether the kernel restarts it or we do."""
+    """A call without a timeout goes on, restarted by the kernel or by the attach."""
     made = patient(call, "waiting")
     said = made.operate(mode, 60)
     assert said["harm"] == "", said
@@ -406,7 +406,7 @@ def test_waits_are_not_ended(patient: Start, call: str, mode: str) -> None:
 @pytest.mark.needs("tracking", "cc-m32")
 @pytest.mark.parametrize("mode", ["volley", "burst"])
 def test_call_of_another_abi_is_left_alone(patient: Start, mode: str) -> None:
-    """`int $0x80` in a 64-bit program: the numbers of its calls are others."""
+    """A thread in `int $0x80` is left alone: the numbers of its calls differ."""
     made = patient("int80")
     said = made.operate(mode, 60)
     assert said["harm"] == "", said
@@ -417,7 +417,7 @@ def test_call_of_another_abi_is_left_alone(patient: Start, mode: str) -> None:
 
 @pytest.mark.needs("tracking")
 def test_harm_would_be_seen(patient: Start) -> None:
-    """The control: the plain way, killed at every step, harms the target."""
+    """The control: the plain method, killed at every step, harms the target."""
     made = patient("registers-256")
     said = made.operate("sweep", 1, program="plain")
     assert said["harm"] in ("dead", "hung") or made.status()["faults"]

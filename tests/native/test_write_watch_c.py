@@ -1,4 +1,4 @@
-"""pagescan_writewatch.h, from a C program without Python: tests/targets/watcher.c."""
+"""Tests pagescan_writewatch.h in a C program without Python: targets/watcher.c."""
 
 import os
 import re
@@ -14,7 +14,7 @@ SOURCE = Path(__file__).parents[1] / "targets/watcher.c"
 
 pytestmark = [
     pytest.mark.needs("tracking"),
-    pytest.mark.skipif(SANITIZED, reason="no sanitizer is in a program of its own"),
+    pytest.mark.skipif(SANITIZED, reason="separate programs have no sanitizer"),
 ]
 
 
@@ -28,8 +28,8 @@ def compiled(program: Path, *words: str) -> Path:
 
 
 def test_a_c_program_watches_its_writes(tmp_path: Path) -> None:
-    """Order, limit, parts, refusals, memory of its own, a forked child."""
-    # -Wpedantic has no dlsym() for functions without this.
+    """Order, limit, parts, refusals, adopted memory, and a forked child are right."""
+    # -Wpedantic rejects a cast from dlsym() to a function without this.
     program = compiled(tmp_path / "watcher", "-Wno-pedantic", str(SOURCE), "-ldl")
     environment = {k: v for k, v in os.environ.items() if k != "LD_BIND_NOW"}
     done = subprocess.run(
@@ -44,7 +44,7 @@ def test_a_c_program_watches_its_writes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("words", [("-std=c99", "-x", "c"), ("-x", "c++")])
 def test_the_header_stands_alone(tmp_path: Path, words: tuple[str, ...]) -> None:
-    """In C99 and in C++, with all warnings; the functions have C's names."""
+    """The header compiles alone, in C99 and C++, with all warnings and C names."""
     text = tmp_path / "alone"
     text.write_text(
         "#include <pagescan_writewatch.h>\n"
@@ -58,7 +58,7 @@ def test_the_header_stands_alone(tmp_path: Path, words: tuple[str, ...]) -> None
 
 
 def test_it_exports_nothing_else() -> None:
-    """What is not in the header is nobody's to call."""
+    """The library exports only the functions of the header."""
     done = subprocess.run(
         ["nm", "-D", "--defined-only", writewatch.library()],
         capture_output=True,
@@ -71,7 +71,7 @@ def test_it_exports_nothing_else() -> None:
 
 
 def test_the_example_of_the_guide_runs(tmp_path: Path) -> None:
-    """The C one, as it stands there."""
+    """The C example of the guide runs exactly as printed."""
     guide = (SOURCE.parents[2] / "docs/guide.md").read_text()
     (text,) = re.findall(r"^```c\n(.*?)^```", guide, re.DOTALL | re.MULTILINE)
     source = tmp_path / "watcher.c"

@@ -1,4 +1,4 @@
-"""What pagescan says where the kernel cannot do it, and that no target notices."""
+"""What pagescan reports on a kernel that cannot track, without disturbing a target."""
 
 import json
 import os
@@ -19,7 +19,7 @@ DOCTOR = "hint: pagescan doctor shows what this kernel can do\n"
 
 
 def under(names: str, *words: object) -> Result:
-    """Run pagescan, or -c CODE, where the kernel answers otherwise: filtered.py."""
+    """Run pagescan, or -c CODE, under a filter that answers for the kernel."""
     done = subprocess.run(
         [sys.executable, "-m", "tests.filtered", names, *map(str, words)],
         stdin=subprocess.DEVNULL,
@@ -34,7 +34,7 @@ def under(names: str, *words: object) -> Result:
 
 @pytest.fixture
 def sleeper() -> Iterator[int]:
-    """The pid of a process that sleeps, and does nothing else by now."""
+    """The pid of a process that is asleep and does nothing else."""
     process = subprocess.Popen(["sleep", "1000"])
     witness.wait_for(
         lambda: (
@@ -48,7 +48,7 @@ def sleeper() -> Iterator[int]:
 
 
 def switches(pid: int) -> tuple[int, int]:
-    """Return how often a process was switched away from: a stop shows here."""
+    """Return how often a process was switched away from: a stop would be counted."""
     fields = ("voluntary_ctxt_switches", "nonvoluntary_ctxt_switches")
     one, two = (int(witness.status(pid, field)) for field in fields)
     return one, two
@@ -58,7 +58,7 @@ def switches(pid: int) -> tuple[int, int]:
     "words", [("scan",), ("maps",), ("dump-plan",)], ids=lambda words: words[0]
 )
 def test_no_pagemap_scan(sleeper: int, words: tuple[str, ...]) -> None:
-    """What needs the ioctl names it, and where to look further."""
+    """Commands that need the ioctl name it, and hint at doctor."""
     before = switches(sleeper)
     result = under(LINUX_6_1, *words, sleeper)
     refused(result, 5, NO_SCAN, DOCTOR)
@@ -67,7 +67,7 @@ def test_no_pagemap_scan(sleeper: int, words: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize("words", [("arm",), ("watch", "-n1")], ids=lambda it: it[0])
 def test_nothing_is_stopped_for_a_no(sleeper: int, words: tuple[str, ...]) -> None:
-    """The kernel is asked by our own memory: the target sleeps on."""
+    """The kernel is tried on pagescan's own memory, so the target sleeps on."""
     before = switches(sleeper)
     result = under(LINUX_6_1, *words, sleeper)
     assert switches(sleeper) == before
@@ -76,7 +76,7 @@ def test_nothing_is_stopped_for_a_no(sleeper: int, words: tuple[str, ...]) -> No
 
 @pytest.mark.parametrize("words", [("watch", "--", "true"), ("demo",)])
 def test_nothing_is_started_for_a_no(words: tuple[str, ...]) -> None:
-    """The kernel is asked before there is a program to watch."""
+    """The kernel is tried before the command is started."""
     result = under(f"{LINUX_6_1},no-exec", *words)
     refused(result, 5, NO_ASYNC, DOCTOR)
 
@@ -92,7 +92,7 @@ def test_nothing_is_started_for_a_no(words: tuple[str, ...]) -> None:
     ],
 )
 def test_the_library_says_the_same(sleeper: int, code: str) -> None:
-    """KernelUnsupportedError, its cause and a hint; the target sleeps on."""
+    """The library raises KernelUnsupportedError with cause and hint."""
     before = switches(sleeper)
     text = (
         "import pagescan, pagescan.writewatch\n"
@@ -117,7 +117,7 @@ def test_the_library_says_the_same(sleeper: int, code: str) -> None:
     ids=lambda it: it[0] if isinstance(it, tuple) else str(it),
 )
 def test_no_hint_to_arm(sleeper: int, words: tuple[str, ...], code: int) -> None:
-    """There is no session, and there can be none: it is not hinted at."""
+    """If no session can be started, no message hints at `pagescan arm`."""
     verb, *options = words
     result = under(LINUX_6_1, verb, sleeper, *options)
     refused(result, code, f"hint: no session can be started here: {NO_ASYNC}")
@@ -126,14 +126,14 @@ def test_no_hint_to_arm(sleeper: int, words: tuple[str, ...], code: int) -> None
 
 
 def test_no_hint_to_arm_without_a_target() -> None:
-    """The same where no target is named."""
+    """The same without a TARGET."""
     result = under(LINUX_6_1, "diff")
     refused(result, 1, f"hint: no session can be started here: {NO_ASYNC}")
 
 
 @pytest.mark.parametrize("words", [("sessions",), ("disarm", "--all"), ("schema",)])
 def test_what_needs_no_kernel_works(words: tuple[str, ...]) -> None:
-    """Nothing is looked at, and nothing is refused."""
+    """Commands that need nothing of the kernel work."""
     assert under(LINUX_6_1, *words).code == 0
 
 
@@ -146,7 +146,7 @@ def doctor(names: str) -> dict[str, dict[str, str | bool | None]]:
 
 
 def test_doctor_names_the_cause() -> None:
-    """A row that only follows from another one says so, and has its fix."""
+    """A row that fails because of another row says so, and shows that row's fix."""
     rows = doctor(LINUX_6_1)
     newer = rows["wp-async"]["fix"]
     assert str(newer).startswith("run Linux 6.7 or newer")
@@ -164,7 +164,7 @@ def test_doctor_names_the_cause() -> None:
 
 @pytest.mark.parametrize("names", ["forbidden", "unknown"])
 def test_a_filter_around_pagescan_is_named(names: str) -> None:
-    """Our own memory cannot be tried then: the filter is the cause, not the kernel."""
+    """The message names the filter, since pagescan's own memory cannot be tried."""
     text = (
         "import pagescan, pagescan.writewatch\n"
         "for make in (pagescan.written_pages().__enter__,"
@@ -190,7 +190,7 @@ def test_a_filter_around_pagescan_is_named(names: str) -> None:
 @pytest.mark.needs("tracking")
 @pytest.mark.parametrize("names", ["forbidden", "unknown"])
 def test_a_filter_around_pagescan_stops_no_attach(sleeper: int, names: str) -> None:
-    """The userfaultfd is the target's: that ours cannot be tried is no reason."""
+    """The target makes the userfaultfd, so a filter around pagescan does not matter."""
     assert under(names, "arm", sleeper).code == 0
     assert command("diff", sleeper, "--json").json()["session"]["name"] == str(sleeper)
     assert command("disarm", sleeper).code == 0
@@ -198,7 +198,7 @@ def test_a_filter_around_pagescan_stops_no_attach(sleeper: int, names: str) -> N
 
 
 def elsewhere(*words: object) -> Result:
-    """Run pagescan as on a processor that its attach is not written for."""
+    """Run pagescan as on a processor without an attach."""
     code = (
         "import runpy, sys; from pagescan import native;"
         "native.can_attach = lambda: False; sys.argv[0] = 'pagescan';"
@@ -223,7 +223,7 @@ WRONG_PROCESSOR = "another process can be tracked on x86-64 only"
     "words", [["arm", 0], ["watch", 0, "-n1"], ["watch", "--", "true"]]
 )
 def test_another_processor(sleeper: int, words: list[object]) -> None:
-    """It is not the target's fault: code 5; what works there is said."""
+    """The target is not at fault: code 5, and the hint names commands that work."""
     before = switches(sleeper)
     result = elsewhere(*(word or sleeper for word in words))
     assert switches(sleeper) == before
@@ -234,7 +234,7 @@ def test_another_processor(sleeper: int, words: list[object]) -> None:
 
 @pytest.mark.needs("tracking")
 def test_doctor_on_another_processor() -> None:
-    """The row names the processor, and its fix is not about ptrace."""
+    """The row names the processor, and its fix does not mention ptrace."""
     result = elsewhere("doctor", "--json")
     assert result.code == 5
     rows = {row["name"]: row for row in result.json()["checks"]}

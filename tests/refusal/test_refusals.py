@@ -1,4 +1,4 @@
-"""Every refusal of the contract: one line that says what and why, and its exit code."""
+"""Every refusal of the contract: one line that names the cause, and its exit code."""
 
 import os
 import signal
@@ -17,7 +17,7 @@ Run = Callable[..., Result]
 
 
 def refused(result: Result, code: int, *words: str) -> None:
-    """Hold a refusal against its form: one line and at most one hint, no traceback."""
+    """Check the form of a refusal: one line and at most one hint, no traceback."""
     assert result.code == code, (result.stdout, result.stderr)
     assert result.stdout == ""
     lines = result.stderr.splitlines()
@@ -30,7 +30,7 @@ def refused(result: Result, code: int, *words: str) -> None:
 
 @pytest.fixture
 def sleeper() -> Iterator[subprocess.Popen[bytes]]:
-    """A process of ours that does nothing."""
+    """An idle child of this process."""
     process = subprocess.Popen(["sleep", "1000"])
     yield process
     process.kill()
@@ -57,7 +57,7 @@ def test_ambiguous_name(sleeper: subprocess.Popen[bytes]) -> None:
 
 
 def test_own_processes_never_match() -> None:
-    """The command is no candidate of its own."""
+    """The command itself is not a candidate for the name."""
     refused(command("scan", "pagescan"), 3, "no process is named")
 
 
@@ -76,7 +76,7 @@ def test_kernel_thread() -> None:
 
 
 def test_thread_id() -> None:
-    """A thread id is no process id; the hint names its process."""
+    """A thread id is not a process id; the hint names the thread's process."""
     code = "import threading,sys;e=threading.Event();t=threading.Thread(target=e.wait);"
     code += "t.start();print(t.native_id,flush=True)"
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
@@ -91,13 +91,13 @@ def test_thread_id() -> None:
 
 @pytest.mark.needs("root")
 def test_stranger() -> None:
-    """Another user's process: whose it is, and what would help."""
+    """For another user's process, the message names the owner and the remedy."""
     script = (
         "import os,sys,runpy;os.setgid(65534);os.setuid(65534);"
         f"sys.argv=['pagescan','scan','{os.getpid()}'];"
         "runpy.run_module('pagescan',run_name='__main__')"
     )
-    # What the command needs is loaded before the change of user.
+    # The modules that the command needs are loaded before the change of user.
     preload = "import click,rich,pagescan.cli,pagescan.commands.scan,pagescan.api;"
     preload += "import pagescan.render.plain;"
     done = subprocess.run(
@@ -114,7 +114,7 @@ def test_stranger() -> None:
 
 @pytest.mark.needs("tracking")
 def test_traced_already(sleeper: subprocess.Popen[bytes]) -> None:
-    """A process has one tracer; it is named."""
+    """A process can have only one tracer; the message names it."""
     code = (
         "import ctypes,sys,time;libc=ctypes.CDLL(None,use_errno=True);"
         "assert libc.ptrace(0x4206,int(sys.argv[1]),0,0)==0;"
@@ -150,7 +150,7 @@ def test_traced_already(sleeper: subprocess.Popen[bytes]) -> None:
     ],
 )
 def test_usage(words: list[str], said: str) -> None:
-    """Words that make no sense: exit code 2, and which of them."""
+    """Words that make no sense give exit code 2, and the message names them."""
     refused(command("scan", os.getpid(), *words), 2, said)
 
 
@@ -169,12 +169,12 @@ def test_interval(interval: str) -> None:
     ],
 )
 def test_usage_of_completion(words: list[str], said: str) -> None:
-    """A command with too few or too many words."""
+    """`completion` refuses too few and too many words."""
     refused(command("completion", *words), 2, said.split(maxsplit=1)[0])
 
 
 def test_unknown_command_and_reserved_names() -> None:
-    """The nearest command is offered; names that come later say so."""
+    """The nearest command is offered; reserved names say that they do not exist yet."""
     refused(command("wacth"), 2, "did you mean watch?")
     refused(command("snapshot", 1), 2, "does not exist yet")
     refused(command("diff", "1", "2"), 2, "diff OLD NEW does not exist yet")
@@ -189,7 +189,7 @@ def test_range_without_mapping(verb: str, words: list[str]) -> None:
 
 
 def test_no_session(sleeper: subprocess.Popen[bytes]) -> None:
-    """Without a session there is no `written`: how to begin one is said."""
+    """Without a session there is no `written`: the hint tells how to start one."""
     for verb in ("diff", "disarm"):
         result = command(verb, sleeper.pid)
         refused(result, 1, "no session", f"hint: pagescan arm {sleeper.pid}")
@@ -198,7 +198,7 @@ def test_no_session(sleeper: subprocess.Popen[bytes]) -> None:
 
 @pytest.mark.needs("tracking")
 def test_two_sessions_and_no_target(target: Start) -> None:
-    """With several sessions one must be named; they are listed."""
+    """With several sessions, TARGET is required; the sessions are listed."""
     one, two = target("m=anon"), target("m=anon")
     for made in (one, two):
         assert command("arm", made.pid).code == 0
@@ -210,7 +210,7 @@ def test_two_sessions_and_no_target(target: Start) -> None:
 
 @pytest.mark.needs("tracking")
 def test_tracked_already(armed: Start) -> None:
-    """A target has one session; the message names it."""
+    """A target can have only one session; the message names it."""
     made = armed("m=anon")
     for verb in ("arm", "watch"):
         refused(command(verb, made.pid), 1, "tracked already", f"session {made.pid}")
@@ -227,7 +227,7 @@ NEED_A_SESSION = (
 
 @pytest.mark.needs("tracking")
 def test_track_holds_the_target(target: Start) -> None:
-    """The same while a program of this user tracks it."""
+    """The same while a program of this user tracks it with `track()`."""
     made = target("m=anon")
     with pagescan.track(made.pid):
         held = f"it is tracked by track, pid {os.getpid()}"
@@ -236,7 +236,7 @@ def test_track_holds_the_target(target: Start) -> None:
 
 @pytest.mark.needs("tracking")
 def test_watch_holds_the_target(target: Start) -> None:
-    """While it is watched a target cannot be armed; who watches is said."""
+    """A watched target cannot be armed; the message names the watching process."""
     made = target("m=anon")
     watch = subprocess.Popen(
         [sys.executable, "-m", "pagescan", "watch", str(made.pid), "-n", "1000"],
@@ -259,7 +259,7 @@ def test_watch_holds_the_target(target: Start) -> None:
 
 @pytest.mark.needs("tracking")
 def test_killed_keeper_is_told_once(armed: Start) -> None:
-    """A keeper died: what was written is unknown, and no old answer is given."""
+    """After the keeper's death, diff reports the loss once, and no old answer."""
     made = armed("m=anon,fill=1")
     keeper = command("sessions", "--json").json()["sessions"][0]["keeper_pid"]
     os.kill(keeper, signal.SIGKILL)
@@ -271,7 +271,7 @@ def test_killed_keeper_is_told_once(armed: Start) -> None:
 
 @pytest.mark.needs("tracking")
 def test_exec_ends_the_session(armed: Start) -> None:
-    """After an exec the armed memory is gone: said with code 3."""
+    """After an exec the armed memory is gone: diff exits with 3."""
     made = armed("m=anon,fill=1")
     assert made.process.stdin is not None
     made.process.stdin.write("exec\n")
@@ -299,7 +299,7 @@ def test_command_not_found() -> None:
 
 @pytest.mark.parametrize("option", ["--wp", "--wp-only"])
 def test_raw_categories_protect_nothing(option: str) -> None:
-    """The options exclude each other: said before the target is looked for."""
+    """The options exclude each other: refused before the target is opened."""
     result = command("scan", 4194303, option, "--raw-categories")
     refused(result, 2, "--raw-categories")
 
@@ -309,7 +309,7 @@ def test_raw_categories_protect_nothing(option: str) -> None:
     [(["scan", "4194303"], 3), (["scan", "1", "--frob"], 2), (["diff"], 1)],
 )
 def test_errors_as_json(words: list[str], code: int) -> None:
-    """With --json errors are documents on stderr, usage errors too."""
+    """With --json errors are documents on stderr, also usage errors."""
     result = command(*words, "--json")
     assert result.code == code
     assert result.stdout == ""
@@ -326,6 +326,6 @@ def test_budget_out_of_range(sleeper: subprocess.Popen[bytes], percent: str) -> 
 
 
 def test_no_traceback_without_debug() -> None:
-    """A traceback is for whoever asks for it."""
+    """A traceback is shown only with --debug."""
     assert "Traceback" not in command("scan", 4194303).stderr
     assert "Traceback" in command("scan", 4194303, "--debug").stderr

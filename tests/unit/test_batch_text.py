@@ -152,7 +152,7 @@ def test_table(
 
 
 class CountingBatch(Batch):
-    """A batch that counts the objects which it makes."""
+    """A batch that counts the objects that it makes."""
 
     made: ClassVar[list[Region]] = []
 
@@ -191,7 +191,7 @@ def test_json(form: str) -> None:
 
 
 def test_the_first_lines_wait_for_no_other() -> None:
-    """A reader of ten lines costs the work of a thousand lines, not of all."""
+    """Reading ten lines costs the work for a thousand lines, not for all."""
     made = []
 
     def template(key: batch_text.Key) -> str:

@@ -1,4 +1,4 @@
-"""The verdict of the table of the speed."""
+"""The verdict column of the speed table."""
 
 from dataclasses import asdict
 
@@ -12,7 +12,7 @@ from benchmarks.measure import Bench, Figure
     ("lost", "word"), [(0.5, "yes"), (2.5, "NO"), (0.0, "yes"), (-0.477, "-")]
 )
 def test_a_negative_loss_is_no_promise_kept(lost: float, word: str) -> None:
-    """Nothing gets faster by being watched: such a run measured its noise."""
+    """A negative loss is noise, and not a kept promise."""
     figure = Figure("throughput.defaults.1s.cpu", "redis", lost, "%", ratio=lost)
     bench = Bench(quick=True, redis_bytes=0, figures=[figure])
     [goal] = [goal for goal in contract.judged(bench) if goal.value is not None]

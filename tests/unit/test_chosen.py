@@ -1,4 +1,4 @@
-"""Ranges joined across narrow holes, and regions that reach out of mappings."""
+"""Selected ranges joined across narrow holes, and regions that leave a mapping."""
 
 import itertools
 from array import array
@@ -45,7 +45,7 @@ def layouts(draw: st.DrawFn) -> tuple[list[Mapping], list[Mapping]]:
 def test_a_span_has_chosen_memory_and_holes(
     layout: tuple[list[Mapping], list[Mapping]],
 ) -> None:
-    """Every selected page is scanned once, by its own rule; no other mapped page is."""
+    """Each selected page is scanned once, by its own rule; no other one is."""
     there, chosen = layout
     spans = list(
         zip(*spans_of(Chosen(chosen, there), RULES, over_holes=True), strict=True)

@@ -1,4 +1,4 @@
-"""Errors: what they carry, their exit codes, and that they survive pickling."""
+"""Errors: their attributes, their exit codes, and pickling."""
 
 import errno
 import pickle
@@ -17,7 +17,7 @@ KINDS = [
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_error_keeps_its_facts_when_it_is_pickled(kind: type[PagescanError]) -> None:
-    """All errors survive pickling; OSErrors among them might lose their errno."""
+    """Pickled errors keep their attributes; an OSError could lose its errno."""
     error = kind(
         "cannot scan 7: no such device (ENODEV)",
         hint="try again",
@@ -37,7 +37,7 @@ def test_an_error_keeps_its_facts_when_it_is_pickled(kind: type[PagescanError]) 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_facts_that_are_not_known_are_none(kind: type[PagescanError]) -> None:
-    """Most errors are about one process, and about no system call."""
+    """Attributes that do not apply are None, for most errors the call and the range."""
     error = kind("no")
     facts = error.hint, error.pid, error.call, error.errno, error.range
     assert facts == (None,) * 5

@@ -1,4 +1,4 @@
-"""The interval of `watch --budget` holds the truth as often as it says: 95 %.
+"""The interval of `watch --budget` holds the truth as often as it claims: 95 %.
 
 The workloads are steady, and all random numbers come from fixed seeds. A population of
 known counts is sampled thousands of times. Where units have one of only two counts,
@@ -53,7 +53,7 @@ def coverage(counts: list[int], drawn: int, least: int, most: int) -> float:
 @pytest.mark.parametrize("name", workloads(2))
 @pytest.mark.parametrize(("units", "drawn"), SIZES)
 def test_interval_holds_the_truth(name: str, units: int, drawn: int) -> None:
-    """Once both extremes are known: 95 %, and more for small samples."""
+    """Once the extremes are known, coverage is 95 %; more for small samples."""
     counts = workloads(units)[name]
     assert coverage(counts, drawn, min(counts), max(counts)) >= 0.95 - NOISE
 
@@ -69,7 +69,7 @@ def test_first_looks_are_careful(name: str) -> None:
     [(8, 2), (8, 5), (20, 10), (128, 3), (128, 10), (128, 30), (128, 100), (500, 60)],
 )
 def test_interval_holds_any_number_of_full_units(units: int, drawn: int) -> None:
-    """Units are full or empty, the hardest case; exact, for any number of full ones."""
+    """The hardest case: units are full or empty, any number of them full; exact."""
     said = [
         estimate([UNIT] * met + [0] * (drawn - met), units, 0, UNIT)
         for met in range(drawn + 1)
@@ -87,7 +87,7 @@ def test_interval_holds_any_number_of_full_units(units: int, drawn: int) -> None
     ("name", "wider"), [("uniform", 1.2), ("clustered", 1.2), ("few hot, noise", 1.6)]
 )
 def test_interval_is_not_held_by_being_wide(name: str, wider: float) -> None:
-    """Compared with Student's interval from the true spread of all units."""
+    """The interval is little wider than Student's interval from the true spread."""
     units, drawn = 1000, 100
     counts = workloads(units)[name]
     rng = random.Random(3)
@@ -99,7 +99,7 @@ def test_interval_is_not_held_by_being_wide(name: str, wider: float) -> None:
 
 
 def test_a_unit_like_no_other_is_the_limit() -> None:
-    """Counts that no look has met cannot be in the interval, as the guide says."""
+    """The interval does not cover counts that no look has met, as the guide says."""
     counts = [5] * 127 + [UNIT]
     assert 0.22 <= coverage(counts, 32, 5, 5) <= 0.28  # 32 of 128 draw it
     assert coverage(counts, 32, 5, UNIT) >= 0.95
@@ -109,7 +109,7 @@ def test_a_unit_like_no_other_is_the_limit() -> None:
     ("hot", "least"), [(0, 0.95), (1, 0.95), (2, 0.95), (5, 0.95), (20, 0.95)]
 )
 def test_looks_learn_what_there_is(hot: int, least: float) -> None:
-    """From the first look on, although hot units are drawn only gradually."""
+    """The interval holds from the first look on, while hot units are few."""
     rng = random.Random(hot)
     held = looks = 0
     for _ in range(40):
@@ -125,7 +125,7 @@ def test_looks_learn_what_there_is(hot: int, least: float) -> None:
 
 
 def test_extremes_are_forgotten() -> None:
-    """Known after three times all units, and forgotten after as many other counts."""
+    """Extremes are known after three times all units, and forgotten later."""
     extremes = Extremes()
     for count in (9, 200, 9):
         assert extremes.known(UNIT) == (0, UNIT)

@@ -1,4 +1,4 @@
-"""`make kernels`: which kernel is taken, and what is said of a run."""
+"""`make kernels`: which kernels it takes, and what its table shows."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ REPORT = """<testsuites><testsuite>
 
 
 def test_the_release_that_is_wanted() -> None:
-    """6.1 is not 6.12, and 6.12.95 is newer than 6.12.9."""
+    """A prefix matches whole numbers: 6.1 is not 6.12; 6.12.95 is newer than 6.12.9."""
     assert Wanted("", "6.1").of(RELEASES) == ["6.1.0-50-amd64"]
     oldest = Wanted("", "6.12", oldest=True).of(RELEASES)
     assert [numbers(release)[2] for release in oldest] == [9, 95, 117]
@@ -32,16 +32,16 @@ def test_the_release_that_is_wanted() -> None:
 
 
 def test_what_ci_runs_has_a_kernel_of_each_sort() -> None:
-    """One that refuses, two that are silent of empty entries, and a new one.
+    """CI runs a kernel that refuses, two that miss empty entries, and a new one.
 
-    Of these the first stops where a part of a file is unregistered.
+    The first of these stops with a BUG if a part of a file is unregistered.
     """
     quick = [it.prefix for it in KERNELS if it.quick]
     assert sorted(quick) == ["6.1", "6.12", "6.17", "7.3"]
 
 
 def test_the_table_says_what_happened(tmp_path: Path) -> None:
-    """A failure counts, a kernel that could not be had is named."""
+    """The table counts a failure, and names a kernel that was not available."""
     (tmp_path / "report.xml").write_text(REPORT)
     ran, lacking = Column("6.17"), Column("7.3", lacking="no way to the mirror")
     ran.take(tmp_path / "report.xml")
@@ -50,4 +50,4 @@ def test_the_table_says_what_happened(tmp_path: Path) -> None:
     assert "| `test_swap::test_out` | 1 of 2 |" in text
     assert "| `test_swap::test_in` |  (1 skipped) |" in text
     assert "in excess | 1,200; 0; 0 |" in text
-    assert "7.3: could not be had: no way to the mirror" in text
+    assert "7.3: not available: no way to the mirror" in text

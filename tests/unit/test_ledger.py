@@ -47,7 +47,7 @@ def test_a_costly_look_is_paid_back() -> None:
 
 
 def test_nothing_is_saved_up() -> None:
-    """Quiet looks do not pay for a costly one."""
+    """Quiet looks do not pay for a costly one later."""
     ledger = Ledger(SHARE)
     for number in range(1, 30):
         ledger.take(float(number), 0.0)

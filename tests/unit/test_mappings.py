@@ -104,20 +104,20 @@ def test_everything_without_words() -> None:
     ],
 )
 def test_selection(words: list[str], expected: list[tuple[int, int]]) -> None:
-    """Names, ranges and lengths; cut at whole pages, huge ones too."""
+    """Names, ranges and lengths select; ranges are cut at whole (also huge) pages."""
     chosen = Selection.parse(words).select(MAPPINGS)
     assert [(part.start, part.end) for part in chosen] == expected
 
 
 def test_words_are_kept() -> None:
-    """A session keeps the words and reads them again."""
+    """A session stores the RANGE words and reads them again."""
     selection = Selection.parse(["0x1000+64K", "[heap]", "*x?"])
     assert Selection.parse(selection.words) == selection
 
 
 @given(st.integers(0, 2**60), st.integers(1, 2**40))
 def test_ranges_round_trip(start: int, length: int) -> None:
-    """A range as it is printed can be parsed."""
+    """A printed range can be parsed again."""
     span = Range(start, start + length)
     assert Selection.parse([str(span)]).ranges == (span,)
     assert Selection.parse([f"{start}+{length}"]).ranges == (span,)
@@ -134,6 +134,6 @@ def test_range_syntax_never_crashes(word: str) -> None:
 
 
 def test_name_without_mapping() -> None:
-    """A name that no mapping has is an error."""
+    """A name that matches no mapping is an error."""
     with pytest.raises(PagescanError, match="no mapping is named"):
         Selection.parse(["nothing"]).check(MAPPINGS)

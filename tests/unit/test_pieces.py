@@ -1,4 +1,4 @@
-"""Units of the memory: pages counted in them, and when two units are the same."""
+"""Units of memory: counting pages in them, and when two units count as the same."""
 
 from array import array
 
@@ -10,7 +10,7 @@ PAGE = 4096
 
 
 def pieces(*bounds: tuple[int, int]) -> list[Mapping]:
-    """Return mappings, or pieces of them, by their pages."""
+    """Return mappings, or pieces of mappings, given their pages."""
     return [
         Mapping(low * PAGE, high * PAGE, "rw-p", 0, (0, 0), 0, "")
         for low, high in bounds
@@ -36,7 +36,7 @@ def test_what_is_unmapped_is_no_unit_any_more() -> None:
 
 
 def test_a_unit_that_grew_is_the_same() -> None:
-    """The stack grows downwards, the heap upwards."""
+    """A unit that has grown is the same: the stack downwards, the heap upwards."""
     before = pieces((100, 512), (512, 700))
     after = pieces((90, 512), (512, 800), (1024, 1030))
     assert apart(after, before) == after[2:]

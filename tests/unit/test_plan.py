@@ -68,7 +68,7 @@ def test_both(one: Pages, other: Pages) -> None:
 
 @given(lists(Action.KEEP, Action.ZERO), lists(2), lists(0))
 def test_lay_out(populated: Pages, changed: Pages, maybe: Pages) -> None:
-    """Written pages are dumped; pages that may be, only if they are still populated."""
+    """Written pages are dumped; unsaved ones only if they are still populated."""
     expected = populated | {
         page: Action.DUMP
         for page in {*populated, *changed}
@@ -130,7 +130,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
 
 @given(lists(0), st.integers(0, 99))
 def test_what_is_kept_comes_back(folder: int, pages: Pages, epoch: int) -> None:
-    """The list is loaded for its own epoch, and for no other."""
+    """A stored list of pages is loaded for its own epoch, and for no other."""
     pending.store(folder, 7, epoch, columns(pages))
     assert pending.load(folder, 7, epoch) == columns(dict.fromkeys(pages, 0))
     assert pending.load(folder, 7, epoch + 1) is None
@@ -138,7 +138,7 @@ def test_what_is_kept_comes_back(folder: int, pages: Pages, epoch: int) -> None:
 
 @given(lists(0), st.data())
 def test_damage_of_what_is_kept(folder: int, pages: Pages, data: st.DataObject) -> None:
-    """A file that is cut, or has one bit flipped, is not used, and raises nothing."""
+    """A stored list that is cut, or has a bit flipped, is silently not used."""
     pending.store(folder, 7, 1, columns(pages))
     path = f"/proc/self/fd/{folder}/7.pages"
     good = Path(path).read_bytes()

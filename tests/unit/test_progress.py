@@ -1,4 +1,4 @@
-"""The bars: none for quick work, one line for slow work, erased at the end."""
+"""Progress bars: none for quick work, one line for slow work, erased at the end."""
 
 import io
 import os
@@ -11,7 +11,7 @@ from pagescan.render.progress import Bar, WritingBar
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """A list of times; the clock shows the last."""
+    """A list of times; the clock shows the last one."""
     said = [100.0]
     monkeypatch.setattr("time.monotonic", lambda: said[-1])
     return said
@@ -42,7 +42,7 @@ def test_long_work_shows_its_share_and_takes_it_away(clock: list[float]) -> None
 
 
 def test_each_result_is_timed_anew(clock: list[float]) -> None:
-    """`watch` writes several results, one after the other."""
+    """Each result of `watch` is timed on its own."""
     stream = io.StringIO()
     bar = WritingBar("regions", stream)
     for begun in (100.0, 100.4, 100.8):

@@ -1,4 +1,4 @@
-"""Reading mappings again: unchanged ones are the same objects; no change is missed."""
+"""Repeated readings of maps: unchanged lines are the same objects, changes are seen."""
 
 import os
 import random
@@ -15,7 +15,7 @@ from pagescan.target import Target
 
 @pytest.fixture
 def texts(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
-    """A list of texts; the file has the last."""
+    """A list of texts; the file contains the last one."""
     said = [b""]
     monkeypatch.setattr(reader, "_text", lambda _: said[-1])
     return said
@@ -28,7 +28,7 @@ def line(start: int, end: int, name: str = "") -> bytes:
 
 
 def by_hand(text: bytes) -> list[tuple[int, int, str]]:
-    """Return the mappings by a split in Python, cut where they overlap."""
+    """Return the mappings, parsed by Python alone, cut where they overlap."""
     found = []
     last = 0
     for row in text.decode().splitlines():
@@ -41,7 +41,7 @@ def by_hand(text: bytes) -> list[tuple[int, int, str]]:
 
 
 def test_any_change_is_seen(texts: list[bytes]) -> None:
-    """Lines come, go, change and overlap; each reading equals that of a new reader."""
+    """After lines come, go, change and overlap, a reading equals a new reader's."""
     rng = random.Random(11)
     with Target.open(os.getpid()) as target:
         one = Reader(target)
@@ -70,7 +70,7 @@ def test_any_change_is_seen(texts: list[bytes]) -> None:
 
 
 def test_what_stayed_is_the_same_object(texts: list[bytes]) -> None:
-    """If one line of many changes, one object is made."""
+    """If one line of many changes, only one new object is made."""
     lines = [line(n << 16, (n << 16) + 0x4000) for n in range(1, 1001)]
     with Target.open(os.getpid()) as target:
         one = Reader(target)
@@ -101,7 +101,7 @@ def test_own_mappings_without_vsyscall() -> None:
 
 
 def test_what_is_made_of_chosen_mappings_is_made_once() -> None:
-    """A second question gets the same answer, and it equals that for a plain list."""
+    """A repeated question returns the same object, equal to that for a plain list."""
     plain = [
         Mapping(0x1000, 0x3000, "rw-p", 0, (0, 0), 0, ""),
         Mapping(0x3000, 0x4000, "r--p", 0, (0, 0), 0, "[heap]"),
@@ -123,7 +123,7 @@ def test_what_is_made_of_chosen_mappings_is_made_once() -> None:
 
 
 def test_covers_agrees_with_a_look_at_each() -> None:
-    """Ranges overlap, lie in each other, and are in no order."""
+    """Covers is right for ranges that overlap, nest, and are in no order."""
     rng = random.Random(2)
     for _ in range(300):
         spans = [

@@ -53,7 +53,7 @@ def _pages(columns: Columns) -> dict[int, int]:
 
 @given(ascending(), ascending())
 def test_join_keeps_every_page(regions: Spans, maps: Spans) -> None:
-    """Each page keeps its bits, and is owned by the mapping that it lies in."""
+    """Each page keeps its bits, and is owned by the mapping around it."""
     mappings = [
         Mapping(first * PAGE, (first + length) * PAGE, "rw-p", 0, (0, 0), 0, "")
         for first, length, _ in maps
@@ -69,7 +69,7 @@ def test_join_keeps_every_page(regions: Spans, maps: Spans) -> None:
             if mapping.start <= region.start and region.end <= mapping.end
         ]
         assert region.mapping == (owners[0] if owners else None)
-    # Maximal: no neighbours that could be one.
+    # Maximal: no two neighbours could be joined.
     rows = list(zip(*joined, batch.owners, strict=True))
     for left, right in pairwise(rows):
         assert left[1] <= right[0]
@@ -104,7 +104,7 @@ def test_columns_are_buffers() -> None:
 
 
 def test_rules_of_the_shim_are_those_of_python() -> None:
-    """C and Python interpret the bits alike."""
+    """C and Python interpret the bits in the same way."""
     from pagescan.model import Kind
     from pagescan.scanner import Query, read_bits, rule_for
 
@@ -133,7 +133,7 @@ def test_compact_numbers_fit(count: int) -> None:
 
 
 def test_strip_shows_where() -> None:
-    """A store at the start is at the left, one at the end at the right."""
+    """A store at the start is shown at the left, one at the end at the right."""
     mapping = Mapping(0, 1000 * PAGE, "rw-p", 0, (0, 0), 0, "")
     heat = Heat()
     heat.add(mapping, 0, PAGE)
@@ -156,13 +156,13 @@ def test_bars_are_as_wide_as_asked() -> None:
 
 @pytest.mark.parametrize("width", [1, 2, 5, 10, 40])
 def test_elided_text_fits(width: int) -> None:
-    """Both ends of the text stay."""
+    """Elided text keeps both its ends."""
     shown = elide_middle("/usr/lib/x86_64-linux-gnu/libc.so.6", width)
     assert len(shown) <= width
     assert width < 10 or shown.endswith("so.6")
 
 
 def test_native_refuses_nothing_silently() -> None:
-    """A closed descriptor is an OSError with its errno."""
+    """A closed descriptor raises an OSError with its errno."""
     with pytest.raises(OSError, match="Bad file descriptor"):
         native.uffd_api(-1)

@@ -24,5 +24,5 @@ def test_no_more_is_drawn_than_paid_for(
 
 
 def test_first_draw_fears_the_worst() -> None:
-    """Before anything is known, every page of every unit may be written."""
+    """The first draw assumes that every page of every unit is written."""
     assert Budget(10 * UNIT).units(1000, 0, ()) == 10

@@ -1,4 +1,4 @@
-"""What a process tells of itself, and what it means that it does not."""
+"""What a target's status tells, and what a missing line means."""
 
 import os
 
@@ -9,7 +9,7 @@ from pagescan.errors import AccessDeniedError, UnsuitableTargetError
 
 
 def test_tracer_that_is_not_told_is_no_no(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An unreadable status is an error, one without the line too."""
+    """An unreadable status is an error, and so is one without the line TracerPid."""
     assert target.tracer_of(os.getpid()) is None
 
     def deny(pid: int) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The cost of tracking to a target: its arithmetic, with invented figures."""
+"""The arithmetic of the tracking cost, with invented figures."""
 
 import os
 import time
@@ -22,7 +22,7 @@ FAULT = 1e-6
 
 @pytest.fixture
 def usages(monkeypatch: pytest.MonkeyPatch) -> list[Usage | None]:
-    """The usages that the target will report; the last of the list comes first."""
+    """The usages that the target will report, the last one first."""
     made: list[Usage | None] = []
     monkeypatch.setattr(Usage, "of", staticmethod(lambda _: made.pop()))
     return made
@@ -46,9 +46,9 @@ def test_share(usages: list[Usage | None]) -> None:
 @pytest.mark.parametrize(
     ("now", "written", "new", "first"),
     [
-        (Usage(1, 1, 1000, 0), 50_000, 0, 1000),  # no more than there were faults
-        (Usage(1, 1, 50_000, 20_000), 50_000, 0, 30_000),  # it grew by the others
-        (Usage(1, 1, 50_000, 0), 50_000, 45_000, 5000),  # those are of new mappings
+        (Usage(1, 1, 1000, 0), 50_000, 0, 1000),  # at most the number of faults
+        (Usage(1, 1, 50_000, 20_000), 50_000, 0, 30_000),  # the others are growth
+        (Usage(1, 1, 50_000, 0), 50_000, 45_000, 5000),  # those are in new mappings
         (Usage(1, 1, 50_000, 60_000), 50_000, 45_000, 0),
         (Usage(1, 1, 50_000, -60_000), 50_000, 0, 50_000),  # it shrank
     ],
@@ -63,7 +63,7 @@ def test_first_writes(
 
 @pytest.mark.parametrize("now", [None, Usage(0.0, 0.0, 0, 0)])
 def test_nothing_is_known(usages: list[Usage | None], now: Usage | None) -> None:
-    """It has ended, or used no processor time."""
+    """The share is None if the target has ended, or used no processor time."""
     cost = after(usages, now)
     assert cost.look(0) is None
     assert cost.share is None
@@ -76,7 +76,7 @@ def test_nothing_is_known(usages: list[Usage | None], now: Usage | None) -> None
 def test_time_in_the_kernel_bounds_the_cost(
     usages: list[Usage | None], system: float, expected: float
 ) -> None:
-    """200,000 faults took no longer than that; half is the most that is taken off."""
+    """200,000 faults took no longer than that time; half at most is subtracted."""
     cost = after(usages, Usage(1.0, system, 200_000, 0))
     cost.look(200_000)
     assert cost.fault_seconds == pytest.approx(expected)
@@ -89,7 +89,7 @@ def test_a_share_is_no_more_than_all(usages: list[Usage | None]) -> None:
 
 
 def test_no_trial_where_it_matters_little(usages: list[Usage | None]) -> None:
-    """A quiet target's usual figure will do: no child is started."""
+    """For a quiet target the usual figure is enough: no child is started."""
     usages += [Usage(1.0, 0.1, 100, 0), Usage(0.0, 0.0, 0, 0)]
     cost = TargetCost()
     cost.begin(4242)
@@ -111,7 +111,7 @@ def test_usage_is_that_of_the_process() -> None:
 
 
 def test_an_idle_target_is_no_reason_to_warn() -> None:
-    """Half of a very small figure is still very small."""
+    """An idle target is no reason to warn: half of a tiny figure is tiny."""
     watcher = Watcher(
         1, Selection(), 0, Pace(), Common(quiet=True, verbose=0, color=None)
     )

@@ -1,4 +1,4 @@
-"""Parsing and formatting of what people type and read."""
+"""Parsing and formatting of sizes, addresses, times and names."""
 
 from datetime import UTC, datetime
 
@@ -31,13 +31,13 @@ from pagescan.units import (
     ],
 )
 def test_sizes(text: str, size: int) -> None:
-    """Decimal, hex, and binary units."""
+    """Decimal and hexadecimal numbers, and binary units."""
     assert parse_size(text) == size
 
 
 @pytest.mark.parametrize("text", ["", "K", "1.5M", "-1", "0x", "1 K", "٣"])
 def test_no_sizes(text: str) -> None:
-    """Anything else is refused."""
+    """Text that is no size is refused."""
     with pytest.raises(UsageError, match="not a size"):
         parse_size(text)
 
@@ -47,7 +47,7 @@ def test_no_sizes(text: str) -> None:
     [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (300 << 20, "300 MiB")],
 )
 def test_sizes_as_people_read_them(count: int, text: str) -> None:
-    """Three digits or so, binary units."""
+    """Sizes are printed with about three digits and a binary unit."""
     assert format_size(count) == text
 
 
@@ -59,7 +59,7 @@ def test_addresses_round_trip(address: int) -> None:
 
 @given(st.datetimes(datetime(1970, 1, 1), datetime(2200, 1, 1)))
 def test_times_round_trip(moment: datetime) -> None:
-    """Microseconds are kept."""
+    """Times round-trip to the microsecond."""
     moment = moment.replace(tzinfo=UTC)
     assert parse_time(format_time(moment)) == moment
 
@@ -75,7 +75,7 @@ def test_durations(text: str, seconds: float) -> None:
 
 @pytest.mark.parametrize("text", ["0", "-1", "nan", "inf", "1e3", "", "s", "0ms"])
 def test_no_durations(text: str) -> None:
-    """Above zero, finite, and a number."""
+    """A duration is above zero, finite, and a number."""
     with pytest.raises(UsageError):
         parse_seconds(text)
 
@@ -85,7 +85,7 @@ def test_no_durations(text: str) -> None:
     [(5e-9, "5.0 ns"), (2.14e-4, "214 µs"), (1.3e-3, "1.3 ms"), (2.0, "2.0 s")],
 )
 def test_durations_as_people_read_them(seconds: float, text: str) -> None:
-    """The unit that fits."""
+    """Durations are printed in the unit that fits."""
     assert format_seconds(seconds) == text
 
 

@@ -19,7 +19,7 @@ MEMFD, DISK = (0, 1), (8, 1)
 
 
 def row(start: int, **more: object) -> Row:
-    """Return a mapping of 16 MiB of a file on disk, unless told otherwise."""
+    """Return a mapping of 16 MiB of a file on disk, with the given changes."""
     made = Row(start << 24, (start + 1) << 24, "r-xp", 0, DISK, 7, "/lib/c.so", 0)
     return made._replace(**more)  # type: ignore[arg-type]
 
@@ -44,16 +44,16 @@ ANON = {"device": (0, 0), "inode": 0, "name": ""}
     ],
 )
 def test_by_kind(more: dict[str, object], cut: bool) -> None:
-    """The name of a file says nothing, its device does; SysV memory is apart."""
+    """The device decides, not the file's name; SysV memory is its own kind."""
     assert may_be_cut(row(1, **more), {MEMFD}) is cut
 
 
 def test_the_rest_of_a_file() -> None:
-    """The kernel could merge it with the mapping below it."""
+    """A rest is left if the kernel could merge it with the mapping below it."""
     below, rest = row(1), row(2, offset=1 << 24)
     assert continues(rest, below)
     for other in (
-        row(3, offset=1 << 24),  # there is a hole between them
+        row(3, offset=1 << 24),  # a hole separates them
         rest._replace(offset=0),
         rest._replace(access="r--p"),
         rest._replace(inode=8),
@@ -64,7 +64,7 @@ def test_the_rest_of_a_file() -> None:
 
 @pytest.mark.parametrize("registered", [True, False])
 def test_order(registered: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Files from the top down, then memory; what continues the unregistered is left."""
+    """Files from the top down, then memory; continuations of it are left."""
     rows = [
         row(1), row(2, offset=1 << 24), row(3, **ANON),
         row(4, device=MEMFD), row(5, device=MEMFD, offset=1 << 24),
@@ -88,7 +88,7 @@ def test_order(registered: bool, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_devices_of_tmpfs() -> None:
-    """That of a memfd is there, and none of a file system on disk or in /proc."""
+    """The device of a memfd is among them; those of disks and /proc are not."""
     found = tmpfs_of(os.getpid())
     memory = os.memfd_create("test")
     device = os.fstat(memory).st_dev
@@ -96,4 +96,4 @@ def test_devices_of_tmpfs() -> None:
     assert (os.major(device), os.minor(device)) in found
     proc = os.stat("/proc/self").st_dev
     assert (os.major(proc), os.minor(proc)) not in found
-    assert tmpfs_of(2**22 + 1) <= found  # there is no such process
+    assert tmpfs_of(2**22 + 1) <= found  # no process has this pid

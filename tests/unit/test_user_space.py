@@ -1,4 +1,4 @@
-"""Where the addresses of a process end: above 2^47 on some processors."""
+"""The end of a process's address space: above 2^47 on some processors."""
 
 import pytest
 
@@ -32,7 +32,7 @@ ARM64_LVA = b"fffffffff0000-10000000000000 rw-p 00000000 00:00 0 \n"
     ids=["x86-64, 5 levels", "arm64", "arm64, 52 bits", "x86-64", "riscv, sv39"],
 )
 def test_no_mapping_lies_beyond(text: bytes, end: int) -> None:
-    """The bound is the kernel's, to the page, and the last mapping is within."""
+    """The bound is the kernel's, to the page, and the last mapping lies below it."""
     found = end_of_accepted(lambda address: address <= end)
     assert found == end
     rows = native.parse_maps(text)
@@ -43,12 +43,12 @@ def test_no_mapping_lies_beyond(text: bytes, end: int) -> None:
 
 
 def test_a_kernel_that_accepts_all_has_a_bound() -> None:
-    """As Linux 6.7 does on x86-64: what is beyond has no mapping, and costs nothing."""
+    """Like Linux 6.7 on x86-64: the bound costs nothing, nothing lies beyond."""
     assert end_of_accepted(lambda _: True) == 1 << 57
 
 
 def test_of_this_kernel() -> None:
-    """Everything of this process is below it, and just that is asked for new memory."""
+    """All of this process lies below the bound, and new memory is sought up to it."""
     with open("/proc/self/maps") as maps:
         lines = [line.split() for line in maps if "[vsyscall]" not in line]
     assert int(lines[-1][0].partition("-")[2], 16) <= user_space_end()
