@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The first process of a machine that tests run in: loads /modules/NUMBER in order, mounts the host's
- * root (read-only, below a tmpfs) and the shared folder, runs /run/shared/command in it, and turns
- * the machine off. Exit status and output are files of the shared folder.
+ * The first process of a test machine: loads /modules/NUMBER in order, mounts the host's root
+ * (read-only, below a tmpfs) and the shared folder, runs /run/shared/command in it, and turns the
+ * machine off. Exit status and output are files of the shared folder.
  */
 #define _GNU_SOURCE
 #include <errno.h>

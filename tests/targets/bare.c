@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A program without a libc, for 64 or 32 bits: it has no restorer, no pop and no ret to borrow.
- * Prints a line, waits for the end of its stdin, exits with 0.
+ * A program without a libc, for 64 or 32 bits: it has no signal restorer, and no pop and ret that
+ * the attach could borrow. Prints a line, waits for the end of its stdin, exits with 0.
  */
 
 static long call(long number, long a, long b, long c)

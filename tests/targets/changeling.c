@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * changeling CODE SECOND LINK: maps CODE and SECOND as code, in which there is nothing to borrow. When
- * CODE is opened it unmaps SECOND and puts a symbolic link to LINK in its place.
+ * changeling CODE SECOND LINK: maps CODE and SECOND as code that has no instructions to borrow.
+ * When CODE is opened it unmaps SECOND and replaces it by a symbolic link to LINK.
  *
- * Without a libc, so that no other code is there to be opened. Prints a line when it is ready, waits
- * for the end of its stdin, exits with 0.
+ * It has no libc, so that there is no other code to open. Prints a line when it is ready, waits for
+ * the end of its stdin, exits with 0.
  */
 static long call(long number, long a, long b, long c, long d, long e, long f)
 {

@@ -1,10 +1,11 @@
-"""A consumer of `dump-plan`: makes images of a process, each on top of the last.
+"""A consumer of `dump-plan`: makes images of a process, each based on the last.
 
     consumer.py FOLDER PID json|binary [--ack]
 
-makes one image: asks for the plan on top of the epoch that it has, reads the pages,
-writes the image beside the last one, and then takes it for the newest by one rename. It
-may be killed at any instant: what is in FOLDER/current is whole. No code of pagescan.
+makes one image: gets the plan on top of its last epoch, reads the pages, writes the
+image beside the last one, and makes it the current one by a single rename. It may be
+killed at any instant: FOLDER/current is always a complete image. It uses no code of
+pagescan.
 """
 
 import json
@@ -48,7 +49,7 @@ def plan(pid: int, epoch: int, form: str) -> tuple[int, int | None, list[Any]]:
 
 
 def read(memory: int, start: int, end: int) -> Iterator[bytes]:
-    """Yield pages; one that went meanwhile is zeros: the next plan leaves it out."""
+    """Yield pages; an unmapped page is zeros: the next plan leaves it out."""
     for address in range(start, end, PAGE):
         try:
             yield os.pread(memory, PAGE, address)

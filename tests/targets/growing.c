@@ -4,7 +4,8 @@
  *
  *	growing brk|mmap|arenas
  *
- * prints "ready", and at the end how often mremap(2) refused a block because of a border in it (mmap), or 0.
+ * prints "ready", and at the end how often mremap(2) refused a block because of a border in it
+ * (only with mmap; else 0).
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -36,7 +37,7 @@ static void *more(void *unused)
 	return unused;
 }
 
-/* A thread that allocates, in its own arena, each time that it is let through. */
+/* A thread that allocates in its own arena each time that it is released. */
 static pthread_barrier_t gate;
 
 static void *allocate(void *unused)
@@ -67,7 +68,7 @@ static void grow(const char *how)
 		blocks[count++] = block;
 }
 
-/* EFAULT, for a border within a block, is found before there is any talk of room. */
+/* The kernel reports EFAULT, for a border within a block, before it checks for room. */
 static unsigned refused(void)
 {
 	unsigned faults = 0;

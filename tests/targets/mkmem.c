@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A target that does what it is told, a line at a time, and knows which pages it stored to.
+ * A target that obeys commands, one per line, and knows which pages it stored to.
  *
  *	mkmem NAME=KIND,pages=N[,fill=1][,file=PATH] ...
  *
  * prints {"pid": …, "page_size": …, "ranges": {"NAME": [start, end], …}} and then obeys commands on
  * stdin, answering "ok …" or "error …" after each. RUNS is like 0,3-7,9 (pages, both ends included).
- * The end of input ends it; so does the death of its parent.
+ * The end of input ends it, and so does the death of its parent.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -78,7 +78,7 @@ static struct range *find(const char *name)
 	return NULL;
 }
 
-/* Calls back for each run of pages "3-7" of a list of them. */
+/* Calls back for each run of pages, such as "3-7", in a list of runs. */
 static bool each_run(struct range *r, const char *runs,
 		     bool (*act)(struct range *r, size_t first, size_t last, int what), int what)
 {
@@ -101,7 +101,7 @@ static bool each_run(struct range *r, const char *runs,
 	return good;
 }
 
-static uint64_t stored; /* another value each time: what is stored changes the page */
+static uint64_t stored; /* a new value each time, so that each store changes the page */
 
 static bool store(struct range *r, size_t first, size_t last, int what)
 {
@@ -160,7 +160,7 @@ static bool punch(struct range *r, size_t first, size_t last, int what)
 			 (off_t)((last - first + 1) * page)) == 0;
 }
 
-/* The kernel stores on our behalf, by another call each time. */
+/* The kernel stores on our behalf, each time by another call. */
 static bool receive(struct range *r, size_t first, size_t last, int what)
 {
 	int ends[2];
@@ -203,7 +203,7 @@ static bool receive(struct range *r, size_t first, size_t last, int what)
 	return true;
 }
 
-/* Whole pages straight from a disk, past the page cache. */
+/* Reads whole pages directly from a disk, past the page cache. */
 static bool receive_direct(struct range *r, size_t first, size_t last, int what)
 {
 	int fd = open("/var/tmp", O_TMPFILE | O_RDWR | O_DIRECT | O_CLOEXEC, 0600);
@@ -222,7 +222,7 @@ static bool receive_direct(struct range *r, size_t first, size_t last, int what)
 	return good;
 }
 
-/* By io_uring: 'p' pins the pages, 'f' reads into pinned ones, 'u' into any. */
+/* Uses io_uring: 'p' pins the pages, 'f' reads into pinned ones, 'u' into any. */
 static bool receive_ring(struct range *r, size_t first, size_t last, int what)
 {
 	static struct ring ring = {.fd = -1};
@@ -241,7 +241,7 @@ static bool receive_ring(struct range *r, size_t first, size_t last, int what)
 	return good;
 }
 
-/* Past the mapping: 'a' stores through another one of the same file, 'w' by write(2). */
+/* Stores past the mapping: 'a' through another mapping of the same file, 'w' by write(2). */
 static bool write_past(struct range *r, size_t first, size_t last, int what)
 {
 	size_t length = r->pages * page;
@@ -266,7 +266,7 @@ static bool fill_with_zeros(struct range *r, size_t first, size_t last, int what
 	return true;
 }
 
-/* A userfaultfd of the target's own on some pages. */
+/* Registers a userfaultfd of the target's own on some pages. */
 static bool watch_own(struct range *r, size_t first, size_t last, int what)
 {
 	struct uffdio_api api = {.api = UFFD_API};
@@ -280,7 +280,7 @@ static bool watch_own(struct range *r, size_t first, size_t last, int what)
 	return uffd >= 0 && !ioctl(uffd, UFFDIO_API, &api) && !ioctl(uffd, UFFDIO_REGISTER, &reg);
 }
 
-/* Maps, stores, protects and unmaps, elsewhere, as fast as it can, until the end. */
+/* Maps, stores, protects and unmaps memory, elsewhere, in a fast loop until the end. */
 static void *churn(void *unused)
 {
 	for (unsigned turn = 0;; turn++) {
@@ -298,8 +298,8 @@ static void *churn(void *unused)
 }
 
 /*
- * Stores to random pages of a range, over and over, until the end. The range "counters" has two 64-bit
- * numbers a page: stores begun, and stores done.
+ * Stores to random pages of a range, over and over, until the end. The range "counters" has two
+ * 64-bit numbers per page: stores begun, and stores done.
  */
 static void *storm(void *argument)
 {
@@ -364,7 +364,7 @@ static bool make(const char *words)
 		at = mmap(NULL, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 		if (at != MAP_FAILED)
 			madvise(at, length, MADV_NOHUGEPAGE);
-	} else if (!strcmp(kind, "folios")) { /* of any size that the machine's settings say */
+	} else if (!strcmp(kind, "folios")) { /* of every size that the machine's settings allow */
 		at = mmap(NULL, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	} else if (!strcmp(kind, "shmem")) {
 		at = mmap(NULL, length, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -429,7 +429,7 @@ static bool make(const char *words)
 	return true;
 }
 
-/* Unmaps a range, or gives the end of the heap back, and forgets its name. */
+/* Unmaps a range, or returns the end of the heap, and forgets its name. */
 static bool drop(struct range *r)
 {
 	char *end = (char *)r->at + r->pages * page;
@@ -474,7 +474,9 @@ static bool remap(struct range *r, const char *how, size_t pages)
 	return true;
 }
 
-/* Stores to each page of so many below; where the lowest store was is in *ret. */
+/*
+ * Stores to each of the given number of pages below; the address of the lowest store goes to *ret.
+ */
 static __attribute__((noinline)) bool use_stack(size_t pages, uintptr_t *ret)
 {
 	volatile unsigned char deep[4096];
@@ -484,7 +486,7 @@ static __attribute__((noinline)) bool use_stack(size_t pages, uintptr_t *ret)
 	return pages == 0 || (use_stack(pages - 1, ret) && deep[0] == (unsigned char)pages);
 }
 
-/* A thread that waits, and then uses its stack as deep as it is told. */
+/* A thread that waits, and then uses its stack to the requested depth. */
 static pthread_mutex_t door = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t knock = PTHREAD_COND_INITIALIZER;
 static size_t depth;
@@ -615,7 +617,7 @@ static void obey(char *line)
 		answer(make(name), verb);
 	} else if (!strcmp(verb, "range") && r) {
 		say_range(r);
-	} else if (!strcmp(verb, "again") && r) { /* unmap, and map anew at the same place */
+	} else if (!strcmp(verb, "again") && r) { /* unmap, and map again at the same place */
 		void *at = (void *)r->at;
 
 		munmap(at, r->pages * page);

@@ -2,8 +2,8 @@
 /*
  * Targets that are hard to attach to: peculiar KIND
  *
- * Prints its pid when it is ready, waits for the end of its stdin, and exits with 0 if all is well.
- * A seccomp kind has a filter under which userfaultfd(2) is fatal, or worse.
+ * Prints its pid when it is ready, waits for the end of its stdin, and exits with 0 if it was not
+ * harmed. The seccomp kinds have a filter under which userfaultfd(2) is fatal, or does worse.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -112,7 +112,7 @@ static void *rest(void *unused)
 	return unused;
 }
 
-/* The thread that forked so stands still, uninterruptible, until the child is done. */
+/* A thread that calls vfork(2) stands still, uninterruptible, until the child is done. */
 static void *wait_for_vfork(void *unused)
 {
 	if (!vfork()) {
@@ -125,7 +125,7 @@ static void *wait_for_vfork(void *unused)
 	return unused;
 }
 
-/* Writes over the 16 random bytes that its exec was given, as Go does when it starts. */
+/* Overwrites the 16 random bytes that exec gave it, as Go does when it starts. */
 static int rewrite_random_bytes(void)
 {
 	volatile unsigned char *bytes = (void *)getauxval(AT_RANDOM);
@@ -140,7 +140,7 @@ static int rewrite_random_bytes(void)
 	return 0;
 }
 
-/* Every few ms it is another program of the same name, until its stdin ends. */
+/* Every few ms it calls execve(2) on a program of the same name, until its stdin ends. */
 static int exec_again(char **argv, bool begun)
 {
 	struct pollfd input = {0, POLLIN, 0};
@@ -176,7 +176,7 @@ int main(int argc, char **argv)
 		return filter(SECCOMP_RET_USER_NOTIF) || say_and_wait();
 	if (!strcmp(kind, "seccomp-strict"))
 		return strict();
-	if (!strcmp(kind, "seccomp-thread")) { /* only the main thread is filtered */
+	if (!strcmp(kind, "seccomp-thread")) { /* only the main thread has a filter */
 		pthread_create(&thread, NULL, outlive, NULL);
 		filter(SECCOMP_RET_KILL_PROCESS);
 		return pthread_join(thread, NULL);
@@ -198,7 +198,7 @@ int main(int argc, char **argv)
 		wait_for_vfork(NULL);
 		return pthread_join(thread, NULL);
 	}
-	if (!strcmp(kind, "thread")) { /* a second one, which does nothing */
+	if (!strcmp(kind, "thread")) { /* a second thread, which does nothing */
 		pthread_create(&thread, NULL, rest, NULL);
 		return say_and_wait();
 	}

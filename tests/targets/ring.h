@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* As much of io_uring as a read into one page needs: the kernel stores, no system call of ours does. */
+/*
+ * The part of io_uring that a read into one page needs: the kernel stores, not a system call of
+ * ours.
+ */
 #ifndef RING_H
 #define RING_H
 
@@ -37,7 +40,7 @@ static bool ring_open(struct ring *r)
 	return r->queues != MAP_FAILED && (void *)r->entries != MAP_FAILED;
 }
 
-/* Pins memory for good: what is read into it later takes no fault. */
+/* Pins memory for good: later reads into it take no fault. */
 static bool ring_pin(struct ring *r, void *at, size_t length)
 {
 	struct iovec buffer = {at, length};
@@ -45,7 +48,7 @@ static bool ring_pin(struct ring *r, void *at, size_t length)
 	return syscall(__NR_io_uring_register, r->fd, IORING_REGISTER_BUFFERS, &buffer, 1) == 0;
 }
 
-/* Reads from a descriptor, and waits; the number of bytes, or below zero. */
+/* Reads from a descriptor, and waits; returns the number of bytes, or a negative number. */
 static int ring_read(struct ring *r, int from, void *at, unsigned length, bool pinned)
 {
 	uint32_t *tail = (uint32_t *)(void *)(r->queues + r->params.sq_off.tail);

@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * stampers.so: threads that store to watched memory without end, and a judge of what is found.
+ * stampers.so: threads that store to watched memory endlessly, and a judge of the answers.
  *
- * A stamp is a number that no store before had; each page begins with the last one stored to it.
- * What is found is judged by the memory itself:
+ * A stamp is a number that no store has used before; each page begins with its last stamp. The
+ * memory itself judges the answers:
  *
- *	missed	before a get the stamp of a page is another than right after the last get that had the
- *		page, and this one has it not: also a store amid a get is found in it or in the next
- *	extra	a get has a page, and no store to it was under way since the get before began
+ *	missed	before a get, the stamp of a page differs from its stamp right after the last get that had
+ *		the page, and this get does not have it (a store during a get is in it or in the next)
+ *	extra	a get has a page although no store to it was under way since the previous get began
  *
- * It knows nothing of pagescan.
+ * The library contains no code of pagescan.
  */
 #include <pthread.h>
 #include <stdatomic.h>
@@ -21,8 +21,9 @@
 
 struct page {
 	_Atomic uint64_t begun, done;	/* stores */
-	uint64_t done_then, done_now;	/* when the last get began, and this one */
-	uint64_t stamp_then, stamp_now; /* after the last get that had it, and before this one */
+	uint64_t done_then, done_now;	/* when the previous get began, and this one */
+	/* after the last get that had the page, and before this one */
+	uint64_t stamp_then, stamp_now;
 	int found;
 };
 
@@ -95,7 +96,7 @@ void before_get(void)
 	}
 }
 
-/* Takes the addresses; missed, extra: what was wrong is added. Returns pages that had to be there. */
+/* Judges the addresses; adds to missed and extra. Returns how many pages had to be found. */
 uint64_t after_get(const uint64_t *addresses, size_t found, uint64_t *missed, uint64_t *extra)
 {
 	uint64_t due = 0;

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A target that watches over itself: steadfast KIND STATUS
+ * A target that checks itself: steadfast KIND STATUS
  *
- * Each kind does one thing over and over, in rounds, and counts what is not as it must be: a register,
- * a flag, a byte below the stack, the signal mask, the alternative stack, the result or the length of
- * a system call. STATUS is a file with the counters, for the test to map.
+ * Each kind does one thing over and over, in rounds, and counts every difference from what must be:
+ * in a register, a flag, a byte below the stack, the signal mask, the alternative stack, the result
+ * or the duration of a system call. STATUS is a file with the counters, which the test maps.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -37,7 +37,7 @@
 #include "status.h"
 
 #define LONG_NAP_MS 400
-#define LATE_MS 100 /* over the deadline; the machine may be busy */
+#define LATE_MS 100 /* past the deadline; the machine may be busy */
 
 static volatile struct status *status;
 static pthread_t main_thread;
@@ -68,7 +68,7 @@ static void nap(unsigned us)
 
 /* ---- every register ------------------------------------------------------------------------ */
 
-/* What assembly loads, keeps for a while, and stores again. */
+/* The values that assembly loads, keeps for a while, and stores again. */
 struct registers {
 	uint8_t vector[32][64];
 	uint64_t mask[8];
@@ -103,7 +103,7 @@ uint64_t stack_pointer, turns;
 #define LOAD_R(n, r) "mov given+2144+8*" #n "(%rip), %" #r "\n"
 #define SAVE_R(n, r) "mov %" #r ", found+2144+8*" #n "(%rip)\n"
 
-/* Loads `given`, turns `turns` times without touching a flag, stores to `found`. */
+/* Loads `given`, makes `turns` turns of a loop that changes no flag, stores to `found`. */
 void hold(void);
 __asm__(".text\n.globl hold\nhold:\n"
 	"push %rbx\n push %rbp\n push %r12\n push %r13\n push %r14\n push %r15\n"
@@ -208,7 +208,9 @@ static void handle(int signal)
 	(void)signal;
 }
 
-/* Registers, with a mask and an alternative stack that must stay; a storm: signals all the time. */
+/*
+ * Registers, with a mask and an alternative stack that must stay. Storm: with signals all the time.
+ */
 static void registers(bool wide, bool storm)
 {
 	static char stack[1 << 16];
@@ -236,7 +238,7 @@ static void registers(bool wide, bool storm)
 	}
 }
 
-/* Numbered signals, queued: each must come once, in their order. */
+/* Numbered signals, queued: each must arrive once, in order. */
 static void handle_numbered(int signal, siginfo_t *info, void *context)
 {
 	if (info->si_value.sival_int != (int)status->signals)
@@ -267,16 +269,16 @@ static void *send_numbered(void *unused)
 	return unused;
 }
 
-/* ---- a stack in the heap, between data ------------------------------------------------------ */
+/* ---- a stack in the heap, between other data ------------------------------------------------- */
 
 static uint8_t *neighbour;
-static bool naps; /* its thread sleeps there, in place of computing */
+static bool naps; /* its thread sleeps there instead of computing */
 #define NEIGHBOUR 16384
 
-/* Last in .bss, so that most of a page is left behind it. */
+/* Last in .bss, so that most of a page follows it. */
 static volatile char last[64] __attribute__((section(".bss.zz"), aligned(4096)));
 
-/* The bytes behind each ELF's .bss, which nobody owns: here somebody does. */
+/* The bytes behind each ELF's .bss, which are unused elsewhere: this program uses them. */
 static struct {
 	uint8_t *at;
 	size_t length;
@@ -286,7 +288,7 @@ static int claims;
 static int claim(struct dl_phdr_info *info, size_t size, void *unused)
 {
 	if (strstr(info->dlpi_name, "/ld-") || strstr(info->dlpi_name, "vdso"))
-		return 0; /* the loader's are its own */
+		return 0; /* the loader's own */
 	for (int i = 0; i < info->dlpi_phnum && claims < 8; i++) {
 		const ElfW(Phdr) *part = &info->dlpi_phdr[i];
 		uintptr_t end = info->dlpi_addr + part->p_vaddr + part->p_memsz;
@@ -328,7 +330,7 @@ static void small_stack(void *room)
 	static ucontext_t there, here;
 
 	last[0] = 1;
-	syscall(SYS_gettid); /* to find it later would take more than such a stack has */
+	syscall(SYS_gettid); /* a later search would need more room than such a stack has */
 	neighbour = room;
 	memset(neighbour, 0xa5, NEIGHBOUR);
 	getcontext(&there);
@@ -340,8 +342,8 @@ static void small_stack(void *room)
 }
 
 /*
- * Stacks in one pool, without guards: the kernel puts it right below the memory with the main thread's
- * control block, and makes both one mapping.
+ * Stacks in one pool, without guards. The kernel puts the pool right below the memory with the main
+ * thread's control block, and makes both one mapping.
  */
 static void fiber_of_a_pool(void)
 {
@@ -351,7 +353,7 @@ static void fiber_of_a_pool(void)
 	small_stack(pool + (1 << 20) - NEIGHBOUR - 1024);
 }
 
-/* Stacks in an array of a function: those of others, and the frames that are in use, lie below. */
+/* Stacks in an array of a function: other stacks, and the frames in use, lie below. */
 __attribute__((noinline)) static void fiber_of_an_array(void)
 {
 	uint8_t stacks[4 * NEIGHBOUR];
@@ -370,7 +372,7 @@ struct sequence {
 struct sequence sequence;
 extern char sequence_start[], sequence_end[], sequence_abort[];
 
-/* A long one; switched away from anywhere, it must end in its abort handler: true. */
+/* A long sequence; if interrupted anywhere, it must end in its abort handler: true. */
 __attribute__((noinline)) static bool run_sequence(volatile char *area)
 {
 	int aborted;
@@ -388,7 +390,7 @@ __attribute__((noinline)) static bool run_sequence(volatile char *area)
 	return aborted;
 }
 
-/* How often another thread has had the processor instead, stops included. */
+/* How often another thread has had the processor, stops included. */
 static uint64_t switches(void)
 {
 	struct rusage usage;
@@ -418,7 +420,7 @@ static void restartable(void)
 
 /* ---- calls with a deadline ------------------------------------------------------------------ */
 
-/* nanosleep(2) of the 32-bit ABI: 162, and what restarts it is 0. */
+/* nanosleep(2) of the 32-bit ABI: number 162; it is restarted by number 0. */
 static int nap_by_interrupt(void)
 {
 	static int32_t *times;
@@ -491,7 +493,7 @@ static void deadlines(const char *kind)
 	}
 }
 
-/* ---- calls that wait for somebody ----------------------------------------------------------- */
+/* ---- calls that wait for another thread ------------------------------------------------------ */
 
 static void *write_bytes(void *unused)
 {
@@ -513,7 +515,10 @@ static void *wake_up(void *unused)
 	return unused;
 }
 
-/* One signal a wait of the main thread's, once it is in the call: waiting is its system call. */
+/*
+ * One signal per wait of the main thread, once it is in the call: its current system call is the
+ * wait.
+ */
 static volatile bool waiting;
 static long waits_in;
 
@@ -680,9 +685,9 @@ static void wait_for_signal(const char *kind)
 	}
 }
 
-/* ---- code that is not any more what its file says -------------------------------------------- */
+/* ---- code that differs from its file -------------------------------------------- */
 
-/* First in .text, so that in a static program it is found first. */
+/* First in .text, so that a search finds it first in a static program. */
 __asm__(".pushsection .text.unlikely,\"ax\"\n.globl bait\nbait: syscall\n ret\n.popsection\n");
 extern unsigned char bait[];
 

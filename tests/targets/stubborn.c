@@ -3,12 +3,13 @@
  * Targets for which an attach would wait for ever: stubborn KIND DIRECTORY
  *
  * execs: two threads wait in vfork(2); a third one calls execve(2) when it sees that the second one is
- *	traced, and waits in it until that tracer has reaped it. The program that it becomes ends with 0.
- * leased: an execve(2) whose interpreter has a write lease of our own: it waits for 45 s, and whoever
- *	wants to trace us waits for it. Ends with 0 at the end of stdin.
- * endless: code without end to be searched: a file that is all hole, mapped 1,500 times. The same end.
+ *	traced, and waits in it until the tracer has reaped that thread. The new program ends with 0.
+ * leased: calls execve(2) with an interpreter on which this process holds a write lease: the call waits
+ *	for 45 s, and so does any tracer. Ends with 0 at the end of stdin.
+ * endless: an unlimited amount of code to search: a file that is one hole, mapped 1,500 times. Ends as
+ *	leased does.
  * many, many-code, many-elf: 60,000 mappings of a file whose path is 4 KiB long: of data, of code that is
- *	all hole, or of this program from its start. The same end.
+ *	one hole, or of this program from its start. Ends as leased does.
  *
  * Prints its pid when it is ready.
  */
@@ -133,7 +134,7 @@ static int leased(const char *place)
 	if (loader < 0 || write(out, &file, sizeof(file)) != sizeof(file))
 		return 1;
 	close(out);
-	signal(SIGIO, SIG_IGN); /* the lease is not given up */
+	signal(SIGIO, SIG_IGN); /* the lease is not released */
 	if (fcntl(loader, F_SETLEASE, F_WRLCK) < 0)
 		return 1;
 	pthread_create(&thread, NULL, execs_program, program);
@@ -152,7 +153,7 @@ static int endless(const char *place)
 	file = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 	if (file < 0 || ftruncate(file, CODE_SIZE) < 0)
 		return 1;
-	for (int i = 0; i < MAPPINGS; i++) /* with gaps: else they would be one */
+	for (int i = 0; i < MAPPINGS; i++) /* with gaps, so that they stay separate */
 		if (mmap((void *)(0x100000000ul + (unsigned long)i * 2 * CODE_SIZE), CODE_SIZE,
 			 PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_FIXED_NOREPLACE, file, 0) == MAP_FAILED)
 			return 1;
@@ -160,7 +161,7 @@ static int endless(const char *place)
 	return wait_for_end_of_stdin();
 }
 
-/* Makes directories one in the other, and goes down: a path of almost 4 KiB. */
+/* Makes nested directories and enters them: a path of almost 4 KiB. */
 static void go_down(void)
 {
 	char name[240];
@@ -187,7 +188,7 @@ static int many(const char *place, const char *kind)
 	if (!strcmp(kind, "many-elf") &&
 	    (read(program, text, 4096) != 4096 || write(file, text, 4096) != 4096))
 		return 1;
-	for (int i = 0; i < 60000; i++) { /* all of the same page: they do not become one */
+	for (int i = 0; i < 60000; i++) { /* all of the same page, so that they stay separate */
 		volatile char *at = mmap(NULL, 4096, code ? PROT_READ | PROT_EXEC : PROT_READ,
 					 MAP_PRIVATE, file, 0);
 

@@ -5,11 +5,12 @@
  *
  * Built from the shim's own files with PS_FAULT, which makes every step of the attach call
  * ps_fault_step(). sweep: dies at the first step, then at the second, and so on to the last, ROUNDS
- * times. random: dies at ROUNDS random instants. burst: ROUNDS attaches back to back, most of which die,
- * into the same system call. volley: the same, and none of them dies. whole: does not die. After each,
- * or a burst or a volley, the target must do two more rounds within 5 s, or be stopped still if it
- * was. The last word says who dies: the shim's surgeon, the process that waits for it, both at once; or
- * the one process that there is where a thread of it operates. stop: the surgeon is stopped, not killed.
+ * times. random: dies at ROUNDS random instants. burst: ROUNDS attaches in a row, into the same
+ * system call, most of which die. volley: the same, and none dies. whole: does not die. After each
+ * attach, or after the whole burst or volley, the target must do two more rounds within 5 s, or
+ * still be stopped if it was. The last word chooses what dies: the shim's surgeon, the process that
+ * waits for it (caller), both at once, or the only process where a thread performs the attach.
+ * stop: the surgeon is stopped, not killed.
  * Prints one JSON object.
  */
 #define _GNU_SOURCE
@@ -38,14 +39,14 @@ static bool surgeon_dies = true, caller_dies, by_thread;
 static int deadly = SIGKILL;
 static volatile struct status *status;
 static volatile struct {
-	int step;	      /* how far the child came */
+	int step;	      /* the last step of the child */
 	pid_t caller;
-	pid_t surgeon; /* of the shim: known from its first step on */
-	bool killed;   /* the surgeon was, as its caller sees it */
+	pid_t surgeon; /* the shim's; known from its first step on */
+	bool killed;   /* whether the surgeon was killed, according to its caller */
 	int die_at;	      /* 0: never */
-	int methods[METHODS]; /* attaches by enum ps_method, the dead ones included */
+	int methods[METHODS]; /* attaches by enum ps_method, including those that died */
 	char names[128][16];
-	int errors[8]; /* of attaches that ended by themselves and failed */
+	int errors[8]; /* of attaches that returned an error */
 	int failed;
 	struct ps_attach last;
 } * child;
@@ -123,12 +124,12 @@ static _Noreturn void run_caller(void)
 			child->errors[child->failed] = error;
 		child->failed++;
 	}
-	if (!child->killed || call.method) /* killed before it was known: none */
+	if (!child->killed || call.method) /* killed before the method was known */
 		child->methods[call.method]++;
 	_exit(0);
 }
 
-/* A surgeon whose caller is dead does what it has begun. */
+/* A surgeon whose caller is dead finishes its work. */
 static void wait_for_orphan(void)
 {
 	for (int waited = 0; child->surgeon && waited < PATIENCE_US; waited += 200) {
@@ -140,7 +141,10 @@ static void wait_for_orphan(void)
 	}
 }
 
-/* Attaches in a child, killed so long after its first step (0: never); true if it was. */
+/*
+ * Attaches in a child that is killed the given time after its first step (0: never); true if it
+ * was.
+ */
 static bool attach(uint64_t kill_after_ns)
 {
 	pid_t pid;
@@ -211,7 +215,7 @@ int main(int argc, char **argv)
 		     0);
 	if (file < 0 || status == MAP_FAILED || child == MAP_FAILED)
 		return 2;
-	prlimit(target, RLIMIT_NOFILE, &limit, NULL); /* each death may leave a descriptor */
+	prlimit(target, RLIMIT_NOFILE, &limit, NULL); /* each death may leave one */
 	burst = !strcmp(argv[3], "burst");
 	in_a_row = burst || !strcmp(argv[3], "volley");
 	was_stopped = state_of(target) == 'T';

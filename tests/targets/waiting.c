@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A target that waits in one system call after the other: waiting KIND STATUS
+ * A target that waits in one system call after another: waiting KIND STATUS
  *
- * Another thread ends each wait after 3 ms; none has a timeout and there are no signals, so a result
- * of EINTR, or a short one, is the doing of whoever stopped it. STATUS as in steadfast.c.
+ * Another thread ends each wait after 3 ms; none has a timeout and there are no signals, so only a
+ * tracer can cause a result of EINTR or a short one. STATUS as in steadfast.c.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -65,7 +65,7 @@ static void nap(void)
 		;
 }
 
-/* ---- what is waited in ---------------------------------------------------------------------- */
+/* ---- the calls ---------------------------------------------------------------------- */
 
 static long drain(long ready)
 {
@@ -309,7 +309,7 @@ static long in_io_uring(void)
 	}
 }
 
-/* ---- what it needs -------------------------------------------------------------------------- */
+/* ---- preparations -------------------------------------------------------------------------- */
 
 static void make_ring(void)
 {
@@ -332,7 +332,7 @@ static void make_all(const char *counters)
 	struct mq_attr attributes = {.mq_maxmsg = 8, .mq_msgsize = 64};
 	struct epoll_event in = {EPOLLIN, {0}};
 
-	unshare(CLONE_NEWIPC); /* whose objects go with it */
+	unshare(CLONE_NEWIPC); /* which has its own objects */
 	if (socketpair(AF_UNIX, SOCK_STREAM, 0, channel))
 		fault(20);
 	poller = epoll_create1(0);
@@ -388,7 +388,7 @@ static void *wake(void *which)
 
 	for (uint64_t round = 0; how; nap()) {
 		if (strcmp(kind, "flock") && strcmp(kind, "setlkw") && status->rounds < round)
-			continue; /* it has not come to the next wait */
+			continue; /* it has not reached the next wait */
 		how();
 		round++;
 	}

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Targets that keep an eye on their system calls and descriptors: wary KIND [WORD]
+ * Targets that watch their system calls and descriptors: wary KIND [WORD]
  *
- * Prints its pid when it is ready, waits for the end of its stdin, and exits with 0 if nothing of its
- * was caught, closed or changed.
+ * Prints its pid when it is ready, waits for the end of its stdin, and exits with 0 if no call was
+ * caught and no descriptor closed or changed.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -61,13 +61,13 @@ static int wait_for_end(void)
 
 /* ---- Syscall User Dispatch ------------------------------------------------------------------ */
 
-/* System calls from here are let through: an instruction, and what returns from a signal. */
+/* System calls from here are exempt: one instruction, and the return from a signal. */
 extern char range_start[], range_end[];
 __asm__(".text\nrange_start: nop\n syscall\n ret\n mov $15, %eax\n syscall\nrange_end: nop\n");
 
 static void on_sigsys(int signal)
 {
-	selector = 0; /* or the return from here would be caught as well */
+	selector = 0; /* otherwise the return from here would be caught, too */
 	caught++;
 	(void)signal;
 }
@@ -134,7 +134,7 @@ static int filter(void)
 	return prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &one);
 }
 
-/* Its status is longer than 8 KiB, and what it says of the filter stands behind that. */
+/* Its status is longer than 8 KiB, and the lines about the filter are at its end. */
 static int in_many_groups(uid_t user)
 {
 	gid_t groups[1000];
@@ -150,9 +150,9 @@ static int in_many_groups(uid_t user)
 	return wait_for_end();
 }
 
-/* ---- threads that are none, and with descriptors of their own -------------------------------- */
+/* ---- kernel threads, and threads with their own descriptors -------------------------------- */
 
-/* One of the kernel's threads waits in it for a pipe that stays empty. */
+/* A kernel thread of the process waits for a pipe that stays empty. */
 static void make_worker(void)
 {
 	static struct io_uring_params params;
@@ -185,7 +185,7 @@ static void *with_own_descriptors(void *unused)
 	return unused;
 }
 
-/* ---- another file in the place of the new descriptor ----------------------------------------- */
+/* ---- a file that replaces the new descriptor ----------------------------------------- */
 
 static int evil = -1;
 static volatile int next_fd, done;
@@ -252,7 +252,7 @@ static int lingering_socket(void)
 	return fd;
 }
 
-/* What was put there must be there in the end: it is none of anybody's business. */
+/* The replacing file must still be there at the end: no one else may touch it. */
 static int swapped(const char *what)
 {
 	char *memory =

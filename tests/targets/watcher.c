@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * watcher LIBRARY: a C program that watches its own writes with pagescan_writewatch.h, without
- * Python, and knows itself what it wrote. Prints "ok", or the line that failed.
+ * Python, and that knows which pages it wrote. Prints "ok", or the line that failed.
  */
 #include <dlfcn.h>
 #include <errno.h>
@@ -33,7 +33,7 @@ static void *found[PAGES];
 		}                                                                                  \
 	} while (0)
 
-/* Whether exactly these pages, in this order, are found in [start, start + size). */
+/* Whether exactly these pages are found, in this order, in [start, start + size). */
 static int finds(struct pagescan_watch *watch, unsigned int flags, const void *start, size_t size,
 		 size_t room, const char *expected)
 {
@@ -104,7 +104,7 @@ static void refusals(void)
 	MUST(!reset(&watch, last - 1, 1));
 	MUST(reset(NULL, last, 1) == -EINVAL && destroy(NULL) == -EFAULT);
 
-	/* Another mapping in the place of a part. */
+	/* Puts another mapping in the place of a part. */
 	MUST(mmap(watch.address + page, page, PROT_READ | PROT_WRITE,
 		  MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != MAP_FAILED);
 	MUST(reset(&watch, watch.address, 4 * page) == -EPERM);
@@ -126,7 +126,7 @@ static void memory_of_ones_own(void)
 	MUST(all(&watch, 0, ""));
 	memory[0] = memory[page] = memory[8 * page] = memory[9 * page] = 1;
 	MUST(all(&watch, 0, "0 7 "));
-	/* Other rights change nothing: as VirtualProtect() does not. */
+	/* A change of rights changes nothing, as with VirtualProtect(). */
 	MUST(!mprotect(memory + 3 * page, page, PROT_READ) && all(&watch, 0, "0 7 "));
 	MUST(!mprotect(memory + 3 * page, page, PROT_READ | PROT_WRITE));
 	MUST(all(&watch, PAGESCAN_WATCH_RESET, "0 7 "));

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A target that never rests and notices when it is hurt.
+ * A target that never rests and notices any harm.
  *
  *	worker THREADS PAGES
  *
- * Each thread fills pages of its own, checks that they hold what it stored, makes system calls that
- * block, and carries a sum through all of it, in registers, that it can foretell. A difference is
- * said and ends it with code 1. A line on stdin is answered "ok ROUNDS"; the end of input ends it.
+ * Each thread fills its own pages, checks that they hold what it stored, makes system calls that
+ * block, and carries a predictable sum through all of it, in registers. On a difference it prints a
+ * message and exits with code 1. A line on stdin is answered "ok ROUNDS"; the end of input ends it.
  */
 #define _GNU_SOURCE
 #include <poll.h>
@@ -34,7 +34,7 @@ static void fail(const char *what)
 	_exit(1);
 }
 
-/* x -> 6364136223846793005 x + 1442695040888963407, many times; the result is known. */
+/* x -> 6364136223846793005 x + 1442695040888963407, many times, with a known result. */
 static uint64_t step(uint64_t x, double *real)
 {
 	for (unsigned i = 0; i < STEPS; i++) {
