@@ -1,4 +1,4 @@
-"""The columns of a batch go into numpy and pyarrow without a copy."""
+"""The columns of a batch become numpy and pyarrow arrays without a copy."""
 
 import os
 

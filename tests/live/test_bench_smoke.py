@@ -1,4 +1,4 @@
-"""The benchmarks run: no figure is judged here."""
+"""The benchmarks run; no figure is judged here."""
 
 import json
 import subprocess
@@ -15,7 +15,7 @@ RUN = Path(__file__).parents[2] / "benchmarks/run.py"
 
 @pytest.mark.needs("tracking")
 def test_a_quick_run_writes_all_its_figures(tmp_path: Path) -> None:
-    """One subject; the file says where and what was measured."""
+    """A quick run of one benchmark writes its figures with machine and commit."""
     out = tmp_path / "bench.json"
     done = subprocess.run(
         [
@@ -37,7 +37,7 @@ def test_a_quick_run_writes_all_its_figures(tmp_path: Path) -> None:
 
 
 def test_an_unknown_name_is_refused(tmp_path: Path) -> None:
-    """The names there are stand in the message."""
+    """An unknown name is refused, and the message lists the names."""
     done = subprocess.run(
         [sys.executable, RUN, "--only", "nothing", "--out", tmp_path / "none"],
         capture_output=True,
@@ -51,7 +51,7 @@ def test_an_unknown_name_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.needs("tracking")
 def test_write_watch_is_measured_beside_its_fallback(tmp_path: Path) -> None:
-    """In C and in Python, at both sizes; nothing was left out."""
+    """It measures C and Python at both sizes, and leaves nothing out."""
     out = tmp_path / "bench.json"
     words = ("--quick", "--only", "write_watch", "--out", str(out))
     subprocess.run([sys.executable, str(RUN), *words], capture_output=True, check=True)
@@ -66,7 +66,7 @@ def test_write_watch_is_measured_beside_its_fallback(tmp_path: Path) -> None:
 
 @pytest.mark.needs("tracking")
 def test_an_address_space_is_measured_beside_its_pages_alone(tmp_path: Path) -> None:
-    """Mappings, holes and a reservation; the limit of mappings is as it was."""
+    """It measures mappings, holes and a reservation, and restores the limit."""
     limit = Path("/proc/sys/vm/max_map_count")
     before = limit.read_text()
     out = tmp_path / "bench.json"
@@ -86,7 +86,7 @@ def test_an_address_space_is_measured_beside_its_pages_alone(tmp_path: Path) -> 
 def test_the_limit_of_mappings_is_as_before_after_a_failure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is raised for the block alone, and only where it does not suffice."""
+    """The limit is raised for the block alone, and only if it is too low."""
     limit = tmp_path / "max_map_count"
     limit.write_text("65530\n")
     monkeypatch.setattr(address_space, "MAX_MAP_COUNT", limit)
@@ -106,8 +106,8 @@ def test_the_limit_of_mappings_is_as_before_after_a_failure(
 def test_a_limit_that_may_not_be_raised_is_said(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Nothing is measured then."""
-    constant = Path("/proc/sys/kernel/ngroups_max")  # not even root may write it
+    """Nothing is measured if the limit of mappings may not be raised."""
+    constant = Path("/proc/sys/kernel/ngroups_max")  # even root may not write it
     monkeypatch.setattr(address_space, "MAX_MAP_COUNT", constant)
     with (
         pytest.raises(Unavailable, match="may not be raised"),
@@ -131,7 +131,7 @@ def test_page_types_is_a_peer_where_it_works(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """It is left out with the reason; the other peers are there all the same."""
+    """Where it does not work it is left out with a reason; the others remain."""
     program = tmp_path / "page-types"
     if script is not None:
         program.write_text(f"#!/bin/sh\n{script}\n")

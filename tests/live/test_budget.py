@@ -1,4 +1,4 @@
-"""`watch --budget`: what it estimates, and that it keeps within what it may cost."""
+"""`watch --budget`: its estimate is right, and its cost stays within the budget."""
 
 import json
 import random
@@ -18,7 +18,7 @@ PAGES = 65536
 
 
 def minor_faults(pid: int) -> int:
-    """Return how often a page of it was faulted in, or a protection lifted."""
+    """Return how often a page was faulted in, or a protection was lifted."""
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[7])
 
 
@@ -27,7 +27,7 @@ def everywhere(rng: random.Random) -> set[int]:
 
 
 def in_few_places(rng: random.Random) -> set[int]:
-    """Return all pages of 12 pieces of 2 MiB, and some others."""
+    """Return all pages of 12 pieces of 2 MiB, and a few others."""
     return {*range(12 * 512), *rng.sample(range(PAGES), 100)}
 
 
@@ -37,9 +37,9 @@ def in_few_places(rng: random.Random) -> set[int]:
 def test_estimate_holds_the_truth(
     target: Start, choose: Callable[[random.Random], set[int]], faults: int
 ) -> None:
-    """A steady workload, each look against the full count, and against the faults.
+    """Each look at a steady workload is compared with the full count and the faults.
 
-    Of intervals that hold it in 95 %, fewer than 90 % of 200 do so once in 800 runs.
+    If intervals hold in 95 % of looks, fewer than 90 % of 200 hold once in 800 runs.
     """
     made = target(f"heap=anon,pages={PAGES},fill=1")
     rng = random.Random(5)
@@ -52,7 +52,7 @@ def test_estimate_holds_the_truth(
             made.write("heap", written)
             caused = minor_faults(made.pid) - before
             said = tracking.look(rearm=True).estimate
-            if number < 8:  # it doubles what it tracks until it costs what it may
+            if number < 8:  # it doubles its sample until it costs its budget
                 continue
             spent += caused
             if (
@@ -65,7 +65,8 @@ def test_estimate_holds_the_truth(
             if choose is everywhere:
                 assert 0.05 < said.share < 0.5
                 assert abs(said.pages - len(written)) < 3000
-                assert caused <= 1.3 * faults  # by how many units of the heap are drawn
+                # the factor is the variation in the number of drawn units of the heap
+                assert caused <= 1.3 * faults
         tracking.close()
     assert held >= looks * 0.9, (held, looks)
     assert looks > 150
@@ -73,7 +74,7 @@ def test_estimate_holds_the_truth(
 
 
 class Amid(SampledTracking):
-    """Calls something amid each look."""
+    """Calls a function in the middle of each look."""
 
     def _draw(
         self, population: list[Mapping], tracked: int, counts: Sequence[int]
@@ -83,13 +84,13 @@ class Amid(SampledTracking):
 
     @staticmethod
     def amid() -> None:
-        """Do something."""
+        """Run a function during the look."""
 
 
 def test_nothing_is_lost_while_it_looks(
     target: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All that is stored is stored amid a look: it is in that look, or in the next."""
+    """A page stored to during a look is in that look, or in the next."""
     made = target(f"heap=anon,pages={PAGES},fill=1", "shared=shmem,pages=16384,fill=1")
     rng = random.Random(6)
     written = {name: everywhere(rng) for name in ("heap", "shared")}
@@ -112,7 +113,7 @@ def test_nothing_is_lost_while_it_looks(
 
 
 def test_memory_that_comes_is_counted(target: Start) -> None:
-    """It is written when it comes, and is part of no sample: counted in full."""
+    """New memory is written when it appears and in no sample: it is counted in full."""
     made = target(
         f"heap=anon,pages={PAGES},fill=1",
         f"more=anon,pages={PAGES}",
@@ -142,7 +143,7 @@ def test_memory_that_comes_is_counted(target: Start) -> None:
 
 @pytest.mark.parametrize("kind", ["anon", "shmem", "memfd"])
 def test_memory_that_comes_is_exact_within_the_budget(target: Start, kind: str) -> None:
-    """Where all is tracked, holes are, too."""
+    """If all memory is tracked, new memory is exact, with its holes."""
     made = target(f"m={kind},pages=4096")
     low, high = made.ranges["m"]
     with Process.open(made.pid) as process:
@@ -159,7 +160,7 @@ def test_memory_that_comes_is_exact_within_the_budget(target: Start, kind: str) 
 
 
 def test_holes_are_no_units(target: Start) -> None:
-    """Many mappings near each other: each that is populated is a unit, in order."""
+    """Each populated one of many neighbouring mappings is a unit, in order."""
     made = target("m=anon,pages=1024,fill=1")
     for page in range(31, 1024, 32):
         made.tell(f"munmap m {page}-{page}")
@@ -177,7 +178,7 @@ def test_holes_are_no_units(target: Start) -> None:
 
 
 def test_all_is_tracked_where_that_is_cheap(target: Start) -> None:
-    """Within the budget there is nothing to estimate: exact, page for page."""
+    """Within the budget nothing is estimated: the result is exact, page by page."""
     made = target("heap=anon,pages=2048,fill=1", "shared=shmem,pages=1024,fill=1")
     with Process.open(made.pid) as process:
         tracking = SampledTracking.start_within(Budget(1e6), process)

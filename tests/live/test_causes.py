@@ -1,4 +1,4 @@
-"""The cause that is said is the cause: a test per row of pagescan/causes.py."""
+"""Messages name the actual cause: one test per row of pagescan/causes.py."""
 
 import contextlib
 import ctypes
@@ -20,7 +20,7 @@ PAGESCAN = [sys.executable, "-m", "pagescan"]
 
 
 def run(*words: object, before: Callable[[], None] | None = None) -> Result:
-    """Run the command, prepared in the child."""
+    """Run the command with a function called in the child before exec."""
     done = subprocess.run(
         [*PAGESCAN, *map(str, words)],
         capture_output=True,
@@ -33,20 +33,20 @@ def run(*words: object, before: Callable[[], None] | None = None) -> Result:
 
 
 def assert_says(result: Result, code: int, said: str) -> None:
-    """One line that says it, the exit code, and no traceback."""
+    """Assert one line with the given text, the exit code, and no traceback."""
     assert result.code == code, result
     lines = [line for line in result.stderr.splitlines() if "hint:" not in line]
     assert said in lines[-1], result.stderr
     assert "Traceback" not in result.stderr
 
 
-# ---- descriptors --------------------------------------------------------------------
+# ---- descriptors -------------------------------------------------------------------
 
 
 @pytest.mark.needs("tracking")
 @pytest.mark.parametrize("limit", range(6, 30, 2))
 def test_descriptors_of_pagescan(limit: int, target: Start) -> None:
-    """However few it may have, it works or says that these are used up."""
+    """With any small number of descriptors it works, or names the shortage."""
     made = target("m=anon,pages=40,fill=1")
 
     def limited() -> None:
@@ -63,7 +63,7 @@ def test_descriptors_of_pagescan(limit: int, target: Start) -> None:
 
 @pytest.mark.needs("tracking")
 def test_descriptors_of_the_target(target: Start) -> None:
-    """The target has none left: it is said whose they are."""
+    """If the target has no descriptor left, the message says that it is the target."""
     made = target("m=anon,pages=40,fill=1")
     count = len(os.listdir(f"/proc/{made.pid}/fd"))
     resource.prlimit(made.pid, resource.RLIMIT_NOFILE, (count, count))
@@ -72,12 +72,12 @@ def test_descriptors_of_the_target(target: Start) -> None:
     assert "prlimit --nofile=N" in result.stderr
 
 
-# ---- what stands --------------------------------------------------------------------
+# ---- stopped cgroups ---------------------------------------------------------------
 
 
 @pytest.mark.needs("tracking", "root")
 def test_a_frozen_cgroup(target: Start, tmp_path: Path) -> None:
-    """By looking at the cgroup, not by the step that failed."""
+    """The message names the frozen cgroup: it is read, not guessed from the step."""
     made = target("m=anon,pages=40,fill=1")
     with machine.frozen(made.pid, tmp_path):
         result = command("arm", made.pid)
@@ -85,7 +85,7 @@ def test_a_frozen_cgroup(target: Start, tmp_path: Path) -> None:
 
 
 def test_a_throttled_cgroup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its quota is named; a cgroup that was never throttled is none."""
+    """The message names the quota of a throttled cgroup, and of no other."""
     from pagescan import causes
 
     monkeypatch.setattr(causes, "_cgroups", lambda _: iter([str(tmp_path)]))
@@ -100,11 +100,11 @@ def test_a_throttled_cgroup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert causes.why_it_stands(1) is None
 
 
-# ---- what /proc is ------------------------------------------------------------------
+# ---- /proc -------------------------------------------------------------------------
 
 
 def in_namespace(options: str, script: str) -> Result:
-    """Run a script of the shell in namespaces of its own."""
+    """Run a shell script in namespaces of its own."""
     script = script.replace("pagescan", " ".join(PAGESCAN))
     done = subprocess.run(
         ["unshare", *options.split(), "sh", "-c", script],
@@ -119,14 +119,14 @@ def in_namespace(options: str, script: str) -> Result:
 @pytest.mark.needs("root", "unshare")
 @pytest.mark.parametrize("verb", ["scan 1", "arm 2", "maps sh", "watch 1", "diff 1"])
 def test_proc_of_another_namespace(verb: str) -> None:
-    """A pid means another process there: never another process's memory."""
+    """In another PID namespace a pid means another process: refused."""
     result = in_namespace("-p -f", f"pagescan {verb}")
     assert_says(result, 3, "/proc belongs to another PID namespace")
 
 
 @pytest.mark.needs("root", "unshare")
 def test_no_proc() -> None:
-    """It is not that there is no such process."""
+    """Without /proc, the message does not say that there is no such process."""
     result = in_namespace("-m", "umount -l /proc; pagescan scan 1")
     assert_says(result, 3, "/proc is not mounted")
 
@@ -134,7 +134,7 @@ def test_no_proc() -> None:
 @pytest.mark.needs("root", "unshare")
 @pytest.mark.parametrize("option", ["invisible", "noaccess"])
 def test_hidden_processes(option: str, target: Start) -> None:
-    """hidepid: the process is there, and hidden."""
+    """With hidepid, the message says that the process is hidden, not gone."""
     made = target("m=anon,pages=4")
     code = (
         "import os, pagescan.target as t, pagescan.errors as e\n"
@@ -156,14 +156,14 @@ def test_hidden_processes(option: str, target: Start) -> None:
 
 @pytest.mark.needs("tracking", "root", "unshare")
 def test_another_time_namespace(armed: Start) -> None:
-    """A start time is another one there; the session is found all the same."""
+    """The session is found from another time namespace, where start times differ."""
     made = armed("m=anon,pages=40,fill=1")
     result = in_namespace("-T --boottime 864000 -f", f"pagescan diff {made.pid} --json")
     assert result.code == 0, result.stderr
     assert result.json()["target"] == command("diff", "--json").json()["target"]
 
 
-# ---- a filter around pagescan -------------------------------------------------------
+# ---- a filter around pagescan ------------------------------------------------------
 
 
 def forbid_ptrace() -> None:
@@ -189,13 +189,13 @@ def forbid_ptrace() -> None:
 
 @pytest.mark.needs("tracking")
 def test_a_filter_around_pagescan(target: Start) -> None:
-    """It is not the target, and no missing right of root's."""
+    """The message names the filter, not the target or a missing right of root's."""
     made = target("m=anon,pages=4")
     result = run("arm", made.pid, before=forbid_ptrace)
     assert_says(result, 4, "a seccomp filter around pagescan may refuse it")
 
 
-# ---- CMD ----------------------------------------------------------------------------
+# ---- CMD ---------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -223,12 +223,12 @@ def program(tmp_path: Path) -> Callable[[bytes], Path]:
 def test_a_command_that_cannot_be_run(
     text: bytes, said: str, program: Callable[[bytes], Path]
 ) -> None:
-    """What is missing is named, not "no such file" of a file that is there."""
+    """The message names the missing interpreter, not CMD, which exists."""
     assert_says(command("watch", "--", program(text)), 3, said)
 
 
 def test_a_dynamic_linker_that_is_missing(program: Callable[[bytes], Path]) -> None:
-    """The same of a program: its PT_INTERP."""
+    """The same for the dynamic linker (PT_INTERP) of a program."""
     text = Path("/bin/true").read_bytes()
     linker = b"/lib64/ld-linux-x86-64.so.2"
     if linker not in text:
@@ -239,7 +239,7 @@ def test_a_dynamic_linker_that_is_missing(program: Callable[[bytes], Path]) -> N
 
 @pytest.mark.needs("stranger")
 def test_a_command_that_loses_its_rights(program: Callable[[bytes], Path]) -> None:
-    """set-user-ID: said before it runs."""
+    """A message before the start says that a set-user-ID CMD loses its rights."""
     path = program(Path("/bin/true").read_bytes())
     from pagescan import causes
 
@@ -260,12 +260,12 @@ def test_a_command_that_loses_its_rights(program: Callable[[bytes], Path]) -> No
     assert said in done.stdout, done.stderr
 
 
-# ---- who is meant by a name ---------------------------------------------------------
+# ---- targets by name ---------------------------------------------------------------
 
 
 @pytest.fixture
 def named(tmp_path: Path) -> Iterator[list[subprocess.Popen[bytes]]]:
-    """Three processes of one name, the first the oldest."""
+    """Three processes with one name, the oldest first."""
     path = tmp_path / "pst-victim"
     shutil.copy("/bin/sleep", path)
     started = [subprocess.Popen([str(path), str(60 + at)]) for at in range(3)]
@@ -280,7 +280,7 @@ def named(tmp_path: Path) -> Iterator[list[subprocess.Popen[bytes]]]:
 
 
 def test_candidates_are_listed(named: list[subprocess.Popen[bytes]]) -> None:
-    """The oldest first, with their command lines."""
+    """The candidates are listed with their command lines, the oldest first."""
     result = command("scan", "pst-victim")
     assert result.code == 3
     line, hint = result.stderr.splitlines()
@@ -293,7 +293,7 @@ def test_candidates_are_listed(named: list[subprocess.Popen[bytes]]) -> None:
 
 @pytest.mark.needs("tracking")
 def test_the_oldest_is_taken(named: list[subprocess.Popen[bytes]]) -> None:
-    """By every command that takes a TARGET."""
+    """Every command that takes a TARGET has --oldest."""
     pid = named[0].pid
     for words in (
         ["scan", "pst-victim", "--oldest", "--json"],
@@ -328,22 +328,22 @@ def test_the_oldest_is_taken(named: list[subprocess.Popen[bytes]]) -> None:
     ],
 )
 def test_own_processes(words: list[str], program: str, ours: bool) -> None:
-    """The words are read as Python reads them: anybody may have them somewhere."""
+    """Own processes are recognised by the module that Python runs, not a word."""
     from pagescan.find import _is_pagescan
 
     assert _is_pagescan(words, program) == ours
 
 
-# ---- how a watch ends ---------------------------------------------------------------
+# ---- the end of a watch ------------------------------------------------------------
 
 
 def test_an_end_amid_an_exec_is_said() -> None:
-    """Ctrl-C, then the exec of CMD is followed: the last line has its `end`."""
+    """Ctrl-C during an exec of CMD: the last line has its `end`."""
     from pagescan.errors import UnsuitableTargetError
     from pagescan.ticks import Limits, ticks
 
     class Looked:
-        """A tracking whose target has exec'd."""
+        """A tracking whose target has called exec."""
 
         since = armed_at = toll = None
 

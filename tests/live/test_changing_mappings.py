@@ -1,4 +1,4 @@
-"""Mappings that change between looks and during them; programs that do."""
+"""Mappings that change between and during looks, and programs that exec."""
 
 import os
 import signal
@@ -20,12 +20,12 @@ Run = Callable[..., Result]
 
 
 def look(made: Target, pagescan: Run, *words: str) -> set[int]:
-    """Return the written pages of m."""
+    """Return the written pages of the range m."""
     return made.pages(pagescan("diff", made.pid, "--json", *words).json(), "m")
 
 
 def test_shrunk(armed: Start, pagescan: Run) -> None:
-    """mremap(2) to a smaller size: the rest goes on as it was."""
+    """After mremap(2) to a smaller size, the rest stays exact."""
     made = armed("m=anon,pages=64,fill=1")
     made.write("m", {3, 50})
     made.tell("mremap m size 32")
@@ -36,14 +36,14 @@ def test_shrunk(armed: Start, pagescan: Run) -> None:
 
 
 def test_grown(armed: Start, pagescan: Run) -> None:
-    """mremap(2) to a larger size: what is stored to in the new part is found."""
+    """After mremap(2) to a larger size, stores to the new part are found."""
     made = armed("m=anon,pages=64,fill=1")
     made.tell("mremap m size 6400")
     moved = made.where("m")
     assert moved
     made.write("m", {5000})
     found = look(made, pagescan, "--rearm")
-    # Where it had to move, all that was populated is new.
+    # If it had to move, all its populated pages are new.
     assert found in ({5000}, {*range(64), 5000})
     made.expected["m"].clear()
     made.write("m", {6000, 3})
@@ -51,7 +51,7 @@ def test_grown(armed: Start, pagescan: Run) -> None:
 
 
 def test_mapped_in_a_narrow_hole_meanwhile(target: Start) -> None:
-    """A hole is scanned with its neighbours; what comes there is for the next look."""
+    """A mapping that appears in a scanned hole belongs to the next look."""
     made = target("m=anon,pages=64,fill=1")
     made.tell("munmap m 16-47")
     low, _ = made.ranges["m"]
@@ -77,9 +77,9 @@ def test_mapped_in_a_narrow_hole_meanwhile(target: Start) -> None:
 
 
 def test_a_userfaultfd_of_its_own(target: Start, pagescan: Run) -> None:
-    """What it has itself is said, and the rest is exact."""
+    """`untracked` names memory with the target's own userfaultfd; the rest is exact."""
     made = target("own=anon,pages=16,fill=1", "m=anon,pages=16,fill=1")
-    made.tell("ro own 15")  # so that the two do not become one mapping
+    made.tell("ro own 15")  # so that the two stay separate mappings
     made.tell("uffd own 0-14")
     made.own_userfaultfds = 1
     result = pagescan("arm", made.pid)
@@ -95,7 +95,7 @@ def test_a_userfaultfd_of_its_own(target: Start, pagescan: Run) -> None:
 
 
 def test_while_it_is_looked_at(armed: Start, pagescan: Run) -> None:
-    """Mappings come and go all the time: the others stay exact, nothing fails."""
+    """While mappings come and go, the others stay exact and nothing fails."""
     made = armed("m=many,pages=2000,fill=1")
     made.tell("churn")
     for turn in range(20):
@@ -106,7 +106,7 @@ def test_while_it_is_looked_at(armed: Start, pagescan: Run) -> None:
 
 
 def test_quiet_looks_agree(armed: Start, pagescan: Run) -> None:
-    """Two looks at a target that does nothing say the same, to the byte."""
+    """Two looks at an idle target give the same output, to the byte."""
     made = armed("m=anon,pages=512,fill=1", "s=shmem,pages=512")
     made.write("m", {5, 100})
     made.write("s", {7})
@@ -117,7 +117,7 @@ def test_quiet_looks_agree(armed: Start, pagescan: Run) -> None:
 
 
 def test_exec_ends_the_session(target: Start, pagescan: Run) -> None:
-    """Another program is another address space: said, with exit 3."""
+    """After an exec the session has ended: exit code 3 and a message."""
     made = target("m=anon,pages=16,fill=1")
     assert pagescan("arm", made.pid).code == 0
     assert made.process.stdin is not None
@@ -128,7 +128,7 @@ def test_exec_ends_the_session(target: Start, pagescan: Run) -> None:
     result = pagescan("diff", made.pid)
     assert result.code == 3, result
     assert "exec" in result.stderr
-    # Gone with it: the program can be armed as it is now.
+    # The lock is gone too: the new program can be armed.
     assert pagescan("arm", made.pid).code == 0
 
 
@@ -140,7 +140,7 @@ def test_the_end_is_no_look(armed: Start, pagescan: Run) -> None:
 
 
 def with_pid(pid: int, words: list[str]) -> subprocess.Popen[bytes]:
-    """Start a program until it has a certain pid, and wait until it is ready."""
+    """Start programs until one has a given pid, and wait until it is ready."""
     last = Path("/proc/sys/kernel/ns_last_pid")
     for _ in range(200):
         last.write_text(f"{pid - 1}\n")
@@ -156,7 +156,7 @@ def with_pid(pid: int, words: list[str]) -> subprocess.Popen[bytes]:
 @pytest.mark.needs("root")
 @pytest.mark.parametrize("keeper_lives", [True, False])
 def test_a_pid_used_again_is_another_target(mkmem: Path, keeper_lives: bool) -> None:
-    """The session of a process that ended is never read as its successor's."""
+    """A session never applies to a later process with the same pid."""
     words = [str(mkmem), "m=anon,pages=16,fill=1"]
     first = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert first.stdout is not None
@@ -170,7 +170,7 @@ def test_a_pid_used_again_is_another_target(mkmem: Path, keeper_lives: bool) -> 
     result = command("diff", second.pid, "--json")
     assert result.code == 1, result
     assert result.stdout == ""
-    # Nothing of it was ever tracked, so nothing was lost.
+    # The new process was never tracked, so no session was lost.
     assert "no session" in result.error()["error"]
     assert command("arm", second.pid).code == 0
     second.communicate(b"quit\n")
@@ -179,7 +179,7 @@ def test_a_pid_used_again_is_another_target(mkmem: Path, keeper_lives: bool) -> 
 
 @pytest.mark.needs("root")
 def test_a_pid_used_again_while_it_is_watched(mkmem: Path) -> None:
-    """An open target is the process that was opened, whoever has its number now."""
+    """An open target stays the process that was opened, even if its pid is reused."""
     words = [str(mkmem), "m=anon,pages=16,fill=1"]
     first = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert first.stdout is not None

@@ -1,4 +1,4 @@
-"""The commands on a live process: what they print, and what they leave behind."""
+"""The commands on a live process: their output, and that they leave nothing."""
 
 import contextlib
 import json
@@ -31,7 +31,7 @@ class TestScan:
     """The seed's operations one by one, judged by pagemap words."""
 
     def test_present_and_holes(self, target: Start) -> None:
-        """Present pages are required, holes are what excludes them."""
+        """Present pages are required; holes are found by excluding present pages."""
         made = target("m=anon,pages=64")
         made.write("m", {1, 2, 3, 40})
         low, high = made.ranges["m"]
@@ -82,27 +82,27 @@ class TestScan:
 
     @pytest.mark.needs("thp")
     def test_huge(self, target: Start) -> None:
-        """A transparent huge page is HUGE as long as it is whole."""
+        """A page of a transparent huge page is HUGE as long as that is not split."""
         made = target("m=thp,pages=1024,fill=1")
         found = command("scan", made.pid, "--require", "huge", "--json").json()
         assert made.pages(found, "m") == set(range(1024))
 
     def test_max_pages(self, target: Start) -> None:
-        """The first pages come, and not one more."""
+        """Exactly the first N pages are returned."""
         made = target("m=anon,pages=64,fill=1")
         where = _addresses(made, "m", 0, 63)
         found = command("scan", made.pid, where, "--max-pages", 10, "--json").json()
         assert made.pages(found, "m") == set(range(10))
 
     def test_written_needs_arming(self, target: Start) -> None:
-        """Without a session nothing is `written`, and stderr says how to begin one."""
+        """Without a session no page is `written`, and stderr tells how to start one."""
         made = target("m=anon,pages=16,fill=1")
         result = command("scan", made.pid, "--require", "written", "--json")
         assert result.json()["regions"] == []
         assert f"hint: pagescan arm {made.pid}" in result.stderr
 
     def test_get_and_protect_in_one_step(self, armed: Start) -> None:
-        """--wp returns what it protects; the rest stays as it was."""
+        """--wp protects the pages that it returns, and no others."""
         made = armed("m=anon,pages=64,fill=1")
         made.write("m", set(range(20, 40)))
         where = _addresses(made, "m", 0, 63)
@@ -115,7 +115,7 @@ class TestScan:
         assert witness.written(made.pid, *made.ranges["m"]) == set(range(25, 40))
 
     def test_get_and_protect_scattered(self, armed: Start) -> None:
-        """Written pages among others: each is returned once, as it was."""
+        """Written pages between others are returned once each."""
         made = armed("m=anon,pages=64,fill=1")
         written = {*range(0, 64, 3), 1}
         made.write("m", written)
@@ -168,7 +168,7 @@ class TestScan:
 
 
 def test_maps_agrees_with_smaps(target: Start) -> None:
-    """Present pages of each mapping are smaps' Rss."""
+    """The present pages of each mapping equal Rss in smaps."""
     made = target("m=anon,pages=64", "s=shmem,pages=64", "f=anon,pages=8,fill=1")
     made.write("m", set(range(0, 64, 3)))
     made.write("s", {1, 2})
@@ -216,7 +216,7 @@ def test_session_from_arm_to_disarm(target: Start) -> None:
         made.pid
     )
     assert witness.registered(made.pid) == 0
-    with contextlib.suppress(FileNotFoundError):  # or nobody has waited for it yet
+    with contextlib.suppress(FileNotFoundError):  # gone, or not reaped yet
         assert witness.status(listed["keeper_pid"], "State")[0] == "Z"
     assert witness.status(made.pid, "TracerPid") == "0"
     assert Path(f"/proc/{made.pid}/maps").read_text() == before
@@ -224,7 +224,7 @@ def test_session_from_arm_to_disarm(target: Start) -> None:
 
 @pytest.mark.needs("tracking")
 def test_selection_is_kept(armed: Start) -> None:
-    """A session tracks what was selected, and new mappings that match."""
+    """A session tracks its selection, and new mappings that match it."""
     made = armed("m=anon,pages=8,fill=1", "s=shmem,pages=8,fill=1", options=("[anon]",))
     made.write("m", {1})
     made.write("s", {1})
@@ -247,7 +247,7 @@ def test_stopped_target_stays_stopped(target: Start) -> None:
 
 @pytest.mark.needs("tracking")
 class TestWatch:
-    """Every look, each way in which a watch ends, and a CMD of its own."""
+    """Each look of `watch`, each way in which it ends, and CMD."""
 
     def test_counts(self, target: Start) -> None:
         """N looks are N lines; the last has the end and the totals."""
@@ -264,7 +264,7 @@ class TestWatch:
 
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
     def test_interrupted(self, target: Start, number: signal.Signals) -> None:
-        """Ctrl-C is its normal end: exit code 0, totals, nothing left behind."""
+        """Ctrl-C is the normal end: exit code 0, totals, nothing left in the target."""
         made = target("m=anon,pages=8,fill=1")
         watch = subprocess.Popen(
             [sys.executable, "-m", "pagescan", "watch", str(made.pid), "--json"],
@@ -284,7 +284,7 @@ class TestWatch:
         assert witness.registered(made.pid) == 0
 
     def test_target_that_ends(self, target: Start) -> None:
-        """The target's end is the end of the watch, at once."""
+        """When the target ends, the watch ends at once."""
         made = target("m=anon,pages=8,fill=1")
         watch = subprocess.Popen(
             [
@@ -364,13 +364,13 @@ class TestWatch:
         assert datetime.fromisoformat(lines[-1]["time"]).timestamp() >= ended
 
     def test_exec_and_exit(self) -> None:
-        """A program that has ended by the look has ended: that is no exec."""
+        """If the program has ended at the time of the look, that is no exec."""
         result = command("watch", "--json", "-i", "0.3", "--", "sh", "-c", "exec true")
         assert result.code == 0
         assert checked(result.stdout.splitlines()[-1])["end"] == "exited"
 
     def test_end_is_no_exec(self) -> None:
-        """An end that falls into a look is an end: memory goes before the process."""
+        """An end during a look is no exec, though memory goes before the process."""
         script = "import os; os.read(0, 1)"
         for _ in range(40):
             readable, writable = os.pipe()
@@ -391,7 +391,7 @@ class TestWatch:
             assert json.loads(out.splitlines()[-1])["end"] == "exited"
 
     def test_stdin_is_the_commands(self) -> None:
-        """CMD reads what pagescan was given."""
+        """CMD reads the standard input of pagescan."""
         readable, writable = os.pipe()
         os.write(writable, b"from stdin\n")
         os.close(writable)
@@ -402,14 +402,14 @@ class TestWatch:
 
 @pytest.mark.needs("tracking")
 def test_demo_is_exact() -> None:
-    """What the workload wrote is what was found."""
+    """The demo finds exactly the pages that the workload wrote."""
     check = command("demo", "--seconds", "1.5", "--json").json()["check"]
     assert check["expected"] > 4000
     assert check == {**check, "found": check["expected"], "missed": 0, "extra": 0}
 
 
 def test_doctor_names_its_rows() -> None:
-    """Each row that says no has a fix, and the code follows from the rows."""
+    """Each row with "no" has a fix, and the exit code follows from the rows."""
     result = command("doctor", "--json")
     document = result.json()
     names = [check["name"] for check in document["checks"]]
@@ -420,7 +420,7 @@ def test_doctor_names_its_rows() -> None:
 
 @pytest.mark.needs("tracking")
 def test_the_way_of_the_attach_is_said(target: Start) -> None:
-    """`doctor` says what would have put its child back, `watch -v` of its target."""
+    """`doctor` and `watch -v` tell the method of the attach."""
     rows = {row["name"]: row for row in command("doctor", "--json").json()["checks"]}
     assert "to restore it" in rows["attach-child"]["why"]
     made = target("m=anon")
@@ -429,7 +429,7 @@ def test_the_way_of_the_attach_is_said(target: Start) -> None:
 
 
 def test_schema_is_the_shipped_one() -> None:
-    """`schema` prints what the tests hold outputs against."""
+    """`schema` prints the schema that the tests use."""
     printed = json.loads(command("schema").stdout)
     assert printed["$schema"].endswith("2020-12/schema")
     assert printed == json.loads(Path("pagescan/schema.json").read_text())

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.needs("tracking")
 
 
 def python_blocks() -> Iterator[tuple[str, str]]:
-    """Yield where the Python of the docs stands, and what it is."""
+    """Yield the place and the text of each Python block in the docs."""
     for page in PAGES:
         text = (ROOT / page).read_text()
         for match in re.finditer(
@@ -40,7 +40,7 @@ def pid(target: Callable[..., Target]) -> str:
 
 @pytest.mark.parametrize(("where", "code"), list(python_blocks()))
 def test_python_of_the_docs(where: str, code: str, pid: str, tmp_path: Path) -> None:
-    """As a program of its own; where it has tests, as tests."""
+    """Each block runs as a program of its own, or as tests if it has tests."""
     program = tmp_path / "test_block.py"
     program.write_text(code.replace("4242", pid))
     names = [
@@ -59,12 +59,12 @@ def test_python_of_the_docs(where: str, code: str, pid: str, tmp_path: Path) -> 
 
 
 def test_the_docs_have_python() -> None:
-    """Else the test above would have nothing to run."""
+    """The docs have Python blocks; otherwise the test above would run nothing."""
     assert len(list(python_blocks())) >= 5
 
 
 def reference_examples() -> list[doctest.DocTest]:
-    """Return the examples of the reference, a section each."""
+    """Return the examples of the API reference, by section."""
     parser = doctest.DocTestParser()
     sections = re.split(r"^### ", REFERENCE.read_text(), flags=re.MULTILINE)
     found = []

@@ -1,4 +1,4 @@
-"""Checkpoints: images made from plans alone, against the memory of the process."""
+"""Checkpoints: images made from plans alone equal the memory of the process."""
 
 import os
 import pickle
@@ -35,9 +35,9 @@ EPOCHS = 10
 
 
 def memory(pid: int) -> dict[int, bytes]:
-    """Return what an image has to have, by address: the second witness.
+    """Return the pages that an image must have, by address: the second witness.
 
-    Private memory that is populated, the pages of files left out.
+    These are populated private pages, without the pages of files.
     """
     pages: dict[int, bytes] = {}
     fd = os.open(f"/proc/{pid}/mem", os.O_RDONLY)
@@ -60,10 +60,10 @@ def memory(pid: int) -> dict[int, bytes]:
 def consume(
     folder: Path, pid: int, form: str, *words: str, kill: float | None = None
 ) -> bool:
-    """Have one image made; with `kill`, end the consumer after so many seconds.
+    """Make one image in a consumer; `kill`: kill it after that many seconds.
 
     Returns:
-        Whether it came to its end.
+        Whether the consumer finished.
     """
     script = HERE / "targets/consumer.py"
     process = subprocess.Popen(
@@ -83,7 +83,7 @@ def consume(
 
 
 def current(folder: Path) -> dict[str, Any]:
-    """Return what the consumer has: epoch, image, how many it has made."""
+    """Return the consumer's epoch and image, and how many images it has made."""
     found: dict[str, Any] = pickle.loads((folder / "current").read_bytes())
     return found
 
@@ -99,12 +99,12 @@ RANGES = (
 
 
 def some(chance: random.Random, pages: int, most: int) -> str:
-    """Return random pages as the target takes them."""
+    """Return random pages in the target's notation."""
     return runs({chance.randrange(pages) for _ in range(chance.randint(1, most))})
 
 
 def disturb(made: Target, chance: random.Random) -> None:
-    """Have the target do something to its memory."""
+    """Make the target change its memory."""
     sizes = {"anon": 512, "holes": 512, "thp": 1024, "file": 128}
     for _ in range(chance.randint(1, 8)):
         name = chance.choice(list(sizes))
@@ -138,7 +138,7 @@ def disturb(made: Target, chance: random.Random) -> None:
 
 @pytest.fixture
 def busy(armed: Start, tmp_path: Path) -> Target:
-    """A target with every kind of private memory, armed."""
+    """An armed target with every kind of private memory."""
     file = tmp_path / "file"
     file.write_bytes(os.urandom(128 * PAGE))
     return armed(*RANGES, f"file=file,pages=128,file={file}")
@@ -151,13 +151,13 @@ def busy(armed: Start, tmp_path: Path) -> Target:
 def test_ten_epochs_with_a_consumer_that_is_killed(
     busy: Target, tmp_path: Path, form: str, seed: int
 ) -> None:
-    """The last image is the memory, byte by byte, whoever was killed on the way."""
+    """The last image equals the memory byte by byte, whichever process was killed."""
     folder = tmp_path / "images"
     folder.mkdir()
     chance = random.Random(seed)
     begun = time.monotonic()
     assert consume(folder, busy.pid, form)
-    takes = time.monotonic() - begun  # so that it is killed in all of its parts
+    takes = time.monotonic() - begun  # so that kills hit all of its phases
     done = killed = 0
     while done < EPOCHS or not killed:
         disturb(busy, chance)
@@ -182,7 +182,7 @@ def test_ten_epochs_with_a_consumer_that_is_killed(
 
 @pytest.mark.parametrize("form", ["--json", "--jsonl"])
 def test_every_form_follows_the_schema(busy: Target, form: str) -> None:
-    """Now, the beginning of a chain, and the next of it."""
+    """A complete plan, the first of a chain and the next follow the schema."""
     for words in ((), ("--epoch", 0), ("--epoch", 1)):
         said = command("dump-plan", busy.pid, *words, form)
         assert said.code == 0, said.stderr
@@ -191,7 +191,7 @@ def test_every_form_follows_the_schema(busy: Target, form: str) -> None:
 
 
 def regions_of(result: Result) -> dict[int, str]:
-    """Return what is to be done with each page."""
+    """Return the action for each page."""
     return {
         at: one["plan"]
         for one in result.json()["regions"]
@@ -232,7 +232,7 @@ def test_full_plan_needs_no_session(target: Start) -> None:
 
 
 def test_unacknowledged_is_merged(armed: Start) -> None:
-    """A plan that nobody took over is in the next one, and so is a diff --rearm."""
+    """Pages of an unacknowledged plan or diff --rearm are in the next plan."""
     made = armed("m=anon,pages=16,fill=1")
     assert take(made.pid, 0).json()["epoch"] == 1
     made.tell("write m 1")
@@ -252,7 +252,7 @@ def test_unacknowledged_is_merged(armed: Start) -> None:
 
 
 def test_partial_protection_after_a_plan(armed: Start) -> None:
-    """What scan --wp took after a plan is not forgotten when that is acknowledged."""
+    """Pages that scan --wp protected after a plan stay in the chain."""
     made = armed("m=anon,pages=16,fill=1")
     take(made.pid, 0)
     made.tell("write m 7")
@@ -275,7 +275,7 @@ def test_refusals(armed: Start) -> None:
     stale = take(made.pid, 1)
     assert stale.json()["parent"] is None
     assert "this plan is complete" in stale.stderr
-    assert command("dump-plan", made.pid, "--ack", 2).code == 0  # it has that one
+    assert command("dump-plan", made.pid, "--ack", 2).code == 0  # that image is stored
     assert dumped(made, take(made.pid, 2)) == set(range(16))
     assert command("dump-plan", made.pid, "--ack", 1, "--epoch", 1).code == 2
     assert command("dump-plan", made.pid, "--binary", "--json").code == 2
@@ -331,7 +331,7 @@ def test_files_go_with_the_session(armed: Start) -> None:
 
 
 def test_changed(armed: Start) -> None:
-    """0: written; 1: not; it changes nothing and prints nothing."""
+    """Exit code 0 if written, 1 if not; nothing changes and nothing is printed."""
     made = armed("m=anon,pages=4096,fill=1")
     command("diff", made.pid, "--rearm")
     assert command("changed", made.pid) == Result(1, "", "")
@@ -339,11 +339,11 @@ def test_changed(armed: Start) -> None:
     assert command("changed", made.pid) == Result(0, "", "")
     assert command("changed", made.pid).code == 0
     take(made.pid, 0)
-    assert command("changed", made.pid).code == 0  # nobody has it yet
+    assert command("changed", made.pid).code == 0  # no image has it yet
     assert command("changed", made.pid, "--epoch", 2).code == 1
     made.tell("write m 1")
     take(made.pid, 2)
-    assert command("changed", made.pid).code == 0  # in epoch 3, which nobody has
+    assert command("changed", made.pid).code == 0  # in epoch 3, without an image
     assert command("dump-plan", made.pid, "--ack", 3).code == 0
     quiet = command("changed", made.pid, "-v")
     assert (quiet.code, "nothing was written" in quiet.stderr) == (1, True)
@@ -352,7 +352,7 @@ def test_changed(armed: Start) -> None:
 
 
 def test_changed_fails_with_two(armed: Start) -> None:
-    """1 says that nothing was written: no failure may say so."""
+    """Failures exit with 2, because 1 means that nothing was written."""
     made = armed("m=anon,pages=16,fill=1")
     assert command("changed", os.getpid()).code == 2
     assert command("changed", made.pid, "--epoch", 7).code == 2
@@ -366,7 +366,7 @@ def test_changed_fails_with_two(armed: Start) -> None:
 
 
 def test_dropped_copy_of_a_file(armed: Start, tmp_path: Path) -> None:
-    """A dropped copy leaves a marker that looks like swap: it is stored, not kept."""
+    """A dropped private copy leaves a marker like swap: it is planned, not kept."""
     file = tmp_path / "file"
     file.write_bytes(os.urandom(16 * PAGE))
     made = armed(f"m=file,pages=16,file={file}")
@@ -380,13 +380,13 @@ def test_dropped_copy_of_a_file(armed: Start, tmp_path: Path) -> None:
 
 
 def test_death_between_protecting_and_commit(armed: Start) -> None:
-    """Nobody knows which pages those were: no epoch is a parent any more."""
+    """The list of protected pages is lost: no earlier epoch can be a parent."""
     made = armed("m=anon,pages=16,fill=1")
     take(made.pid, 0)
     assert command("dump-plan", made.pid, "--ack", 1).code == 0
     made.tell("write m 3")
     with opened(session.find(made.pid), rearm=True) as through:
-        through.tracking.look(rearm=True)  # and hangs up
+        through.tracking.look(rearm=True)  # and disconnects
     assert command("changed", made.pid).code == 0
     after = take(made.pid, 1)
     assert after.json()["parent"] is None
@@ -394,7 +394,7 @@ def test_death_between_protecting_and_commit(armed: Start) -> None:
 
 
 def test_changed_after_a_part_was_protected(armed: Start) -> None:
-    """Nobody says what was written before: it is not said that nothing was."""
+    """Without a record of earlier writes, `changed` does not exit with 1."""
     made = armed("m=anon,pages=16,fill=1")
     made.tell("write m 3")
     words = ("scan", made.pid, "--require", "written", "--wp-only")
@@ -406,7 +406,7 @@ def test_changed_after_a_part_was_protected(armed: Start) -> None:
 
 @pytest.mark.needs("hugetlb")
 def test_hugetlb(armed: Start) -> None:
-    """In whole huge pages; one that was only read is zeros where no image has it."""
+    """Huge pages of hugetlb are whole; if only read, zeros unless an image has them."""
     with machine.huge_pages(8):
         made = armed("m=hugetlb,pages=2048")
         made.tell("write m 0")

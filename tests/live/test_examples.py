@@ -1,4 +1,4 @@
-"""The examples run, and show what they promise."""
+"""The examples run, and show the promised effect."""
 
 import json
 import subprocess
@@ -13,7 +13,7 @@ ITEMS = 20_000
 
 @pytest.mark.needs("tracking")
 def test_prefork() -> None:
-    """Unfrozen, a collection writes to every item; frozen, it writes to none."""
+    """Without freeze a collection writes to every item, with it to none."""
     done = subprocess.run(
         [sys.executable, "examples/prefork.py", "--json", f"--items={ITEMS}"],
         capture_output=True,
@@ -23,7 +23,7 @@ def test_prefork() -> None:
     )
     result = json.loads(done.stdout)
     assert len(result["plain"]) == len(result["frozen"]) == 4
-    # A list and a dict an item, with 16 bytes of GC header each, and more beside them.
+    # Each item has a list and a dict, with 16 bytes of GC header each, and more.
     least = ITEMS * 2 * (16 + 56) // 4096
     for plain, frozen in zip(result["plain"], result["frozen"], strict=True):
         assert plain["collect"] >= least

@@ -1,4 +1,4 @@
-"""What a first write costs: the child that measures it, and where it cannot."""
+"""The child that measures the cost of a first write, and where it cannot."""
 
 import subprocess
 import sys
@@ -13,7 +13,7 @@ from pagescan.fault_cost import USUAL, FaultCost, Trial
 
 @pytest.mark.needs("tracking")
 def test_child_measures() -> None:
-    """It is a figure that can be, and more than a warm loop would show."""
+    """The figure is plausible, and higher than a warm loop would show."""
     trial = Trial()
     cost = trial.wait()
     assert cost.why == ""
@@ -46,7 +46,7 @@ def test_child_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_memory_is_short(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No child is started where an eighth of what is free would be too little."""
+    """No child starts if an eighth of the free memory would not be enough for it."""
     assert fault_cost.memory_to_use() <= 64 << 20
     monkeypatch.setattr(
         fault_cost, "_number", lambda path: 10 << 20 if "max" in path else 0

@@ -1,7 +1,7 @@
-"""Files are unregistered whole or by the last close: Linux 6.12 dies of anything else.
+"""Files are unregistered whole or by the last close; Linux 6.12 fails otherwise.
 
-Under that kernel most of these stop the machine where pagescan does it wrong: the
-programs come from a file system whose mappings have a close() of their own.
+Under that kernel an error of pagescan would stop the machine in most of these tests,
+because the programs come from a file system whose mappings have a close() of their own.
 """
 
 from collections.abc import Callable
@@ -26,12 +26,12 @@ WORDS = "m=anon,pages=64,fill=1", "s=shmem,pages=64"
 
 
 def lines(pid: int) -> list[list[str]]:
-    """Return the lines of maps, in words."""
+    """Return the lines of maps, split into words."""
     return [line.split() for line in Path(f"/proc/{pid}/maps").read_text().splitlines()]
 
 
 def text_of_libc(pid: int) -> tuple[int, int]:
-    """Return where the code of the C library is."""
+    """Return the range of the C library's code."""
     (words,) = (
         words for words in lines(pid) if "libc" in words[-1] and words[1] == "r-xp"
     )
@@ -40,7 +40,7 @@ def text_of_libc(pid: int) -> tuple[int, int]:
 
 
 def parts(pid: int, part: str) -> str:
-    """Return a part of the code of the C library, as a RANGE."""
+    """Return a part of the C library's code, as a RANGE."""
     low, high = text_of_libc(pid)
     third = (high - low) // 3 & -witness.PAGE
     bounds = {
@@ -53,7 +53,7 @@ def parts(pid: int, part: str) -> str:
 
 @pytest.mark.parametrize("part", ["head", "middle", "tail"])
 def test_a_part_of_a_file(part: str, target: Start, pagescan: Run) -> None:
-    """Armed and disarmed, through a keeper: nothing is left."""
+    """Arming and disarming such a part through a keeper leaves nothing."""
     made = target(*WORDS)
     assert pagescan("arm", made.pid, parts(made.pid, part)).code == 0
     assert witness.registered(made.pid) == 1
@@ -63,7 +63,7 @@ def test_a_part_of_a_file(part: str, target: Start, pagescan: Run) -> None:
 
 @pytest.mark.parametrize("part", ["head", "middle", "tail"])
 def test_a_part_of_a_file_without_a_keeper(part: str, target: Start) -> None:
-    """The same at the end of a tracking."""
+    """The same at the end of a tracking without a keeper."""
     made = target(*WORDS)
     chosen = Selection.parse([parts(made.pid, part)])
     with Process.open(made.pid) as process:
@@ -72,7 +72,7 @@ def test_a_part_of_a_file_without_a_keeper(part: str, target: Start) -> None:
 
 
 def test_all_files_whole(target: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No call begins or ends within a mapping of a file; memory goes in slices."""
+    """No call begins or ends inside a mapping of a file; memory goes in slices."""
     made = target(*WORDS)
     asked: dict[tuple[int, int], int] = {}
     plain = native.uffd_unregister
@@ -101,7 +101,7 @@ def test_all_files_whole(target: Start, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_sysv_memory_whole(pagescan: Run, target: Start) -> None:
-    """It is on the device of a memfd, and kernels take it for a file."""
+    """SysV memory is on the device of a memfd, and kernels treat it as a file."""
     made = target(*WORDS, "v=sysv,pages=8192")
     assert pagescan("arm", made.pid).code == 0
     assert pagescan("disarm", made.pid).code == 0

@@ -1,7 +1,7 @@
-"""What is left in programs that grow while they are watched: the table of harmless.md.
+"""The mappings left in programs that grow while watched: the table of harmless.md.
 
-Each grows twice at the same time, watched at 0.1 s and by itself, for as long as
-PAGESCAN_GROWTH_SECONDS says: 120 for the table, which -s prints, and 2 otherwise.
+Each program grows twice at the same time, once watched at 0.1 s and once alone, for
+PAGESCAN_GROWTH_SECONDS: 120 for the table, which -s prints, and 2 otherwise.
 """
 
 import contextlib
@@ -33,12 +33,12 @@ _NOT_ITS_OWN = {
 
 @dataclass(frozen=True)
 class Layout:
-    """The mappings of a process: as they are, and as they were without any borders.
+    """The mappings of a process, as they are and without the borders from tracking.
 
     Attributes:
         mappings: How many there are.
         joined: Bounds of runs of neighbours that are alike in all that smaps shows,
-            but for what says that they are registered.
+            except for the flag of registration.
     """
 
     mappings: int
@@ -46,12 +46,12 @@ class Layout:
 
     @property
     def split(self) -> int:
-        """How many borders there are between neighbours that look alike."""
+        """Return how many borders separate neighbours that look alike."""
         return self.mappings - len(self.joined)
 
 
 def layout(pid: int) -> Layout:
-    """Read the mappings of a process, with their flags: some programs set these."""
+    """Read a process's mappings with their flags, since some programs set these."""
     runs: list[list[Any]] = []
     flags = witness.smaps(pid, "VmFlags")
     lines = Path(f"/proc/{pid}/maps").read_text(errors="replace").splitlines()
@@ -77,23 +77,23 @@ class Growing:
 
     @property
     def pid(self) -> int:
-        """Of the process that grows."""
+        """Return the pid of the growing process."""
         return self.process.pid
 
     def kill(self) -> None:
-        """End it, in whatever state it is."""
+        """End the program, in whatever state it is."""
         with self.process:  # waits for it, and closes its streams
             self.process.kill()
 
     def end(self) -> int:
-        """Have it end; return how many of its checks failed."""
+        """End the program; return how many of its checks failed."""
         faults, _ = self.process.communicate("\n", timeout=30)
         assert self.process.returncode == 0
         return int(faults.split()[-1])
 
 
 class GrowingRedis(Growing):
-    """A redis-server to which a thread of ours adds keys."""
+    """A redis-server to which a thread of this process adds keys."""
 
     def __init__(self, folder: Path) -> None:
         path = folder / "redis.sock"
@@ -108,7 +108,7 @@ class GrowingRedis(Growing):
         self.thread.start()
 
     def kill(self) -> None:
-        """End it, and the thread before it."""
+        """End the thread and then the server."""
         self.over.set()
         self.thread.join()
         super().kill()
@@ -131,7 +131,7 @@ class GrowingRedis(Growing):
                     answer += connection.recv(1 << 16)
 
     def end(self) -> int:
-        """Have it end."""
+        """End the growth."""
         self.over.set()
         self.thread.join()
         self.process.terminate()
@@ -170,7 +170,7 @@ def start(kind: str, built: Path, folder: Path) -> Growing:
 
 
 def build(kind: str, folder: Path) -> None:
-    """Compile what has to be."""
+    """Compile the programs that need it."""
     if kind == "java":
         source = str(TARGETS / "Growing.java")
         subprocess.run(["javac", "-d", str(folder), source], check=True)
@@ -184,7 +184,7 @@ def build(kind: str, folder: Path) -> None:
 
 @contextlib.contextmanager
 def watched(pid: int) -> Iterator[list[dict[str, Any]]]:
-    """Watch a process at 0.1 s; the looks are in the list when that is over."""
+    """Watch a process at 0.1 s; the list has all looks afterwards."""
     looks: list[dict[str, Any]] = []
     words = ["watch", str(pid), "-i", "0.1", "--json", "--by", "mapping", "-q"]
     with subprocess.Popen(
@@ -202,7 +202,7 @@ def watched(pid: int) -> Iterator[list[dict[str, Any]]]:
 
 
 def take(lines: Iterable[str], looks: list[dict[str, Any]]) -> None:
-    """Add each look as it comes."""
+    """Append each look as it arrives."""
     looks.extend(map(json.loads, lines))
 
 
@@ -220,7 +220,7 @@ KINDS = [
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_growth(kind: str, built: Path, tmp_path: Path) -> None:
-    """At most two more per mapping that grows while it is watched, and one after."""
+    """At most two more mappings per growing one while watched, and one after."""
     build(kind, built)
     (tmp_path / "alone").mkdir()
     with contextlib.ExitStack() as undo:
@@ -234,7 +234,7 @@ def test_growth(kind: str, built: Path, tmp_path: Path) -> None:
 
 
 def compare(kind: str, program: Growing, alone: Growing) -> None:
-    """Watch one of two programs that grow, and print a row of the table."""
+    """Watch one of two growing programs, and print a row of the table."""
     before, before_alone = layout(program.pid), layout(alone.pid)
     with watched(program.pid) as looks:
         witness.wait_for(lambda: looks, 60)

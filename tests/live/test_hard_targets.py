@@ -1,6 +1,6 @@
-"""Targets that are hard to attach to: it works, or a refusal says why, in 2 s.
+"""Targets that are hard to attach to: the attach works or is refused within 2 s.
 
-Whatever becomes of it, the target goes on and ends with 0: targets/peculiar.c.
+In both cases the target goes on and ends with 0: targets/peculiar.c.
 """
 
 import os
@@ -35,7 +35,7 @@ def build(place: Path, name: str, *words: str) -> Path:
 
 @pytest.fixture(scope="session")
 def peculiar() -> Iterator[Path]:
-    """The program with the hard kinds, where an ordinary user can start it too."""
+    """The program of the hard kinds, in a place where an ordinary user can run it."""
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
         place.chmod(0o755)
@@ -47,7 +47,7 @@ Start = Callable[..., int]
 
 @pytest.fixture
 def start() -> Iterator[Start]:
-    """Start programs that wait for the end of their stdin; each must exit with 0."""
+    """Start programs that wait for the end of stdin; each must exit with 0."""
     started: list[subprocess.Popen[bytes]] = []
 
     def begin(*words: str | Path, user: int | None = None) -> int:
@@ -76,7 +76,7 @@ def start() -> Iterator[Start]:
 
 
 def attach(pid: int, method: str) -> None:
-    """Arm and disarm, and see how the userfaultfd was taken."""
+    """Arm and disarm, and check the reported method of the attach."""
     result = command("arm", "-v", pid)
     assert result.code == 0, result.stderr
     assert method in result.stderr
@@ -85,7 +85,7 @@ def attach(pid: int, method: str) -> None:
 
 
 def refused(result: Result, words: str) -> None:
-    """Assert a refusal of the target: one line, and no more than a hint."""
+    """Assert that the target is refused with one line and at most one hint."""
     assert result.code == 3, result
     lines = result.stderr.splitlines()
     assert words in lines[0]
@@ -109,7 +109,7 @@ def test_filter_is_respected_by_others(start: Start, peculiar: Path, kind: str) 
 
 @pytest.mark.needs("root")
 def test_thread_without_the_filter_is_taken(start: Start, peculiar: Path) -> None:
-    """A filter of one thread is no obstacle: the others are tried first."""
+    """A filter on one thread is no obstacle: threads without one are tried first."""
     pid = start(peculiar, "seccomp-thread", user=65534)
     witness.wait_for(lambda: witness.status(pid, "Seccomp") == "2")
     script = (
@@ -124,7 +124,7 @@ def test_thread_without_the_filter_is_taken(start: Start, peculiar: Path) -> Non
 
 
 def as_nobody(*words: object, user: int = 65534) -> Result:
-    """Run the command as an ordinary user, who may not read our files: load first."""
+    """Run the command as an ordinary user, with its modules loaded before."""
     script = (
         "import os, sys, click, pagescan.cli, pagescan.tracking, pagescan.options\n"
         "import pagescan.commands.arm, pagescan.keeper, pagescan.render.rows\n"
@@ -149,18 +149,18 @@ def state(pid: int) -> str:
 
 
 def refused_in_time(pid: int) -> None:
-    """Assert that no thread could be stopped, and that this took 2 s at most."""
+    """Assert that the attach failed within 2 s because no thread could be stopped."""
     begun = time.monotonic()
     refused(command("arm", pid), "could not be stopped")
-    assert time.monotonic() - begun < 2 + 1  # of which Python takes its part
+    assert time.monotonic() - begun < 2 + 1  # the rest is for Python
 
 
 @pytest.mark.parametrize("place", ["random", "same"])
 def test_exec_meanwhile(start: Start, peculiar: Path, place: str) -> None:
-    """It runs another program by the time it stops: nothing of that one is touched.
+    """If the target calls exec before it stops, the new program is not touched.
 
-    Were it not for the randomness of addresses, the other would have its instructions
-    in the same places, and what was found out about the memory would still be wrong.
+    Without address randomisation the new program would have its instructions in the
+    same places, and the earlier facts about the memory would still be wrong.
     """
     where = ["setarch", "-R"] if place == "same" else []
     pid = start(*where, peculiar, "exec")
@@ -176,7 +176,7 @@ def test_exec_meanwhile(start: Start, peculiar: Path, place: str) -> None:
 
 
 def test_random_bytes_are_rewritten(start: Start, peculiar: Path) -> None:
-    """They are not what they were before the stop, and it is the same program."""
+    """Rewritten random bytes differ from those before the stop: same program."""
     pid = start(peculiar, "random-bytes")
     for _ in range(200):
         result = native.attach(pid)
@@ -185,7 +185,7 @@ def test_random_bytes_are_rewritten(start: Start, peculiar: Path) -> None:
 
 
 def test_vfork_is_not_waited_for(start: Start, peculiar: Path) -> None:
-    """Its only thread cannot stop; that is said within 2 s, and it goes on."""
+    """If the only thread cannot stop, that is reported within 2 s, and it goes on."""
     pid = start(peculiar, "vfork")
     witness.wait_for(lambda: state(pid) == "D")
     refused_in_time(pid)
@@ -194,7 +194,7 @@ def test_vfork_is_not_waited_for(start: Start, peculiar: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["vfork-thread", "vfork-main"])
 def test_another_thread_is_taken(start: Start, peculiar: Path, kind: str) -> None:
-    """One thread that cannot stop is no obstacle, be it the main one."""
+    """A thread that cannot stop is no obstacle, even if it is the main one."""
     pid = start(peculiar, kind)
     path = Path(f"/proc/{pid}/task")
     witness.wait_for(
@@ -212,7 +212,7 @@ def test_another_thread_is_taken(start: Start, peculiar: Path, kind: str) -> Non
 @pytest.mark.needs("root")
 @pytest.mark.parametrize("kind", ["thread", "bare"])
 def test_frozen(start: Start, peculiar: Path, tmp_path: Path, kind: str) -> None:
-    """A paused container: its threads stop, and make no call. Refused, and unhurt."""
+    """Threads of a paused container stop and make no call: refused, unharmed."""
     if kind == "bare":
         pid = start(build(tmp_path, "bare", *BARE))
     else:
@@ -229,7 +229,7 @@ def test_frozen(start: Start, peculiar: Path, tmp_path: Path, kind: str) -> None
 
 
 def test_one_thread_is_traced(start: Start, peculiar: Path) -> None:
-    """Another thread than the main one is held by a debugger: no obstacle."""
+    """A debugger that holds a thread other than the main one is no obstacle."""
     pid = start(peculiar, "thread")
     other = max(int(task.name) for task in Path(f"/proc/{pid}/task").iterdir())
     assert other != pid
@@ -262,7 +262,7 @@ def test_main_thread_has_exited(start: Start, peculiar: Path) -> None:
 
 
 def test_main_thread_exits_while_tracked(peculiar: Path) -> None:
-    """The process has not ended, and what its other thread writes is seen."""
+    """The process has not ended, and writes of its other thread are found."""
     with subprocess.Popen(
         [peculiar, "main-exits-later"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as process:
@@ -294,7 +294,7 @@ def test_32_bit_is_refused(start: Start, tmp_path: Path) -> None:
 
 
 def test_plain_way_is_said(start: Start, tmp_path: Path) -> None:
-    """Without a libc there is nothing to build the chain from."""
+    """Without a libc, the reported method is the plain one."""
     attach(start(build(tmp_path, "bare", *BARE)), "the plain way")
 
 
@@ -310,7 +310,7 @@ def test_busybox(start: Start) -> None:
 
 @pytest.mark.needs("unshare", "root")
 def test_container_from_outside(mkmem: Path) -> None:
-    """A user, PID and mount namespace of its own: exact all the same."""
+    """Tracking is exact from outside a user, PID and mount namespace."""
     process = subprocess.Popen(
         [
             *("unshare", "--user", "--map-root-user", "--pid", "--fork"),

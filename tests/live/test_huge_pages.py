@@ -1,4 +1,4 @@
-"""Huge pages that tracking splits are back afterwards; what was dropped is not."""
+"""Huge pages that tracking splits are put back, except what the target dropped."""
 
 import json
 import os
@@ -31,20 +31,20 @@ SLOW = Pace(pause_ns=3_000_000)
 
 
 def huge(pid: int, field: str = "AnonHugePages") -> int:
-    """Return how many huge pages a process has, as smaps has it."""
+    """Return how many huge pages a process has, according to smaps."""
     return (
         sum(int(size.split()[0]) for size in witness.smaps(pid, field).values()) >> 11
     )
 
 
 def rss(pid: int) -> int:
-    """Return what a process has in memory, in kB, as smaps has it."""
+    """Return the resident memory of a process in kB, according to smaps."""
     sizes = witness.smaps(pid, "Rss").values()
     return sum(int(size.split()[0]) for size in sizes)
 
 
 class Watched:
-    """`pagescan watch` in the background, one JSON document for each look."""
+    """`pagescan watch` in the background, with one JSON document per look."""
 
     def __init__(self, pid: int, *words: str) -> None:
         self.process = subprocess.Popen(
@@ -59,14 +59,14 @@ class Watched:
                 break
 
     def end(self) -> tuple[list[dict[str, int]], str]:
-        """Interrupt it; return the cost of each look, and what stderr said."""
+        """Interrupt it; return the cost of each look, and its stderr."""
         self.process.send_signal(signal.SIGINT)
         out, said = self.process.communicate()
         return [json.loads(line)["cost"] for line in out.splitlines()], said
 
 
 def by_disarm(made: Target, *words: str) -> tuple[dict[str, int], str]:
-    """Arm, have pages of 16 huge pages stored to, and disarm."""
+    """Arm, let the target store to 16 huge pages, and disarm."""
     command("arm", made.pid)
     made.write("m", SPLIT)
     ended = command("disarm", made.pid, "--json", *words)
@@ -74,7 +74,7 @@ def by_disarm(made: Target, *words: str) -> tuple[dict[str, int], str]:
 
 
 def by_watch(made: Target, *words: str) -> tuple[dict[str, int], str]:
-    """The same with `watch`, and Ctrl-C."""
+    """The same with `watch` and Ctrl-C."""
     watch = Watched(made.pid, "-i", "60", *words)
     made.write("m", SPLIT)
     costs, said = watch.end()
@@ -108,7 +108,7 @@ def test_they_stay_split_where_that_is_asked_for(
 
 @pytest.mark.parametrize("restore", [True, False])
 def test_track(restore: bool, target: Start) -> None:
-    """The library does, and leaves it when told to."""
+    """The library puts them back too, and does not if told so."""
     made = target(WORDS)
     contents = None
     with library.track(made.pid, restore_huge=restore) as tracking:
@@ -123,7 +123,7 @@ def test_track(restore: bool, target: Start) -> None:
 
 
 def test_what_was_dropped_stays_dropped(target: Start) -> None:
-    """Whole huge pages, parts of them, and guards in them."""
+    """Dropped huge pages, dropped parts of them, and guards in them stay so."""
     made = target(WORDS)
     low, high = made.ranges["m"]
     with library.track(made.pid) as tracking:
@@ -160,12 +160,12 @@ def _no_swap() -> str | None:
 
 
 def test_what_a_child_shares_stays_shared(target: Start) -> None:
-    """Copying it would take 2 MiB more for each; what the parent has alone is back."""
+    """Huge pages shared with a child stay split; the parent's own are back."""
     made = target(WORDS)
     with library.track(made.pid) as tracking:
         made.write("m", SPLIT)
         child = int(made.tell("fork"))
-        made.write("m", set(range(4 * HUGE)))  # copies of its own
+        made.write("m", set(range(4 * HUGE)))  # now private copies
         resident = rss(made.pid), rss(child)
     assert tracking.end_cost.huge_restored == 4 * BYTES
     assert tracking.end_cost.huge_lost == 12 * BYTES
@@ -175,7 +175,7 @@ def test_what_a_child_shares_stays_shared(target: Start) -> None:
 
 
 def test_shared_memory(target: Start) -> None:
-    """Mapped as huge pages again; a punched hole stays one."""
+    """Shared huge pages are mapped as huge again; a punched hole stays a hole."""
     made = target(f"m=thp,shared=1,pages={8 * HUGE},fill=1")
     made.tell(f"collapse m 0-{8 * HUGE - 1}")
     assert huge(made.pid, "ShmemPmdMapped") == 8
@@ -191,7 +191,7 @@ def test_shared_memory(target: Start) -> None:
 
 
 def test_without_the_right(target: Start) -> None:
-    """It is said once, and only where there is something to put back."""
+    """Without CAP_SYS_NICE one message says so, if there is a huge page to restore."""
     words = ["setpriv", "--bounding-set=-sys_nice", sys.executable, "-m", "pagescan"]
     said = []
     made = target(WORDS)
@@ -211,7 +211,7 @@ def test_without_the_right(target: Start) -> None:
 
 
 def test_early_end(target: Start) -> None:
-    """The rest stays split, is counted, and nothing is registered."""
+    """After an early end the rest stays split and is counted; nothing is registered."""
     made = target(WORDS)
     with Process.open(made.pid) as process:
         tracking = Tracking.start(process, pace=SLOW)
@@ -228,7 +228,7 @@ def test_early_end(target: Start) -> None:
 
 
 def test_ctrl_c_amid_it(target: Start) -> None:
-    """It comes out as KeyboardInterrupt, when all else is done."""
+    """KeyboardInterrupt is raised after all other work of the end is done."""
     made = target(WORDS)
     with Process.open(made.pid) as process:
         tracking = Tracking.start(process, pace=SLOW)
@@ -273,7 +273,7 @@ def test_target_ends_amid_it(target: Start) -> None:
 
 
 def test_killed_watch_leaves_nothing_else(target: Start) -> None:
-    """They stay split then, as the manual says."""
+    """After a kill they stay split, as the manual says, and nothing else stays."""
     made = target(WORDS)
     watch = Watched(made.pid, "-i", "60")
     made.write("m", SPLIT)
@@ -297,9 +297,9 @@ def test_budget_restores_what_leaves_the_sample(target: Start) -> None:
 
 
 def test_memory_that_came_later(armed: Start, pagescan: Run) -> None:
-    """It is remembered by the look that takes it in.
+    """A look remembers the huge pages of new memory when it registers it.
 
-    There is more of it than is left out at the end of what grows (16 MiB).
+    The memory is larger than what is left out at a growing end (16 MiB).
     """
     made = armed("a=anon,pages=8")
     made.tell(f"map n=thp,pages={12 * HUGE},fill=1")
@@ -334,7 +334,7 @@ print(before, split, huge())
 
 @pytest.mark.parametrize("call", ["pagescan.written_pages()", "pagescan.track()"])
 def test_own_process(call: str) -> None:
-    """Without rights: plain madvise(2)."""
+    """For the own process, plain madvise(2) restores them without privileges."""
     done = subprocess.run(
         [sys.executable, "-c", _OWN, call], capture_output=True, text=True, check=True
     )
@@ -344,7 +344,7 @@ def test_own_process(call: str) -> None:
 
 
 def test_not_known_what_was_huge(armed: Start, pagescan: Run) -> None:
-    """What was huge is not known then: it stays split, and nothing else is wrong."""
+    """If it is unknown which pages were huge, they stay split; the rest works."""
     made = armed(WORDS)
     made.write("m", SPLIT)
     for path in Path("/run/pagescan").glob(f"{made.pid}.huge"):

@@ -1,4 +1,4 @@
-"""Huge pages of hugetlb: the unit is the huge page, written is exact in it."""
+"""hugetlb: the huge page is the unit, and `written` is exact for it."""
 
 from collections.abc import Callable, Iterator
 
@@ -15,13 +15,13 @@ HUGE = 512  # pages
 
 @pytest.fixture(autouse=True, scope="module")
 def reserved() -> Iterator[None]:
-    """Huge pages to use."""
+    """Reserved huge pages."""
     with machine.huge_pages(16):
         yield
 
 
 def huge(*numbers: int) -> set[int]:
-    """Return the small pages of huge ones."""
+    """Return the small pages of some huge pages."""
     return {
         page for number in numbers for page in range(number * HUGE, (number + 1) * HUGE)
     }
@@ -54,7 +54,7 @@ def test_later_ones_are_new(armed: Start, pagescan: Run) -> None:
 
 
 def test_no_part_of_one_is_protected(armed: Start, pagescan: Run) -> None:
-    """--wp --max-pages could end inside a huge page: refused."""
+    """--wp --max-pages could end inside a huge page, so it is refused."""
     made = armed(f"m=hugetlb,pages={2 * HUGE},fill=1")
     low, high = made.ranges["m"]
     words = (f"{low}-{high}", "--require", "written", "--wp", "--max-pages", "7")

@@ -1,4 +1,4 @@
-"""The keeper and its directory: who may ask, what may be asked, and who may stall."""
+"""The keeper and its directory: access, requests, and clients that stall."""
 
 import contextlib
 import json
@@ -39,7 +39,7 @@ pytestmark = pytest.mark.needs("tracking")
 
 
 def session_dir() -> str:
-    """Return where this user's sessions are."""
+    """Return the session directory of this user."""
     (listed,) = command("sessions", "--json").json()["sessions"]
     fds = witness.descriptors(listed["keeper_pid"]).values()
     (path,) = {os.path.dirname(path) for path in fds if path.endswith(".lock")}
@@ -55,7 +55,7 @@ def keeper_of(pid: int) -> int:
 
 
 class Client:
-    """A client that need not behave."""
+    """A client that may violate the protocol."""
 
     def __init__(self, path: str) -> None:
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -63,12 +63,12 @@ class Client:
         self.socket.settimeout(5)
 
     def send(self, data: bytes) -> None:
-        """Send bytes, as far as the keeper still listens."""
+        """Send bytes, as long as the keeper reads."""
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self.socket.sendall(data)
 
     def answer(self) -> bytes:
-        """Return what came back, up to a newline; b"" if the keeper hung up."""
+        """Return the answer up to a newline; b"" if the keeper hung up."""
         data = b""
         while not data.endswith(b"\n"):
             try:
@@ -89,7 +89,7 @@ class Client:
 
 @pytest.fixture
 def connect() -> Iterator[Callable[[Target], Client]]:
-    """Connect to the keeper of a target, by its socket."""
+    """Connect to the socket of a target's keeper."""
     clients: list[Client] = []
     place = cache(session_dir)
 
@@ -103,13 +103,13 @@ def connect() -> Iterator[Callable[[Target], Client]]:
 
 
 def assert_serves(made: Target) -> None:
-    """Assert that an honest client is answered, and at once."""
+    """Assert that a correct client gets its answer at once."""
     begun = time.monotonic()
     assert command("diff", made.pid, "--json").code == 0
     assert time.monotonic() - begun < 5
 
 
-# ---- what a client sends ------------------------------------------------------------
+# ---- data from a client ------------------------------------------------------------
 
 
 GARBAGE = {
@@ -138,14 +138,14 @@ GARBAGE = {
 def test_garbage_ends_the_connection_and_no_more(
     armed: Start, connect: Callable[[Target], Client], data: bytes
 ) -> None:
-    """Whatever one client sends, the next one is served by the same keeper."""
+    """Whatever one client sends, the same keeper serves the next one."""
     made = armed("m=anon,pages=8,fill=1")
     keeper = keeper_of(made.pid)
     before = len(witness.descriptors(keeper))
     peak = int(witness.status(keeper, "VmHWM").split()[0])
     client = connect(made)
     begin = b'{"op": "begin"}\n'
-    if data.startswith(begin):  # from its answer on, more is let in
+    if data.startswith(begin):  # a longer message is accepted only during a rearm
         client.send(begin)
         client.answer()
     client.send(data.removeprefix(begin))
@@ -155,7 +155,7 @@ def test_garbage_ends_the_connection_and_no_more(
         pass
     assert_serves(made)
     assert keeper_of(made.pid) == keeper
-    # Who has not begun a rearm is not listened to for long.
+    # Outside a rearm the keeper accepts only short requests.
     grown = int(witness.status(keeper, "VmHWM").split()[0]) - peak
     assert SANITIZED or grown < ((40 << 10) if b"begin" in data else (2 << 10))
     witness.wait_for(lambda: len(witness.descriptors(keeper)) == before)
@@ -176,7 +176,7 @@ def test_garbage_ends_the_connection_and_no_more(
 def test_facts_of_something_else_are_not_kept(
     armed: Start, connect: Callable[[Target], Client], key: str, value: object
 ) -> None:
-    """What a commit brings must be facts of this session; else nothing changes."""
+    """Facts in a commit must belong to this session; else nothing changes."""
     made = armed("m=anon,pages=8,fill=1")
     client = connect(made)
     client.send(b'{"op": "begin"}\n')
@@ -192,7 +192,7 @@ def test_facts_of_something_else_are_not_kept(
 def test_many_requests_at_once_are_answered_one_by_one(
     armed: Start, connect: Callable[[Target], Client]
 ) -> None:
-    """A client may send ahead, byte by byte or all at once: each gets its answer."""
+    """Requests sent ahead, byte by byte or all at once, each get an answer."""
     made = armed("m=anon,pages=8,fill=1")
     client = connect(made)
     client.send(b'{"op": "open"}\n' * 20)
@@ -204,13 +204,13 @@ def test_many_requests_at_once_are_answered_one_by_one(
     assert all(json.loads(line)["alive"] for line in answers.splitlines())
 
 
-# ---- clients that stall -------------------------------------------------------------
+# ---- clients that stall ------------------------------------------------------------
 
 
 def test_clients_that_stall_make_room(
     armed: Start, connect: Callable[[Target], Client]
 ) -> None:
-    """Half a message and then silence, from more clients than are let in."""
+    """Half messages from more clients than fit do not block the next one."""
     made = armed("m=anon,pages=8,fill=1")
     keeper = keeper_of(made.pid)
     before = len(witness.descriptors(keeper))
@@ -219,7 +219,7 @@ def test_clients_that_stall_make_room(
         client.send(b'{"op": "op')
     assert_serves(made)
     assert len(witness.descriptors(keeper)) <= before + CLIENTS
-    # The last ones are still heard.
+    # The last clients are still served.
     clients[-1].send(b'en"}\n')
     assert json.loads(clients[-1].answer())["alive"]
     for client in clients:
@@ -228,7 +228,7 @@ def test_clients_that_stall_make_room(
 
 
 def test_more_commands_than_fit_into_the_queue(armed: Start) -> None:
-    """Who finds the keeper's queue full waits for its turn."""
+    """A client that finds the queue full waits for its turn."""
     made = armed("m=anon,pages=8,fill=1")
     path = f"{session_dir()}/{made.pid}.sock"
     with witness.stopped(keeper_of(made.pid)), contextlib.ExitStack() as queue:
@@ -263,17 +263,17 @@ def sleeps_in(pid: int) -> str:
 def test_a_client_that_does_not_read(
     armed: Start, connect: Callable[[Target], Client]
 ) -> None:
-    """Requests without end, and no answer is read: it is not heard any longer."""
+    """A client that sends requests but reads no answer is no longer served."""
     made = armed("m=anon,pages=8,fill=1")
     keeper = keeper_of(made.pid)
     before = int(witness.status(keeper, "VmRSS").split()[0])
     client = connect(made)
-    # No more at a time than is let in, but more answers than a socket holds.
+    # No more at a time than the keeper reads, but more answers than a socket holds.
     client.send(b'{"op": "open"}\n' * 270)
     assert_serves(made)
     client.socket.setblocking(False)
     sent = 0
-    with contextlib.suppress(OSError):  # no room any more, or hung up
+    with contextlib.suppress(OSError):  # the socket is full, or closed
         while sent < 64 << 20:
             sent += client.socket.send(b'{"op": "open"}\n' * 270)
     assert sent < 4 << 20, "all of it was heard"
@@ -284,7 +284,7 @@ def test_a_client_that_does_not_read(
 def test_a_stalled_rearm_blocks_rearming_alone(
     armed: Start, connect: Callable[[Target], Client]
 ) -> None:
-    """Who may rearm and stalls: others look on; a rearm says why it cannot."""
+    """If a rearming client stalls, others can look; a rearm reports the cause."""
     made = armed("m=anon,pages=8,fill=1")
     client = connect(made)
     client.send(b'{"op": "begin"}\n')
@@ -303,7 +303,7 @@ def test_a_stalled_rearm_blocks_rearming_alone(
 
 
 def test_a_stopped_keeper(armed: Start) -> None:
-    """A keeper that is stopped does not answer: said, with the session's name."""
+    """A stopped keeper does not answer; the message names its session."""
     made = armed("m=anon,pages=8,fill=1")
     with witness.stopped(keeper_of(made.pid)):
         result = command("diff", made.pid)
@@ -313,7 +313,7 @@ def test_a_stopped_keeper(armed: Start) -> None:
 
 
 def test_looks_and_rearms_at_once(armed: Start) -> None:
-    """Twenty commands at a time: each has its answer, none says that it is lost."""
+    """Twenty commands at once all get an answer, and none reports a lost session."""
     made = armed("m=anon,pages=64,fill=1")
     made.write("m", set(range(0, 64, 2)))
     running = [
@@ -335,11 +335,11 @@ def test_looks_and_rearms_at_once(armed: Start) -> None:
     assert sorted(page for pages in found for page in pages) == list(range(0, 64, 2))
 
 
-# ---- the end of a session while somebody asks ----------------------------------------
+# ---- the end of a session during a request -----------------------------------------
 
 
 def test_disarmed_meanwhile(armed: Start, connect: Callable[[Target], Client]) -> None:
-    """A look that waits while another command disarms: ended, and not lost."""
+    """A look that waits while another command disarms reports an ended session."""
     made = armed("m=anon,pages=8,fill=1")
     client = connect(made)
     client.send(b'{"op": "begin"}\n')
@@ -360,7 +360,7 @@ def test_disarmed_meanwhile(armed: Start, connect: Callable[[Target], Client]) -
 
 
 def sockets(pid: int) -> int:
-    """Return how many sockets a process has open: its own, and one a client."""
+    """Return how many sockets a process has open: its own, and one per client."""
     names = witness.descriptors(pid).values()
     return sum(name.startswith("socket:") for name in names)
 
@@ -369,7 +369,7 @@ def sockets(pid: int) -> int:
 def test_target_ends_meanwhile(
     armed: Start, connect: Callable[[Target], Client], reaped: bool
 ) -> None:
-    """A look that waits while the target ends: code 3, be it a zombie still or gone."""
+    """A look that waits while the target ends exits with 3, also for a zombie."""
     made = armed("m=anon,pages=8,fill=1")
     client = connect(made)
     client.send(b'{"op": "begin"}\n')
@@ -391,7 +391,7 @@ def test_target_ends_meanwhile(
 
 
 def test_garbage_in_lock_files() -> None:
-    """Lock files that make no sense are no sessions; nobody holds them: cleared."""
+    """Invalid lock files that no process holds are not sessions, and are removed."""
     if os.geteuid():
         pytest.skip("the directory of the tests' own is root's")
     made = {
@@ -418,12 +418,12 @@ def test_garbage_in_lock_files() -> None:
             os.unlink(f"{ROOTS_SESSIONS}/{name}")
 
 
-# ---- whose directory it is -----------------------------------------------------------
+# ---- the owner of the directory ----------------------------------------------------
 
 
 @pytest.mark.needs("root")
 def test_files_are_the_owners_alone(armed: Start) -> None:
-    """Directory 0700, files of nobody else."""
+    """The directory has mode 0700, and all files belong to the user."""
     made = armed("m=anon,pages=8,fill=1")
     facts = os.stat(ROOTS_SESSIONS)
     assert (facts.st_uid, stat.S_IMODE(facts.st_mode)) == (0, 0o700)
@@ -436,7 +436,7 @@ def test_files_are_the_owners_alone(armed: Start) -> None:
 def test_a_directory_that_others_may_enter_is_refused(
     target: Start, mode: int, owner: int
 ) -> None:
-    """The rights are wrong, or it is another user's: said, with what they should be."""
+    """Wrong rights or owner are refused; the message tells the right ones."""
     made = target("m=anon,pages=8,fill=1")
     os.chmod(ROOTS_SESSIONS, mode)
     os.chown(ROOTS_SESSIONS, owner, -1)
@@ -455,7 +455,7 @@ def test_a_directory_that_others_may_enter_is_refused(
 def test_planted_links_are_not_followed(
     target: Start, tmp_path: Path, name: str
 ) -> None:
-    """A link in place of a session's file leads nowhere: what it points to stays."""
+    """A link in place of a session's file is not followed; its target stays."""
     made = target("m=anon,pages=8,fill=1")
     victim = tmp_path / "victim"
     victim.write_text("precious")
@@ -479,7 +479,7 @@ def test_planted_links_are_not_followed(
 
 
 class Stranger:
-    """An ordinary user: another one than who owns the tests, with a home of its own."""
+    """An ordinary user with a home directory, who does not run the tests."""
 
     def __init__(self, home: Path) -> None:
         self.home = home
@@ -525,7 +525,7 @@ class Stranger:
 
 @pytest.fixture
 def stranger() -> Iterator[Stranger]:
-    """An ordinary user; nothing of its sessions is left."""
+    """An ordinary user, whose sessions are removed at the end."""
     home = Path(tempfile.mkdtemp(dir="/tmp"))
     yield Stranger(home)
     shutil.rmtree(home)
@@ -533,7 +533,7 @@ def stranger() -> Iterator[Stranger]:
 
 @pytest.fixture
 def theirs(stranger: Stranger) -> Iterator[int]:
-    """A process of that user, which lets itself be traced whatever Yama says."""
+    """A process of that user that allows to be traced under Yama."""
     code = (
         "import ctypes,sys;"
         "ctypes.CDLL(None).prctl(0x59616d61,ctypes.c_ulong(-1),0,0,0);"
@@ -548,10 +548,10 @@ def theirs(stranger: Stranger) -> Iterator[int]:
 
 @pytest.mark.needs("stranger")
 class TestOrdinaryUser:
-    """Sessions of a user who is not root, and of others, seen by that user."""
+    """Sessions of an ordinary user and of others, as that user sees them."""
 
     def test_session_of_its_own(self, stranger: Stranger, theirs: int) -> None:
-        """Arm, diff, disarm; the directory is made, 0700 and its own."""
+        """Arm, diff and disarm work; the directory is made with mode 0700."""
         assert stranger.command("arm", theirs).code == 0
         made = os.stat(stranger.runtime / "pagescan")
         assert (made.st_uid, stat.S_IMODE(made.st_mode)) == (STRANGER, 0o700)
@@ -566,7 +566,7 @@ class TestOrdinaryUser:
         assert witness.registered(theirs) == 0
 
     def test_session_of_root(self, stranger: Stranger, theirs: int) -> None:
-        """What root armed is none of its business: exit code 4."""
+        """An ordinary user cannot use a session of root: exit code 4."""
         assert command("arm", theirs).code == 0
         for verb in ("diff", "disarm"):
             result = stranger.command(verb, theirs)
@@ -576,7 +576,7 @@ class TestOrdinaryUser:
         assert command("disarm", theirs).code == 0
 
     def test_keeper_asks_who_it_is(self, stranger: Stranger, theirs: int) -> None:
-        """Even with the directory open to all, the keeper answers its owner alone."""
+        """Even if the directory is open to all, the keeper answers only its owner."""
         assert command("arm", theirs).code == 0
         path = f"{ROOTS_SESSIONS}/{theirs}.sock"
         code = (
@@ -597,7 +597,7 @@ class TestOrdinaryUser:
         assert command("disarm", theirs).code == 0
 
     def test_a_link_is_no_directory(self, stranger: Stranger, theirs: int) -> None:
-        """A symlink in place of the directory is not followed, even to one's own."""
+        """A symbolic link in place of the directory is not followed."""
         elsewhere = stranger.home / "elsewhere"
         elsewhere.mkdir(0o700)
         os.chown(elsewhere, STRANGER, STRANGER)
@@ -609,7 +609,7 @@ class TestOrdinaryUser:
             assert f"{theirs}.lock" in os.listdir(fallback)
             assert stranger.command("disarm", theirs).code == 0
             fallback.rmdir()
-            # Somebody was there first: then there is no place at all.
+            # If another user's file is in each place, no place is left.
             fallback.mkdir(0o777)
             result = stranger.command("arm", theirs)
             assert result.code == 1
@@ -620,7 +620,7 @@ class TestOrdinaryUser:
             fallback.rmdir()
 
     def test_long_names(self, stranger: Stranger, theirs: int) -> None:
-        """A path longer than a socket's may be is fine; one that cannot be is not."""
+        """A path that is too long for a socket works; an impossible one is refused."""
         deep = stranger.runtime / ("d" * 200) / ("e" * 200)
         deep.mkdir(parents=True)
         os.chown(deep, STRANGER, STRANGER)
@@ -639,7 +639,7 @@ class TestOrdinaryUser:
     def test_relative_runtime_directory_is_ignored(
         self, stranger: Stranger, theirs: int
     ) -> None:
-        """It would be another one for each command."""
+        """A relative one would differ between commands."""
         try:
             for verb in ("arm", "diff", "disarm"):
                 result = stranger.command(verb, theirs, XDG_RUNTIME_DIR="tmp")
@@ -648,7 +648,7 @@ class TestOrdinaryUser:
             os.rmdir(f"/tmp/pagescan-{STRANGER}")
 
     def test_a_planted_socket(self, armed: Start) -> None:
-        """A socket where another user listens is not talked to, and nothing hangs."""
+        """A socket on which another user listens is not used, and nothing hangs."""
         made = armed("m=anon,pages=8,fill=1")
         path = f"{ROOTS_SESSIONS}/{made.pid}.sock"
         os.rename(path, f"{path}.away")
@@ -676,7 +676,7 @@ class TestOrdinaryUser:
 
 
 def test_a_copy_of_the_descriptor_does_not_matter(target: Start) -> None:
-    """A child forked within the attach inherits one: disarmed is disarmed."""
+    """If a child forked within the attach has a copy, disarm still unregisters all."""
     made = target("m=anon,pages=8,fill=1", "s=shmem,pages=8")
     assert command("arm", made.pid).code == 0
     with session_client.Client(session.find(made.pid)) as client:
@@ -697,7 +697,7 @@ def test_a_copy_of_the_descriptor_does_not_matter(target: Start) -> None:
 
 
 def test_armer_killed_before_it_is_confirmed(target: Start) -> None:
-    """A keeper that has nobody to confirm to ends, and leaves nothing."""
+    """A keeper that cannot confirm to its command ends, and leaves nothing."""
     made = target("m=anon,pages=8,fill=1")
     code = (
         "import os,signal,sys\n"

@@ -1,7 +1,8 @@
-"""Kill -9 at random moments: the target works on unhurt, and nothing stays behind.
+"""Kill -9 at random moments: the target works on unharmed, and nothing stays.
 
-PAGESCAN_KILLS says how many; PAGESCAN_SEED repeats a run. A command is stopped first,
-to see whether it was in the attach: that may leave one descriptor in the target.
+PAGESCAN_KILLS sets how many; PAGESCAN_SEED repeats a run. Each command is stopped
+before it is killed, to see whether it is in the attach, because then one descriptor may
+stay in the target.
 """
 
 import contextlib
@@ -53,7 +54,7 @@ def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Worker"]:
 
 @dataclass
 class Worker:
-    """The target, and what it has done so far."""
+    """The target, and its progress."""
 
     process: subprocess.Popen[str]
     rounds: int = 0
@@ -66,7 +67,7 @@ class Worker:
         return self.process.pid
 
     def assert_unhurt(self) -> None:
-        """It has gone on since the last time, its checks hold, and nobody is in it."""
+        """Assert that it has gone on, its checks hold, and nothing traces it."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         assert self.process.poll() is None
@@ -83,7 +84,7 @@ class Worker:
 
 @dataclass
 class Killer:
-    """Kills one thing at a time, at a moment that it rolls."""
+    """Kills one process at a time, at a random moment."""
 
     worker: Worker
     rolled: random.Random
@@ -103,16 +104,16 @@ class Killer:
         )
 
     def kill_command(self, *words: str, longest: float | None = None) -> bool:
-        """Run a command, kill it somewhere; whether it was killed before its end."""
+        """Run a command and kill it at a random moment; return whether that hit it."""
         name = " ".join(words)
         length = longest or self.took.get(name)
         begun = time.monotonic()
         process = self.spawn(*words)
-        if length is None:  # the first one shows how long it takes
+        if length is None:  # the first run measures its length
             process.wait(timeout=20)
             self.took[name] = time.monotonic() - begun
             return False
-        # Most of its time a command is Python that starts: aim at what comes then.
+        # A command mostly starts Python: aim at the time after that.
         aim = self.rolled.random()
         if aim < 0.4 and words[0] in ("arm", "diff", "watch"):
             while process.poll() is None and not has_userfaultfd(process.pid):
@@ -120,7 +121,7 @@ class Killer:
             length = 0.005
         elif aim < 0.7 and words[0] in ("arm", "watch"):
             while process.poll() is None and not (
-                self.is_traced() or has_userfaultfd(process.pid)  # missed it
+                self.is_traced() or has_userfaultfd(process.pid)  # past it
             ):
                 pass
             length = 0.0001
@@ -139,12 +140,12 @@ class Killer:
         return False
 
     def is_traced(self) -> bool:
-        """Whether a command is in the attach: it takes the main thread."""
+        """Whether a command is in the attach, which takes the main thread."""
         with open(f"/proc/{self.worker.pid}/status", "rb", buffering=0) as status:
             return b"\nTracerPid:\t0\n" not in status.read(4096)
 
     def assert_nothing_left(self) -> None:
-        """No registered mapping, no file: after the first command that looks."""
+        """Assert that no mapping stays registered, and no file after a look."""
         witness.wait_for(lambda: witness.registered(self.worker.pid) == 0)
         sessions = command("sessions", "--json")
         assert sessions.json()["sessions"] == []
@@ -152,7 +153,7 @@ class Killer:
 
 
 def has_userfaultfd(pid: int) -> bool:
-    """Whether a command has got hold of the target by now."""
+    """Whether a command has a copy of the userfaultfd."""
     try:
         names = witness.descriptors(pid).values()
     except OSError:
@@ -173,14 +174,14 @@ def is_still(process: subprocess.Popen[bytes]) -> bool:
 
 
 def in_scan(killer: Killer) -> None:
-    """A look without a session: it touches nothing."""
+    """Kill a look without a session: it touches nothing."""
     verb = killer.rolled.choice(["scan", "maps"])
     if killer.kill_command(verb):
         killer.seen[verb] += 1
 
 
 def in_diff(killer: Killer) -> None:
-    """A look through a session, killed: the session goes on."""
+    """Kill a look through a session: the session goes on."""
     pid = killer.worker.pid
     assert command("arm", pid).code == 0
     for _ in range(4):
@@ -192,7 +193,7 @@ def in_diff(killer: Killer) -> None:
     assert look.code == 0, look.stderr
     if look.json()["session"]["since"] is None:
         killer.seen["left a mixed baseline"] += 1
-    # All is as it should be again: what the worker writes all the time is written.
+    # Everything is in order again: the pages that the worker keeps writing are found.
     again = command("diff", pid, "--json").json()
     assert again["session"]["since"] is not None
     assert again["summary"]["pages"] >= 512
@@ -200,17 +201,17 @@ def in_diff(killer: Killer) -> None:
 
 
 def in_watch(killer: Killer) -> None:
-    """A watch, killed: the protection goes with it."""
+    """Kill a watch: the protection goes with it."""
     if killer.kill_command("watch", "-i", "0.02", longest=0.5):
         killer.seen["watch"] += 1
     killer.assert_nothing_left()
 
 
 def in_arm(killer: Killer) -> None:
-    """An arm, killed: there is no session, or a whole one."""
+    """Kill an arm: the session is complete or does not exist."""
     if killer.kill_command("arm"):
         killer.seen["arm"] += 1
-    # A keeper that was started may still be about to learn that nobody waits for it.
+    # A keeper may be about to notice that its command is gone.
     look = command("diff", killer.worker.pid)
     witness.wait_for(
         lambda: (
@@ -227,7 +228,7 @@ def in_arm(killer: Killer) -> None:
 
 
 def in_keeper(killer: Killer) -> None:
-    """The keeper, killed: the next diff says that tracking was lost, once."""
+    """Kill the keeper: the next diff reports the loss, once."""
     pid = killer.worker.pid
     assert command("arm", pid).code == 0
     (session,) = command("sessions", "--json").json()["sessions"]
@@ -251,14 +252,14 @@ def in_keeper(killer: Killer) -> None:
 
 
 def in_both(killer: Killer) -> None:
-    """A command and the keeper, killed at once: the next diff says that it was lost."""
+    """Kill a command and the keeper at once: the next diff reports the loss."""
     pid = killer.worker.pid
     assert command("arm", pid).code == 0
     (session,) = command("sessions", "--json").json()["sessions"]
     words = killer.rolled.choice([("diff",), ("diff", "--rearm"), ("disarm",)])
     running = killer.spawn(*words)
     time.sleep(killer.rolled.uniform(0, 0.2))
-    with contextlib.suppress(ProcessLookupError):  # it was ended by the disarm
+    with contextlib.suppress(ProcessLookupError):  # the disarm has ended it
         os.kill(session["keeper_pid"], signal.SIGKILL)
     running.kill()
     code = running.wait(timeout=10)
@@ -274,7 +275,7 @@ def in_both(killer: Killer) -> None:
 
 @pytest.mark.needs("tracking")
 def test_command_of_a_killed_watch(tmp_path: Path) -> None:
-    """CMD, not begun yet, of a watch that is killed: it does not wait for ever."""
+    """CMD of a killed watch, not started yet, does not wait for ever."""
     rolled = random.Random(SEED)
     for _ in range(max(10, KILLS // 2)):
         with subprocess.Popen(
@@ -297,11 +298,11 @@ def test_command_of_a_killed_watch(tmp_path: Path) -> None:
         finally:
             if is_alive(cmd):
                 os.kill(cmd, signal.SIGKILL)
-    assert command("sessions", "--json").json()["sessions"] == []  # and clears away
+    assert command("sessions", "--json").json()["sessions"] == []  # removes its files
 
 
 def is_alive(pid: int) -> bool:
-    """Whether it is there, and no zombie."""
+    """Whether a process exists and is no zombie."""
     try:
         return witness.status(pid, "State")[0] not in "ZX"
     except OSError:
@@ -309,7 +310,7 @@ def is_alive(pid: int) -> bool:
 
 
 def is_running(pid: int) -> bool:
-    """Whether it runs, or sleeps of its own will."""
+    """Whether a process runs, or sleeps in a call of its own."""
     try:
         return witness.status(pid, "State")[0] in "RS"
     except OSError:
@@ -319,7 +320,7 @@ def is_running(pid: int) -> bool:
 @pytest.mark.needs("tracking")
 @pytest.mark.timeout(60 + 10 * KILLS)
 def test_kills(worker: Worker, record_property: Callable[[str, object], None]) -> None:
-    """As many as were asked for; after each the worker is unhurt."""
+    """After each of the kills the worker is unharmed."""
     killer = Killer(worker, random.Random(SEED))
     print("seed", SEED)  # noqa: T201 - shown when it fails
     kinds = [in_scan, in_diff, in_keeper, in_both, *[in_watch] * 2, *[in_arm] * 2]

@@ -1,4 +1,4 @@
-"""The target's mmap lock: no call holds it long, and each call is counted."""
+"""The target's mmap lock: each call holds it briefly, and is counted."""
 
 import os
 import signal
@@ -31,7 +31,7 @@ def mappings(pid: int) -> int:
 
 
 def test_disarm_is_sliced_and_counted(armed: Start, pagescan: Run) -> None:
-    """Each slice is a call; the mapping is one again afterwards."""
+    """Each slice is one call, and the mapping is one again afterwards."""
     before = "m=anon,pages=16384,fill=1"
     made = armed(before)
     count = mappings(made.pid)
@@ -44,7 +44,7 @@ def test_disarm_is_sliced_and_counted(armed: Start, pagescan: Run) -> None:
 
 @pytest.mark.parametrize("words", ["m=anon,pages=16384,fill=1", "m=shmem,pages=16384"])
 def test_end_of_a_tracking_is_sliced_and_counted(words: str, target: Start) -> None:
-    """The same where no keeper does it."""
+    """The same without a keeper."""
     made = target(words)
     count = mappings(made.pid)
     with Process.open(made.pid) as process:
@@ -56,7 +56,7 @@ def test_end_of_a_tracking_is_sliced_and_counted(words: str, target: Start) -> N
 
 
 def test_a_longer_stall_makes_fewer_slices(target: Start) -> None:
-    """--max-stall is the bound of these calls, too."""
+    """--max-stall also bounds these calls."""
     made = target("m=anon,pages=16384,fill=1")
     counts = []
     for stall in (200_000, 200_000_000):
@@ -68,7 +68,7 @@ def test_a_longer_stall_makes_fewer_slices(target: Start) -> None:
 
 
 def test_holes_are_no_slices(target: Start) -> None:
-    """What is reserved and empty takes one call, and leaves one mapping."""
+    """Reserved empty memory takes one call, and stays one mapping."""
     made = target("m=anon,pages=4194304", "n=anon,pages=8,fill=1")  # 16 GiB
     made.write("m", {0, 4_000_000})
     count = mappings(made.pid)
