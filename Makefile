@@ -20,9 +20,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PYTEST := $(BIN)/python -m pytest $(if $(REQUIRE),--require=$(REQUIRE))
-SOURCES := pyproject.toml setup.py pagescan/native/_build.py $(wildcard pagescan/native/*.[ch] pagescan/include/*.h)
+SOURCES := pyproject.toml setup.py pagescan/native/_build.py $(wildcard pagescan/native/*.[ch] pagescan/native/include/*.h)
 SOURCES := $(filter-out pagescan/native/_shim.c,$(SOURCES))
-C_FILES = $(filter-out pagescan/native/_shim.c,$(wildcard pagescan/native/*.[ch] pagescan/include/*.h tests/*/*.[ch] benchmarks/*.[ch]))
+C_FILES = $(filter-out pagescan/native/_shim.c,$(wildcard pagescan/native/*.[ch] pagescan/native/include/*.h tests/*/*.[ch] benchmarks/*.[ch]))
 
 .PHONY: help prereqs dev build demo test unit live lint ruff format type layers spell man docs \
 	reference prose cformat \

@@ -2,15 +2,7 @@
 
 from pathlib import Path
 
-from benchmarks.measure import (
-    GIB,
-    MIB,
-    PAGE,
-    Bench,
-    Unavailable,
-    run_checked,
-    scratch,
-)
+from benchmarks.measure import GIB, MIB, PAGE, Bench, Unavailable, run_checked, scratch
 from benchmarks.processes import memory_left, pagescan, session, target
 
 

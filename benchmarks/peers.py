@@ -26,8 +26,8 @@ from benchmarks.measure import (
 )
 from benchmarks.processes import pagescan, redis, session, target
 from pagescan.native import Pace
-from pagescan.session import find
-from pagescan.session_tracking import look_at
+from pagescan.session.locks import find
+from pagescan.session.opened import look_at
 
 _PSUTIL = (
     "import psutil, sys; psutil.Process(int(sys.argv[1])).memory_maps(grouped=False)"

@@ -23,9 +23,10 @@ from benchmarks.measure import (
 )
 from benchmarks.processes import range_of, target
 from pagescan import Category, Query, Tracking, track
-from pagescan.mappings import Selection, read
 from pagescan.native import Pace
-from pagescan.scanner import Scanner
+from pagescan.scanner.scanner import Scanner
+from pagescan.target.maps import read
+from pagescan.target.selection import Selection
 
 
 def run(bench: Bench) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import pagescan
 from benchmarks.measure import GIB, MIB, Bench, Helper, in_turn
 from benchmarks.processes import target
-from pagescan import session
+from pagescan.session import locks as session
 
 _IDLE = 0.4  # seconds
 

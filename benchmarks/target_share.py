@@ -19,7 +19,7 @@ from statistics import fmean, median
 
 from benchmarks.measure import MIB, Bench, Unavailable, helper
 from benchmarks.processes import Watch, redis
-from pagescan.fault_cost import Trial
+from pagescan.tracking.fault_cost import Trial
 
 _BEGUN, _SETTLED = 1.0, 4.0  # seconds until figures are steady, with a budget
 _KEYS = 1_000_000

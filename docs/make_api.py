@@ -10,6 +10,8 @@ from pathlib import Path
 import griffe
 from griffe2md import ConfigDict, render_object_docs
 
+import pagescan
+
 HERE = Path(__file__).parent
 PAGE = HERE / "api.md"
 
@@ -22,55 +24,68 @@ Every example here is run by the tests; 4242 stands for the pid of a process.
 """
 
 CONTENTS = {
-    "Looking at a process": ("api.scan", "api.maps", "scanner.Query"),
-    "Tracking what it writes": ("api.track", "tracking.Tracking", "tracking.Look"),
-    "What this process writes itself": ("block.written_pages", "block.WrittenPages"),
+    "Looking at a process": (
+        "scan",
+        "maps",
+        "Query",
+    ),
+    "Tracking what it writes": (
+        "track",
+        "Tracking",
+        "Look",
+    ),
+    "What this process writes itself": (
+        "written_pages",
+        "WrittenPages",
+    ),
     "GetWriteWatch()": ("writewatch.WriteWatch",),
     "Sessions: tracking that outlives its caller": (
-        "session_api.start_session",
-        "session_api.sessions",
-        "session_api.look_at_session",
-        "session_api.end_session",
-        "session.Session",
+        "start_session",
+        "sessions",
+        "look_at_session",
+        "end_session",
+        "Session",
     ),
     "Checkpoints": (
-        "session_api.dump_plan",
-        "checkpoint.acknowledge",
-        "checkpoint.changed",
-        "plan.Plan",
-        "model.Action",
+        "dump_plan",
+        "acknowledge",
+        "changed",
+        "Plan",
+        "read_plan",
+        "checkpoint.binary.BinaryPlan",
+        "Action",
     ),
     "Answers": (
-        "regions.Batch",
-        "model.Region",
-        "model.Mapping",
-        "model.MappingCounts",
-        "model.Summary",
-        "model.Category",
-        "model.Range",
-        "model.Untracked",
-        "model.Cost",
+        "Batch",
+        "Region",
+        "Mapping",
+        "model.results.MappingCounts",
+        "model.results.Summary",
+        "Category",
+        "Range",
+        "model.memory.Untracked",
+        "model.results.Cost",
     ),
     "pytest": ("pytest_plugin.dirty_pages",),
     "Errors": (
-        "errors.PagescanError",
-        "errors.SessionError",
-        "errors.SessionLostError",
-        "errors.UsageError",
-        "errors.TargetError",
-        "errors.NoSuchTargetError",
-        "errors.UnsuitableTargetError",
-        "errors.AccessDeniedError",
-        "errors.KernelUnsupportedError",
+        "PagescanError",
+        "SessionError",
+        "SessionLostError",
+        "UsageError",
+        "TargetError",
+        "NoSuchTargetError",
+        "UnsuitableTargetError",
+        "AccessDeniedError",
+        "KernelUnsupportedError",
     ),
 }
 
 MEMBERS: dict[str, list[str]] = {
-    "model.Mapping": ["length", "shared", "label"],
-    "regions.Batch": ["regions", "pages", "summary", "by_mapping"],
-    "scanner.Query": [],
-    "session.Session": ["name"],
-    "tracking.Tracking": ["look", "written", "close"],
+    "Mapping": ["length", "shared", "label"],
+    "Batch": ["regions", "pages", "summary", "by_mapping"],
+    "Query": [],
+    "Session": ["name"],
+    "Tracking": ["look", "written", "close"],
 }
 """What of a class is for its users; the others are shown whole."""
 
@@ -95,6 +110,12 @@ STYLE = ConfigDict(
 )
 
 
+def _place(name: str) -> str:
+    """Return where in the package a public name is defined."""
+    module = pagescan._HOME.get(name)  # noqa: SLF001 - the list of public names
+    return f"{module}.{name}" if module else name
+
+
 def reference() -> str:
     """Return the page."""
     package = griffe.load(
@@ -107,7 +128,7 @@ def reference() -> str:
             style = STYLE.copy()
             if name in MEMBERS:
                 style["members"] = MEMBERS[name] or False
-            parts.append(render_object_docs(package[name], style))
+            parts.append(render_object_docs(package[_place(name)], style))
     # Links to anchors that the page has not.
     linked = re.sub(r"\[([^\[\]]+)\]\(#[^)]*\)", r"\1", "\n".join(parts))
     text = "\n".join(line.rstrip() for line in linked.splitlines())

@@ -18,7 +18,7 @@ def main() -> None:
 def _run() -> int:
     import gc
 
-    from pagescan.streams import take_over
+    from pagescan.commands.streams import take_over
 
     take_over()
     # Loading makes no garbage, and the end need not look through all that is left:

@@ -12,10 +12,9 @@ from typing import Any
 import click
 
 from pagescan import __version__
-from pagescan.causes import BY_ERRNO
-from pagescan.errors import PagescanError, UsageError
-from pagescan.streams import OutputError, finish, tell
-from pagescan.units import format_time
+from pagescan.commands.streams import OutputError, finish, tell
+from pagescan.model.errors import BY_ERRNO, PagescanError, UsageError
+from pagescan.model.units import format_time
 
 COMMANDS = {
     "watch": "Show live what a process writes, mapping by mapping.",

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from pagescan.block import WrittenPages
+    from pagescan.tracking.own_writes import WrittenPages
 
 _SHOWN = 10
 _REQUIRED = "dirty_pages_required"
@@ -87,7 +87,7 @@ def _limited(
     ranges: Iterable[str] | None = None,
 ) -> Iterator[WrittenPages]:
     import pagescan
-    from pagescan.errors import PagescanError, UsageError
+    from pagescan.model.errors import PagescanError, UsageError
 
     limit = _in_bytes(max_bytes)
     with contextlib.ExitStack() as stack:
@@ -108,8 +108,8 @@ def _limited(
 
 
 def _in_bytes(size: int | str | None) -> int | None:
-    from pagescan.errors import UsageError
-    from pagescan.units import parse_size
+    from pagescan.model.errors import UsageError
+    from pagescan.model.units import parse_size
 
     try:
         return parse_size(size) if isinstance(size, str) else size
@@ -119,7 +119,7 @@ def _in_bytes(size: int | str | None) -> int | None:
 
 def _too_many(written: WrittenPages, what: str, limit: str) -> str:
     """Return the message for a limit exceeded: how much was written, and where."""
-    from pagescan.units import escape, format_size, plural
+    from pagescan.model.units import escape, format_size, plural
 
     lines = [
         f"{what} wrote {plural(written.pages, 'page')} ({format_size(written.bytes)}),"

@@ -16,9 +16,10 @@ import os
 from array import array
 from typing import TYPE_CHECKING, Self
 
-from pagescan import native, wp_async
-from pagescan.errors import PagescanError, UsageError, from_oserror
-from pagescan.target import PAGE_SIZE
+from pagescan import native
+from pagescan.model.errors import PagescanError, UsageError, from_oserror
+from pagescan.model.memory import PAGE_SIZE
+from pagescan.target import wp_async
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -34,7 +35,7 @@ def library() -> str:
 
 def get_include() -> str:
     """Return the directory of `pagescan_writewatch.h`, for the compiler's -I."""
-    return os.path.join(os.path.dirname(__file__), "include")
+    return os.path.join(os.path.dirname(__file__), "native", "include")
 
 
 class WriteWatch:

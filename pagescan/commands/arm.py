@@ -2,11 +2,8 @@
 
 import click
 
-from pagescan import mappings, render
-from pagescan.mappings import Selection
-from pagescan.model import Output, Report, Summary
-from pagescan.native import Pace
-from pagescan.options import (
+from pagescan import render
+from pagescan.commands.options import (
     Common,
     common,
     output,
@@ -15,11 +12,15 @@ from pagescan.options import (
     tables_option,
     target_argument,
 )
-from pagescan.session_tracking import start
-from pagescan.target import Target
-from pagescan.tracking import session_of
-from pagescan.units import format_seconds, format_size
-from pagescan.wp_async import check_possible
+from pagescan.model.results import Output, Report, Summary
+from pagescan.model.units import format_seconds, format_size
+from pagescan.native import Pace
+from pagescan.session.opened import start
+from pagescan.session.record import session_of
+from pagescan.target import maps as mappings
+from pagescan.target.process import Target
+from pagescan.target.selection import Selection
+from pagescan.target.wp_async import check_possible
 
 
 @click.command(

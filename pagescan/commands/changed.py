@@ -2,9 +2,9 @@
 
 import click
 
-from pagescan import checkpoint
+from pagescan.checkpoint import epochs as checkpoint
+from pagescan.commands.options import Common, common, pace_option, target_argument
 from pagescan.native import Pace
-from pagescan.options import Common, common, pace_option, target_argument
 
 
 @click.command(

@@ -3,8 +3,8 @@
 import click
 from click.shell_completion import get_completion_class
 
-from pagescan.options import Common, common
-from pagescan.streams import put
+from pagescan.commands.options import Common, common
+from pagescan.commands.streams import put
 
 
 @click.command(

@@ -9,18 +9,18 @@ import click
 
 from pagescan import render
 from pagescan.commands.live import show
+from pagescan.commands.options import Common, common, output, pace_option
+from pagescan.commands.streams import put
 from pagescan.commands.watcher import Watcher, stop_on_signals
-from pagescan.errors import PagescanError
-from pagescan.mappings import Selection
-from pagescan.model import Output, Summary
+from pagescan.commands.workload import PAGE, Workload
+from pagescan.model.batch import Batch
+from pagescan.model.errors import PagescanError
+from pagescan.model.looks import Tick, add
+from pagescan.model.results import Output, Summary
+from pagescan.model.units import format_size, parse_seconds, parse_size, plural
 from pagescan.native import Pace
-from pagescan.options import Common, common, output, pace_option
-from pagescan.regions import Batch
-from pagescan.streams import put
-from pagescan.ticks import Tick, add
-from pagescan.units import format_size, parse_seconds, parse_size, plural
-from pagescan.workload import PAGE, Workload
-from pagescan.wp_async import check_possible
+from pagescan.target.selection import Selection
+from pagescan.target.wp_async import check_possible
 
 _ROUND = 0.5
 

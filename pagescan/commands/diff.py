@@ -2,14 +2,15 @@
 
 import click
 
-from pagescan import render, session
-from pagescan.errors import UsageError
-from pagescan.find import find
-from pagescan.model import Output, Report
+from pagescan import render
+from pagescan.commands.options import Common, common, oldest_option, output, pace_option
+from pagescan.commands.streams import arrived
+from pagescan.model.errors import UsageError
+from pagescan.model.results import Output, Report
 from pagescan.native import Pace
-from pagescan.options import Common, common, oldest_option, output, pace_option
-from pagescan.session_tracking import looking
-from pagescan.streams import arrived
+from pagescan.session import locks as session
+from pagescan.session.opened import looking
+from pagescan.target.find import find
 
 
 @click.command(

@@ -2,13 +2,7 @@
 
 import click
 
-from pagescan import session
-from pagescan.commands.sessions import write_sessions
-from pagescan.errors import UsageError
-from pagescan.find import find
-from pagescan.model import Output
-from pagescan.native import Pace
-from pagescan.options import (
+from pagescan.commands.options import (
     Common,
     common,
     oldest_option,
@@ -16,7 +10,13 @@ from pagescan.options import (
     pace_option,
     restore_option,
 )
-from pagescan.session_tracking import end
+from pagescan.commands.sessions import write_sessions
+from pagescan.model.errors import UsageError
+from pagescan.model.results import Output
+from pagescan.native import Pace
+from pagescan.session import locks as session
+from pagescan.session.opened import end
+from pagescan.target.find import find
 
 
 @click.command(

@@ -3,11 +3,11 @@
 import click
 
 from pagescan import render
-from pagescan.errors import KernelUnsupportedError
-from pagescan.kernel import Check, checks
-from pagescan.model import Output
-from pagescan.options import Common, common, output
-from pagescan.streams import put
+from pagescan.commands.options import Common, common, output
+from pagescan.commands.streams import put
+from pagescan.model.errors import KernelUnsupportedError
+from pagescan.model.results import Output
+from pagescan.tracking.doctor import Check, checks
 
 _WORDS = {True: "yes", False: "no", None: "-"}
 

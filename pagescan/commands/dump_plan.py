@@ -4,14 +4,21 @@ import sys
 
 import click
 
-from pagescan import checkpoint, render
-from pagescan.errors import UsageError
-from pagescan.model import Output, PlanFacts, Report
+from pagescan import render
+from pagescan.checkpoint import epochs as checkpoint
+from pagescan.checkpoint.binary import write_binary
+from pagescan.commands.options import (
+    Common,
+    common,
+    output,
+    pace_option,
+    target_argument,
+)
+from pagescan.model.errors import UsageError
+from pagescan.model.results import Output, PlanFacts, Report
+from pagescan.model.units import now
 from pagescan.native import Pace
-from pagescan.options import Common, common, output, pace_option, target_argument
-from pagescan.plan import write_binary
-from pagescan.session import now
-from pagescan.target import Target
+from pagescan.target.process import Target
 
 
 @click.command(

@@ -5,15 +5,17 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 
-from pagescan import mappings
+from pagescan.commands.options import Common
+from pagescan.commands.streams import put
 from pagescan.commands.watcher import Watcher, end_line
-from pagescan.errors import PagescanError
-from pagescan.options import Common
+from pagescan.model.errors import PagescanError
+from pagescan.model.looks import Tick, Watched
 from pagescan.render.live import LiveView, live, summary_lines
-from pagescan.scanner import Scanner
-from pagescan.streams import put
-from pagescan.tally import count_by_mapping
-from pagescan.ticks import Limits, Tick
+from pagescan.scanner.counts import count_by_mapping
+from pagescan.scanner.scanner import Scanner
+from pagescan.target import maps as mappings
+from pagescan.tracking.ticks import Limits
+from pagescan.tracking.tracking import Tracking
 
 # Counting what is present walks every page: no more than this share of the time.
 _COUNTING_SHARE = 0.02
@@ -49,7 +51,7 @@ def show(
     """Show looks as they come; return the view, and the last of them."""
     if watcher.tracking is None:
         raise PagescanError("not armed")
-    view = LiveView(watcher.tracking, interval, note=note)
+    view = LiveView(_watched(watcher.tracking), interval, note=note)
     last = None
     counter = _Counter(view)
     counter.count(watcher)
@@ -57,12 +59,21 @@ def show(
         screen.refresh()
         for tick in looks:
             last = tick
-            view.tracking = watcher.tracking
+            view.watched = _watched(watcher.tracking)
             view.update(tick)
             view.warning = view.warning or watcher.too_costly(tick)
             counter.count(watcher)
             screen.refresh()
     return view, last
+
+
+def _watched(tracking: Tracking) -> Watched:
+    return Watched(
+        target=tracking.target.facts,
+        tracked_bytes=tracking.armed.tracked_bytes,
+        untracked=len(tracking.armed.untracked),
+        stopped_ns=tracking.cost.stopped_ns,
+    )
 
 
 class _Counter:

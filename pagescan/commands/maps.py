@@ -2,11 +2,8 @@
 
 import click
 
-from pagescan import mappings, render
-from pagescan.mappings import Selection
-from pagescan.model import Output, Report, Summary
-from pagescan.native import Pace
-from pagescan.options import (
+from pagescan import render
+from pagescan.commands.options import (
     Common,
     common,
     output,
@@ -14,11 +11,15 @@ from pagescan.options import (
     ranges_argument,
     target_argument,
 )
-from pagescan.regions import PAGE_COUNTED
-from pagescan.scanner import Scanner
-from pagescan.session import now
-from pagescan.tally import count_by_mapping
-from pagescan.target import Target
+from pagescan.model.batch import PAGE_COUNTED
+from pagescan.model.results import Output, Report, Summary
+from pagescan.model.units import now
+from pagescan.native import Pace
+from pagescan.scanner.counts import count_by_mapping
+from pagescan.scanner.scanner import Scanner
+from pagescan.target import maps as mappings
+from pagescan.target.process import Target
+from pagescan.target.selection import Selection
 
 
 @click.command(

@@ -5,20 +5,8 @@ from contextlib import AbstractContextManager
 
 import click
 
-from pagescan import mappings, render
-from pagescan.errors import UsageError
-from pagescan.mappings import Selection
-from pagescan.model import (
-    DEFAULT_RETURNED,
-    NO_CATEGORY,
-    Category,
-    Mapping,
-    Output,
-    Report,
-    SessionFacts,
-)
-from pagescan.native import Pace
-from pagescan.options import (
+from pagescan import render
+from pagescan.commands.options import (
     Categories,
     Common,
     common,
@@ -27,13 +15,22 @@ from pagescan.options import (
     ranges_argument,
     target_argument,
 )
-from pagescan.regions import Batch
-from pagescan.scanner import Query, Scanner
-from pagescan.session import Session, find, hint_to_arm, kept, now
-from pagescan.session_tracking import protecting
-from pagescan.streams import arrived
-from pagescan.tally import scan_target, tracked_mappings
-from pagescan.target import Target
+from pagescan.commands.streams import arrived
+from pagescan.model.batch import Batch
+from pagescan.model.errors import UsageError
+from pagescan.model.memory import DEFAULT_RETURNED, NO_CATEGORY, Category, Mapping
+from pagescan.model.results import Output, Report, SessionFacts
+from pagescan.model.units import now
+from pagescan.native import Pace
+from pagescan.scanner.counts import scan_target, tracked_mappings
+from pagescan.scanner.query import Query
+from pagescan.scanner.scanner import Scanner
+from pagescan.session.locks import find, hint_to_arm, kept
+from pagescan.session.opened import protecting
+from pagescan.session.record import Session
+from pagescan.target import maps as mappings
+from pagescan.target.process import Target
+from pagescan.target.selection import Selection
 
 _MASKS = Categories()
 

@@ -4,8 +4,8 @@ from importlib.resources import files
 
 import click
 
-from pagescan.options import Common, common
-from pagescan.streams import put
+from pagescan.commands.options import Common, common
+from pagescan.commands.streams import put
 
 
 @click.command(

@@ -5,10 +5,11 @@ from collections.abc import Sequence
 import click
 
 from pagescan import render
-from pagescan.model import Cost, Output
-from pagescan.options import Common, common, output
-from pagescan.session import Session, kept, lost
-from pagescan.units import format_size, format_time
+from pagescan.commands.options import Common, common, output
+from pagescan.model.results import Cost, Output
+from pagescan.model.units import format_size, format_time
+from pagescan.session.locks import kept, lost
+from pagescan.session.record import Session
 
 
 @click.command(

@@ -7,13 +7,7 @@ import sys
 import click
 
 from pagescan import render
-from pagescan.commands.watcher import Watcher, end_line, stop_on_signals
-from pagescan.errors import PagescanError, UsageError
-from pagescan.find import find
-from pagescan.mappings import Selection
-from pagescan.model import Cost, Estimate, Output, Report, SessionFacts, Summary
-from pagescan.native import Pace
-from pagescan.options import (
+from pagescan.commands.options import (
     Common,
     common,
     oldest_option,
@@ -22,20 +16,27 @@ from pagescan.options import (
     restore_option,
     tables_option,
 )
-from pagescan.regions import Batch
-from pagescan.session import now
-from pagescan.streams import OutputError
-from pagescan.target import Launched, launch
-from pagescan.ticks import Limits, Tick, summary_of
-from pagescan.tracking import Tracking
-from pagescan.units import (
+from pagescan.commands.streams import OutputError
+from pagescan.commands.watcher import Watcher, end_line, stop_on_signals
+from pagescan.model.batch import Batch
+from pagescan.model.errors import PagescanError, UsageError
+from pagescan.model.looks import Tick, summary_of
+from pagescan.model.results import Cost, Estimate, Output, Report, SessionFacts, Summary
+from pagescan.model.units import (
     format_seconds,
     format_size,
+    now,
     parse_percent,
     parse_seconds,
     plural,
 )
-from pagescan.wp_async import check_possible
+from pagescan.native import Pace
+from pagescan.target.find import find
+from pagescan.target.launch import Launched, launch
+from pagescan.target.selection import Selection
+from pagescan.target.wp_async import check_possible
+from pagescan.tracking.ticks import Limits
+from pagescan.tracking.tracking import Tracking
 
 
 @click.command(

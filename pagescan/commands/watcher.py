@@ -7,21 +7,24 @@ import signal
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from pagescan import mappings
-from pagescan.errors import NoSuchTargetError, PagescanError, TargetError
-from pagescan.mappings import Selection
-from pagescan.model import Cost
+from pagescan.commands.options import Common
+from pagescan.model.errors import NoSuchTargetError, PagescanError, TargetError
+from pagescan.model.looks import Tick
+from pagescan.model.results import Cost
+from pagescan.model.units import format_share, format_size, plural
 from pagescan.native import Pace
-from pagescan.options import Common
-from pagescan.session import Lock
-from pagescan.target import Launched, Target
-from pagescan.target_cost import TargetCost
-from pagescan.ticks import Limits, Tick, ticks
-from pagescan.tracking import Tracking, session_of
-from pagescan.units import format_share, format_size, plural
+from pagescan.session.locks import Lock
+from pagescan.session.record import session_of
+from pagescan.target import maps as mappings
+from pagescan.target.launch import Launched
+from pagescan.target.process import Target
+from pagescan.target.selection import Selection
+from pagescan.tracking.target_cost import TargetCost
+from pagescan.tracking.ticks import Limits, ticks
+from pagescan.tracking.tracking import Tracking
 
 if TYPE_CHECKING:
-    from pagescan.sampling import Budget
+    from pagescan.tracking.sampled import Budget
 
 
 _MUCH = 0.05  # of the target's processor time
@@ -60,8 +63,8 @@ class Watcher:
 
     def keep_to(self, percent: float, interval: float) -> None:
         """Bound what tracking costs the target; measures first what a write costs."""
-        from pagescan.fault_cost import Trial
-        from pagescan.sampling import Budget
+        from pagescan.tracking.fault_cost import Trial
+        from pagescan.tracking.sampled import Budget
 
         trial = Trial()
         try:
@@ -113,7 +116,7 @@ class Watcher:
             return Tracking.start(
                 self.target, self.selection, max_tables=self.max_tables, pace=self.pace
             )
-        from pagescan.sampling import SampledTracking
+        from pagescan.tracking.sampled import SampledTracking
 
         return SampledTracking.start_within(
             self.budget,

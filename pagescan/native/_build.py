@@ -14,7 +14,7 @@ from pathlib import Path
 import cffi
 
 _HERE = Path("pagescan/native")  # setuptools wants sources relative to setup.py
-_HEADERS = (Path("pagescan/include/pagescan_writewatch.h"), _HERE / "shim.h")
+_HEADERS = (Path("pagescan/native/include/pagescan_writewatch.h"), _HERE / "shim.h")
 _LEAST_PYTHON = 0x030B0000  # 3.11, as requires-python
 
 if not sys.platform.startswith("linux") or sys.maxsize < 1 << 32:

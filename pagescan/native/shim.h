@@ -12,7 +12,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "../include/pagescan_writewatch.h"
+#include "include/pagescan_writewatch.h"
 #include "uapi.h"
 
 /* What the cdef of _build.py declares to Python stands between the two markers, word for word. */

@@ -20,7 +20,7 @@
 #include <unistd.h>
 
 #pragma GCC visibility push(default)
-#include "../include/pagescan_writewatch.h"
+#include "include/pagescan_writewatch.h"
 #pragma GCC visibility pop
 
 #include "shim.h"

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from typing import Any, TextIO
 
 from pagescan import __version__
-from pagescan.model import MappingCounts, Output, Report, TargetFacts
-from pagescan.regions import Batch
-from pagescan.units import escape, format_time
+from pagescan.model.batch import Batch
+from pagescan.model.results import MappingCounts, Output, Report, TargetFacts
+from pagescan.model.units import escape, format_time
 
 SCHEMA = "pagescan/1"
 
@@ -58,7 +58,7 @@ def target_keys(target: TargetFacts) -> dict[str, Any]:
 
 def document(kind: str, **keys: object) -> dict[str, Any]:
     """Return a JSON document without regions: its head, and the keys given."""
-    from pagescan.session import now
+    from pagescan.model.units import now
 
     return {
         "schema": SCHEMA,

@@ -10,9 +10,9 @@ json 2.34 s.
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, islice
 
-from pagescan.model import Category, Region
+from pagescan.model.batch import Batch
+from pagescan.model.memory import Category, Region
 from pagescan.native import Progress
-from pagescan.regions import Batch
 
 START, END = "start", "end"
 ADDRESS = "%#x"

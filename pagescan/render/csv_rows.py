@@ -6,11 +6,11 @@ from functools import partial
 from io import StringIO
 from typing import TextIO
 
-from pagescan.columns import Column, Value
-from pagescan.model import Output, Report
+from pagescan.model.results import Output, Report
+from pagescan.model.units import escape, exactly
 from pagescan.render import Rows
+from pagescan.render.columns import Column, Value
 from pagescan.render.rows import chosen_columns, lines
-from pagescan.units import escape, exactly
 
 
 def write(report: Report, rows: Rows, output: Output, stream: TextIO) -> None:

@@ -5,23 +5,21 @@ from collections.abc import Iterator
 from typing import Any, TextIO
 
 from pagescan import __version__
-from pagescan.model import (
+from pagescan.model.batch import Batch
+from pagescan.model.memory import Category, Mapping, Untracked
+from pagescan.model.results import (
     Action,
-    Category,
     Cost,
     Estimate,
-    Mapping,
     MappingCounts,
     Output,
     Report,
     SessionFacts,
     Summary,
-    Untracked,
 )
-from pagescan.regions import Batch
+from pagescan.model.units import format_address, format_time
 from pagescan.render import SCHEMA, Rows, target_keys
 from pagescan.render.batch_text import ADDRESS, Key, chunks
-from pagescan.units import format_address, format_time
 
 
 def write(report: Report, rows: Rows, output: Output, stream: TextIO) -> None:

@@ -6,14 +6,10 @@ A reader that finds no summary knows that the stream was cut off.
 import json
 from typing import TextIO
 
-from pagescan.model import Output, Report
-from pagescan.regions import Batch
+from pagescan.model.batch import Batch
+from pagescan.model.results import Output, Report
 from pagescan.render import Rows
-from pagescan.render.json_document import (
-    header_keys,
-    row_chunks,
-    trailer_keys,
-)
+from pagescan.render.json_document import header_keys, row_chunks, trailer_keys
 
 _IN_SUMMARY = ("summary", "end", "totals", "estimated", "plan", "left_out")
 

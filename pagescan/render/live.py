@@ -14,13 +14,19 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
 from rich.text import Text
 
-from pagescan.model import Mapping, MappingCounts
-from pagescan.regions import Batch
+from pagescan.model.batch import Batch
+from pagescan.model.looks import Tick, Watched
+from pagescan.model.memory import Mapping
+from pagescan.model.results import MappingCounts
+from pagescan.model.units import (
+    escape,
+    format_seconds,
+    format_share,
+    format_size,
+    plural,
+)
 from pagescan.render.cells import elide_middle, pad, width_of
 from pagescan.render.strip import Heat, bars, compact
-from pagescan.ticks import Tick
-from pagescan.tracking import Tracking
-from pagescan.units import escape, format_seconds, format_share, format_size, plural
 
 _HISTORY = 60
 _HEAD, _FOOT = 3, 2
@@ -42,9 +48,9 @@ class _Row:
 class LiveView:
     """The content of the screen; call `update` after each look, then redraw."""
 
-    def __init__(self, tracking: Tracking, interval: float, *, note: str = "") -> None:
+    def __init__(self, watched: Watched, interval: float, *, note: str = "") -> None:
         """Show one target; `note` is shown in the head line."""
-        self.tracking = tracking
+        self.watched = watched
         self.interval = interval
         self.note = note
         self.rows: dict[int, _Row] = {}
@@ -112,14 +118,14 @@ class LiveView:
         yield Text("\n").join(lines[:height])
 
     def _head(self, width: int) -> list[Text]:
-        tracking = self.tracking
-        target = f"{tracking.target.pid} {escape(tracking.target.facts.name)}"
+        watched = self.watched
+        target = f"{watched.target.pid} {escape(watched.target.name)}"
         rate = self.rates[-1] if self.rates else 0.0
         head = Text.assemble(
             ("pagescan ", "bold"),
             (target, "bold cyan"),
             f"  every {self.interval:g} s"
-            f"  tracking {format_size(tracking.armed.tracked_bytes)}",
+            f"  tracking {format_size(watched.tracked_bytes)}",
             f"  {self.note}" if self.note else "",
         )
         total = self.tick.totals.bytes if self.tick else 0
@@ -159,7 +165,7 @@ class LiveView:
         return lines
 
     def _line(self, row: _Row, layout: "_Layout") -> Text:
-        size = self.tracking.target.facts.page_size
+        size = self.watched.target.page_size
         counts = [
             compact((row.counts.get(name) or 0) * size)
             for name in ("present", "swapped", "file")
@@ -177,17 +183,16 @@ class LiveView:
 
     def _foot(self, width: int) -> list[Text]:
         """Return the last lines; of the costs, as many as fit, the weightiest first."""
-        tracking = self.tracking
-        parts = [f"stopped once {format_seconds(tracking.cost.stopped_ns / 1e9)}"]
+        watched = self.watched
+        parts = [f"stopped once {format_seconds(watched.stopped_ns / 1e9)}"]
         cost = self.tick.look.cost if self.tick and self.tick.look else None
         if cost is not None:
             if cost.target_share is not None:
                 share = format_share(cost.target_share)
                 parts.insert(0, f"{share} of its processor time")
             parts.append(f"longest wait {format_seconds(cost.max_wait_ns / 1e9)}")
-        untracked = len(tracking.armed.untracked)
-        if untracked:
-            parts.append(f"{untracked} not tracked")
+        if watched.untracked:
+            parts.append(f"{watched.untracked} not tracked")
         if cost is not None:
             calls = plural(cost.ioctls, "call")
             parts.append(f"scan {format_seconds(cost.scan_ns / 1e9)}, {calls}")

@@ -3,10 +3,10 @@
 from functools import partial
 from typing import TextIO
 
-from pagescan.columns import Column, show
-from pagescan.model import Output, Report
+from pagescan.model.results import Output, Report
 from pagescan.render import Rows
 from pagescan.render.cells import pad
+from pagescan.render.columns import Column, show
 from pagescan.render.rows import chosen_columns, lines
 
 

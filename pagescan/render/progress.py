@@ -4,7 +4,7 @@ import sys
 import time
 from typing import TextIO
 
-from pagescan.units import format_size
+from pagescan.model.units import format_size
 
 _PATIENCE = 0.5
 _WIDTH = 30

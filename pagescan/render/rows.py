@@ -3,7 +3,11 @@
 import re
 from collections.abc import Callable, Iterator, Sequence
 
-from pagescan.columns import (
+from pagescan.model.batch import Batch
+from pagescan.model.results import Output, Report
+from pagescan.render import Rows
+from pagescan.render.batch_text import PLACES, Key, chunks, region_of
+from pagescan.render.columns import (
     BY_MAPPING_DEFAULT,
     MAPPING_COLUMNS,
     MAPS_DEFAULT,
@@ -17,10 +21,6 @@ from pagescan.columns import (
     region_value,
     select,
 )
-from pagescan.model import Output, Report
-from pagescan.regions import Batch
-from pagescan.render import Rows
-from pagescan.render.batch_text import PLACES, Key, chunks, region_of
 
 # Placeholder for an address, repeated to the column's width; no name can have a NUL.
 _HOLE = "\0"

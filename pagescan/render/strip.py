@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from pagescan.model import Mapping
+from pagescan.model.memory import Mapping
 
 _BLOCKS = " ▁▂▃▄▅▆▇█"
 _CELLS = 240

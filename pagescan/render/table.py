@@ -6,10 +6,10 @@ from functools import partial
 from itertools import islice
 from typing import TextIO
 
-from pagescan.columns import Column, show
-from pagescan.model import Output, Report
+from pagescan.model.results import Output, Report
 from pagescan.render import Rows
 from pagescan.render.cells import elide_middle, pad, width_of
+from pagescan.render.columns import Column, show
 from pagescan.render.rows import cells, chosen_columns, lines
 
 # The first rows set the widths; a wider cell in a later row moves the rest of its line.

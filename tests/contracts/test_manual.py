@@ -11,10 +11,10 @@ from typing import Any
 import click
 import pytest
 
-from pagescan import errors
 from pagescan.cli import COMMANDS, LATER
-from pagescan.columns import MAPPING_COLUMNS, REGION_COLUMNS
-from pagescan.model import CATEGORY_NAMES
+from pagescan.model import errors
+from pagescan.model.memory import CATEGORY_NAMES
+from pagescan.render.columns import MAPPING_COLUMNS, REGION_COLUMNS
 from tests.conftest import command
 
 ROOT = Path(__file__).parents[2]

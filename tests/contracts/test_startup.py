@@ -61,18 +61,18 @@ def test_import_loads_nothing() -> None:
 
 ME = str(os.getpid())
 COMMANDS = [
-    (("diff", "--json"), 70),
-    (("diff", "4194303"), 70),
-    (("scan", ME, "--json", "--max-pages", "1"), 70),
-    (("scan", ME, "--max-pages", "1"), 70),
-    (("maps", ME, "--json", "[heap]"), 70),
+    (("diff", "--json"), 80),
+    (("diff", "4194303"), 80),
+    (("scan", ME, "--json", "--max-pages", "1"), 80),
+    (("scan", ME, "--max-pages", "1"), 85),
+    (("maps", ME, "--json", "[heap]"), 80),
     (("sessions", "--json"), 60),
-    (("disarm", "4194303"), 70),
-    (("arm", "4194303"), 70),
-    (("dump-plan", ME, "--json"), 75),
-    (("dump-plan", "4194303", "--epoch", "1"), 75),
-    (("changed", "4194303"), 70),
-    (("completion", "bash"), 70),
+    (("disarm", "4194303"), 80),
+    (("arm", "4194303"), 85),
+    (("dump-plan", ME, "--json"), 85),
+    (("dump-plan", "4194303", "--epoch", "1"), 85),
+    (("changed", "4194303"), 80),
+    (("completion", "bash"), 80),
     (("schema",), 85),
 ]
 
@@ -106,34 +106,38 @@ def test_a_look_loads_nothing_slow(words: tuple[str, ...]) -> None:
         f"{code}pagescan.__main__; sys.argv = {['pagescan', *words]}; "
         "pagescan.__main__.main()",
     )
-    assert "pagescan.scanner" in more
-    assert (more - given) & {*SLOW, "pagescan.attach"} == set()
+    assert "pagescan.scanner.scanner" in more
+    assert (more - given) & {*SLOW, "pagescan.tracking.attach"} == set()
 
 
 @pytest.mark.parametrize("words", [("--help",), ("no-such-command",)])
 def test_help_loads_no_command(words: tuple[str, ...]) -> None:
     """The list of the commands is printed without loading them."""
     modules = of_command(*words)
-    assert not [name for name in modules if name.startswith("pagescan.commands")]
+    of_commands = {name for name in modules if name.startswith("pagescan.commands.")}
+    assert of_commands == {"pagescan.commands.streams"}
     assert "pagescan.native" not in modules
 
 
 def test_library_loads_neither_click_nor_rich() -> None:
     """`pagescan.scan`, `pagescan.track` and WriteWatch load neither click nor rich."""
-    code = "import pagescan.api, pagescan.writewatch, pagescan.tracking"
+    code = "import pagescan.session.api, pagescan.writewatch"
     assert packages(loaded("-c", code)) & {"click", *HEAVY} == set()
 
 
 def test_keeper_stays_small() -> None:
     """The keeper lives as long as the session: it loads only native and itself."""
-    modules = loaded("-c", "import pagescan.keeper") - loaded("-c", "")
+    modules = loaded("-c", "import pagescan.session.keeper") - loaded("-c", "")
     ours = {name for name in modules if name.startswith("pagescan")}
     assert ours == {
         "pagescan",
-        "pagescan.keeper",
-        "pagescan.living",
         "pagescan.native",
         "pagescan.native._shim",
-        "pagescan.unregistering",
+        "pagescan.session",
+        "pagescan.session.keeper",
+        "pagescan.target",
+        "pagescan.target.living",
+        "pagescan.tracking",
+        "pagescan.tracking.unregistering",
     }
     assert packages(modules) & {"click", "subprocess", *HEAVY} == set()

@@ -8,12 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from pagescan.model import (
-    NO_CATEGORY,
+from pagescan.model.batch import Batch
+from pagescan.model.memory import NO_CATEGORY, Category, Mapping, Untracked
+from pagescan.model.results import (
     Action,
-    Category,
     Cost,
-    Mapping,
     MappingCounts,
     Output,
     PlanFacts,
@@ -21,10 +20,8 @@ from pagescan.model import (
     SessionFacts,
     Summary,
     TargetFacts,
-    Untracked,
 )
 from pagescan.native import Columns
-from pagescan.regions import Batch
 from pagescan.render import write_result
 from tests.conftest import checked
 

@@ -14,11 +14,14 @@ from pathlib import Path
 import pytest
 
 import pagescan
-from pagescan import api, keeper, session
-from pagescan.mappings import Selection
 from pagescan.native import Pace
-from pagescan.session_tracking import look_at, start
-from pagescan.target import Target as Opened
+from pagescan.session import api
+from pagescan.session import spawn as keeper
+from pagescan.session.locks import find
+from pagescan.session.opened import look_at, start
+from pagescan.session.record import Session
+from pagescan.target.process import Target as Opened
+from pagescan.target.selection import Selection
 from pagescan.writewatch import WriteWatch
 from tests import witness
 from tests.conftest import SANITIZED, Target
@@ -202,11 +205,11 @@ def test_written_pages(thousandfold: Callable[..., None]) -> None:
 
 
 @pytest.fixture
-def opened(made: Target) -> Iterator[session.Session]:
+def opened(made: Target) -> Iterator[Session]:
     """A session of the target, with a keeper."""
     with Opened.open(made.pid) as target:
         start(target, Selection(), max_tables=TABLES, pace=Pace())
-    found = session.find(made.pid)
+    found = find(made.pid)
     yield found
     keeper.end(found)
 
@@ -215,7 +218,7 @@ def opened(made: Target) -> Iterator[session.Session]:
 @pytest.mark.parametrize("rearm", [False, True])
 def test_diffs_of_one_session(
     made: Target,
-    opened: session.Session,
+    opened: Session,
     thousandfold: Callable[..., None],
     rearm: bool,
 ) -> None:
@@ -223,7 +226,7 @@ def test_diffs_of_one_session(
 
     def act() -> None:
         made.write("m", {7})
-        before, look = look_at(session.find(None), rearm=rearm, pace=Pace())
+        before, look = look_at(find(None), rearm=rearm, pace=Pace())
         assert before.target.pid == made.pid
         assert look.batch.summary().pages >= 1
 
@@ -232,7 +235,7 @@ def test_diffs_of_one_session(
 
 @pytest.mark.needs("tracking")
 def test_plans_of_one_session(
-    made: Target, opened: session.Session, thousandfold: Callable[..., None]
+    made: Target, opened: Session, thousandfold: Callable[..., None]
 ) -> None:
     """A chain of epochs leaks nothing, acknowledged both ways, with `changed`."""
 
@@ -256,7 +259,7 @@ def test_sessions(made: Target, thousandfold: Callable[..., None]) -> None:
     def act() -> None:
         with Opened.open(made.pid) as target:
             start(target, Selection(), max_tables=TABLES, pace=Pace())
-        found = session.find(made.pid)
+        found = find(made.pid)
         look_at(found, rearm=True, pace=Pace())
         keeper.end(found)
         # The keeper is a child of this process here, and no other process waits for it.

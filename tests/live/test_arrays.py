@@ -5,7 +5,7 @@ import os
 import pytest
 
 import pagescan
-from pagescan.regions import Batch
+from pagescan.model.batch import Batch
 
 
 @pytest.fixture

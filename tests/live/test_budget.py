@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from pagescan.model import Mapping
-from pagescan.sampling import Budget, SampledTracking
-from pagescan.target import Target as Process
+from pagescan.model.memory import Mapping
+from pagescan.target.process import Target as Process
+from pagescan.tracking.sampled import Budget, SampledTracking
 from tests.conftest import Target, command
 
 pytestmark = pytest.mark.needs("tracking")

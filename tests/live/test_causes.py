@@ -86,7 +86,7 @@ def test_a_frozen_cgroup(target: Start, tmp_path: Path) -> None:
 
 def test_a_throttled_cgroup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The message names the quota of a throttled cgroup, and of no other."""
-    from pagescan import causes
+    from pagescan.target import causes
 
     monkeypatch.setattr(causes, "_cgroups", lambda _: iter([str(tmp_path)]))
     (tmp_path / "cpu.max").write_text("5000 100000\n")
@@ -137,7 +137,7 @@ def test_hidden_processes(option: str, target: Start) -> None:
     """With hidepid, the message says that the process is hidden, not gone."""
     made = target("m=anon,pages=4")
     code = (
-        "import os, pagescan.target as t, pagescan.errors as e\n"
+        "import os, pagescan.target.process as t, pagescan.model.errors as e\n"
         f"os.setgroups([]); os.setgid({STRANGER}); os.setuid({STRANGER})\n"
         "try:\n"
         f"    t.Target.open({made.pid})\n"
@@ -241,7 +241,7 @@ def test_a_dynamic_linker_that_is_missing(program: Callable[[bytes], Path]) -> N
 def test_a_command_that_loses_its_rights(program: Callable[[bytes], Path]) -> None:
     """A message before the start says that a set-user-ID CMD loses its rights."""
     path = program(Path("/bin/true").read_bytes())
-    from pagescan import causes
+    from pagescan.target import causes
 
     assert causes.rights_lost(str(path)) is None
     path.chmod(0o4755)
@@ -315,7 +315,7 @@ def test_the_oldest_is_taken(named: list[subprocess.Popen[bytes]]) -> None:
     ("words", "program", "ours"),
     [
         (["python3", "-m", "pagescan", "watch"], "python3.11", True),
-        (["python3", "-P", "-s", "-m", "pagescan.keeper", "{}"], "python3.12", True),
+        (["python3", "-Psm", "pagescan.session.keeper", "{}"], "python3.12", True),
         (["python3", "-Xdev", "-W", "error", "-Pmpagescan"], "python3", True),
         (["python3", "/usr/local/bin/pagescan", "scan"], "python3.13", True),
         (["./pagescan.pyz", "pagescan.pyz"], "python3", True),
@@ -329,7 +329,7 @@ def test_the_oldest_is_taken(named: list[subprocess.Popen[bytes]]) -> None:
 )
 def test_own_processes(words: list[str], program: str, ours: bool) -> None:
     """Own processes are recognised by the module that Python runs, not a word."""
-    from pagescan.find import _is_pagescan
+    from pagescan.target.find import _is_pagescan
 
     assert _is_pagescan(words, program) == ours
 
@@ -339,8 +339,8 @@ def test_own_processes(words: list[str], program: str, ours: bool) -> None:
 
 def test_an_end_amid_an_exec_is_said() -> None:
     """Ctrl-C during an exec of CMD: the last line has its `end`."""
-    from pagescan.errors import UnsuitableTargetError
-    from pagescan.ticks import Limits, ticks
+    from pagescan.model.errors import UnsuitableTargetError
+    from pagescan.tracking.ticks import Limits, ticks
 
     class Looked:
         """A tracking whose target has called exec."""

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 import pagescan
-from pagescan.target import Target as Opened
-from pagescan.tracking import Tracking
+from pagescan.target.process import Target as Opened
+from pagescan.tracking.tracking import Tracking
 from tests import witness
 from tests.conftest import Result, Target, command
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from pagescan import session
-from pagescan.session_tracking import opened
+from pagescan.session import locks as session
+from pagescan.session.opened import opened
 from tests import machine, witness
 from tests.conftest import (
     HERE,

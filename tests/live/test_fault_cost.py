@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pagescan import fault_cost
-from pagescan.fault_cost import USUAL, FaultCost, Trial
+from pagescan.tracking import fault_cost
+from pagescan.tracking.fault_cost import USUAL, FaultCost, Trial
 
 
 @pytest.mark.needs("tracking")

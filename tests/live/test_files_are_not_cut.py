@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from pagescan import attach, native
-from pagescan.errors import PagescanError
-from pagescan.mappings import Selection
-from pagescan.target import Target as Process
-from pagescan.tracking import Tracking
-from pagescan.unregistering import WHOLE
+from pagescan import native
+from pagescan.model.errors import PagescanError
+from pagescan.target.process import Target as Process
+from pagescan.target.selection import Selection
+from pagescan.tracking import attach
+from pagescan.tracking.tracking import Tracking
+from pagescan.tracking.unregistering import WHOLE
 from tests import witness
 from tests.conftest import Result, Target
 

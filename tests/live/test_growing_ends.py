@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from pagescan.regions import Batch
-from pagescan.sampling import Budget, SampledTracking
-from pagescan.target import Target as Process
-from pagescan.tracking import Tracking
+from pagescan.model.batch import Batch
+from pagescan.target.process import Target as Process
+from pagescan.tracking.growing_ends import GrowingEnds
+from pagescan.tracking.sampled import Budget, SampledTracking
+from pagescan.tracking.tracking import Tracking
 from tests import witness
 from tests.conftest import Result, Target, checked
 from tests.live.test_growing_targets import mappings_in
@@ -340,7 +341,7 @@ def test_no_border_in_a_larger_block(
 ) -> None:
     """A block that took the place of a smaller one is whole, whatever bytes it has."""
     if frames == "hidden":  # as for who is not root
-        monkeypatch.setattr("pagescan.growing_ends.GrowingEnds._frames", lambda *_: ())
+        monkeypatch.setattr(GrowingEnds, "_frames", lambda *_: ())
     made = target("m=anon,pages=16,fill=1")
     low, _ = made.ranges["m"]
     beside = 0

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from pagescan import mapping_count
-from pagescan.mappings import Selection
-from pagescan.target import Target as Process
-from pagescan.tracking import Tracking
+from pagescan.target.process import Target as Process
+from pagescan.target.selection import Selection
+from pagescan.tracking import mapping_count
+from pagescan.tracking.tracking import Tracking
 from tests import witness
 from tests.conftest import Result, Target
 
@@ -78,7 +78,7 @@ def test_growth_near_the_limit(target: Start, monkeypatch: pytest.MonkeyPatch) -
     low, _ = made.ranges["m"]
     with Process.open(made.pid) as process, Tracking.start(process) as tracking:
         registered = witness.registered(made.pid)
-        monkeypatch.setattr("pagescan.arm.most_mappings", lambda: 1)
+        monkeypatch.setattr("pagescan.tracking.arm.most_mappings", lambda: 1)
         for turn in range(5):
             made.write("m", {turn})
             made.tell("brk 4")

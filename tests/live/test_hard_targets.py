@@ -126,8 +126,9 @@ def test_thread_without_the_filter_is_taken(start: Start, peculiar: Path) -> Non
 def as_nobody(*words: object, user: int = 65534) -> Result:
     """Run the command as an ordinary user, with its modules loaded before."""
     script = (
-        "import os, sys, click, pagescan.cli, pagescan.tracking, pagescan.options\n"
-        "import pagescan.commands.arm, pagescan.keeper, pagescan.render.rows\n"
+        "import os, sys, click, pagescan.cli, pagescan.tracking.tracking\n"
+        "import pagescan.commands.options\n"
+        "import pagescan.commands.arm, pagescan.session.keeper, pagescan.render.rows\n"
         f"os.setgroups([]); os.setgid({user}); os.setuid({user})\n"
         f"sys.argv = ['pagescan', *{[str(word) for word in words]!r}]\n"
         "from pagescan.__main__ import main\n"

@@ -14,8 +14,8 @@ import pytest
 
 import pagescan as library
 from pagescan.native import Pace
-from pagescan.target import Target as Process
-from pagescan.tracking import Tracking
+from pagescan.target.process import Target as Process
+from pagescan.tracking.tracking import Tracking
 from tests import machine, witness
 from tests.conftest import Result, Target, command
 

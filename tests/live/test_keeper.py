@@ -19,7 +19,8 @@ from pathlib import Path
 import pytest
 
 import pagescan
-from pagescan import session, session_client
+from pagescan.session import client as session_client
+from pagescan.session import locks as session
 from tests import witness
 from tests.conftest import (
     ROOTS_SESSIONS,

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 import pagescan as library
-from pagescan import native, session
+from pagescan import native
 from pagescan.native import Meter, Pace
-from pagescan.target import Target as Process
-from pagescan.tracking import Tracking
+from pagescan.session import locks as session
+from pagescan.target.process import Target as Process
+from pagescan.tracking.tracking import Tracking
 from tests import witness
 from tests.conftest import Result, Target
 

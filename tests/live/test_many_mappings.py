@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from pagescan import Category, Query, mappings
-from pagescan.mappings import Selection
+from pagescan import Category, Query
+from pagescan.model.batch import Batch
 from pagescan.native import Columns
-from pagescan.regions import Batch
-from pagescan.scanner import Scanner
-from pagescan.target import Target as Process
-from pagescan.tracking import Tracking
+from pagescan.scanner.scanner import Scanner
+from pagescan.target import maps as mappings
+from pagescan.target.process import Target as Process
+from pagescan.target.selection import Selection
+from pagescan.tracking.tracking import Tracking
 from tests import witness
 from tests.conftest import Target
 from tests.machine import setting

@@ -62,7 +62,7 @@ def test_narrow_windows_do_not_wrap_pipes() -> None:
 
 def test_column_of_each_name() -> None:
     """Every column of the registry can be asked for, alone and added."""
-    from pagescan.columns import MAPPING_COLUMNS, REGION_COLUMNS
+    from pagescan.render.columns import MAPPING_COLUMNS, REGION_COLUMNS
 
     for verb, columns in (("scan", REGION_COLUMNS), ("maps", MAPPING_COLUMNS)):
         names = ",".join(columns)

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 import pagescan
-from pagescan import intervals, native
-from pagescan import tracking as tracking_module
+from pagescan import native
+from pagescan.model import overlay as intervals
+from pagescan.tracking import tracking as tracking_module
 from tests import witness
 from tests.conftest import PAGE, STRANGER, python_of_all
 
@@ -331,7 +332,7 @@ class TestTrackOfOneself:
 @pytest.mark.needs("root")
 def test_self_is_not_dumpable(tmp_path: Path) -> None:
     """A process that gave up its rights without an exec: a clear refusal."""
-    code = f"import os, pagescan.block; os.setuid({STRANGER})" + BLOCK
+    code = f"import os, pagescan.tracking.own_writes; os.setuid({STRANGER})" + BLOCK
     done = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,

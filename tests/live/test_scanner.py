@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
-from pagescan import Category, Query, mappings, native
+from pagescan import Category, Query, native
 from pagescan.native import Columns
-from pagescan.scanner import Scanner
-from pagescan.target import Target as Process
-from pagescan.tracking import Tracking
+from pagescan.scanner.scanner import Scanner
+from pagescan.target import maps as mappings
+from pagescan.target.process import Target as Process
+from pagescan.tracking.tracking import Tracking
 from tests.conftest import Target
 
 pytestmark = pytest.mark.needs("tracking")

@@ -251,7 +251,7 @@ class Held:
     """A keeper in this process, of a session that is none."""
 
     def __init__(self, place: Path) -> None:
-        from pagescan.keeper import Keeper
+        from pagescan.session.keeper import Keeper
 
         self.place = place
         pid = os.getpid()

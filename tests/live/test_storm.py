@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from pagescan.sampling import Budget, SampledTracking
-from pagescan.target import Target as Process
-from pagescan.tracking import Tracking
+from pagescan.target.process import Target as Process
+from pagescan.tracking.sampled import Budget, SampledTracking
+from pagescan.tracking.tracking import Tracking
 from tests.conftest import PAGE, Target
 
 pytestmark = pytest.mark.needs("tracking")

@@ -19,8 +19,9 @@ from pathlib import Path
 import pytest
 
 import pagescan
-from pagescan import attach, native
-from pagescan import target as targets
+from pagescan import native
+from pagescan.target import process as targets
+from pagescan.tracking import attach
 from tests import witness
 from tests.live.test_hard_targets import build
 

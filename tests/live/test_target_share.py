@@ -7,10 +7,10 @@ from statistics import median
 
 import pytest
 
-from pagescan.fault_cost import FaultCost
-from pagescan.target import Target as Process
-from pagescan.target_cost import TargetCost
-from pagescan.tracking import Tracking
+from pagescan.target.process import Target as Process
+from pagescan.tracking.fault_cost import FaultCost
+from pagescan.tracking.target_cost import TargetCost
+from pagescan.tracking.tracking import Tracking
 from tests.conftest import Target, checked, command
 
 pytestmark = pytest.mark.needs("tracking")

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pagescan.errors import PagescanError, UsageError
+from pagescan.model.errors import PagescanError, UsageError
 from pagescan.writewatch import WriteWatch
 from tests import witness
 from tests.witness import PAGE

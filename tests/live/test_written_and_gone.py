@@ -11,14 +11,15 @@ from pathlib import Path
 import pytest
 
 import pagescan
-from pagescan import mappings
-from pagescan.mappings import Selection
-from pagescan.model import Category
-from pagescan.regions import Batch
-from pagescan.scanner import Query, Scanner
-from pagescan.tally import count_by_mapping, scan_target
-from pagescan.target import Target as Process
-from pagescan.tracking import Tracking
+from pagescan.model.batch import Batch
+from pagescan.model.memory import Category
+from pagescan.scanner.counts import count_by_mapping, scan_target
+from pagescan.scanner.query import Query
+from pagescan.scanner.scanner import Scanner
+from pagescan.target import maps as mappings
+from pagescan.target.process import Target as Process
+from pagescan.target.selection import Selection
+from pagescan.tracking.tracking import Tracking
 from tests import machine, witness
 from tests.conftest import PAGE, Result, Target, runs
 

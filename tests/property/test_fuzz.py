@@ -21,13 +21,14 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from pagescan import keeper, native
-from pagescan.errors import PagescanError, TargetError, UsageError
-from pagescan.find import find
-from pagescan.mappings import Selection
-from pagescan.model import TargetFacts
-from pagescan.session import Session, now
-from pagescan.units import parse_seconds, parse_size
+from pagescan import native
+from pagescan.model.errors import PagescanError, TargetError, UsageError
+from pagescan.model.results import TargetFacts
+from pagescan.model.units import now, parse_seconds, parse_size
+from pagescan.session import keeper
+from pagescan.session.record import Session
+from pagescan.target.find import find
+from pagescan.target.selection import Selection
 
 SECONDS = float(os.environ.get("PAGESCAN_FUZZ_SECONDS", "2"))
 

@@ -16,10 +16,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import pagescan
-from pagescan import native, parallel
-from pagescan.model import Category
+from pagescan import native
+from pagescan.model.memory import Category
 from pagescan.native import Masks, Meter, Pace, Rule, Spans
-from pagescan.tracking import Tracking
+from pagescan.scanner import spans as parallel
+from pagescan.tracking.tracking import Tracking
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 PAGES = 3000

@@ -98,8 +98,8 @@ def test_stranger() -> None:
         "runpy.run_module('pagescan',run_name='__main__')"
     )
     # The modules that the command needs are loaded before the change of user.
-    preload = "import click,rich,pagescan.cli,pagescan.commands.scan,pagescan.api;"
-    preload += "import pagescan.render.plain;"
+    preload = "import click,rich,pagescan.cli,pagescan.commands.scan;"
+    preload += "import pagescan.scanner.api,pagescan.render.plain;"
     done = subprocess.run(
         [sys.executable, "-c", preload + script],
         capture_output=True,

@@ -12,12 +12,13 @@ from typing import ClassVar
 
 import pytest
 
-from pagescan.columns import REGION_COLUMNS, Value, region_value, show
-from pagescan.model import Category, Mapping, Output, Region, Report, Summary
-from pagescan.regions import Batch
+from pagescan.model.batch import Batch
+from pagescan.model.memory import Category, Mapping, Region
+from pagescan.model.results import Output, Report, Summary
+from pagescan.model.units import exactly
 from pagescan.render import batch_text, write_result
 from pagescan.render.cells import elide_middle
-from pagescan.units import exactly
+from pagescan.render.columns import REGION_COLUMNS, Value, region_value, show
 
 PAGE = 4096
 NAMES = ["", "[heap]", "/a%d,b", 'say "100 %"', "%#-18x", "/tmp/\x1b[31m", "/é\udcff"]

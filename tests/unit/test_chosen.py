@@ -6,10 +6,11 @@ from array import array
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pagescan.arm import owners_of
-from pagescan.chosen import Chosen, reaches_out, spans_of
-from pagescan.model import Kind, Mapping
+from pagescan.model.mapping_set import Chosen
+from pagescan.model.memory import Kind, Mapping
+from pagescan.model.overlay import owners_of, reaches_out
 from pagescan.native import Columns
+from pagescan.scanner.spans import spans_of
 
 MIB = 1 << 20
 PAGE = 4096

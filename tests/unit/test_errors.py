@@ -5,8 +5,8 @@ import pickle
 
 import pytest
 
-from pagescan import errors
-from pagescan.errors import PagescanError, from_oserror
+from pagescan.model import errors
+from pagescan.model.errors import PagescanError, from_oserror
 
 KINDS = [
     kind

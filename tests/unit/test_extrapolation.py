@@ -11,7 +11,7 @@ from statistics import fmean, pvariance
 
 import pytest
 
-from pagescan.extrapolation import Extremes, estimate, student
+from pagescan.tracking.estimate import Extremes, estimate, student
 
 UNIT = 512  # pages
 SAMPLES = 4000

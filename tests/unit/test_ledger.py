@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pagescan.ledger import Ledger
+from pagescan.tracking.ledger import Ledger
 
 SHARE = 0.02
 

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pagescan import native
-from pagescan.errors import PagescanError, UsageError
-from pagescan.mappings import Selection
-from pagescan.model import Mapping, Range
+from pagescan.model.errors import PagescanError, UsageError
+from pagescan.model.memory import Mapping, Range
+from pagescan.target.selection import Selection
 
 
 def _mapping(start: int, end: int, name: str = "", page_size: int = 0) -> Mapping:

@@ -2,9 +2,9 @@
 
 from array import array
 
-from pagescan.model import Mapping
+from pagescan.model.memory import Mapping
 from pagescan.native import Columns
-from pagescan.pieces import apart, count_pages, holes, within
+from pagescan.tracking.sample_units import apart, count_pages, holes, within
 
 PAGE = 4096
 

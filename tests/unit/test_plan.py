@@ -10,12 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pagescan import native, pending
-from pagescan.errors import PagescanError
-from pagescan.model import NO_CATEGORY, Action, Kind, Mapping, TargetFacts
+from pagescan import native
+from pagescan.checkpoint.binary import read_plan, write_binary
+from pagescan.checkpoint.plan import Plan, lay_out
+from pagescan.model.batch import Batch
+from pagescan.model.errors import PagescanError
+from pagescan.model.memory import NO_CATEGORY, Kind, Mapping
+from pagescan.model.results import Action, TargetFacts
 from pagescan.native import Columns
-from pagescan.plan import Plan, lay_out, read_binary, write_binary
-from pagescan.regions import Batch
+from pagescan.session import pending
 
 PAGE = 4096
 HEADER = 72
@@ -99,7 +102,7 @@ def test_there_and_back(rows: int, epoch: int | None, parent: int | None) -> Non
     write_binary(plan, data)
     assert len(data.getvalue()) == HEADER + 16 * rows
     data.seek(0)
-    read = read_binary(data)
+    read = read_plan(data)
     assert read[:5] == (4242, 99, PAGE, epoch, parent)
     assert list(read.regions) == list(plan.regions())
 
@@ -114,7 +117,7 @@ def test_damage_is_noticed() -> None:
     bad.append(data[: HEADER + 8] + b"\3" + data[HEADER + 9 :])
     for each in bad:
         with pytest.raises(PagescanError):
-            read_binary(io.BytesIO(each))
+            read_plan(io.BytesIO(each))
 
 
 def test_pages_by_action() -> None:

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from pagescan import reader
-from pagescan.chosen import Chosen, Covers, bounds_of, kinds_of, spans_of
-from pagescan.model import Kind, Mapping, Untracked
-from pagescan.reader import Reader
-from pagescan.target import Target
+from pagescan.model.mapping_set import Chosen, Covers, bounds_of, kinds_of
+from pagescan.model.memory import Kind, Mapping, Untracked
+from pagescan.scanner.spans import spans_of
+from pagescan.target import maps as reader
+from pagescan.target.maps import Reader
+from pagescan.target.process import Target
 
 
 @pytest.fixture

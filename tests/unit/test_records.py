@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pagescan import native
-from pagescan.model import Category, Mapping
+from pagescan.model.batch import Batch
+from pagescan.model.memory import Category, Mapping
+from pagescan.model.overlay import merge
 from pagescan.native import Columns
-from pagescan.regions import Batch
 from pagescan.render.cells import elide_middle
 from pagescan.render.strip import Heat, bars, compact
-from pagescan.scanner import merge
 
 PAGE = 4096
 Spans = list[tuple[int, int, int]]
@@ -105,8 +105,9 @@ def test_columns_are_buffers() -> None:
 
 def test_rules_of_the_shim_are_those_of_python() -> None:
     """C and Python interpret the bits in the same way."""
-    from pagescan.model import Kind
-    from pagescan.scanner import Query, read_bits, rule_for
+    from pagescan.model.memory import Kind
+    from pagescan.scanner.query import Query
+    from pagescan.scanner.rules import read_bits, rule_for
 
     wanted = Query(require=Category.WRITTEN)
     for kind in Kind:

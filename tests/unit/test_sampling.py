@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pagescan.sampling import Budget
+from pagescan.tracking.sampled import Budget
 
 UNIT = 512  # pages
 

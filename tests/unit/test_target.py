@@ -4,8 +4,8 @@ import os
 
 import pytest
 
-from pagescan import target
-from pagescan.errors import AccessDeniedError, UnsuitableTargetError
+from pagescan.model.errors import AccessDeniedError, UnsuitableTargetError
+from pagescan.target import process as target
 
 
 def test_tracer_that_is_not_told_is_no_no(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,17 +5,16 @@ import time
 
 import pytest
 
+from pagescan.commands.options import Common
 from pagescan.commands.watcher import Watcher
-from pagescan.fault_cost import USUAL, FaultCost
-from pagescan.mappings import Selection
-from pagescan.model import Cost, Summary
+from pagescan.model.batch import Batch
+from pagescan.model.looks import Look, Tick
+from pagescan.model.results import Cost, Summary
+from pagescan.model.units import now
 from pagescan.native import Columns, Pace
-from pagescan.options import Common
-from pagescan.regions import Batch
-from pagescan.session import now
-from pagescan.target_cost import TargetCost, Usage
-from pagescan.ticks import Tick
-from pagescan.tracking import Look
+from pagescan.target.selection import Selection
+from pagescan.tracking.fault_cost import USUAL, FaultCost
+from pagescan.tracking.target_cost import TargetCost, Usage
 
 FAULT = 1e-6
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pagescan.errors import UsageError
-from pagescan.units import (
+from pagescan.model.errors import UsageError
+from pagescan.model.units import (
     escape,
     format_address,
     format_seconds,

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from pagescan import native
-from pagescan.unregistering import (
+from pagescan.tracking.unregistering import (
     WHOLE,
     Row,
     continues,

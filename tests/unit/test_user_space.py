@@ -2,11 +2,11 @@
 
 import pytest
 
-from pagescan import block, native
-from pagescan.kernel import end_of_accepted, user_space_end
-from pagescan.mappings import Selection
-from pagescan.model import Mapping
-from pagescan.target import PAGE_SIZE
+from pagescan import native
+from pagescan.model.memory import PAGE_SIZE, Mapping
+from pagescan.target.kernel import end_of_accepted, user_space_end
+from pagescan.target.selection import Selection
+from pagescan.tracking import own_writes as block
 
 FIVE_LEVELS = b"""\
 00400000-00401000 r-xp 00000000 08:01 7                          /bin/x

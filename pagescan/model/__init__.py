@@ -1,0 +1,1 @@
+"""Records, errors, units, and operations on lists of regions; no I/O."""

@@ -1,0 +1,183 @@
+"""`Batch`: the regions of one look, joined with their mappings; pure, no I/O.
+
+It holds three columns of 64-bit integers, and a fourth with the mapping of each region.
+Objects, one per region, are made only for the regions that a caller reads one by one.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from pagescan import native
+from pagescan.model.mapping_set import bounds_of
+from pagescan.model.memory import (
+    CATEGORY_NAMES,
+    DEFAULT_RETURNED,
+    Category,
+    Mapping,
+    Region,
+)
+from pagescan.model.results import MappingCounts, Summary
+
+PAGE_COUNTED = ("present", "file", "swapped", "pfnzero", "huge", "guard", "written")
+
+
+@dataclass(slots=True)
+class Batch:
+    """The regions that a look found: ascending, disjoint, maximal; one column per fact.
+
+    Attributes:
+        starts: array('Q') of addresses; a buffer that numpy takes without a copy.
+        ends: array('Q'), exclusive.
+        categories: array('Q') of PAGE_IS_* bits; only bits in `returned` are set.
+        owners: array('q') of indices into `mappings`; -1: the mapping is gone.
+        mappings: The mappings that the owners refer to, ascending.
+        new: Indices of the mappings that appeared after arming.
+        page_size: Bytes per page.
+        returned: The categories that were asked for.
+
+    Examples:
+        >>> import pagescan
+        >>> batch = pagescan.scan(4242, ["[stack]"])
+        >>> memoryview(batch.starts).format, len(batch) == len(batch.starts)
+        ('Q', True)
+    """
+
+    starts: array[int]
+    ends: array[int]
+    categories: array[int]
+    owners: array[int]
+    mappings: Sequence[Mapping]
+    page_size: int
+    new: frozenset[int] = frozenset()
+    returned: Category = DEFAULT_RETURNED
+
+    @classmethod
+    def join(
+        cls,
+        columns: native.Columns,
+        mappings: Sequence[Mapping],
+        *,
+        page_size: int,
+        new: frozenset[int] = frozenset(),
+        returned: Category = DEFAULT_RETURNED,
+    ) -> Batch:
+        """Make a batch: cut ascending regions at the borders of mappings."""
+        joined, owners = native.join(
+            columns,
+            *bounds_of(mappings),
+        )
+        return cls(
+            joined.starts,
+            joined.ends,
+            joined.categories,
+            owners,
+            mappings,
+            page_size,
+            new,
+            returned,
+        )
+
+    def above(self, below: native.Columns) -> Batch:
+        """Return this batch, and what regions below it have beside it.
+
+        Of those, what lies in no mapping any more is left out.
+        """
+        under = type(self).join(
+            below, self.mappings, page_size=self.page_size, returned=self.returned
+        )
+        rows = [index for index, owner in enumerate(under.owners) if owner >= 0]
+        there = native.Columns(
+            *(
+                array("Q", (column[index] for index in rows))
+                for column in under.columns()
+            )
+        )
+        return type(self).join(
+            native.overlay(there, self.columns(), outside=True),
+            self.mappings,
+            page_size=self.page_size,
+            new=self.new,
+            returned=self.returned,
+        )
+
+    @classmethod
+    def empty(cls, like: Batch) -> Batch:
+        """Return a batch without regions; page size and categories as in `like`."""
+        return cls.join(
+            native.Columns.empty(), (), page_size=like.page_size, returned=like.returned
+        )
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def regions(self) -> Iterator[Region]:
+        """Yield the regions as objects, ascending."""
+        size = self.page_size
+        mappings = self.mappings
+        for start, end, bits, owner in zip(
+            self.starts, self.ends, self.categories, self.owners, strict=True
+        ):
+            yield Region(
+                start,
+                end,
+                (end - start) // size,
+                Category(bits),
+                mappings[owner] if owner >= 0 else None,
+                owner in self.new,
+            )
+
+    def pages(self) -> Iterator[Region]:
+        """Yield every page as a region of its own, ascending."""
+        size = self.page_size
+        for region in self.regions():
+            for start in range(region.start, region.end, size):
+                yield Region(
+                    start,
+                    start + size,
+                    1,
+                    region.categories,
+                    region.mapping,
+                    region.new,
+                )
+
+    def summary(self) -> Summary:
+        """Return the totals: regions, pages, bytes, and pages per returned category."""
+        pages, counts = native.tally(self.columns(), None, self.page_size, 1)
+        return Summary(
+            regions=len(self),
+            pages=pages[0],
+            bytes=pages[0] * self.page_size,
+            categories={
+                name: counts[bit.bit_length() - 1]
+                for bit, name in CATEGORY_NAMES
+                if bit & self.returned
+            },
+        )
+
+    def by_mapping(self) -> list[MappingCounts]:
+        """Return the pages per category of each mapping that has a region here."""
+        total = len(self.mappings)
+        pages, counts = native.tally(self.columns(), self.owners, self.page_size, total)
+        width = native.CATEGORY_BITS
+        return [
+            MappingCounts(
+                mapping,
+                pages[index],
+                pages[index] * self.page_size,
+                {
+                    name: counts[index * width + bit.bit_length() - 1]
+                    for bit, name in CATEGORY_NAMES
+                    if name in PAGE_COUNTED and bit & self.returned
+                },
+                new=index in self.new,
+            )
+            for index, mapping in enumerate(self.mappings)
+            if pages[index]
+        ]
+
+    def columns(self) -> native.Columns:
+        """Return starts, ends and categories as one tuple, without a copy."""
+        return native.Columns(self.starts, self.ends, self.categories)

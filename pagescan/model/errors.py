@@ -1,0 +1,170 @@
+"""The error tree: every failure of pagescan, its exit code and its remedy.
+
+PagescanError                     1  anything that fails while it is done
+├─ SessionError                   1  no session, two sessions, tracked already
+│  └─ SessionLostError            1  the keeper died: what was written is unknown
+├─ UsageError                     2  the caller's words are off
+├─ TargetError                    3  ProcessLookupError as well
+│  ├─ NoSuchTargetError           3  no such process, or another one by now
+│  └─ UnsuitableTargetError       3  kernel thread, zombie, traced, exec'd, …
+├─ AccessDeniedError              4  PermissionError as well
+└─ KernelUnsupportedError         5  the kernel has no such interface
+"""
+
+import errno
+import errno as errno_names
+import os
+from functools import partial
+from typing import Any, ClassVar
+
+
+class PagescanError(Exception):
+    """Something could not be done; `str()` is one line: what, and why.
+
+    Attributes:
+        hint: One line that says what to try, or None.
+        code: The exit code that the command line gives it.
+        pid: The process that it is about, or None.
+        call: The system call that failed, as in "userfaultfd", or None.
+        errno: What that call said, a positive number, or None.
+        range: The addresses that it was about, start and end, or None.
+    """
+
+    code: ClassVar[int] = 1
+    errno: int | None
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str | None = None,
+        pid: int | None = None,
+        call: str | None = None,
+        errno: int | None = None,
+        range: tuple[int, int] | None = None,  # noqa: A002 - the word of the manual
+    ) -> None:
+        """Keep the message in `args`, and what is known of the failure beside it."""
+        super().__init__(message)
+        self.hint = hint
+        self.pid = pid
+        self.call = call
+        self.errno = errno
+        self.range = range
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the keywords too: the errno of an OSError would be left out."""
+        facts: dict[str, Any] = {
+            "hint": self.hint,
+            "pid": self.pid,
+            "call": self.call,
+            "errno": self.errno,
+            "range": self.range,
+        }
+        return partial(type(self), **facts), (str(self),)
+
+
+class SessionError(PagescanError):
+    """There is no such session, more than one, or one too many."""
+
+
+class SessionLostError(SessionError):
+    """The holder of the userfaultfd died: what was written since is unknown."""
+
+
+class UsageError(PagescanError):
+    """A value that the caller gave is malformed."""
+
+    code = 2
+
+
+class TargetError(PagescanError, ProcessLookupError):
+    """The process cannot be looked at."""
+
+    code = 3
+
+
+class NoSuchTargetError(TargetError):
+    """No such process, or its pid belongs to another one by now."""
+
+
+class UnsuitableTargetError(TargetError):
+    """The process is there, but of a kind that pagescan cannot look at."""
+
+
+class AccessDeniedError(PagescanError, PermissionError):
+    """The kernel does not let this user look at the process."""
+
+    code = 4
+
+
+class KernelUnsupportedError(PagescanError):
+    """The running kernel lacks an interface that was asked for."""
+
+    code = 5
+
+
+_PERMISSION_HINT = (
+    "run as root or as the owner of the process; "
+    "see PERMISSIONS in pagescan(1), and pagescan doctor"
+)
+_DOCTOR_HINT = "pagescan doctor shows what this kernel can do"
+
+
+def from_oserror(
+    error: OSError,
+    *,
+    doing: str,
+    pid: int | None = None,
+    call: str | None = None,
+    range: tuple[int, int] | None = None,  # noqa: A002 - the word of the manual
+) -> PagescanError:
+    """Turn the OSError of a failed step into an error; the only place that does.
+
+    Args:
+        error: What the step raised.
+        doing: The step, as in "cannot <doing>", with the target's name.
+        pid: The target, if there is one: ENOENT and ESRCH then mean that it has ended.
+        call: The system call that failed, if it is known.
+        range: The addresses that the step was about.
+    """
+    code = error.errno or 0
+    reason = f"{os.strerror(code).lower()} ({name_of(code)})"
+    reason, hint = BY_ERRNO.get(code, (reason, None))
+    message = f"cannot {doing}: {reason}"
+    kind: type[PagescanError] = PagescanError
+    if pid is not None and code in (errno_names.ESRCH, errno_names.ENOENT):
+        kind, message = NoSuchTargetError, f"cannot {doing}: process {pid} has ended"
+    elif code in (errno_names.EPERM, errno_names.EACCES):
+        kind, hint = AccessDeniedError, _PERMISSION_HINT
+    elif code in (errno_names.ENOTTY, errno_names.ENOSYS):
+        kind, hint = KernelUnsupportedError, _DOCTOR_HINT
+    return kind(message, hint=hint, pid=pid, call=call, errno=code, range=range)
+
+
+def name_of(code: int) -> str:
+    """Return the symbol of an errno, as in "ENOSPC"."""
+    return errno_names.errorcode.get(code, str(code))
+
+
+BY_ERRNO = {
+    errno.EMFILE: (
+        "this process has as many descriptors as it may have (EMFILE)",
+        "raise the limit: ulimit -n",
+    ),
+    errno.ENFILE: (
+        "the machine has no descriptor left (ENFILE)",
+        "sysctl fs.file-nr shows how many there are, fs.file-max the limit",
+    ),
+    errno.ENOMEM: ("there is no memory left (ENOMEM)", None),
+}
+"""What a failure of ours means, and a remedy: the same whatever call it was."""
+
+IN_THE_TARGET = {
+    errno.EMFILE: (
+        "has as many descriptors as it may have, and the attach needs one (EMFILE)",
+        "raise its limit: prlimit --nofile=N --pid PID",
+    ),
+    errno.ENFILE: BY_ERRNO[errno.ENFILE],
+    errno.ENOMEM: ("could get no memory for a userfaultfd (ENOMEM)", None),
+}
+"""What a failure of a call that the target was made to make means."""

@@ -1,0 +1,91 @@
+"""A look and a tick: what one reading of a target's writes found."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import NamedTuple
+
+from pagescan.model.batch import Batch
+from pagescan.model.memory import Untracked
+from pagescan.model.results import Cost, Estimate, Summary, TargetFacts
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What one look found.
+
+    Attributes:
+        batch: The written pages; those of mappings that came after arming are `new`.
+        untracked: What of the selection nothing can be promised for.
+        time: When the look was over, in UTC: the baseline of the next, if it rearmed.
+        cost: What it cost the target.
+        estimate: With a budget, what was written in all; the batch is of a part.
+    """
+
+    batch: Batch
+    untracked: tuple[Untracked, ...]
+    time: datetime
+    cost: Cost
+    estimate: Estimate | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """One tick of the loop, with its look.
+
+    Attributes:
+        number: Its number, from 1.
+        look: The pages written since `since`; None: the target was gone before the
+            look.
+        since: The end of the previous look, in UTC.
+        seconds: Time since the previous look.
+        end: In the last tick: interrupted count duration exited exec lost.
+        totals: The totals of all looks so far.
+        total_share: The share of the target's processor time that all looks have cost.
+    """
+
+    number: int
+    look: Look | None
+    since: datetime
+    seconds: float
+    end: str | None
+    totals: Summary
+    total_share: float | None = None
+
+
+def summary_of(look: Look) -> Summary:
+    """Return the summary of a look; with an estimate, the estimated pages and bytes."""
+    found = look.batch.summary()
+    if look.estimate is None:
+        return found
+    pages = look.estimate.pages
+    return found._replace(pages=pages, bytes=pages * look.batch.page_size)
+
+
+def add(one: Summary, other: Summary) -> Summary:
+    """Return the sum of two summaries."""
+    names = {**one.categories, **other.categories}
+    return Summary(
+        one.regions + other.regions,
+        one.pages + other.pages,
+        one.bytes + other.bytes,
+        {
+            name: one.categories.get(name, 0) + other.categories.get(name, 0)
+            for name in names
+        },
+    )
+
+
+class Watched(NamedTuple):
+    """What a live view shows of the target itself.
+
+    Attributes:
+        target: The process.
+        tracked_bytes: Bytes of the mappings that are armed.
+        untracked: How many mappings cannot be tracked.
+        stopped_ns: How long the attach stopped the target.
+    """
+
+    target: TargetFacts
+    tracked_bytes: int
+    untracked: int
+    stopped_ns: int

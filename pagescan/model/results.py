@@ -1,0 +1,192 @@
+"""The records that results are made of: facts, cost, summary, report; no I/O."""
+
+import enum
+from collections.abc import Mapping as Dict
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from pagescan.native import Progress
+from pagescan.model.memory import Mapping, Untracked
+
+
+class TargetFacts(NamedTuple):
+    """Which process was looked at; pid and start_time identify it."""
+
+    pid: int
+    name: str
+    exe: str | None
+    start_time: int
+    """Clock ticks since boot: field 22 of /proc/PID/stat."""
+    page_size: int
+
+
+class SessionFacts(NamedTuple):
+    """The session whose baseline a result refers to."""
+
+    name: str
+    armed_at: datetime
+    since: datetime | None
+    """The time of the last full rearm; None: some part was protected later."""
+    method: str = "uffd-wp-async"
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """The cost of a command to the target; times in nanoseconds."""
+
+    stopped_ns: int = 0
+    scan_ns: int = 0
+    max_wait_ns: int = 0
+    """The longest time for which one call held the mmap lock."""
+    ioctls: int = 0
+    pages_walked: int = 0
+    mappings_added: int | None = None
+    """Mappings that the target has only because it is tracked; None: not counted."""
+    target_share: float | None = None
+    """The part of the target's processor time that tracking has cost it since the last
+    look, estimated, 0 to 1; None: nothing is known, or this was no look of `watch`."""
+    huge_restored: int | None = None
+    """Bytes of huge pages that were split and put back; None: none could be."""
+    huge_lost: int | None = None
+    """Bytes that were in huge pages when armed, and stay split."""
+
+    def __add__(self, other: "Cost") -> "Cost":
+        return Cost(
+            self.stopped_ns + other.stopped_ns,
+            self.scan_ns + other.scan_ns,
+            max(self.max_wait_ns, other.max_wait_ns),
+            self.ioctls + other.ioctls,
+            self.pages_walked + other.pages_walked,
+            # A count of the present state, not a sum: the later one is valid.
+            self.mappings_added
+            if other.mappings_added is None
+            else other.mappings_added,
+            self.target_share if other.target_share is None else other.target_share,
+            _both(self.huge_restored, other.huge_restored),
+            _both(self.huge_lost, other.huge_lost),
+        )
+
+
+def _both(one: int | None, other: int | None) -> int | None:
+    return other if one is None else one + (other or 0)
+
+
+class Summary(NamedTuple):
+    """The totals of a result."""
+
+    regions: int
+    pages: int
+    bytes: int
+    categories: Dict[str, int]
+    """Pages per category: the returned categories only, in the kernel's order."""
+
+
+class Estimate(NamedTuple):
+    """The number of written pages, extrapolated from a random part of the memory.
+
+    Attributes:
+        pages: The estimate.
+        low: Lower end of the 95 % confidence interval, in pages; it is valid for a
+            steady workload.
+        high: Upper end of that interval.
+        share: The share of the memory that was tracked, 0 to 1.
+    """
+
+    pages: int
+    low: int
+    high: int
+    share: float
+
+
+@dataclass(frozen=True, slots=True)
+class MappingCounts:
+    """One mapping and its pages per category; None stands for an unknown count."""
+
+    mapping: Mapping
+    pages: int
+    bytes: int
+    counts: Dict[str, int | None] = field(default_factory=dict)
+    """Keys: present file swapped pfnzero huge guard written."""
+    new: bool = False
+
+
+class Action(enum.IntEnum):
+    """What to do with the pages of a region; the binary form has the same values."""
+
+    DUMP = 1
+    """Store their bytes."""
+    ZERO = 2
+    """They are all zeros: store that fact, and no bytes."""
+    KEEP = 4
+    """They are as in the parent's image; pages in no image of the chain are zeros."""
+
+    @property
+    def word(self) -> str:
+        """The name in every output."""
+        return self.name.lower()
+
+
+@dataclass(frozen=True, slots=True)
+class PlanFacts:
+    """The facts of a checkpoint's plan, apart from its regions.
+
+    Attributes:
+        epoch: Its number; None: made without a session.
+        parent: The epoch whose image it builds on; None: it is complete.
+        pages: Pages per action: dump zero keep.
+        left_out: The parts of the selection that belong elsewhere.
+    """
+
+    epoch: int | None
+    parent: int | None
+    pages: Dict[str, int]
+    left_out: tuple[Untracked, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A result without its rows; `kind` is the command's word for it."""
+
+    kind: str
+    time: datetime
+    target: TargetFacts | None
+    summary: Summary
+    session: SessionFacts | None = None
+    untracked: tuple[Untracked, ...] = ()
+    cost: Cost = Cost()
+    tick: int | None = None
+    """Number of the look, from 1, in watch; None elsewhere."""
+    end: str | None = None
+    """In the last line of watch: interrupted count duration exited exec lost."""
+    totals: Summary | None = None
+    """In the last line of watch: all its looks together."""
+    total_share: float | None = None
+    """Beside the totals: `Cost.target_share` of all looks together."""
+    estimate: Estimate | None = None
+    """With a budget; the rows then cover only the part that was tracked."""
+    plan: PlanFacts | None = None
+    """In dump-plan; the categories of the rows are then actions."""
+
+
+class Output(NamedTuple):
+    """The form in which the user wants a result.
+
+    Attributes:
+        format: table, plain, csv, json or jsonl.
+        columns: The argument of -c; None: the default columns.
+        header: Whether to print a line of column names.
+        exact: Whether to print bytes as plain numbers, not as "1.5 MiB".
+        by: What one row is: a region, a mapping or a page.
+        color: Whether to use colour; None: the terminal and the environment decide.
+        progress: Told how many regions or pages are written so far.
+    """
+
+    format: str = "plain"
+    columns: str | None = None
+    header: bool = True
+    exact: bool = False
+    by: str = "region"
+    color: bool | None = None
+    progress: "Progress | None" = None

@@ -1,0 +1,1 @@
+"""Asks PAGEMAP_SCAN, and interprets the answer by kind of mapping."""

@@ -1,0 +1,137 @@
+"""Counts the pages of each mapping by category, for `maps`; scans selected mappings."""
+
+import contextlib
+from array import array
+from collections.abc import Container, Sequence
+
+from pagescan import native
+from pagescan.model.batch import PAGE_COUNTED, Batch
+from pagescan.model.memory import Category, Kind, Mapping
+from pagescan.model.overlay import owners_of
+from pagescan.model.results import MappingCounts
+from pagescan.native import Masks, Rule, Spans
+from pagescan.scanner.query import Query
+from pagescan.scanner.rules import PRIVATE
+from pagescan.scanner.scanner import Scanner
+from pagescan.target.kernel import known_categories, swap_in_use
+from pagescan.target.maps import smaps_field
+from pagescan.target.shared_files import file_of
+
+
+def scan_target(
+    scanner: Scanner, chosen: Sequence[Mapping], query: Query, uffd: int | None = None
+) -> Batch:
+    """Scan selected mappings; with a userfaultfd, write-protect in the same step."""
+    if uffd is None:
+        found = scanner.scan(chosen, query)
+    else:
+        found = scanner.protect(chosen, query, uffd)
+    return Batch.join(
+        found,
+        chosen,
+        page_size=scanner.target.facts.page_size,
+        returned=query.returned & known_categories(),
+    )
+
+
+def count_by_mapping(
+    scanner: Scanner, chosen: Sequence[Mapping]
+) -> list[MappingCounts]:
+    """Count the populated pages of each mapping; "written" is None where untracked.
+
+    For shared mappings their files are asked: page-table entries hide swapped pages.
+    """
+    known = known_categories()
+    counted = Category(0)
+    for name in PAGE_COUNTED:
+        counted |= Category.parse(name)
+    query = Query(
+        any_of=(Category.PRESENT | Category.SWAPPED | Category.GUARD) & known,
+        returned=(counted | Category.WPALLOWED) & known,
+    )
+    batch = scan_target(scanner, chosen, query)
+    tracked = tracked_mappings(scanner, chosen)
+    gone = _written_and_gone(scanner, chosen, tracked)
+    swap = _shared_swap(scanner, chosen)
+    found = {row.mapping.start: row for row in batch.by_mapping()}
+    size = scanner.target.facts.page_size
+    rows = []
+    for mapping in chosen:
+        row = found.get(mapping.start)
+        counts: dict[str, int | None] = {
+            name: (row.counts.get(name) or 0) if row else 0 for name in PAGE_COUNTED
+        }
+        if mapping.start in tracked:
+            counts["written"] = (counts["written"] or 0) + gone.get(mapping.start, 0)
+        else:
+            counts["written"] = None
+        if mapping.kind not in PRIVATE:
+            counts["swapped"] = swap.get(mapping.start, 0)
+        pages = mapping.length // size
+        rows.append(MappingCounts(mapping, pages, mapping.length, counts))
+    return rows
+
+
+def _written_and_gone(
+    scanner: Scanner, chosen: Sequence[Mapping], tracked: Container[int]
+) -> dict[int, int]:
+    """Return, by start of the mapping, written pages that were dropped or paged out.
+
+    Their page-table entries are empty: a count of populated pages lacks them.
+    """
+    armed = [
+        mapping
+        for mapping in chosen
+        if mapping.kind not in PRIVATE and mapping.start in tracked
+    ]
+    query = Query(Category.WRITTEN, exclude=Category.PRESENT, returned=Category.WRITTEN)
+    return {
+        row.mapping.start: row.pages
+        for row in scan_target(scanner, armed, query).by_mapping()
+    }
+
+
+def tracked_mappings(scanner: Scanner, chosen: Sequence[Mapping]) -> set[int]:
+    """Return the starts of the mappings that are armed: WPALLOWED.
+
+    It takes one call per mapping: the kernel skips an unarmed mapping as a whole, and
+    stops at the first page of an armed one.
+    """
+    rule = Rule(
+        asked=Masks(mask=Category.WPALLOWED, returned=Category.WPALLOWED), first=True
+    )
+    judged = [mapping for mapping in chosen if mapping.kind is not Kind.SPECIAL]
+    spans = Spans(
+        array("Q", (mapping.start for mapping in judged)),
+        array("Q", (mapping.end for mapping in judged)),
+        array("Q", bytes(8 * len(judged))),
+    )
+    found = scanner.run(spans, [rule])
+    return {judged[index].start for index in owners_of(found, judged)}
+
+
+def _shared_swap(scanner: Scanner, chosen: Sequence[Mapping]) -> dict[int, int]:
+    """Return the swapped pages of shared mappings by start.
+
+    The file behind each is asked, by cachestat(2): that takes no lock of the target.
+    Where one may not be opened, smaps is read.
+    """
+    shared = [
+        mapping
+        for mapping in chosen
+        if mapping.kind is Kind.SHARED and not mapping.device[0]  # no disk has it
+    ]
+    if not shared or not swap_in_use():
+        return {}
+    swap = {}
+    try:
+        for mapping in shared:
+            with file_of(scanner.target, mapping) as file:
+                pages = native.swapped_pages(file, mapping.offset, mapping.length)
+            swap[mapping.start] = pages
+    except OSError:
+        with contextlib.suppress(OSError):
+            size = scanner.target.facts.page_size
+            found = smaps_field(scanner.target.pid, b"Swap", scanner.meter)
+            return {start: length // size for start, length in found.items()}
+    return swap

@@ -1,0 +1,159 @@
+"""The library's door to sessions: tracking and checkpoints that outlive the caller."""
+
+import contextlib
+import os
+from collections.abc import Iterable
+
+from pagescan.model.looks import Look
+from pagescan.session import locks as session
+from pagescan.session import opened as session_tracking
+from pagescan.session.locks import Lock
+from pagescan.session.record import Session, session_of
+from pagescan.target import maps as mappings
+from pagescan.target.process import Target
+from pagescan.target.selection import Selection
+from pagescan.target.wp_async import check_possible
+from pagescan.tracking.tracking import Tracking
+
+
+def start_session(pid: int, ranges: Iterable[str] | None = None) -> Session:
+    """Arm a process and leave the tracking to a keeper, as `pagescan arm` does.
+
+    Args:
+        pid: The process.
+        ranges: RANGE words; None: everything. Mappings that come later are judged by
+            the same words.
+
+    Raises:
+        PagescanError: As `arm` says; nothing is left in the target then.
+
+    Examples:
+        >>> import pagescan
+        >>> session = pagescan.start_session(4242, ["[stack]"])
+        >>> session.target.pid, session.holder
+        (4242, 'keeper')
+        >>> pagescan.end_session(4242)
+    """
+    selection = Selection.parse(ranges or ())
+    check_possible()
+    with Target.open(pid) as target:
+        selection.check(mappings.read(target))
+        session_tracking.start(target, selection)
+    return session.find(pid)
+
+
+def sessions() -> list[Session]:
+    """Return the sessions of this user, by pid.
+
+    Examples:
+        >>> import pagescan
+        >>> _ = pagescan.start_session(4242)
+        >>> 4242 in [session.target.pid for session in pagescan.sessions()]
+        True
+        >>> pagescan.end_session(4242)
+    """
+    return session.kept()
+
+
+def look_at_session(pid: int | None = None, *, rearm: bool = False) -> Look:
+    """Return what was written since arming, or since the last rearm: `pagescan diff`.
+
+    Args:
+        pid: The target; None: that of the only session.
+        rearm: Protect what is found, in the same step: the next look starts here.
+
+    Raises:
+        SessionError: There is no session, or it was lost.
+        TargetError: The target has ended, or runs another program.
+
+    Examples:
+        >>> import pagescan
+        >>> _ = pagescan.start_session(4242)
+        >>> look = pagescan.look_at_session(4242, rearm=True)
+        >>> look.batch.summary().pages >= 0
+        True
+        >>> pagescan.end_session(4242)
+    """
+    return session_tracking.look_at(session.find(pid), rearm=rearm)[1]
+
+
+def end_session(pid: int | None = None, *, restore_huge: bool = True) -> None:
+    """Disarm: nothing is left in the target.
+
+    Args:
+        pid: The target; None: that of the only session.
+        restore_huge: Put back the huge pages that tracking has split.
+
+    Raises:
+        SessionError: There is no session.
+        KeyboardInterrupt: It came while huge pages were put back.
+    """
+    _, restored = session_tracking.end(session.find(pid), restore_huge=restore_huge)
+    if restored.caught:
+        raise KeyboardInterrupt
+
+
+def track(
+    pid: int | None = None,
+    ranges: Iterable[str] | None = None,
+    *,
+    restore_huge: bool = True,
+) -> Tracking:
+    """Arm a process and return the tracking, a context manager that disarms at its end.
+
+    Args:
+        pid: The process; None: this one, without ptrace and without rights.
+        ranges: RANGE words; None: everything. Mappings that come later are judged by
+            the same words.
+        restore_huge: Put back, at the end, the huge pages that tracking has split.
+
+    Raises:
+        SessionError: It is tracked already.
+        UnsuitableTargetError: It is traced, or cannot be tracked.
+        AccessDeniedError: This user may not trace it.
+        KernelUnsupportedError: The kernel has no asynchronous write-protect.
+        PagescanError: Nothing of the selection could be armed.
+
+    Examples:
+        >>> import pagescan
+        >>> with pagescan.track(4242) as tracking:
+        ...     pages = sum(region.pages for region in tracking.written())
+        >>> pages >= 0
+        True
+    """
+    selection = Selection.parse(ranges or ())
+    pid = os.getpid() if pid is None else pid
+    if pid != os.getpid():
+        check_possible()
+    target = Target.open(pid)
+    with contextlib.ExitStack() as undo:
+        undo.callback(target.close)
+        selection.check(mappings.read(target))
+        lock = Lock.take(target.pid)
+        undo.callback(lock.close)
+        undo.callback(lock.remove)
+        tracking = OwnTracking.start(target, selection)
+        undo.callback(Tracking.close, tracking)
+        tracking.lock = lock
+        tracking.restore_huge = restore_huge
+        lock.write(session_of(tracking, "track"))
+        undo.pop_all()
+    return tracking
+
+
+class OwnTracking(Tracking):
+    """What `track` returns: closes the target and frees the lock as well."""
+
+    lock: Lock
+
+    def close(self) -> None:
+        """Disarm and let others track the target; twice does no harm."""
+        if self.uffd < 0:
+            return
+        try:
+            super().close()
+        finally:
+            if self.is_ours():
+                self.lock.remove()
+            self.lock.close()
+            self.target.close()

@@ -1,0 +1,198 @@
+"""How a command talks to the keeper of a session.
+
+A request is one line of JSON, and so is the answer:
+
+    {"op": "open"}      the facts, and the userfaultfd (SCM_RIGHTS)
+    {"op": "begin"}     the same, once nobody else rearms; until commit or hang-up
+    {"op": "commit", "facts": {…}}   keeps the changed facts; with "hold": true the
+                        right to rearm stays, for another commit
+    {"op": "end", "max_stall_ns": …}   disarms; the answer comes when it is done, and
+                        says what it cost the target
+"""
+
+import contextlib
+import json
+import os
+import socket
+import struct
+import time
+from typing import Any, Self
+
+from pagescan.model.errors import NoSuchTargetError, PagescanError, SessionError
+from pagescan.model.results import Cost
+from pagescan.native import MAX_STALL_NS
+from pagescan.session.files import directories, open_own
+from pagescan.session.locks import lock_files, lost_tracking, still_there
+from pagescan.session.record import Session
+from pagescan.session.wire import peer_uid, receive_line
+
+_TIMEOUT = 10.0
+_TIMEVAL = struct.pack("ll", int(_TIMEOUT), 0)
+_UNREGISTERED = 1e-9  # seconds a byte
+_DYING = 1.0  # seconds: between a keeper's socket and its lock when it is killed
+
+
+class Client:
+    """A connection to the keeper of one session; closing it frees what was begun.
+
+    Each step raises SessionLostError if the keeper died, SessionError if it has no
+    answer, and NoSuchTargetError if the target ended meanwhile.
+
+    Attributes:
+        session: The facts, as the keeper has them now.
+        uffd: The userfaultfd; -1 before `open` or `begin`.
+        alive: Whether the armed address space is still the target's: no exec since.
+    """
+
+    def __init__(self, session: Session) -> None:
+        """Connect."""
+        self._opened = session
+        self.uffd = -1
+        self.session = session
+        self.alive = True
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            self._connect(session.target.pid)
+            self._socket.settimeout(_TIMEOUT)
+        except OSError as error:
+            self._socket.close()
+            raise _hung_up(session) from error
+
+    def _connect(self, pid: int) -> None:
+        for path in directories():
+            with contextlib.suppress(OSError):
+                directory = open_own(path)
+                try:
+                    # Waits where many connect at once; with settimeout() it would not.
+                    self._socket.setsockopt(
+                        socket.SOL_SOCKET, socket.SO_SNDTIMEO, _TIMEVAL
+                    )
+                    # By descriptor: no length limit and no path to be swapped.
+                    self._socket.connect(f"/proc/self/fd/{directory}/{pid}.sock")
+                    self._check_peer()
+                    return
+                finally:
+                    os.close(directory)
+        raise ConnectionRefusedError(pid)
+
+    def _check_peer(self) -> None:
+        """Talk to this user's keepers alone; source: SO_PEERCRED in unix(7)."""
+        uid = peer_uid(self._socket)
+        if uid != os.geteuid():
+            raise PermissionError(f"who listens is uid {uid}")
+
+    def open(self) -> Self:
+        """Get the facts and the userfaultfd."""
+        self._take(self._ask({"op": "open"}))
+        return self
+
+    def begin(self) -> Self:
+        """Get the facts and the userfaultfd, and the right to rearm until `commit`.
+
+        Raises:
+            SessionError: Another command keeps that right for too long.
+        """
+        self._take(self._ask({"op": "begin"}))
+        return self
+
+    def commit(self, *, hold: bool = False) -> None:
+        """Keep `session` as it was changed here; `hold` keeps the right to rearm."""
+        facts = self.session.to_json()
+        self._ask({"op": "commit", "facts": facts, "hold": hold})
+
+    def end(self, max_stall_ns: int = MAX_STALL_NS) -> Cost:
+        """Disarm; returns when nothing is left in the target, with what that cost it.
+
+        Args:
+            max_stall_ns: How long one call may hold the target's mmap lock.
+        """
+        # In slices with pauses: 0.2 s for each GiB that is populated.
+        more = self._opened.tracked_bytes * _UNREGISTERED
+        self._socket.settimeout(_TIMEOUT + more)
+        answer = self._ask({"op": "end", "max_stall_ns": max_stall_ns})
+        try:
+            return Cost(**answer.get("cost", {}))
+        except TypeError as error:
+            raise self._nonsense() from error
+
+    def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        try:
+            self._socket.sendall(json.dumps(request).encode() + b"\n")
+            data, fds = receive_line(self._socket)
+        except TimeoutError as error:
+            raise SessionError(
+                f"session {self._opened.name} does not answer:"
+                " another command is rearming it, or its keeper is stopped",
+            ) from error
+        except OSError as error:
+            raise _hung_up(self._opened) from error
+        for fd in fds:
+            if self.uffd >= 0:
+                os.close(self.uffd)
+            self.uffd = fd
+        try:
+            answer: dict[str, Any] = json.loads(data)
+            refusal = answer.get("error")
+        except (ValueError, AttributeError, RecursionError) as error:
+            raise self._nonsense() from error
+        if refusal is not None:
+            raise SessionError(f"session {self._opened.name}: {refusal}")
+        return answer
+
+    def _take(self, answer: dict[str, Any]) -> None:
+        try:
+            self.session = Session.from_json(answer["facts"])
+            self.alive = bool(answer["alive"])
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise self._nonsense() from error
+        if self.uffd < 0:
+            raise self._nonsense()
+
+    def _nonsense(self) -> SessionError:
+        return SessionError(
+            f"the keeper of session {self._opened.name} does not speak our language",
+            hint=f"of another version? pagescan disarm {self._opened.name}, and arm",
+        )
+
+    def close(self) -> None:
+        """Hang up."""
+        self._socket.close()
+        if self.uffd >= 0:
+            os.close(self.uffd)
+            self.uffd = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def directory_of(session: Session) -> int:
+    """Return a descriptor of the directory that a live session is in."""
+    for found in lock_files():
+        if found.held and found.pid == session.target.pid:
+            return os.dup(found.directory)
+    raise _hung_up(session)
+
+
+def _hung_up(session: Session) -> PagescanError:
+    """Say why a keeper does not answer any more."""
+    pid, name = session.target.pid, session.target.name
+    if not still_there(session.target):
+        return NoSuchTargetError(f"process {pid} ({name}) has ended")
+    deadline = time.monotonic() + _DYING
+    while time.monotonic() < deadline:
+        holders = [found.held for found in lock_files() if found.pid == pid]
+        if not holders:
+            return SessionError(
+                f"session {session.name} was ended by another command",
+                hint=f"start over with: pagescan arm {pid}",
+            )
+        if not any(holders):
+            return lost_tracking(session)
+        time.sleep(0.005)
+    return SessionError(
+        f"session {session.name} does not answer: too many commands ask it at once",
+        hint="try again",
+    )

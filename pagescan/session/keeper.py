@@ -1,0 +1,400 @@
+"""The keeper: a small process that holds the userfaultfd of one session.
+
+`python -m pagescan.session.keeper` is the process; `spawn` starts it. It lives in a
+session of its own, serves one socket, ends with its target or when it is told to, and
+leaves nothing behind. It never waits for a client, and only the request `end` makes it
+end: requests are bounded and checked, a client that does not read its answer gets no
+further one, and a client that stalls makes room for the next.
+
+The process stays small: of pagescan it imports native and little else, and it keeps
+the facts of the session as the JSON that they came in.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import selectors
+import signal
+import socket
+import sys
+import time
+from typing import Any
+
+from pagescan import native
+from pagescan.target.living import memory_dir
+from pagescan.tracking.unregistering import Row, tmpfs_of, unregister_all
+
+MESSAGE_LIMIT = 8 << 20
+"""Bytes of one message: 50,000 untracked ranges fit."""
+
+REQUEST_LIMIT = 4096
+"""Bytes of one request of a client that has not the right to rearm."""
+
+CLIENTS = 64
+"""Connections at once."""
+
+READY = b"ready"
+FAILED = b"errno "
+_CARE = 60.0
+"""Seconds between two looks after our files: what cleans /tmp may have taken them."""
+
+
+class Keeper:
+    """Serves one session until its target ends or it is told to end."""
+
+    def __init__(self, fds: dict[str, int], facts: dict[str, Any]) -> None:
+        """Take over the descriptors; `facts` is `Session.to_json()`."""
+        self.facts = facts
+        self.pid: int = facts["target"]["pid"]
+        self.uffd = fds["uffd"]
+        self.pagemap = fds["pagemap"]
+        self.lock = fds["lock"]
+        self.directory = fds["directory"]
+        self._keep(facts)
+        self.server = socket.socket(fileno=fds["server"])
+        self.server.setblocking(False)
+        self.selector = selectors.DefaultSelector()
+        self.selector.register(self.server, selectors.EVENT_READ, self._accept)
+        self.selector.register(fds["pidfd"], selectors.EVENT_READ, self._target_ended)
+        self.peers: list[_Peer] = []  # the one that was silent for longest is first
+        self.rearming: _Peer | None = None
+        self.waiting: list[_Peer] = []
+        self.ended = False
+
+    def serve(self) -> None:
+        """Serve until the end, then leave nothing behind."""
+        due = time.monotonic() + _CARE
+        while not self.ended:
+            for key, _ in self.selector.select(max(0.0, due - time.monotonic())):
+                if not self.ended:
+                    key.data()
+            if time.monotonic() >= due:
+                due += _CARE
+                self.care()
+        self.remove_files()
+
+    def keep(self, facts: dict[str, Any]) -> None:
+        """Take the facts over; the lock file shows them to whoever lists sessions.
+
+        Where the disk is full by now, what counts is what we hold: who cannot read the
+        file asks the socket.
+        """
+        with contextlib.suppress(OSError):
+            self._keep(facts)
+
+    def _keep(self, facts: dict[str, Any]) -> None:
+        """Take the facts over; OSError: they are not on disk."""
+        self.facts = {**facts, "keeper_pid": os.getpid()}
+        data = json.dumps(self.facts).encode()
+        written = os.pwrite(self.lock, data, 0)
+        if written < len(data):
+            os.pwrite(self.lock, data[written:], written)  # says why
+        os.ftruncate(self.lock, len(data))
+
+    def care(self) -> None:
+        """Keep our files young; end where they were swept away: nobody finds us then.
+
+        Source: tmpfiles.d(5) removes what is old from /tmp.
+        """
+        lock, sock = (f"{self.pid}.{suffix}" for suffix in ("lock", "sock"))
+        try:
+            if (
+                os.stat(lock, dir_fd=self.directory).st_ino
+                == os.fstat(self.lock).st_ino
+            ):
+                for name in (lock, sock):
+                    os.utime(name, dir_fd=self.directory, follow_symlinks=False)
+                os.utime(self.directory)
+                return
+        except FileNotFoundError:
+            pass
+        except OSError:
+            return
+        self._unregister()
+        self.ended = True
+
+    def remove_files(self) -> None:
+        """Remove lock and socket, unless they are of a later session by now."""
+        with contextlib.suppress(OSError):
+            there = os.stat(f"{self.pid}.lock", dir_fd=self.directory)
+            if there.st_ino != os.fstat(self.lock).st_ino:
+                return
+        suffixes = (
+            "sock",
+            "pages",
+            "pages.new",
+            "found",
+            "found.new",
+            "huge",
+            "huge.new",
+        )
+        for suffix in (*suffixes, "lock"):
+            with contextlib.suppress(OSError):
+                os.unlink(f"{self.pid}.{suffix}", dir_fd=self.directory)
+
+    def _accept(self) -> None:
+        if len(self.peers) >= CLIENTS:
+            self._make_room()
+        try:
+            connection, _ = self.server.accept()
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                self._make_room()
+            return
+        credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+        uid = int.from_bytes(credentials[4:8], sys.byteorder)  # pid, uid, gid
+        if uid not in (0, os.geteuid()) or len(self.peers) >= CLIENTS:
+            connection.close()
+            return
+        connection.setblocking(False)
+        peer = _Peer(self, connection)
+        self.peers.append(peer)
+        self.selector.register(connection, selectors.EVENT_READ, peer.ready)
+
+    def _make_room(self) -> None:
+        """Hang up on the client that was silent for longest and waits for nothing."""
+        for peer in self.peers:
+            if peer is not self.rearming and peer not in self.waiting:
+                peer.hang_up()
+                return
+
+    def _target_ended(self) -> None:
+        self.ended = True
+
+    def end_on_sigterm(self) -> None:
+        """End as if a client had asked for it, once the signal comes."""
+        self.woken, waker = socket.socketpair()
+        self.woken.setblocking(False)
+        waker.setblocking(False)
+        signal.set_wakeup_fd(waker.detach(), warn_on_full_buffer=False)
+        signal.signal(signal.SIGTERM, lambda *_: None)
+        self.selector.register(self.woken, selectors.EVENT_READ, self._terminated)
+
+    def _terminated(self) -> None:
+        self._unregister()
+        self.ended = True
+
+    def answer(self, peer: _Peer, request: dict[str, Any]) -> None:
+        """Do what one request asks; ValueError: there is no such request."""
+        match request.get("op"):
+            case "open":
+                self._hand_over(peer)
+            case "begin" if self.rearming is None or self.rearming is peer:
+                self._begin(peer)
+            case "begin" if peer not in self.waiting:
+                self.waiting.append(peer)
+            case "commit" if self.rearming is peer:
+                self.keep(self._checked(request["facts"]))
+                peer.committed = True
+                peer.send({"ok": True})
+                if request.get("hold") is not True:
+                    self.release(peer)
+            case "end":
+                cost = self._unregister(_stall(request))
+                self.remove_files()
+                peer.send({"ok": True, "cost": cost})
+                self.ended = True
+            case _:
+                raise ValueError(request)
+
+    def _checked(self, facts: dict[str, Any]) -> dict[str, Any]:
+        """Return facts that can be kept; any of `_REFUSED` is raised otherwise."""
+        if facts.keys() != self.facts.keys() or facts["target"] != self.facts["target"]:
+            raise ValueError("the facts of something else")
+        for key, value in facts.items():
+            kinds = (str, type(None)) if key == "since" else (type(self.facts[key]),)
+            if type(value) not in kinds:
+                raise TypeError(key)
+        for item in facts["untracked"]:
+            if type(item["start"]) is not int or type(item["end"]) is not int:
+                raise TypeError(item)
+        return facts
+
+    def _begin(self, peer: _Peer) -> None:
+        self.rearming = peer
+        peer.committed = True  # it can have done nothing yet
+        self._hand_over(peer)
+        peer.committed = False
+
+    def _hand_over(self, peer: _Peer) -> None:
+        peer.send({"facts": self.facts, "alive": self._alive()}, self.uffd)
+
+    def _alive(self) -> bool:
+        """Whether the armed address space is still the target's: no exec."""
+        try:
+            return bool(os.pread(self.pagemap, 8, 0))
+        except OSError:
+            return False
+
+    def _unregister(self, max_stall_ns: int = native.MAX_STALL_NS) -> dict[str, int]:
+        """Undo everything in the target, in case a fork inherited our descriptor.
+
+        What Linux before 6.17 cannot take is left to the last close of it.
+
+        Returns:
+            What that cost it, as the keys of JSON have it.
+        """
+        pace, meter = native.Pace(max_stall_ns), native.Meter()
+        left_out = [(item["start"], item["end"]) for item in self.facts["untracked"]]
+
+        def unregister(row: Row, align: int) -> None:
+            if not any(low <= row.start and row.end <= high for low, high in left_out):
+                native.uffd_unregister(
+                    self.uffd,
+                    self.pagemap,
+                    row.start,
+                    row.end,
+                    align=align,
+                    pace=pace,
+                    meter=meter,
+                )
+
+        with contextlib.suppress(OSError), native.keeping_the_processor(pace):
+            rows, tmpfs = _rows(self.pid), tmpfs_of(self.pid)
+            unregister_all(rows, tmpfs, unregister, self.pagemap)
+        os.close(self.uffd)
+        return {
+            "scan_ns": meter.scan_ns,
+            "max_wait_ns": meter.max_wait_ns,
+            "ioctls": meter.ioctls,
+            "pages_walked": meter.pages_walked,
+        }
+
+    def release(self, peer: _Peer) -> None:
+        """Let the next one rearm, if this one had the right to."""
+        if peer in self.waiting:
+            self.waiting.remove(peer)
+        if self.rearming is peer:
+            if not peer.committed:
+                # It died with pages protected, and nobody was told which.
+                self.keep({**self.facts, "since": None, "acknowledged": -1})
+            self.rearming = None
+            if self.waiting:
+                following = self.waiting.pop(0)
+                try:
+                    self._begin(following)
+                except OSError:
+                    following.hang_up()
+
+
+def _rows(pid: int) -> list[Row]:
+    """Return the mappings of a process."""
+    with open(f"{memory_dir(pid)}/maps", "rb") as maps:
+        text = maps.read()
+        rows = native.parse_maps(text, maps.fileno())
+    names = [
+        text[at : at + length]
+        for at, length in zip(rows.name_at, rows.name_length, strict=True)
+    ]
+    devices = [(device >> 32, device & 0xFFFFFFFF) for device in rows.device]
+    columns = rows.start, rows.end, rows.flags, rows.offset
+    more = devices, rows.inode, names, rows.page_size
+    return list(map(Row, *columns, *more))
+
+
+def _stall(request: dict[str, Any]) -> int:
+    """Return for how long one call may hold the lock, as a request asks for it."""
+    asked = request.get("max_stall_ns", native.MAX_STALL_NS)
+    if type(asked) is not int or not 0 < asked < 1 << 60:
+        raise ValueError(asked)
+    return asked
+
+
+# A client that is gone, and all that a request can be that is none.
+_REFUSED = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
+
+
+class _Peer:
+    """One connection: one request at a time, bounded in size, and never a wait."""
+
+    def __init__(self, keeper: Keeper, connection: socket.socket) -> None:
+        self.keeper = keeper
+        self.connection = connection
+        self.received = bytearray()
+        self.unsent = bytearray()
+        self.committed = False
+
+    def ready(self) -> None:
+        """Go on where there is something to read or room to write."""
+        try:
+            if self.unsent:
+                self._flush()
+            else:
+                self._receive()
+            while b"\n" in self.received and not self.unsent and not self.keeper.ended:
+                line, _, self.received = self.received.partition(b"\n")
+                self.keeper.answer(self, json.loads(line))
+        except _REFUSED:
+            self.hang_up()
+
+    def _receive(self) -> None:
+        try:
+            piece = self.connection.recv(1 << 16)
+        except BlockingIOError:
+            return
+        if not piece:
+            raise ConnectionError("hung up")
+        self.keeper.peers.remove(self)
+        self.keeper.peers.append(self)
+        self.received += piece
+        limit = MESSAGE_LIMIT if self.keeper.rearming is self else REQUEST_LIMIT
+        if len(self.received) > limit:
+            raise ValueError("too long")
+
+    def send(self, answer: dict[str, Any], fd: int | None = None) -> None:
+        """Send an answer, with a descriptor or without; what is left goes later."""
+        self.unsent += json.dumps(answer).encode() + b"\n"
+        if fd is not None:
+            sent = socket.send_fds(self.connection, [self.unsent], [fd])
+            del self.unsent[:sent]
+        self._flush()
+
+    def _flush(self) -> None:
+        try:
+            while self.unsent:
+                del self.unsent[: self.connection.send(self.unsent)]
+        except BlockingIOError:
+            events = selectors.EVENT_WRITE  # it is not heard until it has read
+        else:
+            events = selectors.EVENT_READ
+        self.keeper.selector.modify(self.connection, events, self.ready)
+
+    def hang_up(self) -> None:
+        """Close the connection, and let the next one rearm if this one was to."""
+        if self not in self.keeper.peers:
+            return
+        self.keeper.peers.remove(self)
+        self.keeper.selector.unregister(self.connection)
+        self.connection.close()
+        self.keeper.release(self)
+
+
+def main() -> None:
+    """Run as the keeper's process."""
+    fds: dict[str, int] = json.loads(sys.argv[1])
+    facts: dict[str, Any] = json.load(sys.stdin)
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):
+        signal.signal(number, signal.SIG_IGN)
+    try:
+        keeper = Keeper(fds, facts)
+        keeper.end_on_sigterm()
+    except OSError as error:
+        os.write(fds["answer"], FAILED + str(error.errno).encode())
+        return
+    silent = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(silent, 2)
+    os.close(silent)
+    try:
+        os.write(fds["answer"], READY)
+    except BrokenPipeError:  # who armed was killed: nobody was told of a session
+        keeper.remove_files()
+        return
+    os.close(fds["answer"])
+    keeper.serve()
+
+
+if __name__ == "__main__":
+    main()

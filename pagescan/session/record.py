@@ -1,0 +1,108 @@
+"""The facts of a session: who tracks which target, since when, of which ranges."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Self
+
+from pagescan.model.memory import Untracked
+from pagescan.model.results import SessionFacts, TargetFacts
+from pagescan.model.units import format_time, parse_time
+
+if TYPE_CHECKING:
+    from pagescan.tracking.arm import Armed
+    from pagescan.tracking.tracking import Tracking
+
+
+def session_of(tracking: Tracking, holder: str) -> Session:
+    """Return the facts of a tracking as a session's lock file has them."""
+    armed = tracking.armed
+    return Session(
+        tracking.target.facts,
+        tracking.armed_at,
+        tracking.since,
+        holder,
+        os.getpid(),
+        armed.selection.words,
+        armed.untracked,
+        armed.tracked_bytes,
+        armed.tables_left,
+        armed.epoch,
+        alike=armed.alike,
+        ends=[end.to_json() for end in armed.ends],
+    )
+
+
+@dataclass(slots=True)
+class Session:
+    """The facts of a session: what its lock file holds.
+
+    Attributes:
+        holder: What keeps it: "keeper", "watch" or "track".
+        keeper_pid: The process that holds the userfaultfd.
+        words: The RANGE words of its selection.
+        epoch: How often pages were protected anew since arming.
+        planned: The epoch of the last plan of a checkpoint; 0: there was none.
+        acknowledged: The epoch whose image the consumer has; 0: it has none yet; -1:
+            there is no consumer, or what it lacks is not known any more.
+        alike: Neighbouring mappings that looked alike before arming.
+        ends: What grows, and is compared: each as `End.to_json` of growing_ends.
+    """
+
+    target: TargetFacts
+    armed_at: datetime
+    since: datetime | None
+    holder: str
+    keeper_pid: int
+    words: list[str]
+    untracked: list[Untracked]
+    tracked_bytes: int = 0
+    tables_left: int = 0
+    epoch: int = 0
+    planned: int = 0
+    acknowledged: int = -1
+    alike: int = 0
+    ends: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """The pid of the target, as users type it."""
+        return str(self.target.pid)
+
+    @property
+    def facts(self) -> SessionFacts:
+        """What results say of it."""
+        return SessionFacts(self.name, self.armed_at, self.since)
+
+    def after(self, armed: Armed, since: datetime | None) -> Self:
+        """Return the facts after a look that rearmed; `armed` is an `arm.Armed`."""
+        return replace(
+            self,
+            since=since,
+            untracked=list(armed.untracked),
+            tracked_bytes=armed.tracked_bytes,
+            tables_left=armed.tables_left,
+            epoch=armed.epoch,
+            ends=[end.to_json() for end in armed.ends],
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `from_json` takes."""
+        facts = {name: getattr(self, name) for name in self.__slots__}
+        facts["target"] = self.target._asdict()
+        facts["untracked"] = [item._asdict() for item in self.untracked]
+        facts["armed_at"] = format_time(self.armed_at)
+        facts["since"] = format_time(self.since) if self.since else None
+        return facts
+
+    @classmethod
+    def from_json(cls, facts: dict[str, Any]) -> Self:
+        """Read what `to_json` gave; ValueError, KeyError or TypeError if it is not."""
+        facts = dict(facts)
+        facts["target"] = TargetFacts(**facts["target"])
+        facts["armed_at"] = parse_time(facts["armed_at"])
+        facts["since"] = parse_time(facts["since"]) if facts["since"] else None
+        facts["untracked"] = [Untracked(**item) for item in facts["untracked"]]
+        return cls(**facts)

@@ -1,0 +1,162 @@
+"""Starts a keeper and ends it: the command's side."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import socket
+import sys
+from typing import TYPE_CHECKING
+
+from pagescan import native
+
+if TYPE_CHECKING:
+    from pagescan.model.errors import PagescanError
+    from pagescan.model.results import Cost
+    from pagescan.session.locks import Lock
+    from pagescan.session.record import Session
+from pagescan.session.keeper import CLIENTS, FAILED, READY
+
+_END_TIMEOUT = 10.0
+
+
+def start(session: Session, lock: Lock, uffd: int, pidfd: int, pagemap: int) -> Session:
+    """Hand a session over to a keeper of its own; return when it has confirmed.
+
+    The descriptors stay ours too; the caller closes them.
+
+    Raises:
+        PagescanError: The keeper did not come up, or could not keep the facts on disk;
+            the caller still holds everything.
+    """
+    from pagescan.model.errors import from_oserror
+    from pagescan.target.causes import oom_kills
+
+    before = oom_kills()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as server:
+        try:
+            _bind(server, lock)
+        except OSError as error:
+            raise from_oserror(
+                error, doing=f"make the socket of session {lock.pid}", call="bind"
+            ) from error
+        ready, answer = os.pipe2(os.O_CLOEXEC)
+        fds = {
+            "server": server.fileno(),
+            "answer": answer,
+            "lock": lock.fd,
+            "directory": lock.directory,
+            "uffd": uffd,
+            "pidfd": pidfd,
+            "pagemap": pagemap,
+        }
+        try:
+            keeper_pid = _spawn(fds, session)
+        finally:
+            os.close(answer)
+        with open(ready, "rb") as said:
+            answered = said.read(len(READY))
+            if answered != READY:
+                answered += said.read()
+    if answered != READY:
+        raise _failed(session, keeper_pid, answered, before)
+    session.keeper_pid = keeper_pid
+    return session
+
+
+def _failed(session: Session, pid: int, said: bytes, before: int) -> PagescanError:
+    """Return the error that says why the keeper did not come up, and reap it."""
+    from pagescan.model.errors import PagescanError
+    from pagescan.session.locks import not_kept
+    from pagescan.target.causes import how_it_ended
+
+    code = said.removeprefix(FAILED)
+    if said.startswith(FAILED) and code.isdigit():
+        how_it_ended(pid, before)
+        return not_kept(OSError(int(code), ""), session.target.pid)
+    why = how_it_ended(pid, before)
+    lines = said.decode(errors="replace").split("\n")
+    last = next((line for line in reversed(lines) if line.strip()), "")
+    return PagescanError(
+        f"the keeper of the session did not start: {last or why}",
+        hint=None if not last else f"it is run by {sys.executable}; {why}",
+        pid=session.target.pid,
+    )
+
+
+def _bind(server: socket.socket, lock: Lock) -> None:
+    """Listen beside the lock file; the caller's umask has no say."""
+    name = f"/proc/self/fd/{lock.directory}/{lock.pid}.sock"
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(name)
+    server.bind(name)
+    os.chmod(name, 0o600)
+    server.listen(CLIENTS)
+
+
+def _spawn(fds: dict[str, int], session: Session) -> int:
+    """Start the keeper's process; it gets the facts on its stdin."""
+    import subprocess
+
+    facts, feed = os.pipe2(os.O_CLOEXEC)
+    moved = [fd for fd in fds.values() if fd < 3]  # of a host that has closed 0 to 2
+    above = {fd: fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3) for fd in moved}
+    fds = {name: above.get(fd, fd) for name, fd in fds.items()}
+    try:
+        process = subprocess.Popen(
+            [
+                *(sys.executable, "-P", "-s", "-m", "pagescan.session.keeper"),
+                json.dumps(fds),
+            ],
+            stdin=facts,
+            stdout=subprocess.DEVNULL,
+            stderr=fds["answer"],  # until it is ready: why Python cannot run it
+            pass_fds=list(fds.values()),
+            start_new_session=True,
+            cwd="/",
+            env={"PYTHONPATH": _path(), "PYTHONDONTWRITEBYTECODE": "1"},
+        )
+    finally:
+        os.close(facts)
+        for fd in above.values():
+            os.close(fd)
+    with contextlib.suppress(BrokenPipeError), os.fdopen(feed, "wb") as stream:
+        stream.write(json.dumps(session.to_json()).encode())
+    process.returncode = 0  # it outlives us: nobody waits for it
+    return process.pid
+
+
+def _path() -> str:
+    """Return where the keeper finds what it imports: where we have found it."""
+    import _cffi_backend
+
+    package = os.path.abspath(__file__ + 3 * "/..")
+    needed = os.path.dirname(os.path.abspath(_cffi_backend.__file__))
+    return os.pathsep.join(dict.fromkeys([package, needed]))
+
+
+def end(session: Session, max_stall_ns: int = native.MAX_STALL_NS) -> Cost:
+    """Disarm a session, wait until its keeper is gone, and return what it cost.
+
+    Args:
+        session: One that lives.
+        max_stall_ns: How long one call may hold the target's mmap lock.
+    """
+    import select
+
+    from pagescan.model.results import Cost
+    from pagescan.session.client import Client
+
+    cost = Cost()
+    with Client(session) as client, contextlib.suppress(ProcessLookupError):
+        pidfd = os.pidfd_open(session.keeper_pid)
+        try:
+            cost = client.end(max_stall_ns)
+            gone = select.poll()
+            gone.register(pidfd, select.POLLIN)
+            gone.poll(_END_TIMEOUT * 1000)
+        finally:
+            os.close(pidfd)
+    return cost

@@ -1,0 +1,198 @@
+"""Why something failed: the causes that errno and a look at the machine tell."""
+
+import contextlib
+import errno
+import os
+import re
+import signal
+import stat
+from collections.abc import Iterator
+
+_ENDING = 5.0  # seconds that a child of ours may take to end, when it has failed
+
+
+def oom_kills() -> int:
+    """Return how many processes of our cgroup were killed for want of memory.
+
+    Source: memory.events in cgroup-v2.rst; 0 where there is none.
+    """
+    try:
+        with open("/proc/self/cgroup") as file:
+            path = next(line for line in file if line.startswith("0::"))[3:].strip()
+        with open(f"/sys/fs/cgroup{path}/memory.events") as file:
+            return int(dict(line.split() for line in file)["oom_kill"])
+    except (OSError, StopIteration, KeyError, ValueError):
+        return 0
+
+
+def how_it_ended(pid: int, before: int) -> str:
+    """Reap a child that has failed; say how it ended.
+
+    Args:
+        pid: The child.
+        before: What `oom_kills` was when it was started.
+    """
+    status = _reaped(pid)
+    if status is None:
+        return "nobody knows how it ended"
+    code = os.waitstatus_to_exitcode(status)
+    if code >= 0:
+        return f"it ended with exit code {code}"
+    if code == -signal.SIGKILL and oom_kills() > before:
+        return "the kernel killed it for want of memory"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = f"signal {-code}"
+    by = ", for want of memory or by somebody" if code == -signal.SIGKILL else ""
+    return f"it was killed by {name}{by}"
+
+
+def _reaped(pid: int) -> int | None:
+    import select
+
+    try:
+        pidfd = os.pidfd_open(pid)
+    except OSError:
+        return None
+    try:
+        poll = select.poll()
+        poll.register(pidfd, select.POLLIN)
+        if not poll.poll(_ENDING * 1000):
+            return None
+        return os.waitpid(pid, os.WNOHANG)[1]
+    except ChildProcessError:  # the host has reaped it
+        return None
+    finally:
+        os.close(pidfd)
+
+
+def check_descriptors(count: int) -> None:
+    """Raise OSError (EMFILE, ENFILE) unless so many descriptors are free.
+
+    What needs them says what it could not do else, and not why.
+    """
+    made: list[int] = []
+    try:
+        while len(made) < count:
+            made.append(os.open("/", os.O_PATH | os.O_CLOEXEC))
+    finally:
+        for fd in made:
+            os.close(fd)
+
+
+def has_filter() -> bool:
+    """Whether a seccomp filter is around this process; source: Seccomp in status."""
+    with contextlib.suppress(OSError), open("/proc/self/status") as status:
+        return any(line.split() == ["Seccomp:", "2"] for line in status)
+    return False
+
+
+def why_it_stands(pid: int) -> tuple[str, str] | None:
+    """Return why a process does not run, and a remedy; None: nothing is seen."""
+    for folder in _cgroups(pid):
+        if "frozen 1" in _text(f"{folder}/cgroup.events") or "FROZEN" in _text(
+            f"{folder}/freezer.state"
+        ):
+            return (
+                "does not run: its cgroup is frozen, as a paused container is",
+                f"let it go on first; it is {folder}",
+            )
+        quota = re.match(r"(\d+) (\d+)", _text(f"{folder}/cpu.max"))
+        throttled = re.search(r"nr_throttled ([1-9]\d*)", _text(f"{folder}/cpu.stat"))
+        if quota and throttled:
+            share = int(quota[1]) / int(quota[2])
+            return (
+                f"is throttled: its cgroup may use {share:.0%} of a processor",
+                f"raise its quota for the attach: {folder}/cpu.max",
+            )
+    return None
+
+
+def _cgroups(pid: int) -> Iterator[str]:
+    """Yield the folders of a process's cgroups and of those above; all hierarchies."""
+    places = []
+    for line in _text("/proc/self/mounts").splitlines():
+        place, kind, options = line.split()[1:4]
+        if kind in ("cgroup", "cgroup2"):
+            places.append((place, kind, options.split(",")))
+    for line in _text(f"/proc/{pid}/cgroup").splitlines():
+        _, controllers, path = line.split(":", 2)
+        for place, kind, mounted in places:
+            unified = kind == "cgroup2" and not controllers
+            if not unified and not set(controllers.split(",")) & {*mounted} - {""}:
+                continue
+            while path not in ("", "/"):
+                yield f"{place}{path}"
+                path = os.path.dirname(path)
+
+
+def _text(path: str) -> str:
+    try:
+        with open(path, errors="replace") as file:
+            return file.read()
+    except OSError:
+        return ""
+
+
+def why_not_run(path: str, code: int) -> str:
+    """Return why a program cannot be run, by its errno and a look at its file."""
+    why = os.strerror(code).lower()
+    try:
+        with open(path, "rb") as file:
+            head = file.read(4096)
+    except OSError:
+        return why
+    needs = _interpreter(head)
+    if code == errno.ENOENT and needs and not os.path.exists(needs):
+        return f"its interpreter {needs!r} is missing"
+    if code == errno.EACCES and needs and not os.access(needs, os.X_OK):
+        return f"its interpreter {needs!r} may not be run"
+    if code == errno.EACCES and os.statvfs(path).f_flag & os.ST_NOEXEC:
+        return "its file system is mounted with noexec"
+    if code == errno.ENOEXEC:
+        elf = head.startswith(b"\x7fELF")
+        return (
+            "it is a program for another processor, or a damaged one"
+            if elf
+            else "it is neither a program nor a script that begins with #!"
+        )
+    return why
+
+
+def _interpreter(head: bytes) -> str | None:
+    """Return what runs a program: of its #! line, or its dynamic linker."""
+    if head.startswith(b"#!"):
+        words = head[2:].split(b"\n")[0].split(None, 1)
+        return os.fsdecode(words[0]) if words else None
+    if head[:6] != b"\x7fELF\x02\x01":
+        return None
+    begin = int.from_bytes(head[32:40], "little")
+    size = int.from_bytes(head[54:56], "little")
+    for at in range(int.from_bytes(head[56:58], "little")):
+        entry = head[begin + at * size :][:56]
+        if int.from_bytes(entry[:4], "little") == 3:  # PT_INTERP
+            offset = int.from_bytes(entry[8:16], "little")
+            return os.fsdecode(head[offset:].split(b"\0")[0]) or None
+    return None
+
+
+def rights_lost(path: str) -> str | None:
+    """Say that a program will run without its rights, since it is traced at its exec.
+
+    Source: ptrace(2) and execve(2). Root's tracing takes none away.
+    """
+    if not os.geteuid():
+        return None
+    with contextlib.suppress(OSError):
+        facts = os.stat(path)
+        if facts.st_mode & stat.S_ISUID and facts.st_uid != os.geteuid():
+            what = f"set-user-ID of uid {facts.st_uid}"
+        elif facts.st_mode & stat.S_ISGID and facts.st_mode & stat.S_IXGRP:
+            what = f"set-group-ID of gid {facts.st_gid}"
+        elif "security.capability" in os.listxattr(path):
+            what = "a program with capabilities of its own"
+        else:
+            return None
+        return f"{path} is {what}: it runs without these rights while it is traced"
+    return None

@@ -1,0 +1,125 @@
+"""Finds the process that a user names: by its pid, or by a name that it has."""
+
+import contextlib
+import os
+import re
+from typing import NamedTuple
+
+from pagescan.model.errors import NoSuchTargetError, TargetError
+from pagescan.model.units import escape
+from pagescan.target.process import PF_KTHREAD, check_proc, executable, read_stat
+
+_PID_DIGITS = 18
+_LISTED = 20
+_WIDTH = 60
+_PYTHON = re.compile(r"(python|pypy)[0-9.]*")
+_OURS = ("pagescan", "pagescan.pyz")
+
+
+class _Named(NamedTuple):
+    """A process, and what it is called."""
+
+    start_time: int
+    pid: int
+    names: frozenset[str]
+    ours: bool
+    """Whether it is this user's."""
+
+
+def find(text: str, *, oldest: bool = False) -> int:
+    """Return the pid that TARGET names: a pid, or a name that one process has.
+
+    A name is the kernel's (15 bytes) or the basename of the executable. Processes of
+    pagescan itself never match, and other users' only where none of this user's does;
+    to root all are alike.
+
+    Args:
+        text: TARGET.
+        oldest: Take the oldest of several.
+
+    Raises:
+        NoSuchTargetError: No process has the name.
+        TargetError: Several have; the message lists them, the oldest first.
+    """
+    if text.isascii() and text.isdigit():
+        if len(text) > _PID_DIGITS:
+            raise NoSuchTargetError(f"no process with pid {text[:_PID_DIGITS]}…")
+        return int(text)
+    check_proc()
+    matches = sorted(named for named in _named() if text in named.names)
+    if os.geteuid():
+        matches = [named for named in matches if named.ours] or matches
+    if not matches:
+        raise NoSuchTargetError(f"no process is named {text!r}")
+    if len(matches) == 1 or oldest:
+        return matches[0].pid
+    listed = "; ".join(
+        f"{named.pid} {_command_line(named.pid)}".rstrip()
+        for named in matches[:_LISTED]
+    )
+    more = "; …" if len(matches) > _LISTED else ""
+    raise TargetError(
+        f"{len(matches)} processes are named {text!r}, the oldest first:"
+        f" {listed}{more}",
+        hint="name one of them by its pid, or take the first with --oldest",
+    )
+
+
+def processes() -> list[int]:
+    """Return the pids there are, ascending."""
+    return sorted(int(name) for name in os.listdir("/proc") if name.isdigit())
+
+
+def _named() -> list[_Named]:
+    user = os.geteuid()
+    found = []
+    for pid in processes():
+        with contextlib.suppress(OSError):
+            stat = read_stat(pid)
+            if stat.flags & PF_KTHREAD or stat.state in "ZX":
+                continue
+            program = os.path.basename(executable(pid) or "").removesuffix(" (deleted)")
+            if pid == os.getpid() or _is_pagescan(_words(pid), program):
+                continue
+            names = frozenset({stat.name, program} - {""})
+            ours = os.stat(f"/proc/{pid}").st_uid == user
+            found.append(_Named(stat.start_time, pid, names, ours))
+    return found
+
+
+def _words(pid: int) -> list[str]:
+    with open(f"/proc/{pid}/cmdline", "rb") as file:
+        return os.fsdecode(file.read(4096)).split("\0")
+
+
+def _command_line(pid: int) -> str:
+    """Return how a process was called, as one short and harmless line."""
+    try:
+        line = escape(" ".join(_words(pid)).strip())
+    except OSError:
+        return ""
+    half = _WIDTH // 2
+    return line if len(line) <= _WIDTH else f"{line[:half]}…{line[-half:]}"
+
+
+def _is_pagescan(words: list[str], program: str) -> bool:
+    """Whether a process is a pagescan command or keeper: a Python that runs it.
+
+    Its words are read as Python reads them; that they stand anywhere is not enough.
+    """
+    if not _PYTHON.fullmatch(program):
+        return False
+    at = 1
+    while at < len(words) and words[at].startswith("-"):
+        word = words[at]
+        if word.startswith(("-W", "-X", "--")):
+            at += 2 if word in ("-W", "-X", "--check-hash-based-pycs") else 1
+            continue
+        flags, module, attached = word[1:].partition("m")
+        if "c" in flags:
+            return False
+        if module:
+            name = attached or "".join(words[at + 1 : at + 2])
+            return name.split(".")[0] == "pagescan"
+        at += 1
+    return at < len(words) and os.path.basename(words[at]) in _OURS

@@ -1,0 +1,218 @@
+"""What this kernel and this user may do: one ordered table, each row found by trying.
+
+Nothing is concluded from a version number. Every probe works on memory of this process
+or on a child of its own, and leaves nothing behind.
+"""
+
+import contextlib
+import errno
+import functools
+import mmap
+import os
+from array import array
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from pagescan import native
+from pagescan.model.errors import KernelUnsupportedError, PagescanError, from_oserror
+from pagescan.model.memory import CATEGORY_NAMES, NO_CATEGORY, PAGE_SIZE, Category
+from pagescan.native import Columns, Masks, Meter, Pace, Rule, Spans
+from pagescan.target import wp_async
+
+PAGES_TRIED = 16
+_NO_SPACE_BEYOND = 1 << 57  # of no processor; a sum of two fits in 64 bits
+_TABLE_REACH = 2 << 20  # bytes that one page table maps
+MADV_PAGEOUT = 21  # mmap has no name for it
+
+
+class UnknownError(Exception):
+    """A probe could not tell, with the reason."""
+
+
+@functools.cache
+def known_categories() -> Category:
+    """Return the categories that the running kernel knows, found by trying.
+
+    Raises:
+        KernelUnsupportedError: It has no PAGEMAP_SCAN at all.
+    """
+    known = NO_CATEGORY
+    with own_pagemap() as pagemap:
+        for bit in Category:
+            rule = Rule(asked=Masks(returned=bit))
+            try:
+                scan_own(pagemap, 0, PAGE_SIZE, rule)
+            except OSError as error:
+                if error.errno == errno.EINVAL:
+                    continue
+                raise from_oserror(
+                    error,
+                    doing="use PAGEMAP_SCAN (Linux 6.7)",
+                    call="ioctl(PAGEMAP_SCAN)",
+                ) from error
+            known |= bit
+    return known
+
+
+def check_known(categories: Category) -> None:
+    """Refuse categories that the running kernel does not know."""
+    for bit, name in CATEGORY_NAMES:
+        if bit & categories & ~known_categories():
+            raise KernelUnsupportedError(
+                f"this kernel has no category {name!r}",
+                hint="pagescan doctor lists what it has",
+            )
+
+
+@functools.cache
+def user_space_end() -> int:
+    """Return where this process's addresses end, found by trying.
+
+    2^47 on most x86-64, 2^56 with five levels of page tables, 2^48 or 2^52 on arm64.
+    The kernel refuses a range that goes beyond; where it does not, there is no mapping.
+    """
+    with own_pagemap() as pagemap:
+        return end_of_accepted(functools.partial(_accepts, pagemap))
+
+
+def end_of_accepted(accepts: Callable[[int], bool]) -> int:
+    """Return the highest end of a page that is accepted; all below it are."""
+    low, high = 1, _NO_SPACE_BEYOND // PAGE_SIZE + 1
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if accepts(middle * PAGE_SIZE) else (low, middle)
+    return low * PAGE_SIZE
+
+
+def _accepts(pagemap: int, end: int) -> bool:
+    try:
+        scan_own(
+            pagemap, end - PAGE_SIZE, end, Rule(asked=Masks(returned=Category.PRESENT))
+        )
+    except OSError as error:
+        if error.errno != errno.EFAULT:
+            raise
+        return False
+    return True
+
+
+_POPULATED = Category.PRESENT | Category.SWAPPED
+WRITTEN = Rule(
+    asked=Masks(mask=Category.WPALLOWED | Category.WRITTEN, returned=Category.WRITTEN)
+)
+
+
+def or_empty(asked: Masks) -> Masks:
+    """Widen masks that require WRITTEN to empty entries, whatever is said of those.
+
+    Markers match as well, and are left out once they are read.
+    """
+    return asked._replace(
+        mask=asked.mask & ~Category.WRITTEN,
+        inverted=asked.inverted | Category.PRESENT,
+        anyof=Category.WRITTEN | Category.PRESENT,
+    )
+
+
+# An empty entry of armed shared memory was written, and then dropped or paged out.
+WRITTEN_OR_GONE = Rule(
+    asked=or_empty(WRITTEN.asked)._replace(
+        returned=Category.WPALLOWED | Category.WRITTEN | _POPULATED
+    ),
+    wanted=Masks(mask=Category.WRITTEN),
+    written_all=Category.WPALLOWED,
+    empty_without=_POPULATED,
+)
+
+
+class EmptyEntries(NamedTuple):
+    """Where the scan says WRITTEN of empty entries of shared memory, by trying.
+
+    Attributes:
+        beside_others: Also if other categories are asked for (the kernel's slow path):
+            not from Linux 6.7 to 6.12.102 and from 6.13 to 6.17. What is not named is
+            not protected either.
+        without_table: Also where there is no page table, if WRITTEN is all that is
+            asked for (the fast path): not up to 6.17. From 6.14 on, MADV_DONTNEED frees
+            the tables that it has emptied.
+    """
+
+    beside_others: bool
+    without_table: bool
+
+
+@functools.cache
+def named_empty_entries() -> EmptyEntries:
+    """Drop a page of our own shared memory, and its page table, and look for them."""
+    size = _TABLE_REACH
+    fast = Masks(mask=Category.WRITTEN, returned=Category.WRITTEN)
+    slow = fast._replace(returned=Category.WRITTEN | Category.PRESENT)
+    flags = mmap.MAP_SHARED | mmap.MAP_ANONYMOUS
+    try:
+        with (
+            mmap.mmap(-1, 2 * size, flags=flags) as memory,
+            own_uffd() as uffd,
+            own_pagemap() as pagemap,
+        ):
+
+            def names_the_first(asked: Masks) -> bool:
+                found = scan_own(pagemap, start, start + PAGE_SIZE, Rule(asked=asked))
+                return bool(found.starts)
+
+            offset = -native.address_of(memory) % size
+            start = native.address_of(memory) + offset
+            native.uffd_register(uffd, start, start + size)
+            memory[offset] = memory[offset + PAGE_SIZE] = 1
+            memory.madvise(mmap.MADV_DONTNEED, offset, PAGE_SIZE)
+            beside_others = names_the_first(slow)
+            memory.madvise(mmap.MADV_DONTNEED, offset, size)
+            return EmptyEntries(beside_others, names_the_first(fast))
+    except (OSError, PagescanError):
+        return EmptyEntries(beside_others=False, without_table=False)
+
+
+def swap_in_use() -> bool:
+    """Whether pages can be on swap; source: proc_swaps(5)."""
+    with open("/proc/swaps", "rb") as swaps:
+        return len(swaps.readlines()) > 1
+
+
+@contextlib.contextmanager
+def own_pagemap() -> Iterator[int]:
+    """Open this process's own pagemap, and close it at the end."""
+    fd = os.open("/proc/self/pagemap", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+@contextlib.contextmanager
+def own_uffd() -> Iterator[int]:
+    """Open a userfaultfd of this process, and close it at the end."""
+    uffd = wp_async.open_own()
+    try:
+        yield uffd
+    finally:
+        os.close(uffd)
+
+
+def scan_own(pagemap: int, start: int, end: int, rule: Rule) -> Columns:
+    """Scan one range of this process by one rule, without pauses."""
+    spans = Spans(array("Q", [start]), array("Q", [end]), array("Q", [0]))
+    return native.scan(pagemap, spans, [rule], pace=Pace(pause_ns=0), meter=Meter())
+
+
+def read_setting(path: str) -> str:
+    """Return the text of a file of /proc or /sys."""
+    with open(path) as file:
+        return file.read()
+
+
+@functools.lru_cache(maxsize=1)
+def huge_page_size() -> int:
+    """Return the size of a transparent huge page in bytes; 0: the kernel has none."""
+    try:
+        return int(read_setting("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size"))
+    except (OSError, ValueError):
+        return 0

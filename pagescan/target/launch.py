@@ -1,0 +1,77 @@
+"""Starts a command of the user's as a target, stopped before its first instruction."""
+
+import contextlib
+import os
+import signal
+
+from pagescan import native
+from pagescan.model.errors import TargetError
+from pagescan.target.causes import rights_lost, why_not_run
+
+
+class Launched:
+    """A program that waits before its first instruction.
+
+    If we die, or never let it go on, its guard kills it: nothing would wake it.
+
+    Attributes:
+        pid: Of the program.
+        note: What has to be said before it runs, or None.
+    """
+
+    def __init__(
+        self, pid: int, guard: int, guard_pid: int, note: str | None = None
+    ) -> None:
+        """Take over the guard's descriptor; use `launch`."""
+        self.pid = pid
+        self.note = note
+        self._guard = guard
+        self._guard_pid = guard_pid
+
+    def go_on(self) -> None:
+        """Let it run; twice does no harm."""
+        if self._guard >= 0:
+            os.kill(self.pid, signal.SIGCONT)
+            os.write(self._guard, b"!")
+            self.close()
+
+    def close(self) -> None:
+        """End the guard; the program too, unless it was let go on."""
+        if self._guard >= 0:
+            os.close(self._guard)
+            self._guard = -1
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(self._guard_pid, 0)
+
+
+def launch(argv: list[str], *, stdout: int, stderr: int) -> Launched:
+    """Start a program, stopped before its first instruction; it keeps our stdin.
+
+    Raises:
+        TargetError: There is no such program, or it cannot be run.
+    """
+    path = _which(argv[0])
+    try:
+        pid, guard, guard_pid = native.launch(
+            os.fsencode(path),
+            [os.fsencode(word) for word in argv],
+            [
+                os.fsencode(name) + b"=" + os.fsencode(value)
+                for name, value in os.environ.items()
+            ],
+            (0, stdout, stderr),
+        )
+    except OSError as error:
+        reason = why_not_run(path, error.errno or 0)
+        raise TargetError(f"cannot run {argv[0]!r}: {reason}") from error
+    return Launched(pid, guard, guard_pid, rights_lost(path))
+
+
+def _which(program: str) -> str:
+    if "/" in program:
+        return program
+    for folder in os.get_exec_path():
+        path = os.path.join(folder, program)
+        if os.access(path, os.X_OK) and os.path.isfile(path):
+            return path
+    raise TargetError(f"cannot run {program!r}: command not found")

@@ -1,0 +1,371 @@
+"""A process that one can look at: found, opened, kept apart from a later namesake."""
+
+import contextlib
+import errno
+import fcntl
+import os
+import re
+import select
+from functools import cache
+from types import TracebackType
+from typing import NamedTuple, Self
+
+from pagescan.model.errors import (
+    AccessDeniedError,
+    NoSuchTargetError,
+    TargetError,
+    UnsuitableTargetError,
+    from_oserror,
+)
+from pagescan.model.memory import PAGE_SIZE
+from pagescan.model.results import TargetFacts
+from pagescan.model.units import escape
+from pagescan.target.causes import has_filter
+from pagescan.target.living import memory_dir
+
+_PF_EXITING, PF_KTHREAD = 0x4, 0x00200000  # include/linux/sched.h
+
+
+class Stat(NamedTuple):
+    """What /proc/PID/stat says of a process; source: proc_pid_stat(5)."""
+
+    name: str
+    state: str
+    flags: int
+    start_time: int
+
+
+def read_stat(pid: int) -> Stat:
+    """Read /proc/PID/stat; FileNotFoundError or ProcessLookupError if it is gone.
+
+    The start time is that of the machine, in whichever time namespace we are.
+    """
+    with open(f"/proc/{pid}/stat", "rb") as file:
+        text = file.read()
+    # The name may hold anything, also ")": the last one ends it.
+    head, _, tail = text.rpartition(b")")
+    fields = tail.split()
+    name = os.fsdecode(head.partition(b"(")[2])
+    return Stat(
+        name, fields[0].decode(), int(fields[6]), int(fields[19]) - time_offset()
+    )
+
+
+@cache
+def time_offset() -> int:
+    """Return what our time namespace adds to a start time, in clock ticks.
+
+    Source: time_namespaces(7); 0 in the initial one.
+    """
+    try:
+        with open("/proc/self/timens_offsets") as file:
+            rows = dict(line.split(None, 1) for line in file)
+        seconds, nanoseconds = map(int, rows["boottime"].split())
+    except (OSError, KeyError, ValueError):
+        return 0
+    return round((seconds + nanoseconds / 1e9) * os.sysconf("SC_CLK_TCK"))
+
+
+def read_status(pid: int) -> dict[str, str]:
+    """Read /proc/PID/status as a dict; the values are stripped."""
+    with open(f"/proc/{pid}/status", errors="surrogateescape") as file:
+        text = file.read()
+    pairs = (line.partition(":") for line in text.splitlines())
+    return {key: value.strip() for key, _, value in pairs}
+
+
+class Target:
+    """An open process: its pagemap, a pidfd, and the facts that identify it.
+
+    A context manager; closing it closes the descriptors and touches nothing else.
+
+    Attributes:
+        facts: Pid, name, exe, start time, page size.
+        pagemap: /proc/PID/pagemap, read-only, of the address space there is now.
+        pidfd: Readable when the process has ended.
+    """
+
+    def __init__(self, facts: TargetFacts, pidfd: int, pagemap: int) -> None:
+        """Take over the descriptors; use `open`."""
+        self.facts = facts
+        self.pidfd = pidfd
+        self.pagemap = pagemap
+
+    @classmethod
+    def open(cls, pid: int, *, start_time: int | None = None) -> Self:
+        """Open a process for looking.
+
+        Args:
+            pid: Its process id, as this pid namespace counts.
+            start_time: What it must have, from an earlier look; else it is another.
+
+        Raises:
+            NoSuchTargetError: No process of that pid, or another one by now.
+            UnsuitableTargetError: A thread id, a kernel thread, a zombie.
+            AccessDeniedError: The kernel does not let this user look at it.
+        """
+        check_proc()
+        with contextlib.ExitStack() as undo:
+            pidfd = above_stdio(_open_pidfd(pid))
+            undo.callback(os.close, pidfd)
+            stat = _suitable_stat(pid)
+            if start_time is not None and stat.start_time != start_time:
+                raise NoSuchTargetError(
+                    f"process {pid} is gone; its pid belongs to {stat.name!r} now"
+                )
+            pagemap = above_stdio(_open_pagemap(pid, stat))
+            undo.pop_all()
+        facts = TargetFacts(pid, stat.name, executable(pid), stat.start_time, PAGE_SIZE)
+        return cls(facts, pidfd, pagemap)
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        return self.facts.pid
+
+    def __str__(self) -> str:
+        return f"{self.facts.pid} ({escape(self.facts.name)})"
+
+    def exited(self) -> bool:
+        """Whether the process has ended (its zombie may still be there)."""
+        poll = select.poll()
+        poll.register(self.pidfd, select.POLLIN)
+        return bool(poll.poll(0))
+
+    def has_address_space(self) -> bool:
+        """Whether the address space that was opened is still there: no exec, no exit.
+
+        pagemap of a dead address space reads as empty; source: pagemap_read in
+        fs/proc/task_mmu.c.
+        """
+        try:
+            return bool(os.pread(self.pagemap, 8, 0))
+        except OSError:
+            return False
+
+    def gone(self) -> TargetError:
+        """Return the error that says how the address space went."""
+        if self.exited() or self._ending():
+            return NoSuchTargetError(f"process {self} has ended")
+        return UnsuitableTargetError(
+            f"process {self} runs another program by now (exec)",
+            hint=f"start over with: pagescan arm {self.pid}",
+        )
+
+    def _ending(self) -> bool:
+        """Whether it is on its way out: its memory goes before its pidfd says so."""
+        try:
+            ending = read_stat(self.pid).flags & _PF_EXITING
+        except OSError:
+            return True
+        return bool(ending) and memory_dir(self.pid) == f"/proc/{self.pid}"
+
+    def close(self) -> None:
+        """Close the descriptors; twice does no harm."""
+        for name in ("pidfd", "pagemap"):
+            fd = getattr(self, name)
+            if fd >= 0:
+                os.close(fd)
+                setattr(self, name, -1)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _open_pidfd(pid: int) -> int:
+    try:
+        return os.pidfd_open(pid)
+    except (OSError, OverflowError) as error:
+        if isinstance(error, OSError) and error.errno not in (
+            errno.ESRCH,
+            errno.EINVAL,
+            errno.ENOENT,  # 6.15 and later, for a thread id
+        ):
+            raise from_oserror(
+                error, doing=f"open process {pid}", call="pidfd_open"
+            ) from error
+        raise _no_such(pid) from error
+
+
+def above_stdio(fd: int) -> int:
+    """Return a descriptor that is none of 0, 1 and 2, in place of one that may be.
+
+    A host that has closed those would write into it, or put another file there.
+    """
+    if fd > 2:
+        return fd
+    try:
+        return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
+    finally:
+        os.close(fd)
+
+
+def check_proc() -> None:
+    """Raise if /proc does not show the processes that our pids mean.
+
+    Raises:
+        NoSuchTargetError: It is not mounted, or shows another PID namespace.
+    """
+    try:
+        shown = os.readlink("/proc/self")
+    except OSError:
+        shown = None
+    if shown == str(os.getpid()):
+        return
+    if not os.path.exists("/proc/version"):
+        raise NoSuchTargetError(
+            "/proc is not mounted: no process can be looked at",
+            hint="mount -t proc proc /proc",
+        )
+    raise NoSuchTargetError(
+        "/proc belongs to another PID namespace: a pid means another process there",
+        hint="unshare --mount-proc, or mount -t proc proc /proc in this namespace",
+    )
+
+
+def _no_such(pid: int) -> TargetError:
+    """Say why there is no process to open: a thread of one, or nothing at all."""
+    with contextlib.suppress(OSError, KeyError, ValueError):
+        leader = int(read_status(pid)["Tgid"])
+        if leader != pid:
+            return UnsuitableTargetError(
+                f"{pid} is a thread, not a process",
+                hint=f"its process is {leader}",
+            )
+    return NoSuchTargetError(f"no process with pid {pid}")
+
+
+def _suitable_stat(pid: int) -> Stat:
+    try:
+        stat = read_stat(pid)
+    except (FileNotFoundError, ProcessLookupError) as error:
+        raise _hidden(pid) or _no_such(pid) from error
+    except PermissionError as error:
+        raise _hidden(pid) or denied(pid, f"look at {pid}") from error
+    if stat.flags & PF_KTHREAD:
+        raise UnsuitableTargetError(
+            f"{pid} ({stat.name}) is a kernel thread: it has no memory of its own"
+        )
+    if stat.state in "ZXx" and memory_dir(pid) == f"/proc/{pid}":
+        raise UnsuitableTargetError(
+            f"{pid} ({stat.name}) is a zombie: it has ended, its memory is gone"
+        )
+    return stat
+
+
+def _hidden(pid: int) -> AccessDeniedError | None:
+    """Return the error that says that /proc hides a process which is there."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return None
+    except PermissionError:
+        pass  # it is there, and another user's
+    how = _mount_option("hidepid")
+    if how in (None, "0", "off"):
+        return None
+    return AccessDeniedError(
+        f"cannot look at {pid}: /proc hides other users' processes (hidepid={how})",
+        hint="run as root, or in the group that the mount option gid names",
+        pid=pid,
+    )
+
+
+def _mount_option(name: str) -> str | None:
+    """Return an option of the /proc that we see; source: /proc/self/mounts."""
+    value = None
+    with contextlib.suppress(OSError), open("/proc/self/mounts") as mounts:
+        for line in mounts:
+            place, kind, options = line.split()[1:4]
+            if (place, kind) == ("/proc", "proc"):
+                found = re.search(rf"\b{name}=(\w+)", options)
+                value = found[1] if found else None
+    return value
+
+
+def _open_pagemap(pid: int, stat: Stat) -> int:
+    try:
+        return os.open(f"{memory_dir(pid)}/pagemap", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EPERM):
+            raise denied(pid, f"look at {pid} ({stat.name})") from error
+        raise from_oserror(
+            error, doing=f"look at {pid} ({stat.name})", pid=pid, call="open"
+        ) from error
+
+
+def denied(pid: int, doing: str) -> AccessDeniedError:
+    """Return the error that says whose process it is and what would help."""
+    why, hint = "the kernel does not let this user trace it", "run as root"
+    with contextlib.suppress(OSError, KeyError, ValueError, IndexError):
+        uids = {int(uid) for uid in read_status(pid)["Uid"].split()}
+        mine = os.geteuid()
+        if has_filter() and (mine == 0 or uids == {mine}):
+            why = "a seccomp filter around pagescan may refuse it, a container's"
+            hint = "run it outside, or with --security-opt seccomp=unconfined"
+        elif mine == 0:
+            why = "it has capabilities that this process lacks"
+            hint = "run as root outside the container, with CAP_SYS_PTRACE"
+        elif uids != {mine}:
+            owner = ", ".join(str(uid) for uid in sorted(uids))
+            why = f"it belongs to uid {owner}, and this user is uid {mine}"
+            who = "root" if uids == {0} else f"root or as uid {owner}"
+            hint = f"run as {who}; see PERMISSIONS in pagescan(1)"
+        elif os.stat(f"/proc/{pid}/status").st_uid != mine:
+            why = "it is not dumpable: setuid, or it protects itself (prctl)"
+        else:
+            level = yama_scope()
+            if level != "0":
+                why = f"Yama restricts tracing (ptrace_scope is {level})"
+                hint = "run as root, or: sysctl kernel.yama.ptrace_scope=0"
+    return AccessDeniedError(f"cannot {doing}: {why}", hint=hint)
+
+
+def yama_scope() -> str:
+    """Return how far Yama restricts tracing, "0" (not at all) to "3"."""
+    try:
+        with open("/proc/sys/kernel/yama/ptrace_scope") as file:
+            return file.read().strip()
+    except OSError:
+        return "0"
+
+
+def executable(pid: int) -> str | None:
+    """Return the path of the program that a process runs; None: it is not shown."""
+    try:
+        return os.readlink(f"{memory_dir(pid)}/exe")
+    except OSError:
+        return None
+
+
+def tracer_of(pid: int) -> tuple[int, str] | None:
+    """Return pid and name of the process that traces it; None: it has no tracer.
+
+    Raises:
+        PagescanError: /proc/PID/status does not say. No answer is not a no.
+    """
+    try:
+        tracer = int(read_status(pid)["TracerPid"])
+    except (FileNotFoundError, ProcessLookupError):
+        return None  # it has ended, which is said elsewhere
+    except OSError as error:
+        raise from_oserror(
+            error, doing=f"see whether {pid} is traced", pid=pid, call="open"
+        ) from error
+    except (KeyError, ValueError) as error:
+        raise UnsuitableTargetError(
+            f"/proc/{pid}/status does not say whether the process is traced"
+        ) from error
+    if not tracer:
+        return None
+    with contextlib.suppress(OSError):
+        return tracer, read_stat(tracer).name
+    return tracer, "hidden"

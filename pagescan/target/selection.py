@@ -1,0 +1,159 @@
+"""Reads a process's mappings, and selects those that the user's RANGE words name."""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from pagescan.model.errors import PagescanError, UsageError
+from pagescan.model.memory import PAGE_SIZE, Mapping, Range
+from pagescan.model.units import escape, parse_address, parse_size
+
+_SPAN = re.compile(r"([0-9][0-9a-zA-Z]*)([-+])([0-9][0-9a-zA-Z]*)")
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """The selected part of the address space: everything, or what RANGE words name.
+
+    A session stores it, and selects later mappings by the same words.
+
+    Attributes:
+        ranges: Address ranges, as the user typed them.
+        names: Mapping names with * and ? as wildcards.
+    """
+
+    ranges: tuple[Range, ...] = ()
+    names: tuple[str, ...] = ()
+
+    @classmethod
+    def parse(cls, words: Iterable[str]) -> "Selection":
+        """Parse RANGE words; UsageError if one is malformed."""
+        ranges: list[Range] = []
+        names: list[str] = []
+        for word in words:
+            if word[:1].isdigit():
+                ranges.append(_parse_range(word))
+            elif word:
+                names.append(word)
+            else:
+                raise UsageError("an empty RANGE selects nothing")
+        return cls(tuple(ranges), tuple(names))
+
+    @property
+    def words(self) -> list[str]:
+        """The selection as words that `parse` reads, to be stored."""
+        return [*map(str, self.ranges), *self.names]
+
+    @property
+    def everything(self) -> bool:
+        """Whether no RANGE was given."""
+        return not (self.ranges or self.names)
+
+    def select(self, mappings: Sequence[Mapping]) -> list[Mapping]:
+        """Return the selected parts of the mappings, ascending and disjoint.
+
+        A mapping selected in part is cut at (huge) page borders: the part is widened
+        to whole pages, never narrowed.
+        """
+        if self.everything:
+            return list(mappings)
+        patterns = [_pattern(name) for name in self.names]
+        chosen: list[Mapping] = []
+        for mapping in mappings:
+            if any(_matches(pattern, mapping) for pattern in patterns):
+                chosen.append(mapping)
+            elif self.ranges:
+                chosen += self._parts(mapping)
+        return chosen
+
+    def _parts(self, mapping: Mapping) -> Iterable[Mapping]:
+        """Yield the parts of one mapping that the ranges cover."""
+        size = mapping.page_size or PAGE_SIZE
+        low = high = mapping.start
+        for span in sorted(self.ranges):
+            start = max(span.start - span.start % size, mapping.start)
+            end = min(span.end + -span.end % size, mapping.end)
+            if start > high:
+                if low < high:
+                    yield cut(mapping, low, high)
+                low = high = start
+            high = max(high, end)
+        if low < high:
+            yield cut(mapping, low, high)
+
+    def check(self, mappings: Sequence[Mapping]) -> list[str]:
+        """Return remarks for the user: one per range that was widened.
+
+        Raises:
+            PagescanError: A range covers no mapping, or no mapping has a given name.
+        """
+        notes = []
+        for name in self.names:
+            if not any(_matches(_pattern(name), mapping) for mapping in mappings):
+                raise PagescanError(
+                    f"no mapping is named {escape(name)!r}",
+                    hint="pagescan maps lists the names; * and ? are wildcards",
+                )
+        for span in self.ranges:
+            parts = list(Selection((span,)).select(mappings))
+            if not parts:
+                raise PagescanError(
+                    f"the range {span} covers no mapping",
+                    hint="pagescan maps lists the mappings",
+                )
+            notes += _widened(span, parts)
+        return notes
+
+
+def _widened(span: Range, parts: Sequence[Mapping]) -> list[str]:
+    first, last = parts[0].page_size or PAGE_SIZE, parts[-1].page_size or PAGE_SIZE
+    wide = Range(span.start - span.start % first, span.end + -span.end % last)
+    if wide == span:
+        return []
+    return [f"the range {span} was widened to whole pages: {wide}"]
+
+
+def cut(mapping: Mapping, start: int, end: int) -> Mapping:
+    """Return the part [start, end) of a mapping, with its offset in the file."""
+    if (start, end) == (mapping.start, mapping.end):
+        return mapping
+    offset = mapping.offset + start - mapping.start if mapping.inode else mapping.offset
+    return mapping._replace(start=start, end=end, offset=offset)
+
+
+def _parse_range(word: str) -> Range:
+    match = _SPAN.fullmatch(word)
+    if match is None:
+        raise UsageError(
+            f"malformed range: {word!r}",
+            hint="START-END, START+LEN (0x7f0000000000+64K) or a mapping's name",
+        )
+    try:
+        start = parse_address(match[1])
+        if match[2] == "+":
+            end = start + parse_size(match[3])
+        else:
+            end = parse_address(match[3])
+    except ValueError as error:
+        raise UsageError(
+            f"malformed range: {word!r}", hint="addresses are decimal or 0x hex"
+        ) from error
+    if start >= end:
+        raise UsageError(f"malformed range: {word!r} is empty or backwards")
+    if end > 1 << 64:
+        raise UsageError(f"malformed range: {word!r} ends beyond any address")
+    return Range(start, end)
+
+
+def _pattern(name: str) -> re.Pattern[str]:
+    """Translate a name to a pattern: only * and ? are wildcards; [heap] is literal."""
+    parts = (
+        ".*" if char == "*" else "." if char == "?" else re.escape(char)
+        for char in name
+    )
+    return re.compile("".join(parts), re.DOTALL)
+
+
+def _matches(pattern: re.Pattern[str], mapping: Mapping) -> bool:
+    label = mapping.label
+    return bool(pattern.fullmatch(label) or pattern.fullmatch(escape(label)))

@@ -1,0 +1,138 @@
+"""Whether processes can be tracked here: by trying, on a userfaultfd of our own.
+
+No target is needed for the answer, so none is stopped for a no. Not to be able to try
+is no no: a filter around this process says nothing of the kernel or of a target.
+"""
+
+import copy
+import errno
+import functools
+import os
+
+from pagescan import native
+from pagescan.model.errors import (
+    AccessDeniedError,
+    KernelUnsupportedError,
+    PagescanError,
+    from_oserror,
+    name_of,
+)
+
+SINCE = "6.10" if os.uname().machine == "aarch64" else "6.7"
+"""The first Linux that has asynchronous write-protect on this processor."""
+
+_HINT = "pagescan doctor shows what this kernel can do"
+# There since Linux 5.2 where userfaultfd(2) is: source, fs/userfaultfd.c.
+_SWITCH = "/proc/sys/vm/unprivileged_userfaultfd"
+
+
+def open_own() -> int:
+    """Return a userfaultfd of this process, with the features agreed on.
+
+    Raises:
+        KernelUnsupportedError: The kernel has no userfaultfd, or none that protects
+            asynchronously.
+        AccessDeniedError: A seccomp filter or another policy forbids the call.
+        PagescanError: There is no descriptor left, for example.
+    """
+    uffd = create()
+    try:
+        native.uffd_api(uffd)
+    except OSError as error:
+        os.close(uffd)
+        raise _no_features(error) from error
+    return uffd
+
+
+def create() -> int:
+    """Return a userfaultfd of this process; errors as of `open_own`."""
+    try:
+        return native.uffd_open()
+    except OSError as error:
+        raise _no_userfaultfd(error) from error
+
+
+def why_impossible() -> KernelUnsupportedError | None:
+    """Return why no other process can be tracked here; None: nothing is known why not.
+
+    The kernel is tried once per process, and no other process is touched.
+    """
+    error = copy.copy(_missing())  # one that is raised gets a traceback
+    if error or native.can_attach():
+        return error
+    return KernelUnsupportedError(
+        "another process can be tracked on x86-64 only,"
+        f" and this processor is {os.uname().machine}",
+        hint="pagescan scan and pagescan maps work here",
+    )
+
+
+def check_possible() -> None:
+    """Raise what `why_impossible` returns."""
+    error = why_impossible()
+    if error:
+        raise error
+
+
+@functools.cache
+def _missing() -> KernelUnsupportedError | None:
+    try:
+        os.close(open_own())
+    except KernelUnsupportedError as error:
+        return copy.copy(error)  # without its traceback
+    except PagescanError:
+        return None  # it could not be tried
+    return None
+
+
+def _no_userfaultfd(error: OSError) -> PagescanError:
+    hidden = error.errno == errno.ENOSYS and os.path.exists(_SWITCH) and _is_filtered()
+    if hidden or error.errno in (errno.EPERM, errno.EACCES):
+        return _forbidden(error, "userfaultfd")
+    if error.errno == errno.EINVAL:
+        return KernelUnsupportedError(
+            "this kernel's userfaultfd cannot be had for user-mode faults (Linux 5.11)",
+            hint=_HINT,
+            call="userfaultfd",
+            errno=error.errno,
+        )
+    return from_oserror(error, doing="create a userfaultfd", call="userfaultfd")
+
+
+def _no_features(error: OSError) -> PagescanError:
+    if error.errno == errno.EINVAL:
+        return KernelUnsupportedError(
+            "this kernel's userfaultfd has no asynchronous write-protect"
+            f" (Linux {SINCE})",
+            hint=_HINT,
+            call="UFFDIO_API",
+            errno=error.errno,
+        )
+    if error.errno in (errno.EPERM, errno.EACCES):
+        return _forbidden(error, "UFFDIO_API")
+    return from_oserror(error, doing="set up a userfaultfd", call="UFFDIO_API")
+
+
+def _forbidden(error: OSError, call: str) -> AccessDeniedError:
+    """Say who forbids a call for which no user needs a right.
+
+    With UFFD_USER_MODE_ONLY not even vm.unprivileged_userfaultfd=0 does.
+    """
+    code = error.errno or 0
+    if _is_filtered():
+        who = "a seccomp filter around this process"
+        hint = "give it, or its container, a seccomp profile that allows userfaultfd(2)"
+    else:
+        who = "a policy of this machine"
+        hint = "see the log of SELinux or of another security module"
+    return AccessDeniedError(
+        f"{who} forbids {call}: {os.strerror(code).lower()} ({name_of(code)})",
+        hint=hint,
+        call=call,
+        errno=code,
+    )
+
+
+def _is_filtered() -> bool:
+    with open("/proc/self/status") as status:
+        return any(line.split() == ["Seccomp:", "2"] for line in status)

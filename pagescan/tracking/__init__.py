@@ -1,0 +1,1 @@
+"""Attaches, arms and looks; the budget; this process's own writes; doctor."""

@@ -1,0 +1,309 @@
+"""Arming: registers mappings with the userfaultfd and write-protects them, by kind.
+
+Populated private memory is protected by the scan, entry by entry: a hole costs
+nothing. Shared memory and hugetlb are protected whole (UFFDIO_WRITEPROTECT puts
+markers into the holes): page tables are paid for them, up to a limit.
+"""
+
+import contextlib
+import errno
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from pagescan import native
+from pagescan.model.errors import from_oserror
+from pagescan.model.mapping_set import Covers, bounds_of, kept_scans, kinds_of
+from pagescan.model.memory import (
+    HUGE_PAGE,
+    PAGE_SIZE,
+    Category,
+    Kind,
+    Mapping,
+    Untracked,
+)
+from pagescan.model.overlay import common, owners_of, reaches_out
+from pagescan.model.units import format_size
+from pagescan.native import Columns, Masks, Rule
+from pagescan.scanner.rules import PRIVATE, one_rule, outside, protecting
+from pagescan.scanner.scanner import Scanner
+from pagescan.scanner.spans import spans_of
+from pagescan.target.maps import read
+from pagescan.target.selection import Selection
+from pagescan.tracking.growing_ends import End
+from pagescan.tracking.huge_pages import HugePages, noticing
+from pagescan.tracking.mapping_count import most_mappings
+
+MAX_TABLES = 16 << 20
+_ENTRY = 8  # bytes of page table a page
+_DEV_MEMORY = ("/dev/shm/", "/dev/zero", "/dev/hugepages/")  # noqa: S108 - names only
+
+_WHY = {
+    errno.EBUSY: "another userfaultfd has it: the target's own, or another session's",
+    errno.EPERM: "shared and never writable",
+    errno.EINVAL: "the kernel does not let this mapping be registered",
+    errno.ENOMEM: "the target has as many mappings as it may (vm.max_map_count)",
+}
+_NEAR_THE_LIMIT = (
+    "the target has almost as many mappings as it may: vm.max_map_count, less 5 %"
+)
+
+
+@dataclass(slots=True)
+class Armed:
+    """What a session tracks: kept by its keeper from command to command.
+
+    Attributes:
+        selection: What the user asked for; mappings that come later are judged by it.
+        untracked: What of it cannot be tracked, and why.
+        tracked_bytes: Length of all that is registered.
+        tables_left: Bytes of page tables that holes of shared memory may still cost.
+        epoch: How often everything was protected anew since arming.
+        alike: Neighbouring mappings that looked alike before arming.
+        huge: What was in huge pages when it was protected.
+        ends: What grows, and is compared instead of registered.
+    """
+
+    selection: Selection
+    untracked: list[Untracked] = field(default_factory=list)
+    tracked_bytes: int = 0
+    tables_left: int = MAX_TABLES
+    epoch: int = 0
+    alike: int = 0
+    huge: HugePages = field(default_factory=HugePages)
+    ends: list[End] = field(default_factory=list)
+
+
+class Armer:
+    """Registers and protects mappings of one target through its userfaultfd."""
+
+    def __init__(self, scanner: Scanner, uffd: int, armed: Armed) -> None:
+        """Work on `armed`, which is changed in place."""
+        self.scanner = scanner
+        self.uffd = uffd
+        self.armed = armed
+        self.mappings = 0  # that the target has, as far as is known
+        self._is_full = False
+
+    def arm(self, mappings: Sequence[Mapping]) -> bool:
+        """Register and protect what is selected; return whether anything could be.
+
+        PROT_NONE reservations are registered and not protected: what is made of them
+        later is registered then, and one mapping with what is there.
+        """
+        chosen = self.armed.selection.select(mappings)
+        self.mappings = len(mappings)
+        reserved = [mapping for mapping in chosen if mapping.reserved]
+        inhabited = owners_of(self.populated_outside(reserved), reserved)
+        empty = {
+            mapping.start: mapping
+            for index, mapping in enumerate(reserved)
+            if index not in inhabited
+        }
+        registered = self.register(
+            [
+                mapping
+                for mapping in chosen
+                if mapping.kind in PRIVATE or mapping.start not in empty
+            ]
+        )
+        used = [mapping for mapping in registered if mapping.start not in empty]
+        self.protect(used)
+        self.protect_whole(used)
+        return bool(registered)
+
+    def register(self, mappings: Sequence[Mapping]) -> list[Mapping]:
+        """Register mappings, without protection; return those that could be.
+
+        The others are added to `untracked`, with the reason.
+        """
+        if not mappings:
+            return []
+        known = len(self.armed.untracked)
+        self._is_full = self.is_full()
+        registered = [mapping for mapping in mappings if self._register(mapping)]
+        if more := self.armed.untracked[known:]:
+            # A part of what is left out now may have been left out before it grew.
+            covers = Covers(more)
+            earlier = self.armed.untracked[:known]
+            kept = [item for item in earlier if item not in covers]
+            self.armed.untracked[:] = kept + more
+        if any(item.why == _WHY[errno.EINVAL] for item in more):
+            self.forget_unmapped(read(self.scanner.target))
+        return registered
+
+    def protect(self, registered: Sequence[Mapping]) -> None:
+        """Protect the populated pages of private mappings, and remember huge ones."""
+        spans, rules = protecting(registered)
+        self.armed.huge.learn(self.scanner.run(spans, noticing(rules)))
+
+    def protect_whole(self, registered: Sequence[Mapping]) -> Columns:
+        """Protect the shared and hugetlb ones among registered mappings, holes too.
+
+        Returns:
+            Their pages that were populated by then, tagged as written: what came while
+            they were being protected shows before or after.
+        """
+        shared = [item for item in registered if item.kind not in PRIVATE]
+        if not shared:
+            return Columns.empty()
+        before = self.populated(shared)
+        self.armed.huge.learn_of(self.scanner, before)
+        for mapping in shared:
+            self._protect_whole(mapping)
+        return native.overlay(before, self.populated(shared), outside=True)
+
+    def populated(self, mappings: Sequence[Mapping]) -> Columns:
+        """List the present pages of shared mappings, tagged as written."""
+        shown = Category.PRESENT | Category.FILE
+        rule = Rule(
+            asked=Masks(mask=Category.PRESENT, returned=shown),
+            wanted=Masks(returned=shown),
+            align=HUGE_PAGE,
+            tag=Category.WRITTEN,
+        )
+        return self.scanner.run(spans_of(mappings, one_rule(mappings)), [rule])
+
+    def populated_outside(self, mappings: Sequence[Mapping]) -> Columns:
+        """List populated pages that are not registered: new memory.
+
+        One general scan: the kernel skips registered mappings whole.
+        """
+        keys = [key for key in kinds_of(mappings) if key[0] is not Kind.SPECIAL]
+        indices = {key: index for index, key in enumerate(keys)}
+        rules = [outside(*key) for key in keys]
+        # Most is skipped: a second thread would find nothing to do.
+        found = self.scanner.run(
+            spans_of(mappings, indices, over_holes=True),
+            rules,
+            threads=1,
+            kept=kept_scans(mappings),
+        )
+        if found.starts and reaches_out(found, mappings):
+            # What was mapped meanwhile, in a hole, is for the next look.
+            found = common(found, list(zip(*bounds_of(mappings), strict=True)))
+        return found
+
+    def disarm(self, mappings: Iterable[Mapping]) -> None:
+        """Unregister all mappings, files first; others may hold the fd as well.
+
+        What Linux before 6.17 cannot take is left to the last close of it.
+        """
+        from pagescan.tracking.unregistering import Row, tmpfs_of, unregister_all
+
+        untracked = Covers(self.armed.untracked)
+        there = list(mappings)
+        by_row = {mapping.start: mapping for mapping in there}
+
+        def unregister(row: Row, align: int) -> None:
+            mapping = by_row[row.start]
+            if mapping not in untracked:
+                self._unregister(mapping, align)
+
+        rows = [Row._make(mapping) for mapping in there]
+        target = self.scanner.target
+        with native.keeping_the_processor(self.scanner.pace):
+            unregister_all(rows, tmpfs_of(target.pid), unregister, target.pagemap)
+
+    def _unregister(self, mapping: Mapping, align: int) -> None:
+        native.uffd_unregister(
+            self.uffd,
+            self.scanner.target.pagemap,
+            mapping.start,
+            mapping.end,
+            align=align,
+            pace=self.scanner.pace,
+            meter=self.scanner.meter,
+        )
+
+    def is_full(self) -> bool:
+        """Whether the target has so many mappings that no more is registered."""
+        return self.mappings >= most_mappings()
+
+    def unregister(self, part: Mapping) -> None:
+        """Unregister a part of anonymous memory; the rest goes on being tracked."""
+        with contextlib.suppress(OSError):
+            self._unregister(part, HUGE_PAGE)
+
+    def _register(self, mapping: Mapping) -> bool:
+        if mapping.kind is Kind.SPECIAL or _is_device(mapping):
+            self._leave_out(mapping, _WHY[errno.EINVAL])
+            return False
+        if self._is_full:
+            self._leave_out(mapping, _NEAR_THE_LIMIT)
+            return False
+        tables = self._tables_of_holes(mapping)
+        if tables > self.armed.tables_left:
+            self._leave_out(
+                mapping,
+                f"its holes would cost {format_size(tables)} of page tables,"
+                f" {format_size(self.armed.tables_left)} are left (--max-tables)",
+            )
+            return False
+        try:
+            native.uffd_register(self.uffd, mapping.start, mapping.end)
+        except OSError as error:
+            if error.errno not in _WHY:
+                raise from_oserror(
+                    error,
+                    doing=f"register {mapping.label} of {self.scanner.target}",
+                    pid=self.scanner.target.pid,
+                    call="ioctl(UFFDIO_REGISTER)",
+                    range=(mapping.start, mapping.end),
+                ) from error
+            if not self.scanner.target.has_address_space():
+                raise self.scanner.target.gone() from error
+            self._leave_out(mapping, _WHY[error.errno])
+            return False
+        self.armed.tables_left -= tables
+        if not mapping.reserved:
+            self.armed.tracked_bytes += mapping.length
+        return True
+
+    def _tables_of_holes(self, mapping: Mapping) -> int:
+        """Bytes of page tables that markers in the holes of a mapping need, at most."""
+        if mapping.kind is not Kind.SHARED:
+            return 0
+        present = self.populated([mapping])
+        pages = (sum(present.ends) - sum(present.starts)) // PAGE_SIZE
+        return (mapping.length // PAGE_SIZE - pages) * _ENTRY
+
+    def _protect_whole(self, mapping: Mapping) -> None:
+        try:
+            native.uffd_protect(
+                self.uffd,
+                mapping.start,
+                mapping.end,
+                align=mapping.page_size or HUGE_PAGE,
+                pace=self.scanner.pace,
+                meter=self.scanner.meter,
+            )
+        except OSError as error:
+            if error.errno == errno.ESRCH:
+                raise self.scanner.target.gone() from error
+            # ENOENT: a part was unmapped meanwhile. What is left is not protected.
+            self._leave_out(mapping, "it was unmapped in part while it was armed")
+
+    def forget_unmapped(self, there: Sequence[Mapping]) -> None:
+        """Drop what is said of mappings that went: some do before the ioctl."""
+        starts, ends = bounds_of(there)
+
+        def is_there(item: Untracked) -> bool:
+            index = bisect_right(ends, item.start)  # the first that ends behind it
+            return index < len(starts) and starts[index] < item.end
+
+        self.armed.untracked[:] = filter(is_there, self.armed.untracked)
+
+    def _leave_out(self, mapping: Mapping, why: str) -> None:
+        self.armed.untracked.append(
+            Untracked(mapping.start, mapping.end, mapping.label, why)
+        )
+
+
+def _is_device(mapping: Mapping) -> bool:
+    """Whether it is device memory, which kernels before 6.12.105 let us register."""
+    return (
+        mapping.name.startswith("/dev/")
+        and not mapping.page_size
+        and not mapping.name.startswith(_DEV_MEMORY)
+    )

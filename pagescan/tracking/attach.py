@@ -1,0 +1,297 @@
+"""Takes a userfaultfd out of a live process: the only thing that stops anything.
+
+One thread of the target is made to call userfaultfd(2), once, and goes on exactly
+where it was; all the surgery is one C call (native/shim_attach.c). The descriptor is
+closed in the target at once. From then on the target runs, and everything is done from
+here.
+"""
+
+import errno
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from pagescan import native
+from pagescan.model.errors import (
+    IN_THE_TARGET,
+    KernelUnsupportedError,
+    PagescanError,
+    TargetError,
+    UnsuitableTargetError,
+    from_oserror,
+)
+from pagescan.target import wp_async
+from pagescan.target.causes import check_descriptors, why_it_stands
+from pagescan.target.living import memory_dir
+from pagescan.target.process import Target, above_stdio, denied, tracer_of, yama_scope
+
+_DESCRIPTORS = 12
+"""How many the attach opens here at once, at most."""
+
+
+@dataclass(slots=True)
+class Taken:
+    """A userfaultfd of the target's address space, ours to close.
+
+    Attributes:
+        uffd: The descriptor, with the features agreed on.
+        stopped_ns: How long the thread stood still; 0 where nothing was stopped.
+        method: What would have put the thread back if this process had been killed
+            meanwhile: frame, slack or rop (docs/harmless.md); plain: nothing would
+            have. own: nothing was stopped.
+    """
+
+    uffd: int
+    stopped_ns: int
+    method: str
+
+    def __str__(self) -> str:
+        """Say how it was taken, for -v."""
+        if self.method == "own":
+            return "the userfaultfd is our own: nothing was stopped"
+        how = {
+            "frame": "with a signal frame in empty pages of its stack to restore it",
+            "slack": "with a signal frame in unused memory to restore it",
+            "rop": "with six words in empty pages of its stack to restore it",
+            "plain": "the plain way: a kill in that time would have harmed the target",
+        }
+        return f"a thread was stopped {how[self.method]}"
+
+
+def take(target: Target) -> Taken:
+    """Take a userfaultfd out of a target; out of this very process without ptrace.
+
+    Raises:
+        UnsuitableTargetError: It is traced already, it is 32-bit, its seccomp filter
+            would be triggered, or no thread could be stopped within 2 s.
+        AccessDeniedError: This user may not trace it.
+        KernelUnsupportedError: No userfaultfd, or no asynchronous write-protect; or the
+            attach is not written for this processor. The target was not stopped then.
+    """
+    if target.pid == os.getpid():
+        return Taken(above_stdio(wp_async.open_own()), 0, "own")
+    wp_async.check_possible()
+    taken = _of_other(target)
+    try:
+        _check_it_is_of(target, taken.uffd)
+    except BaseException:
+        os.close(taken.uffd)
+        raise
+    return taken
+
+
+def _of_other(target: Target) -> Taken:
+    tracer = tracer_of(target.pid)
+    if tracer:
+        raise _traced(target, tracer)
+    try:
+        check_descriptors(_DESCRIPTORS)
+    except OSError as error:
+        raise from_oserror(error, doing=f"attach to {target}", call="open") from error
+    result = _attached(target)
+    if result.step == "dispatch" and result.allowed[1]:
+        # Calls from this range go through: perhaps there are instructions in it.
+        result = _attached(target, result.allowed)
+        if result.step == "gadget":
+            result = result._replace(step="dispatch", error=errno.EPERM)
+    if result.uffd >= 0 and not result.error:
+        uffd = above_stdio(result.uffd)
+        return Taken(uffd, result.stopped_ns, result.method)
+    raise _refusal(target, result)
+
+
+def _attached(target: Target, allowed: tuple[int, int] = (0, 0)) -> native.Attached:
+    """Attach by a process of its own, or where Yama is in the way by a thread of ours.
+
+    At ptrace_scope 1 a process may trace its descendants alone: our child is none of
+    the surgeon's.
+    """
+    start_time = target.facts.start_time
+    result = native.attach(target.pid, start_time=start_time, allowed=allowed)
+    refused = result.step in ("open", "seize") and _is_denial(result.error)
+    if not refused or yama_scope() != "1":
+        return result
+    return native.attach(
+        target.pid, start_time=start_time, allowed=allowed, by_thread=True
+    )
+
+
+_MAPS = 1 << 14  # bytes: a few dozen lines
+
+
+def _check_it_is_of(target: Target, uffd: int) -> None:
+    """Check that a userfaultfd is the target's, and not of another process.
+
+    Tried on a small mapping, since that is locked for it; on another one where a
+    mapping went, or is registered already. None is of a file: Linux before 6.17 cannot
+    take it (see `pagescan.unregistering`).
+
+    Raises:
+        PagescanError: All private memory is registered with another userfaultfd.
+        TargetError: It is of another process, or the target has ended.
+    """
+    try:
+        fd = os.open(f"{memory_dir(target.pid)}/maps", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        raise _replaced(target) from None
+    codes = set()
+    for start, end in _anonymous(fd):
+        try:
+            if native.uffd_is_of(uffd, target.pagemap, start, end):
+                return
+            break
+        except OSError as error:
+            codes.add(error.errno)
+    else:
+        if codes == {errno.EBUSY}:
+            raise PagescanError(
+                f"nothing of {target} can be armed: another userfaultfd has it all:"
+                " the target's own, or another session's"
+            )
+    raise _replaced(target)
+
+
+def _anonymous(maps: int) -> Iterator[tuple[int, int]]:
+    """Yield where private mappings without a file are, small ones first; close maps."""
+    with open(maps, "rb") as file:
+        while lines := file.readlines(_MAPS):
+            bounds = []
+            for words in map(bytes.split, lines):
+                special = words[-1].startswith(b"[v")  # [vdso] and the like
+                anonymous = words[3:5] == [b"00:00", b"0"] and not special
+                if words[1].endswith(b"p") and anonymous:
+                    start, end = (int(word, 16) for word in words[0].split(b"-"))
+                    bounds.append((start, end))
+            yield from sorted(bounds, key=lambda pair: pair[1] - pair[0])
+
+
+def _replaced(target: Target) -> TargetError:
+    if target.exited():
+        return target.gone()
+    why, hint = _WHY["replaced", False]
+    return UnsuitableTargetError(f"{target} {why}", hint=hint)
+
+
+def _traced(target: Target, tracer: tuple[int, str]) -> PagescanError:
+    return UnsuitableTargetError(
+        f"{target} is traced already, by {tracer[0]} ({tracer[1]})",
+        hint="end the debugger, strace or profiler first; a process has one tracer",
+    )
+
+
+def _refusal(target: Target, result: native.Attached) -> PagescanError:
+    """Say why the userfaultfd could not be taken, by the step that failed."""
+    if result.uffd >= 0:
+        os.close(result.uffd)
+    if target.exited() or not target.has_address_space():
+        return target.gone()
+    tracer = tracer_of(target.pid)
+    if tracer:
+        return _traced(target, tracer)
+    return _by_looking(target, result) or _by_step(target, result)
+
+
+def _by_looking(target: Target, result: native.Attached) -> PagescanError | None:
+    """Return the cause that errno and the machine tell, if they do."""
+    late = result.error in (errno.ETIMEDOUT, errno.EAGAIN)
+    if late and (stands := why_it_stands(target.pid)):
+        return UnsuitableTargetError(f"{target} {stands[0]}", hint=stands[1])
+    if result.step == "call" and result.error in IN_THE_TARGET:
+        reason, hint = IN_THE_TARGET[result.error]
+        return PagescanError(f"{target} {reason}", hint=hint, errno=result.error)
+    return None
+
+
+def _by_step(target: Target, result: native.Attached) -> PagescanError:
+    why = _WHY.get((_cause(result), _is_denial(result.error)))
+    if why:
+        return UnsuitableTargetError(f"{target} {why[0]}", hint=why[1])
+    if (result.step, result.error) in _NO_KERNEL:
+        return KernelUnsupportedError(
+            "this kernel has no userfaultfd(2) with asynchronous write-protect",
+            hint="pagescan doctor shows what this kernel can do",
+            errno=result.error,
+        )
+    if _is_denial(result.error):
+        return denied(target.pid, f"attach to {target}")
+    error = OSError(result.error, os.strerror(result.error))
+    return from_oserror(error, doing=f"attach to {target}", pid=target.pid)
+
+
+def _cause(result: native.Attached) -> str:
+    """Return the step that failed, or a name for how it did."""
+    if result.error == errno.ECANCELED:
+        return "killed"
+    special = {
+        ("open", errno.ETIMEDOUT): "search",
+        ("gadget", errno.ETIMEDOUT): "search",
+        ("seize", errno.ETIMEDOUT): "execs",
+        ("call", errno.ETIMEDOUT): "frozen",
+        ("take", errno.ESTALE): "replaced",
+    }
+    return special.get((result.step, result.error), result.step)
+
+
+def _is_denial(code: int) -> bool:
+    return code in (errno.EPERM, errno.EACCES)
+
+
+_ONLY_LOOK = "pagescan scan and pagescan maps work with it"
+
+_NO_KERNEL = (
+    ("call", errno.ENOSYS),  # no userfaultfd(2)
+    ("call", errno.EINVAL),  # none for user-mode faults
+    ("take", errno.ENOTTY),  # no asynchronous write-protect
+)
+
+# What is the matter with the target, and what would help, by the step that failed and
+# whether it was a denial.
+_WHY = {
+    ("seccomp", True): (
+        "has a seccomp filter, which could kill it for userfaultfd(2)",
+        "as root with CAP_SYS_ADMIN the filter is suspended for the attach",
+    ),
+    ("dispatch", True): (
+        "catches its system calls itself (Syscall User Dispatch, as Wine has it)",
+        "try again: it may allow them at another moment",
+    ),
+    ("replaced", False): (
+        "put another file in the place of the new userfaultfd",
+        "try again; nothing of it was closed",
+    ),
+    ("facts", False): (
+        "could not be examined to the end, and so was left alone",
+        "is /proc mounted in full, and the pid one of this PID namespace?",
+    ),
+    ("table", False): (
+        "has threads with descriptors of their own, and only these could be stopped",
+        "Linux 6.9 can reach them",
+    ),
+    ("call", True): (
+        "was refused userfaultfd(2)",
+        "a security module of this machine forbids it: see its log",
+    ),
+    ("search", False): (
+        "could not be looked into in time: to read its code took more than a second",
+        "is a file of it on a server that does not answer? Else try again",
+    ),
+    ("execs", False): (
+        "does not answer: an execve(2) of it goes on and does not end",
+        "does it wait for a file on a server? Try again when it is done",
+    ),
+    ("killed", False): (
+        "was left alone: the process that was to attach was killed, not by pagescan",
+        "did memory run out? See the kernel's log",
+    ),
+    ("stop", False): (
+        "could not be stopped: no thread of it did in time",
+        "they are in uninterruptible sleep or wait for a vfork; try again",
+    ),
+    ("frozen", False): (
+        "does not run: its threads stop, and make no system call",
+        "is its container paused, its cgroup frozen? Let it go on first",
+    ),
+    ("exec", False): ("changed its code while it was looked at", "try again"),
+    ("abi", False): ("runs 32-bit code, and pagescan tracks 64-bit only", _ONLY_LOOK),
+    ("gadget", False): ("has no system call instruction to borrow", _ONLY_LOOK),
+}

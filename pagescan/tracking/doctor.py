@@ -1,0 +1,339 @@
+"""What this machine can do: the checks of `pagescan doctor`, one row per feature."""
+
+import contextlib
+import errno
+import functools
+import mmap
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import NamedTuple
+
+from pagescan import native
+from pagescan.model.errors import AccessDeniedError, PagescanError
+from pagescan.model.memory import PAGE_SIZE, Category
+from pagescan.model.units import format_size
+from pagescan.native import Meter, Pace, Rule
+from pagescan.target import wp_async
+from pagescan.target.kernel import (
+    MADV_PAGEOUT,
+    PAGES_TRIED,
+    WRITTEN,
+    WRITTEN_OR_GONE,
+    UnknownError,
+    huge_page_size,
+    known_categories,
+    own_pagemap,
+    own_uffd,
+    read_setting,
+    scan_own,
+)
+from pagescan.target.process import Target, read_status, yama_scope
+
+
+class Check(NamedTuple):
+    """One row of what can be done here.
+
+    Attributes:
+        name: Short and stable: scripts look it up.
+        ok: None: cannot be told here.
+        why: What was found, in a few words.
+        fix: What would make it work; None where nothing is amiss. A row that follows
+            from another one's "no" has the fix of that one.
+    """
+
+    name: str
+    ok: bool | None
+    why: str
+    fix: str | None = None
+
+
+class Row(NamedTuple):
+    """One question: how it is tried, and what to do about a no.
+
+    Attributes:
+        needed: Without it nothing can be tracked.
+        follows: Rows without which it is not tried.
+    """
+
+    name: str
+    probe: Callable[[], str]
+    fix: str
+    needed: bool = False
+    follows: tuple[str, ...] = ()
+
+
+class RefusedError(Exception):
+    """A probe's no, with the reason."""
+
+    def __init__(self, why: str, *, fix: str | None = None) -> None:
+        """Take the reason, and the fix where it is not the row's usual one."""
+        super().__init__(why)
+        self.fix = fix
+
+
+def checks() -> tuple[list[Check], bool]:
+    """Try every row; return the answers, and whether tracking is possible."""
+    answers: list[Check] = []
+    can_track = True
+    causes: dict[str, Check] = {}  # of each "no", the one that it follows from
+    for row in ROWS:
+        cause = next((causes[name] for name in row.follows if name in causes), None)
+        if cause is not None:
+            answer = Check(row.name, False, f"follows from {cause.name}", cause.fix)
+        else:
+            answer = _answer(row)
+        if answer.ok is False:
+            causes[row.name] = cause or answer
+            can_track &= not row.needed
+        answers.append(answer)
+    return answers, can_track
+
+
+def _answer(row: Row) -> Check:
+    try:
+        return Check(row.name, True, row.probe())
+    except UnknownError as unknown:
+        return Check(row.name, None, str(unknown), row.fix)
+    except RefusedError as refused:
+        return Check(row.name, False, str(refused), refused.fix or row.fix)
+    except AccessDeniedError as denied:  # it knows who forbids it
+        return Check(row.name, False, str(denied), denied.hint or row.fix)
+    except (OSError, PagescanError) as error:
+        return Check(row.name, False, _reason(error), row.fix)
+
+
+def _reason(error: OSError | PagescanError) -> str:
+    if isinstance(error, OSError) and error.errno:
+        name = errno.errorcode.get(error.errno, str(error.errno))
+        return f"{os.strerror(error.errno).lower()} ({name})"
+    return str(error)
+
+
+def _release() -> str:
+    return f"Linux {os.uname().release}, {os.uname().machine}"
+
+
+def _pagemap_scan() -> str:
+    known_categories()
+    return "the ioctl answers"
+
+
+def _category(bit: Category) -> str:
+    if not bit & known_categories():
+        raise RefusedError("the kernel does not know it")
+    return "the kernel knows it"
+
+
+def _userfaultfd() -> str:
+    os.close(wp_async.create())
+    return "a userfaultfd can be made (UFFD_USER_MODE_ONLY)"
+
+
+def _wp_async() -> str:
+    with own_uffd():
+        return "WP_ASYNC, WP_UNPOPULATED and WP_HUGETLBFS_SHMEM are there"
+
+
+def _exact(rule: Rule, flags: int, drops: bool) -> str:
+    """Arm pages of our own, store to some of them, and see that just these are found.
+
+    Args:
+        rule: How they are found.
+        flags: Of the mapping.
+        drops: Drop one that was stored to and one that was not, have a third paged out.
+    """
+    length = PAGES_TRIED * PAGE_SIZE
+    stored = (3, 5, 11) if drops else (3, 11)
+    with (
+        mmap.mmap(-1, length, flags=flags | mmap.MAP_ANONYMOUS) as memory,
+        own_uffd() as uffd,
+        own_pagemap() as pagemap,
+    ):
+        start = native.address_of(memory)
+        for page in range(PAGES_TRIED):
+            memory[page * PAGE_SIZE] = 1
+        native.uffd_register(uffd, start, start + length)
+        native.uffd_protect(
+            uffd, start, start + length, align=PAGE_SIZE, pace=Pace(), meter=Meter()
+        )
+        _ = memory[7 * PAGE_SIZE]
+        for page in stored:
+            memory[page * PAGE_SIZE] = 2
+        if drops:
+            for page in (5, 9):
+                memory.madvise(mmap.MADV_DONTNEED, page * PAGE_SIZE, PAGE_SIZE)
+            with contextlib.suppress(OSError):  # where it may not, it stays
+                memory.madvise(MADV_PAGEOUT, 11 * PAGE_SIZE, PAGE_SIZE)
+        found = list(scan_own(pagemap, start, start + length, rule).starts)
+    count = len(stored)
+    if found != [start + page * PAGE_SIZE for page in stored]:
+        raise RefusedError(
+            f"{count} of {PAGES_TRIED} pages were written, and others were found"
+        )
+    return f"{count} of {PAGES_TRIED} pages were written, and just these were found"
+
+
+def _attach_child() -> str:
+    """Attach to a child that waits, arm nothing, and see it go on."""
+    from pagescan.tracking import attach
+
+    impossible = wp_async.why_impossible()
+    if impossible:
+        raise RefusedError(
+            str(impossible),
+            fix="processes are tracked on x86-64; here scan, maps and written_pages()",
+        )
+    wait, go = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(go)
+        os.read(wait, 1)
+        os._exit(7)
+    os.close(wait)
+    try:
+        with Target.open(pid) as target:
+            taken = attach.take(target)
+            os.close(taken.uffd)
+    finally:
+        os.close(go)
+        _, status = os.waitpid(pid, 0)
+    if os.waitstatus_to_exitcode(status) != 7:
+        raise RefusedError("the child did not go on as it was")
+    return f"a child went on after {taken.stopped_ns // 1000} µs; {taken}"
+
+
+def _attach_others() -> str:
+    level = yama_scope()
+    capable = _has_capability(19)  # CAP_SYS_PTRACE
+    if level == "3" or (level == "2" and not capable):
+        raise RefusedError(f"Yama forbids it (ptrace_scope is {level})")
+    if level == "1" and not capable:
+        raise RefusedError("only own children: Yama's ptrace_scope is 1")
+    if capable:
+        return "processes of every user: CAP_SYS_PTRACE"
+    return f"processes of this user, uid {os.geteuid()}"
+
+
+def _has_capability(number: int) -> bool:
+    return bool(int(read_status(os.getpid())["CapEff"], 16) >> number & 1)
+
+
+def _soft_dirty() -> str:
+    """Clear our soft-dirty bits, store to a page, and read bit 55 of its word."""
+    with mmap.mmap(
+        -1, PAGE_SIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+    ) as memory:
+        memory[0] = 1
+        with open("/proc/self/clear_refs", "w") as file:
+            file.write("4")
+        memory[0] = 2
+        with own_pagemap() as pagemap:
+            at = native.address_of(memory) // PAGE_SIZE * 8
+            word = int.from_bytes(os.pread(pagemap, 8, at), sys.byteorder)
+    if not word >> 55 & 1:
+        raise RefusedError("the kernel does not keep the bit (CONFIG_MEM_SOFT_DIRTY)")
+    return "the kernel keeps the bit"
+
+
+def _hugetlb() -> str:
+    total = int(read_setting("/proc/sys/vm/nr_hugepages"))
+    if not total:
+        raise UnknownError("no huge pages are reserved, so it was not tried")
+    return f"{total} huge pages are reserved"
+
+
+def _huge_restore() -> str:
+    size = huge_page_size()
+    if not size:
+        raise UnknownError("this kernel has no transparent huge pages")
+    if not _has_capability(23):
+        raise RefusedError("CAP_SYS_NICE is missing: what tracking splits stays split")
+    return f"huge pages of {format_size(size)} that tracking splits are put back"
+
+
+def _swap() -> str:
+    lines = read_setting("/proc/swaps").splitlines()[1:]
+    return f"{len(lines)} swap areas" if lines else "no swap is in use"
+
+
+def _map_count() -> str:
+    return f"a process may have {read_setting('/proc/sys/vm/max_map_count').strip()}"
+
+
+def _sigchld() -> str:
+    if signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN:
+        raise RefusedError(
+            "SIGCHLD is ignored: children vanish before they are waited for"
+        )
+    return "children are waited for"
+
+
+_NEWER = (
+    f"run Linux {wp_async.SINCE} or newer,"
+    " with CONFIG_USERFAULTFD and CONFIG_PROC_PAGE_MONITOR"
+)
+
+_TRACKING = ("wp-async", "pagemap-scan")
+
+_SECCOMP = "a seccomp filter may forbid it: containers want a profile that allows it"
+
+ROWS: tuple[Row, ...] = (
+    Row("kernel", _release, ""),
+    Row("pagemap-scan", _pagemap_scan, _NEWER, needed=True),
+    Row(
+        "soft-dirty-category",
+        functools.partial(_category, Category.SOFT_DIRTY),
+        "run Linux 6.8 or newer; nothing needs it",
+        follows=("pagemap-scan",),
+    ),
+    Row(
+        "guard-category",
+        functools.partial(_category, Category.GUARD),
+        "run Linux 6.16 or newer; before, guard regions look like swap",
+        follows=("pagemap-scan",),
+    ),
+    Row("userfaultfd", _userfaultfd, f"{_NEWER}; {_SECCOMP}", needed=True),
+    Row("wp-async", _wp_async, _NEWER, needed=True, follows=("userfaultfd",)),
+    Row(
+        "exact-private",
+        functools.partial(_exact, WRITTEN, mmap.MAP_PRIVATE, drops=False),
+        "report it, please: tracking would not be exact here",
+        needed=True,
+        follows=_TRACKING,
+    ),
+    Row(
+        "exact-shared",
+        functools.partial(_exact, WRITTEN_OR_GONE, mmap.MAP_SHARED, drops=True),
+        "report it, please: shared memory would not be exact here",
+        needed=True,
+        follows=_TRACKING,
+    ),
+    Row(
+        "attach-child",
+        _attach_child,
+        f"ptrace, process_vm and pidfd_getfd must be allowed; {_SECCOMP}",
+        needed=True,
+        follows=_TRACKING,
+    ),
+    Row(
+        "attach-others",
+        _attach_others,
+        "run as root, or: sysctl kernel.yama.ptrace_scope=0",
+    ),
+    Row(
+        "huge-restore",
+        _huge_restore,
+        "run as root, or: setcap cap_sys_nice+ep on the Python that runs pagescan",
+    ),
+    Row("sigchld", _sigchld, "start pagescan with SIGCHLD at its default"),
+    Row("hugetlb", _hugetlb, "sysctl vm.nr_hugepages=16 reserves some to try it"),
+    Row(
+        "soft-dirty",
+        _soft_dirty,
+        "nothing needs it: it is what there was before userfaultfd",
+    ),
+    Row("swap", _swap, ""),
+    Row("mappings", _map_count, ""),
+)

@@ -1,0 +1,461 @@
+"""`watch --budget`: tracks a rotating random part, and extrapolates from it.
+
+Every page that is tracked costs its writer one fault an interval. Where that would be
+more than the budget, only some units of 2 MiB are protected: as many as the budget pays
+for, by what the looks before have cost the target (`target_cost`, `ledger`). Half of
+them are others at each look, and each look's sample is a random one (a rotating panel);
+the rest have no protection, and cost nothing. What the drawn ones say is extrapolated
+to all inhabited units: `extrapolation`. Memory that came since the draw is counted as
+it is: all of it was written.
+"""
+
+import math
+import random
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean, variance
+from typing import NamedTuple, Self
+
+from pagescan import native
+from pagescan.model.looks import Look
+from pagescan.model.mapping_set import Chosen, bounds_of, kinds_of
+from pagescan.model.memory import (
+    DEFAULT_RETURNED,
+    HUGE_PAGE,
+    PAGE_SIZE,
+    Category,
+    Kind,
+    Mapping,
+)
+from pagescan.model.overlay import common, merge, without
+from pagescan.model.results import Estimate
+from pagescan.model.units import now
+from pagescan.native import Columns, Masks, Pace, Rule
+from pagescan.scanner.rules import POPULATED, PRIVATE
+from pagescan.scanner.spans import spans_of
+from pagescan.target.process import Target
+from pagescan.target.selection import Selection
+from pagescan.tracking.arm import MAX_TABLES, Armed
+from pagescan.tracking.estimate import Extremes, estimate
+from pagescan.tracking.growing_ends import End, Moves
+from pagescan.tracking.ledger import Ledger
+from pagescan.tracking.mapping_count import count_alike
+from pagescan.tracking.sample_units import apart, count_pages, holes, within
+from pagescan.tracking.tracking import Tracking
+
+_FEWEST = 2  # units: fewer have no variance
+_ASKED_ANEW = 32  # looks, after which all units are asked whether they have a page
+_RESTORED = 64  # huge pages put back in a look: 20 ms
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """How many write faults a look may cause.
+
+    Attributes:
+        faults: In an interval; in the first one only, where there is a share.
+        share: Of the target's processor time, 0 to 1; None: the faults are fixed.
+    """
+
+    faults: float
+    share: float | None = None
+
+    @classmethod
+    def of(cls, percent: float, interval: float, fault_seconds: float) -> Self:
+        """Return what so many percent of a target's processor time pay for.
+
+        What the target uses is not known yet: one processor is assumed for the start.
+        """
+        share = percent / 100
+        return cls(Ledger(share).share * interval / fault_seconds, share)
+
+    def units(
+        self,
+        population: int,
+        tracked: int,
+        counts: Sequence[int],
+        faults: float | None = None,
+    ) -> int:
+        """Return how many units may be tracked next.
+
+        Args:
+            population: All units.
+            tracked: Those that were, this time; it grows at most twofold.
+            counts: Pages written in each of them; empty: nothing is known yet.
+            faults: How many the next look may cause; None: as many as ever.
+        """
+        faults = self.faults if faults is None else faults
+        if not counts:
+            expected = HUGE_PAGE / PAGE_SIZE  # the worst: every page of it
+            most = population
+        else:
+            # What the mean may be, not what it was: the budget is a bound.
+            spread = math.sqrt(variance(counts) / len(counts)) if tracked > 1 else 0.0
+            expected = fmean(counts) + 2 * spread
+            most = 2 * tracked
+        affordable = faults / expected if expected else math.inf
+        return int(min(population, max(_FEWEST, min(affordable, most))))
+
+
+class _Grown(NamedTuple):
+    """The memory that came since the last look.
+
+    Attributes:
+        new: Bounds of the mappings that came.
+        moves: What was done about the growing ends.
+        populated: What was populated and not registered.
+    """
+
+    new: list[tuple[int, int]]
+    moves: Moves
+    populated: Columns
+
+
+class SampledTracking(Tracking):
+    """Tracks as much of a target as a budget pays for.
+
+    Attributes:
+        budget: Faults a look.
+        units: What is tracked now: pieces of mappings, of 2 MiB or less, ascending.
+        exact: Whether that is everything; it tracks as any tracking does then.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        uffd: int,
+        armed: Armed,
+        budget: Budget,
+        pace: Pace | None = None,
+    ) -> None:
+        """Remember the budget; `start_within` arms."""
+        super().__init__(target, uffd, armed, armed_at=now(), since=None, pace=pace)
+        self.budget = budget
+        self.units: list[Mapping] = []
+        self.exact = False
+        self._ledger = Ledger(budget.share or 1.0)
+        self._calls = 0  # that changed protections, since the toll was counted
+        self._left: list[Mapping] = []  # the sample, and may have been huge
+        self._population: list[Mapping] = []  # of which the units were drawn
+        self._extremes = Extremes()
+        self._out: list[End] = []  # what is left out, and no unit
+        self._came: list[Mapping] = []  # parts that were registered at this look
+
+    @classmethod
+    def start_within(
+        cls,
+        budget: Budget,
+        target: Target,
+        selection: Selection | None = None,
+        *,
+        max_tables: int = MAX_TABLES,
+        pace: Pace | None = None,
+    ) -> Self:
+        """Attach, register what is selected, and arm a first random part of it."""
+        return cls.attached_by(
+            lambda uffd, armed: cls(target, uffd, armed, budget, pace),
+            target,
+            selection,
+            max_tables,
+        )
+
+    def arm(self) -> None:
+        """Register everything selected, protect what the budget pays for."""
+        there = self._judged()
+        self.armed.alike = count_alike(there.there)
+        self._has_registered = bool(self._armer.register(there))
+        self.check_armed(self._has_registered)
+        chosen = self._judged()
+        self._draw(self._inhabited(chosen), 0, ())
+        self._protect(self.units)
+        if self.exact:
+            self._armer.protect_whole(chosen)
+        self.armed_at = self.since = now()
+
+    def look(
+        self, *, rearm: bool = True, returned: Category = DEFAULT_RETURNED
+    ) -> Look:
+        """Find what was written in the part that is tracked; draw the next part.
+
+        Raises:
+            TargetError: The address space is gone: exit, or exec.
+        """
+        if not self.exact:
+            return self._look_at_part(rearm=rearm, returned=returned)
+        look = super().look(rearm=rearm, returned=returned)
+        if rearm:
+            self._out, self._came = list(self.armed.ends), []
+            population = self._populate(self._judged())
+            counts = self._counts(look.batch.columns(), population)
+            self._extremes.learn(counts, len(population))
+            self._account()
+            if not self._draw(population, len(population), counts):
+                self._lift(population)
+            cost = self._take_cost(rearm=rearm)
+            look = replace(look, cost=look.cost + cost)
+        return look
+
+    def _look_at_part(self, *, rearm: bool, returned: Category) -> Look:
+        """Look at what was drawn, and at what came since; estimate the rest.
+
+        No store is lost in between: a unit that is drawn again is got and protected in
+        one step, and another one is protected before the others are got.
+        """
+        grown = self._register_new() if rearm else None
+        chosen = self._judged()
+        new = frozenset(
+            index
+            for index, mapping in enumerate(chosen)
+            if grown and any(low <= mapping.start < high for low, high in grown.new)
+        )
+        drawn_from = within(self._population, chosen)
+        tracked = within(self.units, chosen)
+        came: list[Mapping] = []
+        arrived = Columns.empty()
+        share = None
+        if rearm:
+            population = self._populate(chosen)
+            came = apart(population, drawn_from)
+            ahead = self._written(tracked, rearm=False, returned=returned)
+            counts = self._counts(ahead, tracked)
+            share = self._toll_for(sum(counts))
+            self._draw(population, len(tracked), counts)
+            self._protect(apart(self.units, sorted(tracked + came)))
+            arrived = self._protect_shared(came, tracked, chosen)
+        private = [unit for unit in came if unit.kind in PRIVATE]
+        found = self._written(sorted(tracked + private), rearm=rearm, returned=returned)
+        found = merge(found, self._without_own(arrived, arrived))
+        if grown and (grown.moves.out or self.armed.ends):
+            found, came = self._with_ends(found, came, grown, chosen, returned)
+        if rearm and not self.exact:
+            self._lift(tracked + came)
+        batch = self._joined(found, chosen, new, returned)
+        said = self._estimate(found, tracked, drawn_from, came)
+        if not self.target.has_address_space():
+            raise self.target.gone()
+        moment = now()
+        if rearm:
+            self._extremes.learn(self._counts(found, tracked), len(drawn_from))
+            self.armed.epoch += 1
+            self.since = moment
+        cost = self._take_cost(rearm=rearm, share=share)
+        return Look(batch, self._untracked(), moment, cost, said)
+
+    def _toll_for(self, written: int) -> float | None:
+        """Count what a look at a part has cost the target; return its share."""
+        if self.toll is None:
+            return None
+        # What grew elsewhere is no part of it.
+        share = self.toll.look(written, grows=False, calls=self._calls)
+        self._calls = 0
+        self._account()
+        return share
+
+    def _account(self) -> None:
+        if self.toll is not None:
+            self._ledger.take(self.toll.used, self.toll.spent)
+
+    def _affordable(self) -> float:
+        """Return how many faults the next look may cause."""
+        if self.toll is None or self.budget.share is None or not self.toll.used:
+            return self.budget.faults
+        return self._ledger.allowance() / self.toll.fault_seconds
+
+    def _estimate(
+        self,
+        found: Columns,
+        tracked: Sequence[Mapping],
+        drawn_from: Sequence[Mapping],
+        came: Sequence[Mapping],
+    ) -> Estimate | None:
+        """Extrapolate from the tracked units, and add those that came since."""
+        if len(tracked) == len(drawn_from):
+            return None
+        pages = [unit.length // PAGE_SIZE for unit in drawn_from]
+        known = self._extremes.known(max(pages))
+        said = estimate(self._counts(found, tracked), len(drawn_from), *known)
+        most = sum(pages)  # units of small mappings have fewer than the others
+        more = sum(self._counts(found, came))
+        share = (len(tracked) + len(came)) / (len(drawn_from) + len(came))
+        middle, low, high = (min(number, most) + more for number in said[:3])
+        return Estimate(middle, low, high, share)
+
+    def _register_new(self) -> _Grown:
+        """Register the memory that came; what grows is left out."""
+        chosen, populated, new = self._unregistered()
+        self._ends.wanted = not self._armer.is_full()
+        moves = self._ends.plan(chosen, new, populated)
+        self._register(chosen, moves)
+        self._out, self._came = moves.out, moves.register
+        bounds = [(chosen[index].start, chosen[index].end) for index in sorted(new)]
+        return _Grown(bounds, moves, populated)
+
+    def _with_ends(
+        self,
+        found: Columns,
+        came: list[Mapping],
+        grown: _Grown,
+        chosen: Chosen,
+        returned: Category,
+    ) -> tuple[Columns, list[Mapping]]:
+        """Add what changed at the growing ends: to what was found, and to what came.
+
+        The ends are no units: they have no protection, and are known exactly.
+        """
+        left = self._left_out(grown.moves, grown.populated)
+        same = self._ends.settle(grown.moves, grown.populated, self.scanner.meter)
+        found = merge(without(found, same), without(left, same))
+        page = self._ends.heap_without_edge(chosen)
+        if page is not None:
+            found = self._put_back_edge(page, found, returned)
+        return found, sorted([*came, *_as_units(self._out, chosen)])
+
+    def _put_back_edge(
+        self, page: Mapping, found: Columns, returned: Category
+    ) -> Columns:
+        """Leave a page out again; no unit has it any more."""
+        found = super()._put_back_edge(page, found, returned)
+        self._out = list(self.armed.ends)
+        for units in (self.units, self._population):
+            units[:] = [
+                unit._replace(end=min(unit.end, page.start))
+                if unit.end == page.end
+                else unit
+                for unit in units
+                if unit.start != page.start
+            ]
+        return found
+
+    def _populate(self, chosen: Sequence[Mapping]) -> list[Mapping]:
+        """Return the units there are now: those of before, and where a page came.
+
+        To ask every page would cost more than to track them. Units that lost all their
+        pages, and growing ones that became several, are found only now and then.
+        """
+        came: list[Mapping] = []
+        if self._out or self._came:
+            # What came grows with no unit of before: it is looked at by itself.
+            came = self._inhabited(self._came)
+            others = [*self._came, *_as_units(self._out, chosen)]
+            chosen = holes(chosen, sorted(others))
+        if self.armed.epoch % _ASKED_ANEW == 0:
+            return sorted(came + self._inhabited(chosen))
+        known = within(self._population, chosen)
+        return sorted(came + known + self._inhabited(holes(chosen, known)))
+
+    def _inhabited(self, chosen: Sequence[Mapping]) -> list[Mapping]:
+        """Return the units in which there is a page; whole mappings if smaller."""
+        rules = {key: index for index, key in enumerate(kinds_of(chosen))}
+        asked = [
+            Rule(
+                asked=Masks(anyof=POPULATED, returned=Category.WPALLOWED),
+                align=size or HUGE_PAGE,
+            )
+            for _, size in rules
+        ]
+        found = self.scanner.run(spans_of(chosen, rules), asked, join_gap=HUGE_PAGE)
+        parts, owners = native.join(found, *bounds_of(chosen))
+        units: dict[int, Mapping] = {}
+        for start, end, owner in zip(parts.starts, parts.ends, owners, strict=True):
+            if owner < 0:
+                continue
+            mapping = chosen[owner]
+            size = mapping.page_size or HUGE_PAGE
+            for cut in range(start - start % size, end, size):
+                low = max(mapping.start, cut)
+                units[low] = mapping._replace(
+                    start=low, end=min(mapping.end, cut + size)
+                )
+        return list(units.values())
+
+    def _draw(
+        self, population: list[Mapping], tracked: int, counts: Sequence[int]
+    ) -> bool:
+        """Draw the next part, not protected yet; return whether that is all."""
+        faults = self._affordable()
+        wanted = self.budget.units(len(population), tracked, counts, faults)
+        # Half of it is another part: to lift and to protect costs more than to look.
+        there = set(population)
+        still = [unit for unit in self.units if unit in there]
+        kept = set(random.sample(still, min(len(still), wanted // 2)))
+        others = [unit for unit in population if unit not in kept]
+        self.units = sorted([*kept, *random.sample(others, wanted - len(kept))])
+        self.exact = wanted == len(population)
+        self._population = population
+        return self.exact
+
+    def _protect(self, units: Sequence[Mapping]) -> None:
+        """Protect units; what was written in them before is not asked for."""
+        self._armer.protect(units)
+        self._calls += len(units)
+        for unit in units:
+            if unit.kind not in PRIVATE:
+                self._set(unit, protect=True)
+
+    def _protect_shared(
+        self,
+        came: Sequence[Mapping],
+        tracked: list[Mapping],
+        chosen: Sequence[Mapping],
+    ) -> Columns:
+        """Protect the shared memory that came, and return its pages.
+
+        Where everything is tracked from now on, holes are protected, too.
+        """
+        parts = [unit for unit in came if unit.kind not in PRIVATE]
+        if self.exact:
+            shared = [mapping for mapping in chosen if mapping.kind not in PRIVATE]
+            parts += holes(shared, sorted(self._population + tracked))
+        return self._armer.protect_whole(sorted(parts))
+
+    def _lift(self, units: Sequence[Mapping]) -> None:
+        """Take the protection from those of some units that were not drawn."""
+        left = apart(units, self.units)
+        for unit in left:
+            self._calls += 1
+            self._set(unit, protect=False)
+        if self.restore_huge:
+            self._put_back_some(left)
+
+    def _put_back_some(self, left: Sequence[Mapping]) -> None:
+        """Put back huge pages of units that left the sample, as many as a look may.
+
+        Others stay split until one of the next looks, or until the end. Shared memory
+        does: while it is registered the kernel refuses.
+        """
+        drawn = set(self.units)
+        waiting = [unit for unit in self._left if unit not in drawn]
+        waiting += [unit for unit in left if unit.kind is Kind.ANON]
+        now, self._left = waiting[:_RESTORED], waiting[_RESTORED:]
+        spans = [(unit.start, unit.end) for unit in sorted(set(now))]
+        huge = self.armed.huge
+        done = huge.restore(
+            self.scanner, self._judged(), within=common(huge.units, spans)
+        )
+        self._restored_bytes += done.restored
+        if done.caught:
+            raise KeyboardInterrupt
+
+    def _set(self, unit: Mapping, *, protect: bool) -> None:
+        try:
+            native.uffd_protect(
+                self.uffd,
+                unit.start,
+                unit.end,
+                align=unit.page_size or HUGE_PAGE,
+                pace=self.scanner.pace,
+                meter=self.scanner.meter,
+                protect=protect,
+            )
+        except OSError as error:
+            if not self.target.has_address_space():
+                raise self.target.gone() from error
+            # It was unmapped meanwhile, and is not there at the next look.
+
+    def _counts(self, found: Columns, units: Sequence[Mapping]) -> list[int]:
+        return count_pages(found, units, page_size=self.target.facts.page_size)
+
+
+def _as_units(ends: Iterable[End], chosen: Sequence[Mapping]) -> list[Mapping]:
+    """Return growing ends in the form of units."""
+    return [chosen[0]._replace(start=end.start, end=end.end) for end in ends]

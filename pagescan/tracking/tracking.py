@@ -1,0 +1,511 @@
+"""The tick: follow new mappings, get what was written and rearm, join, tally."""
+
+import contextlib
+import os
+import weakref
+from array import array
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from datetime import datetime
+from itertools import chain
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from pagescan import native
+from pagescan.model.batch import Batch
+from pagescan.model.errors import PagescanError
+from pagescan.model.mapping_set import Chosen, Covers, kept_scans, reservations_beside
+from pagescan.model.memory import (
+    DEFAULT_RETURNED,
+    Category,
+    Kind,
+    Mapping,
+    Region,
+    Untracked,
+)
+from pagescan.model.overlay import common, merge, owners_of, whole_pages, without
+from pagescan.model.results import Cost
+from pagescan.model.units import now
+from pagescan.native import Columns, Pace, Rule, Spans
+from pagescan.scanner.query import Query
+from pagescan.scanner.rules import POPULATED
+from pagescan.scanner.scanner import JOIN_GAP, Scanner
+from pagescan.scanner.spans import as_spans
+from pagescan.target.kernel import known_categories
+from pagescan.target.maps import Reader
+from pagescan.target.process import Target
+from pagescan.target.selection import Selection
+from pagescan.tracking.arm import MAX_TABLES, Armed, Armer
+from pagescan.tracking.growing_ends import NOTHING, GrowingEnds, Moves
+from pagescan.tracking.huge_pages import Restored, never
+from pagescan.tracking.mapping_count import count_alike
+
+if TYPE_CHECKING:
+    from pagescan.tracking.target_cost import TargetCost
+from pagescan.model.looks import Look
+
+
+class Tracking:
+    """Looks at what one target writes, through its userfaultfd.
+
+    Attributes:
+        target: The process.
+        uffd: Its userfaultfd; whoever made this object closes it.
+        armed: What is tracked; changed by a look that rearms.
+        armed_at: When it was armed, in UTC.
+        since: The end of the last look that rearmed.
+        cost: What arming cost the target.
+        end_cost: What disarming cost it.
+        restore_huge: Whether the end puts back the huge pages that were split.
+        end_early: Asked every 50 ms at the end: True leaves the rest of them split.
+        restored: What became of them.
+        attached: How its userfaultfd was taken, in words; empty where another did.
+        toll: What the looks that rearm cost the target; None: nobody asked.
+    """
+
+    leaves_growth_out = True
+    """Whether ends that grow are compared, so that no mapping stays behind."""
+
+    def __init__(
+        self,
+        target: Target,
+        uffd: int,
+        armed: Armed,
+        *,
+        armed_at: datetime,
+        since: datetime | None,
+        pace: Pace | None = None,
+    ) -> None:
+        """Go on with what is armed already; `start` arms."""
+        self.target = target
+        self.uffd = uffd
+        self.armed = armed
+        self.armed_at = armed_at
+        self.since = since
+        self.scanner = Scanner(target, pace)
+        self._reader = Reader(target)
+        self._known: tuple[list[Mapping], list[Untracked]] = ([], [])
+        self._counted: tuple[list[Mapping], int] = ([], 0)
+        self._has_registered = False  # since the mappings were counted
+        self._chosen = Chosen()
+        self._armer = Armer(self.scanner, uffd, armed)
+        self._ends = GrowingEnds(target, armed.ends, wanted=self.leaves_growth_out)
+        self.cost = Cost()
+        self.end_cost = Cost()
+        self.restore_huge = True
+        self.end_early: Callable[[], bool] = never
+        self.restored = Restored()
+        self._restored_bytes = 0  # of huge pages, in this look
+        self.attached = ""
+        self.toll: TargetCost | None = None
+        self._pid = os.getpid()
+        _alive.add(self)
+
+    @classmethod
+    def start(
+        cls,
+        target: Target,
+        selection: Selection | None = None,
+        *,
+        max_tables: int = MAX_TABLES,
+        pace: Pace | None = None,
+    ) -> Self:
+        """Attach to a target and arm what is selected.
+
+        Raises:
+            PagescanError: Nothing of the selection could be armed.
+        """
+        return cls.attached_by(
+            lambda uffd, armed: cls(
+                target, uffd, armed, armed_at=now(), since=None, pace=pace
+            ),
+            target,
+            selection,
+            max_tables,
+        )
+
+    @classmethod
+    def attached_by(
+        cls,
+        make: Callable[[int, Armed], Self],
+        target: Target,
+        selection: Selection | None,
+        max_tables: int,
+    ) -> Self:
+        """Take a userfaultfd, make a tracking of it, and arm; undone if that fails."""
+        from pagescan.tracking import attach
+
+        taken = attach.take(target)
+        armed = Armed(selection or Selection(), tables_left=max_tables)
+        tracking = make(taken.uffd, armed)
+        try:
+            tracking.arm()
+        except BaseException:
+            Tracking.close(tracking)  # what a subclass closes is its caller's by now
+            raise
+        cost = tracking.scanner.take_cost(taken.stopped_ns)
+        tracking.cost = replace(cost, mappings_added=tracking.mappings_added())
+        tracking.attached = str(taken)
+        return tracking
+
+    def arm(self) -> None:
+        """Register and protect everything selected."""
+        there = self._reader.read()
+        self.armed.alike = count_alike(there)
+        self._has_registered = self._armer.arm(there)
+        self.check_armed(self._has_registered)
+        self.armed_at = self.since = now()
+
+    def check_armed(self, anything: object) -> None:
+        """Raise if the target went meanwhile, or if nothing could be registered."""
+        if not self.target.has_address_space():
+            raise self.target.gone()
+        if not anything:
+            reasons = {item.why for item in self.armed.untracked}
+            raise PagescanError(
+                f"nothing of the selection could be armed in {self.target}:"
+                f" {'; '.join(sorted(reasons)) or 'nothing there is populated'}"
+            )
+
+    def look(
+        self, *, rearm: bool = False, returned: Category = DEFAULT_RETURNED
+    ) -> Look:
+        """Find what was written since arming, or since the last look that rearmed.
+
+        Args:
+            rearm: Protect what is found, in the same step; take new mappings in.
+            returned: What is said of the pages, and what neighbours are joined on.
+
+        Raises:
+            TargetError: The address space is gone: exit, or exec.
+        """
+        chosen, populated, new = self._unregistered()
+        known = self._ends.pieces
+        if not rearm:
+            fresh = without(populated, known) if known else populated
+            left = merge(fresh, self._changed(populated)) if known else fresh
+            written = self._written(chosen, rearm=False, returned=returned)
+            found = merge(written, self._without_own(left, left))
+        elif new or known:
+            found = self._take_in(chosen, new, populated, returned)
+        else:
+            found = self._written(chosen, rearm=True, returned=returned)
+        batch = self._joined(found, chosen, new, returned)
+        if not self.target.has_address_space():
+            raise self.target.gone()
+        moment = now()
+        if rearm:
+            self.since = moment
+            self.armed.epoch += 1
+        share = None
+        if rearm and self.toll is not None:
+            share = self.toll.look(*_pages_of(batch))
+        cost = self._take_cost(rearm=rearm, share=share)
+        return Look(batch, self._untracked(), moment, cost)
+
+    def mappings_added(self) -> int:
+        """Return how many mappings the target has only because it is tracked.
+
+        Counted among neighbours that look alike, less those from before arming.
+        """
+        there = self._known[0]
+        if self._has_registered:
+            self._has_registered = False
+            there = self._reader.read()
+        if there is not self._counted[0]:
+            self._counted = there, max(0, count_alike(there) - self.armed.alike)
+        return self._counted[1]
+
+    def _take_cost(self, *, rearm: bool, share: float | None = None) -> Cost:
+        """Return what was counted since the last call, and add it to the sum."""
+        cost = self.scanner.take_cost()
+        if rearm:
+            cost = replace(
+                cost,
+                mappings_added=self.mappings_added(),
+                target_share=share,
+                huge_restored=self._restored_bytes,
+                huge_lost=0,
+            )
+            self._restored_bytes = 0
+        self.cost += cost
+        return cost
+
+    def written(self, *, rearm: bool = True) -> Iterator[Region]:
+        """Yield what was written since arming, or the last call that rearmed.
+
+        Args:
+            rearm: Protect what is found, in the same step: the next call starts here.
+
+        Raises:
+            TargetError: The address space is gone: exit, or exec.
+        """
+        return self.look(rearm=rearm).batch.regions()
+
+    def close(self) -> None:
+        """Disarm: unregister all, close the userfaultfd; twice does no harm.
+
+        Then the huge pages that were split are put back. What all that cost is
+        `end_cost`. A child that was forked meanwhile closes its duplicates only.
+
+        Raises:
+            KeyboardInterrupt: It came while huge pages were put back; all is closed.
+        """
+        if self.uffd < 0:
+            return
+        try:
+            if self.is_ours():
+                with contextlib.suppress(PagescanError):
+                    self._armer.disarm(self._reader.read())
+        finally:
+            os.close(self.uffd)
+            self.uffd = -1
+        if self.is_ours():
+            self._put_back()
+
+    def _put_back(self) -> None:
+        """Make the split huge pages huge again; on Ctrl-C the rest stays as it is."""
+        with contextlib.suppress(PagescanError):
+            self.restored = self.armed.huge.restore(
+                self.scanner,
+                self._reader.read(),
+                only_count=not self.restore_huge,
+                interrupted=self.end_early,
+            )
+        self.end_cost = self.scanner.take_cost() + self.restored.cost
+        if self.restored.caught:
+            raise KeyboardInterrupt
+
+    def is_ours(self) -> bool:
+        """Whether this is the process that made it, and no forked child of that."""
+        return self._pid == os.getpid()
+
+    def hand_over(self) -> None:
+        """Let go of the userfaultfd without disarming: a keeper has a duplicate."""
+        os.close(self.uffd)
+        self.uffd = -1
+
+    def _judged(self) -> Chosen:
+        """Return the selected mappings that can be tracked; the same while they are."""
+        there = self._reader.read()
+        self._armer.mappings = len(there)
+        if there is not self._known[0]:
+            self._armer.forget_unmapped(there)
+        known = (there, list(self.armed.untracked))
+        if known[0] is not self._known[0] or known[1] != self._known[1]:
+            untracked = Covers(known[1])
+            self._chosen = Chosen(
+                (
+                    mapping
+                    for mapping in self.armed.selection.select(there)
+                    if mapping.kind is not Kind.SPECIAL and mapping not in untracked
+                ),
+                there,
+            )
+            self._known = known
+        return self._chosen
+
+    def _unregistered(
+        self, *, again: bool = True
+    ) -> tuple[Chosen, Columns, frozenset[int]]:
+        """Return the mappings, what of them is populated and not registered, and new.
+
+        The last are the indices of those where that is more than the growing ends.
+        """
+        chosen = self._judged()
+        populated = self._armer.populated_outside(chosen)
+        known = self._ends.pieces
+        fresh = without(populated, known) if known else populated
+        new = frozenset(owners_of(fresh, chosen))
+        if again and any(chosen[index].reserved for index in new):
+            # A part of a reservation was put to use after the mappings were read.
+            return self._unregistered(again=False)
+        return chosen, populated, new
+
+    def _take_in(
+        self,
+        chosen: Chosen,
+        new: frozenset[int],
+        populated: Columns,
+        returned: Category,
+    ) -> Columns:
+        """Get what was written, register what is new, move the growing ends.
+
+        New pages of private memory are unprotected: the scan that follows gets and
+        protects them in one step. What is compared is read when it is protected.
+        """
+        self._ends.wanted = self.leaves_growth_out and not self._armer.is_full()
+        moves = self._ends.plan(chosen, new, populated)
+        registered = self._register(chosen, moves)
+        arrived = self._armer.protect_whole(registered)
+        written = self._written(chosen, rearm=True, returned=returned)
+        left = self._left_out(moves, populated)
+        same = self._ends.settle(moves, populated, self.scanner.meter)
+        written = merge(without(written, same), self._without_own(arrived, arrived))
+        found = merge(written, without(left, same))
+        page = self._ends.heap_without_edge(chosen)
+        return found if page is None else self._put_back_edge(page, found, returned)
+
+    def _register(self, chosen: Sequence[Mapping], moves: Moves) -> list[Mapping]:
+        """Register new memory.
+
+        A reservation that touches a mapping which is registered whole is registered
+        with it: what is made of it later is one mapping with this one then.
+        """
+        registered = self._armer.register(moves.register)
+        self._armer.register(reservations_beside(moves.whole, chosen))
+        self._has_registered |= bool(registered)
+        return registered
+
+    def _left_out(self, moves: Moves, populated: Columns) -> Columns:
+        """Return the populated pages of what is left out from now on."""
+        left = common(populated, [(end.start, end.end) for end in moves.out])
+        return self._without_own(left, left)
+
+    def _changed(self, populated: Columns) -> Columns:
+        """Return the pages of the growing ends that are not as they were."""
+        try:
+            same = self._ends.unchanged(populated, self.scanner.meter)
+        except PermissionError:  # said as untracked
+            return Columns.empty()
+        return without(common(populated, self._ends.pieces), same)
+
+    def _put_back_edge(
+        self, page: Mapping, found: Columns, returned: Category
+    ) -> Columns:
+        """Leave the uppermost page of a heap out again; return what was found in all.
+
+        What is stored to it before it is read is asked for once more; what is stored
+        later changes its bytes.
+        """
+        query = Query(any_of=POPULATED, exclude=Category.PFNZERO)
+        there = self.scanner.scan([page], query)
+        digest = self._ends.digests.page(page.start)[0] if there.starts else NOTHING
+        again = self._written([page], rearm=True, returned=returned)
+        self._armer.unregister(page)
+        self._ends.leave_out(page, digest)
+        self._has_registered = True
+        return native.overlay(found, again, outside=True)
+
+    def _untracked(self) -> tuple[Untracked, ...]:
+        """Return what nothing can be promised for; ends that nobody may read too."""
+        said = tuple(self.armed.untracked)
+        if self.armed.ends and not self._ends.digests.can_read():
+            said += self._ends.unreadable()
+        return said
+
+    def _written(
+        self, chosen: Sequence[Mapping], *, rearm: bool, returned: Category
+    ) -> Columns:
+        """Scan in two stages: candidates by the kernel's fast path, then categories."""
+        from pagescan.scanner.rules import rules_of
+
+        spans, candidates, exact, gone = rules_of(
+            chosen, rearm=rearm, returned=returned
+        )
+        found = self.scanner.run(
+            spans, candidates, join_gap=JOIN_GAP, kept=kept_scans(chosen)
+        )
+        if rearm:  # before they are protected: the next store splits
+            files = [rule.tag for rule in candidates if rule.whole]
+            self.armed.huge.learn_of(self.scanner, found, *files)
+        # First: what is stored to once these are protected shows in the scan behind.
+        dropped = self._protect_dropped(found, gone) if gone else Columns.empty()
+        written = self.scanner.run(as_spans(found), exact)
+        if dropped.starts:
+            written = native.overlay(dropped, written, outside=True)
+        return self._without_own(written, found, written)
+
+    def _protect_dropped(self, found: Columns, gone: dict[int, Rule]) -> Columns:
+        """Get, and then protect, the candidates that are empty entries.
+
+        They were written, and dropped or paged out since. What is stored to them
+        between the two is in this answer.
+        """
+        dropped = Columns.empty()
+        for tag, rule in gone.items():
+            spans = Spans(array("Q"), array("Q"), array("Q"))
+            for start, end, whose in zip(*found, strict=True):
+                if whose == tag:
+                    for column, value in zip(spans, (start, end, 0), strict=True):
+                        column.append(value)
+            empty = self.scanner.run(spans, [rule])
+            self.scanner.protect_regions(empty, rule.align, self.uffd)
+            dropped = merge(dropped, empty)
+        return dropped
+
+    def _without_own(self, found: Columns, *buffers: Columns) -> Columns:
+        """Leave out what only this look has written, if it is of its own process.
+
+        A page that one of our arrays fills holds nothing of anybody else's. What lies
+        beside other objects is said: leaving it out could be a miss.
+        """
+        if self.target.pid != os.getpid():
+            return found
+        size = self.target.facts.page_size
+        return without(found, whole_pages(chain.from_iterable(buffers), size))
+
+    def _joined(
+        self,
+        found: Columns,
+        chosen: Sequence[Mapping],
+        new: frozenset[int],
+        returned: Category,
+    ) -> Batch:
+        size = self.target.facts.page_size
+        batch = Batch.join(
+            found,
+            chosen,
+            page_size=size,
+            new=new,
+            returned=returned & known_categories(),
+        )
+        if -1 not in batch.owners:
+            return batch
+        # A mapping grew while it was looked at: what was got there must be said.
+        current = self._judged()
+        starts = {chosen[index].start for index in new}
+        return Batch.join(
+            found,
+            current,
+            page_size=size,
+            new=frozenset(
+                index for index, item in enumerate(current) if item.start in starts
+            ),
+            returned=returned & known_categories(),
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _pages_of(batch: Batch) -> tuple[int, int]:
+    """Return how many pages there are, and how many of them are of new mappings."""
+    if not batch.new:
+        return batch.summary().pages, 0
+    rows = batch.by_mapping()
+    return sum(row.pages for row in rows), sum(row.pages for row in rows if row.new)
+
+
+_alive: weakref.WeakSet[Tracking] = weakref.WeakSet()
+
+
+def _close_duplicates() -> None:
+    """Close, in a forked child, what would outlive this process and keep it tracking.
+
+    The kernel lifts the protection when the last userfaultfd is closed.
+    """
+    for tracking in list(_alive):
+        with contextlib.suppress(OSError):
+            tracking.close()
+
+
+os.register_at_fork(after_in_child=_close_duplicates)

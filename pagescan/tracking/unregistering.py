@@ -1,0 +1,104 @@
+"""The end of a session: mappings are unregistered in slices, or whole, or not at all.
+
+Linux before 6.17 may stop with a BUG in userfaultfd_unregister() where the call leaves
+a mapping unregistered that is neither anonymous nor tmpfs nor hugetlb. It does where
+that mapping could merge with an unregistered one below it, and has a close() of its
+own, so that it must stay: SysV memory, files of fuse and of 9p. There is no telling
+which files have one. So no file is cut. One that continues what is not registered is
+left to the last close of the userfaultfd, which has no such check. The others are
+unregistered from the top down: the one below is registered still.
+"""
+
+import contextlib
+import os
+from collections.abc import Callable, Collection, Sequence
+from typing import NamedTuple
+
+from pagescan import native
+from pagescan.target.living import memory_dir
+
+WHOLE = 1 << 62
+"""Bytes: a slice that no mapping reaches."""
+
+_HUGE_PAGE = 2 << 20
+
+
+class Row(NamedTuple):
+    """A line of /proc/PID/maps.
+
+    Attributes:
+        access: Its permissions, in any form.
+        device: Major and minor number.
+        page_size: Bytes of a hugetlb page; 0: pages of the usual size.
+    """
+
+    start: int
+    end: int
+    access: str | int
+    offset: int
+    device: tuple[int, int]
+    inode: int
+    name: str | bytes
+    page_size: int
+
+
+def unregister_all(
+    rows: Sequence[Row],
+    tmpfs: Collection[tuple[int, int]],
+    unregister: Callable[[Row, int], None],
+    pagemap: int,
+) -> None:
+    """Unregister what can be; files go first, while nothing has changed.
+
+    Args:
+        rows: All mappings of the target, ascending.
+        tmpfs: What `tmpfs_of` says of it.
+        unregister: Is called with a mapping, and to how many bytes its slices are to
+            be aligned; its OSError is ignored.
+        pagemap: Of the target.
+    """
+    for index in reversed(range(len(rows))):
+        row, below = rows[index], rows[index - 1] if index else None
+        if may_be_cut(row, tmpfs):
+            continue
+        with contextlib.suppress(OSError):
+            if not (below and continues(row, below)) or native.uffd_is_registered(
+                pagemap, below.start
+            ):
+                unregister(row, WHOLE)
+    for row in rows:
+        if may_be_cut(row, tmpfs):
+            with contextlib.suppress(OSError):
+                unregister(row, row.page_size or _HUGE_PAGE)
+
+
+def may_be_cut(row: Row, tmpfs: Collection[tuple[int, int]]) -> bool:
+    """Whether it is anonymous, tmpfs or hugetlb: not by its name, which may deceive."""
+    if row.page_size or (row.device, row.inode) == ((0, 0), 0):
+        return True
+    sysv = row.name[:5] in ("/SYSV", b"/SYSV")  # on the device of memfd, but no tmpfs
+    return row.device in tmpfs and not sysv
+
+
+def continues(row: Row, below: Row) -> bool:
+    """Whether the two could be one mapping, as far as maps tells."""
+    length = below.end - below.start
+    return (below.end, below.offset + length) == (row.start, row.offset) and (
+        (below.access, below.device, below.inode) == (row.access, row.device, row.inode)
+    )
+
+
+def tmpfs_of(pid: int) -> set[tuple[int, int]]:
+    """Return the devices of the tmpfs that a process sees, and that of its memfds."""
+    found = set()
+    with contextlib.suppress(OSError):
+        memory = os.memfd_create("pagescan")
+        device = os.fstat(memory).st_dev
+        os.close(memory)
+        found.add((os.major(device), os.minor(device)))
+    with contextlib.suppress(OSError), open(f"{memory_dir(pid)}/mountinfo", "rb") as it:
+        for words in map(bytes.split, it):  # source: proc_pid_mountinfo(5)
+            if words[words.index(b"-") + 1] == b"tmpfs":
+                major, minor = words[2].split(b":")
+                found.add((int(major), int(minor)))
+    return found
