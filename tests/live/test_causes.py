@@ -1,4 +1,4 @@
-"""Messages name the actual cause: one test per row of pagescan/causes.py."""
+"""Messages name the actual cause: one test per row of target/causes.py."""
 
 import contextlib
 import ctypes
@@ -247,7 +247,8 @@ def test_a_command_that_loses_its_rights(program: Callable[[bytes], Path]) -> No
     path.chmod(0o4755)
     for parent in [*path.parents][:-2]:
         parent.chmod(parent.stat().st_mode | 0o711)
-    code = f"from pagescan.causes import rights_lost; print(rights_lost({str(path)!r}))"
+    code = "from pagescan.target.causes import rights_lost;"
+    code += f"print(rights_lost({str(path)!r}))"
     done = subprocess.run(
         [str(python_of_all()), "-c", code],
         user=STRANGER,

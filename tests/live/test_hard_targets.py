@@ -114,7 +114,8 @@ def test_thread_without_the_filter_is_taken(start: Start, peculiar: Path) -> Non
     witness.wait_for(lambda: witness.status(pid, "Seccomp") == "2")
     script = (
         "import os, sys\n"
-        "from pagescan import attach, target\n"
+        "from pagescan.target import process as target\n"
+        "from pagescan.tracking import attach\n"
         "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
         "print(attach.take(target.Target.open(int(sys.argv[1]))))\n"
     )

@@ -702,12 +702,12 @@ def test_armer_killed_before_it_is_confirmed(target: Start) -> None:
     made = target("m=anon,pages=8,fill=1")
     code = (
         "import os,signal,sys\n"
-        "from pagescan import keeper\n"
-        "spawn = keeper._spawn\n"
+        "from pagescan.session import spawn as start\n"
+        "spawn = start._spawn\n"
         "def dies(*words):\n"
         "    spawn(*words)\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
-        "keeper._spawn = dies\n"
+        "start._spawn = dies\n"
         "from pagescan.cli import run\n"
         "sys.argv = ['pagescan', 'arm', sys.argv[1]]\n"
         "run()\n"

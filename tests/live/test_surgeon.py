@@ -188,7 +188,8 @@ def test_host_that_may_not_be_traced(sleeper: int) -> None:
     """A daemon that has given up its rights is not dumpable."""
     script = (
         "import os, sys, ctypes\n"
-        "from pagescan import attach, target\n"
+        "from pagescan.target import process as target\n"
+        "from pagescan.tracking import attach\n"
         "ctypes.CDLL(None).prctl(4, 0)\n"  # PR_SET_DUMPABLE
         "print(attach.take(target.Target.open(int(sys.argv[1]))))\n"
     )

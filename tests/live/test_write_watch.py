@@ -300,7 +300,7 @@ def test_a_descriptor_that_was_closed(which: str) -> None:
     done = script(
         """
         import os, sys
-        from pagescan.errors import PagescanError
+        from pagescan.model.errors import PagescanError
         from pagescan.writewatch import WriteWatch
         with WriteWatch(1 << 16) as watch:
             for name in os.listdir("/proc/self/fd"):
@@ -325,7 +325,7 @@ def test_no_descriptors_left() -> None:
         """
         import os, resource
         import pagescan.native
-        from pagescan.errors import PagescanError
+        from pagescan.model.errors import PagescanError
         from pagescan.writewatch import WriteWatch
         before = os.listdir("/proc/self/fd")
         for spare in (0, 1, 2):
@@ -355,7 +355,7 @@ def test_a_child_has_plain_memory_and_may_watch_itself() -> None:
     done = script(
         """
         import os
-        from pagescan.errors import PagescanError
+        from pagescan.model.errors import PagescanError
         from pagescan.writewatch import WriteWatch
 
         def watched(watch):
