@@ -37,7 +37,7 @@ def tracked(made: Target) -> Iterator[Tracking]:
 
 
 def pages_of(batch: Batch, *ranges: tuple[int, int]) -> set[int]:
-    """Return the addresses of the pages that a look found in some ranges."""
+    """Return the addresses of a look's pages in some ranges."""
     return {
         address
         for start, end in zip(batch.starts, batch.ends, strict=True)
@@ -47,7 +47,7 @@ def pages_of(batch: Batch, *ranges: tuple[int, int]) -> set[int]:
 
 
 def by_flags(pid: int) -> list[tuple[int, int, bool]]:
-    """Return the mappings, and whether each is registered, as smaps says."""
+    """Return the mappings, and whether smaps shows each as registered."""
     flags = witness.smaps(pid, "VmFlags")
     found = []
     for line in Path(f"/proc/{pid}/maps").read_text(errors="replace").splitlines():
@@ -58,7 +58,7 @@ def by_flags(pid: int) -> list[tuple[int, int, bool]]:
 
 @dataclass
 class Blocks:
-    """Blocks of memory of a target that come, go, grow and move; and their stores."""
+    """A target's blocks, which come, go, grow and move, and the stores to them."""
 
     made: Target
     roll: random.Random
@@ -77,11 +77,11 @@ class Blocks:
 
     @property
     def ranges(self) -> list[tuple[int, int]]:
-        """Where they all are."""
+        """Return the ranges of all blocks."""
         return [self.made.ranges[name] for name in self.heap + self.mapped]
 
     def touch(self, name: str) -> None:
-        """Have some pages of a block stored to."""
+        """Make the target store to some pages of a block."""
         low, high = self.made.ranges[name]
         count = (high - low) // PAGE
         pages = {self.roll.randrange(count) for _ in range(self.roll.randrange(1, 6))}
@@ -89,13 +89,13 @@ class Blocks:
         self.stored |= {low + page * PAGE for page in pages}
 
     def fill(self, name: str) -> None:
-        """Have each page stored to."""
+        """Make the target store to each page."""
         low, high = self.made.ranges[name]
         self.made.write(name, set(range((high - low) // PAGE)))
         self.stored |= set(range(low, high, PAGE))
 
     def grow_heap(self) -> None:
-        """Sbrk, and some stores."""
+        """Grow the heap by sbrk, and store to it."""
         name = self.name()
         self.made.tell(f"brk {self.roll.randrange(1, 9)} {name}")
         self.heap.append(name)
@@ -103,12 +103,12 @@ class Blocks:
         self.roll.choice((self.touch, self.fill))(name)
 
     def shrink_heap(self) -> None:
-        """Give back what grew last."""
+        """Give the last growth of the heap back."""
         if self.heap:
             self.drop(self.heap.pop())
 
     def map(self) -> None:
-        """Map a block, and some stores; a part of it may never be touched."""
+        """Map a block and store to it; a part of it may never be touched."""
         name = self.name()
         self.made.tell(f"map {name}=anon,pages={self.roll.randrange(1, 40)}")
         self.mapped.append(name)
@@ -128,13 +128,13 @@ class Blocks:
         self.remap(self.mapped[-1], "size 50")
 
     def remap_any(self) -> None:
-        """mremap(2) a block: it must work, whatever borders there are."""
+        """Change a block by mremap(2): this must work, whatever borders exist."""
         if self.mapped:
             how = self.roll.choice(("move", f"size {self.roll.randrange(1, 60)}"))
             self.remap(self.roll.choice(self.mapped), how)
 
     def remap(self, name: str, how: str) -> None:
-        """mremap(2) a block; where it moves, all that is populated is new."""
+        """Change a block by mremap(2); if it moves, its populated pages are new."""
         low, high = self.made.ranges[name]
         self.made.tell(f"mremap {name} {how}")
         start, end = self.made.where(name)
@@ -147,7 +147,7 @@ class Blocks:
             self.stored |= {start + page * PAGE for page in there}
 
     def drop(self, name: str) -> None:
-        """Unmap a block: nothing of it is there any more."""
+        """Forget a block that has been unmapped."""
         low, high = self.made.ranges.pop(name)
         self.made.tell(f"drop {name}")
         self.stored = {page for page in self.stored if not low <= page < high}
@@ -159,7 +159,7 @@ class Blocks:
             self.touch(self.roll.choice(names))
 
     def step(self) -> None:
-        """Do one thing by chance."""
+        """Do one random action."""
         self.roll.choice(
             [self.grow_heap] * 4
             + [self.map] * 4
@@ -169,7 +169,7 @@ class Blocks:
         )()
 
     def witnessed(self) -> set[int]:
-        """Return what was written by pagemap words and by bytes."""
+        """Return the written pages according to pagemap words and bytes."""
         found = set()
         memory = witness.memory(self.made.pid)
         for start, end, registered in by_flags(self.made.pid):
@@ -195,7 +195,7 @@ class Blocks:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_random_rounds(target: Start, seed: int) -> None:
-    """Each look finds what was stored to; each block can be mremap'ed; few mappings."""
+    """Each look finds the stores; mremap works on each block; few mappings remain."""
     made = target("m=anon,pages=64,fill=1")
     made.tell("brk 4 first")
     blocks = Blocks(made, random.Random(seed), heap=["first"])
@@ -237,7 +237,7 @@ def grows(made: Target, tracking: Tracking, verb: str, looks: int = 100) -> None
 
 @pytest.mark.parametrize("verb", ["brk", "map"])
 def test_growth_leaves_one_mapping(target: Start, verb: str) -> None:
-    """Two more while it is tracked, one after; a quiet target stays quiet."""
+    """Two more mappings while it is tracked, one after; a quiet target has none."""
     made = target("m=anon,pages=16,fill=1")
     made.tell("brk 16 heap")
     made.where("heap")
@@ -261,9 +261,9 @@ def test_growth_leaves_one_mapping(target: Start, verb: str) -> None:
 
 
 def test_an_edge_with_no_room_to_grow(target: Start) -> None:
-    """Registered, and one with what it was split from: Go, when it changes its advice.
+    """The edge is registered and joined again: as when Go changes its advice.
 
-    What is mapped over the reservation then can never be one mapping with it.
+    What is later mapped over the reservation can never be joined with it.
     """
     made = target("m=reserve,gb=1")
     low, high = made.ranges["m"]
@@ -285,13 +285,13 @@ def test_an_edge_with_no_room_to_grow(target: Start) -> None:
             ]
         made.tell("zero m 31")
         tracking.look(rearm=True)
-        made.tell("zero m 31")  # the same bytes: seen where it is registered
+        made.tell("zero m 31")  # the same bytes: found only if registered
         found = pages_of(tracking.look(rearm=True).batch, (low, high))
         assert found == {low + 31 * PAGE}
 
 
 def test_growth_with_long_pauses(target: Start) -> None:
-    """One mapping stays for all of it, also where 40 looks lie between two blocks."""
+    """Only one mapping stays, also with 40 looks between two blocks."""
     made = target("m=anon,pages=16,fill=1")
     made.tell("map first=anon,pages=512")
     made.where("first")
@@ -308,7 +308,7 @@ def test_growth_with_long_pauses(target: Start) -> None:
 
 
 def test_a_heap_that_shrinks_and_grows(target: Start) -> None:
-    """Trimmed by malloc: its end is left out again, and nothing is lost by that."""
+    """If malloc trims the heap, its end is left out again, and nothing is missed."""
     made = target("m=anon,pages=16,fill=1")
     made.tell("brk 16 heap")
     low, high = made.where("heap")
@@ -366,7 +366,7 @@ def test_no_border_in_a_larger_block(
 
 
 def test_the_same_bytes_at_the_end(target: Start) -> None:
-    """Not seen, as the docs say; other bytes are."""
+    """The same bytes are not seen, as the docs say; others are."""
     made = target("m=anon,pages=16,fill=1")
     made.tell("brk 8 first")
     made.where("first")
@@ -386,7 +386,7 @@ def test_the_same_bytes_at_the_end(target: Start) -> None:
 
 
 def test_a_session_keeps_the_ends(armed: Start, pagescan: Run) -> None:
-    """From command to command, and in the files: digests, no bytes of the target."""
+    """A session stores digests of the ends in its files, and no bytes."""
     made = armed("m=anon,pages=16,fill=1")
     for turn in range(3):
         name = f"b{turn}"
@@ -413,7 +413,7 @@ def test_a_session_keeps_the_ends(armed: Start, pagescan: Run) -> None:
 
 
 def test_images_have_the_ends(armed: Start, pagescan: Run) -> None:
-    """What is compared is in each plan: its bytes may have changed and changed back."""
+    """Each plan has the compared pages, which may have changed and changed back."""
     made = armed("m=anon,pages=16,fill=1")
     made.tell("brk 8 h")
     made.where("h")
@@ -436,7 +436,7 @@ def test_images_have_the_ends(armed: Start, pagescan: Run) -> None:
 
 
 def test_a_budget_counts_the_ends(target: Start) -> None:
-    """With a budget, too, growth leaves one mapping and is counted as it is."""
+    """With a budget growth also leaves one mapping, and is counted exactly."""
     made = target("m=anon,pages=8192,fill=1")
     made.tell("brk 16 heap")
     made.where("heap")
@@ -463,7 +463,7 @@ def test_a_budget_counts_the_ends(target: Start) -> None:
 
 @pytest.mark.needs("swap")
 def test_an_end_on_swap(target: Start) -> None:
-    """It is read in for that, and found only if it was written."""
+    """An end on swap is read in, and reported only if it was written."""
     made = target("m=anon,pages=16,fill=1")
     made.tell("brk 8 h0")
     made.where("h0")

@@ -1,4 +1,4 @@
-"""Targets that grow: what tracking leaves in their address space, by their own maps."""
+"""Targets that grow: how many mappings tracking leaves, according to maps."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -27,7 +27,7 @@ def mappings_in(pid: int, low: int = 0, high: int = 1 << 64) -> int:
 
 
 def test_reservation_turned_writable_step_by_step(target: Start) -> None:
-    """An arena: what is made writable is one mapping with what was before."""
+    """An arena's newly writable part is one mapping with the earlier part."""
     made = target("m=reserve,gb=1")
     low, high = made.ranges["m"]
     made.tell("rw m 0-15")
@@ -47,7 +47,7 @@ def test_reservation_turned_writable_step_by_step(target: Start) -> None:
 
 
 def test_reservation_that_came_later(target: Start) -> None:
-    """It is registered with the first part of it that is used."""
+    """It is registered when its first part is used."""
     made = target("other=anon,pages=16,fill=1")
     with Process.open(made.pid) as process, Tracking.start(process) as tracking:
         made.tell("map m=reserve,gb=1")
@@ -73,7 +73,7 @@ def test_near_the_limit(target: Start, pagescan: Run) -> None:
 
 
 def test_growth_near_the_limit(target: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is tracked stays exact; what comes is said once, and is not registered."""
+    """Tracked memory stays exact; one message says that newer is untracked."""
     made = target("m=anon,pages=64,fill=1")
     low, _ = made.ranges["m"]
     with Process.open(made.pid) as process, Tracking.start(process) as tracking:
@@ -93,7 +93,7 @@ def test_growth_near_the_limit(target: Start, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_mappings_added_is_said(armed: Start, pagescan: Run) -> None:
-    """By all that track or end that; nobody else knows it."""
+    """Commands that start or end tracking report it; others do not."""
     made = armed("m=anon,pages=64,fill=1")
     before = mappings_in(made.pid)
     made.tell("brk 4")
@@ -108,7 +108,7 @@ def test_mappings_added_is_said(armed: Start, pagescan: Run) -> None:
 
 
 def test_selection_that_is_cut_adds_mappings(target: Start) -> None:
-    """The borders of a range that lies within a mapping are two more."""
+    """A range within a mapping adds two borders."""
     made = target("m=anon,pages=64,fill=1")
     low, _ = made.ranges["m"]
     before = mappings_in(made.pid)

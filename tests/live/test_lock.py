@@ -81,7 +81,7 @@ def test_holes_are_no_slices(target: Start) -> None:
 
 
 def test_death_amid_slices(target: Start) -> None:
-    """A part is unregistered: the last close does the rest, and the parts merge."""
+    """After a kill the last close unregisters the rest, and the parts merge."""
     made = target("m=anon,pages=16384,fill=1")
     count = mappings(made.pid)
     with Process.open(made.pid) as process:
@@ -100,7 +100,7 @@ def test_death_amid_slices(target: Start) -> None:
 
 
 def test_unmapped_amid_slices(target: Start) -> None:
-    """Parts that are not there any more are passed over."""
+    """Parts that no longer exist are skipped."""
     made = target("m=anon,pages=16384,fill=1")
     with Process.open(made.pid) as process:
         tracking = Tracking.start(process)
@@ -114,7 +114,7 @@ def test_unmapped_amid_slices(target: Start) -> None:
 def test_failed_arm_is_undone_in_slices(
     target: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was registered by then is unregistered as at the end."""
+    """The registered part is unregistered as at the end."""
     made = target("m=anon,pages=16384,fill=1")
     calls = []
     plain = native.uffd_unregister
@@ -136,7 +136,7 @@ def test_failed_arm_is_undone_in_slices(
 
 
 def test_keeper_told_to_end_leaves_nothing(armed: Start, pagescan: Run) -> None:
-    """SIGTERM is as `disarm`: not lost, but ended."""
+    """SIGTERM has the effect of `disarm`: the session is ended, not lost."""
     made = armed("m=anon,pages=1024,fill=1")
     keeper = session.find(made.pid).keeper_pid
     with Process.open(keeper) as process:
@@ -162,7 +162,7 @@ print([name for name in names if "smaps" in name])
 
 
 def test_no_smaps_to_say_that_there_is_no_session(target: Start) -> None:
-    """It would walk every page under the lock, in one go."""
+    """Smaps is not read: it would walk every page under the lock, in one go."""
     made = target("m=anon,pages=64,fill=1")
     words = [sys.executable, "-c", _OPENED, str(made.pid)]
     done = subprocess.run(words, capture_output=True, text=True, check=True)

@@ -1,4 +1,4 @@
-"""Large address spaces: 100,000 mappings, and memory that is reserved but not used."""
+"""Large address spaces: 100,000 mappings, and reserved memory without pages."""
 
 import random
 from collections.abc import Callable
@@ -26,7 +26,7 @@ COUNT = 100_000
 @pytest.mark.needs("max-map-count")
 @pytest.mark.timeout(300)
 def test_a_hundred_thousand(target: Callable[..., Target]) -> None:
-    """Exact in look after look; what did not change is not made again."""
+    """Each look is exact; unchanged mappings are not made again."""
     with setting(MAP_COUNT, 3 * COUNT):
         made = target(f"m=many,pages={COUNT},fill=1", "other=anon,pages=64,fill=1")
         low, high = made.ranges["m"]
@@ -56,7 +56,7 @@ def test_a_hundred_thousand(target: Callable[..., Target]) -> None:
 
 
 def pages_in(found: Batch | Columns, low: int, high: int) -> set[int]:
-    """Return the pages of [low, high) that a look or a scan found, from 0."""
+    """Return the pages of [low, high) in a look or a scan, counted from 0."""
     return {
         (address - low) // witness.PAGE
         for start, end in zip(found.starts, found.ends, strict=True)
@@ -76,14 +76,14 @@ def test_reserved_memory_costs_nothing(target: Callable[..., Target]) -> None:
         look = tracking.look(rearm=True)
         low, high = made.ranges["sparse"]
         assert pages_in(look.batch, low, high) == {5 << 20}
-        assert look.cost.ioctls < 500  # not one for each 256 MiB that are reserved
+        assert look.cost.ioctls < 500  # not one per 256 MiB reserved
         tracking.close()
     after = int(witness.status(made.pid, "VmPTE").split()[0])
     assert after - before <= 64, (before, after)
 
 
 def test_a_call_that_protects_is_short(target: Callable[..., Target]) -> None:
-    """Also where something dense begins behind a long hole: no call takes it whole."""
+    """No call takes dense memory behind a long hole whole."""
     made = target("filling=anon,pages=20480,fill=1", "sparse=sparse,gb=64")
     dense = set(range(8 << 18, (8 << 18) + (512 << 8)))
     with Process.open(made.pid) as process:
@@ -102,7 +102,7 @@ def test_a_call_that_protects_is_short(target: Callable[..., Target]) -> None:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_pages_among_holes(target: Callable[..., Target], seed: int) -> None:
-    """Holes are skipped, and nothing in them: at borders of any size, and anywhere."""
+    """Holes are skipped and pages between them found, at any border."""
     chance = random.Random(seed)
     made = target("sparse=sparse,gb=512")
     end = 512 << 18
@@ -135,7 +135,7 @@ def scanned(process: Process, low: int, high: int, query: Query) -> Columns:
 
 
 def test_masks_that_contradict_each_other(target: Callable[..., Target]) -> None:
-    """As the kernel reads them: what is no page of theirs is a hole, and all of it."""
+    """Contradicting masks select as in the kernel: all of a hole, or none."""
     made = target("dense=anon,pages=80000,fill=1", "sparse=sparse,gb=64")
     low, high = made.ranges["sparse"]
     made.write("sparse", set(range(0, 64 << 18, 4 << 18)))

@@ -1,4 +1,4 @@
-"""A million regions: who reads three lines waits for the scan, and for no line more."""
+"""A million regions: a reader of three lines waits for the scan alone."""
 
 import json
 import os
@@ -14,16 +14,16 @@ from tests.conftest import SANITIZED
 
 TARGET = Path(__file__).parents[2] / "benchmarks/target.c"
 COUNT = 1_000_000
-COLUMNS = 4 * 8  # bytes a region, as they are kept
-# An object a region, with its numbers, would be more than 200 bytes. (The peak that
-# wait4(2) says of a child is that of its parent, if this was larger.)
+COLUMNS = 4 * 8  # bytes per region in the columns
+# One object per region, with its numbers, would be more than 200 bytes. (The peak that
+# wait4(2) reports for a child is that of its parent, if this was larger.)
 MEMORY = 30_000_000 + 3 * COLUMNS * COUNT
 LIMITED = [] if SANITIZED else ["prlimit", f"--data={MEMORY}"]
 
 
 @pytest.fixture
 def million(tmp_path: Path) -> Iterator[list[str]]:
-    """A process in which every second page was read: the words that select them."""
+    """A process whose every second page was read, and its RANGE."""
     program = str(tmp_path / "target")
     subprocess.run(["cc", "-O1", "-o", program, str(TARGET), "-pthread"], check=True)
     with subprocess.Popen(
@@ -42,7 +42,7 @@ def million(tmp_path: Path) -> Iterator[list[str]]:
 def piped(
     words: list[str], *reader: str
 ) -> tuple[int, bytes, bytes, resource.struct_rusage]:
-    """Return the exit code, what the reader said, the messages, and what it cost."""
+    """Return the exit code, the reader's output, the messages and the cost."""
     with (
         subprocess.Popen(
             [*LIMITED, sys.executable, "-m", "pagescan", "scan", *words],
@@ -62,7 +62,7 @@ def piped(
 
 
 def test_the_first_lines_are_there_at_once(million: list[str]) -> None:
-    """`| head -3`, in each form: silent, exit code 0, in the memory of the columns."""
+    """`| head -3` works in each form: silent, exit code 0, no more memory."""
     _, lines, _, whole = piped([*million, "--csv"], "wc", "-l")
     assert int(lines) == COUNT + 1
     for words in ([], ["--json"], ["--jsonl"], ["--csv"], ["--by", "page"]):

@@ -1,6 +1,6 @@
-"""Each kind of memory: exactly the pages stored to are reported, as the target says.
+"""For each kind of memory exactly the pages that the target stored to are reported.
 
-The target (its own truth) judges all of them; pagemap bits judge private memory too.
+The target's own list judges all kinds; pagemap bits judge private memory too.
 """
 
 import random
@@ -79,7 +79,7 @@ def test_huge_page_is_split_by_the_first_store(armed: Start, pagescan: Run) -> N
 def test_stores_of_the_kernel_count(
     how: str, kind: str, armed: Start, pagescan: Run
 ) -> None:
-    """What the kernel stores for the target is reported like its own stores."""
+    """The kernel's stores for the target are reported like its own."""
     made = armed(f"m={kind}")
     made.tell(f"{how} m 3-4,9")
     look = pagescan("diff", made.pid, "--json").json()
@@ -105,7 +105,7 @@ def test_every_thread_counts(armed: Start, pagescan: Run) -> None:
 
 
 def test_memory_that_comes_later_is_new(armed: Start, pagescan: Run) -> None:
-    """It is reported where it is populated, as new, and tracked from the rearm on."""
+    """New memory is reported where populated, as new, and tracked after a rearm."""
     made = armed("m=anon,pages=8")
     for kind in ("anon", "shmem"):
         made.tell(f"map {kind}={kind},pages=50")
@@ -144,7 +144,7 @@ def written_in(document: dict[str, Any], low: int, high: int) -> set[int]:
 
 
 def assert_stack(document: dict[str, Any], told: str) -> None:
-    """Assert that a stack was written down to where it was told, and no further."""
+    """Assert that a stack was written to the requested depth, and no deeper."""
     lowest, top = (int(word) // PAGE * PAGE for word in told.split())
     assert written_in(document, lowest, top) == set(range(lowest, top, PAGE))
     # One more call below the last store may have touched the next page.
@@ -152,7 +152,7 @@ def assert_stack(document: dict[str, Any], told: str) -> None:
 
 
 def test_brk_and_stack_growth(armed: Start, pagescan: Run) -> None:
-    """What the heap grows by is reported, and so is the stack below its old end."""
+    """Growth of the heap is reported, and of the stack below its old end."""
     made = armed("m=anon,pages=8")
     made.tell("brk 40")
     made.where("brk")
@@ -170,7 +170,7 @@ def test_brk_and_stack_growth(armed: Start, pagescan: Run) -> None:
 
 
 def test_stacks_of_threads(target: Start, pagescan: Run) -> None:
-    """One that is there when it is armed, and one that comes later."""
+    """Stacks of threads from before and after arming are exact."""
     made = target("m=anon,pages=8")
     made.tell("start-thread")
     made.tell("its-stack 100")
@@ -185,7 +185,7 @@ def test_stacks_of_threads(target: Start, pagescan: Run) -> None:
 
 
 def test_stack_of_a_later_thread(armed: Start, pagescan: Run) -> None:
-    """Its stack is new memory, and tracked from the rearm on."""
+    """The stack of a later thread is new, and tracked after a rearm."""
     made = armed("m=anon,pages=8")
     made.tell("start-thread")
     told = made.tell("its-stack 50")
@@ -209,7 +209,7 @@ def test_dropped_and_written_again(armed: Start, pagescan: Run) -> None:
 
 
 def test_guard_regions_are_not_written(armed: Start, pagescan: Run) -> None:
-    """Installing a guard is no store, nor is removing it; it shows as no swap."""
+    """Installing or removing a guard is no store, and no swap."""
     made = armed("m=anon,pages=32,fill=1")
     made.tell("guard m 4-7")
     assert made.pages(pagescan("diff", made.pid, "--json").json(), "m") == set()
@@ -224,7 +224,7 @@ def test_guard_regions_are_not_written(armed: Start, pagescan: Run) -> None:
 
 
 def test_markers_are_no_swap(armed: Start, pagescan: Run) -> None:
-    """What arming puts into the holes of shared memory does not show as swapped."""
+    """The markers of arming in holes of shared memory are not swap."""
     made = armed("m=shmem,pages=64")
     made.write("m", {5})
     low, high = made.ranges["m"]
@@ -258,7 +258,7 @@ def test_reservation_turned_writable(armed: Start, pagescan: Run) -> None:
     """A PROT_NONE reservation costs nothing, and is tracked once it is used."""
     made = armed("m=reserve,gb=64")
     assert int(witness.status(made.pid, "VmPTE").split()[0]) < 1024
-    # With what it becomes later, so that the two are one mapping then.
+    # It is registered, so that it stays one mapping
     assert " uw" in witness.smaps(made.pid, "VmFlags")[made.ranges["m"][0]]
     made.tell("rw m 0-999")
     made.write("m", {3, 999})
@@ -278,7 +278,7 @@ def test_sparse_memory_costs_no_tables(armed: Start, pagescan: Run) -> None:
 
 
 def test_holes_of_shared_memory_have_a_limit(target: Start, pagescan: Run) -> None:
-    """16 GiB of them would cost 32 MiB of page tables: said, unless it is allowed."""
+    """16 GiB of holes would need 32 MiB of page tables: refused by default."""
     made = target(f"m=memfd,pages={16 << 18},shared=1", "s=shmem,pages=16")
     start, _ = made.ranges["m"]
 
@@ -306,7 +306,7 @@ def test_holes_of_shared_memory_have_a_limit(target: Start, pagescan: Run) -> No
 def test_protection_to_and_fro(
     how: str, kind: str, armed: Start, pagescan: Run
 ) -> None:
-    """Mprotect is no store, and what was written before it stays written."""
+    """Mprotect is no store, and pages written before it stay written."""
     made = armed(f"m={kind}")
     made.write("m", {3, 50})
     made.tell(f"{how} m 0-31")
@@ -346,7 +346,7 @@ def test_moved_memory_is_new(armed: Start, pagescan: Run) -> None:
 
 
 def test_unmapped_is_no_error(armed: Start, pagescan: Run) -> None:
-    """A mapping that went is not reported, and the rest is exact."""
+    """A mapping that is gone is not reported, and the rest is exact."""
     made = armed("gone=anon,pages=32,fill=1", "m=anon,pages=32,fill=1")
     made.tell("munmap gone 0-31")
     made.write("m", {31})
@@ -357,14 +357,14 @@ def test_unmapped_is_no_error(armed: Start, pagescan: Run) -> None:
 
 @pytest.mark.parametrize("kind", ["anon,pages=64,fill=1", "shmem,pages=64,fill=1"])
 def test_parent_stays_exact_over_fork(kind: str, armed: Start, pagescan: Run) -> None:
-    """A child's stores are its own; copy-on-write does not disturb the parent."""
+    """A child's stores do not count; copy-on-write does not disturb the parent."""
     made = armed(f"m={kind}")
     child = made.tell("fork m 10-20")
     made.write("m", {1, 15})
     look = pagescan("diff", made.pid, "--rearm", "--json").json()
     assert made.pages(look, "m") == {1, 15}
     made.write("m", {2, 30})
-    # The child is not tracked, which is said; nothing in it is protected.
+    # A message says that the child is not tracked; nothing in it is protected.
     assert "no session" in pagescan("diff", child).stderr
     assert witness.registered(int(child)) == 0
     made.tell(f"reap {child}")
@@ -383,7 +383,7 @@ def test_many_mappings(armed: Start, pagescan: Run) -> None:
 def test_another_userfaultfd_is_said(
     armed: Start, pagescan: Run, tmp_path: Path
 ) -> None:
-    """What cannot be tracked is in `untracked`, with the reason, and on stderr."""
+    """Untrackable memory is in `untracked`, with the reason, and on stderr."""
     backing = tmp_path / "ro"
     backing.write_bytes(bytes(8 * PAGE))
     made = armed(
@@ -399,7 +399,7 @@ def test_another_userfaultfd_is_said(
 def test_a_dropped_page_of_a_file_is_nothing(
     armed: Start, pagescan: Run, tmp_path: Path
 ) -> None:
-    """The marker that is left where a protected private copy was is no page at all."""
+    """The marker left by a dropped, protected private copy is not a page."""
     (tmp_path / "file").write_bytes(bytes(64 * PAGE))
     made = armed(f"m=file,pages=64,fill=1,file={tmp_path}/file")
     made.tell("dontneed m 8-39")

@@ -1,4 +1,4 @@
-"""Where output goes and how it looks: pipes, files, odd terminals, odd names."""
+"""Output to pipes, files, unusual terminals, and with unusual names."""
 
 import csv
 import io
@@ -35,7 +35,7 @@ def test_reader_that_goes_away() -> None:
 
 
 def test_full_device_is_an_error() -> None:
-    """What could not be written is said: nothing is lost silently."""
+    """A full device is an error with a message: nothing is lost silently."""
     done = _shell(f"pagescan scan {os.getpid()} > /dev/full")
     assert done.returncode == 1
     assert "no space left on device" in done.stderr
@@ -53,7 +53,7 @@ def test_into_a_file(tmp_path: Path) -> None:
 
 
 def test_narrow_windows_do_not_wrap_pipes() -> None:
-    """COLUMNS means nothing in a pipe."""
+    """COLUMNS has no effect in a pipe."""
     wide = command("maps", os.getpid())
     narrow = command("maps", os.getpid(), env={"COLUMNS": "40"})
     assert len(narrow.stdout.splitlines()) >= len(wide.stdout.splitlines()) - 2
@@ -85,7 +85,7 @@ def test_csv_is_csv(target: Start) -> None:
 
 
 def test_json_lines_say_when_they_are_whole() -> None:
-    """A header, regions, and a summary that ends the stream."""
+    """The stream has a header, regions, and a summary at its end."""
     lines = command("scan", os.getpid(), "--jsonl").stdout.splitlines()
     documents = [checked(line) for line in lines]
     assert [document["line"] for document in documents[:2]] == ["header", "region"]
@@ -94,7 +94,7 @@ def test_json_lines_say_when_they_are_whole() -> None:
 
 
 def test_pages_and_regions_agree(target: Start) -> None:
-    """--by page is the same, a page a region."""
+    """--by page has the same pages, one per row."""
     made = target("m=anon,pages=16,fill=1")
     low, high = made.ranges["m"]
     pages = command("scan", made.pid, f"{low}-{high}", "--by", "page", "--json").json()
@@ -112,21 +112,21 @@ def test_weird_names(target: Start, tmp_path: Path) -> None:
     assert "\x1b" not in plain
     rows = command("maps", made.pid, "--json").json()["mappings"]
     (name,) = [row["mapping"] for row in rows if "a b" in row["mapping"]]
-    # What maps prints can be used to select, shown or raw.
+    # The name that maps prints can be used as RANGE,
     for word in (name, line[line.index(str(tmp_path)) :], "*a b*"):
         shown = command("scan", made.pid, word, "--json").json()
         assert shown["summary"]["pages"] == 4
 
 
 def test_brackets_are_themselves(target: Start) -> None:
-    """'[anon]' is a name and no set of letters."""
+    """In a RANGE '[anon]' is a name, not a set of letters."""
     made = target("m=anon,pages=4,fill=1")
     rows = command("maps", made.pid, "[anon]", "--json").json()["mappings"]
     assert {row["mapping"] for row in rows} == {"[anon]"}
 
 
 def test_unaligned_ranges_are_widened(target: Start) -> None:
-    """Whole pages are looked at, and stderr says so."""
+    """A RANGE is widened to whole pages, and stderr says so."""
     made = target("m=anon,pages=8,fill=1")
     low = made.ranges["m"][0]
     result = command("scan", made.pid, f"{low + 100}+5000", "--json")

@@ -1,4 +1,4 @@
-"""What this process writes itself: track(None) and written_pages()."""
+"""The writes of the calling process: track(None) and written_pages()."""
 
 import mmap
 import os
@@ -24,7 +24,7 @@ PAGES = 64
 
 
 class Memory:
-    """Some populated memory of our own."""
+    """Some populated memory of this process."""
 
     def __init__(self) -> None:
         self.map = mmap.mmap(-1, PAGES * PAGE, flags=mmap.MAP_PRIVATE)
@@ -38,7 +38,7 @@ class Memory:
             self.map[page * PAGE + 5] = 2
 
     def among(self, batch: pagescan.Batch) -> set[int]:
-        """Return which of the pages a result has."""
+        """Return those of the pages that a result has."""
         return {
             (region.start - self.start) // PAGE
             for region in batch.pages()
@@ -54,7 +54,7 @@ def memory() -> Iterator[Memory]:
 
 
 def clean() -> bool:
-    """Whether no userfaultfd and no protection of ours is left."""
+    """Whether no userfaultfd and no protection of this process is left."""
     open_ones = witness.descriptors(os.getpid()).values()
     return sum("userfaultfd" in one for one in open_ones) <= 1  # WriteWatch's own
 
@@ -71,7 +71,7 @@ class TestWrittenPages:
         assert clean()
 
     def test_agrees_with_pagemap(self, memory: Memory) -> None:
-        """Asked in the block, the kernel's own words say the same."""
+        """The kernel's own pagemap words, read in the block, agree."""
         with pagescan.written_pages() as written:
             memory.store(1, 7)
             said = witness.written(
@@ -103,7 +103,7 @@ class TestWrittenPages:
         ]
 
     def test_deep_recursion_grows_the_stack(self) -> None:
-        """In a process of its own: a main thread's stack that never was so deep."""
+        """A main thread's stack grows deeper than ever, in a separate process."""
         code = """
 import pagescan, sys
 sys.setrecursionlimit(100000)
@@ -187,7 +187,7 @@ print(written.pages)
         assert clean()
 
     def test_fork_in_the_block(self, memory: Memory) -> None:
-        """The child has no answer, may ask anew, and leaves the parent's alone."""
+        """The child has no answer, may begin a block, and leaves the parent's alone."""
         with pagescan.written_pages() as written:
             memory.store(1)
             child = os.fork()
@@ -217,7 +217,7 @@ print(written.pages)
             pass
 
     def test_noise_is_bounded(self) -> None:
-        """An empty block reads as little: docs/guide.md says how much."""
+        """An empty block reports few pages: docs/guide.md has the number."""
         code = """
 import pagescan
 counts = []
@@ -255,7 +255,7 @@ def memory_pages(memory: Memory, written: pagescan.WrittenPages) -> set[int]:
 
 
 def run(code: str, *, stranger: bool = False) -> str:
-    """Run a program of its own, perhaps as somebody without any rights."""
+    """Run a separate program, optionally as a user without rights."""
     program = python_of_all() if stranger else sys.executable
     assert program is not None
     places = [path for path in sys.path if path]
@@ -297,7 +297,7 @@ class TestTrackOfOneself:
             assert witness.registered(os.getpid()) > 0
 
     def test_own_columns_are_left_out(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A look that finds very much fills large arrays: none of their pages shows."""
+        """A look that finds many regions does not report its own large arrays."""
         count = 8000
         wide = mmap.mmap(-1, count * PAGE, flags=mmap.MAP_PRIVATE)
         wide.madvise(mmap.MADV_NOHUGEPAGE)
@@ -322,7 +322,7 @@ class TestTrackOfOneself:
                 return tracking.look(rearm=True).batch
 
             another_look()
-            another_look()  # from here on the memory of its arrays was used before
+            another_look()  # the memory of its arrays is used again
             batch = another_look()
         wide.close()
         assert len(left_out) >= 3 * (count // 2 * 8 // PAGE - 1)

@@ -1,4 +1,4 @@
-"""The pytest plugin, in a pytest of its own."""
+"""The pytest plugin, in a separate pytest."""
 
 from pathlib import Path
 
@@ -108,7 +108,7 @@ def test_part(dirty_pages):
 
 
 def test_where_nothing_can_be_told(pytester: pytest.Pytester) -> None:
-    """It skips, with the reason; where it is required, it fails."""
+    """Where tracking is impossible it skips, or fails if it is required."""
     pytester.makepyfile(BROKEN)
     result = pytester.runpytest_subprocess("-rs")
     result.assert_outcomes(skipped=2)

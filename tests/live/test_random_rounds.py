@@ -21,7 +21,7 @@ def test_rounds(
     armed: Callable[..., Target],
     record_property: Callable[[str, object], None],
 ) -> None:
-    """Each round's stores are found, by the target's word and by pagemap bits."""
+    """Each round's stores are found, according to the target and to pagemap."""
     made = armed(f"m={kind},pages={PAGES},fill=1")
     rolled = random.Random(kind)
     compared = 0

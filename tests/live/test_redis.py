@@ -17,7 +17,7 @@ KEYS, VALUE = 500_000, 2000
 
 
 class Redis:
-    """A redis-server of ours, on a socket of its own."""
+    """A redis-server on a socket of its own."""
 
     def __init__(self, folder: Path) -> None:
         path = folder / "redis.sock"
@@ -39,7 +39,7 @@ class Redis:
         return made
 
     def ask(self, *words: str, over: socket.socket | None = None) -> bytes:
-        """Send one command and return the answer, which must be no error."""
+        """Send one command and return the answer; fail on an error."""
         connection = over or self.socket
         parts = [f"${len(word)}\r\n{word}\r\n" for word in words]
         connection.sendall(f"*{len(words)}\r\n{''.join(parts)}".encode())
@@ -59,7 +59,7 @@ def redis(tmp_path: Path) -> Iterator[Redis]:
 
 
 class Pinger(threading.Thread):
-    """Asks redis all along, and remembers the longest it had to wait."""
+    """Sends PINGs all the time, and remembers the longest wait."""
 
     def __init__(self, redis: Redis) -> None:
         super().__init__()
@@ -70,7 +70,7 @@ class Pinger(threading.Thread):
         self.answers = 0
 
     def run(self) -> None:
-        """Ask every few milliseconds."""
+        """Send a PING every few milliseconds."""
         while not self.ended.wait(0.002):
             begun = time.monotonic()
             assert self.redis.ask("PING", over=self.connection) == b"+PONG\r\n"
@@ -80,7 +80,7 @@ class Pinger(threading.Thread):
 
 
 def test_every_changed_page_is_reported(redis: Redis) -> None:
-    """A byte compare of two stops judges; pages reported beyond it were stored to."""
+    """Every page that differs between two stops is reported; others were stored to."""
     pid = redis.process.pid
     before_fds = witness.descriptors(pid)
     with witness.stopped(pid):
@@ -102,7 +102,7 @@ def test_every_changed_page_is_reported(redis: Redis) -> None:
     }
     assert len(changed) >= 500
     assert changed - reported == set()
-    # Pages that were stored to and hold what they held: counters, rings, free lists.
+    # Pages that were stored to without changing:
     assert len(reported - changed) <= len(changed) // 10
     assert command("disarm", pid).code == 0
     assert witness.registered(pid) == 0
@@ -113,7 +113,7 @@ def test_every_changed_page_is_reported(redis: Redis) -> None:
 
 
 def test_it_answers_all_along(redis: Redis) -> None:
-    """Redis serves while it is armed, looked at, watched and disarmed."""
+    """Redis answers while it is armed, looked at, watched and disarmed."""
     pid = redis.process.pid
     pinger = Pinger(redis)
     pinger.start()

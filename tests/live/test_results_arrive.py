@@ -1,4 +1,4 @@
-"""A baseline moves when its result has arrived: what was found is found again else."""
+"""A baseline moves only when its result has arrived; otherwise pages come again."""
 
 import contextlib
 import json
@@ -30,7 +30,7 @@ REARMS = [
 
 
 def diff(made: Target, *words: str) -> dict[str, Any]:
-    """Return the document; unchecked, since it is long."""
+    """Return the document, unchecked because it is long."""
     result = command("diff", made.pid, "--json", *words)
     assert result.code == 0, result.stderr
     document: dict[str, Any] = json.loads(result.stdout)
@@ -38,19 +38,19 @@ def diff(made: Target, *words: str) -> dict[str, Any]:
 
 
 def begin(made: Target, verb: list[str], stdout: int) -> subprocess.Popen[bytes]:
-    """Run what rearms."""
+    """Start a command that rearms."""
     words = [sys.executable, "-m", "pagescan", verb[0], str(made.pid), *verb[1:]]
     return subprocess.Popen([*words, "--json"], stdout=stdout, stderr=subprocess.PIPE)
 
 
 def ended(process: subprocess.Popen[bytes]) -> tuple[int, str]:
-    """Return its exit code, and what it said."""
+    """Return its exit code and its messages."""
     _, said = process.communicate(timeout=60)
     return process.returncode, said.decode()
 
 
 def assert_found_again(made: Target, pages: set[int]) -> None:
-    """The next diff has these pages, and the one after a rearm has none of them."""
+    """Assert that the next diff has these pages, and one after a rearm has not."""
     assert made.pages(diff(made), "m") == pages
     more = (max(pages) + 3) | 1
     made.write("m", {more})
@@ -61,7 +61,7 @@ def assert_found_again(made: Target, pages: set[int]) -> None:
 
 @pytest.fixture
 def written(armed: Start) -> Target:
-    """An armed target, of which some pages were written since the last rearm."""
+    """An armed target with some pages written since the last rearm."""
     made = armed("m=anon,pages=3000,fill=1")
     assert command("diff", made.pid, "--rearm", "-q").code == 0
     made.write("m", MANY)
@@ -70,7 +70,7 @@ def written(armed: Start) -> Target:
 
 @pytest.mark.parametrize("verb", REARMS, ids=" ".join)
 def test_full_disk(verb: list[str], written: Target) -> None:
-    """Nothing of it arrived: all is found again, and `since` is the one before."""
+    """After a full disk all pages are found again, with the earlier `since`."""
     before = diff(written)["session"]["since"]
     with open("/dev/full", "wb") as full:
         code, said = ended(begin(written, verb, full.fileno()))
@@ -88,7 +88,7 @@ def test_full_disk(verb: list[str], written: Target) -> None:
 def test_it_ends_while_it_writes(
     verb: list[str], how: str | int, written: Target
 ) -> None:
-    """A reader that goes away, and each signal that ends a command."""
+    """The same after a reader went away, and after each signal."""
     ours, theirs = os.pipe()
     process = begin(written, verb, theirs)
     os.close(theirs)
@@ -106,7 +106,7 @@ def test_it_ends_while_it_writes(
 
 
 def test_again_and_again(written: Target) -> None:
-    """Two looks whose output failed, a plan between them: the next has all of it."""
+    """After two failed looks with a plan between, the next has all pages."""
     with open("/dev/full", "wb") as full:
         ended(begin(written, REARMS[0], full.fileno()))
         written.write("m", {2001})
@@ -116,7 +116,7 @@ def test_again_and_again(written: Target) -> None:
 
 
 def test_a_plan_takes_nothing_of_it(written: Target) -> None:
-    """A consumer of checkpoints and one of looks have nothing to do with each other."""
+    """Plans of checkpoints and looks do not affect each other."""
     with open("/dev/full", "wb") as full:
         ended(begin(written, REARMS[0], full.fileno()))
     plan = pagescan.dump_plan(written.pid, 0)
@@ -125,7 +125,7 @@ def test_a_plan_takes_nothing_of_it(written: Target) -> None:
 
 
 def test_what_goes_meanwhile_is_left_out(written: Target) -> None:
-    """Memory that was unmapped since is no memory to report."""
+    """Memory that was unmapped since is not reported."""
     with open("/dev/full", "wb") as full:
         ended(begin(written, REARMS[0], full.fileno()))
     written.tell("munmap m 0-1023")
@@ -135,7 +135,7 @@ def test_what_goes_meanwhile_is_left_out(written: Target) -> None:
 
 
 def test_both_disks_are_full(target: Start) -> None:
-    """Where it can be kept nowhere it is said, and the session has no baseline."""
+    """If the result cannot be stored, a message says so; no baseline remains."""
     made = target("m=anon,pages=3000,fill=1")
     with machine.tmpfs(PLACE, "size=64k,mode=700"):
         assert command("arm", made.pid).code == 0

@@ -171,7 +171,7 @@ def test_stderr_that_is_full_changes_nothing() -> None:
 
 
 def is_full(pipe: int) -> bool:
-    """Whether a pipe holds all that it can, or nearly; source: FIONREAD."""
+    """Whether a pipe is full, or nearly; source: FIONREAD."""
     held = fcntl.ioctl(pipe, termios.FIONREAD, bytes(4))
     return int.from_bytes(held, sys.byteorder) > 60_000
 
@@ -179,7 +179,7 @@ def is_full(pipe: int) -> bool:
 @pytest.mark.parametrize("unbuffered", [BUFFERED, UNBUFFERED], ids=["", "unbuffered"])
 @pytest.mark.parametrize("form", ["--json", "--jsonl", "--csv", "--by=page", "stopped"])
 def test_a_slow_reader(form: str, unbuffered: dict[str, str], target: Start) -> None:
-    """A pipe that does not block, or a writer that is stopped in it: all arrives."""
+    """All output arrives through a non-blocking pipe, and after a stop."""
     made = target("m=anon,pages=8000")
     made.write("m", set(range(0, 8000, 2)))
     ours, theirs = os.pipe()
@@ -218,7 +218,7 @@ SHOWN = [b"\x1b]0;", b"\x07", b"\x9b", "\u202e".encode()]
 
 @pytest.fixture
 def hostile(tmp_path: Path) -> Iterator[int]:
-    """A process whose name and whose library have hostile names."""
+    """A process and its library with hostile names."""
     library = os.fsencode(tmp_path) + b"/" + HOSTILE
     shutil.copy(b"/bin/true", library)
     code = (
@@ -240,7 +240,7 @@ def hostile(tmp_path: Path) -> Iterator[int]:
 
 
 def on_terminal(*words: object, env: dict[str, str] | None = None) -> tuple[bytes, int]:
-    """Run on a terminal; return what it gets, and the exit code."""
+    """Run on a terminal; return its text and the exit code."""
     pid, fd = pty.fork()
     if pid == 0:
         os.environ.update({"TERM": "xterm", **(env or {})})
@@ -257,7 +257,7 @@ def on_terminal(*words: object, env: dict[str, str] | None = None) -> tuple[byte
 
 @pytest.mark.needs("tracking")
 def test_hostile_names_reach_no_terminal(hostile: int) -> None:
-    """No control character of theirs, on stdout or stderr, in any command."""
+    """No command writes their control characters to a terminal."""
     zombie = os.fork()
     if zombie == 0:
         ctypes.CDLL(None).prctl(15, HOSTILE)
@@ -300,7 +300,7 @@ def test_hostile_names_reach_no_terminal(hostile: int) -> None:
 def test_encodings_that_lack_a_character(
     encoding: str, hostile: int, tmp_path: Path
 ) -> None:
-    """What an encoding lacks is escaped; in a pipe CSV is exact; nothing fails."""
+    """A character that an encoding lacks is escaped; CSV in a pipe is exact."""
     env = {"PYTHONIOENCODING": encoding}
     path = os.fsencode(tmp_path) + b"/cat\xe9-" + "日本-é".encode()
     shutil.copy(b"/bin/sleep", path)
@@ -365,7 +365,7 @@ def test_the_screen_is_restored(number: int, target: Start) -> None:
 def test_the_screen_is_restored_after_an_error(
     monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:
-    """Also where it is the drawing that fails."""
+    """The same if the drawing itself fails."""
     from pagescan.render import live
 
     class Broken:
@@ -382,7 +382,7 @@ def test_the_screen_is_restored_after_an_error(
     "name", ["データベース索引ファイル.idx", "🦊.bin", "e\u0301.so"]
 )
 def test_wide_names_align(name: str) -> None:
-    """A character may take two cells, or none: the columns stand below each other."""
+    """Columns align although a character may take two cells, or none."""
     from pagescan.render.cells import elide_middle, pad, width_of
 
     assert width_of(pad(name, 40)) == 40

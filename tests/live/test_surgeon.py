@@ -1,7 +1,7 @@
-"""The attach is done by a process of its own: nothing hangs, and no host is disturbed.
+"""The attach is done by a separate process: nothing hangs, no host is disturbed.
 
-The targets are in targets/stubborn.c: without that process, each would keep pagescan
-waiting for ever, or a long time, with every signal blocked.
+The targets are in targets/stubborn.c: without the surgeon, each would make pagescan
+wait for ever, or for a long time, with every signal blocked.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ from tests.live.test_hard_targets import build
 pytestmark = pytest.mark.needs("tracking")
 
 PAGESCAN = (sys.executable, "-m", "pagescan")
-BOUND = 6.0  # seconds: 2 are promised, and the machine may be busy
+BOUND = 6.0  # seconds: 2 are promised, but machines are busy
 
 
 @pytest.fixture(scope="session")
@@ -59,7 +59,7 @@ def begin(program: Path, kind: str, place: Path) -> subprocess.Popen[bytes]:
 
 
 def arm(pid: int) -> tuple[int, str, float]:
-    """Run `arm`; return its exit code, what it says, and how many seconds it took."""
+    """Run `arm`; return its exit code, its messages, and its seconds."""
     begun = time.monotonic()
     try:
         done = subprocess.run(
@@ -85,7 +85,7 @@ def ends_well(process: subprocess.Popen[bytes]) -> None:
 def test_exec_of_a_thread_while_another_is_traced(
     stubborn: Path, tmp_path: Path
 ) -> None:
-    """The exec waits until the traced thread is reaped; the attach for no exec."""
+    """The exec waits until the traced thread is reaped; the attach never waits."""
     process = begin(stubborn, "execs", tmp_path)
     code, _, seconds = arm(process.pid)
     assert (code, process.wait(5)) == (3, 0)
@@ -94,7 +94,7 @@ def test_exec_of_a_thread_while_another_is_traced(
 
 
 def test_exec_that_does_not_end(stubborn: Path, tmp_path: Path) -> None:
-    """It waits for a file; whoever would trace the process waits for it."""
+    """The exec waits for a file, and a tracer waits for the exec."""
     process = begin(stubborn, "leased", tmp_path)
     code, said, seconds = arm(process.pid)
     assert code == 3
@@ -116,7 +116,7 @@ def test_code_without_end(stubborn: Path, tmp_path: Path) -> None:
 def test_many_mappings_with_long_paths(
     stubborn: Path, tmp_path: Path, kind: str
 ) -> None:
-    """60,000, each with a path of 4 KiB, of which none is needed."""
+    """It has 60,000 mappings with paths of 4 KiB, none of which is needed."""
     process = begin(stubborn, kind, tmp_path)
     begun = time.monotonic()
     result = native.attach(process.pid)
@@ -128,7 +128,7 @@ def test_many_mappings_with_long_paths(
 
 @pytest.mark.parametrize("kind", ["leased", "endless"])
 def test_interrupted(stubborn: Path, tmp_path: Path, kind: str) -> None:
-    """Ctrl-C is heard at once, whatever the attach waits for."""
+    """Ctrl-C takes effect at once, whatever the attach waits for."""
     process = begin(stubborn, kind, tmp_path)
     with subprocess.Popen([*PAGESCAN, "arm", str(process.pid)]) as command:
         witness.wait_for(lambda: children(command.pid))
@@ -149,7 +149,7 @@ def children(pid: int) -> list[str]:
 
 
 def test_host_that_waits_for_all(sleeper: int) -> None:
-    """waitpid(-1) of another thread meets nothing of the attach's."""
+    """waitpid(-1) of another thread returns no process of the attach."""
     met: list[int] = []
     going_on = threading.Event()
 
@@ -163,7 +163,7 @@ def test_host_that_waits_for_all(sleeper: int) -> None:
     script = "import time; time.sleep(1000)"
     with subprocess.Popen([sys.executable, "-c", script]) as child:
         while os.waitpid(-1, os.WNOHANG | os.WUNTRACED)[0]:
-            pass  # what other tests have left
+            pass  # left by other tests
         reaper = threading.Thread(target=reap)
         reaper.start()
         results = [native.attach(sleeper) for _ in range(30)]
@@ -199,7 +199,7 @@ def test_host_that_may_not_be_traced(sleeper: int) -> None:
 
 
 def test_pid_of_another_process(sleeper: int) -> None:
-    """The pid was used again since it was opened: the stranger is left alone."""
+    """If the pid was reused since opening, the new process is left alone."""
     witness.wait_for(lambda: witness.status(sleeper, "State")[0] == "S")
     switches = "nonvoluntary_ctxt_switches", "voluntary_ctxt_switches"
     before = [witness.status(sleeper, name) for name in switches]
@@ -211,7 +211,7 @@ def test_pid_of_another_process(sleeper: int) -> None:
 def test_thread_of_ours_where_yama_is_in_the_way(
     sleeper: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """ptrace_scope 1: a process may trace its descendants, and the surgeon has none."""
+    """With ptrace_scope 1 only a process's ancestors may trace it: a thread does."""
     real = native.attach
     tried = []
 

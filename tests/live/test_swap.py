@@ -1,4 +1,4 @@
-"""Written pages stay written on swap; others do not become so on the way."""
+"""Written pages stay written on swap; other pages do not become written."""
 
 import subprocess
 import sys
@@ -33,7 +33,7 @@ def swap() -> Iterator[None]:
 def test_out_and_in_again(
     kind: str, armed: Start, pagescan: Run, tmp_path: Path
 ) -> None:
-    """Both kinds of page go out, and what was written is what is reported."""
+    """Written and unwritten pages go to swap; exactly the written are reported."""
     made = armed(f"m={kind},fill=1,file={tmp_path}/backing")
     low, _ = made.ranges["m"]
     made.write("m", {1, 77, *range(300, 320)})
@@ -49,7 +49,7 @@ def test_out_and_in_again(
     made.tell("read m 0-299")
     assert made.pages(pagescan("diff", made.pid, "--json").json(), "m") == set()
     made.expected["m"].clear()
-    made.write("m", {5, 400})  # one that is back, one that is out
+    made.write("m", {5, 400})  # one is back, one still out
     look = pagescan("diff", made.pid, "--json").json()
     assert made.pages(look, "m") == {5, 400}
 
@@ -70,7 +70,7 @@ for row in pagescan.maps(int(sys.argv[1])):
 def test_swap_of_shared_memory_is_asked_of_its_file(
     kind: str, target: Start, pagescan: Run
 ) -> None:
-    """Not of smaps, for which the kernel walks all of the target under its lock."""
+    """The files are asked, not smaps, which walks all memory under the lock."""
     made = target(f"m={kind},pages=600,fill=1")
     made.tell("pageout m 0-599")
     low, _ = made.ranges["m"]
@@ -82,7 +82,7 @@ def test_swap_of_shared_memory_is_asked_of_its_file(
 
 
 def test_among_holes(armed: Start, pagescan: Run) -> None:
-    """What lies behind a long hole is found there, also where all of it is out."""
+    """Pages behind a long hole are found, also if all are on swap."""
     made = armed("m=sparse,gb=16")
     low, _ = made.ranges["m"]
     first = 5 << 18
@@ -95,7 +95,7 @@ def test_among_holes(armed: Start, pagescan: Run) -> None:
 
 
 def test_armed_while_it_is_out(target: Start, pagescan: Run) -> None:
-    """Pages on swap are protected where they are."""
+    """Pages are protected while they are on swap."""
     made = target("m=anon,pages=600,fill=1")
     made.tell("pageout m 0-599")
     assert witness.swapped(made.pid, *made.ranges["m"])
@@ -108,7 +108,7 @@ def test_armed_while_it_is_out(target: Start, pagescan: Run) -> None:
 
 
 def test_swapped_is_what_pagemap_says(target: Start, pagescan: Run) -> None:
-    """`scan` and `maps` count as swapped what the second witness does."""
+    """`scan` and `maps` agree with the second witness on swapped pages."""
     made = target("m=anon,pages=600,fill=1")
     made.tell("pageout m 100-399")
     low, high = made.ranges["m"]
@@ -127,7 +127,7 @@ def test_swapped_is_what_pagemap_says(target: Start, pagescan: Run) -> None:
 def test_a_dropped_page_of_a_file_is_not_on_swap(
     armed: Start, pagescan: Run, tmp_path: Path
 ) -> None:
-    """What MADV_DONTNEED leaves of a protected private copy is a marker."""
+    """MADV_DONTNEED on a protected private copy leaves a marker, not swap."""
     (tmp_path / "file").write_bytes(bytes(64 * witness.PAGE))
     made = armed(f"m=file,pages=64,fill=1,file={tmp_path}/file")
     made.tell("pageout m 0-31")

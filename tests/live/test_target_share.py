@@ -1,4 +1,4 @@
-"""`cost.target_share`: what tracking costs the target, said, and within a budget."""
+"""`cost.target_share`: the cost of tracking is reported, and within a budget."""
 
 import subprocess
 import sys
@@ -15,7 +15,7 @@ from tests.conftest import Target, checked, command
 
 pytestmark = pytest.mark.needs("tracking")
 PAGES = 16384
-FAULT = 1e-7  # less than it is: a share is no more than all
+FAULT = 1e-7  # less than the real cost, so that the share stays below 1
 BUSY = f"""
 import mmap
 memory = mmap.mmap(-1, {PAGES} * 4096, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
@@ -29,7 +29,7 @@ while True:
 
 @pytest.fixture
 def busy() -> Iterator[int]:
-    """A process that writes all of 64 MiB, again and again."""
+    """A process that writes all of 64 MiB over and over."""
     child = subprocess.Popen(
         [sys.executable, "-c", BUSY], stdout=subprocess.PIPE, text=True
     )
@@ -42,7 +42,7 @@ def busy() -> Iterator[int]:
 
 
 def counted(process: Process) -> Tracking:
-    """Track a process, and count what that costs it."""
+    """Track a process, and count the cost."""
     tracking = Tracking.start(process)
     tracking.toll = TargetCost(FaultCost(FAULT))
     tracking.toll.begin(process.pid)
@@ -50,7 +50,7 @@ def counted(process: Process) -> Tracking:
 
 
 def test_first_writes_are_counted(target: Callable[..., Target]) -> None:
-    """Each costs as much as one; the second store to a page costs nothing."""
+    """Each first write counts once; a second store to a page costs nothing."""
     made = target(f"heap=anon,pages={PAGES},fill=1")
     with Process.open(made.pid) as process, counted(process) as tracking:
         toll = tracking.toll
@@ -69,7 +69,7 @@ def test_first_writes_are_counted(target: Callable[..., Target]) -> None:
 
 
 def test_growth_costs_nothing(target: Callable[..., Target]) -> None:
-    """What was populated since had no protection, though it counts as written."""
+    """Newly populated pages had no protection, though they count as written."""
     made = target(f"heap=anon,pages={PAGES}")
     with Process.open(made.pid) as process, counted(process) as tracking:
         made.write("heap", set(range(10_000)))
@@ -80,7 +80,7 @@ def test_growth_costs_nothing(target: Callable[..., Target]) -> None:
 
 
 def test_it_is_said_once(busy: int) -> None:
-    """In each look, in the totals, and over 5 % on stderr with the remedy, once."""
+    """Each look and the totals report it; over 5 % stderr does, once."""
     words = ("watch", busy, "-i", "0.2", "-n", "8")
     result = command(*words, "--json")
     looks = [checked(line) for line in result.stdout.splitlines()]
@@ -97,7 +97,7 @@ def test_it_is_said_once(busy: int) -> None:
 
 @pytest.mark.parametrize("percent", ["2", "2%"])
 def test_budget_is_kept(busy: int, percent: str) -> None:
-    """By its own account, from the third look on; nobody is told to use a budget."""
+    """The cost stays in the budget from the third look on; no advice is given."""
     words = ("watch", busy, "-i", "0.5", "-n", "10", "--budget", percent, "-v")
     result = command(*words, "--json")
     looks = [checked(line) for line in result.stdout.splitlines()]

@@ -1,4 +1,4 @@
-"""The live view in a real terminal: tmux keeps the screen, and we look at it."""
+"""The live view in a real terminal: the test reads the screen of tmux."""
 
 import os
 import subprocess
@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.needs("tracking", "tmux")]
 
 
 class Terminal:
-    """A tmux server of our own with one window."""
+    """A separate tmux server with one window."""
 
     def __init__(self, socket: Path) -> None:
         self.socket = str(socket)
@@ -93,7 +93,7 @@ while True:
 
 
 def test_foot_says_what_tracking_costs(terminal: Terminal) -> None:
-    """The target's share while it is on the screen, the advice once it is not."""
+    """The foot shows the target's share; the advice comes after the live view."""
     busy = subprocess.Popen([sys.executable, "-c", BUSY])
     try:
         terminal.start(f"{PAGESCAN} watch {busy.pid} -i 0.2", 120, 24)
@@ -142,7 +142,7 @@ def test_table_elides_in_the_middle(
 
 
 def test_no_color(terminal: Terminal, target: Callable[..., Target]) -> None:
-    """NO_COLOR takes the colours out of a table; --color always beats it."""
+    """NO_COLOR turns colours off; --color always overrides it."""
     made = target("m=anon,pages=4")
     line = f"{PAGESCAN} scan {made.pid} --max-pages 3"
     terminal.start(f"NO_COLOR=1 {line}; NO_COLOR=1 {line} --color always", 90, 40)
@@ -158,7 +158,7 @@ def test_no_color(terminal: Terminal, target: Callable[..., Target]) -> None:
 def test_progress_on_a_terminal_only(
     target: Callable[..., Target], tmp_path: Path
 ) -> None:
-    """What takes long says how far it is, on stderr; not with -q, not into a file."""
+    """A long scan shows a bar on stderr, except with -q or into a file."""
     made = target("m=anon,pages=4")
     code = (
         "import pagescan.render.progress as p, sys, pagescan.cli as c;"
@@ -179,11 +179,11 @@ def test_progress_on_a_terminal_only(
 def test_writing_says_how_far_it_is(
     target: Callable[..., Target], tmp_path: Path
 ) -> None:
-    """To a reader that takes its time; a terminal that is written to says nothing."""
+    """Writing to a slow reader shows a bar; writing to a terminal does not."""
     made = target("m=anon,pages=16384")
     made.write("m", set(range(0, 16384, 2)))
     out, seen = tmp_path / "out", tmp_path / "seen"
-    # It is slow once it has something: longer than the bar waits.
+    # The reader is slow after its first input:
     reader = f"| (read -r line; sleep 0.7; cat >{out})"
 
     def shown(words: str) -> str:

@@ -1,6 +1,6 @@
-"""Targets that intercept system calls, or swap descriptors: unhurt, and told apart.
+"""Targets that intercept system calls or swap descriptors are detected, unharmed.
 
-What cannot be known of a thread counts as a no: another thread is taken, or none. The
+If a fact about a thread cannot be found out, another thread is taken, or none. The
 programs are in targets/wary.c; each must end by itself, with 0.
 """
 
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.needs("tracking")
 
 @pytest.fixture(scope="session")
 def wary() -> Iterator[Path]:
-    """The program, where an ordinary user can start it too."""
+    """The program, in a place where an ordinary user can run it."""
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
         place.chmod(0o755)
@@ -40,12 +40,12 @@ def wary() -> Iterator[Path]:
 
 @pytest.mark.parametrize("where", ["libc", "inside", "allow"])
 def test_dispatched_calls_that_go_through(start: Start, wary: Path, where: str) -> None:
-    """From libc alone, from a few bytes of the program, or from anywhere just now."""
+    """Calls are exempt from libc, from a few bytes of the program, or everywhere."""
     attach(start(wary, "dispatch", where), "restore it")
 
 
 def test_dispatched_calls_are_not_made(start: Start, wary: Path) -> None:
-    """Each call would be SIGSYS: refused."""
+    """The attach is refused, because each call would be a SIGSYS."""
     pid = start(wary, "dispatch", "nowhere")
     results = [command("arm", pid)]
     while not results[-1].code:  # it allows them for a moment, each 20 ms
@@ -61,7 +61,7 @@ def test_thread_without_dispatch_is_taken(start: Start, wary: Path) -> None:
 
 @pytest.mark.needs("root")
 def test_filter_of_many_groups(start: Start, wary: Path) -> None:
-    """What says that there is a filter stands behind 11 KiB of groups."""
+    """The line about the filter stands behind 11 KiB of groups."""
     pid = start(wary, "groups")
     assert len(Path(f"/proc/{pid}/status").read_bytes()) > 10_000
     attach(pid, "restore it")
@@ -75,7 +75,7 @@ def test_filter_of_many_groups_and_an_ordinary_user(start: Start, wary: Path) ->
 
 @pytest.mark.needs("root", "io_uring")
 def test_worker_of_io_uring_is_no_thread(start: Start, wary: Path) -> None:
-    """It stops and makes no call, as in a frozen cgroup: the next one is tried."""
+    """The worker stops and makes no call, so the next thread is tried."""
     pid = start(wary, "worker")
     task = Path(f"/proc/{pid}/task")
 
@@ -89,7 +89,7 @@ def test_worker_of_io_uring_is_no_thread(start: Start, wary: Path) -> None:
 
 @pytest.mark.needs("root")
 def test_thread_with_descriptors_of_its_own(start: Start, wary: Path) -> None:
-    """Its descriptor 3 is not the process's: nothing is asked of that one."""
+    """The thread's descriptor 3 is not the process's: that one is not used."""
     pid = start(wary, "table")
     before = witness.descriptors(pid)
     attach(pid, "restore it")
@@ -98,9 +98,9 @@ def test_thread_with_descriptors_of_its_own(start: Start, wary: Path) -> None:
 
 @pytest.mark.parametrize("what", ["pipe", "socket", "userfaultfd"])
 def test_swapped_descriptor(start: Start, wary: Path, what: str) -> None:
-    """Another file in its place: it is not set up, not kept and not closed.
+    """A file that replaces the descriptor is not set up, kept or closed.
 
-    The swap may come too late: then the number is closed only if it is ours.
+    The swap may come too late: then the number is closed only if it is pagescan's.
     """
     pid = start(wary, "swapped", what)
     begun = time.monotonic()
@@ -117,9 +117,9 @@ def test_swapped_descriptor(start: Start, wary: Path, what: str) -> None:
 
 @pytest.mark.needs("root")
 def test_path_of_code_is_not_followed(start: Start) -> None:
-    """Where a mapping of code was is a link by now: its end, root's own, is not opened.
+    """A link in place of a mapped file of code is not followed.
 
-    The target is another user's; it hears of the search by inotify.
+    The target is another user's; it notices an open by inotify.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     heard = libc.inotify_init1(os.O_NONBLOCK)

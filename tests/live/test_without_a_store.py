@@ -1,4 +1,4 @@
-"""What counts as written without a store: the exceptions of the contract."""
+"""Pages that count as written without a store: the exceptions of the contract."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +15,7 @@ THP = Path("/sys/kernel/mm/transparent_hugepage")
 
 
 def look(made: Target, pagescan: Run, *words: str) -> set[int]:
-    """Return the written pages of m."""
+    """Return the written pages of the range m."""
     return made.pages(pagescan("diff", made.pid, "--json", *words).json(), "m")
 
 
@@ -111,7 +111,7 @@ def test_pages_that_were_merged_before(target: Start, pagescan: Run) -> None:
 
 @pytest.mark.needs("ksm")
 def test_merged_pages_count_at_most_once(armed: Start, pagescan: Run) -> None:
-    """KSM puts another page in place: no store is lost, and none comes twice."""
+    """KSM replaces pages: no store is missed, and none is found twice."""
     made = armed("m=anon,pages=256,fill=1")
     made.tell("zero m 0-127")
     assert look(made, pagescan, "--rearm") == set(range(128))
@@ -144,7 +144,7 @@ def test_reading_does_not_count(armed: Start, pagescan: Run) -> None:
 
 
 def test_freed_lazily_and_used_again(armed: Start, pagescan: Run) -> None:
-    """MADV_FREE is no store; what is stored after it is reported."""
+    """MADV_FREE is no store; a store after it is reported."""
     made = armed("m=anon,pages=64,fill=1")
     made.tell("free m 0-31")
     assert look(made, pagescan) == set()
@@ -153,7 +153,7 @@ def test_freed_lazily_and_used_again(armed: Start, pagescan: Run) -> None:
 
 
 def test_freed_lazily_and_taken(armed: Start, pagescan: Run) -> None:
-    """MADV_FREE, and then the kernel takes the pages: what is read is the zero page."""
+    """Pages that the kernel takes after MADV_FREE are not written."""
     made = armed("m=anon,pages=64,fill=1")
     made.tell("free m 0-31")
     made.tell("pageout m 0-31")
@@ -167,7 +167,7 @@ def test_freed_lazily_and_taken(armed: Start, pagescan: Run) -> None:
 
 @pytest.mark.parametrize("how", ["punch m 8-15", "dontneed m 8-15"])
 def test_dropped_contents_do_not_count(how: str, armed: Start, pagescan: Run) -> None:
-    """Dropping shared memory is no store; one into the hole is."""
+    """Dropping shared memory is no store; a store into the hole is."""
     made = armed("m=memfd,pages=32,shared=1,fill=1")
     made.tell(how)
     assert look(made, pagescan) == set()
@@ -179,7 +179,7 @@ def test_dropped_contents_do_not_count(how: str, armed: Start, pagescan: Run) ->
 def test_truncated_file(
     shared: str, armed: Start, pagescan: Run, tmp_path: Path
 ) -> None:
-    """What was cut off is not reported; what grows back is, where it is stored to."""
+    """Cut pages are not reported; pages that grow back are, if stored to."""
     made = armed(f"m=file,pages=32{shared},fill=1,file={tmp_path}/backing")
     made.write("m", {3, 30})
     made.tell("truncate m 16")
@@ -195,7 +195,7 @@ def test_truncated_file(
 
 @pytest.mark.needs("thp", "root")
 def test_zero_filled_and_split(armed: Start, pagescan: Run) -> None:
-    """A split huge page may lose pages of zeros: those alone may be missing."""
+    """A split huge page may lose pages of zeros; only those may be missed."""
     made = armed("m=thp,pages=1024,fill=1")
     made.tell("zero m 0-255")
     made.write("m", {300})

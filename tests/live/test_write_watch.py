@@ -1,6 +1,6 @@
-"""WriteWatch is GetWriteWatch(): what counts as written, and what is refused.
+"""WriteWatch behaves like GetWriteWatch(): written pages and refusals.
 
-The second witness is the test itself, which knows what it stored to, and pagemap.
+The second witness is the test itself, which knows its stores, and pagemap.
 """
 
 import ctypes
@@ -24,13 +24,13 @@ pytestmark = pytest.mark.needs("tracking")
 
 @pytest.fixture
 def watch() -> Iterator[WriteWatch]:
-    """Memory of 64 pages, the last one in part."""
+    """A watch of 64 pages, the last one only partly."""
     with WriteWatch(64 * PAGE - 5) as made:
         yield made
 
 
 def written(watch: WriteWatch, *part: int, reset: bool = False) -> list[int]:
-    """Ask; return numbers of pages, in the order of the answer."""
+    """Call `get`; return the page numbers, in the order of the answer."""
     found, granularity = watch.get(*part, reset=reset)
     assert granularity == PAGE
     assert {address % PAGE for address in found} <= {0}
@@ -38,7 +38,7 @@ def written(watch: WriteWatch, *part: int, reset: bool = False) -> list[int]:
 
 
 def script(text: str, *words: str) -> subprocess.CompletedProcess[str]:
-    """Run Python in a process of its own: forks and closed descriptors."""
+    """Run Python in a separate process, for forks and closed descriptors."""
     return subprocess.run(
         [sys.executable, "-u", "-c", textwrap.dedent(text), *words],
         capture_output=True,
@@ -79,7 +79,7 @@ def test_the_same_value_counts(watch: WriteWatch) -> None:
 
 
 def test_reading_is_not_writing(watch: WriteWatch) -> None:
-    """The zero page comes in; a store to it after that counts."""
+    """Reading maps the zero page; a store after that counts."""
     assert watch.buffer[5 * PAGE] == 0
     assert 5 in witness.present(
         os.getpid(), watch.address, watch.address + watch.size + 5
@@ -92,7 +92,7 @@ def test_reading_is_not_writing(watch: WriteWatch) -> None:
 
 
 def test_what_the_kernel_stores_counts(watch: WriteWatch) -> None:
-    """read(2) into the buffer: as ReadFile() there."""
+    """read(2) into the buffer counts, as ReadFile() does on Windows."""
     watch.buffer[9 * PAGE] = 1
     watch.reset()
     source, sink = os.pipe()
@@ -110,7 +110,7 @@ def test_a_look_alone_changes_nothing(watch: WriteWatch) -> None:
 
 
 def test_dropped_pages_count_no_longer(watch: WriteWatch) -> None:
-    """MADV_DONTNEED: no store; one behind it counts."""
+    """MADV_DONTNEED is no store; a store after it counts."""
     watch.buffer[: 4 * PAGE] = b"a" * 4 * PAGE
     watch._memory.madvise(mmap.MADV_DONTNEED, PAGE, 2 * PAGE)
     assert written(watch, reset=True) == [0, 3]
@@ -121,7 +121,7 @@ def test_dropped_pages_count_no_longer(watch: WriteWatch) -> None:
 
 
 def test_other_rights_change_nothing(watch: WriteWatch) -> None:
-    """mprotect(2) and back, as VirtualProtect() there."""
+    """mprotect(2) changes nothing, like VirtualProtect() on Windows."""
     watch.buffer[2 * PAGE] = watch.buffer[4 * PAGE] = 1
     libc = ctypes.CDLL(None)
     for rights in (mmap.PROT_READ, mmap.PROT_READ | mmap.PROT_WRITE):
@@ -141,7 +141,7 @@ def test_one_store_is_one_page_where_there_could_be_a_huge_one() -> None:
 
 
 def test_memory_locked_from_the_start_is_not_written() -> None:
-    """mlockall(MCL_FUTURE) populates it before it is watched."""
+    """mlockall(MCL_FUTURE) populates the memory before it is watched."""
     done = script(
         """
         import ctypes
@@ -161,7 +161,7 @@ def test_memory_locked_from_the_start_is_not_written() -> None:
 
 
 def test_a_part_is_its_whole_pages(watch: WriteWatch) -> None:
-    """Neither its start nor its end has to be that of a page."""
+    """A part need not begin or end at a page border."""
     watch.buffer[0], watch.buffer[PAGE], watch.buffer[2 * PAGE] = b"abc"
     assert written(watch, PAGE - 1, 1) == [0]
     assert written(watch, PAGE - 1, 2) == [0, 1]
@@ -173,7 +173,7 @@ def test_a_part_is_its_whole_pages(watch: WriteWatch) -> None:
 
 
 def test_with_a_limit_only_what_is_returned_is_reset(watch: WriteWatch) -> None:
-    """And one goes on behind the last one."""
+    """Only returned pages are reset; the next call goes on behind the last."""
     stored = [0, 1, 2, 3, 10, 11, 30, 63]
     for page in stored:
         watch.buffer[page * PAGE] = 1
@@ -190,7 +190,7 @@ def test_with_a_limit_only_what_is_returned_is_reset(watch: WriteWatch) -> None:
 
 @pytest.mark.parametrize("gap", [1, 2])
 def test_more_pages_than_a_call_of_the_kernel_returns(gap: int) -> None:
-    """It has 512 regions at a time; the list grows from call to call."""
+    """A system call returns 512 regions; the list grows from call to call."""
     with WriteWatch(5000 * PAGE) as watch:
         for most in (4999, 1, 0, 4999):
             stored = list(range(0, most, gap))
@@ -233,7 +233,7 @@ def test_many_watches_know_only_their_own() -> None:
 def test_no_part_of_it(
     watch: WriteWatch, start: int, size: int | None, message: str
 ) -> None:
-    """ERROR_INVALID_PARAMETER there; `get` and `reset` do nothing."""
+    """An invalid part is refused as on Windows; nothing is done."""
     watch.buffer[0] = 1
     for call in (watch.get, watch.reset):
         with pytest.raises(UsageError) as caught:
@@ -264,7 +264,7 @@ def test_no_such_memory(size: int, error: type[PagescanError], message: str) -> 
 
 
 def test_it_is_not_closed_under_a_view(watch: WriteWatch) -> None:
-    """Nothing is done then: it is watched on."""
+    """close() is refused under a view, and the watch goes on."""
     view = watch.buffer
     with pytest.raises(BufferError):
         watch.close()
@@ -283,7 +283,7 @@ def test_a_closed_one_answers_nothing(watch: WriteWatch) -> None:
 
 
 def test_memory_that_was_mapped_anew(watch: WriteWatch) -> None:
-    """It says so, and does not say that nothing was written."""
+    """If other memory was mapped there, an error says so."""
     libc = ctypes.CDLL(None)
     libc.mmap.restype = ctypes.c_void_p
     flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x10  # MAP_FIXED
@@ -320,7 +320,7 @@ def test_a_descriptor_that_was_closed(which: str) -> None:
 
 
 def test_no_descriptors_left() -> None:
-    """Nothing of a watch that could not be made stays."""
+    """A watch that could not be made leaves nothing."""
     done = script(
         """
         import os, resource
@@ -351,7 +351,7 @@ def test_no_descriptors_left() -> None:
 
 
 def test_a_child_has_plain_memory_and_may_watch_itself() -> None:
-    """Its parent's descriptors go with its first own; the parent loses nothing."""
+    """A child's first watch closes its copies of the parent's descriptors."""
     done = script(
         """
         import os
@@ -411,7 +411,7 @@ def test_a_child_has_plain_memory_and_may_watch_itself() -> None:
 
 
 def test_a_descriptor_of_the_childs_own_is_not_closed() -> None:
-    """The number may be that of something else by now."""
+    """A descriptor that the child opened under such a number stays."""
     done = script(
         """
         import os
@@ -431,7 +431,7 @@ def test_a_descriptor_of_the_childs_own_is_not_closed() -> None:
 
 
 def test_a_fork_amid_a_first_watch_leaves_no_lock() -> None:
-    """Threads make watches while others fork: every child can make its own."""
+    """Threads make watches while others fork: each child can make its own."""
     done = script(
         """
         import os, threading

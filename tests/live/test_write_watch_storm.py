@@ -1,4 +1,4 @@
-"""WriteWatch under threads on all cores: no store is lost, none is found without cause.
+"""WriteWatch under threads on all cores loses no store, and reports no other page.
 
 The stores and the judge are C (targets/stampers.c), without the GIL.
 """
@@ -43,7 +43,7 @@ def at_once(watch: WriteWatch) -> "array[int]":
 
 
 def in_pieces(watch: WriteWatch) -> "array[int]":
-    """With a limit, going on behind the last page."""
+    """Get with a limit, and go on behind the last page."""
     pages, start = array("Q"), 0
     while start < watch.size:
         found, page = watch.get(start, count=17, reset=True)
@@ -59,7 +59,7 @@ def in_pieces(watch: WriteWatch) -> "array[int]":
 def test_every_store_is_in_the_next_round(
     stampers: ctypes.CDLL, capsys: pytest.CaptureFixture[str], pages: int, get: Get
 ) -> None:
-    """Back to back; the memory's own stamps say what had to be found."""
+    """In rounds without pause, the stamps in memory show what must be found."""
     threads = 2 * (os.cpu_count() or 1)
     missed, extra = ctypes.c_uint64(), ctypes.c_uint64()
     rounds = due = found = 0
@@ -85,7 +85,7 @@ def test_every_store_is_in_the_next_round(
                 rounds += 1
         finally:
             stores = stampers.end()
-        look()  # what was stored to last
+        look()  # the last stores
         assert (missed.value, extra.value) == (0, 0), (due, found)
         assert not watch.get()[0]
     with capsys.disabled():
@@ -96,7 +96,7 @@ def test_every_store_is_in_the_next_round(
 
 
 def test_threads_that_get_at_once_share_the_pages() -> None:
-    """Each page is in the answer of one of them, and of one only."""
+    """Each page is in the answer of exactly one thread."""
     getters, pages, rounds = 4, 2048, 200
     answers: list[list[int]] = [[] for _ in range(getters)]
     gate = threading.Barrier(getters + 1)
@@ -125,7 +125,7 @@ def test_threads_that_get_at_once_share_the_pages() -> None:
 
 
 def test_it_is_not_closed_while_another_thread_gets() -> None:
-    """Else the pages of whatever comes to lie there would be reset."""
+    """close() is refused during a get: later memory there would be reset."""
     watch = WriteWatch(PAGE)
     real = watch._watch
     refused: list[str] = []
@@ -137,7 +137,7 @@ def test_it_is_not_closed_while_another_thread_gets() -> None:
             refused.append(str(error))
 
     class Closed:
-        """What calls C, when another thread closes in that very moment."""
+        """Calls C while another thread closes the watch."""
 
         def get(self, *where: int, **how: Any) -> "array[int]":
             self._close()

@@ -1,4 +1,4 @@
-"""Who writes: every way to store to a page, and those that the kernel cannot see."""
+"""Every way to store to a page, and those ways that the kernel cannot see."""
 
 import ctypes
 import fcntl
@@ -30,7 +30,7 @@ class Vector(ctypes.Structure):
 def test_reads_past_the_page_cache(
     how: str, kind: str, armed: Start, pagescan: Run
 ) -> None:
-    """O_DIRECT and io_uring store through pages that they pin for the moment."""
+    """O_DIRECT and io_uring store through pages that they pin briefly."""
     made = armed(f"m={kind}")
     made.tell(f"{how} m 3-4,9")
     look = pagescan("diff", made.pid, "--rearm", "--json").json()
@@ -41,7 +41,7 @@ def test_reads_past_the_page_cache(
 
 
 def test_another_process_writes(armed: Start, pagescan: Run) -> None:
-    """process_vm_writev(2), from outside."""
+    """process_vm_writev(2) by another process is found."""
     made = armed("m=anon,pages=32,fill=1")
     data = ctypes.create_string_buffer(b"outside")
     local = Vector(ctypes.addressof(data), 7)
@@ -56,9 +56,9 @@ def test_another_process_writes(armed: Start, pagescan: Run) -> None:
 
 
 def test_another_scan_hides_writes(armed: Start, pagescan: Run) -> None:
-    """Whoever may open the pagemap can protect again what we have registered.
+    """Any process that may open the pagemap can re-protect tracked pages.
 
-    That is a limit of the kernel, and the docs name it: if this fails it is mended.
+    This is a limit of the kernel, named in the docs; if this fails, it is gone.
     """
     made = armed("m=anon,pages=32,fill=1")
     made.tell("write m 3-9")
@@ -74,7 +74,7 @@ def test_another_scan_hides_writes(armed: Start, pagescan: Run) -> None:
 
 
 def test_the_same_value_again(armed: Start, pagescan: Run) -> None:
-    """A store is a store, whatever was there: a byte compare would not see it."""
+    """A store of the same value counts; a byte compare would not find it."""
     made = armed("m=anon,pages=32,fill=1")
     for pages in ({3, 4}, {4, 9}):
         made.tell(f"zero m {','.join(map(str, sorted(pages)))}")
@@ -96,7 +96,7 @@ def test_another_way_to_shared_memory_is_not_seen(
 
 @pytest.mark.needs("io_uring")
 def test_pinned_buffers_are_seen_once(target: Start, pagescan: Run) -> None:
-    """Buffers that were pinned before: what the kernel stores there takes no fault."""
+    """The kernel's stores to buffers pinned before take no fault: not seen."""
     made = target("m=anon,pages=32,fill=1")
     made.tell("pin m 0-7")
     assert pagescan("arm", made.pid).code == 0

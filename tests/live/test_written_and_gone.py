@@ -1,7 +1,7 @@
 """Shared memory that was written, and then dropped or paged out: an empty entry.
 
-The page's contents are where they were, so it is written as any other, once for each
-baseline. Some kernels say nothing of such entries: this is what `make kernels` is for.
+The page's contents still exist, so it is written like any other page, once per
+baseline. Some kernels do not report such entries: `make kernels` tests them.
 """
 
 import json
@@ -40,7 +40,7 @@ LOSSES = ("dontneed", "pageout")
 
 @pytest.fixture(autouse=True, scope="module")
 def swap_and_huge_pages() -> Iterator[None]:
-    """What the pages go to, and come from."""
+    """Swap for the pages, and huge pages."""
     with machine.swap_file(256), machine.huge_pages(16):
         yield
 
@@ -53,26 +53,26 @@ def _pages(batch: Batch, made: Target) -> set[int]:
 
 
 class Views:
-    """All that one process says of what was written in m, without a new command."""
+    """All answers of one process about the written pages of m."""
 
     def __init__(self, made: Target, tracking: Tracking) -> None:
         self.made = made
         self.tracking = tracking
-        self.judged = [0, 0, 0]  # pages that were to be found; missed, in excess
+        self.judged = [0, 0, 0]  # pages to be found, missed, in excess
 
     def look(self, *, rearm: bool = False) -> set[int]:
-        """What a look finds."""
+        """Return the pages of a look."""
         return _pages(self.tracking.look(rearm=rearm).batch, self.made)
 
     def scan(self, query: Query = WRITTEN) -> set[int]:
-        """What `scan --require written` finds, and protects nothing."""
+        """Return the pages of `scan --require written`; it protects nothing."""
         there = mappings.read(self.tracking.target)
         return _pages(
             scan_target(Scanner(self.tracking.target), there, query), self.made
         )
 
     def protect(self) -> set[int]:
-        """What `scan --require written --wp` finds."""
+        """Return the pages of `scan --require written --wp`."""
         low, high = self.made.ranges["m"]
         there = Selection.parse([f"{low}-{high}"]).select(
             mappings.read(self.tracking.target)
@@ -82,7 +82,7 @@ class Views:
         return _pages(found, self.made)
 
     def count(self) -> int | None:
-        """What `maps` counts."""
+        """Return the number that `maps` counts."""
         low, high = self.made.ranges["m"]
         rows = count_by_mapping(
             Scanner(self.tracking.target), mappings.read(self.tracking.target)
@@ -94,7 +94,7 @@ class Views:
         )
 
     def agree_on(self, expected: set[int]) -> None:
-        """Assert that each way to ask gives the same, twice."""
+        """Assert that each kind of answer is the same, twice."""
         for _ in range(2):
             for found in (self.look(), self.scan()):
                 counts = (expected, expected - found, found - expected)
@@ -131,7 +131,7 @@ def tracked(
 def test_each_kind_is_found_once(
     kind: str, loss: str, tracked: Callable[[str], Views], tmp_path: Path
 ) -> None:
-    """Written pages and others go; those that were written are reported, and again."""
+    """Of the dropped pages, the written ones are reported, and again."""
     words = KINDS[kind]
     view = tracked(f"{words},file={tmp_path}/m" if "file," in words else words)
     made = view.made
@@ -154,7 +154,7 @@ def test_each_kind_is_found_once(
 
 @pytest.mark.parametrize("kind", ["shmem", "memfd"])
 def test_with_all_of_a_page_table(kind: str, tracked: Callable[[str], Views]) -> None:
-    """Linux frees the table with the last page: there is no entry to ask about."""
+    """Linux frees the table with its last page: then no entry exists."""
     view = tracked(f"m={kind},pages=2600,shared=1,fill=1")
     made = view.made
     made.write("m", set(range(2600)))
@@ -170,7 +170,7 @@ def test_with_all_of_a_page_table(kind: str, tracked: Callable[[str], Views]) ->
 
 
 def test_huge_pages_of_hugetlb(tracked: Callable[[str], Views]) -> None:
-    """The unit is the huge page; no kernel says WRITTEN of one that is gone."""
+    """The unit is the huge page; no kernel reports WRITTEN for a dropped one."""
     view = tracked(f"m=hugetlb,pages={4 * HUGE},shared=1,fill=1")
     made = view.made
     for number in (0, 2):
@@ -188,7 +188,7 @@ def test_huge_pages_of_hugetlb(tracked: Callable[[str], Views]) -> None:
     "words", [KINDS["shmem"], f"m=hugetlb,pages={2 * HUGE},shared=1"]
 )
 def test_got_and_protected_by_scan(words: str, tracked: Callable[[str], Views]) -> None:
-    """`scan --wp` lists them, and protects them too: the next look has none."""
+    """`scan --wp` lists and protects them: the next look has none."""
     view = tracked(words)
     unit = HUGE if "hugetlb" in words else 1
     view.made.write("m", {0})
@@ -199,7 +199,7 @@ def test_got_and_protected_by_scan(words: str, tracked: Callable[[str], Views]) 
 
 
 def test_masks_of_all_sorts(tracked: Callable[[str], Views]) -> None:
-    """Whatever else a query names, an empty entry is judged as a written page."""
+    """With any other categories, an empty entry is treated as written."""
     view = tracked("m=shmem,pages=64")
     view.made.write("m", {1, 2, 3})
     view.made.tell("dontneed m 0-2")
@@ -219,7 +219,7 @@ def test_masks_of_all_sorts(tracked: Callable[[str], Views]) -> None:
 def test_slices_and_threads_do_not_show(
     tracked: Callable[[str], Views], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Many of them, in short calls, by several threads: the same pages."""
+    """In short calls and with several threads, the same pages are found."""
     monkeypatch.setattr(pagescan.native, "_FIRST_SLICE", 2 << 20)
     monkeypatch.setattr(pagescan.native, "_WORTH_A_THREAD_NS", 0)
     view = tracked("m=shmem,pages=6000")
@@ -234,7 +234,7 @@ def test_slices_and_threads_do_not_show(
 
 
 def test_what_was_never_armed_is_not_written(target: Start) -> None:
-    """Empty entries of memory that is not tracked are nothing."""
+    """Empty entries of untracked memory are not reported."""
     made = target(
         "a=anon,pages=8", "m=shmem,pages=600", "h=hugetlb,pages=1024,shared=1"
     )
@@ -254,7 +254,7 @@ def test_what_was_never_armed_is_not_written(target: Start) -> None:
 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_commands(loss: str, armed: Start, pagescan: Run) -> None:
-    """Every command that shows `written`, in sessions of its own."""
+    """Every command that shows `written` reports them."""
     made = armed("m=shmem,pages=600,fill=1")
     low, high = made.ranges["m"]
     span = f"{low}-{high}"
