@@ -53,8 +53,6 @@ from pagescan.model.memory import (
     Region as Region,
 )
 from pagescan.model.results import Action as Action
-from pagescan.scanner.api import maps as maps
-from pagescan.scanner.api import scan as scan
 from pagescan.scanner.query import Query as Query
 from pagescan.session.api import (
     end_session as end_session,
@@ -62,6 +60,8 @@ from pagescan.session.api import (
 from pagescan.session.api import (
     look_at_session as look_at_session,
 )
+from pagescan.session.api import maps as maps
+from pagescan.session.api import scan as scan
 from pagescan.session.api import (
     sessions as sessions,
 )

@@ -29,13 +29,13 @@ def run_live(
     view, last = show(
         watcher, watcher.ticks(limits, stop), limits.interval, common, note=note
     )
-    watcher.end(stop)
+    ending = watcher.end(stop)
     for line in summary_lines(view):
         put(line)
     if watcher.tracking is not None:
         common.say_untracked(tuple(watcher.tracking.armed.untracked))
     if last is not None:
-        common.say(end_line(last))
+        common.say(end_line(last, ending))
     if view.warning:
         common.say(view.warning)
 

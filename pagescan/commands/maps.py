@@ -15,8 +15,8 @@ from pagescan.model.batch import PAGE_COUNTED
 from pagescan.model.results import Output, Report, Summary
 from pagescan.model.units import now
 from pagescan.native import Pace
-from pagescan.scanner.counts import count_by_mapping
 from pagescan.scanner.scanner import Scanner
+from pagescan.session import unregistered
 from pagescan.target import maps as mappings
 from pagescan.target.process import Target
 from pagescan.target.selection import Selection
@@ -50,7 +50,8 @@ def command(
         for note in selection.check(there):
             common.say(note)
         scanner = Scanner(target, pace)
-        rows = count_by_mapping(scanner, selection.select(there))
+        session = unregistered.session_of(scanner)
+        rows = unregistered.maps(scanner, selection.select(there), session)
         totals = {
             name: sum(row.counts[name] or 0 for row in rows) for name in PAGE_COUNTED
         }

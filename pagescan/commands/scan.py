@@ -25,7 +25,8 @@ from pagescan.native import Pace
 from pagescan.scanner.counts import scan_target, tracked_mappings
 from pagescan.scanner.query import Query
 from pagescan.scanner.scanner import Scanner
-from pagescan.session.locks import find, hint_to_arm, kept
+from pagescan.session import unregistered
+from pagescan.session.locks import find, hint_to_arm
 from pagescan.session.opened import protecting
 from pagescan.session.record import Session
 from pagescan.target import maps as mappings
@@ -122,8 +123,9 @@ def command(
             before, batch = undo.enter_context(_protected(scanner, chosen, query))
             session = before.facts
         else:
-            batch = scan_target(scanner, chosen, query)
-            session = _session_of(target)
+            found = unregistered.session_of(scanner)
+            batch = unregistered.scan(scanner, chosen, query, found)
+            session = found.facts if found else None
         asked = query.require | query.any_of | (returned or NO_CATEGORY)
         if asked & (Category.WRITTEN | Category.WPALLOWED) and not tracked_mappings(
             scanner, chosen
@@ -155,10 +157,3 @@ def _protected(
         lambda uffd: scan_target(scanner, chosen, query, uffd),
         written=bool(query.returned & Category.WRITTEN),
     )
-
-
-def _session_of(target: Target) -> SessionFacts | None:
-    for session in kept():
-        if session.target.pid == target.pid:
-            return session.facts
-    return None

@@ -161,7 +161,7 @@ def run_plain(
         f"watching {tracking.target}, {format_size(tracking.armed.tracked_bytes)},"
         f" every {format_seconds(limits.interval)}; Ctrl-C to end"
     )
-    last = None
+    last, ending = None, Cost()
     for tick in watcher.ticks(limits, stop):
         last = tick
         current = watcher.tracking or tracking
@@ -180,7 +180,7 @@ def run_plain(
                 f" ({plural(report.summary.pages, 'page')} written) is not complete"
             ) from error
     if last is not None:
-        common.say(end_line(last))
+        common.say(end_line(last, ending))
 
 
 def report_of(tracking: Tracking, tick: Tick, ending: Cost) -> Report:

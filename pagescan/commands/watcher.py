@@ -218,8 +218,8 @@ def stop_on_signals() -> Iterator[int]:
         os.close(writable)
 
 
-def end_line(tick: Tick) -> str:
-    """Say how it ended, and the totals."""
+def end_line(tick: Tick, ending: Cost) -> str:
+    """Say how it ended, the totals, and how many mappings stay behind."""
     why = {
         "interrupted": "interrupted",
         "count": "the looks asked for are done",
@@ -230,6 +230,8 @@ def end_line(tick: Tick) -> str:
     }[tick.end or "interrupted"]
     share = tick.total_share
     cost = "" if share is None else f"; {cost_words(share)}"
+    if ending.mappings_added:
+        cost += f"; it has {plural(ending.mappings_added, 'mapping')} more by that"
     return (
         f"{why}: {plural(tick.totals.pages, 'page')} ({format_size(tick.totals.bytes)})"
         f" written in {plural(tick.number, 'look')}{cost}"

@@ -9,7 +9,7 @@ from pagescan.model.batch import PAGE_COUNTED, Batch
 from pagescan.model.memory import Category, Kind, Mapping
 from pagescan.model.overlay import owners_of
 from pagescan.model.results import MappingCounts
-from pagescan.native import Masks, Rule, Spans
+from pagescan.native import Columns, Masks, Rule, Spans
 from pagescan.scanner.query import Query
 from pagescan.scanner.rules import PRIVATE
 from pagescan.scanner.scanner import Scanner
@@ -26,6 +26,13 @@ def scan_target(
         found = scanner.scan(chosen, query)
     else:
         found = scanner.protect(chosen, query, uffd)
+    return joined(scanner, found, chosen, query)
+
+
+def joined(
+    scanner: Scanner, found: Columns, chosen: Sequence[Mapping], query: Query
+) -> Batch:
+    """Join what a query has found with the mappings."""
     return Batch.join(
         found,
         chosen,

@@ -1,12 +1,17 @@
-"""The library's door to sessions: tracking and checkpoints that outlive the caller."""
+"""The library's front door: what the commands do, as functions."""
 
 import contextlib
 import os
 from collections.abc import Iterable
 
+from pagescan.model.batch import Batch
 from pagescan.model.looks import Look
+from pagescan.model.results import MappingCounts
+from pagescan.scanner.query import Query
+from pagescan.scanner.scanner import Scanner
 from pagescan.session import locks as session
 from pagescan.session import opened as session_tracking
+from pagescan.session import unregistered
 from pagescan.session.locks import Lock
 from pagescan.session.record import Session, session_of
 from pagescan.target import maps as mappings
@@ -14,6 +19,66 @@ from pagescan.target.process import Target
 from pagescan.target.selection import Selection
 from pagescan.target.wp_async import check_possible
 from pagescan.tracking.tracking import Tracking
+
+
+def scan(
+    pid: int | None,
+    ranges: Iterable[str] | None = None,
+    query: Query | None = None,
+) -> Batch:
+    """Return the page regions of a process that a query wants.
+
+    Args:
+        pid: The process; None: this one.
+        ranges: RANGE words, as the command takes them; None: everything.
+        query: The masks; None: all pages, with the default categories.
+
+    Raises:
+        UsageError: A range is malformed.
+        TargetError: There is no such process, or none that can be looked at.
+        AccessDeniedError: This user may not look at it.
+        PagescanError: A range covers no mapping.
+
+    Examples:
+        >>> import pagescan
+        >>> present = pagescan.Query(require=pagescan.Category.PRESENT)
+        >>> batch = pagescan.scan(4242, query=present)
+        >>> batch.summary().bytes == sum(batch.ends) - sum(batch.starts)
+        True
+    """
+    query = query or Query()
+    selection = Selection.parse(ranges or ())
+    with Target.open(os.getpid() if pid is None else pid) as target:
+        there = mappings.read(target)
+        selection.check(there)
+        scanner = Scanner(target)
+        session = unregistered.session_of(scanner)
+        return unregistered.scan(scanner, selection.select(there), query, session)
+
+
+def maps(pid: int | None, ranges: Iterable[str] | None = None) -> list[MappingCounts]:
+    """Return one row a mapping: its pages by category.
+
+    Args:
+        pid: The process; None: this one.
+        ranges: RANGE words, as the command takes them; None: everything.
+
+    Raises:
+        PagescanError: As `scan` says.
+
+    Examples:
+        >>> import pagescan
+        >>> [row] = pagescan.maps(4242, ["[stack]"])
+        >>> row.mapping.label, row.counts["present"] > 0
+        ('[stack]', True)
+    """
+    selection = Selection.parse(ranges or ())
+    with Target.open(os.getpid() if pid is None else pid) as target:
+        there = mappings.read(target)
+        selection.check(there)
+        scanner = Scanner(target)
+        session = unregistered.session_of(scanner)
+        return unregistered.maps(scanner, selection.select(there), session)
 
 
 def start_session(pid: int, ranges: Iterable[str] | None = None) -> Session:

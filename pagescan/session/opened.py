@@ -21,11 +21,11 @@ from pagescan.session import pending
 from pagescan.session.client import Client, directory_of
 from pagescan.session.locks import Lock, where
 from pagescan.session.record import Session, session_of
+from pagescan.session.unregistered import resumed
 from pagescan.target.maps import read
 from pagescan.target.process import Target
 from pagescan.target.selection import Selection
-from pagescan.tracking.arm import MAX_TABLES, Armed
-from pagescan.tracking.growing_ends import End
+from pagescan.tracking.arm import MAX_TABLES
 from pagescan.tracking.huge_pages import HugePages, Restored
 from pagescan.tracking.mapping_count import count_alike
 from pagescan.tracking.tracking import Tracking
@@ -130,22 +130,7 @@ class Opened:
         """Take over an open client; use `opened`."""
         self.before = before = client.session
         self.target = target
-        self.tracking = Tracking(
-            target,
-            client.uffd,
-            Armed(
-                Selection.parse(before.words),
-                list(before.untracked),
-                before.tracked_bytes,
-                before.tables_left,
-                before.epoch,
-                before.alike,
-                ends=[End.from_json(end) for end in before.ends],
-            ),
-            armed_at=before.armed_at,
-            since=before.since,
-            pace=pace,
-        )
+        self.tracking = resumed(before, Scanner(target, pace), client.uffd, pace)
         self._client = client
 
     def pending(self) -> Columns | None:

@@ -347,13 +347,21 @@ class GrowingEnds:
 
 
 def _within_limit(moves: Moves, chosen: Chosen, populated: Columns) -> Moves:
-    """Register the largest ends whole until what is left is not too much to compare."""
+    """Register ends whole until what is left is not too much to compare.
+
+    First those that are too much by themselves, then those that have not grown for
+    longest: the others are more likely to grow again.
+    """
     sizes = {
         end: _length(common(populated, [(end.start, end.end)])) for end in moves.out
     }
-    out = [end for end in moves.out if end.end - end.start <= _LONGEST]
+    out = [
+        end
+        for end in moves.out
+        if end.end - end.start <= _LONGEST and sizes[end] <= LIMIT
+    ]
     while sum(sizes[end] for end in out) > LIMIT:
-        out.remove(max(out, key=sizes.__getitem__))
+        out.remove(max(out, key=lambda end: (end.read, sizes[end])))
     if len(out) == len(moves.out):
         return moves
     starts, _ = bounds_of(chosen)

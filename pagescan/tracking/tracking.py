@@ -23,7 +23,14 @@ from pagescan.model.memory import (
     Region,
     Untracked,
 )
-from pagescan.model.overlay import common, merge, owners_of, whole_pages, without
+from pagescan.model.overlay import (
+    Interval,
+    common,
+    merge,
+    owners_of,
+    whole_pages,
+    without,
+)
 from pagescan.model.results import Cost
 from pagescan.model.units import now
 from pagescan.native import Columns, Pace, Rule, Spans
@@ -182,8 +189,7 @@ class Tracking:
         chosen, populated, new = self._unregistered()
         known = self._ends.pieces
         if not rearm:
-            fresh = without(populated, known) if known else populated
-            left = merge(fresh, self._changed(populated)) if known else fresh
+            left = self._written_of(populated)
             written = self._written(chosen, rearm=False, returned=returned)
             found = merge(written, self._without_own(left, left))
         elif new or known:
@@ -202,6 +208,18 @@ class Tracking:
             share = self.toll.look(*_pages_of(batch))
         cost = self._take_cost(rearm=rearm, share=share)
         return Look(batch, self._untracked(), moment, cost)
+
+    def written_outside(self) -> Columns:
+        """Return the written pages of memory that is tracked and not registered.
+
+        They are populated, and came since the last look that rearmed, or are pages of
+        the growing ends that have changed; tagged as written.
+        """
+        return self._written_of(self._unregistered()[1])
+
+    def ends_that_are_read(self) -> list[Interval]:
+        """Return the growing ends; none, if this process may not read the memory."""
+        return self._ends.pieces if self._ends.digests.can_read() else []
 
     def mappings_added(self) -> int:
         """Return how many mappings the target has only because it is tracked.
@@ -265,14 +283,18 @@ class Tracking:
 
     def _put_back(self) -> None:
         """Make the split huge pages huge again; on Ctrl-C the rest stays as it is."""
+        added = None
         with contextlib.suppress(PagescanError):
+            there = self._reader.read()
+            added = max(0, count_alike(there) - self.armed.alike)
             self.restored = self.armed.huge.restore(
                 self.scanner,
-                self._reader.read(),
+                there,
                 only_count=not self.restore_huge,
                 interrupted=self.end_early,
             )
-        self.end_cost = self.scanner.take_cost() + self.restored.cost
+        cost = self.scanner.take_cost() + self.restored.cost
+        self.end_cost = replace(cost, mappings_added=added)
         if self.restored.caught:
             raise KeyboardInterrupt
 
@@ -361,6 +383,13 @@ class Tracking:
         """Return the populated pages of what is left out from now on."""
         left = common(populated, [(end.start, end.end) for end in moves.out])
         return self._without_own(left, left)
+
+    def _written_of(self, populated: Columns) -> Columns:
+        """Return what was written of all that is populated and not registered."""
+        known = self._ends.pieces
+        if not known:
+            return populated
+        return merge(without(populated, known), self._changed(populated))
 
     def _changed(self, populated: Columns) -> Columns:
         """Return the pages of the growing ends that are not as they were."""

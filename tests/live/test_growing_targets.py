@@ -1,5 +1,7 @@
 """Targets that grow: how many mappings tracking leaves, according to maps."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +12,7 @@ from pagescan.target.selection import Selection
 from pagescan.tracking import mapping_count
 from pagescan.tracking.tracking import Tracking
 from tests import witness
-from tests.conftest import Result, Target
+from tests.conftest import Result, Target, checked
 
 pytestmark = pytest.mark.needs("tracking")
 Start = Callable[..., Target]
@@ -105,6 +107,34 @@ def test_mappings_added_is_said(armed: Start, pagescan: Run) -> None:
     assert pagescan("scan", made.pid, "--json").json()["cost"]["mappings_added"] is None
     (ended,) = pagescan("disarm", made.pid, "--json").json()["sessions"]
     assert ended["cost"]["mappings_added"] == mappings_in(made.pid) - before
+
+
+@pytest.mark.parametrize("grows", [True, False])
+def test_the_end_of_watch_says_what_stays(
+    target: Start, pagescan: Run, grows: bool
+) -> None:
+    """In its last document, and in words if there is anything."""
+    made = target("m=anon,pages=64,fill=1")
+    before = mappings_in(made.pid)
+    words = ["watch", str(made.pid), "-i", "0.2", "-n", "3", "--json"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "pagescan", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as watch:
+        assert watch.stdout is not None
+        watch.stdout.readline()
+        if grows:
+            made.tell("brk 4")
+            made.write("brk", {0, 3})
+        out, said = watch.communicate(timeout=30)
+    last = checked(out.splitlines()[-1])
+    stays = mappings_in(made.pid) - before
+    assert stays == grows
+    assert last["end"] == "count"
+    assert last["cost"]["mappings_added"] == stays
+    assert ("it has 1 mapping more by that" in said) is grows
 
 
 def test_selection_that_is_cut_adds_mappings(target: Start) -> None:

@@ -99,7 +99,7 @@ def test_stranger() -> None:
     )
     # The modules that the command needs are loaded before the change of user.
     preload = "import click,rich,pagescan.cli,pagescan.commands.scan;"
-    preload += "import pagescan.scanner.api,pagescan.render.plain;"
+    preload += "import pagescan.session.api,pagescan.render.plain;"
     done = subprocess.run(
         [sys.executable, "-c", preload + script],
         capture_output=True,

@@ -1,0 +1,178 @@
+"""What a session tracks without registering it, for `scan` and `maps`.
+
+That is the memory that came since its last look, and the growing ends, which are
+compared by content. The kernel knows nothing of their stores: `written` is added here.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+from pagescan import native
+from pagescan.model.batch import Batch
+from pagescan.model.mapping_set import bounds_of
+from pagescan.model.memory import NO_CATEGORY, Category, Mapping
+from pagescan.model.overlay import Interval, common, merge, without
+from pagescan.model.results import MappingCounts
+from pagescan.native import Columns, Pace
+from pagescan.scanner.counts import count_by_mapping, joined, scan_target
+from pagescan.scanner.query import Query
+from pagescan.scanner.rules import POPULATED
+from pagescan.scanner.scanner import Scanner
+from pagescan.session.locks import kept
+from pagescan.session.record import Session
+from pagescan.target.selection import Selection, cut
+from pagescan.tracking.arm import Armed
+from pagescan.tracking.growing_ends import End
+from pagescan.tracking.tracking import Tracking
+
+
+def session_of(scanner: Scanner) -> Session | None:
+    """Return the session of a target, if this user has one."""
+    facts = scanner.target.facts
+    for session in kept():
+        if (session.target.pid, session.target.start_time) == (
+            facts.pid,
+            facts.start_time,
+        ):
+            return session
+    return None
+
+
+def resumed(
+    session: Session, scanner: Scanner, uffd: int = -1, pace: Pace | None = None
+) -> Tracking:
+    """Return a tracking that goes on where a session is.
+
+    Args:
+        session: Its facts.
+        scanner: Of its target.
+        uffd: Its userfaultfd; -1: nothing is going to be changed.
+        pace: How the target's mmap lock is spared.
+    """
+    return Tracking(
+        scanner.target,
+        uffd,
+        Armed(
+            Selection.parse(session.words),
+            list(session.untracked),
+            session.tracked_bytes,
+            session.tables_left,
+            session.epoch,
+            session.alike,
+            ends=[End.from_json(end) for end in session.ends],
+        ),
+        armed_at=session.armed_at,
+        since=session.since,
+        pace=pace,
+    )
+
+
+class Unregistered(NamedTuple):
+    """What a session tracks and has not registered.
+
+    Attributes:
+        written: Its populated pages that were written since the last look.
+        judged: All of it, as intervals in any order.
+    """
+
+    written: Columns
+    judged: list[Interval]
+
+    @classmethod
+    def of(cls, scanner: Scanner, session: Session) -> "Unregistered":
+        """Look at the target; the scanner counts what it costs."""
+        tracking = resumed(session, scanner, pace=scanner.pace)
+        tracking.scanner.meter = scanner.meter
+        written = tracking.written_outside()
+        ends = tracking.ends_that_are_read()
+        return cls(written, [*zip(written.starts, written.ends, strict=True), *ends])
+
+
+def scan(
+    scanner: Scanner, chosen: Sequence[Mapping], query: Query, session: Session | None
+) -> Batch:
+    """Scan selected mappings; what a session has not registered may be written, too."""
+    if session is None or query.raw or not query.used & Category.WRITTEN:
+        return scan_target(scanner, chosen, query)
+    bounds = list(zip(*bounds_of(chosen), strict=True))
+    written = common(Unregistered.of(scanner, session).written, bounds)
+    found = scanner.scan(chosen, query)
+    if written.starts:
+        spans = zip(written.starts, written.ends, strict=True)
+        found = without(found, spans)
+        found = merge(found, _of_written(scanner, chosen, query, written))
+        found = _limited(found, query.max_pages, scanner.target.facts.page_size)
+    return joined(scanner, found, chosen, query)
+
+
+def maps(
+    scanner: Scanner, chosen: Sequence[Mapping], session: Session | None
+) -> list[MappingCounts]:
+    """Count the pages of each mapping, with those that a session has not registered."""
+    rows = count_by_mapping(scanner, chosen)
+    if session is None:
+        return rows
+    written, judged = Unregistered.of(scanner, session)
+    size = scanner.target.facts.page_size
+    more = {
+        row.mapping.start: row.pages
+        for row in Batch.join(written, chosen, page_size=size).by_mapping()
+    }
+    return [_with_written(row, more.get(row.mapping.start, 0), judged) for row in rows]
+
+
+def _with_written(
+    row: MappingCounts, more: int, judged: Sequence[Interval]
+) -> MappingCounts:
+    """Return a row with more pages that were written; "written" may stay unknown."""
+    known, mapping = row.counts["written"], row.mapping
+    if known is None and not any(
+        start < mapping.end and mapping.start < end for start, end in judged
+    ):
+        return row
+    return replace(row, counts={**row.counts, "written": (known or 0) + more})
+
+
+def _of_written(
+    scanner: Scanner, chosen: Sequence[Mapping], query: Query, written: Columns
+) -> Columns:
+    """Return what a query wants of pages that are known to be written."""
+    if query.exclude & Category.WRITTEN:
+        return Columns.empty()
+    any_of = query.any_of
+    if any_of & Category.WRITTEN:
+        any_of = NO_CATEGORY
+    if not any_of and (query.require | query.any_of) & Category.WRITTEN:
+        any_of = POPULATED
+    asked = replace(
+        query,
+        require=query.require & ~Category.WRITTEN,
+        any_of=any_of,
+        returned=query.returned & ~Category.WRITTEN,
+    )
+    parts, owners = native.join(written, *bounds_of(chosen))
+    pieces = [
+        cut(chosen[owner], start, end)
+        for start, end, owner in zip(parts.starts, parts.ends, owners, strict=True)
+        if owner >= 0
+    ]
+    found = scanner.scan(pieces, asked)
+    tag = query.returned & Category.WRITTEN
+    for index in range(len(found.categories)):
+        found.categories[index] |= tag
+    return found
+
+
+def _limited(found: Columns, max_pages: int | None, page_size: int) -> Columns:
+    """Return the first pages of ascending regions."""
+    if max_pages is None:
+        return found
+    left = max_pages * page_size
+    for index, (start, end) in enumerate(zip(found.starts, found.ends, strict=True)):
+        if end - start >= left:
+            first = Columns(*(column[: index + 1] for column in found))
+            first.ends[index] = start + left
+            return first
+        left -= end - start
+    return found
