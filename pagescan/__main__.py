@@ -1,16 +1,16 @@
-"""Where the command starts: `pagescan`, and `python -m pagescan`."""
+"""Entry point of the command: `pagescan`, and `python -m pagescan`."""
 
 import os
 import sys
 
 
 def main() -> None:
-    """Run the command line; --version alone loads nothing."""
+    """Run the command line; for --version, load nothing else."""
     if sys.argv[1:] == ["--version"] and _version_written():
         return
     try:
         code = _run()
-    except KeyboardInterrupt:  # while it is loaded, or its last output waits
+    except KeyboardInterrupt:  # during the loading, or while the last output waits
         code = 130
     sys.exit(code)
 
@@ -21,8 +21,8 @@ def _run() -> int:
     from pagescan.commands.streams import take_over
 
     take_over()
-    # Loading makes no garbage, and the end need not look through all that is left:
-    # together a seventh of a short command. cli.py turns it on before a command runs.
+    # Loading makes no garbage, and the end of the process need not search all objects:
+    # both take a seventh of a short command. cli.py turns it on before a command runs.
     gc.disable()
     from pagescan.cli import run
 
@@ -32,12 +32,12 @@ def _run() -> int:
 
 
 def _version_written() -> bool:
-    """Write the version; False: nothing of it could be written at once."""
+    """Write the version; return False if none of it could be written at once."""
     from pagescan import __version__
 
     line = f"pagescan {__version__}\n".encode()
     try:
-        return os.write(1, line) == len(line)  # a pipe takes it whole, or not at all
+        return os.write(1, line) == len(line)  # a pipe takes all of it, or nothing
     except OSError:
         return False
 

@@ -1,4 +1,4 @@
-"""The command group: lazy commands; here, and only here, errors become exit codes."""
+"""The command group: loads commands when needed; the only place of exit codes."""
 
 import gc
 import json
@@ -26,8 +26,8 @@ COMMANDS = {
     "maps": "List the mappings with their pages by category.",
     "dump-plan": "List the pages that a checkpoint has to store.",
     "changed": "Tell by the exit code whether anything was written.",
-    "doctor": "Show what this kernel and this user may do, with the fix for each no.",
-    "demo": "Run a workload with a known truth and check what pagescan finds.",
+    "doctor": "Show what this kernel supports and this user may do.",
+    "demo": "Run a workload that knows what it writes, and check the result.",
     "schema": "Print the JSON Schema of every output.",
     "completion": "Print the completion script for a shell.",
 }
@@ -35,11 +35,11 @@ LATER = ("snapshot", "record", "report", "export", "who", "cow")
 
 
 class ReaderGoneError(Exception):
-    """Nobody reads stdout any more. Click would end with 1, and it is no failure."""
+    """The reader of stdout went away: a success, which click would end with 1."""
 
 
 class HelpWantedError(Exception):
-    """There are no words at all. What click does then depends on its version."""
+    """The command line is empty; click's own reaction depends on its version."""
 
 
 class LazyGroup(click.Group):
@@ -52,14 +52,14 @@ class LazyGroup(click.Group):
         parent: click.Context | None = None,
         **extra: Any,  # noqa: ANN401 - click's, passed on
     ) -> click.Context:
-        """Parse, which prints --help; a reader that went away is not for click."""
+        """Parse the words; keep click away from a reader of --help that goes away."""
         try:
             return super().make_context(info_name, args, parent, **extra)
         except BrokenPipeError as error:
             raise ReaderGoneError from error
 
     def invoke(self, ctx: click.Context) -> object:
-        """Run the command; a reader that went away is no OSError for click to judge."""
+        """Run the command; keep click away from a reader that goes away."""
         try:
             return super().invoke(ctx)
         except BrokenPipeError as error:
@@ -70,7 +70,7 @@ class LazyGroup(click.Group):
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Load one command; None if there is none of that name."""
+        """Load one command and return it; None if no command has that name."""
         if cmd_name not in COMMANDS:
             return None
         module = import_module(f"pagescan.commands.{cmd_name.replace('-', '_')}")
@@ -81,7 +81,7 @@ class LazyGroup(click.Group):
         return command
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Take the options of all commands before the command as well."""
+        """Accept the options of all commands also before the command."""
         args = _behind_the_command(args)
         if not args and not ctx.resilient_parsing:
             raise HelpWantedError(ctx.get_help())
@@ -90,7 +90,7 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Name the nearest command where there is none."""
+        """Return the command; suggest the nearest one if the name is unknown."""
         name = args[0]
         if name in LATER:
             raise UsageError(f"{name!r} does not exist yet: the name is reserved")
@@ -118,7 +118,7 @@ _OF_ALL = re.compile(r"-[qv]+|--quiet|--verbose|--debug|--color=.*")
 def _behind_the_command(words: list[str]) -> list[str]:
     """Move -q, -v, --color and --debug from before the command to behind it.
 
-    Without a command they have nothing to say.
+    Without a command they have no effect.
     """
     count = 0
     while count < len(words):
@@ -146,22 +146,22 @@ Examples:
 def cli() -> None:
     """Show which pages a live process has written, exactly and almost for free.
 
-    Options that all commands have may stand before the command as well.
+    Options of all commands may also stand before the command.
     """
 
 
 def run(argv: list[str] | None = None) -> int:
     """Run the command line and return its exit code; no traceback without --debug.
 
-    What was written to stdout has arrived, or the exit code is 1 and stderr says so; a
-    reader that went away is no failure.
+    When it returns, all output has arrived at stdout, or the exit code is 1 and stderr
+    says so; a reader that went away is no failure.
     """
     words = sys.argv[1:] if argv is None else argv
     try:
         code = _invoke(words)
         sys.stdout.flush()
     except (BrokenPipeError, ReaderGoneError):
-        # Nothing more may be flushed there.
+        # Nothing more may be flushed to that stream.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 0
     except OSError as error:
@@ -185,13 +185,13 @@ def _invoke(words: list[str]) -> int:
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - one line for all
         message, hint, code = _explain(error)
         if code == 1 and _behind_the_command(words)[:1] == ["changed"]:
-            code = 2  # 1 is an answer there: nothing was written
+            code = 2  # 1 means there: nothing was written
         return _fail(words, message, hint, code)
     return result if isinstance(result, int) else 0
 
 
 def _explain(error: BaseException) -> tuple[str, str | None, int]:
-    """Return what failed and why, a remedy, and the exit code."""
+    """Return the failure with its reason, a remedy, and the exit code."""
     match error:
         case click.ClickException():
             return error.format_message(), _click_hint(error), UsageError.code
@@ -227,8 +227,8 @@ def _click_hint(error: click.ClickException) -> str | None:
 
 
 def _fail(words: list[str], message: str, hint: str | None, code: int) -> int:
-    """Say on stderr what went wrong, in the form that was asked for."""
-    if "--" in words:  # what is behind it is none of ours
+    """Report an error on stderr: as a line, or as JSON if that was asked for."""
+    if "--" in words:  # the words behind it belong to CMD
         words = words[: words.index("--")]
     if "--debug" in words:
         import traceback

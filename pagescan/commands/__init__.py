@@ -1,1 +1,1 @@
-"""One file a command: parse, call, render."""
+"""One file per command: parses its words, calls the library, renders the result."""

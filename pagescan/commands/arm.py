@@ -44,11 +44,11 @@ def command(
     max_tables: int,
     common: Common,
 ) -> None:
-    """Start to track what TARGET writes, and return.
+    """Start to track which pages TARGET writes, and return.
 
-    One of its threads is stopped once, for about 0.2 ms; from then on each page costs
-    one short fault when it is written first. `pagescan diff` shows what was written,
-    `pagescan disarm` ends it; so does the target's end.
+    One of its threads is stopped once, for about 0.2 ms. From then on the first write
+    to each page costs the target one short fault. `pagescan diff` shows the written
+    pages. `pagescan disarm` or the target's end ends the session.
     """
     check_possible()
     with Target.open(pid) as target:

@@ -1,4 +1,4 @@
-"""`pagescan changed`: whether anything was written since the last checkpoint."""
+"""`pagescan changed`: tells whether anything was written since the last checkpoint."""
 
 import click
 
@@ -18,15 +18,15 @@ Examples:
     "--epoch",
     type=click.IntRange(min=1),
     metavar="N",
-    help="The image of epoch N is done: against that one.",
+    help="Image N is stored: compare with that one.",
 )
 @pace_option
 @common
 def command(*, pid: int, epoch: int | None, pace: Pace, common: Common) -> int:
     """Exit 0 if TARGET was written since the last acknowledged epoch, 1 if not.
 
-    Needs a session; without a checkpoint, since it was armed or rearmed. 2: it cannot
-    be told, which is 1 elsewhere.
+    Needs a session. Without a checkpoint it compares with arming or the last rearm.
+    Exit code 2: it cannot tell (other commands then exit with 1).
     """
     something = checkpoint.changed(pid, epoch, pace)
     common.detail("something was written" if something else "nothing was written")

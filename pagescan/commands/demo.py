@@ -1,4 +1,4 @@
-"""`pagescan demo`: a workload with a known truth, watched and judged."""
+"""`pagescan demo`: watches a workload that knows its writes, and judges the result."""
 
 import contextlib
 import select
@@ -27,7 +27,7 @@ _ROUND = 0.5
 
 @dataclass(slots=True)
 class Check:
-    """What the workload says it wrote, against what was found: pages, all rounds."""
+    """The workload's own count against pagescan's: pages, over all rounds."""
 
     rounds: int = 0
     expected: int = 0
@@ -36,7 +36,7 @@ class Check:
     extra: int = 0
 
     def judge(self, wrote: set[int], found: set[int]) -> None:
-        """Add one round."""
+        """Add the pages of one round."""
         self.rounds += 1
         self.expected += len(wrote)
         self.found += len(wrote & found)
@@ -50,7 +50,7 @@ Examples:
   pagescan demo
   pagescan demo --seconds 2 --json | jq .check"""
 )
-@click.option("--size", metavar="SIZE", default="256M", help="Its heap (256M).")
+@click.option("--size", metavar="SIZE", default="256M", help="Size of its heap (256M).")
 @click.option("--seconds", metavar="S", default="6", help="How long it runs (6).")
 @output(by=False)
 @pace_option
@@ -60,7 +60,7 @@ def command(
 ) -> int:
     """Run a workload that knows what it writes, and check what pagescan finds.
 
-    It needs no root and no other program. Exit code 1: a page was missed.
+    Needs neither root nor another program. Exit code 1: a page was missed.
     """
     length = parse_size(size)
     if length < 16 << 20:
@@ -78,7 +78,9 @@ def command(
             watcher, workload, check, max(1, round(duration / _ROUND)), stop
         )
         if output.format == "table":
-            show(watcher, rounds, _ROUND, common, note="a workload with a known truth")
+            show(
+                watcher, rounds, _ROUND, common, note="a workload that knows its writes"
+            )
         else:
             _follow(rounds, check, output, common)
         target = watcher.target.facts
@@ -108,7 +110,7 @@ def command(
 def _rounds(
     watcher: Watcher, workload: Workload, check: Check, count: int, stop: int
 ) -> Iterator[Tick]:
-    """Let it work, look while it waits, and compare; yield each look."""
+    """Run each round, look while the workload waits, and compare; yield each look."""
     tracking = watcher.tracking
     if tracking is None:
         raise PagescanError("not armed")
@@ -133,7 +135,7 @@ def _rounds(
 
 
 def _pages_of(batch: Batch, workload: Workload) -> set[int]:
-    """Return the pages of the workload's heap that were found."""
+    """Return the page numbers of the workload's heap that a look found."""
     end = workload.start + workload.pages * PAGE
     return {
         (address - workload.start) // PAGE
@@ -156,7 +158,7 @@ def _follow(
 
 
 def _verdict(check: Check, length: int) -> list[str]:
-    """Say what just happened, to somebody who sees it for the first time."""
+    """Print the result for a first-time user."""
     lines = [
         f"{plural(check.rounds, 'round')} over a heap of {format_size(length)}:"
         f" {plural(check.expected, 'page')} written, {check.found} found,"

@@ -1,4 +1,4 @@
-"""`pagescan diff`: what was written since arm, or since the last rearm."""
+"""`pagescan diff`: lists the pages written since arm, or since the last rearm."""
 
 import click
 
@@ -22,12 +22,12 @@ Examples:
 )
 @click.argument("targets", metavar="[TARGET]", nargs=-1)
 @click.option(
-    "--since-wp", is_flag=True, help="Against the last write-protect: the default."
+    "--since-wp", is_flag=True, help="Compare with the last write-protect (default)."
 )
 @click.option(
     "--rearm",
     is_flag=True,
-    help="Write-protect what is listed in the same step: the next look starts here.",
+    help="Write-protect the listed pages in the same step: the next diff starts here.",
 )
 @oldest_option
 @output()
@@ -43,9 +43,9 @@ def command(
     pace: Pace,
     common: Common,
 ) -> None:
-    """Show what TARGET has written since `arm`, or since the last --rearm.
+    """Show the pages that TARGET has written since `arm`, or since the last --rearm.
 
-    Without TARGET: of the only session there is. Changes nothing, unless --rearm.
+    Without TARGET: uses the only session. Changes nothing, unless --rearm is given.
     """
     del since_wp
     if len(targets) > 1:

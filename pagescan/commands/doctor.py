@@ -1,4 +1,4 @@
-"""`pagescan doctor`: what this kernel and this user may do, and a fix for each no."""
+"""`pagescan doctor`: tells what this kernel and user can do, with a fix for each no."""
 
 import click
 
@@ -21,9 +21,9 @@ Examples:
 @output(by=False)
 @common
 def command(*, output: Output, common: Common) -> int:
-    """Show what this kernel and this user may do, tried row by row.
+    """Show what this kernel supports and this user may do, tried row by row.
 
-    It touches only its own memory and a child of its own. Exit code 5: nothing can be
+    Touches only its own memory and a child of its own. Exit code 5: nothing can be
     tracked here.
     """
     answers, can_track = checks()

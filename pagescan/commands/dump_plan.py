@@ -1,4 +1,4 @@
-"""`pagescan dump-plan`: the pages that a checkpoint has to store."""
+"""`pagescan dump-plan`: lists the pages that a checkpoint has to store."""
 
 import sys
 
@@ -34,15 +34,17 @@ Examples:
     "--epoch",
     type=click.IntRange(min=0),
     metavar="N",
-    help="The image of epoch N is done: what is to be stored on top of it? 0: none is.",
+    help="Image N is stored: list the pages to add. 0: no image is stored yet.",
 )
 @click.option(
     "--ack",
     type=click.IntRange(min=1),
     metavar="N",
-    help="The image of epoch N is done; no plan is made.",
+    help="Image N is stored; make no plan.",
 )
-@click.option("--binary", is_flag=True, help="Page regions of 16 bytes; see the guide.")
+@click.option(
+    "--binary", is_flag=True, help="Print 16 bytes per region: see the guide."
+)
 @output(by=False)
 @pace_option
 @common
@@ -58,8 +60,9 @@ def command(
 ) -> None:
     """List the pages of TARGET that a checkpoint has to store.
 
-    Without --epoch: all, now; touches nothing. With it, through a session: what comes
-    on top of the image of that epoch, write-protected anew in the same step.
+    Without --epoch the plan is complete, and the target is not touched. With --epoch a
+    session is needed: the plan lists the pages to add to image N, and write-protects
+    them again in the same step.
     """
     if ack is not None:
         if epoch is not None or binary:
@@ -69,7 +72,7 @@ def command(
     if binary and output.format in ("json", "jsonl", "csv"):
         raise UsageError(f"--binary and --{output.format} exclude each other")
     if binary and sys.stdout.isatty():
-        raise UsageError("--binary is nothing for a terminal", hint="as in: > plan")
+        raise UsageError("--binary output is not for a terminal", hint="as in: > plan")
     if epoch is None:
         with Target.open(pid) as target:
             planned = checkpoint.plan_now(target, pace)

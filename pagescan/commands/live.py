@@ -17,7 +17,8 @@ from pagescan.target import maps as mappings
 from pagescan.tracking.ticks import Limits
 from pagescan.tracking.tracking import Tracking
 
-# Counting what is present walks every page: no more than this share of the time.
+# Counting present pages walks every page; it may take no more than this share of the
+# time.
 _COUNTING_SHARE = 0.02
 _COUNT_EVERY = 3.0
 
@@ -25,7 +26,7 @@ _COUNT_EVERY = 3.0
 def run_live(
     watcher: Watcher, limits: Limits, stop: int, common: Common, *, note: str = ""
 ) -> None:
-    """Watch until the end; a summary stays on the screen."""
+    """Show looks until the end; leave a summary on the screen."""
     view, last = show(
         watcher, watcher.ticks(limits, stop), limits.interval, common, note=note
     )
@@ -48,7 +49,7 @@ def show(
     *,
     note: str = "",
 ) -> tuple[LiveView, Tick | None]:
-    """Show looks as they come; return the view, and the last of them."""
+    """Show looks as they arrive; return the view, and the last look."""
     if watcher.tracking is None:
         raise PagescanError("not armed")
     view = LiveView(_watched(watcher.tracking), interval, note=note)
@@ -77,7 +78,7 @@ def _watched(tracking: Tracking) -> Watched:
 
 
 class _Counter:
-    """Counts what is present now and then: by what it costs, seldom enough."""
+    """Counts present pages from time to time, the more rarely the more it costs."""
 
     def __init__(self, view: LiveView) -> None:
         self.view = view
@@ -96,7 +97,7 @@ class _Counter:
 
 @contextlib.contextmanager
 def _on_resize(refresh: Callable[[], None]) -> Iterator[None]:
-    """Draw anew when the window gets another size."""
+    """Draw the view again when the window changes its size."""
     before = signal.signal(signal.SIGWINCH, lambda *_: refresh())
     try:
         yield

@@ -1,4 +1,4 @@
-"""`pagescan maps`: one row a mapping, with its pages by category."""
+"""`pagescan maps`: lists one row per mapping, with its pages by category."""
 
 import click
 
@@ -43,7 +43,7 @@ def command(
 ) -> None:
     """List the mappings of TARGET: size, present, swapped, file, zero, huge, guard.
 
-    And what was written of it, where it is tracked.
+    Also counts the written pages of each mapping that is tracked.
     """
     with Target.open(pid) as target:
         there = mappings.read(target)

@@ -1,4 +1,4 @@
-"""The options that commands share, and how their words become values."""
+"""The options that several commands share, and the values of their words."""
 
 import functools
 import os
@@ -22,7 +22,7 @@ from pagescan.target.selection import Selection
 if TYPE_CHECKING:
     _Type = click.ParamType[Category]
 else:
-    _Type = click.ParamType  # before click 8.4 it takes no type
+    _Type = click.ParamType  # before click 8.4 the class takes no type
 
 
 _COLOR = {"auto": None, "always": True, "never": False}
@@ -31,30 +31,30 @@ Command = Callable[..., Any]
 
 @dataclass(frozen=True, slots=True)
 class Common:
-    """What every command is told: how much to say, and in which colours."""
+    """The settings of every command: how many messages, and which colours."""
 
     quiet: bool
     verbose: int
     color: bool | None
-    """None: as the terminal and the environment say."""
+    """None: decided by the terminal and the environment."""
 
     def say(self, message: str) -> None:
-        """Say something on stderr, unless told to be quiet."""
+        """Print a message on stderr, unless -q was given."""
         if not self.quiet:
             tell(f"pagescan: {message}")
 
     def hint(self, message: str) -> None:
-        """Say what to do next, on stderr."""
+        """Print a hint on stderr."""
         if not self.quiet:
             tell(f"hint: {message}")
 
     def detail(self, message: str) -> None:
-        """Say something that only -v wants to know."""
+        """Print a message that only -v shows."""
         if self.verbose and not self.quiet:
             tell(f"pagescan: {message}")
 
     def say_untracked(self, untracked: tuple[Untracked, ...]) -> None:
-        """Say for what nothing can be promised: a line a reason, never nothing."""
+        """Print which memory is not tracked: one line per reason."""
         by_reason: dict[str, list[str]] = {}
         for item in untracked:
             by_reason.setdefault(item.why, []).append(escape(item.mapping))
@@ -67,21 +67,25 @@ class Common:
 def common(function: Command) -> Command:
     """Add -q, -v, --color and --debug; the command gets them as `common`."""
 
-    @click.option("-q", "--quiet", is_flag=True, help="No messages, errors excepted.")
-    @click.option("-v", "--verbose", count=True, help="Say more; twice: still more.")
+    @click.option(
+        "-q", "--quiet", is_flag=True, help="Print no messages except errors."
+    )
+    @click.option(
+        "-v", "--verbose", count=True, help="Print more messages; twice: still more."
+    )
     @click.option(
         "--color",
         type=click.Choice(["auto", "always", "never"]),
         default="auto",
         show_default=True,
-        help="Colours; NO_COLOR is heeded too.",
+        help="Whether to use colours; overrides NO_COLOR.",
     )
     @click.option("--debug", is_flag=True, help="Show tracebacks.")
     @functools.wraps(function)
     def wrapper(
         *args: Any, quiet: bool, verbose: int, color: str, debug: bool, **kwargs: Any
     ) -> Any:
-        del debug  # cli.py looks for the word, since it is wanted for usage errors too
+        del debug  # cli.py looks for the word itself, because usage errors need it too
         told = Common(quiet, verbose, _COLOR[color])
         return function(*args, common=told, **kwargs)
 
@@ -92,17 +96,26 @@ def output(*, by: bool = True) -> Callable[[Command], Command]:
     """Add the output options; the command gets them as `output`."""
 
     def decorate(function: Command) -> Command:
-        @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
-        @click.option("--jsonl", is_flag=True, help="JSON, a line a region.")
+        @click.option(
+            "--json", "as_json", is_flag=True, help="Print one JSON document."
+        )
+        @click.option("--jsonl", is_flag=True, help="Print JSON, one line per region.")
         @click.option("--csv", is_flag=True, help="Comma-separated values.")
         @click.option(
             "-c",
             "--columns",
             metavar="A,B",
-            help="These columns; +A,B: the usual ones and these.",
+            help="Show these columns; +A,B adds them to the default.",
         )
-        @click.option("--no-header", is_flag=True, help="No line of column names.")
-        @click.option("--bytes", "exact", is_flag=True, help="Exact numbers of bytes.")
+        @click.option(
+            "--no-header", is_flag=True, help="Leave out the line of column names."
+        )
+        @click.option(
+            "--bytes",
+            "exact",
+            is_flag=True,
+            help="Print sizes as exact numbers of bytes.",
+        )
         @functools.wraps(function)
         def wrapper(
             *args: Any,
@@ -139,7 +152,7 @@ def output(*, by: bool = True) -> Callable[[Command], Command]:
                 type=click.Choice(["region", "mapping", "page"]),
                 default="region",
                 show_default=True,
-                help="What a row is.",
+                help="What one row stands for.",
             )(wrapper)
         return wrapper
 
@@ -147,7 +160,7 @@ def output(*, by: bool = True) -> Callable[[Command], Command]:
 
 
 def _writing_bar(by: str, *, quiet: bool) -> Progress | None:
-    """Return who shows how far writing is; a terminal shows that by itself."""
+    """Return the progress bar of the writing; none on a terminal."""
     if sys.stdout.isatty() or not _shows_progress(quiet=quiet):
         return None
     from pagescan.render.progress import WritingBar
@@ -170,7 +183,7 @@ def _moves_cursor() -> bool:
 def _complete_target(
     context: click.Context, parameter: click.Parameter, incomplete: str
 ) -> list[Any]:
-    """Offer this user's processes, with their names."""
+    """Offer the pids of this user's processes, with their names."""
     from click.shell_completion import CompletionItem
 
     items = []
@@ -191,12 +204,12 @@ def oldest_option(function: Command) -> Command:
     return click.option(
         "--oldest",
         is_flag=True,
-        help="Where several processes have the name: the oldest of them.",
+        help="If several processes have the name, take the oldest.",
     )(function)
 
 
 def target_argument(function: Command) -> Command:
-    """Add TARGET; the command gets a pid as `pid`, whether there is one or not."""
+    """Add TARGET; the command gets a pid as `pid`, even if no such process exists."""
 
     @click.argument("target", metavar="TARGET", shell_complete=_complete_target)
     @oldest_option
@@ -226,7 +239,7 @@ def pace_option(function: Command) -> Command:
         metavar="TIME",
         default="200us",
         show_default=True,
-        help="Longest that one call may hold the target's mmap lock.",
+        help="The longest time that one call may hold the target's mmap lock.",
     )
     @functools.wraps(function)
     def wrapper(*args: Any, max_stall: str, **kwargs: Any) -> Any:
@@ -249,7 +262,7 @@ def tables_option(function: Command) -> Command:
         metavar="SIZE",
         default="16M",
         show_default=True,
-        help="Most page tables that holes of shared memory may cost the target.",
+        help="Limit of page tables for holes of shared memory.",
     )
     @functools.wraps(function)
     def wrapper(*args: Any, max_tables: str, **kwargs: Any) -> Any:
@@ -264,7 +277,7 @@ def restore_option(function: Command) -> Command:
     @click.option(
         "--no-restore-huge",
         is_flag=True,
-        help="Leave split the huge pages that tracking has split.",
+        help="Do not put back the huge pages that tracking has split.",
     )
     @functools.wraps(function)
     def wrapper(*args: Any, no_restore_huge: bool, **kwargs: Any) -> Any:
@@ -284,7 +297,7 @@ class Categories(_Type):
         param: click.Parameter | None,
         ctx: click.Context | None,
     ) -> Category:
-        """Return the bits; UsageError names the unknown one."""
+        """Return the bits; raise UsageError for an unknown name."""
         if isinstance(value, Category):
             return value
         bits = NO_CATEGORY
@@ -301,7 +314,7 @@ class Categories(_Type):
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> list[Any]:
-        """Offer the names, behind what is there already."""
+        """Offer the categories, behind those already typed."""
         from click.shell_completion import CompletionItem
 
         before, comma, last = incomplete.rpartition(",")

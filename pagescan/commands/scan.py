@@ -1,4 +1,4 @@
-"""`pagescan scan`: page regions by category, with the masks of PAGEMAP_SCAN."""
+"""`pagescan scan`: lists page regions by category, with the masks of PAGEMAP_SCAN."""
 
 import contextlib
 from contextlib import AbstractContextManager
@@ -45,9 +45,11 @@ Examples:
 )
 @target_argument
 @ranges_argument
-@click.option("--require", type=_MASKS, help="Pages with all of these.")
-@click.option("--any", "any_of", type=_MASKS, help="Pages with at least one of these.")
-@click.option("--exclude", type=_MASKS, help="Pages with none of these.")
+@click.option("--require", type=_MASKS, help="Only pages with all of these.")
+@click.option(
+    "--any", "any_of", type=_MASKS, help="Only pages with at least one of these."
+)
+@click.option("--exclude", type=_MASKS, help="Only pages with none of these.")
 @click.option(
     "--return",
     "returned",
@@ -63,18 +65,18 @@ Examples:
 @click.option(
     "--wp",
     is_flag=True,
-    help="Write-protect what is listed, in the same step; needs a session.",
+    help="Write-protect the listed pages, in the same step; needs a session.",
 )
 @click.option(
     "--wp-only",
     is_flag=True,
-    help="Write-protect, and print the summary alone.",
+    help="As --wp, but print only the summary.",
 )
 @click.option(
     "--raw-categories",
     "raw",
     is_flag=True,
-    help="The kernel's own bits, unread: see docs/concepts.md.",
+    help="Show the kernel's own bits, not interpreted.",
 )
 @output()
 @pace_option
@@ -151,7 +153,7 @@ def command(
 def _protected(
     scanner: Scanner, chosen: list[Mapping], query: Query
 ) -> AbstractContextManager[tuple[Session, Batch]]:
-    """Get and write-protect on a session; what was written is kept until it arrives."""
+    """Get and write-protect through a session; store the result until it arrives."""
     return protecting(
         find(scanner.target.pid),
         lambda uffd: scan_target(scanner, chosen, query, uffd),

@@ -35,7 +35,7 @@ def write_sessions(
     output: Output,
     costs: Sequence[Cost] = (),
 ) -> None:
-    """Print sessions: a JSON document, or a row each; in JSON with what each cost."""
+    """Print sessions as a JSON document, or one row each; JSON includes their cost."""
     if output.format in ("json", "jsonl"):
         from pagescan.render.json_document import cost_keys
 

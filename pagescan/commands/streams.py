@@ -1,9 +1,9 @@
-"""The three descriptors that a command begins with: there, complete, fit for any name.
+"""Makes stdin, stdout and stderr safe: open, complete, and able to print any name.
 
-Descriptors that were closed are opened, so that no file of ours gets their numbers.
-What is written to stdout arrives as a whole, or it is an error: a short write is gone
-on with, and a descriptor that does not block is waited for. What the encoding of a
-terminal lacks is shown by something that it has.
+Descriptors that were closed are opened, so that no file of pagescan's gets their
+numbers. Output arrives at stdout as a whole, or an error is raised: a short write is
+continued, and a non-blocking descriptor is waited for. Characters that the terminal's
+encoding lacks are replaced by others.
 """
 
 import codecs
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 _BUFFERED = 1 << 13
 _ERRORS = "pagescan"
 _INSTEAD = dict(zip("▁▂▃▄▅▆▇█▕▏·…µ±", ".:-=+*%#||.~u~", strict=True))
-"""What an encoding may lack among the characters of our own."""
+"""Replacements for characters of pagescan's own output."""
 
 
 class OutputError(OSError):
-    """What was to be written to stdout did not arrive."""
+    """Output did not arrive at stdout."""
 
     def __str__(self) -> str:
         if self.errno == 9:  # EBADF; errno is a module that is not loaded yet
@@ -35,7 +35,7 @@ class OutputError(OSError):
 
 
 def take_over() -> None:
-    """Open what is closed of 0, 1 and 2; have sys.stdout and sys.stderr complete."""
+    """Open closed descriptors of 0, 1 and 2; make stdout and stderr complete."""
     _open_closed()
     codecs.register_error(_ERRORS, _instead)
     sys.stdout = _wrapped(sys.stdout, _Complete(1))
@@ -46,7 +46,7 @@ def take_over() -> None:
 
 
 def _open_closed() -> None:
-    """Open what is closed: stdout so that each write to it fails, as it would have."""
+    """Open closed descriptors; stdout so that each write to it fails, as before."""
     for fd in range(3):
         try:
             os.fstat(fd)
@@ -56,11 +56,11 @@ def _open_closed() -> None:
                 os.open(os.devnull, flags)
             except OSError:
                 os.open("/", os.O_RDONLY | os.O_DIRECTORY)
-            os.set_inheritable(fd, True)  # a CMD is to have it too
+            os.set_inheritable(fd, True)  # CMD inherits it too
 
 
 def _wrapped(before: TextIO | None, raw: "_Complete") -> TextIO:
-    """Return a text stream like the one before, over a descriptor of our own."""
+    """Return a text stream like the given one, over a complete descriptor."""
     encoding = before.encoding if before is not None else "utf-8"
     buffered = io.BufferedWriter(raw, _BUFFERED)
     lines = raw.fd == 2 or raw.isatty()
@@ -68,7 +68,7 @@ def _wrapped(before: TextIO | None, raw: "_Complete") -> TextIO:
 
 
 class _Complete(io.RawIOBase):
-    """A descriptor that takes all of what is written, or says why not."""
+    """A descriptor that writes all data, or remembers why it could not."""
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
@@ -84,7 +84,7 @@ class _Complete(io.RawIOBase):
         return True
 
     def write(self, data: "ReadableBuffer", /) -> int:
-        """Write all; what follows a failure goes nowhere: it is said already."""
+        """Write all data; discard it after a failure, which is reported once."""
         view = memoryview(data).cast("B")
         if self.failure is None:
             try:
@@ -102,7 +102,7 @@ class _Complete(io.RawIOBase):
 
 
 class _Unheard(_Complete):
-    """Stderr: where it cannot be written there is nobody to be told."""
+    """Stderr: if it cannot be written, no report of that is possible."""
 
     def write(self, data: "ReadableBuffer", /) -> int:
         with contextlib.suppress(OSError):
@@ -115,7 +115,7 @@ def _write_all(fd: int, view: memoryview) -> None:
     while done < len(view):
         try:
             count = os.write(fd, view[done:])
-        except BlockingIOError:  # somebody else made it non-blocking
+        except BlockingIOError:  # another process made it non-blocking
             _wait_until_writable(fd)
             continue
         if not count:
@@ -132,7 +132,7 @@ def _wait_until_writable(fd: int) -> None:
 
 
 def finish() -> OSError | None:
-    """Write what is buffered; return what kept stdout from being complete, or None."""
+    """Write buffered data; return the reason why stdout is incomplete, or None."""
     with contextlib.suppress(OSError):
         sys.stdout.flush()
     raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
@@ -140,7 +140,7 @@ def finish() -> OSError | None:
 
 
 def arrived() -> None:
-    """Raise unless what was written has arrived: some file systems say it at a close.
+    """Raise unless the output has arrived: some file systems only report that at close.
 
     Source: close(2), of NFS and of quotas.
     """
@@ -157,7 +157,7 @@ def put(line: str) -> None:
 
 
 def tell(line: str) -> None:
-    """Write a line to stderr: one line, whatever names of the target are in it."""
+    """Write one line to stderr; names from the target are escaped."""
     sys.stderr.write(escape(line) + "\n")
     sys.stderr.flush()
 

@@ -1,4 +1,4 @@
-"""`pagescan watch`: shows every interval what was written since the last look."""
+"""`pagescan watch`: shows at every interval the pages written since the last look."""
 
 import contextlib
 import os
@@ -48,7 +48,9 @@ Examples:
   pagescan watch -- python3 train.py""",
 )
 @click.argument("words", metavar="TARGET [RANGE]... | -- CMD [ARG]...", nargs=-1)
-@click.option("-i", "--interval", metavar="S", default="1", help="Seconds a tick (1).")
+@click.option(
+    "-i", "--interval", metavar="S", default="1", help="Seconds between looks (1)."
+)
 @click.option(
     "-n", "--count", type=click.IntRange(min=1), metavar="N", help="End after N looks."
 )
@@ -56,14 +58,14 @@ Examples:
 @click.option(
     "--budget",
     metavar="PERCENT",
-    help="Cost the target at most this part of its processor time: track a random"
-    " part of its memory, estimate the rest.",
+    help="Limit of the target's processor time that tracking costs: tracks a random"
+    " part of its memory, estimates the rest.",
 )
 @click.option(
     "--cmd-output",
     metavar="FILE",
     type=click.Path(dir_okay=False),
-    help="Where CMD's output goes in the live view; else it is discarded.",
+    help="In the live view, write CMD's output here; otherwise discard it.",
 )
 @oldest_option
 @restore_option
@@ -86,10 +88,10 @@ def command(
     max_tables: int,
     common: Common,
 ) -> None:
-    """Arm TARGET, or run CMD, and show every interval what it has written since.
+    """Arm TARGET, or run CMD, and show at every interval the pages it has written.
 
-    Ctrl-C ends it. One thread of the target is stopped once, for about 0.2 ms; from
-    then on each page costs one short fault an interval when it is written first.
+    Ctrl-C ends it. One thread of the target is stopped once, for about 0.2 ms. From
+    then on the first write to each page per interval costs the target one short fault.
     """
     limits = Limits(
         parse_seconds(interval), count, parse_seconds(duration) if duration else None
@@ -130,7 +132,7 @@ def command(
 
 
 def is_command(argv: list[str], words: tuple[str, ...]) -> bool:
-    """Whether the words stood behind `--`: click takes it out of them."""
+    """Whether the words stood behind `--`, which click removes."""
     return "--" in argv and tuple(argv[argv.index("--") + 1 :]) == words
 
 
@@ -152,7 +154,7 @@ def _launch(
 def run_plain(
     watcher: Watcher, limits: Limits, stop: int, output: Output, common: Common
 ) -> None:
-    """Write each look to stdout, in any of the forms."""
+    """Write each look to stdout, in any of the formats."""
     tracking = watcher.tracking
     if tracking is None:
         raise PagescanError("not armed")
@@ -184,7 +186,7 @@ def run_plain(
 
 
 def report_of(tracking: Tracking, tick: Tick, ending: Cost) -> Report:
-    """Return a tick as the renderers take it; the last one has what the end cost."""
+    """Return the report of a tick; the last one includes the cost of the end."""
     look = tick.look
     return Report(
         "watch",
@@ -205,7 +207,7 @@ def report_of(tracking: Tracking, tick: Tick, ending: Cost) -> Report:
 
 
 def empty_batch(tracking: Tracking) -> Batch:
-    """Return what a look at a target that is gone finds."""
+    """Return the result of a look at a target that is gone."""
     from pagescan.native import Columns
 
     return Batch.join(Columns.empty(), (), page_size=tracking.target.facts.page_size)
@@ -222,7 +224,7 @@ def _tick_line(tick: Tick) -> str:
 
 
 def words_of(estimate: Estimate) -> str:
-    """Say how sure an estimate is."""
+    """Return the words for the accuracy of an estimate."""
     return (
         f"estimated, {estimate.low} to {estimate.high} at 95 %"
         f" from {estimate.share:.0%} of the memory"

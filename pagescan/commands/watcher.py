@@ -1,4 +1,4 @@
-"""What `watch` and `demo` loop over: a target, armed until something ends it."""
+"""The loop of `watch` and `demo` over a target, armed until something ends it."""
 
 import contextlib
 import os
@@ -44,12 +44,12 @@ class Watcher:
         *,
         launched: Launched | None = None,
     ) -> None:
-        """Remember what to watch; `start` arms it."""
+        """Store the settings; `start` arms the target."""
         self.pid = pid
         self.selection = selection
         self.max_tables = max_tables
         self.pace = pace
-        pace.progress = None  # the screen is the view's
+        pace.progress = None  # the live view owns the screen
         self.common = common
         self.launched = launched
         self.restore_huge = True
@@ -62,7 +62,7 @@ class Watcher:
         self.tracking: Tracking | None = None
 
     def keep_to(self, percent: float, interval: float) -> None:
-        """Bound what tracking costs the target; measures first what a write costs."""
+        """Set the budget; first measure the cost of a write."""
         from pagescan.tracking.fault_cost import Trial
         from pagescan.tracking.sampled import Budget
 
@@ -76,7 +76,7 @@ class Watcher:
         self.budget = Budget.of(percent, interval, cost.seconds)
 
     def too_costly(self, tick: Tick) -> str | None:
-        """Return what to say, once, of a look that cost the target much."""
+        """Return the warning, once, if a look cost the target much."""
         share = tick.look.cost.target_share if tick.look else None
         if share is None or share <= _MUCH or self._warned or self.budget:
             return None
@@ -94,7 +94,7 @@ class Watcher:
         """Attach and arm; a launched CMD starts to run.
 
         Raises:
-            PagescanError: As `arm` says; a launched CMD is ended then.
+            PagescanError: As `arm` raises; a launched CMD is ended then.
         """
         self.target = Target.open(self.pid)
         for note in self.selection.check(mappings.read(self.target)):
@@ -108,7 +108,7 @@ class Watcher:
         self.common.detail(self.tracking.attached)
         self.lock.write(session_of(self.tracking, "watch"))
         if self.launched:
-            self.launched.go_on()  # once: later, whoever stopped it had a reason
+            self.launched.go_on()  # only once: a later stop has another cause
         return self.tracking
 
     def _track(self) -> Tracking:
@@ -127,13 +127,13 @@ class Watcher:
         )
 
     def ticks(self, limits: Limits, stop: int) -> Iterator[Tick]:
-        """Yield the looks; an exec of a launched CMD is followed."""
+        """Yield the looks; go on after an exec of a launched CMD."""
         if self.tracking is None:
             raise PagescanError("not armed")
         return ticks(self.tracking, limits, stop, self._follow)
 
     def _follow(self) -> Tracking | None:
-        """Attach again after an exec of CMD; None: somebody else's exec is the end."""
+        """Attach again after an exec of CMD; None: that is not possible."""
         if self.tracking is None or not self.launched:
             return None
         self.tracking.close()
@@ -151,7 +151,7 @@ class Watcher:
         return None
 
     def _in_another_exec(self, old: Target) -> bool:
-        """Whether it was exec'd once more while we attached; forgets the attempt."""
+        """Whether the target called exec again during the attach; then forget it."""
         if self.target is old:
             return False
         ended = isinstance(self.target.gone(), NoSuchTargetError)
@@ -161,16 +161,16 @@ class Watcher:
         return again
 
     def end(self, stop: int) -> Cost:
-        """Disarm and put huge pages back; say how many stay split, and what it cost.
+        """Disarm and put huge pages back; report how many stay split, and the cost.
 
         Args:
-            stop: As `ticks` has it; one more signal leaves the rest of them split.
+            stop: As for `ticks`; one more signal leaves the remaining huge pages split.
         """
         tracking = self.tracking
         if tracking is None:
             return Cost()
         with contextlib.suppress(BlockingIOError):
-            os.read(stop, 1 << 10)  # what ended the looks
+            os.read(stop, 1 << 10)  # the signal that ended the looks
         ready = select.poll()
         ready.register(stop, select.POLLIN)
         tracking.end_early = lambda: bool(ready.poll(0))
@@ -180,7 +180,7 @@ class Watcher:
         return tracking.end_cost
 
     def close(self) -> None:
-        """Disarm, and let others track the target."""
+        """Disarm, and release the lock on the target."""
         self.toll.close()
         if self.tracking is not None:
             self.tracking.close()
@@ -195,9 +195,9 @@ class Watcher:
 
 @contextlib.contextmanager
 def stop_on_signals() -> Iterator[int]:
-    """Yield a descriptor that can be read once SIGINT, SIGTERM or SIGHUP came.
+    """Yield a descriptor that is readable after SIGINT, SIGTERM or SIGHUP.
 
-    A SIGHUP that is ignored stays ignored: nohup(1) does that.
+    An ignored SIGHUP stays ignored, because nohup(1) sets that.
     """
     readable, writable = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
 
@@ -219,11 +219,11 @@ def stop_on_signals() -> Iterator[int]:
 
 
 def end_line(tick: Tick, ending: Cost) -> str:
-    """Say how it ended, the totals, and how many mappings stay behind."""
+    """Return the last line: why the watch ended, totals, and added mappings."""
     why = {
         "interrupted": "interrupted",
-        "count": "the looks asked for are done",
-        "duration": "the time is over",
+        "count": "all requested looks are done",
+        "duration": "the time is up",
         "exited": "the target has ended",
         "exec": "the target runs another program now (exec)",
         "lost": "tracking was lost",
@@ -239,5 +239,5 @@ def end_line(tick: Tick, ending: Cost) -> str:
 
 
 def cost_words(share: float) -> str:
-    """Say what tracking costs the target; the share is 0 to 1."""
+    """Return the words for the cost to the target; the share is 0 to 1."""
     return f"tracking cost it about {format_share(share)} of its processor time"

@@ -1,11 +1,11 @@
 """The error tree: every failure of pagescan, its exit code and its remedy.
 
-PagescanError                     1  anything that fails while it is done
+PagescanError                     1  any failure while running
 ├─ SessionError                   1  no session, two sessions, tracked already
 │  └─ SessionLostError            1  the keeper died: what was written is unknown
-├─ UsageError                     2  the caller's words are off
+├─ UsageError                     2  an invalid value from the caller
 ├─ TargetError                    3  ProcessLookupError as well
-│  ├─ NoSuchTargetError           3  no such process, or another one by now
+│  ├─ NoSuchTargetError           3  no such process, or a later one with its pid
 │  └─ UnsuitableTargetError       3  kernel thread, zombie, traced, exec'd, …
 ├─ AccessDeniedError              4  PermissionError as well
 └─ KernelUnsupportedError         5  the kernel has no such interface
@@ -19,15 +19,15 @@ from typing import Any, ClassVar
 
 
 class PagescanError(Exception):
-    """Something could not be done; `str()` is one line: what, and why.
+    """Something failed; `str()` is one line that says what, and why.
 
     Attributes:
         hint: One line that says what to try, or None.
         code: The exit code that the command line gives it.
-        pid: The process that it is about, or None.
+        pid: The process that the failure is about, or None.
         call: The system call that failed, as in "userfaultfd", or None.
-        errno: What that call said, a positive number, or None.
-        range: The addresses that it was about, start and end, or None.
+        errno: The error number of that call, positive, or None.
+        range: The addresses that the call was about, start and end, or None.
     """
 
     code: ClassVar[int] = 1
@@ -43,7 +43,7 @@ class PagescanError(Exception):
         errno: int | None = None,
         range: tuple[int, int] | None = None,  # noqa: A002 - the word of the manual
     ) -> None:
-        """Keep the message in `args`, and what is known of the failure beside it."""
+        """Keep the message in `args`, and the facts of the failure as attributes."""
         super().__init__(message)
         self.hint = hint
         self.pid = pid
@@ -52,7 +52,7 @@ class PagescanError(Exception):
         self.range = range
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle the keywords too: the errno of an OSError would be left out."""
+        """Pickle the keywords too: OSError would leave out its errno."""
         facts: dict[str, Any] = {
             "hint": self.hint,
             "pid": self.pid,
@@ -64,11 +64,11 @@ class PagescanError(Exception):
 
 
 class SessionError(PagescanError):
-    """There is no such session, more than one, or one too many."""
+    """There is no session, more than one, or already one."""
 
 
 class SessionLostError(SessionError):
-    """The holder of the userfaultfd died: what was written since is unknown."""
+    """The keeper died: which pages were written since is unknown."""
 
 
 class UsageError(PagescanError):
@@ -84,11 +84,11 @@ class TargetError(PagescanError, ProcessLookupError):
 
 
 class NoSuchTargetError(TargetError):
-    """No such process, or its pid belongs to another one by now."""
+    """No process has the pid, or a later process has it."""
 
 
 class UnsuitableTargetError(TargetError):
-    """The process is there, but of a kind that pagescan cannot look at."""
+    """The process exists, but pagescan cannot look at its kind."""
 
 
 class AccessDeniedError(PagescanError, PermissionError):
@@ -98,7 +98,7 @@ class AccessDeniedError(PagescanError, PermissionError):
 
 
 class KernelUnsupportedError(PagescanError):
-    """The running kernel lacks an interface that was asked for."""
+    """The running kernel lacks a requested interface."""
 
     code = 5
 
@@ -118,13 +118,13 @@ def from_oserror(
     call: str | None = None,
     range: tuple[int, int] | None = None,  # noqa: A002 - the word of the manual
 ) -> PagescanError:
-    """Turn the OSError of a failed step into an error; the only place that does.
+    """Turn the OSError of a failed step into an error; the only place that does so.
 
     Args:
-        error: What the step raised.
+        error: The exception that the step raised.
         doing: The step, as in "cannot <doing>", with the target's name.
-        pid: The target, if there is one: ENOENT and ESRCH then mean that it has ended.
-        call: The system call that failed, if it is known.
+        pid: The target, if any: ENOENT and ESRCH then mean that it has ended.
+        call: The system call that failed, if known.
         range: The addresses that the step was about.
     """
     code = error.errno or 0
@@ -148,7 +148,7 @@ def name_of(code: int) -> str:
 
 BY_ERRNO = {
     errno.EMFILE: (
-        "this process has as many descriptors as it may have (EMFILE)",
+        "this process has reached its limit of descriptors (EMFILE)",
         "raise the limit: ulimit -n",
     ),
     errno.ENFILE: (
@@ -157,14 +157,14 @@ BY_ERRNO = {
     ),
     errno.ENOMEM: ("there is no memory left (ENOMEM)", None),
 }
-"""What a failure of ours means, and a remedy: the same whatever call it was."""
+"""The meaning of an errno in this process, with a remedy, whatever the call was."""
 
 IN_THE_TARGET = {
     errno.EMFILE: (
-        "has as many descriptors as it may have, and the attach needs one (EMFILE)",
+        "has reached its limit of descriptors, and the attach needs one (EMFILE)",
         "raise its limit: prlimit --nofile=N --pid PID",
     ),
     errno.ENFILE: BY_ERRNO[errno.ENFILE],
     errno.ENOMEM: ("could get no memory for a userfaultfd (ENOMEM)", None),
 }
-"""What a failure of a call that the target was made to make means."""
+"""The meaning of an errno of a call that the target was made to make."""

@@ -1,4 +1,4 @@
-"""Parses and formats what people type and read: sizes, addresses, times, names."""
+"""Parses and formats the values of users: sizes, addresses, times, names."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def parse_size(text: str) -> int:
 
 
 def format_size(count: int) -> str:
-    """Return bytes as people read them: in binary units, with about three digits."""
+    """Return a size for people: in binary units, with about three digits."""
     value = float(count)
     for unit in _BINARY:
         if abs(value) < 1024 or unit == _BINARY[-1]:
@@ -65,7 +65,7 @@ def parse_address(text: str) -> int:
 
 
 def format_address(address: int) -> str:
-    """Return an address as JSON and tables have it: "0x7f2a40000000"."""
+    """Return an address in the format of JSON and tables: "0x7f2a40000000"."""
     return f"{address:#x}"
 
 
@@ -113,8 +113,8 @@ def format_time(moment: datetime) -> str:
 
 
 def parse_time(text: str) -> datetime:
-    """Return the moment that `format_time` printed; ValueError if it did not."""
-    moment = datetime.fromisoformat(text)  # strptime would load a file, and a calendar
+    """Return the moment in a text of `format_time`; ValueError for other texts."""
+    moment = datetime.fromisoformat(text)  # strptime would load a file and a calendar
     if moment.tzinfo is not UTC:
         raise ValueError(f"not a time in UTC: {text!r}")
     return moment
@@ -145,7 +145,7 @@ def escape(text: str) -> str:
 
 
 def exactly(text: str, encoding: str) -> str:
-    r"""Return text for programs: only bytes that are no UTF-8 are escaped, as \xe9."""
+    r"""Return text for programs: only bytes that are not UTF-8 are escaped, as \xe9."""
     if text.isascii():
         return text
     return "".join(
@@ -162,7 +162,7 @@ def _has(encoding: str, char: str) -> bool:
 
 
 def escape_character(char: str) -> str:
-    """Return a character as an escape; a byte that was no UTF-8 is that one byte."""
+    """Return a character as an escape; a byte that was not UTF-8 as that byte."""
     code = ord(char)
     if 0xDC80 <= code <= 0xDCFF:  # surrogateescape
         code -= 0xDC00

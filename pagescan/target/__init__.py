@@ -1,1 +1,1 @@
-"""The process: found, opened, its mappings, and what the user selected of them."""
+"""A process: finds and opens it, reads its mappings, and selects ranges of them."""

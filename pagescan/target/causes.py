@@ -1,4 +1,4 @@
-"""Why something failed: the causes that errno and a look at the machine tell."""
+"""Finds out why something failed, from errno and from a look at the machine."""
 
 import contextlib
 import errno
@@ -8,13 +8,13 @@ import signal
 import stat
 from collections.abc import Iterator
 
-_ENDING = 5.0  # seconds that a child of ours may take to end, when it has failed
+_ENDING = 5.0  # seconds that a failed child of this process may take to end
 
 
 def oom_kills() -> int:
-    """Return how many processes of our cgroup were killed for want of memory.
+    """Return how many processes of this cgroup were killed for lack of memory.
 
-    Source: memory.events in cgroup-v2.rst; 0 where there is none.
+    Source: memory.events in cgroup-v2.rst; 0 if there is no such file.
     """
     try:
         with open("/proc/self/cgroup") as file:
@@ -26,25 +26,25 @@ def oom_kills() -> int:
 
 
 def how_it_ended(pid: int, before: int) -> str:
-    """Reap a child that has failed; say how it ended.
+    """Reap a child that has failed; return how it ended, in words.
 
     Args:
         pid: The child.
-        before: What `oom_kills` was when it was started.
+        before: The value of `oom_kills` when the child was started.
     """
     status = _reaped(pid)
     if status is None:
-        return "nobody knows how it ended"
+        return "how it ended is unknown"
     code = os.waitstatus_to_exitcode(status)
     if code >= 0:
         return f"it ended with exit code {code}"
     if code == -signal.SIGKILL and oom_kills() > before:
-        return "the kernel killed it for want of memory"
+        return "the kernel killed it for lack of memory"
     try:
         name = signal.Signals(-code).name
     except ValueError:
         name = f"signal {-code}"
-    by = ", for want of memory or by somebody" if code == -signal.SIGKILL else ""
+    by = ", for lack of memory or by another process" if code == -signal.SIGKILL else ""
     return f"it was killed by {name}{by}"
 
 
@@ -68,9 +68,9 @@ def _reaped(pid: int) -> int | None:
 
 
 def check_descriptors(count: int) -> None:
-    """Raise OSError (EMFILE, ENFILE) unless so many descriptors are free.
+    """Raise OSError (EMFILE, ENFILE) unless that many descriptors are free.
 
-    What needs them says what it could not do else, and not why.
+    Used where the failing step would not report the reason itself.
     """
     made: list[int] = []
     try:
@@ -82,21 +82,21 @@ def check_descriptors(count: int) -> None:
 
 
 def has_filter() -> bool:
-    """Whether a seccomp filter is around this process; source: Seccomp in status."""
+    """Whether this process has a seccomp filter; source: Seccomp in status."""
     with contextlib.suppress(OSError), open("/proc/self/status") as status:
         return any(line.split() == ["Seccomp:", "2"] for line in status)
     return False
 
 
 def why_it_stands(pid: int) -> tuple[str, str] | None:
-    """Return why a process does not run, and a remedy; None: nothing is seen."""
+    """Return why a process does not run, and a remedy; None: no reason is visible."""
     for folder in _cgroups(pid):
         if "frozen 1" in _text(f"{folder}/cgroup.events") or "FROZEN" in _text(
             f"{folder}/freezer.state"
         ):
             return (
                 "does not run: its cgroup is frozen, as a paused container is",
-                f"let it go on first; it is {folder}",
+                f"thaw it first: {folder}",
             )
         quota = re.match(r"(\d+) (\d+)", _text(f"{folder}/cpu.max"))
         throttled = re.search(r"nr_throttled ([1-9]\d*)", _text(f"{folder}/cpu.stat"))
@@ -110,7 +110,7 @@ def why_it_stands(pid: int) -> tuple[str, str] | None:
 
 
 def _cgroups(pid: int) -> Iterator[str]:
-    """Yield the folders of a process's cgroups and of those above; all hierarchies."""
+    """Yield a process's cgroup folders and their parents, in all hierarchies."""
     places = []
     for line in _text("/proc/self/mounts").splitlines():
         place, kind, options = line.split()[1:4]
@@ -136,7 +136,7 @@ def _text(path: str) -> str:
 
 
 def why_not_run(path: str, code: int) -> str:
-    """Return why a program cannot be run, by its errno and a look at its file."""
+    """Return why a program cannot be run, from its errno and a look at its file."""
     why = os.strerror(code).lower()
     try:
         with open(path, "rb") as file:
@@ -161,7 +161,7 @@ def why_not_run(path: str, code: int) -> str:
 
 
 def _interpreter(head: bytes) -> str | None:
-    """Return what runs a program: of its #! line, or its dynamic linker."""
+    """Return the interpreter of a program: of its #! line, or its dynamic linker."""
     if head.startswith(b"#!"):
         words = head[2:].split(b"\n")[0].split(None, 1)
         return os.fsdecode(words[0]) if words else None
@@ -178,9 +178,10 @@ def _interpreter(head: bytes) -> str | None:
 
 
 def rights_lost(path: str) -> str | None:
-    """Say that a program will run without its rights, since it is traced at its exec.
+    """Return the remark that a program runs without its additional rights, or None.
 
-    Source: ptrace(2) and execve(2). Root's tracing takes none away.
+    A program that is traced at its exec does not get them. Source: ptrace(2) and
+    execve(2). A tracing root takes none away.
     """
     if not os.geteuid():
         return None

@@ -17,29 +17,29 @@ _OURS = ("pagescan", "pagescan.pyz")
 
 
 class _Named(NamedTuple):
-    """A process, and what it is called."""
+    """A process and its names."""
 
     start_time: int
     pid: int
     names: frozenset[str]
     ours: bool
-    """Whether it is this user's."""
+    """Whether the process belongs to this user."""
 
 
 def find(text: str, *, oldest: bool = False) -> int:
     """Return the pid that TARGET names: a pid, or a name that one process has.
 
     A name is the kernel's (15 bytes) or the basename of the executable. Processes of
-    pagescan itself never match, and other users' only where none of this user's does;
-    to root all are alike.
+    pagescan itself never match. Processes of other users match only if none of this
+    user's does; for root all processes count alike.
 
     Args:
         text: TARGET.
-        oldest: Take the oldest of several.
+        oldest: If several match, take the oldest.
 
     Raises:
         NoSuchTargetError: No process has the name.
-        TargetError: Several have; the message lists them, the oldest first.
+        TargetError: Several processes match; the message lists them, the oldest first.
     """
     if text.isascii() and text.isdigit():
         if len(text) > _PID_DIGITS:
@@ -61,12 +61,12 @@ def find(text: str, *, oldest: bool = False) -> int:
     raise TargetError(
         f"{len(matches)} processes are named {text!r}, the oldest first:"
         f" {listed}{more}",
-        hint="name one of them by its pid, or take the first with --oldest",
+        hint="give the pid of one of them, or take the oldest with --oldest",
     )
 
 
 def processes() -> list[int]:
-    """Return the pids there are, ascending."""
+    """Return all visible pids, ascending."""
     return sorted(int(name) for name in os.listdir("/proc") if name.isdigit())
 
 
@@ -93,7 +93,7 @@ def _words(pid: int) -> list[str]:
 
 
 def _command_line(pid: int) -> str:
-    """Return how a process was called, as one short and harmless line."""
+    """Return the command line of a process as one short, escaped line."""
     try:
         line = escape(" ".join(_words(pid)).strip())
     except OSError:
@@ -103,9 +103,9 @@ def _command_line(pid: int) -> str:
 
 
 def _is_pagescan(words: list[str], program: str) -> bool:
-    """Whether a process is a pagescan command or keeper: a Python that runs it.
+    """Whether a process is a pagescan command or keeper: a Python that runs pagescan.
 
-    Its words are read as Python reads them; that they stand anywhere is not enough.
+    The words are interpreted as Python does; a mere word "pagescan" is not enough.
     """
     if not _PYTHON.fullmatch(program):
         return False

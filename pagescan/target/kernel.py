@@ -1,7 +1,7 @@
-"""What this kernel and this user may do: one ordered table, each row found by trying.
+"""Finds out by trying which features this kernel has.
 
-Nothing is concluded from a version number. Every probe works on memory of this process
-or on a child of its own, and leaves nothing behind.
+Nothing is concluded from a version number. Every probe works on this process's own
+memory or on a child of its own, and leaves nothing behind.
 """
 
 import contextlib
@@ -20,20 +20,21 @@ from pagescan.native import Columns, Masks, Meter, Pace, Rule, Spans
 from pagescan.target import wp_async
 
 PAGES_TRIED = 16
-_NO_SPACE_BEYOND = 1 << 57  # of no processor; a sum of two fits in 64 bits
+# larger than any address space; a sum of two fits in 64 bits
+_NO_SPACE_BEYOND = 1 << 57
 _TABLE_REACH = 2 << 20  # bytes that one page table maps
 MADV_PAGEOUT = 21  # mmap has no name for it
 
 
 class UnknownError(Exception):
-    """A probe could not tell, with the reason."""
+    """A probe could not find out; the message has the reason."""
 
 
 @functools.cache
 def known_categories() -> Category:
     """Return the categories that the running kernel knows, found by trying.
 
-    Raises:
+    KernelUnsupportedError: The kernel has no PAGEMAP_SCAN at all.
         KernelUnsupportedError: It has no PAGEMAP_SCAN at all.
     """
     known = NO_CATEGORY
@@ -60,23 +61,24 @@ def check_known(categories: Category) -> None:
         if bit & categories & ~known_categories():
             raise KernelUnsupportedError(
                 f"this kernel has no category {name!r}",
-                hint="pagescan doctor lists what it has",
+                hint="pagescan doctor lists its features",
             )
 
 
 @functools.cache
 def user_space_end() -> int:
-    """Return where this process's addresses end, found by trying.
+    """Return the end of this process's address space, found by trying.
 
-    2^47 on most x86-64, 2^56 with five levels of page tables, 2^48 or 2^52 on arm64.
-    The kernel refuses a range that goes beyond; where it does not, there is no mapping.
+    It is 2^47 on most x86-64, 2^56 with five levels of page tables, 2^48 or 2^52 on
+    arm64. The kernel refuses a range that goes beyond it; if a kernel does not, no
+    mapping lies there.
     """
     with own_pagemap() as pagemap:
         return end_of_accepted(functools.partial(_accepts, pagemap))
 
 
 def end_of_accepted(accepts: Callable[[int], bool]) -> int:
-    """Return the highest end of a page that is accepted; all below it are."""
+    """Return the highest page end that is accepted, given that all lower ones are."""
     low, high = 1, _NO_SPACE_BEYOND // PAGE_SIZE + 1
     while high - low > 1:
         middle = (low + high) // 2
@@ -103,9 +105,9 @@ WRITTEN = Rule(
 
 
 def or_empty(asked: Masks) -> Masks:
-    """Widen masks that require WRITTEN to empty entries, whatever is said of those.
+    """Widen masks that require WRITTEN, so that they also return every empty entry.
 
-    Markers match as well, and are left out once they are read.
+    Markers match too, and are left out after they are read.
     """
     return asked._replace(
         mask=asked.mask & ~Category.WRITTEN,
@@ -114,7 +116,7 @@ def or_empty(asked: Masks) -> Masks:
     )
 
 
-# An empty entry of armed shared memory was written, and then dropped or paged out.
+# In armed shared memory, an empty entry was written and then dropped or paged out.
 WRITTEN_OR_GONE = Rule(
     asked=or_empty(WRITTEN.asked)._replace(
         returned=Category.WPALLOWED | Category.WRITTEN | _POPULATED
@@ -126,15 +128,15 @@ WRITTEN_OR_GONE = Rule(
 
 
 class EmptyEntries(NamedTuple):
-    """Where the scan says WRITTEN of empty entries of shared memory, by trying.
+    """When the scan reports empty entries of shared memory as WRITTEN, found by trying.
 
     Attributes:
-        beside_others: Also if other categories are asked for (the kernel's slow path):
-            not from Linux 6.7 to 6.12.102 and from 6.13 to 6.17. What is not named is
-            not protected either.
-        without_table: Also where there is no page table, if WRITTEN is all that is
-            asked for (the fast path): not up to 6.17. From 6.14 on, MADV_DONTNEED frees
-            the tables that it has emptied.
+        beside_others: Also if other categories are asked for (the kernel's slow path).
+            False from Linux 6.7 to 6.12.102 and from 6.13 to 6.17. Entries that are not
+            reported are not protected either.
+        without_table: Also if there is no page table, when only WRITTEN is asked for
+            (the fast path). False up to 6.17. From 6.14 on, MADV_DONTNEED frees the
+            tables that it has emptied.
     """
 
     beside_others: bool
@@ -143,7 +145,7 @@ class EmptyEntries(NamedTuple):
 
 @functools.cache
 def named_empty_entries() -> EmptyEntries:
-    """Drop a page of our own shared memory, and its page table, and look for them."""
+    """Drop a page of own shared memory, with its page table, and scan for it."""
     size = _TABLE_REACH
     fast = Masks(mask=Category.WRITTEN, returned=Category.WRITTEN)
     slow = fast._replace(returned=Category.WRITTEN | Category.PRESENT)
@@ -198,7 +200,7 @@ def own_uffd() -> Iterator[int]:
 
 
 def scan_own(pagemap: int, start: int, end: int, rule: Rule) -> Columns:
-    """Scan one range of this process by one rule, without pauses."""
+    """Scan one range of this process with one rule, without pauses."""
     spans = Spans(array("Q", [start]), array("Q", [end]), array("Q", [0]))
     return native.scan(pagemap, spans, [rule], pace=Pace(pause_ns=0), meter=Meter())
 
@@ -211,7 +213,7 @@ def read_setting(path: str) -> str:
 
 @functools.lru_cache(maxsize=1)
 def huge_page_size() -> int:
-    """Return the size of a transparent huge page in bytes; 0: the kernel has none."""
+    """Return the size of a transparent huge page in bytes; 0: there are none."""
     try:
         return int(read_setting("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size"))
     except (OSError, ValueError):

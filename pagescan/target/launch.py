@@ -12,31 +12,32 @@ from pagescan.target.causes import rights_lost, why_not_run
 class Launched:
     """A program that waits before its first instruction.
 
-    If we die, or never let it go on, its guard kills it: nothing would wake it.
+    If pagescan dies, or never lets it go on, its guard kills the program, because
+    nothing else would wake it.
 
     Attributes:
-        pid: Of the program.
-        note: What has to be said before it runs, or None.
+        pid: The pid of the program.
+        note: A message for the user before it runs, or None.
     """
 
     def __init__(
         self, pid: int, guard: int, guard_pid: int, note: str | None = None
     ) -> None:
-        """Take over the guard's descriptor; use `launch`."""
+        """Take over the guard's descriptor; only `launch` calls this."""
         self.pid = pid
         self.note = note
         self._guard = guard
         self._guard_pid = guard_pid
 
     def go_on(self) -> None:
-        """Let it run; twice does no harm."""
+        """Let the program run; a second call has no effect."""
         if self._guard >= 0:
             os.kill(self.pid, signal.SIGCONT)
             os.write(self._guard, b"!")
             self.close()
 
     def close(self) -> None:
-        """End the guard; the program too, unless it was let go on."""
+        """End the guard, and the program too unless it was let go on."""
         if self._guard >= 0:
             os.close(self._guard)
             self._guard = -1
@@ -45,10 +46,10 @@ class Launched:
 
 
 def launch(argv: list[str], *, stdout: int, stderr: int) -> Launched:
-    """Start a program, stopped before its first instruction; it keeps our stdin.
+    """Start a program, stopped before its first instruction, with this process's stdin.
 
     Raises:
-        TargetError: There is no such program, or it cannot be run.
+        TargetError: The program does not exist, or cannot be run.
     """
     path = _which(argv[0])
     try:

@@ -1,14 +1,14 @@
-"""The directory of /proc that shows a process: its main thread may have exited."""
+"""Finds the directory of /proc that shows a process whose main thread has exited."""
 
 import contextlib
 import os
 
 
 def memory_dir(pid: int) -> str:
-    """Return /proc/PID, or that of a thread that lives if the main one has exited.
+    """Return /proc/PID, or the directory of a living thread if the main one has exited.
 
-    maps, smaps, pagemap, exe and root are empty then, or not there, in /proc/PID: the
-    memory belongs to the threads, and the main thread has let go of it.
+    In that case maps, smaps, pagemap, exe and root are empty or missing in /proc/PID:
+    the memory belongs to the threads, and the main thread has released it.
     """
     whole = f"/proc/{pid}"
     if _lives(whole):
@@ -22,6 +22,6 @@ def memory_dir(pid: int) -> str:
 
 def _lives(directory: str) -> bool:
     with contextlib.suppress(OSError), open(f"{directory}/stat", "rb") as file:
-        # The name may hold anything, also ")": the last one ends it.
+        # The name may contain any character, also ")": the last one is the end.
         return file.read().rpartition(b") ")[2][:1] not in b"ZXx"
     return False

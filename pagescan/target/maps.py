@@ -27,7 +27,7 @@ class Reader:
     """
 
     def __init__(self, target: Target) -> None:
-        """Remember the target; the first `read` reads."""
+        """Remember the target; the first call of `read` reads its mappings."""
         self.target = target
         self._text = b""
         self._found: list[Mapping] = []
@@ -54,7 +54,7 @@ class Reader:
         return self._found
 
     def _take(self, text: bytes, fd: int) -> None:
-        """Parse only the lines that differ; the mappings of the others stay."""
+        """Parse only the lines that have changed; the other mappings are reused."""
         head, tail = _same_lines(self._text, text) if self._disjoint else (0, 0)
         end, old = len(text) - tail, self._found
         before, behind = text.count(b"\n", 0, head), text.count(b"\n", end)
@@ -67,7 +67,7 @@ class Reader:
 
 
 def _text(fd: int) -> bytes:
-    """Read the text without [vsyscall]: it is above user space, in no page table."""
+    """Read the text without [vsyscall], which is above user space, in no page table."""
     text = b"".join(iter(lambda: os.read(fd, _READ), b""))
     last = text.rfind(b"\n", 0, -1) + 1
     return text[:last] if text.startswith(b"ffffffff", last) else text
@@ -157,8 +157,8 @@ def smaps_field(
 ) -> dict[int, int]:
     """Return one field of /proc/PID/smaps, in bytes, by the start of the mapping.
 
-    Slow: the kernel walks every page of the process. It holds the target's mmap lock
-    for a mapping or more at a time; what that took is added to the meter.
+    This is slow: the kernel walks every page of the process. It holds the target's mmap
+    lock for one mapping or more at a time; the meter counts this time.
     """
     sizes: dict[int, int] = {}
     start = 0
@@ -172,7 +172,7 @@ def smaps_field(
 
 
 def _smaps(pid: int, meter: native.Meter) -> bytes:
-    """Read smaps in small pieces: between two of them the lock is free."""
+    """Read smaps in small pieces, because the lock is free between two reads."""
     pieces: list[bytes] = []
     with open(f"{memory_dir(pid)}/smaps", "rb", buffering=0) as smaps:
         while True:
@@ -190,11 +190,11 @@ def _smaps(pid: int, meter: native.Meter) -> bytes:
 def read(target: Target) -> list[Mapping]:
     """Return the target's mappings, ascending and disjoint.
 
-    Source: /proc/PID/maps, read by the MiB: faster than one PROCMAP_QUERY per mapping.
+    Source: /proc/PID/maps, read by the MiB: faster than one PROCMAP_QUERY per line.
     It is not a snapshot, but a mapping that changes between two reads is listed once.
 
     Raises:
         NoSuchTargetError: The target is gone.
-        PagescanError: Its maps cannot be read: see `from_oserror`.
+        PagescanError: The maps cannot be read: see `from_oserror`.
     """
     return Reader(target).read()

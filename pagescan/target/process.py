@@ -1,4 +1,4 @@
-"""A process that one can look at: found, opened, kept apart from a later namesake."""
+"""An open process, protected against confusion with a later one of the same pid."""
 
 import contextlib
 import errno
@@ -27,7 +27,7 @@ _PF_EXITING, PF_KTHREAD = 0x4, 0x00200000  # include/linux/sched.h
 
 
 class Stat(NamedTuple):
-    """What /proc/PID/stat says of a process; source: proc_pid_stat(5)."""
+    """The fields of /proc/PID/stat; source: proc_pid_stat(5)."""
 
     name: str
     state: str
@@ -36,13 +36,13 @@ class Stat(NamedTuple):
 
 
 def read_stat(pid: int) -> Stat:
-    """Read /proc/PID/stat; FileNotFoundError or ProcessLookupError if it is gone.
+    """Read /proc/PID/stat; FileNotFoundError, ProcessLookupError: it is gone.
 
-    The start time is that of the machine, in whichever time namespace we are.
+    The start time is the machine's, whatever the time namespace of this process.
     """
     with open(f"/proc/{pid}/stat", "rb") as file:
         text = file.read()
-    # The name may hold anything, also ")": the last one ends it.
+    # The name may contain any character, also ")": the last one is the end.
     head, _, tail = text.rpartition(b")")
     fields = tail.split()
     name = os.fsdecode(head.partition(b"(")[2])
@@ -53,7 +53,7 @@ def read_stat(pid: int) -> Stat:
 
 @cache
 def time_offset() -> int:
-    """Return what our time namespace adds to a start time, in clock ticks.
+    """Return what this time namespace adds to a start time, in clock ticks.
 
     Source: time_namespaces(7); 0 in the initial one.
     """
@@ -77,32 +77,32 @@ def read_status(pid: int) -> dict[str, str]:
 class Target:
     """An open process: its pagemap, a pidfd, and the facts that identify it.
 
-    A context manager; closing it closes the descriptors and touches nothing else.
+    A context manager. Closing it closes the descriptors and changes nothing else.
 
     Attributes:
         facts: Pid, name, exe, start time, page size.
-        pagemap: /proc/PID/pagemap, read-only, of the address space there is now.
-        pidfd: Readable when the process has ended.
+        pagemap: /proc/PID/pagemap of the current address space, opened read-only.
+        pidfd: Becomes readable when the process has ended.
     """
 
     def __init__(self, facts: TargetFacts, pidfd: int, pagemap: int) -> None:
-        """Take over the descriptors; use `open`."""
+        """Take over the descriptors; only `open` calls this."""
         self.facts = facts
         self.pidfd = pidfd
         self.pagemap = pagemap
 
     @classmethod
     def open(cls, pid: int, *, start_time: int | None = None) -> Self:
-        """Open a process for looking.
+        """Open a process, so that it can be looked at.
 
         Args:
-            pid: Its process id, as this pid namespace counts.
-            start_time: What it must have, from an earlier look; else it is another.
+            pid: Its process id in this pid namespace.
+            start_time: The required start time, from an earlier look.
 
         Raises:
-            NoSuchTargetError: No process of that pid, or another one by now.
+            NoSuchTargetError: No process has that pid, or a later process has it.
             UnsuitableTargetError: A thread id, a kernel thread, a zombie.
-            AccessDeniedError: The kernel does not let this user look at it.
+            AccessDeniedError: The kernel does not let this user read its memory map.
         """
         check_proc()
         with contextlib.ExitStack() as undo:
@@ -127,13 +127,13 @@ class Target:
         return f"{self.facts.pid} ({escape(self.facts.name)})"
 
     def exited(self) -> bool:
-        """Whether the process has ended (its zombie may still be there)."""
+        """Whether the process has ended (it may still be a zombie)."""
         poll = select.poll()
         poll.register(self.pidfd, select.POLLIN)
         return bool(poll.poll(0))
 
     def has_address_space(self) -> bool:
-        """Whether the address space that was opened is still there: no exec, no exit.
+        """Whether the opened address space still exists: no exec, no exit.
 
         pagemap of a dead address space reads as empty; source: pagemap_read in
         fs/proc/task_mmu.c.
@@ -144,7 +144,7 @@ class Target:
             return False
 
     def gone(self) -> TargetError:
-        """Return the error that says how the address space went."""
+        """Return the error that tells how the address space ended."""
         if self.exited() or self._ending():
             return NoSuchTargetError(f"process {self} has ended")
         return UnsuitableTargetError(
@@ -153,7 +153,7 @@ class Target:
         )
 
     def _ending(self) -> bool:
-        """Whether it is on its way out: its memory goes before its pidfd says so."""
+        """Whether the process is exiting: its memory goes before the pidfd tells."""
         try:
             ending = read_stat(self.pid).flags & _PF_EXITING
         except OSError:
@@ -161,7 +161,7 @@ class Target:
         return bool(ending) and memory_dir(self.pid) == f"/proc/{self.pid}"
 
     def close(self) -> None:
-        """Close the descriptors; twice does no harm."""
+        """Close the descriptors; a second call has no effect."""
         for name in ("pidfd", "pagemap"):
             fd = getattr(self, name)
             if fd >= 0:
@@ -196,9 +196,9 @@ def _open_pidfd(pid: int) -> int:
 
 
 def above_stdio(fd: int) -> int:
-    """Return a descriptor that is none of 0, 1 and 2, in place of one that may be.
+    """Return a duplicate above 2 of a descriptor that may be 0, 1 or 2.
 
-    A host that has closed those would write into it, or put another file there.
+    A host that has closed those would write into it, or open another file in its place.
     """
     if fd > 2:
         return fd
@@ -209,10 +209,10 @@ def above_stdio(fd: int) -> int:
 
 
 def check_proc() -> None:
-    """Raise if /proc does not show the processes that our pids mean.
+    """Raise unless /proc shows the processes that pids of this process name.
 
     Raises:
-        NoSuchTargetError: It is not mounted, or shows another PID namespace.
+        NoSuchTargetError: /proc is not mounted, or belongs to another PID namespace.
     """
     try:
         shown = os.readlink("/proc/self")
@@ -232,7 +232,7 @@ def check_proc() -> None:
 
 
 def _no_such(pid: int) -> TargetError:
-    """Say why there is no process to open: a thread of one, or nothing at all."""
+    """Return the error for a pid without a process: a thread's id, or unused."""
     with contextlib.suppress(OSError, KeyError, ValueError):
         leader = int(read_status(pid)["Tgid"])
         if leader != pid:
@@ -262,13 +262,13 @@ def _suitable_stat(pid: int) -> Stat:
 
 
 def _hidden(pid: int) -> AccessDeniedError | None:
-    """Return the error that says that /proc hides a process which is there."""
+    """Return the error for an existing process that /proc hides."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return None
     except PermissionError:
-        pass  # it is there, and another user's
+        pass  # it exists, and belongs to another user
     how = _mount_option("hidepid")
     if how in (None, "0", "off"):
         return None
@@ -280,7 +280,7 @@ def _hidden(pid: int) -> AccessDeniedError | None:
 
 
 def _mount_option(name: str) -> str | None:
-    """Return an option of the /proc that we see; source: /proc/self/mounts."""
+    """Return a mount option of the visible /proc; source: /proc/self/mounts."""
     value = None
     with contextlib.suppress(OSError), open("/proc/self/mounts") as mounts:
         for line in mounts:
@@ -303,13 +303,13 @@ def _open_pagemap(pid: int, stat: Stat) -> int:
 
 
 def denied(pid: int, doing: str) -> AccessDeniedError:
-    """Return the error that says whose process it is and what would help."""
+    """Return the error for denied access: whose process it is, and a remedy."""
     why, hint = "the kernel does not let this user trace it", "run as root"
     with contextlib.suppress(OSError, KeyError, ValueError, IndexError):
         uids = {int(uid) for uid in read_status(pid)["Uid"].split()}
         mine = os.geteuid()
         if has_filter() and (mine == 0 or uids == {mine}):
-            why = "a seccomp filter around pagescan may refuse it, a container's"
+            why = "a seccomp filter around pagescan may forbid it, as in a container"
             hint = "run it outside, or with --security-opt seccomp=unconfined"
         elif mine == 0:
             why = "it has capabilities that this process lacks"
@@ -330,7 +330,7 @@ def denied(pid: int, doing: str) -> AccessDeniedError:
 
 
 def yama_scope() -> str:
-    """Return how far Yama restricts tracing, "0" (not at all) to "3"."""
+    """Return how far Yama restricts tracing, from "0" (not at all) to "3"."""
     try:
         with open("/proc/sys/kernel/yama/ptrace_scope") as file:
             return file.read().strip()
@@ -339,7 +339,7 @@ def yama_scope() -> str:
 
 
 def executable(pid: int) -> str | None:
-    """Return the path of the program that a process runs; None: it is not shown."""
+    """Return the path of the program that a process runs; None: hidden."""
     try:
         return os.readlink(f"{memory_dir(pid)}/exe")
     except OSError:
@@ -347,15 +347,15 @@ def executable(pid: int) -> str | None:
 
 
 def tracer_of(pid: int) -> tuple[int, str] | None:
-    """Return pid and name of the process that traces it; None: it has no tracer.
+    """Return pid and name of the process that traces a process; None: no tracer.
 
     Raises:
-        PagescanError: /proc/PID/status does not say. No answer is not a no.
+        PagescanError: /proc/PID/status does not tell: that is not taken for a no.
     """
     try:
         tracer = int(read_status(pid)["TracerPid"])
     except (FileNotFoundError, ProcessLookupError):
-        return None  # it has ended, which is said elsewhere
+        return None  # it has ended, which other code reports
     except OSError as error:
         raise from_oserror(
             error, doing=f"see whether {pid} is traced", pid=pid, call="open"

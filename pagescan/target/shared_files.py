@@ -1,7 +1,7 @@
-"""Opens the files behind shared memory that live in memory: memfd, System V, shm.
+"""Opens files behind shared memory that are in memory: memfd, System V, shm.
 
-Through map_files, and only if it is a regular file of such a file system: opening
-anything else, a device or a file of a FUSE, could wait, or do something.
+It opens them through map_files, and only regular files of these file systems: opening
+another file, a device or one of a FUSE, could wait, or have an effect.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ def file_of(target: Target, mapping: Mapping) -> Iterator[int]:
     """Open the file behind shared memory, as a context manager.
 
     Yields:
-        A descriptor; -1: it may not be opened, or is on a file system on disk.
+        A descriptor; -1: the file may not be opened, or is on disk.
     """
     fd = -1
     if mapping.kind is Kind.SHARED:
@@ -35,7 +35,7 @@ def file_of(target: Target, mapping: Mapping) -> Iterator[int]:
 
 
 def _open_in_memory(name: str) -> int:
-    """Open a regular file of a file system in memory; nothing else is touched."""
+    """Open a regular file of a file system in memory; touch no other file."""
     path = os.open(name, os.O_PATH | os.O_CLOEXEC)
     try:
         facts = os.fstat(path)
@@ -49,7 +49,7 @@ def _open_in_memory(name: str) -> int:
 
 @lru_cache(maxsize=1)
 def _devices_in_memory() -> frozenset[int]:
-    """Return the devices of memfd, System V and anonymous shared memory, and shm."""
+    """Return the devices of memfd, System V, anonymous shared memory, and shm."""
     devices = set()
     fd = os.memfd_create("pagescan")
     devices.add(os.fstat(fd).st_dev)

@@ -1,7 +1,8 @@
-"""Whether processes can be tracked here: by trying, on a userfaultfd of our own.
+"""Finds out whether processes can be tracked here, on a userfaultfd of its own.
 
-No target is needed for the answer, so none is stopped for a no. Not to be able to try
-is no no: a filter around this process says nothing of the kernel or of a target.
+The answer needs no target, so none is stopped in vain. If the trial itself is not
+possible, that is not a "no": a filter around this process tells nothing about the
+kernel or about a target.
 """
 
 import copy
@@ -22,18 +23,18 @@ SINCE = "6.10" if os.uname().machine == "aarch64" else "6.7"
 """The first Linux that has asynchronous write-protect on this processor."""
 
 _HINT = "pagescan doctor shows what this kernel can do"
-# There since Linux 5.2 where userfaultfd(2) is: source, fs/userfaultfd.c.
+# Since Linux 5.2 all kernels with userfaultfd(2) have it: source, fs/userfaultfd.c.
 _SWITCH = "/proc/sys/vm/unprivileged_userfaultfd"
 
 
 def open_own() -> int:
-    """Return a userfaultfd of this process, with the features agreed on.
+    """Return a userfaultfd of this process, with the features enabled.
 
     Raises:
         KernelUnsupportedError: The kernel has no userfaultfd, or none that protects
             asynchronously.
         AccessDeniedError: A seccomp filter or another policy forbids the call.
-        PagescanError: There is no descriptor left, for example.
+        PagescanError: For example, no descriptor is left.
     """
     uffd = create()
     try:
@@ -45,7 +46,7 @@ def open_own() -> int:
 
 
 def create() -> int:
-    """Return a userfaultfd of this process; errors as of `open_own`."""
+    """Return a userfaultfd of this process; errors as for `open_own`."""
     try:
         return native.uffd_open()
     except OSError as error:
@@ -53,11 +54,11 @@ def create() -> int:
 
 
 def why_impossible() -> KernelUnsupportedError | None:
-    """Return why no other process can be tracked here; None: nothing is known why not.
+    """Return why no other process can be tracked here; None: no reason is known.
 
-    The kernel is tried once per process, and no other process is touched.
+    The kernel is tried once per process; no other process is touched.
     """
-    error = copy.copy(_missing())  # one that is raised gets a traceback
+    error = copy.copy(_missing())  # a raised error gets a traceback
     if error or native.can_attach():
         return error
     return KernelUnsupportedError(
@@ -68,7 +69,7 @@ def why_impossible() -> KernelUnsupportedError | None:
 
 
 def check_possible() -> None:
-    """Raise what `why_impossible` returns."""
+    """Raise the error that `why_impossible` returns, if there is one."""
     error = why_impossible()
     if error:
         raise error
@@ -81,7 +82,7 @@ def _missing() -> KernelUnsupportedError | None:
     except KernelUnsupportedError as error:
         return copy.copy(error)  # without its traceback
     except PagescanError:
-        return None  # it could not be tried
+        return None  # the trial was not possible
     return None
 
 
@@ -114,9 +115,9 @@ def _no_features(error: OSError) -> PagescanError:
 
 
 def _forbidden(error: OSError, call: str) -> AccessDeniedError:
-    """Say who forbids a call for which no user needs a right.
+    """Return the error for a forbidden call that normally needs no right.
 
-    With UFFD_USER_MODE_ONLY not even vm.unprivileged_userfaultfd=0 does.
+    With UFFD_USER_MODE_ONLY, vm.unprivileged_userfaultfd=0 does not forbid it either.
     """
     code = error.errno or 0
     if _is_filtered():

@@ -68,7 +68,7 @@ def test_descriptors_of_the_target(target: Start) -> None:
     count = len(os.listdir(f"/proc/{made.pid}/fd"))
     resource.prlimit(made.pid, resource.RLIMIT_NOFILE, (count, count))
     result = command("arm", made.pid)
-    assert_says(result, 1, f"{made.pid} (mkmem) has as many descriptors as it may have")
+    assert_says(result, 1, f"{made.pid} (mkmem) has reached its limit of descriptors")
     assert "prlimit --nofile=N" in result.stderr
 
 

@@ -169,7 +169,10 @@ def program(tmp_path: Path) -> Callable[[str], str]:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("kill -9 $$", "it was killed by SIGKILL, for want of memory or by somebody"),
+        (
+            "kill -9 $$",
+            "it was killed by SIGKILL, for lack of memory or by another process",
+        ),
         ("kill -6 $$", "it was killed by SIGABRT"),
         ("exit 3", "it ended with exit code 3"),
         ("echo 'No module named x' >&2; exit 1", "No module named x"),

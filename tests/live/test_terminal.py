@@ -113,7 +113,7 @@ def test_foot_says_what_tracking_costs(terminal: Terminal) -> None:
 def test_demo_on_a_terminal(terminal: Terminal) -> None:
     """The demo ends with its verdict."""
     terminal.start(f"{PAGESCAN} demo --seconds 1.5", 100, 30)
-    witness.wait_for(lambda: terminal.shows("a workload with a known truth"))
+    witness.wait_for(lambda: terminal.shows("a workload that knows its writes"))
     witness.wait_for(lambda: terminal.shows("CODE=0"), 30)
     assert terminal.shows("0 missed, 0 extra")
     assert terminal.shows("exact: every page")

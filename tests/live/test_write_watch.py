@@ -342,7 +342,7 @@ def test_no_descriptors_left() -> None:
     )
     refusal = (
         "cannot watch writes of this process:"
-        " this process has as many descriptors as it may have (EMFILE)\n"
+        " this process has reached its limit of descriptors (EMFILE)\n"
     )
     assert done.stdout == f"{refusal}0\n{refusal}0\n2\n", done
 
