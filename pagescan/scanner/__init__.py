@@ -1,1 +1,1 @@
-"""Asks PAGEMAP_SCAN, and interprets the answer by kind of mapping."""
+"""Scans with PAGEMAP_SCAN, and interprets the answer by kind of mapping."""

@@ -46,7 +46,7 @@ def count_by_mapping(
 ) -> list[MappingCounts]:
     """Count the populated pages of each mapping; "written" is None where untracked.
 
-    For shared mappings their files are asked: page-table entries hide swapped pages.
+    The files behind shared mappings are asked: page-table entries hide swapped pages.
     """
     known = known_categories()
     counted = Category(0)
@@ -82,9 +82,9 @@ def count_by_mapping(
 def _written_and_gone(
     scanner: Scanner, chosen: Sequence[Mapping], tracked: Container[int]
 ) -> dict[int, int]:
-    """Return, by start of the mapping, written pages that were dropped or paged out.
+    """Return the written pages that were dropped or paged out, by mapping start.
 
-    Their page-table entries are empty: a count of populated pages lacks them.
+    Their page-table entries are empty, so a count of populated pages misses them.
     """
     armed = [
         mapping
@@ -99,7 +99,7 @@ def _written_and_gone(
 
 
 def tracked_mappings(scanner: Scanner, chosen: Sequence[Mapping]) -> set[int]:
-    """Return the starts of the mappings that are armed: WPALLOWED.
+    """Return the starts of the armed mappings (WPALLOWED).
 
     It takes one call per mapping: the kernel skips an unarmed mapping as a whole, and
     stops at the first page of an armed one.
@@ -120,13 +120,13 @@ def tracked_mappings(scanner: Scanner, chosen: Sequence[Mapping]) -> set[int]:
 def _shared_swap(scanner: Scanner, chosen: Sequence[Mapping]) -> dict[int, int]:
     """Return the swapped pages of shared mappings by start.
 
-    The file behind each is asked, by cachestat(2): that takes no lock of the target.
-    Where one may not be opened, smaps is read.
+    They come from the file behind each mapping, by cachestat(2), which takes no lock of
+    the target. If a file may not be opened, smaps is read.
     """
     shared = [
         mapping
         for mapping in chosen
-        if mapping.kind is Kind.SHARED and not mapping.device[0]  # no disk has it
+        if mapping.kind is Kind.SHARED and not mapping.device[0]  # not on a disk
     ]
     if not shared or not swap_in_use():
         return {}

@@ -8,14 +8,15 @@ from pagescan.native import Masks
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """Which pages are wanted and what is said of them: the four masks of PAGEMAP_SCAN.
+    """Which pages to return, and with which categories: the masks of PAGEMAP_SCAN.
 
     Attributes:
         require: All of these (category_mask).
-        any_of: At least one of these, if there are any (category_anyof_mask).
+        any_of: At least one of these, if any are given (category_anyof_mask).
         exclude: None of these (category_inverted, and in category_mask).
-        returned: What is reported, and what neighbours are joined on (return_mask).
-        max_pages: Stop after so many pages; None: no limit.
+        returned: The reported categories; neighbours that agree are joined
+            (return_mask).
+        max_pages: Stop after this many pages; None: no limit.
         raw: The kernel's own bits, without the rules for each kind of mapping.
 
     Examples:
@@ -39,7 +40,7 @@ class Query:
 
     @property
     def masks(self) -> Masks:
-        """The same as the kernel's structure has it."""
+        """The masks in the form of the kernel's structure."""
         return Masks(
             mask=self.require | self.exclude,
             inverted=self.exclude,

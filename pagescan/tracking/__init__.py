@@ -1,1 +1,1 @@
-"""Attaches, arms and looks; the budget; this process's own writes; doctor."""
+"""Attaches, arms and looks; keeps the budget; finds this process's writes; doctor."""

@@ -35,33 +35,31 @@ from pagescan.tracking.huge_pages import HugePages, noticing
 from pagescan.tracking.mapping_count import most_mappings
 
 MAX_TABLES = 16 << 20
-_ENTRY = 8  # bytes of page table a page
+_ENTRY = 8  # bytes of page table per page
 _DEV_MEMORY = ("/dev/shm/", "/dev/zero", "/dev/hugepages/")  # noqa: S108 - names only
 
 _WHY = {
-    errno.EBUSY: "another userfaultfd has it: the target's own, or another session's",
+    errno.EBUSY: "another userfaultfd has it: the target's own or another session's",
     errno.EPERM: "shared and never writable",
     errno.EINVAL: "the kernel does not let this mapping be registered",
-    errno.ENOMEM: "the target has as many mappings as it may (vm.max_map_count)",
+    errno.ENOMEM: "the target has reached its limit of mappings (vm.max_map_count)",
 }
-_NEAR_THE_LIMIT = (
-    "the target has almost as many mappings as it may: vm.max_map_count, less 5 %"
-)
+_NEAR_THE_LIMIT = "the target is near its limit of mappings: vm.max_map_count, less 5 %"
 
 
 @dataclass(slots=True)
 class Armed:
-    """What a session tracks: kept by its keeper from command to command.
+    """The state of a tracked target; its keeper stores it between commands.
 
     Attributes:
-        selection: What the user asked for; mappings that come later are judged by it.
-        untracked: What of it cannot be tracked, and why.
-        tracked_bytes: Length of all that is registered.
+        selection: The user's selection; later mappings are compared with it.
+        untracked: The parts of the selection that cannot be tracked, and why.
+        tracked_bytes: Length of all registered memory.
         tables_left: Bytes of page tables that holes of shared memory may still cost.
-        epoch: How often everything was protected anew since arming.
+        epoch: How often everything has been re-protected since arming.
         alike: Neighbouring mappings that looked alike before arming.
-        huge: What was in huge pages when it was protected.
-        ends: What grows, and is compared instead of registered.
+        huge: The huge pages among the memory when it was protected.
+        ends: The growing ends, which are compared instead of registered.
     """
 
     selection: Selection
@@ -82,14 +80,14 @@ class Armer:
         self.scanner = scanner
         self.uffd = uffd
         self.armed = armed
-        self.mappings = 0  # that the target has, as far as is known
+        self.mappings = 0  # the target's mappings, as far as known
         self._is_full = False
 
     def arm(self, mappings: Sequence[Mapping]) -> bool:
-        """Register and protect what is selected; return whether anything could be.
+        """Register and protect the selected mappings; return whether any could be.
 
-        PROT_NONE reservations are registered and not protected: what is made of them
-        later is registered then, and one mapping with what is there.
+        PROT_NONE reservations are registered and not protected: parts that the target
+        makes usable later are then registered, and stay one mapping with the rest.
         """
         chosen = self.armed.selection.select(mappings)
         self.mappings = len(mappings)
@@ -113,7 +111,7 @@ class Armer:
         return bool(registered)
 
     def register(self, mappings: Sequence[Mapping]) -> list[Mapping]:
-        """Register mappings, without protection; return those that could be.
+        """Register mappings, without protection; return the registered ones.
 
         The others are added to `untracked`, with the reason.
         """
@@ -123,7 +121,7 @@ class Armer:
         self._is_full = self.is_full()
         registered = [mapping for mapping in mappings if self._register(mapping)]
         if more := self.armed.untracked[known:]:
-            # A part of what is left out now may have been left out before it grew.
+            # A part that is left out now may have been left out before it grew.
             covers = Covers(more)
             earlier = self.armed.untracked[:known]
             kept = [item for item in earlier if item not in covers]
@@ -133,7 +131,7 @@ class Armer:
         return registered
 
     def protect(self, registered: Sequence[Mapping]) -> None:
-        """Protect the populated pages of private mappings, and remember huge ones."""
+        """Protect the populated pages of private mappings; remember huge pages."""
         spans, rules = protecting(registered)
         self.armed.huge.learn(self.scanner.run(spans, noticing(rules)))
 
@@ -141,8 +139,8 @@ class Armer:
         """Protect the shared and hugetlb ones among registered mappings, holes too.
 
         Returns:
-            Their pages that were populated by then, tagged as written: what came while
-            they were being protected shows before or after.
+            The pages that were populated before or after the protection was set, tagged
+            as written: pages populated in between appear in one of the two lists.
         """
         shared = [item for item in registered if item.kind not in PRIVATE]
         if not shared:
@@ -167,12 +165,12 @@ class Armer:
     def populated_outside(self, mappings: Sequence[Mapping]) -> Columns:
         """List populated pages that are not registered: new memory.
 
-        One general scan: the kernel skips registered mappings whole.
+        One general scan does it: the kernel skips registered mappings whole.
         """
         keys = [key for key in kinds_of(mappings) if key[0] is not Kind.SPECIAL]
         indices = {key: index for index, key in enumerate(keys)}
         rules = [outside(*key) for key in keys]
-        # Most is skipped: a second thread would find nothing to do.
+        # Most memory is skipped: a second thread would have nothing to do.
         found = self.scanner.run(
             spans_of(mappings, indices, over_holes=True),
             rules,
@@ -180,14 +178,14 @@ class Armer:
             kept=kept_scans(mappings),
         )
         if found.starts and reaches_out(found, mappings):
-            # What was mapped meanwhile, in a hole, is for the next look.
+            # A mapping that appeared in a hole is for the next look.
             found = common(found, list(zip(*bounds_of(mappings), strict=True)))
         return found
 
     def disarm(self, mappings: Iterable[Mapping]) -> None:
         """Unregister all mappings, files first; others may hold the fd as well.
 
-        What Linux before 6.17 cannot take is left to the last close of it.
+        Parts that would crash Linux before 6.17 are left to the last close of the fd.
         """
         from pagescan.tracking.unregistering import Row, tmpfs_of, unregister_all
 
@@ -217,11 +215,11 @@ class Armer:
         )
 
     def is_full(self) -> bool:
-        """Whether the target has so many mappings that no more is registered."""
+        """Whether the target is too near its limit of mappings for more."""
         return self.mappings >= most_mappings()
 
     def unregister(self, part: Mapping) -> None:
-        """Unregister a part of anonymous memory; the rest goes on being tracked."""
+        """Unregister a part of anonymous memory; the rest stays tracked."""
         with contextlib.suppress(OSError):
             self._unregister(part, HUGE_PAGE)
 
@@ -261,7 +259,7 @@ class Armer:
         return True
 
     def _tables_of_holes(self, mapping: Mapping) -> int:
-        """Bytes of page tables that markers in the holes of a mapping need, at most."""
+        """Return the most bytes of page tables that markers in its holes need."""
         if mapping.kind is not Kind.SHARED:
             return 0
         present = self.populated([mapping])
@@ -281,15 +279,16 @@ class Armer:
         except OSError as error:
             if error.errno == errno.ESRCH:
                 raise self.scanner.target.gone() from error
-            # ENOENT: a part was unmapped meanwhile. What is left is not protected.
+            # ENOENT: a part has been unmapped. The rest is not protected.
             self._leave_out(mapping, "it was unmapped in part while it was armed")
 
     def forget_unmapped(self, there: Sequence[Mapping]) -> None:
-        """Drop what is said of mappings that went: some do before the ioctl."""
+        """Forget untracked entries whose mapping has been unmapped."""
         starts, ends = bounds_of(there)
 
         def is_there(item: Untracked) -> bool:
-            index = bisect_right(ends, item.start)  # the first that ends behind it
+            # the first that ends behind the start
+            index = bisect_right(ends, item.start)
             return index < len(starts) and starts[index] < item.end
 
         self.armed.untracked[:] = filter(is_there, self.armed.untracked)
@@ -301,7 +300,7 @@ class Armer:
 
 
 def _is_device(mapping: Mapping) -> bool:
-    """Whether it is device memory, which kernels before 6.12.105 let us register."""
+    """Whether it is device memory, which kernels before 6.12.105 allow to register."""
     return (
         mapping.name.startswith("/dev/")
         and not mapping.page_size

@@ -1,8 +1,8 @@
-"""Takes a userfaultfd out of a live process: the only thing that stops anything.
+"""Takes a userfaultfd out of a live process: the only step that stops a thread.
 
-One thread of the target is made to call userfaultfd(2), once, and goes on exactly
-where it was; all the surgery is one C call (native/shim_attach.c). The descriptor is
-closed in the target at once. From then on the target runs, and everything is done from
+One thread of the target is made to call userfaultfd(2), once, and continues exactly
+where it was; one C call does all of this (native/shim_attach.c). The descriptor is
+closed in the target at once. After that the target runs, and all work is done from
 here.
 """
 
@@ -26,19 +26,19 @@ from pagescan.target.living import memory_dir
 from pagescan.target.process import Target, above_stdio, denied, tracer_of, yama_scope
 
 _DESCRIPTORS = 12
-"""How many the attach opens here at once, at most."""
+"""The most descriptors that an attach opens in this process at once."""
 
 
 @dataclass(slots=True)
 class Taken:
-    """A userfaultfd of the target's address space, ours to close.
+    """A userfaultfd of the target's address space, to be closed by the caller.
 
     Attributes:
-        uffd: The descriptor, with the features agreed on.
-        stopped_ns: How long the thread stood still; 0 where nothing was stopped.
-        method: What would have put the thread back if this process had been killed
-            meanwhile: frame, slack or rop (docs/harmless.md); plain: nothing would
-            have. own: nothing was stopped.
+        uffd: The descriptor, with its features enabled.
+        stopped_ns: How long the thread stood still; 0 if nothing was stopped.
+        method: How the thread would have recovered if the attach had been killed: by a
+            frame, slack or rop (docs/harmless.md); plain: it would not have. own: no
+            thread was stopped.
     """
 
     uffd: int
@@ -46,27 +46,27 @@ class Taken:
     method: str
 
     def __str__(self) -> str:
-        """Say how it was taken, for -v."""
+        """Return how it was taken, in words for -v."""
         if self.method == "own":
-            return "the userfaultfd is our own: nothing was stopped"
+            return "the userfaultfd is pagescan's own: nothing was stopped"
         how = {
             "frame": "with a signal frame in empty pages of its stack to restore it",
             "slack": "with a signal frame in unused memory to restore it",
             "rop": "with six words in empty pages of its stack to restore it",
-            "plain": "the plain way: a kill in that time would have harmed the target",
+            "plain": "by the plain method: a kill would have harmed the target",
         }
         return f"a thread was stopped {how[self.method]}"
 
 
 def take(target: Target) -> Taken:
-    """Take a userfaultfd out of a target; out of this very process without ptrace.
+    """Take a userfaultfd out of a target; for this process itself, without ptrace.
 
     Raises:
-        UnsuitableTargetError: It is traced already, it is 32-bit, its seccomp filter
-            would be triggered, or no thread could be stopped within 2 s.
+        UnsuitableTargetError: The target is traced already, is 32-bit, has a seccomp
+            filter that would act on the call, or no thread stopped within 2 s.
         AccessDeniedError: This user may not trace it.
-        KernelUnsupportedError: No userfaultfd, or no asynchronous write-protect; or the
-            attach is not written for this processor. The target was not stopped then.
+        KernelUnsupportedError: The kernel has no userfaultfd or no asynchronous
+            write-protect, or this processor has no attach; no thread was stopped.
     """
     if target.pid == os.getpid():
         return Taken(above_stdio(wp_async.open_own()), 0, "own")
@@ -90,7 +90,7 @@ def _of_other(target: Target) -> Taken:
         raise from_oserror(error, doing=f"attach to {target}", call="open") from error
     result = _attached(target)
     if result.step == "dispatch" and result.allowed[1]:
-        # Calls from this range go through: perhaps there are instructions in it.
+        # Calls from this range are exempt: it may contain suitable instructions.
         result = _attached(target, result.allowed)
         if result.step == "gadget":
             result = result._replace(step="dispatch", error=errno.EPERM)
@@ -101,10 +101,10 @@ def _of_other(target: Target) -> Taken:
 
 
 def _attached(target: Target, allowed: tuple[int, int] = (0, 0)) -> native.Attached:
-    """Attach by a process of its own, or where Yama is in the way by a thread of ours.
+    """Attach by a surgeon process, or by a thread here if Yama forbids that.
 
-    At ptrace_scope 1 a process may trace its descendants alone: our child is none of
-    the surgeon's.
+    With ptrace_scope 1 only the ancestors of a process may trace it. The surgeon is not
+    an ancestor of this process's child.
     """
     start_time = target.facts.start_time
     result = native.attach(target.pid, start_time=start_time, allowed=allowed)
@@ -120,15 +120,15 @@ _MAPS = 1 << 14  # bytes: a few dozen lines
 
 
 def _check_it_is_of(target: Target, uffd: int) -> None:
-    """Check that a userfaultfd is the target's, and not of another process.
+    """Check that a userfaultfd belongs to the target, and not to another process.
 
-    Tried on a small mapping, since that is locked for it; on another one where a
-    mapping went, or is registered already. None is of a file: Linux before 6.17 cannot
-    take it (see `pagescan.unregistering`).
+    It is tried on a small mapping, because that is locked for it; on the next one if a
+    mapping is gone or already registered. Mappings of files are not used: Linux before
+    6.17 could crash (see `pagescan.tracking.unregistering`).
 
     Raises:
         PagescanError: All private memory is registered with another userfaultfd.
-        TargetError: It is of another process, or the target has ended.
+        TargetError: It belongs to another process, or the target has ended.
     """
     try:
         fd = os.open(f"{memory_dir(target.pid)}/maps", os.O_RDONLY | os.O_CLOEXEC)
@@ -152,7 +152,7 @@ def _check_it_is_of(target: Target, uffd: int) -> None:
 
 
 def _anonymous(maps: int) -> Iterator[tuple[int, int]]:
-    """Yield where private mappings without a file are, small ones first; close maps."""
+    """Yield the ranges of private mappings without a file, small ones first."""
     with open(maps, "rb") as file:
         while lines := file.readlines(_MAPS):
             bounds = []
@@ -175,12 +175,12 @@ def _replaced(target: Target) -> TargetError:
 def _traced(target: Target, tracer: tuple[int, str]) -> PagescanError:
     return UnsuitableTargetError(
         f"{target} is traced already, by {tracer[0]} ({tracer[1]})",
-        hint="end the debugger, strace or profiler first; a process has one tracer",
+        hint="end the debugger, strace or profiler first: only one can trace a process",
     )
 
 
 def _refusal(target: Target, result: native.Attached) -> PagescanError:
-    """Say why the userfaultfd could not be taken, by the step that failed."""
+    """Return the error that tells why the attach failed, by the failed step."""
     if result.uffd >= 0:
         os.close(result.uffd)
     if target.exited() or not target.has_address_space():
@@ -192,7 +192,7 @@ def _refusal(target: Target, result: native.Attached) -> PagescanError:
 
 
 def _by_looking(target: Target, result: native.Attached) -> PagescanError | None:
-    """Return the cause that errno and the machine tell, if they do."""
+    """Return the cause from errno and a look at the machine, if it is clear."""
     late = result.error in (errno.ETIMEDOUT, errno.EAGAIN)
     if late and (stands := why_it_stands(target.pid)):
         return UnsuitableTargetError(f"{target} {stands[0]}", hint=stands[1])
@@ -219,7 +219,7 @@ def _by_step(target: Target, result: native.Attached) -> PagescanError:
 
 
 def _cause(result: native.Attached) -> str:
-    """Return the step that failed, or a name for how it did."""
+    """Return the failed step, or a name for the way in which it failed."""
     if result.error == errno.ECANCELED:
         return "killed"
     special = {
@@ -244,8 +244,7 @@ _NO_KERNEL = (
     ("take", errno.ENOTTY),  # no asynchronous write-protect
 )
 
-# What is the matter with the target, and what would help, by the step that failed and
-# whether it was a denial.
+# The target's problem and a remedy, by the failed step and whether it was a denial.
 _WHY = {
     ("seccomp", True): (
         "has a seccomp filter, which could kill it for userfaultfd(2)",
@@ -256,12 +255,12 @@ _WHY = {
         "try again: it may allow them at another moment",
     ),
     ("replaced", False): (
-        "put another file in the place of the new userfaultfd",
-        "try again; nothing of it was closed",
+        "replaced the new userfaultfd by another file",
+        "try again; none of its files was closed",
     ),
     ("facts", False): (
-        "could not be examined to the end, and so was left alone",
-        "is /proc mounted in full, and the pid one of this PID namespace?",
+        "could not be examined completely, and was left alone",
+        "is /proc complete, and the pid of this PID namespace?",
     ),
     ("table", False): (
         "has threads with descriptors of their own, and only these could be stopped",
@@ -272,24 +271,24 @@ _WHY = {
         "a security module of this machine forbids it: see its log",
     ),
     ("search", False): (
-        "could not be looked into in time: to read its code took more than a second",
-        "is a file of it on a server that does not answer? Else try again",
+        "could not be examined in time: reading its code took more than a second",
+        "does one of its files lie on a server that does not answer? If not, try again",
     ),
     ("execs", False): (
-        "does not answer: an execve(2) of it goes on and does not end",
-        "does it wait for a file on a server? Try again when it is done",
+        "does not respond: it is in an execve(2) that does not end",
+        "does it wait for a file on a server? Try again when the call has ended",
     ),
     ("killed", False): (
-        "was left alone: the process that was to attach was killed, not by pagescan",
-        "did memory run out? See the kernel's log",
+        "was left alone: the attaching process was killed, not by pagescan",
+        "was memory exhausted? See the kernel's log",
     ),
     ("stop", False): (
-        "could not be stopped: no thread of it did in time",
+        "could not be stopped: none of its threads stopped in time",
         "they are in uninterruptible sleep or wait for a vfork; try again",
     ),
     ("frozen", False): (
-        "does not run: its threads stop, and make no system call",
-        "is its container paused, its cgroup frozen? Let it go on first",
+        "does not run: its threads stop, but make no system call",
+        "is its container paused, its cgroup frozen? Thaw it first",
     ),
     ("exec", False): ("changed its code while it was looked at", "try again"),
     ("abi", False): ("runs 32-bit code, and pagescan tracks 64-bit only", _ONLY_LOOK),

@@ -1,4 +1,4 @@
-"""What this machine can do: the checks of `pagescan doctor`, one row per feature."""
+"""The checks of `pagescan doctor`: what this machine can do, one row per feature."""
 
 import contextlib
 import errno
@@ -33,14 +33,14 @@ from pagescan.target.process import Target, read_status, yama_scope
 
 
 class Check(NamedTuple):
-    """One row of what can be done here.
+    """One row of the answer.
 
     Attributes:
-        name: Short and stable: scripts look it up.
-        ok: None: cannot be told here.
-        why: What was found, in a few words.
-        fix: What would make it work; None where nothing is amiss. A row that follows
-            from another one's "no" has the fix of that one.
+        name: A short, stable name, which scripts may look up.
+        ok: None: it could not be found out.
+        why: The finding, in a few words.
+        fix: A remedy; None if nothing is wrong. A row that fails because of another
+            row's "no" has the fix of that row.
     """
 
     name: str
@@ -50,11 +50,11 @@ class Check(NamedTuple):
 
 
 class Row(NamedTuple):
-    """One question: how it is tried, and what to do about a no.
+    """One check: its probe, and the remedy for a "no".
 
     Attributes:
-        needed: Without it nothing can be tracked.
-        follows: Rows without which it is not tried.
+        needed: Whether tracking is impossible without it.
+        follows: Rows that must be "yes" before this one is tried.
     """
 
     name: str
@@ -65,10 +65,10 @@ class Row(NamedTuple):
 
 
 class RefusedError(Exception):
-    """A probe's no, with the reason."""
+    """A probe's "no", with the reason."""
 
     def __init__(self, why: str, *, fix: str | None = None) -> None:
-        """Take the reason, and the fix where it is not the row's usual one."""
+        """Take the reason, and a fix if it differs from the row's usual one."""
         super().__init__(why)
         self.fix = fix
 
@@ -77,7 +77,7 @@ def checks() -> tuple[list[Check], bool]:
     """Try every row; return the answers, and whether tracking is possible."""
     answers: list[Check] = []
     can_track = True
-    causes: dict[str, Check] = {}  # of each "no", the one that it follows from
+    causes: dict[str, Check] = {}  # per "no", the row that caused it
     for row in ROWS:
         cause = next((causes[name] for name in row.follows if name in causes), None)
         if cause is not None:
@@ -98,7 +98,7 @@ def _answer(row: Row) -> Check:
         return Check(row.name, None, str(unknown), row.fix)
     except RefusedError as refused:
         return Check(row.name, False, str(refused), refused.fix or row.fix)
-    except AccessDeniedError as denied:  # it knows who forbids it
+    except AccessDeniedError as denied:  # it names what forbids it
         return Check(row.name, False, str(denied), denied.hint or row.fix)
     except (OSError, PagescanError) as error:
         return Check(row.name, False, _reason(error), row.fix)
@@ -117,7 +117,7 @@ def _release() -> str:
 
 def _pagemap_scan() -> str:
     known_categories()
-    return "the ioctl answers"
+    return "the ioctl works"
 
 
 def _category(bit: Category) -> str:
@@ -128,21 +128,21 @@ def _category(bit: Category) -> str:
 
 def _userfaultfd() -> str:
     os.close(wp_async.create())
-    return "a userfaultfd can be made (UFFD_USER_MODE_ONLY)"
+    return "a userfaultfd can be created (UFFD_USER_MODE_ONLY)"
 
 
 def _wp_async() -> str:
     with own_uffd():
-        return "WP_ASYNC, WP_UNPOPULATED and WP_HUGETLBFS_SHMEM are there"
+        return "WP_ASYNC, WP_UNPOPULATED and WP_HUGETLBFS_SHMEM are available"
 
 
 def _exact(rule: Rule, flags: int, drops: bool) -> str:
-    """Arm pages of our own, store to some of them, and see that just these are found.
+    """Arm own pages, store to some, and check that exactly these are found.
 
     Args:
-        rule: How they are found.
-        flags: Of the mapping.
-        drops: Drop one that was stored to and one that was not, have a third paged out.
+        rule: The rule of the scan.
+        flags: The flags of the mapping.
+        drops: Drop one written and one unwritten page, and have a third paged out.
     """
     length = PAGES_TRIED * PAGE_SIZE
     stored = (3, 5, 11) if drops else (3, 11)
@@ -164,7 +164,7 @@ def _exact(rule: Rule, flags: int, drops: bool) -> str:
         if drops:
             for page in (5, 9):
                 memory.madvise(mmap.MADV_DONTNEED, page * PAGE_SIZE, PAGE_SIZE)
-            with contextlib.suppress(OSError):  # where it may not, it stays
+            with contextlib.suppress(OSError):  # it stays if this is not allowed
                 memory.madvise(MADV_PAGEOUT, 11 * PAGE_SIZE, PAGE_SIZE)
         found = list(scan_own(pagemap, start, start + length, rule).starts)
     count = len(stored)
@@ -176,7 +176,7 @@ def _exact(rule: Rule, flags: int, drops: bool) -> str:
 
 
 def _attach_child() -> str:
-    """Attach to a child that waits, arm nothing, and see it go on."""
+    """Attach to a waiting child, arm nothing, and check that it continues."""
     from pagescan.tracking import attach
 
     impossible = wp_async.why_impossible()
@@ -221,7 +221,7 @@ def _has_capability(number: int) -> bool:
 
 
 def _soft_dirty() -> str:
-    """Clear our soft-dirty bits, store to a page, and read bit 55 of its word."""
+    """Clear own soft-dirty bits, store to a page, and read bit 55 of its word."""
     with mmap.mmap(
         -1, PAGE_SIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
     ) as memory:
@@ -233,8 +233,8 @@ def _soft_dirty() -> str:
             at = native.address_of(memory) // PAGE_SIZE * 8
             word = int.from_bytes(os.pread(pagemap, 8, at), sys.byteorder)
     if not word >> 55 & 1:
-        raise RefusedError("the kernel does not keep the bit (CONFIG_MEM_SOFT_DIRTY)")
-    return "the kernel keeps the bit"
+        raise RefusedError("the kernel is built without it (CONFIG_MEM_SOFT_DIRTY)")
+    return "the kernel sets the bit"
 
 
 def _hugetlb() -> str:
@@ -249,7 +249,7 @@ def _huge_restore() -> str:
     if not size:
         raise UnknownError("this kernel has no transparent huge pages")
     if not _has_capability(23):
-        raise RefusedError("CAP_SYS_NICE is missing: what tracking splits stays split")
+        raise RefusedError("CAP_SYS_NICE is missing: split huge pages stay split")
     return f"huge pages of {format_size(size)} that tracking splits are put back"
 
 
@@ -332,7 +332,7 @@ ROWS: tuple[Row, ...] = (
     Row(
         "soft-dirty",
         _soft_dirty,
-        "nothing needs it: it is what there was before userfaultfd",
+        "not needed: it was the way to track before userfaultfd",
     ),
     Row("swap", _swap, ""),
     Row("mappings", _map_count, ""),

@@ -1,4 +1,4 @@
-"""Estimates the written pages of all memory from a random sample of units; pure.
+"""Estimates the written pages of all memory from a random sample of units; no I/O.
 
 The sample is drawn without replacement; the variable is the number of pages written in
 each unit (Cochran, Sampling Techniques, ch. 2 and 9).
@@ -57,10 +57,10 @@ def _end(counts: Sequence[int], population: int, extreme: int, side: int) -> flo
 
 
 def student(freedom: int) -> float:
-    """Return the standard errors to each side that hold 95 %, by degrees of freedom.
+    """Return the half-width of 95 % in standard errors, by degrees of freedom.
 
-    Source: Abramowitz and Stegun, 26.7.5; for up to 10 degrees, where that is too
-    small, a table.
+    Source: Abramowitz and Stegun, 26.7.5; a table for up to 10 degrees, where that
+        formula is too small.
     """
     if freedom <= len(_STUDENT):
         return _STUDENT[freedom - 1]
@@ -83,14 +83,14 @@ class Extremes:
         self._seen = 0
 
     def known(self, largest: int) -> tuple[int, int]:
-        """Return both; until they are known, the possible range: 0 and `largest`."""
+        """Return both numbers; until known, the possible extremes: 0 and `largest`."""
         if not self._before:
             return 0, largest
         both = self._before + self._now
         return min(both), max(both)
 
     def learn(self, counts: Sequence[int], population: int) -> None:
-        """Add the pages written in each drawn unit; `population` is all units."""
+        """Add the pages written in each drawn unit; `population`: all units."""
         if not counts:
             return
         both = (*self._now, *counts)

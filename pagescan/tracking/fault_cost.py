@@ -1,11 +1,11 @@
-"""Measures in a child what a first write to a protected page costs its writer.
+"""Measures in a child what a first write to a protected page costs the writer.
 
-Measured as a target meets it: the pages are random ones of a memory larger than the
-caches, and there is code to run between two of them. For the fault is only a part of
-what it costs: afterwards caches, TLB and branch predictors are cold for the target's
-own code. A loop of stores to warm pages in order shows half of it.
+The measurement resembles a target: the pages are random ones of memory larger than the
+caches, and code runs between two of them. The fault is only a part of the cost: after
+it, caches, TLB and branch predictors are cold for the target's own code. A loop of
+stores to warm pages in order would show half of the cost.
 
-The child is a process of its own: the memory, and the peak of it, are not ours.
+The child is a separate process, so that its memory and its peak do not count here.
 """
 
 import contextlib
@@ -22,17 +22,17 @@ if TYPE_CHECKING:
 USUAL = 1.3e-6  # seconds: an AMD EPYC, virtual, Linux 6.18, with its mitigations
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _MOST, _LEAST = 64 << 20, 16 << 20  # bytes: L2 and TLB reach less
-_PART = 8  # of what is free, the child takes one
-_STRETCHES, _WRITES = 2, 8192  # a stretch, too, is more than L2 holds
+_PART = 8  # the child takes an eighth of the free memory
+_STRETCHES, _WRITES = 2, 8192  # each stretch is also larger than the L2 cache
 _DEADLINE = 2.0  # seconds; it takes 0.2
 
 
 class FaultCost(NamedTuple):
-    """What one first write costs.
+    """The cost of one first write.
 
     Attributes:
-        seconds: Of processor time, user and system, beside a plain write.
-        why: Why it was not measured, and is the usual figure; "": it was measured.
+        seconds: Processor time, user and system, in excess of a plain write.
+        why: Why it is the usual figure and was not measured; "": it was measured.
     """
 
     seconds: float
@@ -44,10 +44,10 @@ class FaultCost(NamedTuple):
 
 
 class Trial:
-    """The child that measures; `close` ends it if it has not ended."""
+    """The measuring child; `close` ends it if necessary."""
 
     def __init__(self) -> None:
-        """Start it."""
+        """Start the child."""
         import subprocess
 
         self._begun = time.monotonic()
@@ -68,13 +68,13 @@ class Trial:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 env={"PYTHONPATH": package, "PYTHONDONTWRITEBYTECODE": "1"},
-                process_group=0,  # Ctrl-C is for its parent, which then ends it
+                process_group=0,  # Ctrl-C goes to the parent, which then ends it
             )
         except OSError as error:
             self._result = FaultCost(USUAL, str(error.strerror).lower())
 
     def poll(self) -> FaultCost | None:
-        """Return the result; None: it is still at work."""
+        """Return the result; None: the child is still measuring."""
         child = self._child
         if self._result is None and child is not None:
             if child.poll() is not None:
@@ -95,7 +95,7 @@ class Trial:
         return self.poll() or FaultCost(USUAL, "it took too long")
 
     def close(self) -> None:
-        """End the child; twice does no harm."""
+        """End the child; a second call has no effect."""
         child, self._child = self._child, None
         if child is not None:
             child.kill()
@@ -105,7 +105,7 @@ class Trial:
 
 
 def _read(child: "subprocess.Popen[bytes]") -> FaultCost:
-    """Return what the ended child said."""
+    """Return the result that the ended child printed."""
     text = child.stdout.read() if child.stdout is not None else b""
     if child.stdout is not None:
         child.stdout.close()
@@ -117,9 +117,9 @@ def _read(child: "subprocess.Popen[bytes]") -> FaultCost:
 
 
 def memory_to_use() -> int:
-    """Return how many bytes the child may populate: 64 MiB, or an eighth of the free.
+    """Return the bytes that the child may populate: 64 MiB or an eighth of the free.
 
-    What is free is the least of the machine's and of our own control group's memory.
+    Free is the smaller of the machine's free memory and that of this control group.
     """
     free = [_MOST * _PART]
     with contextlib.suppress(OSError, ValueError, IndexError):
@@ -148,8 +148,8 @@ def _number(path: str) -> int:
 def measure(size: int) -> float:
     """Return the seconds that a first write to random pages of `size` bytes costs.
 
-    Processor time of this process, user and system; the mean of two stretches, each
-    beside the same writes without protection, before and after.
+    The cost is processor time of this process, user and system: the mean of two
+    stretches, each compared with the same writes without protection, before and after.
     """
     import random
     from statistics import fmean
@@ -173,7 +173,7 @@ def measure(size: int) -> float:
 
 
 def _write(view: memoryview, pages: Sequence[int]) -> float:
-    """Write a part of each page, and work a while after it, as a program does."""
+    """Write to each page, and compute for a while after it, like a program."""
     body, other = bytes(800), {}
     begun = time.process_time()
     for offset in pages:
@@ -186,7 +186,8 @@ def _write(view: memoryview, pages: Sequence[int]) -> float:
 def main() -> None:
     """Run as the child."""
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
-        file.write("1000")  # before anything of the user's goes
+        # so that the kernel kills it before any process of the user's
+        file.write("1000")
     sys.stdout.write(f"{measure(int(sys.argv[1]))}\n")
 
 

@@ -1,16 +1,18 @@
-"""The growing ends of a target's mappings: not registered, but compared by content.
+"""The growing ends of a target's mappings: compared by content, not registered.
 
-What grows beside a registered mapping is a mapping of its own, for ever: the kernel
-joins two only where the flags are equal when the first page comes. What grows beside
-memory that is not registered becomes one with it, and once it is registered it becomes
-one with what is registered. So the end that grows is left out, and at each look moves:
+Memory that grows beside a registered mapping becomes a separate mapping, for ever: the
+kernel joins two only if their flags are equal when the first page is populated. Memory
+that grows beside unregistered memory is joined with it, and later, when it is
+registered, also with its registered neighbour. So the growing end is left out, and
+moves at each look:
 
-    [heap]          its uppermost page, where it was seen to grow
-    a reservation   the outermost page of what is used of it, likewise
-    mmap'ed memory  what came since the look before
+    [heap]          its uppermost page, after it was seen to grow
+    a reservation   the outermost page of its used part, after it was seen to grow
+    mmap'ed memory  the growth since the previous look
 
-A border is put only where the target itself has put one: mremap(2) of a block with a
-border in it fails. Of each page that is left out the session keeps a digest.
+A border is put only where the target itself has put one, because mremap(2) of a block
+fails if there is a border in it. The session stores a digest of each page that is left
+out.
 """
 
 from __future__ import annotations
@@ -41,35 +43,35 @@ if TYPE_CHECKING:
 
 
 LIMIT = 16 << 20
-"""Bytes that are compared at most, of all ends of a target; what is more is tracked."""
+"""Limit of bytes that are compared, over all ends of a target; the rest is tracked."""
 
 NOTHING = bytes(DIGEST)
-"""In place of a digest, of a page that was not populated."""
+"""The digest of a page that was not populated."""
 
-_LONGEST = 1 << 30  # bytes of an end that may be left out, with all its holes
-# Bytes read of an end that does not grow until it is registered: a second of our time.
-# For what grows after that leaves a mapping, and programs pause between two blocks.
+_LONGEST = 1 << 30  # limit of an end's length, with all its holes
+# Bytes read of an end that does not grow before it is registered: one second of work.
+# Growth after that leaves a mapping, and programs pause between two blocks.
 _QUIET = 1 << 30
-_FRAMES = 8  # pages that are asked for it
-_TELLING = 2  # of them: as many as tell more than chance
+_FRAMES = 8  # pages of an end whose frames are compared
+_TELLING = 2  # equal frames that prove more than chance
 _HEAP = "[heap]"
 
 Pieces = list[Interval]
 
 
 class End(NamedTuple):
-    """A part of a target that is not registered, as it was at the last look.
+    """A part of a target that is not registered, in its state of the last look.
 
     Attributes:
         start: Its first address.
         end: The address behind it.
         heap: Whether it is the end of `[heap]`.
-        digests: Of each of its pages, zeros where there was none; end to end.
-        frames: Page frames of its first pages; 0: none, or not to be seen.
-        varied: Whether the first page holds more than one byte again and again.
-        below: Whether a reservation ended where it starts.
-        above: Whether a reservation began where it ends.
-        read: Bytes of it that were compared since it grew.
+        digests: One digest per page, end to end; zeros for unpopulated pages.
+        frames: Page frames of its first pages; 0: not populated, or hidden.
+        varied: Whether the first page is not the same byte throughout.
+        below: Whether a reservation ended at its start.
+        above: Whether a reservation began at its end.
+        read: Bytes of it that were compared since its last growth.
     """
 
     start: int
@@ -83,20 +85,20 @@ class End(NamedTuple):
     read: int = 0
 
     def digest(self, address: int) -> bytes:
-        """Return that of the page at an address."""
+        """Return the digest of the page at an address."""
         at = length_of(address - self.start)
         return self.digests[at : at + DIGEST]
 
     def to_json(self) -> dict[str, Any]:
-        """Return what `from_json` takes."""
+        """Return the form that `from_json` reads."""
         import binascii
 
-        packed = zlib.compress(self.digests, 1)  # most may be holes
+        packed = zlib.compress(self.digests, 1)  # most of them may be holes
         return {**self._asdict(), "digests": binascii.b2a_base64(packed).decode()}
 
     @classmethod
     def from_json(cls, facts: dict[str, Any]) -> Self:
-        """Read what `to_json` gave; ValueError, KeyError or TypeError if it is not."""
+        """Read that form; ValueError, KeyError or TypeError if it is malformed."""
         import binascii
 
         try:
@@ -107,12 +109,12 @@ class End(NamedTuple):
 
 
 class Moves(NamedTuple):
-    """What a look that rearms does about the growing ends.
+    """The decisions of a rearming look about the growing ends.
 
     Attributes:
         register: Parts of mappings, ascending.
         whole: Indices of the mappings that are registered whole.
-        out: What stays out, or is left out from now on; without digests.
+        out: The parts that stay out or are now left out, without digests.
     """
 
     register: list[Mapping]
@@ -121,19 +123,19 @@ class Moves(NamedTuple):
 
 
 class GrowingEnds:
-    """Decides what of a target is left out, and tells what changed there.
+    """Decides which parts of a target are left out, and detects changes there.
 
     Attributes:
-        known: What is left out, ascending; replaced by `settle`.
+        known: The parts that are left out, ascending; `settle` replaces them.
     """
 
     def __init__(self, target: Target, known: list[End], *, wanted: bool) -> None:
-        """Go on with what is left out; `known` is changed in place.
+        """Continue with the given parts; `known` is changed in place.
 
         Args:
             target: The process.
-            known: What is left out.
-            wanted: Whether anything more may be left out.
+            known: The parts that are left out.
+            wanted: Whether more parts may be left out.
         """
         self.target = target
         self.known = known
@@ -141,30 +143,30 @@ class GrowingEnds:
 
     @cached_property
     def digests(self) -> PageDigests:
-        """What reads the target's memory; loaded for targets that grow."""
+        """The reader of the target's memory; loaded only if the target grows."""
         from pagescan.tracking.page_digests import PageDigests
 
         return PageDigests(self.target)
 
     @property
     def pieces(self) -> Pieces:
-        """What is left out, as intervals."""
+        """The parts that are left out, as intervals."""
         return [(end.start, end.end) for end in self.known]
 
     def unreadable(self) -> tuple[Untracked, ...]:
-        """Return the ends as ranges for which nothing can be promised."""
-        why = "it grows, so its bytes are compared, and this user may not read them"
+        """Return the ends as untracked ranges, if they cannot be read."""
+        why = "it grows, so its bytes would be compared; this user may not read them"
         return tuple(
             Untracked(end.start, end.end, _HEAP if end.heap else "[anon]", why)
             for end in self.known
         )
 
     def unchanged(self, populated: Columns, meter: Meter) -> Pieces:
-        """Return the pages, as intervals, that are as they were at the last look.
+        """Return the pages, as intervals, that are unchanged since the last look.
 
         Args:
-            populated: What of the ends is populated now.
-            meter: What it costs is added here.
+            populated: The populated pages of the ends.
+            meter: The cost is added to it.
 
         Raises:
             OSError: This process may not read the target's memory.
@@ -175,13 +177,13 @@ class GrowingEnds:
         return same
 
     def plan(self, chosen: Chosen, new: frozenset[int], populated: Columns) -> Moves:
-        """Decide what is registered now and what is left out; changes nothing.
+        """Decide which parts are registered now and which left out; changes nothing.
 
         Args:
-            chosen: The mappings that are tracked.
+            chosen: The tracked mappings.
             new: Indices of those with populated pages that are neither registered nor
                 known.
-            populated: All that is populated and not registered.
+            populated: All populated pages that are not registered.
         """
         starts, ends = bounds_of(chosen)
         of: dict[int, list[End]] = {index: [] for index in new}
@@ -208,23 +210,24 @@ class GrowingEnds:
         return _within_limit(moves, chosen, populated)
 
     def settle(self, moves: Moves, populated: Columns, meter: Meter) -> Pieces:
-        """Compare what was left out, and remember what is left out from now on.
+        """Compare the parts left out, and remember those that are left out now.
 
-        What is registered has to be protected by then: a store that comes later is
-        seen by its page, and one that came before by its bytes.
+        The registered memory must be protected before this call: a later store is then
+        seen by its page, and an earlier one by its bytes.
 
         Args:
-            moves: What was planned, and is done.
-            populated: All that is populated and was not registered before.
-            meter: What it costs is added here.
+            moves: The decisions, already carried out.
+            populated: All populated pages that were not registered before.
+            meter: The cost is added to it.
 
         Returns:
-            The pages that are as they were, as intervals.
+            The unchanged pages, as intervals.
         """
         same: Pieces = []
         out = [(end.start, end.end) for end in moves.out]
         rooms = [bytearray(length_of(end - start)) for start, end in out]
-        with contextlib.suppress(OSError):  # then nothing is left out any more
+        # if unreadable, nothing is left out any more
+        with contextlib.suppress(OSError):
             wanted = common(populated, _union(out, self.pieces))
             for start, digests in self.digests.read(wanted, meter):
                 self._compare(start, digests, same)
@@ -245,9 +248,9 @@ class GrowingEnds:
         return same
 
     def heap_without_edge(self, chosen: Chosen) -> Mapping | None:
-        """Return the uppermost page of a heap that has lost its edge; None: it has not.
+        """Return the uppermost page of a heap that has lost its edge, or None.
 
-        That is one which was seen to grow, and has shrunk.
+        A heap loses it if it was seen to grow, and has shrunk.
         """
         if not any(end.heap for end in self.known):
             return None
@@ -262,7 +265,7 @@ class GrowingEnds:
         return cut(top, top.end - PAGE_SIZE, top.end)
 
     def leave_out(self, page: Mapping, digest: bytes) -> None:
-        """Remember that the uppermost page of the heap is not registered any more."""
+        """Remember that the uppermost page of the heap is no longer registered."""
         end = End(page.start, page.end, heap=True, digests=digest)
         others = [other for other in self.known if not other.heap]
         self.known[:] = sorted([*others, end])
@@ -270,7 +273,7 @@ class GrowingEnds:
     def _keep(
         self, chosen: Chosen, index: int, known: list[End], populated: Columns
     ) -> End | None:
-        """Return what of a mapping is left out; None: nothing."""
+        """Return the part of a mapping that is left out, or None."""
         mapping = chosen[index]
         beside = chosen[max(0, index - 1) : index + 2]
         grew = any(look_alike(*pair) for pair in pairwise(beside))
@@ -286,7 +289,7 @@ class GrowingEnds:
         if known:
             first = max(known[0].start, mapping.start)
             last = min(known[-1].end, mapping.end)
-            # What grows over a reservation is an allocator's: as a heap is.
+            # Memory that grows over a reservation belongs to an allocator, like a heap.
             if first > low and known[0].below:
                 high = low + PAGE_SIZE
             elif first == low and last < high and known[-1].above:
@@ -303,15 +306,15 @@ class GrowingEnds:
         return End(low, high, below=below, above=above, read=read)
 
     def _is_border(self, end: End) -> bool:
-        """Whether the target's own border must be where an end starts, still.
+        """Whether the target's own border must still be at the start of an end.
 
-        It was there at the last look. It may have gone since then, if the block above
-        it was unmapped, and a larger one was mapped there. Then its page is another.
+        It was there at the last look. It is gone if the block above was unmapped and a
+        larger one mapped there. Then the page at that address is a different page.
         """
         before = end.digest(end.start)
         if before == NOTHING or self._frames(end)[: len(end.frames)] != end.frames:
             return False
-        # Of one page the frame may be the same by chance: the next one to be had.
+        # A single page may get the same frame by chance: the next free one.
         known = sum(map(bool, end.frames))
         if known == _FRAMES:
             return True
@@ -320,19 +323,19 @@ class GrowingEnds:
         return self.digests.page(end.start)[0] == before
 
     def _seen(self, end: End, digests: bytes) -> End:
-        """Return an end with all that the next look has to know of it."""
+        """Return an end with all the facts that the next look needs."""
         if end.heap:
             return end._replace(digests=digests)
         varied = digests[:DIGEST] != NOTHING and self.digests.page(end.start)[1]
         return end._replace(digests=digests, frames=self._frames(end), varied=varied)
 
     def _frames(self, end: End) -> tuple[int, ...]:
-        """Return the page frames of its first pages."""
+        """Return the page frames of the first pages of an end."""
         count = min(_FRAMES, (end.end - end.start) // PAGE_SIZE)
         return self.digests.frames(end.start, count)
 
     def _compare(self, start: int, digests: bytes, same: Pieces) -> None:
-        """Add the pages that are as they were, of some that were read."""
+        """Add those of the read pages that are unchanged."""
         stop = start + len(digests) // DIGEST * PAGE_SIZE
         for end in self.known:
             low, high = max(start, end.start), min(stop, end.end)
@@ -347,10 +350,10 @@ class GrowingEnds:
 
 
 def _within_limit(moves: Moves, chosen: Chosen, populated: Columns) -> Moves:
-    """Register ends whole until what is left is not too much to compare.
+    """Mark ends as registered whole until the rest is within the limit.
 
-    First those that are too much by themselves, then those that have not grown for
-    longest: the others are more likely to grow again.
+    First come ends that exceed it by themselves, then those without growth for the
+    longest time, because the others are more likely to grow again.
     """
     sizes = {
         end: _length(common(populated, [(end.start, end.end)])) for end in moves.out
@@ -382,7 +385,7 @@ def _length(columns: Columns) -> int:
 
 
 def _union(one: Pieces, other: Pieces) -> Pieces:
-    """Return the intervals that either list covers, ascending and disjoint."""
+    """Return the union of both lists of intervals, ascending and disjoint."""
     found: Pieces = []
     for low, high in sorted([*one, *other]):
         if found and low <= found[-1][1]:
@@ -393,5 +396,5 @@ def _union(one: Pieces, other: Pieces) -> Pieces:
 
 
 def length_of(size: int) -> int:
-    """Return how long the digests of so many bytes of memory are."""
+    """Return the length of the digests of that many bytes of memory."""
     return size // PAGE_SIZE * DIGEST

@@ -1,10 +1,10 @@
-"""Puts huge pages back that tracking has split.
+"""Puts back the huge pages that tracking has split.
 
-The first store to a protected huge page splits it into pages of the usual size, and
-khugepaged leaves alone what is protected. So what was huge when it was protected is
-remembered, and at the end, when nothing is registered any more, each unit whose pages
-are all present and nobody else's is made huge again: process_madvise(2) with
-MADV_COLLAPSE, one huge page for each call. What the target dropped stays dropped.
+The first store to a protected huge page splits it into small pages, and khugepaged
+leaves protected memory alone. So the huge pages are remembered when they are protected.
+At the end, when nothing is registered any more, each unit whose pages are all present
+and not shared is made huge again: process_madvise(2) with MADV_COLLAPSE, one huge page
+per call. Memory that the target dropped stays dropped.
 """
 
 import contextlib
@@ -26,14 +26,14 @@ from pagescan.target.shared_files import file_of
 
 @dataclass(slots=True)
 class Restored:
-    """What became of the huge pages; all in bytes.
+    """The result for the huge pages, in bytes.
 
     Attributes:
-        restored: Huge again.
-        lost: Huge once, populated now, and in no huge page.
-        denied: What of that only the lack of CAP_SYS_NICE stood against.
-        interrupted: Whether Ctrl-C, or the caller, ended it early.
-        caught: Whether that was KeyboardInterrupt: the caller raises it again.
+        restored: Memory that is huge again.
+        lost: Memory that was huge, is populated, and is not in a huge page.
+        denied: The part of it that only lacks CAP_SYS_NICE.
+        interrupted: Whether Ctrl-C, or the caller, ended the work early.
+        caught: Whether that was a KeyboardInterrupt, which the caller raises again.
     """
 
     restored: int = 0
@@ -44,12 +44,12 @@ class Restored:
 
     @property
     def cost(self) -> Cost:
-        """The same as results have it."""
+        """The result in the form of a cost."""
         return Cost(huge_restored=self.restored, huge_lost=self.lost)
 
     @property
     def note(self) -> str | None:
-        """What to tell the user: why there are fewer than there were."""
+        """A message for the user if huge pages are missing, or None."""
         if self.interrupted:
             return f"interrupted: {format_size(self.lost)} of huge pages stay split"
         if self.denied:
@@ -61,7 +61,7 @@ class Restored:
 
 
 def never() -> bool:
-    """Say that nothing asks for an early end."""
+    """Return False: never ask for an early end."""
     return False
 
 
@@ -70,13 +70,13 @@ class HugePages:
     """The memory that was in huge pages when it was protected.
 
     Attributes:
-        units: Whole huge pages, neighbours joined; the categories mean nothing.
+        units: Whole huge pages, neighbours joined; their categories have no meaning.
     """
 
     units: Columns = field(default_factory=Columns.empty)
 
     def learn(self, found: Columns) -> None:
-        """Remember regions that are in huge pages."""
+        """Remember the regions that are in huge pages."""
         size = huge_page_size()
         if size and found.starts:
             more = native.whole_units(found, size)
@@ -85,12 +85,12 @@ class HugePages:
     def learn_of(
         self, scanner: Scanner, found: Columns, left_out: int | None = None
     ) -> None:
-        """Remember what is huge of regions that are to be protected.
+        """Remember the huge pages in regions that are about to be protected.
 
         Args:
-            scanner: Of the target.
+            scanner: The target's scanner.
             found: The regions.
-            left_out: Not those with these categories; None: all.
+            left_out: Leave out pages with these categories; None: take all.
         """
         size = huge_page_size()
         if not size or not found.starts:
@@ -112,15 +112,15 @@ class HugePages:
         only_count: bool = False,
         interrupted: Callable[[], bool] = never,
     ) -> Restored:
-        """Put back what can be, and count the rest.
+        """Put back all possible huge pages, and count the rest.
 
         Args:
-            scanner: Of the target; its pace and its meter are used.
-            mappings: The target's.
-            within: Units; None: all that are remembered.
-            only_count: Put nothing back.
-            interrupted: Asked every 50 ms; Ctrl-C does the same. What is left is
-                counted only.
+            scanner: The target's scanner, for its pace and its meter.
+            mappings: The target's mappings.
+            within: Units to put back; None: all remembered ones.
+            only_count: Put nothing back, and only count.
+            interrupted: Called every 50 ms; if it returns True, or after Ctrl-C, the
+                rest is only counted.
         """
         result = Restored()
         units = self.units if within is None else within
@@ -131,7 +131,7 @@ class HugePages:
         job.only_count = only_count
         parts, owners = native.join(units, *bounds_of(mappings))
         with (
-            contextlib.suppress(OSError),  # the target is gone by now
+            contextlib.suppress(OSError),  # the target may be gone
             native.keeping_the_processor(scanner.pace),
         ):
             for start, end, owner in zip(parts.starts, parts.ends, owners, strict=True):
@@ -158,7 +158,7 @@ class HugePages:
 
 
 def noticing(rules: Sequence[Rule]) -> list[Rule]:
-    """Return rules that protect as those do, and list the huge pages among it."""
+    """Return rules that protect the same pages, and list the huge pages among them."""
     huge = Category.HUGE
     return [
         rule._replace(

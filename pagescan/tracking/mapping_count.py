@@ -1,9 +1,9 @@
-"""How many mappings a target has, may have, and has because it is tracked.
+"""Counts a target's mappings: how many it has, may have, and has due to tracking.
 
-The kernel keeps two neighbours as one mapping where all about them is equal. What is
-registered differs from what is not, in a way that /proc/PID/maps does not show. So
-neighbours that look alike there are two mappings only because of tracking, or for a
-reason that was there before: those are counted when a target is armed.
+The kernel keeps neighbours in one mapping if all their properties are equal. Registered
+memory differs from unregistered memory in a way that /proc/PID/maps does not show. So
+neighbours that look alike there are separate only because of tracking, or for an
+earlier reason; the latter are counted when a target is armed.
 """
 
 from collections.abc import Sequence
@@ -12,12 +12,12 @@ from itertools import pairwise
 from pagescan.model.memory import Mapping
 
 _LIMIT = "/proc/sys/vm/max_map_count"
-_USUAL_LIMIT = 65530  # where the file cannot be read
-_PART_OF_LIMIT = 0.95  # the rest is the target's own
+_USUAL_LIMIT = 65530  # if the file cannot be read
+_PART_OF_LIMIT = 0.95  # the rest is reserved for the target
 
 
 def look_alike(one: Mapping, other: Mapping) -> bool:
-    """Whether two mappings touch, and /proc/PID/maps tells no difference."""
+    """Whether two mappings touch and look alike in /proc/PID/maps."""
     return (
         one.end == other.start
         and one.perms == other.perms
@@ -30,7 +30,7 @@ def look_alike(one: Mapping, other: Mapping) -> bool:
 
 
 def count_alike(there: Sequence[Mapping]) -> int:
-    """Return how many neighbours among all mappings of a target look alike."""
+    """Return how many neighbours among all of a target's mappings look alike."""
     return sum(
         one.end == other.start and look_alike(one, other)
         for one, other in pairwise(there)
@@ -38,7 +38,7 @@ def count_alike(there: Sequence[Mapping]) -> int:
 
 
 def most_mappings() -> int:
-    """Return how many mappings a target may have before no more is registered.
+    """Return the number of mappings above which no more are registered.
 
     Source: vm.max_map_count, less 5 %.
     """

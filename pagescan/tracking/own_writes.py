@@ -271,7 +271,7 @@ class WrittenPages:
         """The parts of the selection that were not tracked, and why.
 
         Raises:
-            PagescanError: As `batch` says.
+            PagescanError: As for `batch`.
         """
         _ = self.batch
         return self._untracked

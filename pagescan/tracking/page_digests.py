@@ -1,4 +1,4 @@
-"""Digests of a target's pages, which are read through /proc/PID/mem and not kept."""
+"""Computes digests of a target's pages, which it reads and does not store."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
     from pagescan.target.process import Target
 
 
-_AT_ONCE = 64 << 10  # bytes of one read: the lock is free between its pages
-_FRAME = (1 << 55) - 1  # of a pagemap word; 0 for who may not see it
+_AT_ONCE = 64 << 10  # bytes per read: the lock is free between pages
+_FRAME = (1 << 55) - 1  # bits of a pagemap word; 0 if hidden from this user
 _PRESENT = 1 << 63
 
 
 class PageDigests:
-    """Reads pages of one target."""
+    """Reads pages of one target through /proc/PID/mem."""
 
     def __init__(self, target: Target) -> None:
-        """Read nothing yet."""
+        """Remember the target; read nothing yet."""
         self.target = target
 
     def can_read(self) -> bool:
@@ -35,13 +35,13 @@ class PageDigests:
         return False
 
     def read(self, populated: Columns, meter: Meter) -> Iterator[tuple[int, bytes]]:
-        """Read regions, and yield addresses and the digests of the pages from there.
+        """Read regions; yield start addresses and digests of consecutive pages.
 
         The kernel takes the lock page by page.
 
         Args:
-            populated: Populated pages alone: others would be populated by that.
-            meter: What it costs is added here.
+            populated: Populated pages only, because reading would populate others.
+            meter: The cost is added to it.
 
         Raises:
             OSError: This process may not read the target's memory.
@@ -56,7 +56,7 @@ class PageDigests:
                     begun = time.perf_counter_ns()
                     try:
                         size = os.preadv(memory, [part], start)
-                    except OSError:  # unmapped meanwhile
+                    except OSError:  # unmapped since
                         continue
                     taken = time.perf_counter_ns() - begun
                     meter.scan_ns += taken
@@ -71,14 +71,14 @@ class PageDigests:
                     )
 
     def page(self, address: int) -> tuple[bytes, bool]:
-        """Return the digest of one page, and whether it holds more than one byte."""
+        """Return the digest of a page, and whether its bytes are not all equal."""
         with contextlib.suppress(OSError), self._memory() as memory:
             data = os.pread(memory, PAGE_SIZE, address)
             return _digest(data), data != data[:1] * len(data)
         return bytes(DIGEST), False
 
     def frames(self, start: int, count: int) -> tuple[int, ...]:
-        """Return the page frames of some pages; 0: none, or not to be seen."""
+        """Return the page frames of some pages; 0: not populated, or hidden."""
         data = os.pread(self.target.pagemap, 8 * count, start // PAGE_SIZE * 8)
         words = (word for (word,) in struct.iter_unpack("=Q", data))
         return tuple(word & _FRAME if word & _PRESENT else 0 for word in words)
@@ -93,7 +93,7 @@ class PageDigests:
 
 
 def _digest(page: bytes | memoryview) -> bytes:
-    """Return what two pages with different bytes never have in common."""
-    import hashlib  # 3 ms, for targets that grow
+    """Return a digest that differs for pages with different bytes."""
+    import hashlib  # takes 3 ms; only for growing targets
 
     return hashlib.sha256(page).digest()[:DIGEST]

@@ -1,12 +1,12 @@
-"""`watch --budget`: tracks a rotating random part, and extrapolates from it.
+"""`watch --budget`: tracks a rotating random sample, and extrapolates from it.
 
-Every page that is tracked costs its writer one fault an interval. Where that would be
-more than the budget, only some units of 2 MiB are protected: as many as the budget pays
-for, by what the looks before have cost the target (`target_cost`, `ledger`). Half of
-them are others at each look, and each look's sample is a random one (a rotating panel);
-the rest have no protection, and cost nothing. What the drawn ones say is extrapolated
-to all inhabited units: `extrapolation`. Memory that came since the draw is counted as
-it is: all of it was written.
+Every tracked page costs its writer one fault per interval. If that would exceed the
+budget, only some units of 2 MiB are protected: as many as the budget pays for, judged
+by the target's loss in earlier looks (`target_cost`, `ledger`). Half of the sample is
+replaced at each look (a rotating panel); units outside it are not protected, and cost
+nothing. The result of the drawn units is extrapolated to all inhabited units
+(`estimate`). Memory that appeared since the last draw is counted exactly: all of it was
+written.
 """
 
 import math
@@ -43,18 +43,18 @@ from pagescan.tracking.mapping_count import count_alike
 from pagescan.tracking.sample_units import apart, count_pages, holes, within
 from pagescan.tracking.tracking import Tracking
 
-_FEWEST = 2  # units: fewer have no variance
-_ASKED_ANEW = 32  # looks, after which all units are asked whether they have a page
-_RESTORED = 64  # huge pages put back in a look: 20 ms
+_FEWEST = 2  # units: fewer would have no variance
+_ASKED_ANEW = 32  # looks after which all units are checked for pages
+_RESTORED = 64  # huge pages put back per look: 20 ms
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """How many write faults a look may cause.
+    """The number of write faults that a look may cause.
 
     Attributes:
-        faults: In an interval; in the first one only, where there is a share.
-        share: Of the target's processor time, 0 to 1; None: the faults are fixed.
+        faults: Per interval; if there is a share, only in the first one.
+        share: Part of the target's processor time, 0 to 1; None: the faults are fixed.
     """
 
     faults: float
@@ -62,9 +62,9 @@ class Budget:
 
     @classmethod
     def of(cls, percent: float, interval: float, fault_seconds: float) -> Self:
-        """Return what so many percent of a target's processor time pay for.
+        """Return the budget for that percentage of a target's processor time.
 
-        What the target uses is not known yet: one processor is assumed for the start.
+        The target's use is not known yet: one processor is assumed for the start.
         """
         share = percent / 100
         return cls(Ledger(share).share * interval / fault_seconds, share)
@@ -79,17 +79,18 @@ class Budget:
         """Return how many units may be tracked next.
 
         Args:
-            population: All units.
-            tracked: Those that were, this time; it grows at most twofold.
-            counts: Pages written in each of them; empty: nothing is known yet.
-            faults: How many the next look may cause; None: as many as ever.
+            population: The number of all units.
+            tracked: The number tracked this time; it grows at most twofold.
+            counts: Pages written in each of them; empty: unknown yet.
+            faults: How many the next look may cause; None: the fixed number.
         """
         faults = self.faults if faults is None else faults
         if not counts:
-            expected = HUGE_PAGE / PAGE_SIZE  # the worst: every page of it
+            expected = HUGE_PAGE / PAGE_SIZE  # the worst case: every page of a unit
             most = population
         else:
-            # What the mean may be, not what it was: the budget is a bound.
+            # Use an upper bound of the mean, not the mean itself: the budget is a
+            # limit.
             spread = math.sqrt(variance(counts) / len(counts)) if tracked > 1 else 0.0
             expected = fmean(counts) + 2 * spread
             most = 2 * tracked
@@ -98,12 +99,12 @@ class Budget:
 
 
 class _Grown(NamedTuple):
-    """The memory that came since the last look.
+    """The memory that appeared since the last look.
 
     Attributes:
-        new: Bounds of the mappings that came.
-        moves: What was done about the growing ends.
-        populated: What was populated and not registered.
+        new: Bounds of the new mappings.
+        moves: The decisions about the growing ends.
+        populated: The populated pages that were not registered.
     """
 
     new: list[tuple[int, int]]
@@ -115,9 +116,9 @@ class SampledTracking(Tracking):
     """Tracks as much of a target as a budget pays for.
 
     Attributes:
-        budget: Faults a look.
-        units: What is tracked now: pieces of mappings, of 2 MiB or less, ascending.
-        exact: Whether that is everything; it tracks as any tracking does then.
+        budget: The faults per look.
+        units: The tracked units: pieces of mappings, up to 2 MiB each, ascending.
+        exact: Whether they are all memory; then it works like `Tracking`.
     """
 
     def __init__(
@@ -134,11 +135,12 @@ class SampledTracking(Tracking):
         self.units: list[Mapping] = []
         self.exact = False
         self._ledger = Ledger(budget.share or 1.0)
-        self._calls = 0  # that changed protections, since the toll was counted
-        self._left: list[Mapping] = []  # the sample, and may have been huge
-        self._population: list[Mapping] = []  # of which the units were drawn
+        self._calls = 0  # calls that changed protections since the last count
+        self._left: list[Mapping] = []  # have left the sample, and may have been huge
+        # the units from which the sample was drawn
+        self._population: list[Mapping] = []
         self._extremes = Extremes()
-        self._out: list[End] = []  # what is left out, and no unit
+        self._out: list[End] = []  # left out; not in any unit
         self._came: list[Mapping] = []  # parts that were registered at this look
 
     @classmethod
@@ -151,7 +153,7 @@ class SampledTracking(Tracking):
         max_tables: int = MAX_TABLES,
         pace: Pace | None = None,
     ) -> Self:
-        """Attach, register what is selected, and arm a first random part of it."""
+        """Attach, register the selection, and arm a first random sample of it."""
         return cls.attached_by(
             lambda uffd, armed: cls(target, uffd, armed, budget, pace),
             target,
@@ -160,7 +162,7 @@ class SampledTracking(Tracking):
         )
 
     def arm(self) -> None:
-        """Register everything selected, protect what the budget pays for."""
+        """Register the whole selection, and protect as much as the budget pays for."""
         there = self._judged()
         self.armed.alike = count_alike(there.there)
         self._has_registered = bool(self._armer.register(there))
@@ -175,7 +177,7 @@ class SampledTracking(Tracking):
     def look(
         self, *, rearm: bool = True, returned: Category = DEFAULT_RETURNED
     ) -> Look:
-        """Find what was written in the part that is tracked; draw the next part.
+        """Find the written pages of the tracked sample; draw the next sample.
 
         Raises:
             TargetError: The address space is gone: exit, or exec.
@@ -196,10 +198,10 @@ class SampledTracking(Tracking):
         return look
 
     def _look_at_part(self, *, rearm: bool, returned: Category) -> Look:
-        """Look at what was drawn, and at what came since; estimate the rest.
+        """Look at the sample and at new memory, and estimate the rest.
 
         No store is lost in between: a unit that is drawn again is got and protected in
-        one step, and another one is protected before the others are got.
+        one step, and a newly drawn one is protected before the old ones are got.
         """
         grown = self._register_new() if rearm else None
         chosen = self._judged()
@@ -245,7 +247,7 @@ class SampledTracking(Tracking):
         """Count what a look at a part has cost the target; return its share."""
         if self.toll is None:
             return None
-        # What grew elsewhere is no part of it.
+        # Growth elsewhere is not part of the cost.
         share = self.toll.look(written, grows=False, calls=self._calls)
         self._calls = 0
         self._account()
@@ -268,20 +270,20 @@ class SampledTracking(Tracking):
         drawn_from: Sequence[Mapping],
         came: Sequence[Mapping],
     ) -> Estimate | None:
-        """Extrapolate from the tracked units, and add those that came since."""
+        """Extrapolate from the tracked units; add new memory exactly."""
         if len(tracked) == len(drawn_from):
             return None
         pages = [unit.length // PAGE_SIZE for unit in drawn_from]
         known = self._extremes.known(max(pages))
         said = estimate(self._counts(found, tracked), len(drawn_from), *known)
-        most = sum(pages)  # units of small mappings have fewer than the others
+        most = sum(pages)  # units of small mappings have fewer pages
         more = sum(self._counts(found, came))
         share = (len(tracked) + len(came)) / (len(drawn_from) + len(came))
         middle, low, high = (min(number, most) + more for number in said[:3])
         return Estimate(middle, low, high, share)
 
     def _register_new(self) -> _Grown:
-        """Register the memory that came; what grows is left out."""
+        """Register new memory; leave growing ends out."""
         chosen, populated, new = self._unregistered()
         self._ends.wanted = not self._armer.is_full()
         moves = self._ends.plan(chosen, new, populated)
@@ -298,9 +300,9 @@ class SampledTracking(Tracking):
         chosen: Chosen,
         returned: Category,
     ) -> tuple[Columns, list[Mapping]]:
-        """Add what changed at the growing ends: to what was found, and to what came.
+        """Add the changes of the growing ends to the written and to the new pages.
 
-        The ends are no units: they have no protection, and are known exactly.
+        The ends are not units: they have no protection, and are known exactly.
         """
         left = self._left_out(grown.moves, grown.populated)
         same = self._ends.settle(grown.moves, grown.populated, self.scanner.meter)
@@ -313,7 +315,7 @@ class SampledTracking(Tracking):
     def _put_back_edge(
         self, page: Mapping, found: Columns, returned: Category
     ) -> Columns:
-        """Leave a page out again; no unit has it any more."""
+        """Leave a page out again; no unit contains it any more."""
         found = super()._put_back_edge(page, found, returned)
         self._out = list(self.armed.ends)
         for units in (self.units, self._population):
@@ -327,14 +329,14 @@ class SampledTracking(Tracking):
         return found
 
     def _populate(self, chosen: Sequence[Mapping]) -> list[Mapping]:
-        """Return the units there are now: those of before, and where a page came.
+        """Return the current units: the earlier ones, and those around new pages.
 
-        To ask every page would cost more than to track them. Units that lost all their
-        pages, and growing ones that became several, are found only now and then.
+        To check every page would cost more than tracking. Units that lost all their
+        pages, and growing ones that became several, are only found from time to time.
         """
         came: list[Mapping] = []
         if self._out or self._came:
-            # What came grows with no unit of before: it is looked at by itself.
+            # New memory is not joined with an earlier unit: it is examined by itself.
             came = self._inhabited(self._came)
             others = [*self._came, *_as_units(self._out, chosen)]
             chosen = holes(chosen, sorted(others))
@@ -344,7 +346,7 @@ class SampledTracking(Tracking):
         return sorted(came + known + self._inhabited(holes(chosen, known)))
 
     def _inhabited(self, chosen: Sequence[Mapping]) -> list[Mapping]:
-        """Return the units in which there is a page; whole mappings if smaller."""
+        """Return the units that contain a page; whole mappings if these are smaller."""
         rules = {key: index for index, key in enumerate(kinds_of(chosen))}
         asked = [
             Rule(
@@ -371,10 +373,10 @@ class SampledTracking(Tracking):
     def _draw(
         self, population: list[Mapping], tracked: int, counts: Sequence[int]
     ) -> bool:
-        """Draw the next part, not protected yet; return whether that is all."""
+        """Draw the next sample, not protected yet; return whether it is everything."""
         faults = self._affordable()
         wanted = self.budget.units(len(population), tracked, counts, faults)
-        # Half of it is another part: to lift and to protect costs more than to look.
+        # Half of it is replaced: lifting and protecting cost more than looking.
         there = set(population)
         still = [unit for unit in self.units if unit in there]
         kept = set(random.sample(still, min(len(still), wanted // 2)))
@@ -385,7 +387,7 @@ class SampledTracking(Tracking):
         return self.exact
 
     def _protect(self, units: Sequence[Mapping]) -> None:
-        """Protect units; what was written in them before is not asked for."""
+        """Protect units; earlier writes to them are not reported."""
         self._armer.protect(units)
         self._calls += len(units)
         for unit in units:
@@ -398,9 +400,9 @@ class SampledTracking(Tracking):
         tracked: list[Mapping],
         chosen: Sequence[Mapping],
     ) -> Columns:
-        """Protect the shared memory that came, and return its pages.
+        """Protect the new shared memory, and return its pages.
 
-        Where everything is tracked from now on, holes are protected, too.
+        If everything is tracked from now on, holes are protected, too.
         """
         parts = [unit for unit in came if unit.kind not in PRIVATE]
         if self.exact:
@@ -409,7 +411,7 @@ class SampledTracking(Tracking):
         return self._armer.protect_whole(sorted(parts))
 
     def _lift(self, units: Sequence[Mapping]) -> None:
-        """Take the protection from those of some units that were not drawn."""
+        """Lift the protection of those units that were not drawn again."""
         left = apart(units, self.units)
         for unit in left:
             self._calls += 1
@@ -418,10 +420,10 @@ class SampledTracking(Tracking):
             self._put_back_some(left)
 
     def _put_back_some(self, left: Sequence[Mapping]) -> None:
-        """Put back huge pages of units that left the sample, as many as a look may.
+        """Put back huge pages of units that left the sample, up to the limit per look.
 
-        Others stay split until one of the next looks, or until the end. Shared memory
-        does: while it is registered the kernel refuses.
+        The rest stays split until one of the next looks, or until the end. Shared
+        memory always does, because the kernel refuses while it is registered.
         """
         drawn = set(self.units)
         waiting = [unit for unit in self._left if unit not in drawn]
@@ -450,7 +452,7 @@ class SampledTracking(Tracking):
         except OSError as error:
             if not self.target.has_address_space():
                 raise self.target.gone() from error
-            # It was unmapped meanwhile, and is not there at the next look.
+            # Its mapping is gone, and will be missing at the next look.
 
     def _counts(self, found: Columns, units: Sequence[Mapping]) -> list[int]:
         return count_pages(found, units, page_size=self.target.facts.page_size)

@@ -1,8 +1,9 @@
-"""Estimates which part of a target's processor time tracking has cost it.
+"""Estimates what share of a target's processor time tracking has cost it.
 
-That is the first writes to protected pages, times what one costs (`fault_cost`), beside
-the processor time that the target used; all since the look before. What the target
-itself shows bounds both factors: its page faults, its growth, its time in the kernel.
+The estimate is the number of first writes to protected pages, times the cost of one
+(`fault_cost`), divided by the processor time that the target used; all since the
+previous look. The target's own figures bound both factors: its page faults, its growth,
+its time in the kernel.
 """
 
 import os
@@ -13,24 +14,24 @@ from typing import NamedTuple, Self
 from pagescan.tracking.fault_cost import USUAL, FaultCost, Trial
 
 _TICKS = os.sysconf("SC_CLK_TCK")
-_FLUSH = 5e-6  # seconds: what a call that changes protections costs who runs meanwhile
-_WORTH_A_TRIAL = 0.005  # of the target's time; below it the usual figure will do
-_KEPT = 0.9  # of what the looks before showed, at each look
+_FLUSH = 5e-6  # seconds that other running threads lose when a call changes protections
+_WORTH_A_TRIAL = 0.005  # of the target's time; below it the usual figure is good enough
+_KEPT = 0.9  # weight of earlier looks, at each look
 _ENOUGH_FAULTS = 100_000
-# Times the time in the kernel: what a fault costs with what comes after. Programs that
-# do nothing there but fault have little of that: 0.8 to 1.0 was measured.
+# Times the time in the kernel: limit of a fault's cost with its aftermath. Programs
+# whose time in the kernel is all faults lost 0.8 to 1.0 times that time when measured.
 _WHOLE = 1.2
-_LEAST = 0.5  # of the measured cost: no more is taken off
+_LEAST = 0.5  # of the measured cost: the bound reduces it no further
 
 
 class Usage(NamedTuple):
-    """What a process has used so far, all its threads together.
+    """The totals of a process, over all its threads.
 
     Attributes:
         processor: Seconds, user and system, to the nanosecond.
         system: Seconds in the kernel, to the clock tick.
         faults: Minor page faults.
-        resident: Pages that it has now.
+        resident: Its resident pages.
     """
 
     processor: float
@@ -40,7 +41,7 @@ class Usage(NamedTuple):
 
     @classmethod
     def of(cls, pid: int) -> Self | None:
-        """Read it; None: the process has ended, or hides."""
+        """Read the totals; None: the process has ended, or is hidden."""
         try:
             # A process's clock is the complement of its pid; CPUCLOCK_SCHED is 2.
             processor = time.clock_gettime((~pid << 3) | 2)
@@ -52,7 +53,7 @@ class Usage(NamedTuple):
         return cls(processor, ticks / _TICKS, int(fields[7]), int(fields[21]))
 
     def since(self, before: Self) -> "Usage":
-        """Return the differences."""
+        """Return the differences to earlier totals."""
         return Usage(
             self.processor - before.processor,
             self.system - before.system,
@@ -62,18 +63,18 @@ class Usage(NamedTuple):
 
 
 class TargetCost:
-    """What tracking costs one target, look by look.
+    """The cost of tracking one target, look by look.
 
     Attributes:
         pid: The target.
         used: Seconds of processor time that it used in all looks.
-        spent: Seconds of them that tracking cost it, estimated.
-        last: Seconds that it lost since the look before the last one.
-        fault: What one first write costs, as far as is known.
+        spent: The estimated part of it that tracking cost.
+        last: Seconds that it lost between the last two looks.
+        fault: The cost of one first write, as far as known.
     """
 
     def __init__(self, fault: FaultCost | None = None) -> None:
-        """Take a figure that is known; None: it is measured once it matters."""
+        """Take a known cost of a write; None: it is measured once it matters."""
         self.pid = 0
         self.used = self.spent = self.last = 0.0
         self.fault = fault or FaultCost(USUAL, "it matters too little")
@@ -81,29 +82,29 @@ class TargetCost:
         self._measured = fault is not None
         self._trial: Trial | None = None
         self._before: Usage | None = None
-        self._system = self._faults = 0.0  # recent ones; see `fault_seconds`
+        self._system = self._faults = 0.0  # recent values; see `fault_seconds`
 
     def begin(self, pid: int) -> None:
-        """Count from now; again after the target's exec."""
+        """Count from now on; called again after the target's exec."""
         self.pid = pid
         self._before = Usage.of(pid)
 
     @property
     def settled(self) -> bool:
-        """Whether the figure stays as it is: no trial is at work."""
+        """Whether the figure is final: no trial is running."""
         return self._trial is None
 
     @property
     def share(self) -> float | None:
-        """The part of all looks together; None: it used no processor time."""
+        """The share over all looks; None: no processor time was used."""
         return min(1.0, self.spent / self.used) if self.used > 0 else None
 
     @property
     def fault_seconds(self) -> float:
-        """What one fault costs, as the target's own time in the kernel bounds it.
+        """Return the cost of one fault, bounded by the target's time in the kernel.
 
-        Its faults took no longer than all its time there, and what comes after them,
-        in user mode, is a fifth of that where there is nothing else.
+        The faults took no longer than all that time. The cost after them, in user mode,
+        is at most a fifth of it if that time is all faults.
         """
         cost = self.fault.seconds
         if self._faults < _ENOUGH_FAULTS:
@@ -114,16 +115,16 @@ class TargetCost:
     def look(
         self, written: int, new: int = 0, *, grows: bool = True, calls: int = 0
     ) -> float | None:
-        """Count what was written since the last call; return its share of the time.
+        """Count the writes since the last call; return their share of the time.
 
         Args:
-            written: Pages, the new ones too.
-            new: Those of them that were never protected.
-            grows: Whether all growth of the target is among the pages written.
-            calls: Made since, that changed protections.
+            written: Written pages, including new ones.
+            new: Those that were never protected.
+            grows: Whether the written pages include all growth of the target.
+            calls: Calls since then that changed protections.
 
         Returns:
-            0 to 1; None where nothing is known: it used no processor time, or is gone.
+            0 to 1; None: unknown, because it used no processor time, or is gone.
         """
         now = Usage.of(self.pid)
         before, self._before = self._before, now
@@ -132,7 +133,7 @@ class TargetCost:
         used = now.since(before)
         if used.processor <= 0:
             return None
-        # What was populated since had no protection: its fault is its own.
+        # Newly populated pages had no protection: their fault is their own.
         grown = max(new, used.resident if grows else 0)
         first = max(0, min(written - grown, used.faults))
         self._system = self._system * _KEPT + used.system
@@ -159,7 +160,7 @@ class TargetCost:
             self.on_measured(result)
 
     def close(self) -> None:
-        """End a trial that is at work."""
+        """End a running trial."""
         if self._trial is not None:
             self._trial.close()
             self._trial = None

@@ -1,4 +1,4 @@
-"""The tick: follow new mappings, get what was written and rearm, join, tally."""
+"""The look: follows new mappings, gets written pages, rearms, and joins the result."""
 
 import contextlib
 import os
@@ -53,25 +53,25 @@ from pagescan.model.looks import Look
 
 
 class Tracking:
-    """Looks at what one target writes, through its userfaultfd.
+    """Looks at the writes of one target, through its userfaultfd.
 
     Attributes:
         target: The process.
-        uffd: Its userfaultfd; whoever made this object closes it.
-        armed: What is tracked; changed by a look that rearms.
+        uffd: Its userfaultfd; the creator of this object closes it.
+        armed: The tracked state; a look that rearms changes it.
         armed_at: When it was armed, in UTC.
         since: The end of the last look that rearmed.
-        cost: What arming cost the target.
-        end_cost: What disarming cost it.
-        restore_huge: Whether the end puts back the huge pages that were split.
-        end_early: Asked every 50 ms at the end: True leaves the rest of them split.
-        restored: What became of them.
-        attached: How its userfaultfd was taken, in words; empty where another did.
-        toll: What the looks that rearm cost the target; None: nobody asked.
+        cost: The cost of arming to the target.
+        end_cost: The cost of disarming.
+        restore_huge: Whether the end puts back split huge pages.
+        end_early: Called every 50 ms at the end: True leaves the rest of them split.
+        restored: The result of putting them back.
+        attached: How its userfaultfd was taken, in words; "" if another object took it.
+        toll: The cost of rearming looks to the target; None: not counted.
     """
 
     leaves_growth_out = True
-    """Whether ends that grow are compared, so that no mapping stays behind."""
+    """Whether growing ends are compared, so that no mapping stays."""
 
     def __init__(
         self,
@@ -83,7 +83,7 @@ class Tracking:
         since: datetime | None,
         pace: Pace | None = None,
     ) -> None:
-        """Go on with what is armed already; `start` arms."""
+        """Continue with armed memory; `start` arms."""
         self.target = target
         self.uffd = uffd
         self.armed = armed
@@ -93,7 +93,7 @@ class Tracking:
         self._reader = Reader(target)
         self._known: tuple[list[Mapping], list[Untracked]] = ([], [])
         self._counted: tuple[list[Mapping], int] = ([], 0)
-        self._has_registered = False  # since the mappings were counted
+        self._has_registered = False  # since the last count of the mappings
         self._chosen = Chosen()
         self._armer = Armer(self.scanner, uffd, armed)
         self._ends = GrowingEnds(target, armed.ends, wanted=self.leaves_growth_out)
@@ -117,7 +117,7 @@ class Tracking:
         max_tables: int = MAX_TABLES,
         pace: Pace | None = None,
     ) -> Self:
-        """Attach to a target and arm what is selected.
+        """Attach to a target and arm the selection.
 
         Raises:
             PagescanError: Nothing of the selection could be armed.
@@ -139,7 +139,7 @@ class Tracking:
         selection: Selection | None,
         max_tables: int,
     ) -> Self:
-        """Take a userfaultfd, make a tracking of it, and arm; undone if that fails."""
+        """Take a userfaultfd, make a tracking with it, and arm; on errors, undo."""
         from pagescan.tracking import attach
 
         taken = attach.take(target)
@@ -148,7 +148,7 @@ class Tracking:
         try:
             tracking.arm()
         except BaseException:
-            Tracking.close(tracking)  # what a subclass closes is its caller's by now
+            Tracking.close(tracking)  # the caller closes the parts of a subclass
             raise
         cost = tracking.scanner.take_cost(taken.stopped_ns)
         tracking.cost = replace(cost, mappings_added=tracking.mappings_added())
@@ -156,7 +156,7 @@ class Tracking:
         return tracking
 
     def arm(self) -> None:
-        """Register and protect everything selected."""
+        """Register and protect the whole selection."""
         there = self._reader.read()
         self.armed.alike = count_alike(there)
         self._has_registered = self._armer.arm(there)
@@ -164,7 +164,7 @@ class Tracking:
         self.armed_at = self.since = now()
 
     def check_armed(self, anything: object) -> None:
-        """Raise if the target went meanwhile, or if nothing could be registered."""
+        """Raise if the target is gone, or if nothing could be registered."""
         if not self.target.has_address_space():
             raise self.target.gone()
         if not anything:
@@ -177,11 +177,12 @@ class Tracking:
     def look(
         self, *, rearm: bool = False, returned: Category = DEFAULT_RETURNED
     ) -> Look:
-        """Find what was written since arming, or since the last look that rearmed.
+        """Find the pages written since arming, or since the last rearming look.
 
         Args:
-            rearm: Protect what is found, in the same step; take new mappings in.
-            returned: What is said of the pages, and what neighbours are joined on.
+            rearm: Protect the found pages in the same step, and take in new mappings.
+            returned: The categories to report; neighbours that agree on them are
+                joined.
 
         Raises:
             TargetError: The address space is gone: exit, or exec.
@@ -224,7 +225,7 @@ class Tracking:
     def mappings_added(self) -> int:
         """Return how many mappings the target has only because it is tracked.
 
-        Counted among neighbours that look alike, less those from before arming.
+        Neighbours that look alike are counted, less those from before arming.
         """
         there = self._known[0]
         if self._has_registered:
@@ -235,7 +236,7 @@ class Tracking:
         return self._counted[1]
 
     def _take_cost(self, *, rearm: bool, share: float | None = None) -> Cost:
-        """Return what was counted since the last call, and add it to the sum."""
+        """Return the cost counted since the last call, and add it to the sum."""
         cost = self.scanner.take_cost()
         if rearm:
             cost = replace(
@@ -250,10 +251,10 @@ class Tracking:
         return cost
 
     def written(self, *, rearm: bool = True) -> Iterator[Region]:
-        """Yield what was written since arming, or the last call that rearmed.
+        """Yield the pages written since arming, or the last call that rearmed.
 
         Args:
-            rearm: Protect what is found, in the same step: the next call starts here.
+            rearm: Protect the found pages in the same step: the next call starts there.
 
         Raises:
             TargetError: The address space is gone: exit, or exec.
@@ -261,13 +262,14 @@ class Tracking:
         return self.look(rearm=rearm).batch.regions()
 
     def close(self) -> None:
-        """Disarm: unregister all, close the userfaultfd; twice does no harm.
+        """Disarm: unregister all, close the userfaultfd; a second call has no effect.
 
-        Then the huge pages that were split are put back. What all that cost is
-        `end_cost`. A child that was forked meanwhile closes its duplicates only.
+        Then split huge pages are put back. `end_cost` is the cost of all that. A child
+        that was forked in the meantime only closes its duplicates.
 
         Raises:
-            KeyboardInterrupt: It came while huge pages were put back; all is closed.
+            KeyboardInterrupt: It came while huge pages were put back; everything is
+                closed.
         """
         if self.uffd < 0:
             return
@@ -282,7 +284,7 @@ class Tracking:
             self._put_back()
 
     def _put_back(self) -> None:
-        """Make the split huge pages huge again; on Ctrl-C the rest stays as it is."""
+        """Make split huge pages huge again; after Ctrl-C the rest stays split."""
         added = None
         with contextlib.suppress(PagescanError):
             there = self._reader.read()
@@ -299,16 +301,16 @@ class Tracking:
             raise KeyboardInterrupt
 
     def is_ours(self) -> bool:
-        """Whether this is the process that made it, and no forked child of that."""
+        """Whether this process made the object, and not a parent before a fork."""
         return self._pid == os.getpid()
 
     def hand_over(self) -> None:
-        """Let go of the userfaultfd without disarming: a keeper has a duplicate."""
+        """Close the userfaultfd without disarming, because a keeper has a duplicate."""
         os.close(self.uffd)
         self.uffd = -1
 
     def _judged(self) -> Chosen:
-        """Return the selected mappings that can be tracked; the same while they are."""
+        """Return the trackable selected mappings; the same object while unchanged."""
         there = self._reader.read()
         self._armer.mappings = len(there)
         if there is not self._known[0]:
@@ -330,9 +332,9 @@ class Tracking:
     def _unregistered(
         self, *, again: bool = True
     ) -> tuple[Chosen, Columns, frozenset[int]]:
-        """Return the mappings, what of them is populated and not registered, and new.
+        """Return the mappings, their unregistered populated pages, and new indices.
 
-        The last are the indices of those where that is more than the growing ends.
+        The indices are of mappings with more such pages than the growing ends.
         """
         chosen = self._judged()
         populated = self._armer.populated_outside(chosen)
@@ -340,7 +342,7 @@ class Tracking:
         fresh = without(populated, known) if known else populated
         new = frozenset(owners_of(fresh, chosen))
         if again and any(chosen[index].reserved for index in new):
-            # A part of a reservation was put to use after the mappings were read.
+            # A part of a reservation was used after the mappings were read.
             return self._unregistered(again=False)
         return chosen, populated, new
 
@@ -351,10 +353,10 @@ class Tracking:
         populated: Columns,
         returned: Category,
     ) -> Columns:
-        """Get what was written, register what is new, move the growing ends.
+        """Get the written pages, register new memory, move the growing ends.
 
-        New pages of private memory are unprotected: the scan that follows gets and
-        protects them in one step. What is compared is read when it is protected.
+        New pages of private memory are unprotected: the following scan gets and
+        protects them in one step. Compared pages are read when they are protected.
         """
         self._ends.wanted = self.leaves_growth_out and not self._armer.is_full()
         moves = self._ends.plan(chosen, new, populated)
@@ -372,7 +374,7 @@ class Tracking:
         """Register new memory.
 
         A reservation that touches a mapping which is registered whole is registered
-        with it: what is made of it later is one mapping with this one then.
+        with it, so that its later parts are one mapping with this one.
         """
         registered = self._armer.register(moves.register)
         self._armer.register(reservations_beside(moves.whole, chosen))
@@ -380,7 +382,7 @@ class Tracking:
         return registered
 
     def _left_out(self, moves: Moves, populated: Columns) -> Columns:
-        """Return the populated pages of what is left out from now on."""
+        """Return the populated pages of the parts that are left out from now on."""
         left = common(populated, [(end.start, end.end) for end in moves.out])
         return self._without_own(left, left)
 
@@ -392,20 +394,20 @@ class Tracking:
         return merge(without(populated, known), self._changed(populated))
 
     def _changed(self, populated: Columns) -> Columns:
-        """Return the pages of the growing ends that are not as they were."""
+        """Return the pages of the growing ends that have changed."""
         try:
             same = self._ends.unchanged(populated, self.scanner.meter)
-        except PermissionError:  # said as untracked
+        except PermissionError:  # reported as untracked
             return Columns.empty()
         return without(common(populated, self._ends.pieces), same)
 
     def _put_back_edge(
         self, page: Mapping, found: Columns, returned: Category
     ) -> Columns:
-        """Leave the uppermost page of a heap out again; return what was found in all.
+        """Leave the uppermost page of a heap out again; return the complete result.
 
-        What is stored to it before it is read is asked for once more; what is stored
-        later changes its bytes.
+        A store to it before it is read is found by one more scan; a later store changes
+        its bytes.
         """
         query = Query(any_of=POPULATED, exclude=Category.PFNZERO)
         there = self.scanner.scan([page], query)
@@ -417,7 +419,7 @@ class Tracking:
         return native.overlay(found, again, outside=True)
 
     def _untracked(self) -> tuple[Untracked, ...]:
-        """Return what nothing can be promised for; ends that nobody may read too."""
+        """Return the untracked ranges, with growing ends that cannot be read."""
         said = tuple(self.armed.untracked)
         if self.armed.ends and not self._ends.digests.can_read():
             said += self._ends.unreadable()
@@ -435,10 +437,10 @@ class Tracking:
         found = self.scanner.run(
             spans, candidates, join_gap=JOIN_GAP, kept=kept_scans(chosen)
         )
-        if rearm:  # before they are protected: the next store splits
+        if rearm:  # before they are protected, because the next store splits them
             files = [rule.tag for rule in candidates if rule.whole]
             self.armed.huge.learn_of(self.scanner, found, *files)
-        # First: what is stored to once these are protected shows in the scan behind.
+        # First, because a store after this protection shows in the following scan.
         dropped = self._protect_dropped(found, gone) if gone else Columns.empty()
         written = self.scanner.run(as_spans(found), exact)
         if dropped.starts:
@@ -448,8 +450,8 @@ class Tracking:
     def _protect_dropped(self, found: Columns, gone: dict[int, Rule]) -> Columns:
         """Get, and then protect, the candidates that are empty entries.
 
-        They were written, and dropped or paged out since. What is stored to them
-        between the two is in this answer.
+        They were written, and then dropped or paged out. A store between the two steps
+        is in this answer.
         """
         dropped = Columns.empty()
         for tag, rule in gone.items():
@@ -464,10 +466,10 @@ class Tracking:
         return dropped
 
     def _without_own(self, found: Columns, *buffers: Columns) -> Columns:
-        """Leave out what only this look has written, if it is of its own process.
+        """Leave out the pages that only this look has written, in its own process.
 
-        A page that one of our arrays fills holds nothing of anybody else's. What lies
-        beside other objects is said: leaving it out could be a miss.
+        A page filled by one of the look's arrays contains no other object. Pages shared
+        with other objects are reported, because leaving them out could be a miss.
         """
         if self.target.pid != os.getpid():
             return found
@@ -491,7 +493,7 @@ class Tracking:
         )
         if -1 not in batch.owners:
             return batch
-        # A mapping grew while it was looked at: what was got there must be said.
+        # A mapping grew during the look: the pages got there must be reported.
         current = self._judged()
         starts = {chosen[index].start for index in new}
         return Batch.join(
@@ -517,7 +519,7 @@ class Tracking:
 
 
 def _pages_of(batch: Batch) -> tuple[int, int]:
-    """Return how many pages there are, and how many of them are of new mappings."""
+    """Return the number of pages, and how many of them are in new mappings."""
     if not batch.new:
         return batch.summary().pages, 0
     rows = batch.by_mapping()
@@ -528,7 +530,7 @@ _alive: weakref.WeakSet[Tracking] = weakref.WeakSet()
 
 
 def _close_duplicates() -> None:
-    """Close, in a forked child, what would outlive this process and keep it tracking.
+    """In a forked child, close descriptors that would keep the tracking alive.
 
     The kernel lifts the protection when the last userfaultfd is closed.
     """

@@ -1,12 +1,12 @@
-"""The end of a session: mappings are unregistered in slices, or whole, or not at all.
+"""Unregisters mappings when a session ends: in slices, whole, or not at all.
 
-Linux before 6.17 may stop with a BUG in userfaultfd_unregister() where the call leaves
-a mapping unregistered that is neither anonymous nor tmpfs nor hugetlb. It does where
-that mapping could merge with an unregistered one below it, and has a close() of its
-own, so that it must stay: SysV memory, files of fuse and of 9p. There is no telling
-which files have one. So no file is cut. One that continues what is not registered is
-left to the last close of the userfaultfd, which has no such check. The others are
-unregistered from the top down: the one below is registered still.
+Linux before 6.17 may stop with a BUG in userfaultfd_unregister() when the call leaves
+an unregistered mapping that is neither anonymous nor tmpfs nor hugetlb. It does if that
+mapping could merge with an unregistered one below it, and has a close() of its own and
+so must stay: SysV memory, files of fuse and 9p. It cannot be found out which files have
+one. So files are never cut. A file that continues an unregistered mapping is left to
+the last close of the userfaultfd, which has no such check. Other files are unregistered
+from the top down, so that the mapping below is still registered.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ from pagescan import native
 from pagescan.target.living import memory_dir
 
 WHOLE = 1 << 62
-"""Bytes: a slice that no mapping reaches."""
+"""A slice size in bytes that no mapping reaches."""
 
 _HUGE_PAGE = 2 << 20
 
@@ -27,7 +27,7 @@ class Row(NamedTuple):
     """A line of /proc/PID/maps.
 
     Attributes:
-        access: Its permissions, in any form.
+        access: Its permissions, in any format.
         device: Major and minor number.
         page_size: Bytes of a hugetlb page; 0: pages of the usual size.
     """
@@ -48,14 +48,14 @@ def unregister_all(
     unregister: Callable[[Row, int], None],
     pagemap: int,
 ) -> None:
-    """Unregister what can be; files go first, while nothing has changed.
+    """Unregister all possible mappings; files first, while nothing has changed.
 
     Args:
         rows: All mappings of the target, ascending.
-        tmpfs: What `tmpfs_of` says of it.
-        unregister: Is called with a mapping, and to how many bytes its slices are to
-            be aligned; its OSError is ignored.
-        pagemap: Of the target.
+        tmpfs: The result of `tmpfs_of` for the target.
+        unregister: Called with a mapping, and the number of bytes to which its slices
+            are to be aligned; its OSError is ignored.
+        pagemap: The target's pagemap.
     """
     for index in reversed(range(len(rows))):
         row, below = rows[index], rows[index - 1] if index else None
@@ -73,15 +73,15 @@ def unregister_all(
 
 
 def may_be_cut(row: Row, tmpfs: Collection[tuple[int, int]]) -> bool:
-    """Whether it is anonymous, tmpfs or hugetlb: not by its name, which may deceive."""
+    """Whether it is anonymous, tmpfs or hugetlb, judged by its device, not its name."""
     if row.page_size or (row.device, row.inode) == ((0, 0), 0):
         return True
-    sysv = row.name[:5] in ("/SYSV", b"/SYSV")  # on the device of memfd, but no tmpfs
+    sysv = row.name[:5] in ("/SYSV", b"/SYSV")  # on the device of memfd, but not tmpfs
     return row.device in tmpfs and not sysv
 
 
 def continues(row: Row, below: Row) -> bool:
-    """Whether the two could be one mapping, as far as maps tells."""
+    """Whether the two could be one mapping, as far as maps shows."""
     length = below.end - below.start
     return (below.end, below.offset + length) == (row.start, row.offset) and (
         (below.access, below.device, below.inode) == (row.access, row.device, row.inode)
@@ -89,7 +89,7 @@ def continues(row: Row, below: Row) -> bool:
 
 
 def tmpfs_of(pid: int) -> set[tuple[int, int]]:
-    """Return the devices of the tmpfs that a process sees, and that of its memfds."""
+    """Return the devices of the tmpfs that a process sees, and of its memfds."""
     found = set()
     with contextlib.suppress(OSError):
         memory = os.memfd_create("pagescan")

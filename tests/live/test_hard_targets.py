@@ -225,7 +225,7 @@ def test_frozen(start: Start, peculiar: Path, tmp_path: Path, kind: str) -> None
         refused(command("arm", pid), "does not run")
         assert time.monotonic() - begun < 2 + 1
     assert witness.descriptors(pid) == before
-    way = "plain way" if kind == "bare" else "restore it"
+    way = "plain method" if kind == "bare" else "restore it"
     attach(pid, way)
     assert witness.descriptors(pid) == before
 
@@ -297,7 +297,7 @@ def test_32_bit_is_refused(start: Start, tmp_path: Path) -> None:
 
 def test_plain_way_is_said(start: Start, tmp_path: Path) -> None:
     """Without a libc, the reported method is the plain one."""
-    attach(start(build(tmp_path, "bare", *BARE)), "the plain way")
+    attach(start(build(tmp_path, "bare", *BARE)), "the plain method")
 
 
 def test_static_program(start: Start, tmp_path: Path) -> None:

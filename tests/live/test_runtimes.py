@@ -93,7 +93,7 @@ def test_it_works_on(runtime: Runtime) -> None:
         result = command("arm", "-v", pid)
         assert time.monotonic() - begun < 5
         assert result.code == 0, result.stderr
-        assert "restore it" in result.stderr, "the plain way would not be safe"
+        assert "restore it" in result.stderr, "the plain method would not be safe"
         runtime.goes_on()
         look = command("diff", pid, "--rearm", "--json").json()
         assert look["summary"]["pages"] > 0

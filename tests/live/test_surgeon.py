@@ -107,7 +107,7 @@ def test_code_without_end(stubborn: Path, tmp_path: Path) -> None:
     process = begin(stubborn, "endless", tmp_path)
     code, said, seconds = arm(process.pid)
     assert code == 3
-    assert "could not be looked into in time" in said
+    assert "could not be examined in time" in said
     assert seconds < BOUND
     ends_well(process)
 

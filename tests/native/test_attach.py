@@ -181,7 +181,7 @@ def test_attach_is_not_noticed(patient: Start, kind: str) -> None:
     said = made.operate("whole", 20)
     assert (said["runs"], said["kills"], said["failed"]) == (20, 0, 0), said
     assert said["harm"] == ""
-    assert said["methods"][:2] == [0, 0], "the plain way would not be safe"
+    assert said["methods"][:2] == [0, 0], "the plain method would not be safe"
     assert made.status()["lost"] == 0
     if kind in WAITING:
         assert made.status()["interrupted"] == 0
