@@ -26,7 +26,7 @@ def scan(
     ranges: Iterable[str] | None = None,
     query: Query | None = None,
 ) -> Batch:
-    """Return the page regions of a process that a query wants.
+    """Return the page regions of a process that match a query.
 
     Args:
         pid: The process; None: this one.
@@ -35,7 +35,7 @@ def scan(
 
     Raises:
         UsageError: A range is malformed.
-        TargetError: There is no such process, or none that can be looked at.
+        TargetError: No such process, or not one that can be looked at.
         AccessDeniedError: This user may not look at it.
         PagescanError: A range covers no mapping.
 
@@ -57,14 +57,14 @@ def scan(
 
 
 def maps(pid: int | None, ranges: Iterable[str] | None = None) -> list[MappingCounts]:
-    """Return one row a mapping: its pages by category.
+    """Return one row per mapping, with its pages by category.
 
     Args:
         pid: The process; None: this one.
         ranges: RANGE words, as the command takes them; None: everything.
 
     Raises:
-        PagescanError: As `scan` says.
+        PagescanError: As for `scan`.
 
     Examples:
         >>> import pagescan
