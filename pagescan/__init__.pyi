@@ -1,4 +1,4 @@
-"""The types of the face; `__init__.py` loads each name at its first use."""
+"""The types of the public names, which `__init__.py` loads at their first use."""
 
 from pagescan.checkpoint.binary import read_plan as read_plan
 from pagescan.checkpoint.epochs import (

@@ -30,7 +30,7 @@ DirtyPages = Callable[..., AbstractContextManager["WrittenPages"]]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the setting by which a test fails, not skips, where nothing can track."""
+    """Add the setting that fails a test, instead of skipping it, without tracking."""
     words = "dirty_pages fails, instead of skipping, where tracking is not possible"
     parser.addini(_REQUIRED, words, type="bool", default=False)
     parser.getgroup("pagescan").addoption(

@@ -1,1 +1,1 @@
-"""Plans which pages an image must store, and remembers what it was told."""
+"""Plans which pages an image must store, and remembers acknowledged epochs."""

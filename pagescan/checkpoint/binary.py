@@ -58,13 +58,13 @@ def write_binary(plan: Plan, stream: BinaryIO) -> None:
 
 
 class BinaryPlan(NamedTuple):
-    """A plan as `read_plan` returns it; the fields have the meaning of `Plan`'s.
+    """A plan as `read_plan` returns it; its fields mean the same as in `Plan`.
 
     Attributes:
         pid: The target.
         start_time: Clock ticks since boot; with the pid it identifies the target.
         page_size: Bytes.
-        epoch: None: made without a session.
+        epoch: None: the plan was made without a session.
         parent: None: the plan is complete.
         regions: In ascending order.
     """

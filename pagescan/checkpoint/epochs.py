@@ -295,8 +295,9 @@ def dump_plan(pid: int, epoch: int | None = None) -> Plan:
 
     Args:
         pid: The process.
-        epoch: None: all, now, and nothing is touched. Else, through the session: the
-            image of that epoch is done, and this comes on top of it; 0: there is none.
+        epoch: None: a complete plan, which does not touch the target. A number N:
+            through the session, image N is stored, and the plan lists the pages to add
+            to it; 0: no image is stored yet.
 
     Raises:
         SessionError: There is no session, or no plan of that epoch was made.

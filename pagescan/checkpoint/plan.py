@@ -1,8 +1,7 @@
-"""The plan of a checkpoint: page regions with an action each, and its binary form.
+"""The plan of a checkpoint: page regions with one action each.
 
-Pure but for the stream that it is written to. A plan is one ascending list. Pages that
-it does not list are not in the image: they were never populated, they were dropped or
-unmapped, or they come from their file.
+A plan is one ascending list. Pages that it does not list are not in the image: they
+were never populated, they were dropped or unmapped, or they come from their file.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The library's front door: what the commands do, as functions."""
+"""The library functions that look at a process, track it, and use sessions."""
 
 import contextlib
 import os
@@ -82,15 +82,15 @@ def maps(pid: int | None, ranges: Iterable[str] | None = None) -> list[MappingCo
 
 
 def start_session(pid: int, ranges: Iterable[str] | None = None) -> Session:
-    """Arm a process and leave the tracking to a keeper, as `pagescan arm` does.
+    """Arm a process and leave the tracking to a keeper, like `pagescan arm`.
 
     Args:
         pid: The process.
-        ranges: RANGE words; None: everything. Mappings that come later are judged by
-            the same words.
+        ranges: RANGE words; None: everything. The same words select mappings that
+            appear later.
 
     Raises:
-        PagescanError: As `arm` says; nothing is left in the target then.
+        PagescanError: As for `arm`; nothing is left in the target then.
 
     Examples:
         >>> import pagescan
@@ -121,14 +121,14 @@ def sessions() -> list[Session]:
 
 
 def look_at_session(pid: int | None = None, *, rearm: bool = False) -> Look:
-    """Return what was written since arming, or since the last rearm: `pagescan diff`.
+    """Return the pages written since arming or the last rearm, like `pagescan diff`.
 
     Args:
-        pid: The target; None: that of the only session.
-        rearm: Protect what is found, in the same step: the next look starts here.
+        pid: The target; None: the target of the only session.
+        rearm: Protect the found pages in the same step: the next look starts there.
 
     Raises:
-        SessionError: There is no session, or it was lost.
+        SessionError: No session exists, or it was lost.
         TargetError: The target has ended, or runs another program.
 
     Examples:
@@ -143,14 +143,14 @@ def look_at_session(pid: int | None = None, *, rearm: bool = False) -> Look:
 
 
 def end_session(pid: int | None = None, *, restore_huge: bool = True) -> None:
-    """Disarm: nothing is left in the target.
+    """End a session, like `pagescan disarm`: nothing is left in the target.
 
     Args:
-        pid: The target; None: that of the only session.
+        pid: The target; None: the target of the only session.
         restore_huge: Put back the huge pages that tracking has split.
 
     Raises:
-        SessionError: There is no session.
+        SessionError: No session exists.
         KeyboardInterrupt: It came while huge pages were put back.
     """
     _, restored = session_tracking.end(session.find(pid), restore_huge=restore_huge)
@@ -164,17 +164,17 @@ def track(
     *,
     restore_huge: bool = True,
 ) -> Tracking:
-    """Arm a process and return the tracking, a context manager that disarms at its end.
+    """Arm a process and return its tracking, a context manager that disarms at the end.
 
     Args:
-        pid: The process; None: this one, without ptrace and without rights.
-        ranges: RANGE words; None: everything. Mappings that come later are judged by
-            the same words.
-        restore_huge: Put back, at the end, the huge pages that tracking has split.
+        pid: The process; None: this one, without ptrace or privileges.
+        ranges: RANGE words; None: everything. The same words select mappings that
+            appear later.
+        restore_huge: At the end, put back the huge pages that tracking has split.
 
     Raises:
-        SessionError: It is tracked already.
-        UnsuitableTargetError: It is traced, or cannot be tracked.
+        SessionError: The process is tracked already.
+        UnsuitableTargetError: The process is traced, or cannot be tracked.
         AccessDeniedError: This user may not trace it.
         KernelUnsupportedError: The kernel has no asynchronous write-protect.
         PagescanError: Nothing of the selection could be armed.
@@ -207,12 +207,12 @@ def track(
 
 
 class OwnTracking(Tracking):
-    """What `track` returns: closes the target and frees the lock as well."""
+    """The result of `track`: also closes the target and releases its lock."""
 
     lock: Lock
 
     def close(self) -> None:
-        """Disarm and let others track the target; twice does no harm."""
+        """Disarm and release the lock on the target; a second call has no effect."""
         if self.uffd < 0:
             return
         try:

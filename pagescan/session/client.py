@@ -1,13 +1,13 @@
-"""How a command talks to the keeper of a session.
+"""The client of a session's keeper, used by commands and the library.
 
 A request is one line of JSON, and so is the answer:
 
     {"op": "open"}      the facts, and the userfaultfd (SCM_RIGHTS)
-    {"op": "begin"}     the same, once nobody else rearms; until commit or hang-up
-    {"op": "commit", "facts": {…}}   keeps the changed facts; with "hold": true the
-                        right to rearm stays, for another commit
-    {"op": "end", "max_stall_ns": …}   disarms; the answer comes when it is done, and
-                        says what it cost the target
+    {"op": "begin"}     the same, once no other client rearms; until commit or hang-up
+    {"op": "commit", "facts": {…}}   stores the changed facts; with "hold": true the
+                        right to rearm remains, for another commit
+    {"op": "end", "max_stall_ns": …}   disarms; the answer comes afterwards, with the
+                        cost to the target
 """
 
 import contextlib
@@ -28,24 +28,24 @@ from pagescan.session.wire import peer_uid, receive_line
 
 _TIMEOUT = 10.0
 _TIMEVAL = struct.pack("ll", int(_TIMEOUT), 0)
-_UNREGISTERED = 1e-9  # seconds a byte
-_DYING = 1.0  # seconds: between a keeper's socket and its lock when it is killed
+_UNREGISTERED = 1e-9  # seconds per byte
+_DYING = 1.0  # seconds between the end of a killed keeper's socket and of its lock
 
 
 class Client:
-    """A connection to the keeper of one session; closing it frees what was begun.
+    """A connection to the keeper of one session; closing it ends an open `begin`.
 
-    Each step raises SessionLostError if the keeper died, SessionError if it has no
-    answer, and NoSuchTargetError if the target ended meanwhile.
+    Each step raises SessionLostError if the keeper died, SessionError if it does not
+    answer, and NoSuchTargetError if the target has ended.
 
     Attributes:
-        session: The facts, as the keeper has them now.
+        session: The keeper's current facts.
         uffd: The userfaultfd; -1 before `open` or `begin`.
         alive: Whether the armed address space is still the target's: no exec since.
     """
 
     def __init__(self, session: Session) -> None:
-        """Connect."""
+        """Connect to the keeper."""
         self._opened = session
         self.uffd = -1
         self.session = session
@@ -63,11 +63,13 @@ class Client:
             with contextlib.suppress(OSError):
                 directory = open_own(path)
                 try:
-                    # Waits where many connect at once; with settimeout() it would not.
+                    # Wait while many clients connect at once; with settimeout() it
+                    # would not wait.
                     self._socket.setsockopt(
                         socket.SOL_SOCKET, socket.SO_SNDTIMEO, _TIMEVAL
                     )
-                    # By descriptor: no length limit and no path to be swapped.
+                    # Through a descriptor: the path has no length limit and cannot be
+                    # swapped.
                     self._socket.connect(f"/proc/self/fd/{directory}/{pid}.sock")
                     self._check_peer()
                     return
@@ -76,10 +78,10 @@ class Client:
         raise ConnectionRefusedError(pid)
 
     def _check_peer(self) -> None:
-        """Talk to this user's keepers alone; source: SO_PEERCRED in unix(7)."""
+        """Refuse keepers of other users; source: SO_PEERCRED in unix(7)."""
         uid = peer_uid(self._socket)
         if uid != os.geteuid():
-            raise PermissionError(f"who listens is uid {uid}")
+            raise PermissionError(f"uid {uid} listens there")
 
     def open(self) -> Self:
         """Get the facts and the userfaultfd."""
@@ -90,23 +92,24 @@ class Client:
         """Get the facts and the userfaultfd, and the right to rearm until `commit`.
 
         Raises:
-            SessionError: Another command keeps that right for too long.
+            SessionError: Another command holds that right for too long.
         """
         self._take(self._ask({"op": "begin"}))
         return self
 
     def commit(self, *, hold: bool = False) -> None:
-        """Keep `session` as it was changed here; `hold` keeps the right to rearm."""
+        """Store the changed `session`; with `hold`, keep the right to rearm."""
         facts = self.session.to_json()
         self._ask({"op": "commit", "facts": facts, "hold": hold})
 
     def end(self, max_stall_ns: int = MAX_STALL_NS) -> Cost:
-        """Disarm; returns when nothing is left in the target, with what that cost it.
+        """Disarm; return the cost to the target when nothing is left in it.
 
         Args:
-            max_stall_ns: How long one call may hold the target's mmap lock.
+            max_stall_ns: The longest time that one call may hold the target's mmap
+                lock.
         """
-        # In slices with pauses: 0.2 s for each GiB that is populated.
+        # In slices with pauses: 0.2 s per GiB of populated memory.
         more = self._opened.tracked_bytes * _UNREGISTERED
         self._socket.settimeout(_TIMEOUT + more)
         answer = self._ask({"op": "end", "max_stall_ns": max_stall_ns})
@@ -150,12 +153,12 @@ class Client:
 
     def _nonsense(self) -> SessionError:
         return SessionError(
-            f"the keeper of session {self._opened.name} does not speak our language",
-            hint=f"of another version? pagescan disarm {self._opened.name}, and arm",
+            f"the keeper of session {self._opened.name} speaks another protocol",
+            hint=f"another version? pagescan disarm {self._opened.name}, then arm",
         )
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         self._socket.close()
         if self.uffd >= 0:
             os.close(self.uffd)
@@ -169,7 +172,7 @@ class Client:
 
 
 def directory_of(session: Session) -> int:
-    """Return a descriptor of the directory that a live session is in."""
+    """Return a descriptor of the directory that contains a live session."""
     for found in lock_files():
         if found.held and found.pid == session.target.pid:
             return os.dup(found.directory)
@@ -177,7 +180,7 @@ def directory_of(session: Session) -> int:
 
 
 def _hung_up(session: Session) -> PagescanError:
-    """Say why a keeper does not answer any more."""
+    """Return the error that tells why a keeper no longer answers."""
     pid, name = session.target.pid, session.target.name
     if not still_there(session.target):
         return NoSuchTargetError(f"process {pid} ({name}) has ended")

@@ -14,11 +14,11 @@ SUFFIXES = (
     *("sock", "pages", "pages.new", "found", "found.new", "huge", "huge.new"),
     "lock",
 )
-"""The files of a session, the one that says that it is there last."""
+"""The files of a session; the lock, which marks it as existing, is removed last."""
 
 
 def directories() -> list[str]:
-    """Return where sessions of this user may be, the preferred one first."""
+    """Return the possible session directories of this user, the preferred one first."""
     uid = os.geteuid()
     if uid == 0:
         return ["/run/pagescan"]
@@ -27,16 +27,16 @@ def directories() -> list[str]:
         f"/tmp/pagescan-{uid}",  # noqa: S108 - used only if it is ours alone
     ]
     runtime = os.environ.get("XDG_RUNTIME_DIR", "")
-    if os.path.isabs(runtime):  # the specification: a relative one is to be ignored
+    if os.path.isabs(runtime):  # the specification says to ignore a relative one
         places.insert(0, os.path.join(runtime, "pagescan"))
     return list(dict.fromkeys(places))
 
 
 def open_directory(*, create: bool = False) -> int:
-    """Return a descriptor of the preferred session directory, made if need be.
+    """Return a descriptor of the preferred session directory; make it if necessary.
 
     Raises:
-        PagescanError: None of them can be ours: mode 0700 and no link.
+        PagescanError: None of them belongs to this user with mode 0700, and is no link.
     """
     reasons = []
     for path in directories():
@@ -53,7 +53,7 @@ def open_directory(*, create: bool = False) -> int:
 
 
 def _make_own(path: str) -> None:
-    """Make a directory if there is none, with mode 0700 whatever the umask says."""
+    """Make a directory if it is missing, with mode 0700 whatever the umask."""
     try:
         os.mkdir(path, 0o700)
     except FileExistsError:
@@ -66,7 +66,7 @@ def _make_own(path: str) -> None:
 
 
 def open_own(path: str) -> int:
-    """Open a directory; PermissionError if it is not ours alone."""
+    """Open a directory; PermissionError if another user can enter it."""
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
     fd = above_stdio(os.open(path, flags))
     facts = os.fstat(fd)
@@ -77,7 +77,7 @@ def open_own(path: str) -> int:
 
 
 def unlink_quietly(directory: int, pid: int) -> None:
-    """Remove the files of a session, as far as that is possible."""
+    """Remove the files of a session, ignoring errors."""
     for suffix in SUFFIXES:
         with contextlib.suppress(OSError):
             os.unlink(f"{pid}.{suffix}", dir_fd=directory)

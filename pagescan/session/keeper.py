@@ -1,13 +1,14 @@
 """The keeper: a small process that holds the userfaultfd of one session.
 
-`python -m pagescan.session.keeper` is the process; `spawn` starts it. It lives in a
-session of its own, serves one socket, ends with its target or when it is told to, and
+`python -m pagescan.session.keeper` is the process; `spawn` starts it. It is in a
+process session of its own, serves one socket, ends with its target or on request, and
 leaves nothing behind. It never waits for a client, and only the request `end` makes it
-end: requests are bounded and checked, a client that does not read its answer gets no
+end. Requests are bounded and checked. A client that does not read its answer gets no
+further one, and a client that stalls makes room for the next.
 further one, and a client that stalls makes room for the next.
 
-The process stays small: of pagescan it imports native and little else, and it keeps
-the facts of the session as the JSON that they came in.
+The process stays small: of pagescan it imports native and little else, and it stores
+the facts of the session as the JSON that it received.
 """
 
 from __future__ import annotations
@@ -28,22 +29,22 @@ from pagescan.target.living import memory_dir
 from pagescan.tracking.unregistering import Row, tmpfs_of, unregister_all
 
 MESSAGE_LIMIT = 8 << 20
-"""Bytes of one message: 50,000 untracked ranges fit."""
+"""Limit of one message in bytes: 50,000 untracked ranges fit."""
 
 REQUEST_LIMIT = 4096
-"""Bytes of one request of a client that has not the right to rearm."""
+"""Limit of one request, in bytes, from a client without the right to rearm."""
 
 CLIENTS = 64
-"""Connections at once."""
+"""Limit of simultaneous connections."""
 
 READY = b"ready"
 FAILED = b"errno "
 _CARE = 60.0
-"""Seconds between two looks after our files: what cleans /tmp may have taken them."""
+"""Seconds between two checks of the session's files, which a cleaner may remove."""
 
 
 class Keeper:
-    """Serves one session until its target ends or it is told to end."""
+    """Serves one session until its target ends or a client ends it."""
 
     def __init__(self, fds: dict[str, int], facts: dict[str, Any]) -> None:
         """Take over the descriptors; `facts` is `Session.to_json()`."""
@@ -59,7 +60,8 @@ class Keeper:
         self.selector = selectors.DefaultSelector()
         self.selector.register(self.server, selectors.EVENT_READ, self._accept)
         self.selector.register(fds["pidfd"], selectors.EVENT_READ, self._target_ended)
-        self.peers: list[_Peer] = []  # the one that was silent for longest is first
+        # the client that has been silent for the longest time is first
+        self.peers: list[_Peer] = []
         self.rearming: _Peer | None = None
         self.waiting: list[_Peer] = []
         self.ended = False
@@ -77,27 +79,28 @@ class Keeper:
         self.remove_files()
 
     def keep(self, facts: dict[str, Any]) -> None:
-        """Take the facts over; the lock file shows them to whoever lists sessions.
+        """Replace the facts; the lock file shows them to commands that list sessions.
 
-        Where the disk is full by now, what counts is what we hold: who cannot read the
-        file asks the socket.
+        If the disk is full, the facts in memory are valid, and commands that cannot
+        read the file ask through the socket.
         """
         with contextlib.suppress(OSError):
             self._keep(facts)
 
     def _keep(self, facts: dict[str, Any]) -> None:
-        """Take the facts over; OSError: they are not on disk."""
+        """Replace the facts; OSError: they are not on disk."""
         self.facts = {**facts, "keeper_pid": os.getpid()}
         data = json.dumps(self.facts).encode()
         written = os.pwrite(self.lock, data, 0)
         if written < len(data):
-            os.pwrite(self.lock, data[written:], written)  # says why
+            os.pwrite(self.lock, data[written:], written)  # raises the reason
         os.ftruncate(self.lock, len(data))
 
     def care(self) -> None:
-        """Keep our files young; end where they were swept away: nobody finds us then.
+        """Renew the times of the session's files; end if they were removed.
 
-        Source: tmpfiles.d(5) removes what is old from /tmp.
+        Without its files no command finds the session. Source: tmpfiles.d(5) removes
+        old files from /tmp.
         """
         lock, sock = (f"{self.pid}.{suffix}" for suffix in ("lock", "sock"))
         try:
@@ -117,7 +120,7 @@ class Keeper:
         self.ended = True
 
     def remove_files(self) -> None:
-        """Remove lock and socket, unless they are of a later session by now."""
+        """Remove lock and socket, unless they belong to a later session."""
         with contextlib.suppress(OSError):
             there = os.stat(f"{self.pid}.lock", dir_fd=self.directory)
             if there.st_ino != os.fstat(self.lock).st_ino:
@@ -155,7 +158,7 @@ class Keeper:
         self.selector.register(connection, selectors.EVENT_READ, peer.ready)
 
     def _make_room(self) -> None:
-        """Hang up on the client that was silent for longest and waits for nothing."""
+        """Disconnect the client that has been silent longest and waits for nothing."""
         for peer in self.peers:
             if peer is not self.rearming and peer not in self.waiting:
                 peer.hang_up()
@@ -165,7 +168,7 @@ class Keeper:
         self.ended = True
 
     def end_on_sigterm(self) -> None:
-        """End as if a client had asked for it, once the signal comes."""
+        """After the signal, end as if a client had requested it."""
         self.woken, waker = socket.socketpair()
         self.woken.setblocking(False)
         waker.setblocking(False)
@@ -178,7 +181,7 @@ class Keeper:
         self.ended = True
 
     def answer(self, peer: _Peer, request: dict[str, Any]) -> None:
-        """Do what one request asks; ValueError: there is no such request."""
+        """Carry out one request and return its answer; ValueError: no such request."""
         match request.get("op"):
             case "open":
                 self._hand_over(peer)
@@ -201,9 +204,9 @@ class Keeper:
                 raise ValueError(request)
 
     def _checked(self, facts: dict[str, Any]) -> dict[str, Any]:
-        """Return facts that can be kept; any of `_REFUSED` is raised otherwise."""
+        """Return the facts if they are valid; otherwise raise one of `_REFUSED`."""
         if facts.keys() != self.facts.keys() or facts["target"] != self.facts["target"]:
-            raise ValueError("the facts of something else")
+            raise ValueError("facts of another session")
         for key, value in facts.items():
             kinds = (str, type(None)) if key == "since" else (type(self.facts[key]),)
             if type(value) not in kinds:
@@ -215,7 +218,7 @@ class Keeper:
 
     def _begin(self, peer: _Peer) -> None:
         self.rearming = peer
-        peer.committed = True  # it can have done nothing yet
+        peer.committed = True  # it cannot have protected anything yet
         self._hand_over(peer)
         peer.committed = False
 
@@ -230,12 +233,13 @@ class Keeper:
             return False
 
     def _unregister(self, max_stall_ns: int = native.MAX_STALL_NS) -> dict[str, int]:
-        """Undo everything in the target, in case a fork inherited our descriptor.
+        """Unregister everything in the target, in case a fork inherited the descriptor.
 
-        What Linux before 6.17 cannot take is left to the last close of it.
+        Parts that would crash Linux before 6.17 are left to the last close of the
+        descriptor.
 
         Returns:
-            What that cost it, as the keys of JSON have it.
+            The cost to the target, with the keys of the JSON output.
         """
         pace, meter = native.Pace(max_stall_ns), native.Meter()
         left_out = [(item["start"], item["end"]) for item in self.facts["untracked"]]
@@ -264,12 +268,12 @@ class Keeper:
         }
 
     def release(self, peer: _Peer) -> None:
-        """Let the next one rearm, if this one had the right to."""
+        """Let the next client rearm, if this one had the right."""
         if peer in self.waiting:
             self.waiting.remove(peer)
         if self.rearming is peer:
             if not peer.committed:
-                # It died with pages protected, and nobody was told which.
+                # It died after protecting pages that it has not reported.
                 self.keep({**self.facts, "since": None, "acknowledged": -1})
             self.rearming = None
             if self.waiting:
@@ -296,19 +300,19 @@ def _rows(pid: int) -> list[Row]:
 
 
 def _stall(request: dict[str, Any]) -> int:
-    """Return for how long one call may hold the lock, as a request asks for it."""
+    """Return how long one call may hold the lock, according to a request."""
     asked = request.get("max_stall_ns", native.MAX_STALL_NS)
     if type(asked) is not int or not 0 < asked < 1 << 60:
         raise ValueError(asked)
     return asked
 
 
-# A client that is gone, and all that a request can be that is none.
+# Errors that mean: the client is gone, or its request is malformed.
 _REFUSED = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
 
 
 class _Peer:
-    """One connection: one request at a time, bounded in size, and never a wait."""
+    """One connection: one request at a time, bounded in size, and never blocking."""
 
     def __init__(self, keeper: Keeper, connection: socket.socket) -> None:
         self.keeper = keeper
@@ -318,7 +322,7 @@ class _Peer:
         self.committed = False
 
     def ready(self) -> None:
-        """Go on where there is something to read or room to write."""
+        """Continue when there is something to read or room to write."""
         try:
             if self.unsent:
                 self._flush()
@@ -345,7 +349,7 @@ class _Peer:
             raise ValueError("too long")
 
     def send(self, answer: dict[str, Any], fd: int | None = None) -> None:
-        """Send an answer, with a descriptor or without; what is left goes later."""
+        """Send an answer, with or without a descriptor; the rest is sent later."""
         self.unsent += json.dumps(answer).encode() + b"\n"
         if fd is not None:
             sent = socket.send_fds(self.connection, [self.unsent], [fd])
@@ -357,13 +361,14 @@ class _Peer:
             while self.unsent:
                 del self.unsent[: self.connection.send(self.unsent)]
         except BlockingIOError:
-            events = selectors.EVENT_WRITE  # it is not heard until it has read
+            # read no further request until the client has read its answer
+            events = selectors.EVENT_WRITE
         else:
             events = selectors.EVENT_READ
         self.keeper.selector.modify(self.connection, events, self.ready)
 
     def hang_up(self) -> None:
-        """Close the connection, and let the next one rearm if this one was to."""
+        """Close the connection, and pass on the right to rearm if it held that."""
         if self not in self.keeper.peers:
             return
         self.keeper.peers.remove(self)
@@ -373,7 +378,7 @@ class _Peer:
 
 
 def main() -> None:
-    """Run as the keeper's process."""
+    """Run the keeper's process."""
     fds: dict[str, int] = json.loads(sys.argv[1])
     facts: dict[str, Any] = json.load(sys.stdin)
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):
@@ -389,7 +394,7 @@ def main() -> None:
     os.close(silent)
     try:
         os.write(fds["answer"], READY)
-    except BrokenPipeError:  # who armed was killed: nobody was told of a session
+    except BrokenPipeError:  # the command was killed before it could report a session
         keeper.remove_files()
         return
     os.close(fds["answer"])

@@ -1,13 +1,13 @@
-"""Where sessions live: their files, their locks, and what they say.
+"""The locks of sessions: takes them, lists them, and tells lost ones.
 
-A session is two files in a directory that only its owner can enter, a third one while
-somebody makes checkpoints, and a fourth one while a result is on its way:
+A session is two files in a directory that only its owner can enter, and further ones as
+needed:
 
-    PID.lock    the facts, as JSON; locked (flock) as long as its holder lives
+    PID.lock    the facts, as JSON; locked (flock) while its holder lives
     PID.sock    the keeper's socket; `watch` and `track()` have none
-    PID.pages   what the last checkpoint may lack; see pending.py
-    PID.found   what a look has found that protected it, until its output is complete
-    PID.huge    what was in huge pages when it was protected; as that one
+    PID.pages   pages that the last checkpoint may lack; see pending.py
+    PID.found   the result of a look that rearmed, until its output is complete
+    PID.huge    memory that was in huge pages when it was protected
 """
 
 from __future__ import annotations
@@ -45,30 +45,30 @@ if TYPE_CHECKING:
     from pagescan.model.results import TargetFacts
 
 _USER_SPACE = 1 << 56
-_AT_ONCE = 500  # mappings: to pass over that many takes the kernel 20 us
-_A_MOMENT = 0.1  # seconds: for a lock that is only looked at, or a file half written
+_AT_ONCE = 500  # mappings: the kernel skips that many in 20 us
+_A_MOMENT = 0.1  # seconds: until a mere test of the lock, or a write, is over
 
 
 class Lock:
-    """The lock file of one target: held by whoever tracks it.
+    """The lock file of one target, held by the process that tracks it.
 
     Attributes:
-        directory: Descriptor of the directory it is in.
+        directory: Descriptor of its directory.
         fd: The locked file; the lock goes with its last duplicate.
     """
 
     def __init__(self, directory: int, fd: int, pid: int) -> None:
-        """Take over the descriptors; use `take`."""
+        """Take over the descriptors; only `take` calls this."""
         self.directory = directory
         self.fd = fd
         self.pid = pid
 
     @classmethod
     def take(cls, pid: int) -> Self:
-        """Lock a target for us.
+        """Lock a target for this process.
 
         Raises:
-            SessionError: It is tracked already; the message names the session.
+            SessionError: The target is tracked already; the message names the session.
         """
         for other in live():
             if other.target.pid == pid:
@@ -92,46 +92,46 @@ class Lock:
                     continue
                 os.close(directory)
                 raise tracked_already(session, pid)
-            os.fchmod(fd, 0o600)  # the caller's umask has no say
-            # Its last holder may have removed it between our open and our lock.
+            os.fchmod(fd, 0o600)  # whatever the caller's umask
+            # Its last holder may have removed it between this open and this lock.
             lock = cls(directory, fd, pid)
             if lock.is_ours():
                 return lock
             os.close(fd)
 
     def is_ours(self) -> bool:
-        """Whether the file of that name is the one that we have locked."""
+        """Whether the file of that name is still the one that is locked here."""
         with contextlib.suppress(FileNotFoundError):
             there = os.stat(f"{self.pid}.lock", dir_fd=self.directory)
             return there.st_ino == os.fstat(self.fd).st_ino
         return False
 
     def write(self, session: Session) -> None:
-        """Keep the facts for whoever lists sessions."""
+        """Store the facts for commands that list sessions."""
         data = json.dumps(session.to_json()).encode()
         try:
             written = os.pwrite(self.fd, data, 0)
             if written < len(data):
-                os.pwrite(self.fd, data[written:], written)  # says why
+                os.pwrite(self.fd, data[written:], written)  # raises the reason
             os.ftruncate(self.fd, len(data))
         except OSError as error:
             raise not_kept(error, self.pid) from error
 
     def remove(self) -> None:
-        """Remove the files, while they are ours; the lock goes with the descriptor."""
+        """Remove the files while they belong to this lock; closing it unlocks."""
         if self.is_ours():
             unlink_quietly(self.directory, self.pid)
 
     def close(self) -> None:
-        """Close our descriptors; the lock stays with whoever has duplicates."""
+        """Close the descriptors; duplicates elsewhere keep the lock."""
         os.close(self.fd)
         os.close(self.directory)
 
 
 def not_kept(error: OSError, pid: int) -> PagescanError:
-    """Return the error that says why a session is not on disk."""
+    """Return the error that tells why a session cannot be stored."""
     failed = from_oserror(
-        error, doing=f"keep the session of {pid} in {where()}", call="pwrite"
+        error, doing=f"store the session of {pid} in {where()}", call="pwrite"
     )
     failed.hint = {
         errno.ENOSPC: f"make room in {where()}: some kilobytes are enough",
@@ -142,7 +142,7 @@ def not_kept(error: OSError, pid: int) -> PagescanError:
 
 
 def where() -> str:
-    """Return the directory that sessions of this user are made in."""
+    """Return the directory for new sessions of this user."""
     for path in directories():
         with contextlib.suppress(OSError):
             os.close(open_own(path))
@@ -151,7 +151,7 @@ def where() -> str:
 
 
 def tracked_already(session: Session | None, pid: int = 0) -> SessionError:
-    """Return the error that names who tracks a target."""
+    """Return the error that names the process that tracks a target."""
     if session is None:
         return SessionError(f"process {pid} is being armed by another command")
     target = f"{session.target.pid} ({session.target.name})"
@@ -176,14 +176,14 @@ def _try_lock(fd: int, how: int = fcntl.LOCK_EX) -> bool:
 
 
 def _read(fd: int) -> Session | None:
-    """Read what a lock file says; None: nothing that makes sense."""
+    """Read the facts of a lock file; None: they are not valid."""
     with contextlib.suppress(
         OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError
     ):
         size = os.fstat(fd).st_size
         if 0 < size <= wire.MESSAGE_LIMIT:
             text = os.pread(fd, size, 0).decode()
-            # The facts before these may have been longer, and their end still be there.
+            # Earlier facts may have been longer, so that their end remains.
             facts, _ = json.JSONDecoder().raw_decode(text)
             return Session.from_json(facts)
     return None
@@ -191,7 +191,7 @@ def _read(fd: int) -> Session | None:
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """A lock file; what is open is open only until the next one is looked at.
+    """A lock file; its descriptors are open only until the next one is read.
 
     Attributes:
         held: Whether its holder lives.
@@ -203,7 +203,7 @@ class _Found:
     held: bool
 
     def read(self) -> Session | None:
-        """Return its facts; a holder may be in the middle of writing them."""
+        """Return its facts; wait for a holder that is just writing them."""
         deadline = time.monotonic() + _A_MOMENT
         while True:
             session = _read(self.fd)
@@ -216,7 +216,7 @@ class _Found:
             time.sleep(0.001)
 
     def _ask(self) -> Session | None:
-        """Ask the keeper: a session is what it says, and the file may be damaged."""
+        """Ask the keeper, whose answer is valid even if the file is damaged."""
         with contextlib.suppress(
             OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError
         ):
@@ -225,7 +225,7 @@ class _Found:
         return None
 
     def remove(self) -> None:
-        """Remove it and its socket, unless somebody has taken the lock."""
+        """Remove it and its socket, unless another process has taken the lock."""
         if _try_lock(self.fd) and Lock(self.directory, self.fd, self.pid).is_ours():
             unlink_quietly(self.directory, self.pid)
 
@@ -243,7 +243,8 @@ def lock_files() -> Iterator[_Found]:
                 with contextlib.suppress(OSError):
                     fd = os.open(f"{pid}.lock", flags, dir_fd=directory)
                     try:
-                        # Shared: two that look at it at once take it for held else.
+                        # A shared lock: with an exclusive one, two readers would each
+                        # see the other as holder.
                         held = not _try_lock(fd, fcntl.LOCK_SH)
                         yield _Found(directory, fd, pid, held)
                     finally:
@@ -266,14 +267,14 @@ def live() -> list[Session]:
 
 
 def kept() -> list[Session]:
-    """Return those of them that a keeper holds: what users call sessions."""
+    """Return the live sessions held by a keeper: users call these sessions."""
     return [session for session in live() if session.holder == "keeper"]
 
 
 def lost() -> list[Session]:
-    """Return the sessions of keepers that died: what they tracked is unknown.
+    """Return the sessions of keepers that died: their writes are unknown.
 
-    What a killed `watch` left, or a keeper whose target ended as well, is cleared away.
+    Files of a killed `watch`, or of a keeper whose target ended too, are removed.
     """
     sessions = []
     for found in lock_files():
@@ -288,7 +289,7 @@ def lost() -> list[Session]:
 
 
 def still_there(target: TargetFacts) -> bool:
-    """Whether the process is there, is the same, and has not ended."""
+    """Whether the process still exists, is the same, and has not ended."""
     try:
         stat = read_stat(target.pid)
     except OSError:
@@ -304,12 +305,13 @@ def forget(pid: int) -> None:
 
 
 def find(pid: int | None) -> Session:
-    """Return the session of a target, or the only one there is.
+    """Return the session of a target, or the only session.
 
     Raises:
-        SessionError: There is none.
+        SessionError: There is no session.
         UsageError: No target was named and there are several; the message lists them.
-        SessionLostError: Its keeper died. It is said once, then the files are removed.
+        SessionLostError: Its keeper died. This is reported once; then the files are
+            removed.
     """
     sessions = kept()
     if pid is not None:
@@ -326,7 +328,7 @@ def find(pid: int | None) -> Session:
         names = ", ".join(f"{item.name} ({item.target.name})" for item in sessions)
         raise UsageError(
             f"{len(sessions)} sessions, and no TARGET: {names}",
-            hint="name one of them",
+            hint="give one of them as TARGET",
         )
     for session in lost():
         raise lost_tracking(session)
@@ -334,7 +336,7 @@ def find(pid: int | None) -> Session:
 
 
 def hint_to_arm(pid: int | None) -> str:
-    """Return the hint that says how to start a session, or why none can be here."""
+    """Return the hint on starting a session, or why none can be started here."""
     error = why_impossible()
     if error:
         return f"no session can be started here: {error}"
@@ -342,9 +344,9 @@ def hint_to_arm(pid: int | None) -> str:
 
 
 def _none(pid: int) -> PagescanError:
-    """Say why there is no session of ours; raises what is wrong with the process."""
+    """Return the error for a missing session; raise one about the process itself."""
     with Target.open(pid) as target:
-        for other in live():  # a keeper's session would have been found
+        for other in live():  # a session with a keeper would have been found
             if other.target.pid == pid and other.holder != "keeper":
                 return SessionError(
                     f"no session for {target}:"
@@ -355,7 +357,7 @@ def _none(pid: int) -> PagescanError:
         if _write_protected(target):
             return AccessDeniedError(
                 f"{target} is tracked by another user's session, or by itself",
-                hint="only whoever armed it can look; root: pagescan sessions",
+                hint="only that user can look at it; as root: pagescan sessions",
             )
         return SessionError(f"no session for {target}", hint=hint_to_arm(pid))
 
@@ -364,7 +366,7 @@ def _write_protected(target: Target) -> bool:
     """Whether a mapping is registered for write-protect: its first page matches."""
     rule = Rule(
         asked=Masks(mask=Category.WPALLOWED, returned=Category.WPALLOWED),
-        align=_USER_SPACE,  # a span is one call: nothing in it is walked
+        align=_USER_SPACE,  # one call per span: the kernel skips it whole
         first=True,
     )
     with contextlib.suppress(PagescanError, OSError):
@@ -383,7 +385,7 @@ def _write_protected(target: Target) -> bool:
 
 
 def lost_tracking(session: Session) -> SessionLostError:
-    """Return the error that says so, once: the files are removed."""
+    """Return the error for a lost session, and remove its files."""
     forget(session.target.pid)
     return SessionLostError(
         f"tracking of {session.target.pid} ({session.target.name}) was lost: its keeper"

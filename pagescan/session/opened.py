@@ -1,4 +1,4 @@
-"""Tracking that outlives the caller: start a session, look through it, end it."""
+"""Sessions from a command's side: start one, look through it, end it."""
 
 import contextlib
 import os
@@ -38,10 +38,10 @@ def start(
     max_tables: int = MAX_TABLES,
     pace: Pace | None = None,
 ) -> Tracking:
-    """Arm a target and hand it to a keeper; undone again if that fails.
+    """Arm a target and hand it over to a keeper; undo everything on an error.
 
     Returns:
-        What was armed, and what it cost; the userfaultfd is the keeper's by then.
+        The armed state, and the cost; the userfaultfd now belongs to the keeper.
     """
     from pagescan.session import spawn as keeper
 
@@ -79,12 +79,12 @@ def end(
 
     Args:
         found: The session.
-        restore_huge: False: they are counted only.
+        restore_huge: False: only count them.
         pace: How the target's mmap lock is spared.
 
     Returns:
-        What all that cost the target, and what became of its huge pages; Ctrl-C amid
-        that is told by it, and not raised.
+        The cost to the target, and the result for its huge pages. A Ctrl-C in that time
+        is part of the result, and is not raised.
     """
     from pagescan.session import spawn as keeper
 
@@ -94,7 +94,7 @@ def end(
     cost = keeper.end(found, pace.max_stall_ns)
     restored = Restored()
     with (
-        contextlib.suppress(PagescanError),  # it has ended
+        contextlib.suppress(PagescanError),  # the target has ended
         Target.open(found.target.pid, start_time=found.target.start_time) as target,
     ):
         there = read(target)
@@ -112,39 +112,39 @@ def end(
 
 
 def _remember(directory: int, pid: int, huge: HugePages) -> None:
-    """Keep beside a session what was in huge pages; a full disk: it is not known."""
+    """Store a session's huge pages beside it; with a full disk they are unknown."""
     with contextlib.suppress(OSError):
         pending.store_huge(directory, pid, huge.units)
 
 
 class Opened:
-    """A session, opened to look through.
+    """An open session, through which a command looks.
 
     Attributes:
-        before: Its facts, as they were then.
+        before: Its facts when it was opened.
         target: Its process.
-        tracking: What looks.
+        tracking: The tracking that looks.
     """
 
     def __init__(self, client: Client, target: Target, pace: Pace | None) -> None:
-        """Take over an open client; use `opened`."""
+        """Take over an open client; only `opened` calls this."""
         self.before = before = client.session
         self.target = target
         self.tracking = resumed(before, Scanner(target, pace), client.uffd, pace)
         self._client = client
 
     def pending(self) -> Columns | None:
-        """Return what the consumer of checkpoints may lack; None: not known."""
+        """Return the pages that the consumer of checkpoints may lack; None: unknown."""
         if self.before.acknowledged < 0:
             return None
         with _directory(self.before) as directory:
             return pending.load(directory, self.target.pid, self.before.epoch)
 
     def with_ends(self, written: Columns) -> Columns:
-        """Add the growing ends to what an image may lack.
+        """Add the growing ends to the pages that an image may lack.
 
-        They are compared. An image that was made after a look may have bytes of a
-        moment that no look has seen, although the next look finds those of before.
+        They are compared. An image made after a look may contain bytes that no look has
+        seen, although the next look finds earlier changes.
         """
         ends = Columns.empty()
         for end in sorted(self.before.ends, key=itemgetter("start")):
@@ -153,16 +153,16 @@ class Opened:
         return pending.both(written, ends) if ends.starts else written
 
     def unchanged(self) -> None:
-        """Keep the facts as they are: nothing was protected."""
+        """Leave the facts as they are: nothing was protected."""
         self._client.commit()
 
     def found(self) -> Columns:
-        """Return what looks have found that protected it, and did not deliver it."""
+        """Return the pages of rearming looks that were not delivered."""
         with _directory(self.before) as directory:
             return pending.load_found(directory, self.target.pid)[1]
 
     def keep_found(self, found: Columns) -> bool:
-        """Keep what a look has found until it is delivered; False: the disk is full."""
+        """Store the result of a look until it is delivered; False: the disk is full."""
         pid, epoch = self.target.pid, self.tracking.armed.epoch
         with _directory(self.before) as directory:
             try:
@@ -172,7 +172,7 @@ class Opened:
         return True
 
     def rearmed(self, protected: Columns, since: datetime | None) -> None:
-        """Keep the facts after pages were protected; a consumer may lack them.
+        """Store the facts after pages were protected; a consumer may lack these.
 
         No other command may rearm until `delivered`: it would find the same pages.
         """
@@ -184,10 +184,10 @@ class Opened:
             self.commit(since, lacking, self.before.acknowledged, hold=True)
 
     def delivered(self, left: Columns, since: datetime | None) -> None:
-        """Move the baseline: the result of the look has arrived.
+        """Move the baseline, because the result of the look has arrived.
 
         Args:
-            left: Pages that are still to be delivered.
+            left: Pages that still have to be delivered.
             since: The new baseline.
         """
         if self.keep_found(left):
@@ -203,17 +203,18 @@ class Opened:
         *,
         hold: bool = False,
     ) -> bool:
-        """Keep the facts, and what the consumer may lack beside them.
+        """Store the facts, and the pages that the consumer may lack.
 
         Args:
             since: The baseline.
-            lacking: The pages that the consumer may lack; None: not known.
+            lacking: The pages that the consumer may lack; None: unknown.
             acknowledged: The epoch whose image the consumer has.
-            planned: The epoch of the last plan; None: as before.
+            planned: The epoch of the last plan; None: unchanged.
             hold: Keep the right to rearm, for another commit.
 
         Returns:
-            Whether that is so; else the next plan is complete: the disk is full.
+            False if the list could not be stored (a full disk): the next plan is
+            complete.
         """
         kept = True
         pid, epoch = self.target.pid, self.tracking.armed.epoch
@@ -242,10 +243,10 @@ class Opened:
 def opened(
     found: Session, *, rearm: bool = False, pace: Pace | None = None
 ) -> Iterator[Opened]:
-    """Open a session; with `rearm` nobody else may rearm it meanwhile.
+    """Open a session; with `rearm` no other command may rearm it until it is closed.
 
     Raises:
-        SessionError: It ended, or does not answer.
+        SessionError: The session has ended, or does not answer.
         TargetError: The target has ended, or runs another program.
     """
     with (
@@ -266,12 +267,12 @@ def opened(
 def looking(
     found: Session, *, rearm: bool = False, pace: Pace | None = None
 ) -> Iterator[tuple[Session, Look]]:
-    """Look through a session; yield its facts as they were before, and the look.
+    """Look through a session; yield its earlier facts, and the look.
 
-    With `rearm` the baseline moves when the block ends without an exception: what was
-    found is kept with the session until then, so a full disk, a closed pipe or a kill
-    while it is written loses nothing. The next look finds it again. No other command
-    can rearm the session in between: it would find these pages, too.
+    With `rearm` the baseline moves when the block ends without an exception. Until then
+    the result is stored with the session, so a full disk, a closed pipe or a kill while
+    it is written loses nothing: the next look finds it again. No other command can
+    rearm the session in that time, because it would find these pages, too.
     """
     kept = False
     with contextlib.ExitStack() as undo:
@@ -298,7 +299,7 @@ def looking(
 def look_at(
     found: Session, *, rearm: bool = False, pace: Pace | None = None
 ) -> tuple[Session, Look]:
-    """Look through a session; return its facts before, and the look: it has arrived."""
+    """Look through a session; return its earlier facts, and the look, as delivered."""
     with looking(found, rearm=rearm, pace=pace) as result:
         return result
 
@@ -307,16 +308,16 @@ def look_at(
 def protecting(
     found: Session, protect: Callable[[int], Batch], *, written: bool
 ) -> Iterator[tuple[Session, Batch]]:
-    """Protect pages of a session; yield its facts before, and what was protected.
+    """Protect pages of a session; yield its earlier facts, and the protected pages.
 
-    What was written of it is kept until the block ends without an exception, as in
-    `looking`. The baseline is mixed from then on.
+    The written ones among them are stored until the block ends without an exception, as
+    for `looking`. After that the baseline is mixed.
 
     Args:
         found: The session.
-        protect: Is given the userfaultfd, and returns what it has protected.
-        written: Whether that has the category `written` where it applies; else all of
-            it is taken for written.
+        protect: Called with the userfaultfd; returns the protected pages.
+        written: Whether these have the category `written` where it applies; otherwise
+            all of them count as written.
     """
     with opened(found, rearm=True) as through:
         with _undisturbed():
@@ -336,7 +337,7 @@ def protecting(
 def _delivering(
     through: Opened, left: Columns, since: datetime | None, *, kept: bool
 ) -> Iterator[None]:
-    """Move the baseline when the block has ended well."""
+    """Move the baseline if the block ends without an exception."""
     try:
         yield
     except OSError as error:
@@ -345,7 +346,7 @@ def _delivering(
         raise PagescanError(
             f"{error}; the pages of this look are lost: {where()} is full too"
         ) from error
-    with contextlib.suppress(PagescanError):  # the target, or the keeper, has ended
+    with contextlib.suppress(PagescanError):  # the target or the keeper has ended
         through.delivered(left, since)
 
 
@@ -356,7 +357,7 @@ def _written(columns: Columns) -> Columns:
 
 @contextlib.contextmanager
 def _undisturbed() -> Iterator[None]:
-    """Let signals that end us wait: between a look and the file that keeps it."""
+    """Delay signals that end this process until a look's result is stored."""
     ends = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ends)
     try:

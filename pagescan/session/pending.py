@@ -91,7 +91,7 @@ def _store(
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
     fd = os.open(f"{name}.new", flags, 0o600, dir_fd=directory)
     try:
-        os.fchmod(fd, 0o600)  # whatever the caller's umask is
+        os.fchmod(fd, 0o600)  # whatever the caller's umask
         columns = regions[: _COLUMNS[magic]]
         check = 0
         for column in columns:

@@ -1,4 +1,4 @@
-"""The facts of a session: who tracks which target, since when, of which ranges."""
+"""The facts of a session: the target, its holder, the ranges, and the times."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def session_of(tracking: Tracking, holder: str) -> Session:
-    """Return the facts of a tracking as a session's lock file has them."""
+    """Return the facts of a tracking for a session's lock file."""
     armed = tracking.armed
     return Session(
         tracking.target.facts,
@@ -37,18 +37,19 @@ def session_of(tracking: Tracking, holder: str) -> Session:
 
 @dataclass(slots=True)
 class Session:
-    """The facts of a session: what its lock file holds.
+    """The facts of a session, which its lock file contains.
 
     Attributes:
-        holder: What keeps it: "keeper", "watch" or "track".
+        holder: The kind of its holder: "keeper", "watch" or "track".
         keeper_pid: The process that holds the userfaultfd.
         words: The RANGE words of its selection.
-        epoch: How often pages were protected anew since arming.
-        planned: The epoch of the last plan of a checkpoint; 0: there was none.
-        acknowledged: The epoch whose image the consumer has; 0: it has none yet; -1:
-            there is no consumer, or what it lacks is not known any more.
+        epoch: How often everything has been re-protected since arming.
+        planned: The epoch of the last plan of a checkpoint; 0: no plan was made.
+        acknowledged: The epoch whose image the consumer has; 0: it has no image yet;
+            -1: there is no consumer, or the pages that it lacks are no longer known.
         alike: Neighbouring mappings that looked alike before arming.
-        ends: What grows, and is compared: each as `End.to_json` of growing_ends.
+        ends: The growing ends, which are compared: each as `End.to_json` of
+            growing_ends.
     """
 
     target: TargetFacts
@@ -68,12 +69,12 @@ class Session:
 
     @property
     def name(self) -> str:
-        """The pid of the target, as users type it."""
+        """The pid of the target, in the form that users type."""
         return str(self.target.pid)
 
     @property
     def facts(self) -> SessionFacts:
-        """What results say of it."""
+        """The facts for results."""
         return SessionFacts(self.name, self.armed_at, self.since)
 
     def after(self, armed: Armed, since: datetime | None) -> Self:
@@ -89,7 +90,7 @@ class Session:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Return what `from_json` takes."""
+        """Return the form that `from_json` reads."""
         facts = {name: getattr(self, name) for name in self.__slots__}
         facts["target"] = self.target._asdict()
         facts["untracked"] = [item._asdict() for item in self.untracked]
@@ -99,7 +100,7 @@ class Session:
 
     @classmethod
     def from_json(cls, facts: dict[str, Any]) -> Self:
-        """Read what `to_json` gave; ValueError, KeyError or TypeError if it is not."""
+        """Read that form; ValueError, KeyError or TypeError if it is malformed."""
         facts = dict(facts)
         facts["target"] = TargetFacts(**facts["target"])
         facts["armed_at"] = parse_time(facts["armed_at"])

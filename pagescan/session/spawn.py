@@ -1,4 +1,4 @@
-"""Starts a keeper and ends it: the command's side."""
+"""Starts and ends a keeper, on the command's side."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _END_TIMEOUT = 10.0
 
 
 def start(session: Session, lock: Lock, uffd: int, pidfd: int, pagemap: int) -> Session:
-    """Hand a session over to a keeper of its own; return when it has confirmed.
+    """Hand a session over to a new keeper; return when it has confirmed.
 
-    The descriptors stay ours too; the caller closes them.
+    The caller keeps its own copies of the descriptors, and closes them.
 
     Raises:
-        PagescanError: The keeper did not come up, or could not keep the facts on disk;
-            the caller still holds everything.
+        PagescanError: The keeper did not start, or could not store the facts on disk;
+            the caller still has everything.
     """
     from pagescan.model.errors import from_oserror
     from pagescan.target.causes import oom_kills
@@ -67,7 +67,7 @@ def start(session: Session, lock: Lock, uffd: int, pidfd: int, pagemap: int) -> 
 
 
 def _failed(session: Session, pid: int, said: bytes, before: int) -> PagescanError:
-    """Return the error that says why the keeper did not come up, and reap it."""
+    """Return the error that tells why the keeper did not start, and reap it."""
     from pagescan.model.errors import PagescanError
     from pagescan.session.locks import not_kept
     from pagescan.target.causes import how_it_ended
@@ -81,13 +81,13 @@ def _failed(session: Session, pid: int, said: bytes, before: int) -> PagescanErr
     last = next((line for line in reversed(lines) if line.strip()), "")
     return PagescanError(
         f"the keeper of the session did not start: {last or why}",
-        hint=None if not last else f"it is run by {sys.executable}; {why}",
+        hint=None if not last else f"{sys.executable} runs it; {why}",
         pid=session.target.pid,
     )
 
 
 def _bind(server: socket.socket, lock: Lock) -> None:
-    """Listen beside the lock file; the caller's umask has no say."""
+    """Listen beside the lock file, whatever the caller's umask."""
     name = f"/proc/self/fd/{lock.directory}/{lock.pid}.sock"
     with contextlib.suppress(FileNotFoundError):
         os.unlink(name)
@@ -112,7 +112,8 @@ def _spawn(fds: dict[str, int], session: Session) -> int:
             ],
             stdin=facts,
             stdout=subprocess.DEVNULL,
-            stderr=fds["answer"],  # until it is ready: why Python cannot run it
+            # until it is ready: messages of Python that cannot run it
+            stderr=fds["answer"],
             pass_fds=list(fds.values()),
             start_new_session=True,
             cwd="/",
@@ -124,12 +125,12 @@ def _spawn(fds: dict[str, int], session: Session) -> int:
             os.close(fd)
     with contextlib.suppress(BrokenPipeError), os.fdopen(feed, "wb") as stream:
         stream.write(json.dumps(session.to_json()).encode())
-    process.returncode = 0  # it outlives us: nobody waits for it
+    process.returncode = 0  # it outlives this process: no one waits for it
     return process.pid
 
 
 def _path() -> str:
-    """Return where the keeper finds what it imports: where we have found it."""
+    """Return PYTHONPATH for the keeper: where this process found its modules."""
     import _cffi_backend
 
     package = os.path.abspath(__file__ + 3 * "/..")
@@ -138,10 +139,10 @@ def _path() -> str:
 
 
 def end(session: Session, max_stall_ns: int = native.MAX_STALL_NS) -> Cost:
-    """Disarm a session, wait until its keeper is gone, and return what it cost.
+    """Disarm a session, wait until its keeper is gone, and return the cost.
 
     Args:
-        session: One that lives.
+        session: A session whose keeper lives.
         max_stall_ns: How long one call may hold the target's mmap lock.
     """
     import select

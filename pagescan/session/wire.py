@@ -11,16 +11,16 @@ from collections.abc import Iterable
 from typing import Any
 
 MESSAGE_LIMIT = 8 << 20
-"""Bytes of one message: 50,000 untracked ranges fit."""
+"""Limit of one message in bytes: 50,000 untracked ranges fit."""
 
 _PATIENCE = 2.0
 
 
 def facts_of(directory: int, pid: int) -> dict[str, Any]:
-    """Ask the keeper of a target for the facts; OSError or ValueError if it has none.
+    """Return the facts from a target's keeper; OSError or ValueError if it has none.
 
     Args:
-        directory: Descriptor of the directory that its socket is in.
+        directory: Descriptor of the directory that contains its socket.
         pid: The target.
     """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
@@ -36,16 +36,16 @@ def facts_of(directory: int, pid: int) -> dict[str, Any]:
 
 
 def peer_uid(sock: socket.socket) -> int:
-    """Return who is at the other end, as the kernel knows it."""
+    """Return the uid of the peer, according to the kernel."""
     credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
     return int.from_bytes(credentials[4:8], sys.byteorder)  # pid, uid, gid
 
 
 def receive_line(sock: socket.socket) -> tuple[bytes, list[int]]:
-    """Receive one line and the descriptors that came with it (close-on-exec).
+    """Receive one line and the descriptors sent with it (close-on-exec).
 
     Raises:
-        ConnectionError: The peer hung up before the line ended, or sent too much.
+        ConnectionError: The peer hung up before the end of the line, or sent too much.
     """
     data = bytearray()
     fds = array.array("i")
