@@ -81,9 +81,9 @@ class Batch:
         )
 
     def above(self, below: native.Columns) -> Batch:
-        """Return this batch, and what regions below it have beside it.
+        """Return this batch joined with the regions below it, where it has none itself.
 
-        Of those, what lies in no mapping any more is left out.
+        Regions below it that are in no mapping any more are left out.
         """
         under = type(self).join(
             below, self.mappings, page_size=self.page_size, returned=self.returned

@@ -1,4 +1,4 @@
-"""A look and a tick: what one reading of a target's writes found."""
+"""A look and a tick: the result of one reading of a target's writes."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,14 +11,16 @@ from pagescan.model.results import Cost, Estimate, Summary, TargetFacts
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What one look found.
+    """The result of one look.
 
     Attributes:
-        batch: The written pages; those of mappings that came after arming are `new`.
-        untracked: What of the selection nothing can be promised for.
-        time: When the look was over, in UTC: the baseline of the next, if it rearmed.
-        cost: What it cost the target.
-        estimate: With a budget, what was written in all; the batch is of a part.
+        batch: The written pages; those of mappings that appeared after arming are
+            `new`.
+        untracked: The parts of the selection that are not tracked.
+        time: The end of the look, in UTC: if it rearmed, the next look's baseline.
+        cost: The cost to the target.
+        estimate: With a budget, the estimate for all pages; the batch is a part of
+            them.
     """
 
     batch: Batch
@@ -76,7 +78,7 @@ def add(one: Summary, other: Summary) -> Summary:
 
 
 class Watched(NamedTuple):
-    """What a live view shows of the target itself.
+    """The facts of the target that a live view shows.
 
     Attributes:
         target: The process.

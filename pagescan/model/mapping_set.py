@@ -101,7 +101,7 @@ def reservations_beside(
 
 
 def is_whole(mapping: Mapping, chosen: Chosen) -> bool:
-    """Whether it is what the kernel has, and no part of that which was selected."""
+    """Whether it is a whole mapping of the kernel's, and not a selected part of one."""
     if not chosen.there:
         return False
     index = bisect_right(chosen.there, mapping.start, key=lambda item: item.start) - 1
@@ -110,9 +110,9 @@ def is_whole(mapping: Mapping, chosen: Chosen) -> bool:
 
 
 def has_no_room(mapping: Mapping, there: Sequence[Mapping]) -> bool:
-    """Whether something is in the way on both sides: it can grow no more.
+    """Whether neighbours on both sides keep it from growing.
 
-    A reservation is not: what is mapped over it may become one with its neighbour.
+    A reservation does not: memory mapped over it may be joined with its neighbour.
     """
     index = bisect_right(there, mapping.start, key=lambda item: item.start) - 1
     if not 0 < index < len(there) - 1:
@@ -123,7 +123,7 @@ def has_no_room(mapping: Mapping, there: Sequence[Mapping]) -> bool:
 
 
 def is_reservation(mapping: Mapping | None) -> bool:
-    """Whether it is private memory that nobody can use as it is; False: no mapping."""
+    """Whether it is private memory without any access; False if there is no mapping."""
     return bool(mapping and mapping.reserved and mapping.kind is Kind.ANON)
 
 

@@ -43,7 +43,7 @@ def without(regions: Columns, holes: Iterable[Interval]) -> Columns:
 
 
 def whole_pages(arrays: Iterable[array[int]], page_size: int) -> list[Interval]:
-    """Return the pages filled entirely by one of our arrays, as intervals."""
+    """Return the pages filled entirely by one array of this process."""
     filled = []
     for one in arrays:
         start, length = one.buffer_info()

@@ -45,8 +45,8 @@ class Cost:
     mappings_added: int | None = None
     """Mappings that the target has only because it is tracked; None: not counted."""
     target_share: float | None = None
-    """The part of the target's processor time that tracking has cost it since the last
-    look, estimated, 0 to 1; None: nothing is known, or this was no look of `watch`."""
+    """The estimated part of the target's processor time that tracking has cost since
+    the last look, 0 to 1; None: unknown, or not a look of `watch`."""
     huge_restored: int | None = None
     """Bytes of huge pages that were split and put back; None: none could be."""
     huge_lost: int | None = None

@@ -1,8 +1,8 @@
-"""The only door to C: typed wrappers around the shim, one errno convention.
+"""The only door to C: typed wrappers around the shim, with one errno convention.
 
-Every function raises `OSError` with the errno that the shim returned; what it means
-in the step that was tried is said by `pagescan.errors.from_oserror`. Addresses are
-bytes, intervals half-open, columns are array('Q').
+Every function raises `OSError` with the errno that the shim returned; `from_oserror` in
+`pagescan.model.errors` explains it, given the step that failed. Addresses are bytes,
+intervals half-open, columns are array('Q').
 """
 
 from __future__ import annotations  # array[int] is no type at run time before 3.12
@@ -24,36 +24,38 @@ CATEGORY_BITS = 9
 ALL_PAGES = (1 << 64) - 1
 
 UFFD_FEATURES = 0x8000 | 0x2000 | 0x1000
-"""WP_ASYNC, WP_UNPOPULATED, WP_HUGETLBFS_SHMEM: what exact tracking needs."""
+"""WP_ASYNC, WP_UNPOPULATED, WP_HUGETLBFS_SHMEM: exact tracking needs them."""
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
-# Room for regions: at first, for most looks find little; more where it is used up.
+# Initial room for regions, small because most looks find few; more is made when needed.
 _FEW_ROWS = 256
 _ROWS = 4096
 _ROOM = array("Q", [0])
-# For what a list of regions gets when it is cut: room for more is made when needed.
+# Initial room for the result of cutting a list of regions; more is made when needed.
 _MORE_ROWS = 64
 MAX_STALL_NS = 200_000
-"""How long one call may hold the target's mmap lock, unless the user says so."""
+"""The default of how long one call may hold the target's mmap lock."""
 
-# What is left to do must take longer: on an idle processor a thread begins in 0.05 ms.
+# The remaining work must take longer: on an idle processor a thread begins in 0.05 ms.
 _WORTH_A_THREAD_NS = 200_000
-# Each kind of call has its own speed, so each scan finds its slice anew: a dense 16 MiB
-# take 0.15 ms on the general path of the kernel, and 0.3 ms in UFFDIO_WRITEPROTECT.
+# Each kind of call has its own speed, so each scan adapts its slices from the start: 16
+# MiB of dense memory take 0.15 ms on the kernel's general path, and 0.3 ms in
+# UFFDIO_WRITEPROTECT.
 _FIRST_SLICE = 16 << 20
-# One that is dense, after a long hole, takes 0.1 ms on the kernel's fast path.
+# A dense slice after a long hole takes 0.1 ms on the kernel's fast path.
 LONGEST_SLICE = 256 << 20
-# Of a call that protects: 20 us for each 2 MiB that is populated.
+# For a call that protects: 20 us per populated 2 MiB.
 LONGEST_TO_PROTECT = 64 << 20
-# Of one that unregisters: 43 us for each MiB that is populated.
+# For a call that unregisters: 43 us per populated MiB.
 _FIRST_TO_UNREGISTER = 2 << 20
 _UNREGISTERED_PER_NS = 21  # bytes: 4 MiB in 200 us
-_WAIT_MS = 50  # for a signal that another thread than ours was chosen to take
+# for a signal that the kernel delivered to another thread of this process
+_WAIT_MS = 50
 _SHORTEST_TURN = 0.1  # seconds
 
 
 class Columns(NamedTuple):
-    """Ascending regions, column by column; each an array('Q') of equal length."""
+    """Ascending regions, one column per fact; each is an array('Q') of equal length."""
 
     starts: array[int]
     ends: array[int]
@@ -61,7 +63,7 @@ class Columns(NamedTuple):
 
     @classmethod
     def empty(cls) -> Columns:
-        """Return columns without a row."""
+        """Return columns without rows."""
         return cls(array("Q"), array("Q"), array("Q"))
 
 
@@ -89,27 +91,30 @@ class Masks(NamedTuple):
 
 
 class Rule(NamedTuple):
-    """What one kind of mapping is asked and how its bits are read; see scanner.py.
+    """The masks for one kind of mapping, and how its bits are read; see rules.py.
 
     Attributes:
         asked: The masks that the kernel gets.
-        wanted: The masks over what was read; all that they want, `asked` must match.
-        protect: Write-protect what matches `asked`, in the same step.
-        first: The first page that matches is enough, in each range.
-        limited: The kernel itself stops at the limit of pages: none more is protected.
-        whole: No call: the range is the answer.
-        align: Slices end on multiples of this many bytes.
+        wanted: Masks applied to the interpreted bits; `asked` must match at least the
+            same pages.
+        protect: Also write-protect the pages that match `asked`, in the same step.
+        first: Stop at the first matching page of each range.
+        limited: The kernel itself stops at the limit of pages, so that no more are
+            protected.
+        whole: Make no call: the whole range is the answer.
+        align: Slices end at multiples of this many bytes.
         written_all: A page is written only with all of these,
-        written_any: one of these (0: no such rule),
+        written_any: one of these (0: no such condition),
         written_none: and none of these.
-        empty_without: An entry that has none of these is empty, and is taken for
-            written, whatever the kernel says of it (0: no such rule).
-        unswapped: Beside these, SWAPPED is a marker and not swap.
-        clear: Bits that mean nothing here.
+        empty_without: An entry with none of these is empty and counts as written,
+            whatever the kernel reports (0: no such rule).
+        unswapped: Together with any of these, SWAPPED is a marker and not swap.
+        clear: Bits without a meaning here.
         tag: Bits set in every row of the answer.
-        candidates: The answer may have more than what matches: it is scanned again.
-        populated: And only for what is present or swapped: long holes are skipped.
-        markers: SWAPPED may be a marker: ask pagemap. Not together with `protect`.
+        candidates: The answer may contain additional pages: it is scanned again.
+        populated: Only pages that are present or swapped, so that long holes are
+            skipped.
+        markers: SWAPPED may be a marker, so ask pagemap. Not together with `protect`.
     """
 
     asked: Masks = Masks()
@@ -132,7 +137,7 @@ class Rule(NamedTuple):
 
 
 class Spans(NamedTuple):
-    """Ascending, disjoint ranges and the index of the rule of each."""
+    """Ascending, disjoint ranges, each with the index of its rule."""
 
     starts: array[int]
     ends: array[int]
@@ -140,37 +145,38 @@ class Spans(NamedTuple):
 
 
 class Progress(Protocol):
-    """What is told how far a scan is, every 50 ms.
+    """The receiver of a scan's progress, called every 50 ms.
 
-    And how far its result is written: in rows, not in bytes.
+    It also receives the progress of writing a result, in rows instead of bytes.
     """
 
     def begin(self, total: int) -> None:
-        """So many bytes are to be walked from now on; 0: it is over."""
+        """Begin with this many bytes to walk; 0: the work is over."""
 
     def advance(self, done: int) -> None:
-        """So many more of them were."""
+        """Add this many bytes that were walked."""
 
 
 @dataclass(slots=True)
 class Pace:
-    """How long one call may hold the target's mmap lock, and the pauses between.
+    """How long one call may hold the target's mmap lock, and the pauses between calls.
 
     Attributes:
-        max_stall_ns: Bound of one call, kept by adapting its length.
-        pause_ns: Pause after so much holding; 0: none.
-        progress: Who is told how far it is.
+        max_stall_ns: Limit of one call, kept by adapting its length.
+        pause_ns: Pause after a call has held the lock; 0: none.
+        progress: The receiver of the progress.
     """
 
     max_stall_ns: int = MAX_STALL_NS
-    pause_ns: int = 100_000  # in a shorter one a waiting thread was not awake yet
+    # in a shorter pause a waiting thread would not be awake yet
+    pause_ns: int = 100_000
     held_ns: int = 0
     progress: Progress | None = None
 
 
 @dataclass(slots=True)
 class Meter:
-    """What the calls cost so far."""
+    """The cost of the calls so far."""
 
     scan_ns: int = 0
     max_wait_ns: int = 0
@@ -178,7 +184,7 @@ class Meter:
     pages_walked: int = 0
 
     def add(self, cost: Any) -> None:
-        """Take over what one call of the shim counted."""
+        """Add the cost that one call of the shim reports."""
         self.scan_ns += cost.scan_ns
         self.max_wait_ns = max(self.max_wait_ns, cost.max_wait_ns)
         self.ioctls += cost.ioctls
@@ -186,7 +192,7 @@ class Meter:
 
 
 class MapsRows(NamedTuple):
-    """/proc/PID/maps, a row a line; every column a list of int."""
+    """/proc/PID/maps, one row per line; every column is a list of int."""
 
     page_size_known: bool
     start: Sequence[int]
@@ -201,13 +207,13 @@ class MapsRows(NamedTuple):
 
 
 class Attached(NamedTuple):
-    """What `attach` took, or how far it came.
+    """The result of `attach`, or its state when it failed.
 
     Attributes:
         method: What would have restored the thread: frame, slack, rop; plain: nothing.
         step: The step that failed: open, gadget, seccomp, seize, stop, exec, abi,
             dispatch, facts, table, call, take, arch; or done.
-        allowed: Start and length of where calls go through; (0, 0): anywhere.
+        allowed: Start and length of the exempt range of calls; (0, 0): everywhere.
     """
 
     uffd: int
@@ -219,7 +225,7 @@ class Attached(NamedTuple):
     stopped_ns: int
     allowed: tuple[int, int]
     error: int
-    """A positive errno; 0: it worked."""
+    """A positive errno; 0: success."""
 
 
 def _check(code: int) -> int:
@@ -258,20 +264,20 @@ def scan(
     pace: Pace,
     meter: Meter,
 ) -> Columns:
-    """Scan ranges, each by its rule, and return the regions that are wanted.
+    """Scan ranges, each by its rule, and return the regions that match.
 
     Args:
         pagemap: An open /proc/PID/pagemap.
         spans: Page-aligned ranges.
-        rules: What `spans.rules` refers to.
-        max_pages: How many pages at most.
+        rules: The rules that `spans.rules` refers to.
+        max_pages: Limit of pages.
         join_gap: Regions of equal categories closer than this many bytes become one.
-        pace: How the target's mmap lock is spared; carried from call to call.
-        meter: What it cost is added here.
+        pace: How the target's mmap lock is spared; it adapts from call to call.
+        meter: The cost is added to it.
 
     Raises:
-        OSError: ESRCH, the address space is gone; EINVAL, a category is unknown to
-            this kernel or a huge page was cut.
+        OSError: ESRCH, the address space is gone; EINVAL, the kernel does not know a
+            category, or a huge page was cut.
     """
     prepared = PreparedScan(
         pagemap, [spans], rules, max_pages=max_pages, join_gap=join_gap
@@ -280,13 +286,13 @@ def scan(
 
 
 class PreparedScan:
-    """A scan whose `run` is one call of the shim, with all that it needs at hand.
+    """A scan prepared so that its `run` is one call of the shim.
 
-    For scans that are done again and again; and for those of this very process, where
-    all that Python touches counts as written.
+    It is for scans that are repeated, and for scans of this process itself, where all
+    memory that Python touches counts as written.
 
     Attributes:
-        rows: What the regions of each part are written to.
+        rows: The arrays to which the regions of each part are written.
     """
 
     def __init__(
@@ -300,18 +306,18 @@ class PreparedScan:
         join_gap: int = 0,
         room: int | None = None,
     ) -> None:
-        """Prepare what `scan` does; the arguments are the same.
+        """Prepare a `scan` with the same arguments, and these:
 
         Args:
-            pagemap: See there, as the others.
-            parts: Ranges that one thread scans; ascending.
-            rules: What the parts refer to.
-            threads: How many there are at most.
-            max_pages: In each part.
-            join_gap: See there.
-            room: For so many regions of each part, at first; None: few.
+            pagemap: As for `scan`, and so the others.
+            parts: Ranges for one thread each; ascending.
+            rules: The rules that the parts refer to.
+            threads: Limit of threads.
+            max_pages: Per part.
+            join_gap: As for `scan`.
+            room: Initial capacity in regions per part; None: small.
         """
-        # The shim has their addresses only.
+        # The shim has only their addresses.
         c_rules = ffi.new("struct ps_rule[]", [_c_rule(rule) for rule in rules])
         c_parts = ffi.new("struct ps_part[]", len(parts))
         self._held = (parts, c_rules, c_parts)
@@ -333,36 +339,36 @@ class PreparedScan:
         self.begin(Pace())
 
     def begin(self, pace: Pace, slice_max: int = LONGEST_SLICE) -> None:
-        """Start anew: nothing was scanned and nothing found."""
+        """Restart: nothing scanned and nothing found."""
         self._job.pace = _pace(pace, slice_max)
         lib.ps_scan_begin(self._job)
         self._code = 1
 
     def run(self) -> None:
-        """Scan until the end, or until there is no more room for rows."""
+        """Scan until the end, or until the room for rows is used up."""
         self._code = lib.ps_scan(self._job)
         while self._code == 1 and not any(map(_is_full, self._parts)):
             self._code = lib.ps_scan(self._job)
 
     def scan(self, pace: Pace, meter: Meter, slice_max: int = LONGEST_SLICE) -> Columns:
-        """Do all of it: begin, run, finish.
+        """Do the whole scan: begin, run, finish.
 
         Args:
-            pace: How the target's mmap lock is spared; carried from call to call.
-            meter: What it cost is added here.
-            slice_max: Bytes that one call may walk, however fast it is.
+            pace: How the target's mmap lock is spared; it adapts from call to call.
+            meter: The cost is added to it.
+            slice_max: Limit of bytes per call, however fast the calls are.
 
         Raises:
-            OSError: As `native.scan` says.
+            OSError: As for `native.scan`.
         """
         self.begin(pace, slice_max)
         return self.finish(pace, meter)
 
     def finish(self, pace: Pace, meter: Meter) -> Columns:
-        """Scan what is left, and return the regions; once.
+        """Scan the rest, and return the regions; only once.
 
         Raises:
-            OSError: As `native.scan` says.
+            OSError: As for `native.scan`.
         """
         job, walked = self._job, 0
         try:
@@ -381,7 +387,7 @@ class PreparedScan:
         return self._take() if job.regions else Columns.empty()
 
     def _take(self) -> Columns:
-        """Return the regions; short lists are copied, and their room is kept."""
+        """Return the regions; short lists are copied, and their room is used again."""
         found = Columns.empty()
         for index, part in enumerate(self._parts):
             used, rows = part.out.length, self.rows[index]
@@ -436,7 +442,7 @@ def _is_full(part: Any) -> bool:
 
 
 def _make_room(out: Any, rows: Columns, least: int) -> None:
-    """Make room for more rows behind those that are there: twice as many at least."""
+    """Make room for more rows behind the existing ones: at least twice as many."""
     extra = bytes(8 * max(least, len(rows.starts)))
     for column in rows:
         column.frombytes(extra)
@@ -454,7 +460,7 @@ def _columns(columns: Columns, capacity: int) -> Any:
 
 
 def address_of(buffer: object) -> int:
-    """Return where a writable buffer lies."""
+    """Return the address of a writable buffer."""
     return int(ffi.cast("uintptr_t", ffi.from_buffer(buffer, require_writable=True)))
 
 
@@ -464,12 +470,12 @@ def uffd_open() -> int:
 
 
 def uffd_api(uffd: int, features: int = UFFD_FEATURES) -> None:
-    """Agree on the features, once in a userfaultfd's life; EINVAL: one is unknown."""
+    """Enable the features, once per userfaultfd; EINVAL: the kernel lacks one."""
     _check(lib.ps_uffd_api(uffd, features))
 
 
 def uffd_register(uffd: int, start: int, end: int) -> None:
-    """Register mappings for write-protect; errnos as in UFFDIO_REGISTER(2const)."""
+    """Register mappings for write-protect; errnos as for UFFDIO_REGISTER(2const)."""
     _check(lib.ps_uffd_register(uffd, start, end))
 
 
@@ -483,10 +489,10 @@ def uffd_unregister(
     pace: Pace,
     meter: Meter,
 ) -> None:
-    """Undo `uffd_register` in one mapping: no protection and no bit is left there.
+    """Undo `uffd_register` in one mapping: no protection and no bit remains there.
 
-    It goes in slices: the mapping is two as long as it lasts. Parts that were unmapped
-    are passed over.
+    It works in slices, and the mapping is two mappings in the meantime. Parts that were
+    unmapped are skipped.
     """
     cost = ffi.new("struct ps_cost *")
     done = ffi.new("uint64_t *", start)
@@ -506,15 +512,15 @@ def uffd_unregister(
 
 
 def uffd_is_registered(pagemap: int, start: int) -> bool:
-    """Whether the mapping at an address is registered, with any userfaultfd."""
+    """Whether the mapping at an address is registered with any userfaultfd."""
     return bool(_check(lib.ps_uffd_is_registered(pagemap, start)))
 
 
 def uffd_is_of(uffd: int, pagemap: int, start: int, end: int) -> bool:
     """Whether a userfaultfd belongs to the address space that a pagemap shows.
 
-    The mapping [start, end), a whole one, is registered for a moment; OSError if it
-    cannot be, or is already.
+    The whole mapping [start, end) is registered for a moment; OSError if it cannot be
+    registered, or already is.
     """
     return bool(_check(lib.ps_uffd_is_of(uffd, pagemap, start, end)))
 
@@ -529,10 +535,10 @@ def uffd_protect(
     meter: Meter,
     protect: bool = True,
 ) -> None:
-    """Write-protect a registered range, with markers in its holes, or lift that.
+    """Write-protect a registered range and its holes (by markers), or lift that.
 
-    Protecting costs 8 bytes of page table a page of hole: for shared memory and
-    hugetlb only.
+    Protecting costs 8 bytes of page table per page of hole, so it is only for shared
+    memory and hugetlb.
     """
     cost = ffi.new("struct ps_cost *")
     done = ffi.new("uint64_t *")
@@ -547,23 +553,23 @@ def uffd_protect(
 
 
 class Collapse:
-    """Makes split huge pages huge again, one mapping after the other.
+    """Makes split huge pages huge again, one mapping after another.
 
     Attributes:
-        at: Where it is.
-        only_count: Whether nothing is put back, and what is lost is counted.
+        at: The address that it has reached.
+        only_count: Whether to put nothing back, and count it as lost.
         restored: Bytes that are huge again.
-        lost: Bytes that are populated, and in no huge page.
-        denied: Bytes of these that lack CAP_SYS_NICE, and nothing else.
+        lost: Bytes that are populated, and not in a huge page.
+        denied: The part of them that only lacks CAP_SYS_NICE.
     """
 
     def __init__(self, pagemap: int, pidfd: int, size: int) -> None:
-        """Prepare it for a target; `size` is that of a huge page, in bytes.
+        """Prepare it for a target.
 
         Args:
-            pagemap: Its open /proc/PID/pagemap.
-            pidfd: Of it; -1: this very process.
-            size: Bytes.
+            pagemap: The target's open /proc/PID/pagemap.
+            pidfd: The target's; -1: this process.
+            size: Bytes of a huge page.
         """
         self._job = ffi.new("struct ps_collapse *")
         self._job.pagemap, self._job.pidfd, self._job.size = pagemap, pidfd, size
@@ -580,16 +586,16 @@ class Collapse:
         meter: Meter,
         interrupted: Callable[[], bool],
     ) -> bool:
-        """Do that to the huge pages of [start, end), a part of one mapping.
+        """Put back the huge pages of [start, end), a part of one mapping.
 
-        Args:
-            start: A multiple of the size.
+        start: A multiple of the size.
+            end: Exclusive; a part of a huge page is left out.
             end: Half-open; what is no whole huge page is left out.
-            file: Behind shared memory; -1: private memory.
-            offset: Of `start` in that file.
+            file: The file behind shared memory; -1: private memory.
+            offset: The offset of `start` in that file.
             pace: How the target's mmap lock is spared.
-            meter: What it cost is added here.
-            interrupted: Asked every 50 ms; what follows is counted only.
+            meter: The cost is added to it.
+            interrupted: Called every 50 ms; if True, the rest is only counted.
 
         Returns:
             Whether it was interrupted.
@@ -619,7 +625,7 @@ class Collapse:
 
     @property
     def at(self) -> int:
-        """Where it is, an address."""
+        """The address that it has reached."""
         return int(self._job.at)
 
     @property
@@ -629,12 +635,12 @@ class Collapse:
 
     @property
     def lost(self) -> int:
-        """Bytes that are populated, and in no huge page."""
+        """Bytes that are populated, and not in a huge page."""
         return int(self._job.lost)
 
 
 def swapped_pages(file: int, offset: int, length: int) -> int:
-    """Return how many pages of a part of a file in shared memory are on swap.
+    """Return how many pages of a part of a shared-memory file are on swap.
 
     Raises:
         OSError: ENOSYS, the kernel has no cachestat(2); EPERM.
@@ -645,9 +651,9 @@ def swapped_pages(file: int, offset: int, length: int) -> int:
 
 
 def whole_units(regions: Columns, size: int, left_out: int | None = None) -> Columns:
-    """Return the whole, aligned units of that many bytes in ascending regions.
+    """Return the whole, aligned units of that many bytes inside ascending regions.
 
-    Regions with the categories `left_out` are passed over.
+    Regions with the categories `left_out` are skipped.
     """
     none = ALL_PAGES if left_out is None else left_out
     rows = len(regions.starts)
@@ -657,10 +663,10 @@ def whole_units(regions: Columns, size: int, left_out: int | None = None) -> Col
 
 @contextlib.contextmanager
 def keeping_the_processor(pace: Pace) -> Iterator[None]:
-    """Let no other thread take our processor: SCHED_RR for this thread, if it may.
+    """Keep the processor for this thread during the block: SCHED_RR, if allowed.
 
-    On a busy machine a thread that holds the target's mmap lock is put aside for 4 ms,
-    and the target waits as long. For loops that pause, and end soon.
+    On a busy machine a thread that holds the target's mmap lock may lose its processor
+    for 4 ms, and the target waits as long. It is for loops that pause and end soon.
     """
     before = os.sched_getscheduler(0)
     if not pace.pause_ns or before != os.SCHED_OTHER:
@@ -682,7 +688,7 @@ def parse_maps(text: bytes, maps: int = -1) -> MapsRows:
 
     Args:
         text: Whole lines.
-        maps: The open file, asked for page sizes (PROCMAP_QUERY, 6.11); -1: not asked.
+        maps: The open file, for the page sizes (PROCMAP_QUERY, 6.11); -1: do not ask.
 
     Raises:
         OSError: EBADMSG, a line is malformed.
@@ -732,12 +738,12 @@ def join(
 
 
 def inside(regions: Columns, starts: array[int], ends: array[int]) -> Columns:
-    """Return the parts of ascending regions that lie inside any of some ranges.
+    """Return the parts of ascending regions that lie inside some ranges.
 
     Args:
         regions: Ascending and disjoint.
-        starts: Of the ranges, ascending and disjoint: they may touch.
-        ends: Of the ranges.
+        starts: Starts of the ranges, ascending and disjoint: they may touch.
+        ends: Ends of the ranges.
     """
     c_regions = _columns(regions, len(regions.starts))
     return _fill(
@@ -747,7 +753,7 @@ def inside(regions: Columns, starts: array[int], ends: array[int]) -> Columns:
 
 
 def outside(regions: Columns, starts: array[int], ends: array[int]) -> Columns:
-    """Return the parts of ascending regions that lie in none of some ranges.
+    """Return the parts of ascending regions that lie outside all of some ranges.
 
     The arguments are those of `inside`.
     """
@@ -759,7 +765,7 @@ def outside(regions: Columns, starts: array[int], ends: array[int]) -> Columns:
 
 
 def shares(regions: Columns, starts: array[int], ends: array[int]) -> Shares:
-    """Measure how much of ascending regions lies in each of some ranges.
+    """Measure the length of ascending regions in each of some ranges.
 
     The arguments are those of `inside`.
     """
@@ -777,12 +783,12 @@ def shares(regions: Columns, starts: array[int], ends: array[int]) -> Shares:
 
 
 def overlay(under: Columns, over: Columns, *, outside: bool) -> Columns:
-    """Lay ascending regions over others: where both are, the upper categories count.
+    """Lay ascending regions over others; in an overlap, take the upper categories.
 
     Args:
         under: The lower list.
         over: The upper list.
-        outside: Whether what only the upper list has is taken, too.
+        outside: Whether to include the parts that only the upper list has.
     """
     lower, upper = (_columns(one, len(one.starts)) for one in (under, over))
     return _fill(
@@ -796,7 +802,7 @@ def relabel(regions: Columns, labels: dict[int, int]) -> Columns:
 
     Args:
         regions: Ascending and disjoint.
-        labels: The new categories by the old ones.
+        labels: The new categories, by the old ones.
     """
     c_regions = _columns(regions, len(regions.starts))
     before, after = array("Q", labels), array("Q", labels.values())
@@ -808,7 +814,7 @@ def relabel(regions: Columns, labels: dict[int, int]) -> Columns:
 
 
 def _empty_rows(capacity: int) -> tuple[Columns, Any]:
-    """Return rows to be filled, and the struct ps_columns that refers to them."""
+    """Return rows to be filled, and a struct ps_columns that refers to them."""
     rows = Columns(*(_ROOM * capacity for _ in range(3)))
     out = _columns(rows, capacity)
     out.length = 0
@@ -822,7 +828,7 @@ def _ranged(
     ends: array[int],
     *out: Any,
 ) -> int:
-    """Call a function of the shim over regions and ranges."""
+    """Call a function of the shim with regions and ranges."""
     return _check(function(regions, _u64(starts), _u64(ends), len(starts), *out))
 
 
@@ -831,7 +837,8 @@ def _fill(rows: int, function: Callable[[Any], int]) -> Columns:
 
     Args:
         rows: Room for the first try: most lists are hardly cut.
-        function: Gets a struct ps_columns; returns 1 if it needs `length` rows of room.
+        function: Takes a struct ps_columns; returns 1 if it needs `length` rows of
+            room.
     """
     while True:
         result, out = _empty_rows(rows)
@@ -846,10 +853,11 @@ def _fill(rows: int, function: Callable[[Any], int]) -> Columns:
 def tally(
     regions: Columns, owners: array[int] | None, page_size: int, mappings: int
 ) -> tuple[array[int], array[int]]:
-    """Add up pages by mapping, and by mapping and category bit.
+    """Count pages by mapping, and by mapping and category bit.
 
     Returns:
-        Pages, one a mapping; counts, CATEGORY_BITS a mapping, the lowest bit first.
+        Pages, one number per mapping; counts, CATEGORY_BITS per mapping, lowest bit
+        first.
     """
     pages = array("Q", bytes(8 * mappings))
     counts = array("Q", bytes(8 * mappings * CATEGORY_BITS))
@@ -873,7 +881,7 @@ def _enumerator(enum: str, value: int) -> str:
 
 
 def can_attach() -> bool:
-    """Whether `attach` is written for this processor."""
+    """Whether `attach` exists for this processor."""
     return bool(lib.ps_can_attach())
 
 
@@ -885,19 +893,20 @@ def attach(
     seconds: float = 2,
     by_thread: bool = False,
 ) -> Attached:
-    """Take a userfaultfd out of a live process; never raises: look at `error`.
+    """Take a userfaultfd out of a live process; never raises: see `error`.
 
-    While it goes on, signals are handled here as ever; an exception out of a handler
-    ends it.
+    Signals are handled in the meantime as usual; an exception from a handler ends the
+    attach.
 
     Args:
         pid: The process.
-        start_time: What it must have; else ESRCH: the pid is another one's. 0: any.
-        allowed: Start and length of where a system call may be made from; by default
-            anywhere.
-        seconds: Bound over all of it; threads that do not stop are tried in turn.
-        by_thread: A thread of this process operates; nothing can end it before its
-            time, and a waitpid(-1) of another thread disturbs it.
+        start_time: The required start time; otherwise ESRCH: the pid was reused. 0:
+            any.
+        allowed: Start and length of the range from which a system call may be made; by
+            default everywhere.
+        seconds: Limit of the whole attach; threads that do not stop are tried in turn.
+        by_thread: A thread of this process does the work; nothing can end it early, and
+            a waitpid(-1) of another thread disturbs it.
     """
     until = time.monotonic() + seconds
     call = ffi.new("struct ps_attach *")
@@ -927,7 +936,7 @@ def attach(
 
 
 def _operate(call: Any) -> int:
-    """Let one surgeon try; killed if an exception comes from a signal's handler."""
+    """Run one surgeon; kill it if a signal's handler raises an exception."""
     theatre = ffi.new("struct ps_theatre **")
     code = int(lib.ps_attach_begin(call, theatre))
     if code < 0:
@@ -953,9 +962,9 @@ def launch(
     """Start a program and leave it stopped before its first instruction.
 
     Returns:
-        Its pid: a child of ours, in a group stop until SIGCONT; the descriptor and the
-        pid of its guard, a child too: it kills the program when the descriptor is
-        closed, and ends when a byte is written to it.
+        Its pid: a child of this process, in a group stop until SIGCONT. And the
+        descriptor and pid of its guard, also a child: the guard kills the program when
+        the descriptor is closed, and ends when a byte is written to it.
     """
     words = [ffi.new("char[]", word) for word in argv]
     variables = [ffi.new("char[]", word) for word in environment]
@@ -973,20 +982,21 @@ def launch(
 
 
 def library() -> str:
-    """Return the path of the shared object that is the door to C."""
+    """Return the path of the shared object with the C functions."""
     return str(_shim.__file__)
 
 
 class Watch:
-    """The writes to private anonymous memory: pagescan_writewatch.h.
+    """The writes to private anonymous memory, by pagescan_writewatch.h.
 
-    One call each, of any thread; addresses are bytes. The memory must live on.
+    Each method is one call, from any thread; addresses are bytes. The memory must stay
+    mapped.
     """
 
     __slots__ = ("_c", "_likely", "_page")
 
     def __init__(self, address: int, size: int) -> None:
-        """Watch memory that is there; `size` bytes, the last page whole."""
+        """Watch existing memory of `size` bytes; the last page counts whole."""
         self._c = ffi.new("struct pagescan_watch *")
         self._likely = 64
         _check(lib.pagescan_watch_adopt(self._c, ffi.cast("void *", address), size))
@@ -995,15 +1005,15 @@ class Watch:
     def get(
         self, start: int, size: int, *, reset: bool, limit: int = ALL_PAGES
     ) -> array[int]:
-        """Return the addresses of the written pages, `limit` of them at most.
+        """Return the addresses of up to `limit` written pages.
 
         Raises:
             OSError: EINVAL, not a part of the memory; ESRCH, this is a forked child;
-                EPERM, a part is watched no longer.
+                EPERM, a part is no longer watched.
         """
         end = start + size
-        # Not one for each page that there is: a list is as long as the last one was,
-        # and goes on where it was too short.
+        # Not one element per page of the memory: the list is as long as the last one
+        # was, and grows if that was too short.
         room = min(limit, size // self._page + 2, self._likely)
         pages: array[int] = _ROOM * room
         have = 0
@@ -1026,5 +1036,5 @@ class Watch:
         return pages
 
     def reset(self, start: int, size: int) -> None:
-        """Forget what was written in a part; errors as of `get`."""
+        """Forget the writes to a part; errors as for `get`."""
         _check(lib.ps_watch_reset(self._c, start, size))

@@ -1,8 +1,8 @@
-"""Builds `pagescan.native._shim` out of shim_*.c and two headers; run by setup.py only.
+"""Builds `pagescan.native._shim` from shim_*.c and two headers; run by setup.py only.
 
 Environment:
-    CI: when set, a warning of the compiler is an error.
-    PAGESCAN_CFLAGS, PAGESCAN_LDFLAGS: added to the flags, for sanitizers.
+    CI: If set, compiler warnings are errors.
+    PAGESCAN_CFLAGS, PAGESCAN_LDFLAGS: Additional flags, for sanitizers.
 """
 
 import os
@@ -22,7 +22,7 @@ if not sys.platform.startswith("linux") or sys.maxsize < 1 << 32:
 
 
 def _declarations(header: Path) -> str:
-    """Return what a header declares to Python: the lines between its two markers."""
+    """Return the declarations of a header for Python: the lines between two markers."""
     text = header.read_text(encoding="utf-8")
     inside = text.partition("/* cdef begin */")[2].partition("/* cdef end */")[0]
     if not inside:
@@ -30,8 +30,8 @@ def _declarations(header: Path) -> str:
     return inside
 
 
-# An older cffi leaves these to Python.h, which has them no more with this ABI. They are
-# read before the files' own `#define _GNU_SOURCE`.
+# An older cffi leaves these to Python.h, which no longer has them with this ABI. They
+# are read before the files' own `#define _GNU_SOURCE`.
 _LEFT_OUT = ["-D_GNU_SOURCE=", "-include", "string.h", "-include", "alloca.h"]
 _compile = [
     "-std=gnu11",
@@ -42,7 +42,7 @@ _compile = [
     "-Wextra",
     "-Wshadow",
     "-Wconversion",
-    "-Wno-unused-parameter",  # of the wrappers that cffi writes
+    "-Wno-unused-parameter",  # in the wrappers that cffi writes
     *(_LEFT_OUT if cffi.__version_info__ < (2, 1) else []),
     *(["-Werror"] if os.environ.get("CI") else []),
     *shlex.split(os.environ.get("PAGESCAN_CFLAGS", "")),
@@ -61,7 +61,7 @@ ffi.set_source(
     define_macros=[("Py_LIMITED_API", hex(_LEAST_PYTHON))] if _limited else [],
     py_limited_api=_limited,
     extra_compile_args=_compile,
-    # Lazy: a C program without Python opens it for pagescan_writewatch.h.
+    # Lazy binding, because C programs without Python open it for pagescan_writewatch.h.
     extra_link_args=[
         "-pthread",
         *shlex.split(os.environ.get("PAGESCAN_LDFLAGS", "")),

@@ -1,4 +1,4 @@
-"""What cffi makes of the shim: without types, which pagescan.native gives it."""
+"""The module that cffi makes of the shim, without types: pagescan.native adds them."""
 
 from typing import Any
 

@@ -43,7 +43,7 @@ _PAGES = Column("pages", "pages", "pages", _COUNT, "Number of pages.")
 _BYTES = Column("bytes", "bytes", "bytes", 10, "Length; exact with --bytes.")
 _PERMS = Column("perms", "perms", "text", 5, "Permissions, as in /proc/PID/maps.")
 _MAPPING = Column(
-    "mapping", "mapping", "text", 32, "Name of the mapping; [anon] where it has none."
+    "mapping", "mapping", "text", 32, "Name of the mapping; [anon] if it has none."
 )
 _NEW = Column("new", "new", "flag", 3, "The mapping appeared after arming.")
 
@@ -103,7 +103,7 @@ MAPPING_COLUMNS: dict[str, Column] = {
                 key,
                 "pages",
                 _COUNT,
-                f"Pages that are {key}; - where that is unknown.",
+                f"Pages that are {key}; - if that is unknown.",
             )
             for key in ("present", "swapped", "file", "pfnzero", "huge", "guard")
         ),
@@ -112,7 +112,7 @@ MAPPING_COLUMNS: dict[str, Column] = {
             "written",
             "pages",
             _COUNT,
-            "Pages written since arming; - where the mapping is not tracked.",
+            "Pages written since arming; - if the mapping is not tracked.",
         ),
         _PERMS,
         Column("offset", "offset", "address", 12, "Offset in the file."),
