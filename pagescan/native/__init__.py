@@ -306,10 +306,10 @@ class PreparedScan:
         join_gap: int = 0,
         room: int | None = None,
     ) -> None:
-        """Prepare a `scan` with the same arguments, and these:
+        """Prepare a scan; further arguments are those of `scan`.
 
         Args:
-            pagemap: As for `scan`, and so the others.
+            pagemap: As for `scan`.
             parts: Ranges for one thread each; ascending.
             rules: The rules that the parts refer to.
             threads: Limit of threads.
