@@ -32,7 +32,7 @@ def scan_target(
 def joined(
     scanner: Scanner, found: Columns, chosen: Sequence[Mapping], query: Query
 ) -> Batch:
-    """Join what a query has found with the mappings."""
+    """Join the regions that a query has found with their mappings."""
     return Batch.join(
         found,
         chosen,

@@ -1,7 +1,7 @@
-"""What a session tracks without registering it, for `scan` and `maps`.
+"""Finds written pages that a session tracks without registering, for `scan` and `maps`.
 
-That is the memory that came since its last look, and the growing ends, which are
-compared by content. The kernel knows nothing of their stores: `written` is added here.
+These are new memory since its last look, and the growing ends, which are compared by
+content. The kernel does not track their stores, so `written` is added here.
 """
 
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ from pagescan.tracking.tracking import Tracking
 
 
 def session_of(scanner: Scanner) -> Session | None:
-    """Return the session of a target, if this user has one."""
+    """Return this user's session of a target, or None."""
     facts = scanner.target.facts
     for session in kept():
         if (session.target.pid, session.target.start_time) == (
@@ -42,12 +42,12 @@ def session_of(scanner: Scanner) -> Session | None:
 def resumed(
     session: Session, scanner: Scanner, uffd: int = -1, pace: Pace | None = None
 ) -> Tracking:
-    """Return a tracking that goes on where a session is.
+    """Return a tracking that continues from the state of a session.
 
     Args:
-        session: Its facts.
-        scanner: Of its target.
-        uffd: Its userfaultfd; -1: nothing is going to be changed.
+        session: The facts of the session.
+        scanner: The scanner of its target.
+        uffd: Its userfaultfd; -1: nothing will be changed.
         pace: How the target's mmap lock is spared.
     """
     return Tracking(
@@ -69,11 +69,11 @@ def resumed(
 
 
 class Unregistered(NamedTuple):
-    """What a session tracks and has not registered.
+    """The memory that a session tracks and has not registered.
 
     Attributes:
         written: Its populated pages that were written since the last look.
-        judged: All of it, as intervals in any order.
+        judged: All of that memory, as intervals in any order.
     """
 
     written: Columns
@@ -81,7 +81,7 @@ class Unregistered(NamedTuple):
 
     @classmethod
     def of(cls, scanner: Scanner, session: Session) -> "Unregistered":
-        """Look at the target; the scanner counts what it costs."""
+        """Look at the target; the scanner counts the cost."""
         tracking = resumed(session, scanner, pace=scanner.pace)
         tracking.scanner.meter = scanner.meter
         written = tracking.written_outside()
@@ -92,7 +92,7 @@ class Unregistered(NamedTuple):
 def scan(
     scanner: Scanner, chosen: Sequence[Mapping], query: Query, session: Session | None
 ) -> Batch:
-    """Scan selected mappings; what a session has not registered may be written, too."""
+    """Scan selected mappings; unregistered memory of a session has `written`, too."""
     if session is None or query.raw or not query.used & Category.WRITTEN:
         return scan_target(scanner, chosen, query)
     bounds = list(zip(*bounds_of(chosen), strict=True))
@@ -109,7 +109,7 @@ def scan(
 def maps(
     scanner: Scanner, chosen: Sequence[Mapping], session: Session | None
 ) -> list[MappingCounts]:
-    """Count the pages of each mapping, with those that a session has not registered."""
+    """Count the pages of each mapping, including a session's unregistered memory."""
     rows = count_by_mapping(scanner, chosen)
     if session is None:
         return rows
@@ -125,7 +125,7 @@ def maps(
 def _with_written(
     row: MappingCounts, more: int, judged: Sequence[Interval]
 ) -> MappingCounts:
-    """Return a row with more pages that were written; "written" may stay unknown."""
+    """Return a row with additional written pages; "written" may stay unknown."""
     known, mapping = row.counts["written"], row.mapping
     if known is None and not any(
         start < mapping.end and mapping.start < end for start, end in judged
@@ -137,7 +137,7 @@ def _with_written(
 def _of_written(
     scanner: Scanner, chosen: Sequence[Mapping], query: Query, written: Columns
 ) -> Columns:
-    """Return what a query wants of pages that are known to be written."""
+    """Return the pages that match a query, of pages known to be written."""
     if query.exclude & Category.WRITTEN:
         return Columns.empty()
     any_of = query.any_of
