@@ -1,7 +1,6 @@
 """`pagescan demo`: watches a workload that knows its writes, and judges the result."""
 
 import contextlib
-import select
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -10,17 +9,19 @@ import click
 from pagescan import render
 from pagescan.commands.live import show
 from pagescan.commands.options import Common, common, output, pace_option
+from pagescan.commands.signals import stop_on_signals
 from pagescan.commands.streams import put
-from pagescan.commands.watcher import Watcher, stop_on_signals
 from pagescan.commands.workload import PAGE, Workload
 from pagescan.model.batch import Batch
 from pagescan.model.errors import PagescanError
-from pagescan.model.looks import Tick, add
-from pagescan.model.results import Output, Summary
+from pagescan.model.looks import Tick
+from pagescan.model.results import Output
 from pagescan.model.units import format_size, parse_seconds, parse_size, plural
 from pagescan.native import Pace
+from pagescan.session.watched import Terms, Watched
 from pagescan.target.selection import Selection
 from pagescan.target.wp_async import check_possible
+from pagescan.tracking.ticks import Limits
 
 _ROUND = 0.5
 
@@ -71,19 +72,17 @@ def command(
     with contextlib.ExitStack() as undo:
         stop = undo.enter_context(stop_on_signals())
         workload = undo.enter_context(Workload(length, _ROUND))
-        watcher = Watcher(workload.pid, Selection(), 16 << 20, pace, common)
-        undo.callback(watcher.close)
-        watcher.start()
-        rounds = _rounds(
-            watcher, workload, check, max(1, round(duration / _ROUND)), stop
-        )
+        terms = Terms(Selection(), pace, say=common.say, detail=common.detail)
+        watched = undo.enter_context(Watched.armed(workload.pid, terms))
+        count = max(1, round(duration / _ROUND))
+        rounds = _rounds(watched, workload, check, count, stop)
         if output.format == "table":
             show(
-                watcher, rounds, _ROUND, common, note="a workload that knows its writes"
+                watched, rounds, _ROUND, common, note="a workload that knows its writes"
             )
         else:
             _follow(rounds, check, output, common)
-        target = watcher.target.facts
+        target = watched.target.facts
     if not check.rounds:
         raise PagescanError("interrupted before the first round was over")
     if output.format in ("json", "jsonl"):
@@ -108,30 +107,18 @@ def command(
 
 
 def _rounds(
-    watcher: Watcher, workload: Workload, check: Check, count: int, stop: int
+    watched: Watched, workload: Workload, check: Check, count: int, stop: int
 ) -> Iterator[Tick]:
     """Run each round, look while the workload waits, and compare; yield each look."""
-    tracking = watcher.tracking
-    if tracking is None:
-        raise PagescanError("not armed")
-    waiter = select.poll()
-    waiter.register(stop, select.POLLIN)
-    waiter.register(workload, select.POLLIN)
-    totals = Summary(0, 0, 0, {})
-    tracking.look(rearm=True)
-    for number in range(1, count + 1):
-        workload.go()
-        ready = [fd for fd, _ in waiter.poll()]
-        if stop in ready:
+    watched.tracking.look(rearm=True)
+    limits = Limits(_ROUND, count)
+    for tick in watched.ticks(limits, stop, worker=workload):
+        if tick.end == "interrupted":
             return
         wrote = workload.wrote()
-        since = tracking.since or tracking.armed_at
-        look = tracking.look(rearm=True)
-        check.judge(wrote, _pages_of(look.batch, workload))
-        totals = add(totals, look.batch.summary())
-        yield Tick(
-            number, look, since, _ROUND, "count" if number == count else None, totals
-        )
+        if tick.look is not None:
+            check.judge(wrote, _pages_of(tick.look.batch, workload))
+        yield tick
 
 
 def _pages_of(batch: Batch, workload: Workload) -> set[int]:

@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterator
 
 from pagescan.commands.options import Common
 from pagescan.commands.streams import put
-from pagescan.commands.watcher import Watcher, end_line
+from pagescan.commands.tick_text import end_line
 from pagescan.model.errors import PagescanError
-from pagescan.model.looks import Tick, Watched
+from pagescan.model.looks import Tick, WatchedFacts
 from pagescan.render.live import LiveView, live, summary_lines
 from pagescan.scanner.counts import count_by_mapping
 from pagescan.scanner.scanner import Scanner
+from pagescan.session.watched import Watched
 from pagescan.target import maps as mappings
 from pagescan.tracking.ticks import Limits
 from pagescan.tracking.tracking import Tracking
@@ -24,17 +25,16 @@ _COUNT_EVERY = 3.0
 
 
 def run_live(
-    watcher: Watcher, limits: Limits, stop: int, common: Common, *, note: str = ""
+    watched: Watched, limits: Limits, stop: int, common: Common, *, note: str = ""
 ) -> None:
     """Show looks until the end; leave a summary on the screen."""
     view, last = show(
-        watcher, watcher.ticks(limits, stop), limits.interval, common, note=note
+        watched, watched.ticks(limits, stop), limits.interval, common, note=note
     )
-    ending = watcher.end(stop)
+    ending = watched.end(stop)
     for line in summary_lines(view):
         put(line)
-    if watcher.tracking is not None:
-        common.say_untracked(tuple(watcher.tracking.armed.untracked))
+    common.say_untracked(tuple(watched.tracking.armed.untracked))
     if last is not None:
         common.say(end_line(last, ending))
     if view.warning:
@@ -42,7 +42,7 @@ def run_live(
 
 
 def show(
-    watcher: Watcher,
+    watched: Watched,
     looks: Iterator[Tick],
     interval: float,
     common: Common,
@@ -50,26 +50,24 @@ def show(
     note: str = "",
 ) -> tuple[LiveView, Tick | None]:
     """Show looks as they arrive; return the view, and the last look."""
-    if watcher.tracking is None:
-        raise PagescanError("not armed")
-    view = LiveView(_watched(watcher.tracking), interval, note=note)
+    view = LiveView(_facts(watched.tracking), interval, note=note)
     last = None
     counter = _Counter(view)
-    counter.count(watcher)
+    counter.count(watched)
     with live(view, color=common.color) as screen, _on_resize(screen.refresh):
         screen.refresh()
         for tick in looks:
             last = tick
-            view.watched = _watched(watcher.tracking)
+            view.watched = _facts(watched.tracking)
             view.update(tick)
-            view.warning = view.warning or watcher.too_costly(tick)
-            counter.count(watcher)
+            view.warning = view.warning or watched.cost_warning.text(tick)
+            counter.count(watched)
             screen.refresh()
     return view, last
 
 
-def _watched(tracking: Tracking) -> Watched:
-    return Watched(
+def _facts(tracking: Tracking) -> WatchedFacts:
+    return WatchedFacts(
         target=tracking.target.facts,
         tracked_bytes=tracking.armed.tracked_bytes,
         untracked=len(tracking.armed.untracked),
@@ -84,12 +82,12 @@ class _Counter:
         self.view = view
         self.due = 0.0
 
-    def count(self, watcher: Watcher) -> None:
-        if watcher.tracking is None or (begun := time.monotonic()) < self.due:
+    def count(self, watched: Watched) -> None:
+        if (begun := time.monotonic()) < self.due:
             return
         with contextlib.suppress(PagescanError):
-            scanner = Scanner(watcher.target, watcher.pace)
-            chosen = watcher.selection.select(mappings.read(watcher.target))
+            scanner = Scanner(watched.target, watched.terms.pace)
+            chosen = watched.terms.selection.select(mappings.read(watched.target))
             self.view.set_counts(count_by_mapping(scanner, chosen))
         took = time.monotonic() - begun
         self.due = begun + max(_COUNT_EVERY, took / _COUNTING_SHARE)

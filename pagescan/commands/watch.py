@@ -16,12 +16,13 @@ from pagescan.commands.options import (
     restore_option,
     tables_option,
 )
+from pagescan.commands.signals import stop_on_signals
 from pagescan.commands.streams import OutputError
-from pagescan.commands.watcher import Watcher, end_line, stop_on_signals
+from pagescan.commands.tick_text import end_line, tick_line
 from pagescan.model.batch import Batch
 from pagescan.model.errors import PagescanError, UsageError
-from pagescan.model.looks import Tick, summary_of
-from pagescan.model.results import Cost, Estimate, Output, Report, SessionFacts, Summary
+from pagescan.model.looks import Tick
+from pagescan.model.results import Cost, Output, Report, SessionFacts, Summary
 from pagescan.model.units import (
     format_seconds,
     format_size,
@@ -31,6 +32,7 @@ from pagescan.model.units import (
     plural,
 )
 from pagescan.native import Pace
+from pagescan.session.watched import Terms, Watched
 from pagescan.target.find import find
 from pagescan.target.launch import Launched, launch
 from pagescan.target.selection import Selection
@@ -115,20 +117,25 @@ def command(
         else:
             launched = None
             pid, selection = find(words[0], oldest=oldest), Selection.parse(words[1:])
-        watcher = Watcher(pid, selection, max_tables, pace, common, launched=launched)
-        watcher.restore_huge = restore_huge
-        undo.callback(watcher.close)
-        if percent is not None:
-            watcher.keep_to(percent, limits.interval)
-        watcher.start()
+        terms = Terms(
+            selection,
+            pace,
+            max_tables=max_tables,
+            restore_huge=restore_huge,
+            percent=percent,
+            interval=limits.interval,
+            say=common.say,
+            detail=common.detail,
+        )
+        watched = undo.enter_context(Watched.armed(pid, terms, launched=launched))
         stop = undo.enter_context(stop_on_signals())
         if live:
             from pagescan.commands.live import run_live
 
             note = "" if not run else f"CMD's output: {cmd_output or 'discarded'}"
-            run_live(watcher, limits, stop, common, note=note)
+            run_live(watched, limits, stop, common, note=note)
         else:
-            run_plain(watcher, limits, stop, output, common)
+            run_plain(watched, limits, stop, output, common)
 
 
 def is_command(argv: list[str], words: tuple[str, ...]) -> bool:
@@ -152,28 +159,26 @@ def _launch(
 
 
 def run_plain(
-    watcher: Watcher, limits: Limits, stop: int, output: Output, common: Common
+    watched: Watched, limits: Limits, stop: int, output: Output, common: Common
 ) -> None:
     """Write each look to stdout, in any of the formats."""
-    tracking = watcher.tracking
-    if tracking is None:
-        raise PagescanError("not armed")
+    tracking = watched.tracking
     common.say_untracked(tuple(tracking.armed.untracked))
     common.say(
         f"watching {tracking.target}, {format_size(tracking.armed.tracked_bytes)},"
         f" every {format_seconds(limits.interval)}; Ctrl-C to end"
     )
     last, ending = None, Cost()
-    for tick in watcher.ticks(limits, stop):
+    for tick in watched.ticks(limits, stop):
         last = tick
-        current = watcher.tracking or tracking
-        if message := watcher.too_costly(tick):
+        tracking = watched.tracking
+        if message := watched.cost_warning.text(tick):
             common.say(message)
         if output.format == "plain" and tick.look:
-            common.say(_tick_line(tick))
-        ending = watcher.end(stop) if tick.end else Cost()
-        report = report_of(current, tick, ending)
-        rows = tick.look.batch if tick.look else empty_batch(current)
+            common.say(tick_line(tick))
+        ending = watched.end(stop) if tick.end else Cost()
+        report = report_of(tracking, tick, ending)
+        rows = tick.look.batch if tick.look else empty_batch(tracking)
         try:
             render.write_result(report, rows, output)
         except OutputError as error:
@@ -211,21 +216,3 @@ def empty_batch(tracking: Tracking) -> Batch:
     from pagescan.native import Columns
 
     return Batch.join(Columns.empty(), (), page_size=tracking.target.facts.page_size)
-
-
-def _tick_line(tick: Tick) -> str:
-    summary = summary_of(tick.look) if tick.look else tick.totals
-    rate = format_size(int(summary.bytes / max(tick.seconds, 1e-6)))
-    estimate = tick.look.estimate if tick.look else None
-    about = f" ({words_of(estimate)})" if estimate else ""
-    return (
-        f"tick {tick.number}: {plural(summary.pages, 'page')} written{about}, {rate}/s"
-    )
-
-
-def words_of(estimate: Estimate) -> str:
-    """Return the words for the accuracy of an estimate."""
-    return (
-        f"estimated, {estimate.low} to {estimate.high} at 95 %"
-        f" from {estimate.share:.0%} of the memory"
-    )

@@ -77,7 +77,7 @@ def add(one: Summary, other: Summary) -> Summary:
     )
 
 
-class Watched(NamedTuple):
+class WatchedFacts(NamedTuple):
     """The facts of the target that a live view shows.
 
     Attributes:

@@ -15,7 +15,7 @@ from rich.live import Live
 from rich.text import Text
 
 from pagescan.model.batch import Batch
-from pagescan.model.looks import Tick, Watched
+from pagescan.model.looks import Tick, WatchedFacts
 from pagescan.model.memory import Mapping
 from pagescan.model.results import MappingCounts
 from pagescan.model.units import (
@@ -48,7 +48,9 @@ class _Row:
 class LiveView:
     """The content of the screen; call `update` after each look, then redraw."""
 
-    def __init__(self, watched: Watched, interval: float, *, note: str = "") -> None:
+    def __init__(
+        self, watched: WatchedFacts, interval: float, *, note: str = ""
+    ) -> None:
         """Show one target; `note` is shown in the head line."""
         self.watched = watched
         self.interval = interval

@@ -1,9 +1,11 @@
 """The loop of `watch` and `demo`: one look per tick, until something ends it."""
 
+import math
 import select
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 from pagescan.model.errors import NoSuchTargetError, SessionLostError, TargetError
 from pagescan.model.looks import Look, Tick, add, summary_of
@@ -26,11 +28,23 @@ class Limits:
     duration: float | None = None
 
 
+class Worker(Protocol):
+    """Work that sets the ticks instead of the clock: one tick per round of it."""
+
+    def go(self) -> None:
+        """Start a round."""
+
+    def fileno(self) -> int:
+        """Return the descriptor that becomes readable at the end of a round."""
+
+
 def ticks(
     tracking: Tracking,
     limits: Limits,
     stop: int,
     follow: Callable[[], Tracking | None] = lambda: None,
+    *,
+    worker: Worker | None = None,
 ) -> Iterator[Tick]:
     """Look and rearm at each tick, and yield it; the last tick says why in `end`.
 
@@ -39,21 +53,18 @@ def ticks(
         limits: The interval, and when to stop.
         stop: A descriptor: the loop ends when it becomes readable.
         follow: Called after an exec: attaches again, or returns None to end the loop.
+        worker: Does one round of work per tick, and nothing while its tick is looked
+            at; the interval then means nothing. None: the ticks come by the clock.
     """
-    waiter = select.poll()
-    waiter.register(stop, select.POLLIN)
-    waiter.register(tracking.target.pidfd, select.POLLIN)
-    begun = before = time.monotonic()
-    deadline = begun + limits.duration if limits.duration else None
+    timer = _Timer(limits, stop, worker)
+    timer.watch(tracking)
+    before = time.monotonic()
     totals = Summary(0, 0, 0, {})
     number = 0
     end = None
     while end is None:
         number += 1
-        due = _next_on_grid(begun, limits.interval)
-        if deadline is not None and due >= deadline:
-            due, end = deadline, "duration"
-        end = _wait(waiter, due, stop) or end
+        end = timer.wait()
         if end is None and number == limits.count:
             end = "count"
         since = tracking.since or tracking.armed_at
@@ -66,14 +77,14 @@ def ticks(
             look, end = None, "lost"
         except TargetError:
             # If it stayed in the set, a closed descriptor would mean the target's end.
-            waiter.unregister(tracking.target.pidfd)
+            timer.forget(tracking)
             look, followed = None, follow()
             if followed is None:
                 ended = isinstance(tracking.target.gone(), NoSuchTargetError)
                 end = "exited" if ended else "exec"
             else:
                 tracking = followed
-                waiter.register(tracking.target.pidfd, select.POLLIN)
+                timer.watch(tracking)
                 if end is None:
                     number -= 1
                     continue
@@ -85,15 +96,51 @@ def ticks(
         before = now
 
 
+class _Timer:
+    """Waits for each tick: by the clock, or until a worker has done its round."""
+
+    def __init__(self, limits: Limits, stop: int, worker: Worker | None) -> None:
+        """Start the clock."""
+        self._limits = limits
+        self._stop = stop
+        self._worker = worker
+        self._begun = time.monotonic()
+        duration = limits.duration
+        self._deadline = self._begun + duration if duration else math.inf
+        self._ready = select.poll()
+        self._ready.register(stop, select.POLLIN)
+        if worker is not None:
+            self._ready.register(worker, select.POLLIN)
+
+    def watch(self, tracking: Tracking) -> None:
+        """Wake at this target's end, too."""
+        self._ready.register(tracking.target.pidfd, select.POLLIN)
+
+    def forget(self, tracking: Tracking) -> None:
+        """Do not wake at this target's end any more."""
+        self._ready.unregister(tracking.target.pidfd)
+
+    def wait(self) -> str | None:
+        """Wait for the tick; return what ended the loop before it or with it."""
+        due = self._deadline
+        end: str | None = "duration"
+        if self._worker is not None:
+            self._worker.go()
+        elif (tick := _next_on_grid(self._begun, self._limits.interval)) < due:
+            due, end = tick, None
+        while (left := due - time.monotonic()) > 0:
+            for fd, _ in self._ready.poll(None if left == math.inf else left * 1000):
+                if fd == self._stop:
+                    return "interrupted"
+                return None if fd == self._done else "exited"
+        return end
+
+    @property
+    def _done(self) -> int:
+        return -1 if self._worker is None else self._worker.fileno()
+
+
 def _next_on_grid(begun: float, interval: float) -> float:
     """Return the time of the next tick; missed ticks are skipped, not caught up."""
     passed = int((time.monotonic() - begun) / interval)
     return begun + (passed + 1) * interval
-
-
-def _wait(waiter: select.poll, due: float, stop: int) -> str | None:
-    """Wait for the tick; return what ended the loop before it, or None."""
-    while (left := due - time.monotonic()) > 0:
-        for fd, _ in waiter.poll(left * 1000):
-            return "interrupted" if fd == stop else "exited"
-    return None

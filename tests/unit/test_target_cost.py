@@ -5,14 +5,12 @@ import time
 
 import pytest
 
-from pagescan.commands.options import Common
-from pagescan.commands.watcher import Watcher
 from pagescan.model.batch import Batch
 from pagescan.model.looks import Look, Tick
 from pagescan.model.results import Cost, Summary
 from pagescan.model.units import now
-from pagescan.native import Columns, Pace
-from pagescan.target.selection import Selection
+from pagescan.native import Columns
+from pagescan.session.watched import CostWarning
 from pagescan.tracking.fault_cost import USUAL, FaultCost
 from pagescan.tracking.target_cost import TargetCost, Usage
 
@@ -111,14 +109,14 @@ def test_usage_is_that_of_the_process() -> None:
 
 def test_an_idle_target_is_no_reason_to_warn() -> None:
     """An idle target is no reason to warn: half of a tiny figure is tiny."""
-    watcher = Watcher(
-        1, Selection(), 0, Pace(), Common(quiet=True, verbose=0, color=None)
-    )
+    toll = TargetCost()
+    warning = CostWarning(toll)
     nothing = Batch.join(Columns.empty(), (), page_size=4096)
     look = Look(nothing, (), now(), Cost(target_share=0.5))
     tick = Tick(1, look, now(), 1.0, None, Summary(0, 0, 0, {}))
-    watcher.toll.last = 0.0005
-    assert watcher.too_costly(tick) is None
-    watcher.toll.last = 0.005
-    assert "--budget 2" in str(watcher.too_costly(tick))
-    assert watcher.too_costly(tick) is None
+    toll.last = 0.0005
+    assert warning.text(tick) is None
+    toll.last = 0.005
+    assert CostWarning(toll, bounded=True).text(tick) is None
+    assert "--budget 2" in str(warning.text(tick))
+    assert warning.text(tick) is None

@@ -1,0 +1,31 @@
+"""Makes a descriptor readable when a signal asks a running command to end."""
+
+import contextlib
+import os
+import signal
+from collections.abc import Iterator
+
+
+@contextlib.contextmanager
+def stop_on_signals() -> Iterator[int]:
+    """Yield a descriptor that is readable after SIGINT, SIGTERM or SIGHUP.
+
+    An ignored SIGHUP stays ignored, because nohup(1) sets that.
+    """
+    readable, writable = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+
+    def stop(*_: object) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.write(writable, b"!")
+
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    before = {number: signal.signal(number, stop) for number in numbers}
+    try:
+        yield readable
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        os.close(readable)
+        os.close(writable)

@@ -1,0 +1,49 @@
+"""Makes the lines about ticks that `watch` writes to stderr."""
+
+from pagescan.model.looks import Tick, summary_of
+from pagescan.model.results import Cost, Estimate
+from pagescan.model.units import format_share, format_size, plural
+
+
+def tick_line(tick: Tick) -> str:
+    """Return the line for one tick: the pages written, and the rate."""
+    summary = summary_of(tick.look) if tick.look else tick.totals
+    rate = format_size(int(summary.bytes / max(tick.seconds, 1e-6)))
+    estimate = tick.look.estimate if tick.look else None
+    about = f" ({words_of(estimate)})" if estimate else ""
+    return (
+        f"tick {tick.number}: {plural(summary.pages, 'page')} written{about}, {rate}/s"
+    )
+
+
+def words_of(estimate: Estimate) -> str:
+    """Return the words for the accuracy of an estimate."""
+    return (
+        f"estimated, {estimate.low} to {estimate.high} at 95 %"
+        f" from {estimate.share:.0%} of the memory"
+    )
+
+
+def end_line(tick: Tick, ending: Cost) -> str:
+    """Return the last line: why the watch ended, totals, and added mappings."""
+    why = {
+        "interrupted": "interrupted",
+        "count": "all requested looks are done",
+        "duration": "the time is up",
+        "exited": "the target has ended",
+        "exec": "the target runs another program now (exec)",
+        "lost": "tracking was lost",
+    }[tick.end or "interrupted"]
+    share = tick.total_share
+    cost = "" if share is None else f"; {cost_words(share)}"
+    if ending.mappings_added:
+        cost += f"; it has {plural(ending.mappings_added, 'mapping')} more by that"
+    return (
+        f"{why}: {plural(tick.totals.pages, 'page')} ({format_size(tick.totals.bytes)})"
+        f" written in {plural(tick.number, 'look')}{cost}"
+    )
+
+
+def cost_words(share: float) -> str:
+    """Return the words for the cost to the target; the share is 0 to 1."""
+    return f"tracking cost it about {format_share(share)} of its processor time"

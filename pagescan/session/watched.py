@@ -1,0 +1,278 @@
+"""A target that is tracked while this process runs: armed, locked, followed over exec.
+
+`watch`, `demo` and recordings loop over its ticks.
+"""
+
+import contextlib
+import os
+import select
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+from pagescan.model.errors import NoSuchTargetError, TargetError
+from pagescan.model.looks import Tick
+from pagescan.model.results import Cost
+from pagescan.model.units import format_share
+from pagescan.native import Pace
+from pagescan.session.locks import Lock
+from pagescan.session.record import session_of
+from pagescan.target import maps
+from pagescan.target.launch import Launched
+from pagescan.target.process import Target
+from pagescan.target.selection import Selection
+from pagescan.tracking.target_cost import TargetCost
+from pagescan.tracking.ticks import Limits, Worker, ticks
+from pagescan.tracking.tracking import Tracking
+
+if TYPE_CHECKING:
+    from pagescan.tracking.sampled import Budget
+
+_MUCH = 0.05  # of the target's processor time
+_LITTLE = 1e-3  # of a processor: an idle target has nothing to lose
+
+Say = Callable[[str], None]
+
+
+def _silent(_: str) -> None:
+    """Say nothing."""
+
+
+@dataclass(slots=True)
+class Terms:
+    """The terms on which a target is tracked.
+
+    Attributes:
+        selection: The mappings to track.
+        pace: How long one call may hold the target's mmap lock.
+        max_tables: Bytes of page tables that holes of shared memory may cost.
+        restore_huge: Whether the end puts back the huge pages that were split.
+        percent: The most of the target's processor time that tracking may cost; None:
+            no bound, and everything is tracked.
+        interval: Seconds between two looks; a bound on the cost depends on it.
+        say: Called with each message for the user.
+        detail: Called with each message that only a curious user wants.
+    """
+
+    selection: Selection
+    pace: Pace
+    max_tables: int = 16 << 20
+    restore_huge: bool = True
+    percent: float | None = None
+    interval: float = 1.0
+    say: Say = _silent
+    detail: Say = _silent
+
+
+class Watched:
+    """A tracked target; the process that made it holds the session's lock.
+
+    Attributes:
+        target: The process; another object after an exec of a launched CMD.
+        tracking: The tracking of it, likewise.
+        terms: The terms on which it is tracked.
+        cost_warning: Says once that tracking costs the target much.
+    """
+
+    def __init__(
+        self,
+        arming: "_Arming",
+        target: Target,
+        tracking: Tracking,
+        launched: Launched | None,
+    ) -> None:
+        """Take over an armed target; use `armed`."""
+        self.terms = arming.terms
+        self.target = target
+        self.tracking = tracking
+        self.cost_warning = CostWarning(arming.toll, bounded=arming.budget is not None)
+        self._arming = arming
+        self._launched = launched
+
+    @classmethod
+    @contextlib.contextmanager
+    def armed(
+        cls, pid: int, terms: Terms, *, launched: Launched | None = None
+    ) -> Iterator[Self]:
+        """Attach to a process and arm it; a launched CMD starts to run.
+
+        At the end it is disarmed, and others may track it.
+
+        Args:
+            pid: The process.
+            terms: The terms on which it is tracked.
+            launched: The CMD that has this pid; None: the process ran before.
+
+        Raises:
+            PagescanError: As `arm` says; a launched CMD is ended then.
+        """
+        with contextlib.ExitStack() as undo:
+            if launched:
+                undo.callback(_reap, pid)
+            toll, budget = _cost_of(terms)
+            undo.callback(toll.close)
+            terms.pace.progress = None  # the screen belongs to the view
+            with contextlib.ExitStack() as before:
+                target = before.enter_context(Target.open(pid))
+                for note in terms.selection.check(maps.read(target)):
+                    terms.say(note)
+                lock = Lock.take(pid)
+                undo.callback(lock.close)
+                undo.callback(lock.remove)
+                arming = _Arming(terms, lock, toll, budget)
+                watched = cls(arming, target, arming.arm(target), launched)
+                before.pop_all()
+            undo.callback(watched._close)
+            if launched:
+                launched.go_on()  # once: a later stop had its own reason
+            yield watched
+
+    def ticks(
+        self, limits: Limits, stop: int, *, worker: Worker | None = None
+    ) -> Iterator[Tick]:
+        """Yield the ticks, as `tracking.ticks` does; an exec of CMD is followed."""
+        return ticks(self.tracking, limits, stop, self._follow, worker=worker)
+
+    def _follow(self) -> Tracking | None:
+        """Attach again after an exec of CMD; None: nothing to follow, the loop ends."""
+        if not self._launched:
+            return None
+        self.tracking.close()
+        old = self.target
+        while not old.exited():
+            try:
+                target = Target.open(old.pid)
+            except TargetError:
+                return None
+            try:
+                tracking = self._arming.arm(target)
+            except TargetError:
+                again = _runs_another_program(target)
+                target.close()
+                if not again:
+                    return None
+                continue
+            except BaseException:
+                target.close()
+                raise
+            self.target, self.tracking = target, tracking
+            old.close()
+            self.terms.say(f"{target} was exec'd: attached again")
+            return tracking
+        return None
+
+    def end(self, stop: int) -> Cost:
+        """Disarm and put huge pages back; say how many stay split, and what it cost.
+
+        Args:
+            stop: As `ticks` has it; one more signal leaves the rest of them split.
+        """
+        with contextlib.suppress(BlockingIOError):
+            os.read(stop, 1 << 10)  # the signal that ended the looks
+        ready = select.poll()
+        ready.register(stop, select.POLLIN)
+        tracking = self.tracking
+        tracking.end_early = lambda: bool(ready.poll(0))
+        tracking.close()
+        if tracking.restored.note:
+            self.terms.say(tracking.restored.note)
+        return tracking.end_cost
+
+    def _close(self) -> None:
+        self.tracking.close()
+        self.target.close()
+
+
+@dataclass(slots=True)
+class _Arming:
+    """Arms a target, at first and again after each exec, under one lock."""
+
+    terms: Terms
+    lock: Lock
+    toll: TargetCost
+    budget: "Budget | None"
+
+    def arm(self, target: Target) -> Tracking:
+        """Attach to an open target and arm it; the lock file tells who tracks it."""
+        tracking = self._start(target)
+        try:
+            tracking.restore_huge = self.terms.restore_huge
+            tracking.toll = self.toll
+            self.toll.begin(target.pid)
+            self.terms.detail(tracking.attached)
+            self.lock.write(session_of(tracking, "watch"))
+        except BaseException:
+            tracking.close()
+            raise
+        return tracking
+
+    def _start(self, target: Target) -> Tracking:
+        terms = self.terms
+        if self.budget is None:
+            return Tracking.start(
+                target, terms.selection, max_tables=terms.max_tables, pace=terms.pace
+            )
+        from pagescan.tracking.sampled import SampledTracking
+
+        return SampledTracking.start_within(
+            self.budget,
+            target,
+            terms.selection,
+            max_tables=terms.max_tables,
+            pace=terms.pace,
+        )
+
+
+def _cost_of(terms: Terms) -> "tuple[TargetCost, Budget | None]":
+    """Return the cost to be counted, and its bound; measure a write's cost for one."""
+    if terms.percent is None:
+        toll = TargetCost()
+        toll.on_measured = lambda cost: terms.detail(str(cost))
+        return toll, None
+    from pagescan.tracking.fault_cost import Trial
+    from pagescan.tracking.sampled import Budget
+
+    trial = Trial()
+    try:
+        cost = trial.wait()
+    finally:
+        trial.close()
+    terms.detail(str(cost))
+    budget = Budget.of(terms.percent, terms.interval, cost.seconds)
+    return TargetCost(cost), budget
+
+
+def _runs_another_program(target: Target) -> bool:
+    """Whether a target was exec'd since it was opened, and has not ended."""
+    ended = isinstance(target.gone(), NoSuchTargetError)
+    return not ended and not target.has_address_space()
+
+
+def _reap(pid: int) -> None:
+    """Take the exit status of a child that has ended."""
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(pid, os.WNOHANG)
+
+
+class CostWarning:
+    """Says once, and only where nothing bounds it, that tracking costs much."""
+
+    def __init__(self, toll: TargetCost, *, bounded: bool = False) -> None:
+        """Watch a cost; `bounded`: a budget bounds it, and nothing is said."""
+        self.toll = toll
+        self._done = bounded
+
+    def text(self, tick: Tick) -> str | None:
+        """Return the message for this tick, or None."""
+        share = tick.look.cost.target_share if tick.look else None
+        if share is None or share <= _MUCH or self._done:
+            return None
+        if self.toll.last < _LITTLE * tick.seconds or not (
+            self.toll.settled or tick.end
+        ):
+            return None
+        self._done = True
+        return (
+            f"tracking costs the target about {format_share(share)} of its processor"
+            " time: --budget 2 keeps that to 2 %, and a longer interval costs less"
+        )
