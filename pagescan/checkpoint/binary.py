@@ -49,7 +49,7 @@ def write_binary(plan: Plan, stream: BinaryIO) -> None:
         (
             end - start | action
             for start, end, action in zip(
-                batch.starts, batch.ends, batch.categories, strict=True
+                batch.starts, batch.ends, batch.bits, strict=True
             )
         ),
     )

@@ -285,7 +285,7 @@ def _batch(
     )
     if -1 in batch.owners:
         rows = [index for index, owner in enumerate(batch.owners) if owner >= 0]
-        for column in (batch.starts, batch.ends, batch.categories, batch.owners):
+        for column in (batch.starts, batch.ends, batch.bits, batch.owners):
             column[:] = array(column.typecode, (column[index] for index in rows))
     return batch
 

@@ -44,7 +44,7 @@ class Plan:
 
     Attributes:
         target: The process whose memory it describes.
-        batch: The regions; its `categories` are the values of `Action`.
+        batch: The regions; its `bits` are the values of `Action`.
         epoch: The number of this plan, to acknowledge; None: made without a session.
         parent: The epoch whose image it builds on; None: the plan is complete.
         left_out: The parts of the selection that belong elsewhere: shared memory,
@@ -60,12 +60,12 @@ class Plan:
     @property
     def actions(self) -> array[int]:
         """The actions, one per region: a column like `batch.starts`, `batch.ends`."""
-        return self.batch.categories
+        return self.batch.bits
 
     def regions(self) -> Iterator[PlanRegion]:
         """Yield the regions as objects."""
         batch = self.batch
-        for row in zip(batch.starts, batch.ends, batch.categories, strict=True):
+        for row in zip(batch.starts, batch.ends, batch.bits, strict=True):
             yield PlanRegion(row[0], row[1], Action(row[2]))
 
     def pages(self) -> dict[str, int]:

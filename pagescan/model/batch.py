@@ -31,7 +31,8 @@ class Batch:
     Attributes:
         starts: array('Q') of addresses; a buffer that numpy takes without a copy.
         ends: array('Q'), exclusive.
-        categories: array('Q') of PAGE_IS_* bits; only bits in `returned` are set.
+        bits: array('Q'): of a look, PAGE_IS_* bits, and only those in `returned`; of a
+            checkpoint's plan, an `Action`.
         owners: array('q') of indices into `mappings`; -1: the mapping is gone.
         mappings: The mappings that the owners refer to, ascending.
         new: Indices of the mappings that appeared after arming.
@@ -47,7 +48,7 @@ class Batch:
 
     starts: array[int]
     ends: array[int]
-    categories: array[int]
+    bits: array[int]
     owners: array[int]
     mappings: Sequence[Mapping]
     page_size: int
@@ -113,12 +114,17 @@ class Batch:
     def __len__(self) -> int:
         return len(self.starts)
 
+    @property
+    def categories(self) -> array[int]:
+        """The column `bits` of a look: PAGE_IS_* bits per region."""
+        return self.bits
+
     def regions(self) -> Iterator[Region]:
         """Yield the regions as objects, ascending."""
         size = self.page_size
         mappings = self.mappings
         for start, end, bits, owner in zip(
-            self.starts, self.ends, self.categories, self.owners, strict=True
+            self.starts, self.ends, self.bits, self.owners, strict=True
         ):
             yield Region(
                 start,
@@ -180,4 +186,4 @@ class Batch:
 
     def columns(self) -> native.Columns:
         """Return starts, ends and categories as one tuple, without a copy."""
-        return native.Columns(self.starts, self.ends, self.categories)
+        return native.Columns(self.starts, self.ends, self.bits)

@@ -79,7 +79,7 @@ def _by_region(batch: Batch) -> Iterator[_Rows]:
         part = slice(at, at + _ROWS)
         starts, ends = batch.starts[part], batch.ends[part]
         lengths = map(int.__sub__, ends, starts)
-        keys = zip(lengths, batch.categories[part], batch.owners[part], strict=True)
+        keys = zip(lengths, batch.bits[part], batch.owners[part], strict=True)
         yield starts, ends, keys
 
 
@@ -88,7 +88,7 @@ def _by_page(batch: Batch) -> Iterator[_Rows]:
     pages = (
         (page, (size, bits, owner))
         for start, end, bits, owner in zip(
-            batch.starts, batch.ends, batch.categories, batch.owners, strict=True
+            batch.starts, batch.ends, batch.bits, batch.owners, strict=True
         )
         for page in range(start, end, size)
     )
