@@ -112,7 +112,7 @@ def test_sysv_memory_whole(pagescan: Run, target: Start) -> None:
 def test_tried_on_anonymous_memory(
     target: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whether a userfaultfd belongs to the target is not tried on a file."""
+    """The check whether a userfaultfd is the target's never uses a file."""
     made = target(*WORDS)
     tried: list[int] = []
 

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.needs("tracking")
 
 
 def test_forked_worker_keeps_nothing(sleeper: int) -> None:
-    """A host that tracks forks a worker, and is killed: nothing is registered."""
+    """If a host forks a worker while it tracks, and is killed, nothing stays."""
     script = (
         "import multiprocessing, os, sys, time, pagescan\n"
         "tracking = pagescan.track(int(sys.argv[1]))\n"
@@ -43,7 +43,7 @@ def test_forked_worker_keeps_nothing(sleeper: int) -> None:
 
 
 def test_forked_worker_can_track(sleeper: int) -> None:
-    """What it closes is its own copy: this process tracks on, and so can it."""
+    """The worker closes its own copies: its host tracks on, and so can it."""
     with pagescan.track(sleeper) as tracking:
         context = multiprocessing.get_context("fork")
         worker = context.Process(target=tracking.close)

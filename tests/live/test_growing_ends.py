@@ -1,6 +1,6 @@
 """Memory that grows while it is tracked: exact, and no mapping stays behind for it.
 
-The end that grows is not registered. So beside the target's own list of its stores
+The growing end is not registered. So beside the target's own list of its stores,
 a second witness reads pagemap words where a mapping is registered, and bytes elsewhere.
 """
 
@@ -261,7 +261,7 @@ def test_growth_leaves_one_mapping(target: Start, verb: str) -> None:
 
 
 def test_an_edge_with_no_room_to_grow(target: Start) -> None:
-    """The edge is registered and joined again: as when Go changes its advice.
+    """The edge is registered and joined again, as when Go changes its advice.
 
     What is later mapped over the reservation can never be joined with it.
     """
@@ -339,8 +339,8 @@ def test_a_heap_that_shrinks_and_grows(target: Start) -> None:
 def test_no_border_in_a_larger_block(
     target: Start, frames: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A block that took the place of a smaller one is whole, whatever bytes it has."""
-    if frames == "hidden":  # as for who is not root
+    """A block that replaced a smaller one has no border inside, whatever its bytes."""
+    if frames == "hidden":  # as for users other than root
         monkeypatch.setattr(GrowingEnds, "_frames", lambda *_: ())
     made = target("m=anon,pages=16,fill=1")
     low, _ = made.ranges["m"]

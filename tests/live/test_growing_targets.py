@@ -113,7 +113,7 @@ def test_mappings_added_is_said(armed: Start, pagescan: Run) -> None:
 def test_the_end_of_watch_says_what_stays(
     target: Start, pagescan: Run, grows: bool
 ) -> None:
-    """In its last document, and in words if there is anything."""
+    """The last document has the number, and a message if it is not 0."""
     made = target("m=anon,pages=64,fill=1")
     before = mappings_in(made.pid)
     words = ["watch", str(made.pid), "-i", "0.2", "-n", "3", "--json"]

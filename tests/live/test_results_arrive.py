@@ -154,7 +154,7 @@ def test_both_disks_are_full(target: Start) -> None:
 
 
 def test_the_library_delivers_by_returning(written: Target) -> None:
-    """What a caller has in its hands has arrived."""
+    """A result that a library function returns counts as arrived."""
     look = pagescan.look_at_session(written.pid, rearm=True)
     assert sum(region.pages for region in look.batch.regions()) >= len(MANY)
     assert not (PLACE / f"{written.pid}.found").exists()

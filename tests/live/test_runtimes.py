@@ -13,17 +13,17 @@ from tests import witness
 from tests.conftest import HERE, Result, Target, command
 
 pytestmark = pytest.mark.needs("tracking")
-TABLES = 16 << 10  # KiB: what a session may cost in page tables
+TABLES = 16 << 10  # KiB: limit of a session's page tables
 
 
 @dataclass
 class Runtime:
-    """A program that works, and answers each line with its rounds and its faults."""
+    """A program that works, and answers each line with its rounds and faults."""
 
     process: subprocess.Popen[str]
 
     def checks(self) -> tuple[int, int]:
-        """Return its rounds so far, and how often something was not as it must be."""
+        """Return its rounds so far, and the faults that its checks found."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.stdin.write("\n")
@@ -32,7 +32,7 @@ class Runtime:
         return int(rounds), int(faults)
 
     def goes_on(self) -> None:
-        """Assert that it works, and that it has found no fault."""
+        """Assert that it makes rounds, and that its checks have found no fault."""
         before, _ = self.checks()
         witness.wait_for(lambda: self.checks()[0] > before)
         assert self.checks()[1] == 0
@@ -57,7 +57,7 @@ PROGRAMS = {
     ]
 )
 def runtime(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Runtime]:
-    """A running program of each."""
+    """Each of the running programs."""
     words = PROGRAMS[request.param]
     if words:
         source = str(HERE / "targets/Steady.java")
@@ -85,7 +85,7 @@ def runtime(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Runtime]
 
 
 def test_it_works_on(runtime: Runtime) -> None:
-    """Armed, looked at and disarmed, again and again: checked by itself."""
+    """Its own checks find no fault while it is armed, looked at and disarmed."""
     pid = runtime.process.pid
     before = runtime.tables()
     for _ in range(5):
@@ -104,7 +104,7 @@ def test_it_works_on(runtime: Runtime) -> None:
 
 
 def test_address_sanitizer(tmp_path: Path) -> None:
-    """It reserves 20 TB: armed in no time, at no cost, and exact."""
+    """It reserves 20 TB: arming is instant, costs nothing, and is exact."""
     program = tmp_path / "mkmem"
     source = str(HERE / "targets/mkmem.c")
     words = ["-fsanitize=address", "-fno-sanitize-recover", "-g", "-o", str(program)]

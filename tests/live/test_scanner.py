@@ -1,4 +1,4 @@
-"""What the scanner keeps for the next look, and what happens while it works."""
+"""The state that the scanner keeps between looks, and interruptions of its work."""
 
 import threading
 from collections import Counter
@@ -18,7 +18,7 @@ from tests.conftest import Target
 pytestmark = pytest.mark.needs("tracking")
 Start = Callable[..., Target]
 PAGES = 20_400
-STORED = set(range(0, PAGES, 34))  # more regions than there is room for at first
+STORED = set(range(0, PAGES, 34))  # more regions than the initial room
 
 
 def regions_in(tracking: Tracking, made: Target) -> int:
@@ -48,7 +48,7 @@ def test_two_threads_look_at_once(target: Start) -> None:
 def test_what_was_interrupted_is_not_used_again(
     target: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ctrl-C may come while the shim's rows are half replaced."""
+    """Ctrl-C may come while the shim's rows are only half replaced."""
     made = target(f"m=anon,pages={PAGES},fill=1")
     made_room = native._make_room
 
@@ -58,7 +58,7 @@ def test_what_was_interrupted_is_not_used_again(
     with Process.open(made.pid) as process, Tracking.start(process) as tracking:
         assert regions_in(tracking, made) == 0
         before = list(tracking._chosen.scans.values())
-        assert len(before) == 2  # what is new, and what is written
+        assert len(before) == 2  # the scans for new and for written pages
         made.write("m", STORED)
         monkeypatch.setattr(native, "_make_room", interrupted)
         with pytest.raises(KeyboardInterrupt):
@@ -75,7 +75,7 @@ def test_what_was_interrupted_is_not_used_again(
 def test_written_between_listing_and_protecting(
     target: Start, monkeypatch: pytest.MonkeyPatch, written_before: set[int]
 ) -> None:
-    """A page that is wanted before and after is got, whatever others are."""
+    """A page that matches before and after is got, whatever the other pages are."""
     made = target("m=anon,pages=256,fill=1")
     low, high = made.ranges["m"]
     with Process.open(made.pid) as process, Tracking.start(process):

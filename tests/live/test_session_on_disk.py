@@ -1,4 +1,4 @@
-"""A session is confirmed when it is on disk, and found where its file is damaged."""
+"""A session is confirmed once it is on disk, and is found if its file is damaged."""
 
 import contextlib
 import os
@@ -22,19 +22,19 @@ PLACE = Path(ROOTS_SESSIONS)
 
 
 def fill(place: Path) -> None:
-    """Leave no byte of room."""
+    """Fill the disk to the last byte."""
     with contextlib.suppress(OSError), open(place / "fill", "wb", buffering=0) as file:
         while file.write(bytes(4096)):
             pass
 
 
 def limited(size: int) -> Callable[[], None]:
-    """Return what limits the size of files, in a child."""
+    """Return a function that limits the size of files in a child."""
     return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
 
 def run(*words: object, **how: object) -> subprocess.CompletedProcess[str]:
-    """Run the command, with more that subprocess is told."""
+    """Run the command, with further arguments for subprocess."""
     line = [sys.executable, "-m", "pagescan", *map(str, words)]
     return subprocess.run(  # type: ignore[call-overload, no-any-return]
         line, capture_output=True, text=True, check=False, timeout=60, **how
@@ -42,7 +42,7 @@ def run(*words: object, **how: object) -> subprocess.CompletedProcess[str]:
 
 
 def assert_nothing_is_left(made: Target) -> None:
-    """No protection, no session, no keeper."""
+    """Assert that no protection, no session and no keeper is left."""
     assert witness.registered(made.pid) == 0
     assert command("sessions", "--json").json()["sessions"] == []
     assert not list(PLACE.glob(f"{made.pid}.*"))
@@ -61,7 +61,7 @@ def assert_nothing_is_left(made: Target) -> None:
 def test_no_room_for_a_session(
     verb: str, options: str, said: str, target: Start
 ) -> None:
-    """It says why, exit code 1, and leaves nothing in the target."""
+    """The command names the cause, exits with 1, and leaves nothing in the target."""
     made = target("m=anon,pages=40,fill=1")
     with machine.tmpfs(PLACE, options):
         if "size" in options:
@@ -83,7 +83,7 @@ def test_no_room_for_a_session(
 @pytest.mark.parametrize("size", [0, 100])
 @pytest.mark.parametrize("verb", ["arm", "watch"])
 def test_files_may_have_no_size(verb: str, size: int, target: Start) -> None:
-    """`ulimit -f 0`: the limit is named."""
+    """With `ulimit -f 0` the message names the limit."""
     made = target("m=anon,pages=40,fill=1")
     words = ["-n", "1"] if verb == "watch" else []
     done = run(verb, made.pid, *words, preexec_fn=limited(size))
@@ -95,7 +95,7 @@ def test_files_may_have_no_size(verb: str, size: int, target: Start) -> None:
 
 @pytest.mark.parametrize("text", [b"", b"{", b"[" * 5000, b"\xff"])
 def test_a_damaged_file_hides_no_session(text: bytes, armed: Start) -> None:
-    """The lock is held and says nothing that makes sense: the keeper is asked."""
+    """If a locked file has no valid facts, the keeper is asked."""
     made = armed("m=anon,pages=40,fill=1")
     made.write("m", {5})
     (PLACE / f"{made.pid}.lock").write_bytes(text)
@@ -108,7 +108,7 @@ def test_a_damaged_file_hides_no_session(text: bytes, armed: Start) -> None:
 
 
 def test_full_by_the_next_rearm(target: Start) -> None:
-    """Later facts that do not fit on disk are the keeper's all the same."""
+    """Later facts that do not fit on disk are still available from the keeper."""
     made = target("m=anon,pages=40,fill=1")
     with machine.tmpfs(PLACE, "size=16k,mode=700"):
         assert command("arm", made.pid).code == 0
@@ -125,7 +125,7 @@ def test_full_by_the_next_rearm(target: Start) -> None:
 
 @pytest.mark.parametrize("umask", [0o777, 0o077, 0o000, 0o377])
 def test_the_umask_does_not_decide(umask: int, tmp_path: Path, target: Start) -> None:
-    """Directory, lock and socket have their modes, and the owner can use them."""
+    """Directory, lock and socket have the right modes, and the owner can use them."""
     made = target("m=anon,pages=40,fill=1")
     (PLACE / "sentinel").touch()
     for path in PLACE.iterdir():
@@ -150,12 +150,12 @@ def test_the_umask_does_not_decide(umask: int, tmp_path: Path, target: Start) ->
     assert stat.S_IMODE((runtime / "pagescan").stat().st_mode) == 0o700
 
 
-# ---- why a keeper does not start ---------------------------------------------------
+# ---- reasons why a keeper does not start --------------------------------------------
 
 
 @pytest.fixture
 def program(tmp_path: Path) -> Callable[[str], str]:
-    """Make a program that takes the place of Python."""
+    """Make a program that replaces Python."""
 
     def make(text: str) -> str:
         path = tmp_path / "python"
@@ -185,7 +185,7 @@ def test_a_keeper_that_does_not_start(
     target: Start,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """It is said how it ended, or what it said; nothing is left."""
+    """The message tells how it ended, or what it printed; nothing is left."""
     made = target("m=anon,pages=40,fill=1")
     monkeypatch.setattr(sys, "executable", program(text))
     with pytest.raises(pagescan.PagescanError) as caught:
@@ -196,7 +196,7 @@ def test_a_keeper_that_does_not_start(
 
 
 def test_python_path_reaches_the_keeper(target: Start) -> None:
-    """What is found by PYTHONPATH alone is found by the keeper too."""
+    """The keeper also finds modules that only PYTHONPATH leads to."""
     made = target("m=anon,pages=40,fill=1")
     import _cffi_backend
 
@@ -215,7 +215,7 @@ def test_python_path_reaches_the_keeper(target: Start) -> None:
 
 
 def test_a_host_whose_descriptors_are_closed(target: Start) -> None:
-    """A library's host without 0, 1 and 2: its keeper gets what it needs."""
+    """A host with 0, 1 and 2 closed: its keeper gets all its descriptors."""
     made = target("m=anon,pages=40,fill=1")
     code = (
         "import os, sys, pagescan\n"
@@ -230,7 +230,7 @@ def test_a_host_whose_descriptors_are_closed(target: Start) -> None:
 
 
 def test_a_host_puts_its_own_files_at_0_to_2(target: Start) -> None:
-    """Tracking has none of them, so a host that opens its own there harms nothing."""
+    """Tracking uses none of them, so a host that opens files there harms nothing."""
     made = target("m=anon,pages=40,fill=1")
     code = (
         "import os, sys, pagescan\n"
@@ -247,11 +247,11 @@ def test_a_host_puts_its_own_files_at_0_to_2(target: Start) -> None:
     assert done.returncode > 102
 
 
-# ---- files that are swept away -------------------------------------------------------
+# ---- files removed by a cleaner ------------------------------------------------------
 
 
 class Held:
-    """A keeper in this process, of a session that is none."""
+    """A keeper in this process, without a real session."""
 
     def __init__(self, place: Path) -> None:
         from pagescan.session.keeper import Keeper
@@ -289,7 +289,7 @@ def held(tmp_path: Path) -> Iterator[Held]:
 
 
 def test_a_keeper_keeps_its_files_young(held: Held) -> None:
-    """What cleans /tmp goes by the times of files."""
+    """The keeper renews the files' times, by which cleaners of /tmp decide."""
     names = list(held.place.iterdir())
     assert len(names) == 2
     for path in names:
@@ -301,14 +301,14 @@ def test_a_keeper_keeps_its_files_young(held: Held) -> None:
 
 @pytest.mark.parametrize("suffix", ["lock", "sock"])
 def test_a_keeper_that_nobody_can_find_ends(held: Held, suffix: str) -> None:
-    """Its files were swept away: it would protect the target for ever."""
+    """Without its files it ends, because it would protect the target for ever."""
     (held.place / f"{os.getpid()}.{suffix}").unlink()
     held.keeper.care()
     assert held.keeper.ended
 
 
 def test_a_keeper_ends_soon_after_its_files(armed: Start) -> None:
-    """It looks once a minute; a moment later nothing is left in the target."""
+    """It checks once a minute; a moment after that nothing is left in the target."""
     made = armed("m=anon,pages=40,fill=1")
     (listed,) = command("sessions", "--json").json()["sessions"]
     for path in PLACE.glob(f"{made.pid}.*"):

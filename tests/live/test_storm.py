@@ -1,9 +1,9 @@
-"""Threads that store all the time, rearms back to back: none is lost, none invented.
+"""Threads that store all the time, rearms without pause: none missed, none invented.
 
-The target counts the stores to each page that it has begun, and those it has done. Read
-between the looks, the counters judge them: a store that was begun and done between two
-readings is in the look between them or in the next; and a page that is in a look had a
-store begun or going on since the reading before the last.
+The target counts, per page, the stores begun and the stores done. The counters are read
+between the looks and judge them: a store that was begun and done between two readings
+is in the look between them or in the next. And for each page in a look, a store was
+begun or going on since the reading before the last one.
 """
 
 import os
@@ -23,7 +23,7 @@ LOOKS = 400
 
 
 def within_a_budget(process: Process) -> Tracking:
-    """Track with a budget that is enough for all: as exact as without one."""
+    """Track with a budget that pays for all memory: as exact as without a budget."""
     return SampledTracking.start_within(Budget(1e9), process)
 
 
@@ -75,7 +75,7 @@ def test_storm(
             missed += len(done_before - seen_before - seen)
             extra += len(seen - now_begun - going_on - begun_before)
             stored += len(now_done)
-            # One that was going on may have been stored, and seen, before.
+            # A store that was going on may have been stored, and found, earlier.
             now_done -= going_on
             done_before, begun_before, seen_before = now_done, now_begun, seen
             begun_before |= going_on

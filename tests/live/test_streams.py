@@ -1,4 +1,4 @@
-"""Output that cannot arrive, odd descriptors, odd encodings, names that are hostile."""
+"""Output that cannot arrive, unusual descriptors and encodings, hostile names."""
 
 import ctypes
 import fcntl
@@ -54,7 +54,7 @@ WITH_TARGET = [
 
 
 def run(words: str | Sequence[str], **how: Any) -> subprocess.CompletedProcess[str]:
-    """Run the command with descriptors of the test's choice."""
+    """Run the command with the given descriptors."""
     if isinstance(words, str):
         words = words.split()
     environment = {**os.environ, **BUFFERED, **how.pop("env", {})}
@@ -69,7 +69,7 @@ def run(words: str | Sequence[str], **how: Any) -> subprocess.CompletedProcess[s
 
 
 def assert_one_line(done: subprocess.CompletedProcess[str], said: str) -> None:
-    """Exit code 1, the cause in the last line, and no traceback."""
+    """Assert exit code 1, the cause in the last line, and no traceback."""
     assert done.returncode == 1, (done.args, done.stderr)
     last = done.stderr.splitlines()[-1]
     if last.startswith("{"):
@@ -82,7 +82,7 @@ def assert_one_line(done: subprocess.CompletedProcess[str], said: str) -> None:
 @pytest.mark.parametrize("unbuffered", [BUFFERED, UNBUFFERED], ids=["", "unbuffered"])
 @pytest.mark.parametrize("words", WITHOUT_TARGET)
 def test_full_disk(words: str, unbuffered: dict[str, str]) -> None:
-    """What could not be written is said, exit code 1; with and without a buffer."""
+    """Output that could not be written is reported, with exit code 1."""
     with open("/dev/full", "w") as full:
         done = run(words, stdout=full, stderr=subprocess.PIPE, env=unbuffered)
     assert_one_line(done, "no space left on device")
@@ -90,7 +90,7 @@ def test_full_disk(words: str, unbuffered: dict[str, str]) -> None:
 
 @pytest.mark.needs("tracking")
 def test_full_disk_of_what_looks_at_a_target(armed: Start) -> None:
-    """The same for each form of each command that looks."""
+    """The same for each format of each command that looks at a target."""
     made = armed("m=anon,pages=40,fill=1")
     made.write("m", set(range(0, 40, 2)))
     for words, unbuffered in zip(WITH_TARGET, cycle([BUFFERED, UNBUFFERED])):
@@ -114,7 +114,7 @@ def test_full_disk_of_watch(form: str, target: Start) -> None:
 
 @pytest.mark.needs("tracking")
 def test_a_reader_that_went_away(armed: Start) -> None:
-    """A closed pipe is silent, exit code 0; with and without a buffer."""
+    """After a closed pipe there is no message, and the exit code is 0."""
     made = armed("m=anon,pages=40,fill=1")
     lines = [*WITHOUT_TARGET, *(w.replace("PID", str(made.pid)) for w in WITH_TARGET)]
     for line, unbuffered in zip(lines, cycle([BUFFERED, UNBUFFERED])):
@@ -128,7 +128,7 @@ def test_a_reader_that_went_away(armed: Start) -> None:
 
 
 def closed(*numbers: int) -> Callable[[], None]:
-    """Return what closes descriptors in a child before it becomes pagescan."""
+    """Return a function that closes descriptors in a child before its exec."""
 
     def close() -> None:
         for number in numbers:
@@ -140,7 +140,7 @@ def closed(*numbers: int) -> Callable[[], None]:
 @pytest.mark.needs("tracking")
 @pytest.mark.parametrize("numbers", [(0,), (1,), (2,), (0, 1), (1, 2), (0, 1, 2)])
 def test_descriptors_that_are_closed(numbers: tuple[int, ...], target: Start) -> None:
-    """No file of ours takes their numbers: the session of `arm` is there."""
+    """No file of pagescan takes their numbers, and `arm` starts its session."""
     made = target("m=anon,pages=40,fill=1")
     done = run(f"arm {made.pid}", preexec_fn=closed(*numbers))
     assert done.returncode == 0
@@ -153,7 +153,7 @@ def test_descriptors_that_are_closed(numbers: tuple[int, ...], target: Start) ->
 
 
 def test_a_closed_stdout_is_said() -> None:
-    """What has to write to it fails in one line; what does not, does not."""
+    """Commands that write to it fail with one line; others work."""
     for words in ("--version", "schema", "scan -h", f"scan {os.getpid()}"):
         done = run(words, stderr=subprocess.PIPE, preexec_fn=closed(1))
         assert_one_line(done, "standard output is closed")
@@ -162,7 +162,7 @@ def test_a_closed_stdout_is_said() -> None:
 
 
 def test_stderr_that_is_full_changes_nothing() -> None:
-    """Nobody can be told; the answer and the exit code are the same."""
+    """The message is lost; the answer and the exit code are the same."""
     with open("/dev/full", "w") as full:
         done = run(f"scan {os.getpid()} -v", stdout=subprocess.PIPE, stderr=full)
         assert done.returncode == 0

@@ -1,4 +1,4 @@
-"""What a target's status tells, and what a missing line means."""
+"""The facts in a target's status, and the meaning of a missing line."""
 
 import os
 
