@@ -19,7 +19,6 @@ from typing import Any, NamedTuple, Protocol
 from pagescan.native import _shim
 from pagescan.native._shim import ffi, lib
 
-PM_SCAN_WP_MATCHING = 1
 CATEGORY_BITS = 9
 ALL_PAGES = (1 << 64) - 1
 
@@ -38,17 +37,20 @@ MAX_STALL_NS = 200_000
 
 # The remaining work must take longer: on an idle processor a thread begins in 0.05 ms.
 _WORTH_A_THREAD_NS = 200_000
-# Each kind of call has its own speed, so each scan adapts its slices from the start: 16
-# MiB of dense memory take 0.15 ms on the kernel's general path, and 0.3 ms in
+# The cost of a call depends on pages and page tables, so slices are numbers of pages.
+# The times are those of pages of 4 KiB.
+# Each kind of call has its own speed, so each scan adapts its slices from the start:
+# 4096 dense pages take 0.15 ms on the kernel's general path, and 0.3 ms in
 # UFFDIO_WRITEPROTECT.
-_FIRST_SLICE = 16 << 20
+_FIRST_SLICE = 4096 * _PAGE
+_SHORTEST_SLICE = 512 * _PAGE
 # A dense slice after a long hole takes 0.1 ms on the kernel's fast path.
-LONGEST_SLICE = 256 << 20
-# For a call that protects: 20 us per populated 2 MiB.
-LONGEST_TO_PROTECT = 64 << 20
-# For a call that unregisters: 43 us per populated MiB.
-_FIRST_TO_UNREGISTER = 2 << 20
-_UNREGISTERED_PER_NS = 21  # bytes: 4 MiB in 200 us
+LONGEST_SLICE = 65536 * _PAGE
+# For a call that protects: 20 us per 512 populated pages.
+LONGEST_TO_PROTECT = 16384 * _PAGE
+# For a call that unregisters: 43 us per 256 populated pages.
+_FIRST_TO_UNREGISTER = 512 * _PAGE
+_NS_TO_UNREGISTER = 195  # per page: 1024 pages in 200 us
 # for a signal that the kernel delivered to another thread of this process
 _WAIT_MS = 50
 _SHORTEST_TURN = 0.1  # seconds
@@ -99,8 +101,6 @@ class Rule(NamedTuple):
             same pages.
         protect: Also write-protect the pages that match `asked`, in the same step.
         first: Stop at the first matching page of each range.
-        limited: The kernel itself stops at the limit of pages, so that no more are
-            protected.
         whole: Make no call: the whole range is the answer.
         align: Slices end at multiples of this many bytes.
         written_all: A page is written only with all of these,
@@ -121,7 +121,6 @@ class Rule(NamedTuple):
     wanted: Masks = Masks()
     protect: bool = False
     first: bool = False
-    limited: bool = False
     whole: bool = False
     align: int = 1
     written_all: int = 0
@@ -248,6 +247,7 @@ def _pace(pace: Pace, slice_max: int = LONGEST_SLICE) -> tuple[Any, ...]:
         pace.max_stall_ns,
         pace.pause_ns,
         _FIRST_SLICE,
+        _SHORTEST_SLICE,
         slice_max,
         pace.held_ns,
         ffi.NULL,
@@ -408,28 +408,21 @@ class PreparedScan:
         return found
 
 
-def _c_rule(rule: Rule) -> tuple[int, ...]:
+def _c_rule(rule: Rule) -> tuple[object, ...]:
     """Return the fields of struct ps_rule, in order."""
     return (
-        PM_SCAN_WP_MATCHING if rule.protect else 0,
-        rule.asked.inverted,
-        rule.asked.mask,
-        rule.asked.anyof,
-        rule.asked.returned,
-        rule.align,
+        rule.asked,
+        rule.wanted,
+        rule.protect,
         rule.first,
-        rule.limited,
         rule.whole,
+        rule.align,
         rule.written_all,
         rule.written_any,
         rule.written_none,
         rule.empty_without,
         rule.unswapped,
         rule.clear,
-        rule.wanted.inverted,
-        rule.wanted.mask,
-        rule.wanted.anyof,
-        rule.wanted.returned,
         rule.tag,
         rule.candidates,
         rule.populated,
@@ -496,7 +489,7 @@ def uffd_unregister(
     """
     cost = ffi.new("struct ps_cost *")
     done = ffi.new("uint64_t *", start)
-    most = max(_FIRST_TO_UNREGISTER, pace.max_stall_ns * _UNREGISTERED_PER_NS)
+    most = max(_FIRST_TO_UNREGISTER, pace.max_stall_ns // _NS_TO_UNREGISTER * _PAGE)
     c_pace = ffi.new("struct ps_pace *", _pace(pace, most))
     c_pace.slice = _FIRST_TO_UNREGISTER
     try:

@@ -11,8 +11,6 @@
 #include "clock.h"
 #include "shim.h"
 
-#define PS_SLICE_MIN (2u << 20)
-
 /*
  * Pauses if due: for pause_ns once this thread has held the lock long enough, and as long as any
  * thread of the same scan pauses. After its own pause a thread waits for the end of the others'
@@ -51,7 +49,7 @@ static inline void ps_pace_call(struct ps_pace *pace, struct ps_cost *cost, uint
 	if (ns > cost->max_wait_ns)
 		cost->max_wait_ns = ns;
 
-	if (ns > pace->max_stall_ns / 2 && pace->slice > PS_SLICE_MIN)
+	if (ns > pace->max_stall_ns / 2 && pace->slice > pace->slice_min)
 		pace->slice /= 2;
 	else if (ns < pace->max_stall_ns / 10 && walked >= pace->slice && pace->slice < pace->slice_max)
 		pace->slice *= 2; /* a tenth: two threads at once and denser memory still fit */

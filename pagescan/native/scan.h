@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Shared by the loop of a scan (shim_scan.c) and its threads (shim_threads.c). */
+/* What the files that call PAGEMAP_SCAN share: single probes, and the loop over a part of a scan. */
 #ifndef PAGESCAN_SCAN_H
 #define PAGESCAN_SCAN_H
 
@@ -7,6 +7,16 @@
 
 /* A call returns to Python after this time, for signals and progress. */
 #define PS_BREATHER_NS 50000000u
+
+/* Returns 1 and the first page of [start, end) that matches, 0 if none does, or -errno. */
+int ps_first_region(int pagemap, uint64_t start, uint64_t end, const struct ps_masks *masks,
+		    struct ps_page_region *ret);
+
+/*
+ * Returns the address of the first present or swapped page of [start, end), `end` if there is none, or
+ * -errno. Of the masks only WPALLOWED counts.
+ */
+int64_t ps_next_populated(int pagemap, uint64_t start, uint64_t end, const struct ps_masks *masks);
 
 /* Continues one part in a call that began at `begun`; returns its state: 0 done, 1 more, -errno. */
 int ps_scan_part(const struct ps_job *job, struct ps_part *part, uint64_t begun,

@@ -17,43 +17,43 @@
 
 /* What the cdef of _build.py declares to Python stands between the two markers, word for word. */
 /* cdef begin */
-/*
- * What one kind of mapping is asked, and how the kernel's bits are read there: a page is written when
- * it has the bit, all of written_all, one of written_any (0: no such rule) and none of written_none;
- * SWAPPED means nothing beside a bit of unswapped; the bits of clear mean nothing. The second set of
- * masks is as PAGEMAP_SCAN's, over what was read. The rules themselves are in scanner.py.
- */
-struct ps_rule {
-	uint64_t flags; /* PM_SCAN_* */
-	uint64_t inverted;
+/* The masks of PAGEMAP_SCAN(2const), over PAGE_IS_* bits. */
+struct ps_masks {
 	uint64_t mask;
+	uint64_t inverted;
 	uint64_t anyof;
 	uint64_t returned;
-	uint64_t align;   /* slices end on multiples of this: whole huge pages */
-	uint64_t first;   /* 1: the first page that matches is enough, in each range */
-	uint64_t limited; /* 1: the kernel itself stops at cursor.left pages: none more is protected */
-	uint64_t whole;   /* 1: no call, the range is the answer */
+};
 
+/*
+ * What the kernel is asked in one kind of mapping, and how its bits are read there: the rules are made
+ * in Python. A page is written when it has the bit, all of written_all, one of written_any (0: no such
+ * condition) and none of written_none.
+ */
+struct ps_rule {
+	struct ps_masks kernel; /* for the kernel */
+	struct ps_masks result; /* for the bits as they were read by this rule */
+	uint64_t protect;     /* 1: write-protect what matches, in the same step */
+	uint64_t first_page;  /* 1: the first page that matches is enough, in each range */
+	uint64_t whole_range; /* 1: no call, the range is the answer */
+	uint64_t align;       /* slices end on multiples of this: whole huge pages */
 	uint64_t written_all;
 	uint64_t written_any;
 	uint64_t written_none;
-	uint64_t empty_without; /* an entry with none of these is empty, and taken for written; 0: not so */
-	uint64_t unswapped;
-	uint64_t clear;
-	uint64_t want_inverted;
-	uint64_t want_mask;
-	uint64_t want_anyof;
-	uint64_t want_returned;
-	uint64_t tag;	  /* set in every row */
-	uint64_t candidates; /* 1: the answer may have more than what matches: it is scanned again */
-	uint64_t populated;  /* 1: so are they, and only for pages that are present or swapped */
-	uint64_t markers; /* 1: SWAPPED may be a marker, see there; never together with a protection */
+	uint64_t empty_without; /* an entry with none of these is empty, and counts as written; 0: not so */
+	uint64_t marker_bits;	/* with one of these, SWAPPED is a marker and not swap */
+	uint64_t ignored_bits;	/* these mean nothing here */
+	uint64_t label;		/* bits that every row of the answer has */
+	uint64_t candidates;	/* 1: the answer may have more than what matches: it is scanned again */
+	uint64_t skip_holes;	/* 1: only present or swapped pages matter, long holes are skipped */
+	uint64_t check_markers; /* 1: SWAPPED may be a marker: ask pagemap; never with `protect` */
 };
 
 struct ps_pace {
 	uint64_t max_stall_ns; /* no call should hold the target's mmap lock longer */
 	uint64_t pause_ns;     /* how long the lock is left alone after so much holding */
 	uint64_t slice;        /* bytes of the next call; in and out, adapts to max_stall_ns */
+	uint64_t slice_min;    /* it is never made shorter */
 	uint64_t slice_max;    /* the first dense slice after a long hole has this size at most */
 	uint64_t held_ns;      /* in and out: held since the last pause */
 	uint64_t *until;       /* of several threads: when the pause of them all is over; or NULL */
@@ -69,7 +69,7 @@ struct ps_cost {
 struct ps_cursor {
 	uint64_t range; /* index of the range the scan is in */
 	uint64_t at;    /* address to go on from; 0: the start of that range */
-	uint64_t left;  /* pages still wanted; UINT64_MAX: all */
+	uint64_t left;  /* pages still wanted; all: UINT64_MAX */
 };
 
 struct ps_columns {

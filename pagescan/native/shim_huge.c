@@ -5,37 +5,27 @@
  */
 #include <errno.h>
 #include <stdbool.h>
-#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
 #include "pace.h"
+#include "page.h"
 #include "scan.h"
 #include "shim.h"
 
-/* The words of pagemap that are read at once: a huge page of 2 MiB has 512. */
+/* Up to this many words of pagemap are read at once. */
 #define WORDS 512u
 #define REST_MAX_NS 200000000u
 
 /* Whether an aligned huge page is mapped as one; -errno. */
 static int is_huge(int pagemap, uint64_t at, uint64_t size)
 {
-	struct ps_page_region region;
-	struct ps_pm_scan_arg arg = {
-		.size = sizeof(arg),
-		.start = at,
-		.end = at + size,
-		.vec = (uint64_t)(uintptr_t)&region,
-		.vec_len = 1,
-		.max_pages = 1,
-		.category_mask = PS_PAGE_IS_HUGE,
-		.return_mask = PS_PAGE_IS_HUGE,
-	};
-	int found = ioctl(pagemap, PS_PAGEMAP_SCAN, &arg);
+	const struct ps_masks huge = {.mask = PS_PAGE_IS_HUGE, .returned = PS_PAGE_IS_HUGE};
+	struct ps_page_region first;
 
-	return found < 0 ? -errno : found > 0;
+	return ps_first_region(pagemap, at, at + size, &huge, &first);
 }
 
 /* How many pages of the range are there, on swap included, and how many are present and nobody else's. */
@@ -160,7 +150,7 @@ static int put_back(struct ps_collapse *job, uint64_t page, struct ps_pace *pace
 
 int ps_collapse(struct ps_collapse *job, struct ps_pace *pace, struct ps_cost *cost)
 {
-	uint64_t begun = ps_now_ns(), page = (uint64_t)sysconf(_SC_PAGESIZE);
+	uint64_t begun = ps_now_ns(), page = ps_page_size();
 
 	for (; job->at + job->size <= job->end; job->at += job->size) {
 		int rc;

@@ -4,6 +4,7 @@
 #include <stdbool.h>
 #include <sys/ioctl.h>
 
+#include "page.h"
 #include "shim.h"
 
 struct text {
@@ -88,7 +89,7 @@ static int ask_page_size(int maps, struct ps_maps *out, uint64_t row)
 		return 0;
 	if (ioctl(maps, PS_PROCMAP_QUERY, &query) < 0)
 		return errno == ENOENT ? 0 : -errno; /* ENOENT: it has been unmapped */
-	if (query.vma_page_size > 4096)
+	if (query.vma_page_size > ps_page_size())
 		out->page_size[row] = query.vma_page_size;
 	return 0;
 }

@@ -1,11 +1,21 @@
 /* SPDX-License-Identifier: MIT */
-/* The PAGEMAP_SCAN loop: resumes, reads the kernel's bits, joins neighbours, keeps the pace. */
+/*
+ * The loop over the ranges of one part of a scan. Each range is scanned slice by slice:
+ *
+ *	cross_hole     where there were next to no page tables: to the next populated page
+ *	take_whole     what needs no call: dense memory, for a second stage
+ *	scan_slice     one PAGEMAP_SCAN, then take_regions and learn
+ *
+ * take_regions reads the kernel's bits by the rule, cuts regions at markers, and appends those that
+ * are wanted. learn decides what the next slice is: dense, a hole, longer or shorter.
+ */
 #include <errno.h>
 #include <stdbool.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "pace.h"
+#include "page.h"
 #include "scan.h"
 #include "shim.h"
 
@@ -22,11 +32,35 @@
  * A slice of full length that takes less than HOLE_NS has next to no page tables: a hole begins.
  * Behind it, a call asks for the next populated page, over a reach that doubles while it finds
  * none. The call stops at the second populated page, so dense memory costs nothing. Only empty page
- * tables can delay it, at 1.3 us each: the longest reach has 1024 of them, and follows a hole as
- * long without any.
+ * tables can delay it, at 1.3 us each: the longest reach has REACH_TABLES of them, and follows a hole
+ * as long without any.
  */
 #define HOLE_NS 5000u
-#define REACH_MAX (2ull << 30)
+#define REACH_TABLES 1024u
+
+/* The state of the search for holes within one range. */
+struct hole {
+	unsigned int quick;    /* consecutive slices that had next to no page tables */
+	unsigned int patience; /* this many quick slices make a hole; doubled after an error */
+	uint64_t reach;	       /* bytes in which to look for a populated page */
+};
+
+/* One call of ps_scan_part. */
+struct walk {
+	const struct ps_job *job;
+	struct ps_cursor *cursor;
+	struct ps_columns *out;
+	struct ps_pace *pace;
+	struct ps_cost *cost;
+	uint64_t page; /* bytes */
+	uint64_t now;
+	/* The range that the cursor is in. */
+	const struct ps_rule *rule;
+	uint64_t start;
+	uint64_t end;
+	unsigned int assumed; /* slices still assumed to be as dense as the last one */
+	struct hole hole;
+};
 
 static uint64_t read_bits(const struct ps_rule *rule, uint64_t bits)
 {
@@ -38,9 +72,9 @@ static uint64_t read_bits(const struct ps_rule *rule, uint64_t bits)
 		bits |= PS_PAGE_IS_WRITTEN;
 	if (!written)
 		bits &= ~(uint64_t)PS_PAGE_IS_WRITTEN;
-	if (bits & rule->unswapped)
+	if (bits & rule->marker_bits)
 		bits &= ~(uint64_t)PS_PAGE_IS_SWAPPED;
-	return bits & ~rule->clear;
+	return bits & ~rule->ignored_bits;
 }
 
 /*
@@ -67,35 +101,35 @@ static uint64_t run_of_markers(int pagemap, uint64_t at, uint64_t end, uint64_t 
 	return at + i * page;
 }
 
-/* Cuts a region where markers begin or end: returns where; clears SWAPPED for markers. */
-static uint64_t part_of(const struct ps_rule *rule, int pagemap, uint64_t at, uint64_t end,
-			uint64_t page, uint64_t *bits)
+/* Returns where a region must be cut since markers begin or end; clears SWAPPED for markers. */
+static uint64_t end_of_run(const struct walk *w, uint64_t at, uint64_t end, uint64_t *bits)
 {
 	bool marker = false;
 
-	if (!rule->markers || !(*bits & PS_PAGE_IS_SWAPPED))
+	if (!w->rule->check_markers || !(*bits & PS_PAGE_IS_SWAPPED))
 		return end;
-	end = run_of_markers(pagemap, at, end, page, &marker);
+	end = run_of_markers(w->job->pagemap, at, end, w->page, &marker);
 	if (marker)
 		*bits &= ~(uint64_t)PS_PAGE_IS_SWAPPED;
 	return end;
 }
 
-static bool wanted(const struct ps_rule *rule, uint64_t bits)
+static bool is_wanted(const struct ps_rule *rule, uint64_t bits)
 {
-	bits ^= rule->want_inverted;
-	return (bits & rule->want_mask) == rule->want_mask &&
-	       (!rule->want_anyof || (bits & rule->want_anyof));
+	const struct ps_masks *masks = &rule->result;
+
+	bits ^= masks->inverted;
+	return (bits & masks->mask) == masks->mask && (!masks->anyof || (bits & masks->anyof));
 }
 
-/* Appends a region, or joins it with the last one; range_start keeps joins within one range. */
-static void append(struct ps_columns *out, uint64_t start, uint64_t end, uint64_t categories,
-		   uint64_t range_start, uint64_t join_gap)
+/* Appends a region, or joins it with the last one of the same range. */
+static void append(const struct walk *w, uint64_t start, uint64_t end, uint64_t categories)
 {
+	struct ps_columns *out = w->out;
 	uint64_t last = out->length - 1;
 
-	if (out->length && out->start[last] >= range_start && out->end[last] <= start &&
-	    start - out->end[last] <= join_gap && out->categories[last] == categories) {
+	if (out->length && out->start[last] >= w->start && out->end[last] <= start &&
+	    start - out->end[last] <= w->job->join_gap && out->categories[last] == categories) {
 		out->end[last] = end;
 		return;
 	}
@@ -105,194 +139,200 @@ static void append(struct ps_columns *out, uint64_t start, uint64_t end, uint64_
 	out->length++;
 }
 
+/* Takes everything up to `end` without a call. */
+static void take_whole(struct walk *w, uint64_t end)
+{
+	append(w, w->cursor->at, end, w->rule->label);
+	w->cursor->at = end;
+}
+
+/*
+ * Appends what is wanted of the kernel's regions, and adds up its bytes. Returns false if there is no
+ * more room: the cursor then is where to go on.
+ */
+static bool take_regions(struct walk *w, const struct ps_page_region *regions, int count,
+			 uint64_t *matched)
+{
+	const struct ps_rule *rule = w->rule;
+	struct ps_cursor *cursor = w->cursor;
+
+	for (int i = 0; i < count; i++) {
+		uint64_t at = regions[i].start, stop;
+
+		for (; at < regions[i].end && cursor->left; at = stop) {
+			uint64_t bits = regions[i].categories, pages;
+
+			stop = end_of_run(w, at, regions[i].end, &bits);
+			bits = read_bits(rule, bits);
+			if (!is_wanted(rule, bits))
+				continue;
+			if (w->out->length == w->out->capacity) { /* runs may outnumber regions */
+				cursor->at = at;
+				return false;
+			}
+			*matched += stop - at;
+			pages = (stop - at) / w->page;
+			if (pages > cursor->left)
+				pages = cursor->left;
+			cursor->left -= pages;
+			append(w, at, at + pages * w->page, (bits & rule->result.returned) | rule->label);
+		}
+	}
+	return true;
+}
+
 /* Whether a rule matches populated pages only, so that holes may be skipped. */
 static bool is_of_populated(const struct ps_rule *rule)
 {
-	uint64_t others = ~(PS_PAGE_IS_PRESENT | PS_PAGE_IS_SWAPPED) | rule->inverted;
+	const struct ps_masks *masks = &rule->kernel;
+	uint64_t others = ~(PS_PAGE_IS_PRESENT | PS_PAGE_IS_SWAPPED) | masks->inverted;
 
-	return rule->populated || rule->mask & ~others ||
-	       (rule->anyof && !(rule->anyof & others));
+	return rule->skip_holes || masks->mask & ~others ||
+	       (masks->anyof && !(masks->anyof & others));
 }
-
-/* Returns the first populated page of [at, end) that the rule may match; else end; or -errno. */
-static int64_t next_populated(const struct ps_job *job, const struct ps_rule *rule, uint64_t at,
-			      uint64_t end)
-{
-	struct ps_page_region first;
-	struct ps_pm_scan_arg arg = {
-		.size = sizeof(arg),
-		.start = at,
-		.end = end,
-		.vec = (uint64_t)(uintptr_t)&first,
-		.vec_len = 1,
-		.max_pages = 1,
-		.category_inverted = rule->inverted & PS_PAGE_IS_WPALLOWED,
-		.category_mask = rule->mask & PS_PAGE_IS_WPALLOWED,
-		.category_anyof_mask = PS_PAGE_IS_PRESENT | PS_PAGE_IS_SWAPPED,
-		.return_mask = PS_PAGE_IS_PRESENT,
-	};
-	int found = ioctl(job->pagemap, PS_PAGEMAP_SCAN, &arg);
-
-	if (found < 0)
-		return -errno;
-	if (!found)
-		return (int64_t)end;
-	first.start -= first.start % rule->align;
-	return (int64_t)(first.start > at ? first.start : at);
-}
-
-/* The state of the search for holes within one range. */
-struct hole {
-	unsigned int quick;    /* consecutive slices that had next to no page tables */
-	unsigned int patience; /* this many quick slices make a hole; doubled after an error */
-	uint64_t reach;	       /* bytes in which to look for a populated page */
-};
 
 /* Moves the cursor to the next populated page, or by the reach; returns 0 or -errno. */
-static int cross_hole(const struct ps_job *job, const struct ps_rule *rule, struct hole *hole,
-		      struct ps_cursor *cursor, uint64_t end, struct ps_pace *pace,
-		      struct ps_cost *cost)
+static int cross_hole(struct walk *w)
 {
-	uint64_t before = ps_now_ns(), walked, ns;
+	uint64_t before = ps_now_ns(), at = w->cursor->at, end = w->end, walked, ns;
+	uint64_t align = w->rule->align;
+	struct hole *hole = &w->hole;
 	int64_t next;
 
-	if (hole->reach < 2 * pace->slice)
-		hole->reach = 2 * pace->slice;
-	if (end - cursor->at > hole->reach) {
-		end = cursor->at + hole->reach + rule->align - 1;
-		end -= end % rule->align;
+	if (hole->reach < 2 * w->pace->slice)
+		hole->reach = 2 * w->pace->slice;
+	if (end - at > hole->reach) {
+		end = at + hole->reach + align - 1;
+		end -= end % align;
 	}
-	next = next_populated(job, rule, cursor->at, end);
+	next = ps_next_populated(w->job->pagemap, at, end, &w->rule->kernel);
 	if (next < 0)
 		return (int)next;
-	ns = ps_now_ns() - before;
-	walked = (uint64_t)next - cursor->at;
-	if (walked < pace->slice)
+	w->now = ps_now_ns();
+	ns = w->now - before;
+	if ((uint64_t)next < end) {
+		next -= next % (int64_t)align;
+		if ((uint64_t)next < at)
+			next = (int64_t)at;
+	}
+	walked = (uint64_t)next - at;
+	if (walked < w->pace->slice)
 		hole->patience *= 2;
 	if (ns > HOLE_NS)
 		hole->reach = hole->quick = 0;
 	else if ((uint64_t)next < end)
 		hole->quick = 0;
-	else if (hole->reach < REACH_MAX)
+	else if (hole->reach < REACH_TABLES * ps_table_span())
 		hole->reach *= 2;
-	cost->pages_walked += walked / (uint64_t)sysconf(_SC_PAGESIZE);
-	ps_pace_call(pace, cost, walked, ns);
-	cursor->at = (uint64_t)next;
+	w->cost->pages_walked += walked / w->page;
+	ps_pace_call(w->pace, w->cost, walked, ns);
+	w->cursor->at = (uint64_t)next;
 	return 0;
+}
+
+/* Accounts for a call that walked `walked` bytes in ns, and decides how to go on behind them. */
+static void learn(struct walk *w, uint64_t walked, uint64_t matched, uint64_t ns)
+{
+	if (is_of_populated(w->rule) && ns < HOLE_NS && walked >= w->pace->slice_max)
+		w->hole.quick++;
+	else
+		w->hole.quick = 0;
+	if (!w->hole.quick && w->rule->candidates && matched >= walked / DENSE)
+		w->assumed = ASSUMED;
+	w->cost->pages_walked += walked / w->page;
+	ps_pace_call(w->pace, w->cost, walked, ns);
+}
+
+/* Scans one slice by a call of the kernel; 0, 1: there is no more room, or -errno. */
+static int scan_slice(struct walk *w)
+{
+	struct ps_page_region regions[VEC_LENGTH];
+	const struct ps_masks *masks = &w->rule->kernel;
+	uint64_t at = w->cursor->at, room = w->out->capacity - w->out->length;
+	struct ps_pm_scan_arg arg = {
+		.size = sizeof(arg),
+		.flags = w->rule->protect ? PS_PM_SCAN_WP_MATCHING : 0,
+		.start = at,
+		.end = ps_pace_slice(w->pace, at, w->end, w->rule->align),
+		.vec = (uint64_t)(uintptr_t)regions,
+		.vec_len = room < VEC_LENGTH ? room : VEC_LENGTH,
+		.max_pages = w->rule->first_page,
+		.category_inverted = masks->inverted,
+		.category_mask = masks->mask,
+		.category_anyof_mask = masks->anyof,
+		.return_mask = masks->returned,
+	};
+	uint64_t before = ps_now_ns(), matched = 0, next;
+	int count = ioctl(w->job->pagemap, PS_PAGEMAP_SCAN, &arg);
+
+	if (count < 0)
+		return -errno;
+	w->now = ps_now_ns();
+	next = arg.walk_end;
+	/* A complete scan may leave walk_end at an earlier flush. */
+	if (count && regions[count - 1].end > next)
+		next = regions[count - 1].end;
+	if (!take_regions(w, regions, count, &matched))
+		return 1;
+	/* Part of a huge page, or a kernel without progress: never loop on it. */
+	if (next <= at)
+		return w->cursor->left ? -EINVAL : 0;
+	learn(w, next - at, matched, w->now - before);
+	w->cursor->at = w->rule->first_page && count ? w->end : next;
+	return 0;
+}
+
+/* Scans the range that the cursor is in; 0: it is done, 1: the call is over, or -errno. */
+static int scan_range(struct walk *w, uint64_t begun)
+{
+	struct ps_cursor *cursor = w->cursor;
+	int error = 0;
+
+	while (!error && cursor->at < w->end && cursor->left) {
+		if (w->out->length == w->out->capacity || w->now - begun > PS_BREATHER_NS)
+			return 1;
+		if (w->rule->whole_range) {
+			take_whole(w, w->end);
+		} else if (w->assumed) {
+			w->assumed--;
+			take_whole(w, ps_pace_slice(w->pace, cursor->at, w->end, w->rule->align));
+		} else if (w->hole.quick >= w->hole.patience &&
+			   w->end - cursor->at > w->pace->slice) {
+			error = cross_hole(w);
+		} else {
+			error = scan_slice(w);
+		}
+	}
+	return error;
 }
 
 int ps_scan_part(const struct ps_job *job, struct ps_part *part, uint64_t begun,
 		 struct ps_pace *pace, struct ps_cost *cost)
 {
-	struct ps_page_region vec[VEC_LENGTH];
 	struct ps_cursor *cursor = &part->cursor;
-	struct ps_columns *out = &part->out;
-	uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE), now = begun;
+	struct walk w = {
+		.job = job,
+		.cursor = cursor,
+		.out = &part->out,
+		.pace = pace,
+		.cost = cost,
+		.page = ps_page_size(),
+		.now = begun,
+	};
 
-	for (; cursor->range < part->ranges; cursor->range++, cursor->at = 0) {
-		const struct ps_rule *rule = &job->rules[part->which[cursor->range]];
-		uint64_t range_start = part->starts[cursor->range], end = part->ends[cursor->range];
-		unsigned int assumed = 0; /* slices still assumed to be as dense as the last one */
-		struct hole hole = {.patience = 1};
+	for (; cursor->range < part->ranges && cursor->left; cursor->range++, cursor->at = 0) {
+		int stopped;
 
+		w.rule = &job->rules[part->which[cursor->range]];
+		w.start = part->starts[cursor->range];
+		w.end = part->ends[cursor->range];
+		w.assumed = 0;
+		w.hole = (struct hole){.patience = 1};
 		if (!cursor->at)
-			cursor->at = range_start;
-		while (cursor->at < end) {
-			uint64_t room = out->capacity - out->length, next, before;
-			struct ps_pm_scan_arg arg = {
-				.size = sizeof(arg),
-				.flags = rule->flags,
-				.start = cursor->at,
-				.end = ps_pace_slice(pace, cursor->at, end, rule->align),
-				.vec = (uint64_t)(uintptr_t)vec,
-				.vec_len = room < VEC_LENGTH ? room : VEC_LENGTH,
-				.category_inverted = rule->inverted,
-				.category_mask = rule->mask,
-				.category_anyof_mask = rule->anyof,
-				.return_mask = rule->returned,
-			};
-			uint64_t matched = 0;
-			int found;
-
-			if (!cursor->left)
-				return 0;
-			if (!room || now - begun > PS_BREATHER_NS)
-				return 1;
-			if (rule->whole) {
-				append(out, cursor->at, end, rule->tag, range_start, job->join_gap);
-				break;
-			}
-			if (assumed) {
-				assumed--;
-				append(out, cursor->at, arg.end, rule->tag, range_start, job->join_gap);
-				cursor->at = arg.end;
-				continue;
-			}
-			if (rule->first)
-				arg.max_pages = 1;
-			else if (rule->limited && cursor->left != UINT64_MAX)
-				arg.max_pages = cursor->left;
-
-			if (hole.quick >= hole.patience && end - cursor->at > pace->slice) {
-				found = cross_hole(job, rule, &hole, cursor, end, pace, cost);
-				if (found < 0)
-					return found;
-				now = ps_now_ns();
-				continue;
-			}
-			before = ps_now_ns();
-			found = ioctl(job->pagemap, PS_PAGEMAP_SCAN, &arg);
-			if (found < 0)
-				return -errno;
-			now = ps_now_ns();
-
-			/* A complete scan may leave walk_end at an earlier flush. */
-			next = arg.walk_end;
-			if (found && vec[found - 1].end > next)
-				next = vec[found - 1].end;
-
-			for (int i = 0; i < found; i++) {
-				uint64_t at = vec[i].start, stop;
-
-				for (; at < vec[i].end && cursor->left; at = stop) {
-					uint64_t bits = vec[i].categories, pages;
-
-					stop = part_of(rule, job->pagemap, at, vec[i].end, page, &bits);
-					bits = read_bits(rule, bits);
-					pages = (stop - at) / page;
-					if (!wanted(rule, bits))
-						continue;
-					matched += stop - at;
-					if (out->length == out->capacity) {
-						cursor->at = at; /* parts may outnumber regions */
-						return 1;
-					}
-					if (cursor->left != UINT64_MAX) {
-						if (pages > cursor->left)
-							pages = cursor->left;
-						cursor->left -= pages;
-					}
-					append(out, at, at + pages * page,
-					       (bits & rule->want_returned) | rule->tag, range_start,
-					       job->join_gap);
-				}
-			}
-			/* Part of a huge page, or a kernel without progress: never loop on it. */
-			if (next <= cursor->at)
-				return cursor->left ? -EINVAL : 0;
-			if (is_of_populated(rule) && now - before < HOLE_NS &&
-			    next - cursor->at >= pace->slice_max)
-				hole.quick++;
-			else
-				hole.quick = 0;
-			if (!hole.quick && rule->candidates && matched >= (next - cursor->at) / DENSE)
-				assumed = ASSUMED;
-			cost->pages_walked += (next - cursor->at) / page;
-			ps_pace_call(pace, cost, next - cursor->at, now - before);
-			cursor->at = next;
-			if (rule->first && found)
-				break;
-		}
+			cursor->at = w.start;
+		stopped = scan_range(&w, begun);
+		if (stopped)
+			return stopped;
 	}
 	return 0;
 }

@@ -7,12 +7,19 @@
 #include <unistd.h>
 
 #include "pace.h"
+#include "page.h"
 #include "scan.h"
 #include "shim.h"
 
-/* How far a populated page is looked for at first, and when that found page tables that are empty. */
-#define REACH_MIN (256ull << 20)
+/* A populated page is looked for in this many page tables at first. */
+#define FIRST_TABLES 128u
+/* A search that takes longer has met page tables that are empty. */
 #define EMPTY_TABLES_NS 20000u
+
+static const struct ps_masks registered = {
+	.mask = PS_PAGE_IS_WPALLOWED,
+	.returned = PS_PAGE_IS_WPALLOWED,
+};
 
 static int result(int rc)
 {
@@ -42,28 +49,6 @@ int ps_uffd_register(int uffd, uint64_t start, uint64_t end)
 	return result(ioctl(uffd, PS_UFFDIO_REGISTER, &reg));
 }
 
-/* Where the next populated page of a registered mapping is; `end` if there is none before it. -errno. */
-static int64_t first_populated(int pagemap, uint64_t at, uint64_t end)
-{
-	struct ps_page_region first;
-	struct ps_pm_scan_arg arg = {
-		.size = sizeof(arg),
-		.start = at,
-		.end = end,
-		.vec = (uint64_t)(uintptr_t)&first,
-		.vec_len = 1,
-		.max_pages = 1,
-		.category_mask = PS_PAGE_IS_WPALLOWED,
-		.category_anyof_mask = PS_PAGE_IS_PRESENT | PS_PAGE_IS_SWAPPED,
-		.return_mask = PS_PAGE_IS_PRESENT,
-	};
-	int found = ioctl(pagemap, PS_PAGEMAP_SCAN, &arg);
-
-	if (found < 0)
-		return -errno;
-	return (int64_t)(found ? first.start : end);
-}
-
 int ps_uffd_unregister(int uffd, uint64_t start, uint64_t end)
 {
 	struct ps_uffdio_range range = {start, end - start};
@@ -73,18 +58,9 @@ int ps_uffd_unregister(int uffd, uint64_t start, uint64_t end)
 
 int ps_uffd_is_registered(int pagemap, uint64_t start)
 {
-	struct ps_page_region region;
-	struct ps_pm_scan_arg scan = {
-		.size = sizeof(scan),
-		.start = start,
-		.end = start + 4096,
-		.vec = (uintptr_t)&region,
-		.vec_len = 1,
-		.category_mask = PS_PAGE_IS_WPALLOWED,
-		.return_mask = PS_PAGE_IS_WPALLOWED,
-	};
+	struct ps_page_region first;
 
-	return result(ioctl(pagemap, PS_PAGEMAP_SCAN, &scan));
+	return ps_first_region(pagemap, start, start + ps_page_size(), &registered, &first);
 }
 
 int ps_uffd_is_of(int uffd, int pagemap, uint64_t start, uint64_t end)
@@ -108,7 +84,8 @@ int ps_uffd_is_of(int uffd, int pagemap, uint64_t start, uint64_t end)
 int ps_uffd_unregister_slices(int uffd, int pagemap, uint64_t start, uint64_t end, uint64_t align,
 			      struct ps_pace *pace, uint64_t *done, struct ps_cost *cost)
 {
-	uint64_t begun = ps_now_ns(), before, reach = REACH_MIN, ns = 0;
+	uint64_t begun = ps_now_ns(), before, ns = 0;
+	uint64_t reach_min = FIRST_TABLES * ps_table_span(), reach = reach_min;
 
 	for (*done = start; *done < end;) {
 		uint64_t looked = *done, stop;
@@ -118,7 +95,7 @@ int ps_uffd_unregister_slices(int uffd, int pagemap, uint64_t start, uint64_t en
 		for (;; looked = (uint64_t)next) {
 			stop = end - looked > reach ? looked + reach : end;
 			before = ps_now_ns();
-			next = first_populated(pagemap, looked, stop);
+			next = ps_next_populated(pagemap, looked, stop, &registered);
 			if (next < 0)
 				return (int)next;
 			ns = ps_now_ns() - before;
@@ -129,7 +106,7 @@ int ps_uffd_unregister_slices(int uffd, int pagemap, uint64_t start, uint64_t en
 		}
 		/* Page tables without a page are visited, too. */
 		if (ns > EMPTY_TABLES_NS)
-			reach = REACH_MIN;
+			reach = reach_min;
 		stop = ps_pace_slice(pace, (uint64_t)next, end, align);
 		before = ps_now_ns();
 		rc = ps_uffd_unregister(uffd, *done, stop);

@@ -23,12 +23,10 @@
 #include "include/pagescan_writewatch.h"
 #pragma GCC visibility pop
 
+#include "page.h"
 #include "shim.h"
 
 #define VEC_LENGTH 512u
-#define FEATURES                                                                                   \
-	(PS_UFFD_FEATURE_WP_ASYNC | PS_UFFD_FEATURE_WP_UNPOPULATED |                               \
-	 PS_UFFD_FEATURE_WP_HUGETLBFS_SHMEM)
 
 /* All zeros in a new process: the mutex is free, and there are no descriptors. */
 struct process {
@@ -91,7 +89,7 @@ static int open_both(struct process *self)
 	self->uffd = ps_uffd_open();
 	if (self->uffd < 0)
 		return self->uffd;
-	rc = ps_uffd_api(self->uffd, FEATURES);
+	rc = ps_uffd_api(self->uffd, PS_UFFD_FEATURES);
 	if (rc < 0)
 		goto close_uffd;
 	self->pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
@@ -237,7 +235,7 @@ int pagescan_watch_reset(const struct pagescan_watch *watch, const void *start, 
 int pagescan_watch_adopt(struct pagescan_watch *watch, void *address, size_t size)
 {
 	struct pagescan_watch made = {
-		.address = address, .size = size, .page = (size_t)sysconf(_SC_PAGESIZE)};
+		.address = address, .size = size, .page = ps_page_size()};
 	uint64_t at = (uintptr_t)address;
 	struct process *self;
 	int rc;
