@@ -96,43 +96,43 @@ class Rule(NamedTuple):
     """The masks for one kind of mapping, and how its bits are read; see rules.py.
 
     Attributes:
-        asked: The masks that the kernel gets.
-        wanted: Masks applied to the interpreted bits; `asked` must match at least the
-            same pages.
-        protect: Also write-protect the pages that match `asked`, in the same step.
-        first: Stop at the first matching page of each range.
-        whole: Make no call: the whole range is the answer.
+        kernel_masks: The masks that the kernel gets.
+        result_masks: Masks applied to the interpreted bits; `kernel_masks` must match
+            at least the same pages.
+        protect: Also write-protect what matches `kernel_masks`, in the same step.
+        first_page: Stop at the first matching page of each range.
+        whole_range: Make no call: the whole range is the answer.
         align: Slices end at multiples of this many bytes.
         written_all: A page is written only with all of these,
         written_any: one of these (0: no such condition),
         written_none: and none of these.
         empty_without: An entry with none of these is empty and counts as written,
-            whatever the kernel reports (0: no such rule).
-        unswapped: Together with any of these, SWAPPED is a marker and not swap.
-        clear: Bits without a meaning here.
-        tag: Bits set in every row of the answer.
+            whatever the kernel reports (0: no such condition).
+        marker_bits: Together with any of these, SWAPPED is a marker and not swap.
+        ignored_bits: Bits without a meaning here.
+        label: Bits set in every row of the answer.
         candidates: The answer may contain additional pages: it is scanned again.
-        populated: Only pages that are present or swapped, so that long holes are
+        skip_holes: Only pages that are present or swapped, so that long holes are
             skipped.
-        markers: SWAPPED may be a marker, so ask pagemap. Not together with `protect`.
+        check_markers: SWAPPED may be a marker, so ask pagemap. Not with `protect`.
     """
 
-    asked: Masks = Masks()
-    wanted: Masks = Masks()
+    kernel_masks: Masks = Masks()
+    result_masks: Masks = Masks()
     protect: bool = False
-    first: bool = False
-    whole: bool = False
+    first_page: bool = False
+    whole_range: bool = False
     align: int = 1
     written_all: int = 0
     written_any: int = 0
     written_none: int = 0
     empty_without: int = 0
-    unswapped: int = 0
-    clear: int = 0
-    tag: int = 0
+    marker_bits: int = 0
+    ignored_bits: int = 0
+    label: int = 0
     candidates: bool = False
-    populated: bool = False
-    markers: bool = False
+    skip_holes: bool = False
+    check_markers: bool = False
 
 
 class Spans(NamedTuple):
@@ -408,26 +408,9 @@ class PreparedScan:
         return found
 
 
-def _c_rule(rule: Rule) -> tuple[object, ...]:
-    """Return the fields of struct ps_rule, in order."""
-    return (
-        rule.asked,
-        rule.wanted,
-        rule.protect,
-        rule.first,
-        rule.whole,
-        rule.align,
-        rule.written_all,
-        rule.written_any,
-        rule.written_none,
-        rule.empty_without,
-        rule.unswapped,
-        rule.clear,
-        rule.tag,
-        rule.candidates,
-        rule.populated,
-        rule.markers and not rule.protect,
-    )
+def _c_rule(rule: Rule) -> Rule:
+    """Return the fields of struct ps_rule, in order: those of Rule are the same."""
+    return rule._replace(check_markers=rule.check_markers and not rule.protect)
 
 
 def _is_full(part: Any) -> bool:

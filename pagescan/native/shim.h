@@ -31,8 +31,8 @@ struct ps_masks {
  * condition) and none of written_none.
  */
 struct ps_rule {
-	struct ps_masks kernel; /* for the kernel */
-	struct ps_masks result; /* for the bits as they were read by this rule */
+	struct ps_masks kernel_masks; /* what the kernel gets */
+	struct ps_masks result_masks; /* what is wanted of the bits as read by this rule */
 	uint64_t protect;     /* 1: write-protect what matches, in the same step */
 	uint64_t first_page;  /* 1: the first page that matches is enough, in each range */
 	uint64_t whole_range; /* 1: no call, the range is the answer */

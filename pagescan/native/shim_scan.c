@@ -116,7 +116,7 @@ static uint64_t end_of_run(const struct walk *w, uint64_t at, uint64_t end, uint
 
 static bool is_wanted(const struct ps_rule *rule, uint64_t bits)
 {
-	const struct ps_masks *masks = &rule->result;
+	const struct ps_masks *masks = &rule->result_masks;
 
 	bits ^= masks->inverted;
 	return (bits & masks->mask) == masks->mask && (!masks->anyof || (bits & masks->anyof));
@@ -175,7 +175,7 @@ static bool take_regions(struct walk *w, const struct ps_page_region *regions, i
 			if (pages > cursor->left)
 				pages = cursor->left;
 			cursor->left -= pages;
-			append(w, at, at + pages * w->page, (bits & rule->result.returned) | rule->label);
+			append(w, at, at + pages * w->page, (bits & rule->result_masks.returned) | rule->label);
 		}
 	}
 	return true;
@@ -184,7 +184,7 @@ static bool take_regions(struct walk *w, const struct ps_page_region *regions, i
 /* Whether a rule matches populated pages only, so that holes may be skipped. */
 static bool is_of_populated(const struct ps_rule *rule)
 {
-	const struct ps_masks *masks = &rule->kernel;
+	const struct ps_masks *masks = &rule->kernel_masks;
 	uint64_t others = ~(PS_PAGE_IS_PRESENT | PS_PAGE_IS_SWAPPED) | masks->inverted;
 
 	return rule->skip_holes || masks->mask & ~others ||
@@ -205,7 +205,7 @@ static int cross_hole(struct walk *w)
 		end = at + hole->reach + align - 1;
 		end -= end % align;
 	}
-	next = ps_next_populated(w->job->pagemap, at, end, &w->rule->kernel);
+	next = ps_next_populated(w->job->pagemap, at, end, &w->rule->kernel_masks);
 	if (next < 0)
 		return (int)next;
 	w->now = ps_now_ns();
@@ -247,7 +247,7 @@ static void learn(struct walk *w, uint64_t walked, uint64_t matched, uint64_t ns
 static int scan_slice(struct walk *w)
 {
 	struct ps_page_region regions[VEC_LENGTH];
-	const struct ps_masks *masks = &w->rule->kernel;
+	const struct ps_masks *masks = &w->rule->kernel_masks;
 	uint64_t at = w->cursor->at, room = w->out->capacity - w->out->length;
 	struct ps_pm_scan_arg arg = {
 		.size = sizeof(arg),

@@ -105,7 +105,8 @@ def tracked_mappings(scanner: Scanner, chosen: Sequence[Mapping]) -> set[int]:
     stops at the first page of an armed one.
     """
     rule = Rule(
-        asked=Masks(mask=Category.WPALLOWED, returned=Category.WPALLOWED), first=True
+        kernel_masks=Masks(mask=Category.WPALLOWED, returned=Category.WPALLOWED),
+        first_page=True,
     )
     judged = [mapping for mapping in chosen if mapping.kind is not Kind.SPECIAL]
     spans = Spans(

@@ -23,9 +23,9 @@ def rules_of(
 ) -> tuple[Spans, Sequence[Rule], Sequence[Rule], dict[int, Rule]]:
     """Return the two stages of a look: what is scanned, for candidates, and exactly.
 
-    Each candidate is tagged with the index of the exact rule of its mapping. Last come,
-    by tag, the rules for the empty entries that an exact scan, which protects, does not
-    or must not protect.
+    The label of each candidate is the index of the exact rule of its mapping. Last
+    come, by label, the rules for the empty entries that an exact scan, which protects,
+    does not or must not protect.
     """
     kinds = tuple(kinds_of(chosen))
     files = any(kind is Kind.PRIVATE_FILE for kind, _ in kinds)
@@ -55,13 +55,15 @@ def _stages(
         rule = rule_for(kind, query, size, in_use=in_use)
         if rule is None:
             continue
-        tag = indices[kind, size] = len(exact)
-        candidates.append(_candidates(kind, rule)._replace(tag=tag, candidates=True))
+        label = indices[kind, size] = len(exact)
+        candidates.append(
+            _candidates(kind, rule)._replace(label=label, candidates=True)
+        )
         if rearm and kind is Kind.HUGETLB:
-            gone[tag] = empty_only(rule)
+            gone[label] = empty_only(rule)
             rule = of_populated(rule)
         elif rearm and kind is Kind.SHARED and not named_empty_entries().beside_others:
-            gone[tag] = empty_only(rule)
+            gone[label] = empty_only(rule)
         exact.append(rule._replace(protect=rearm))
     return _Stages(indices, tuple(candidates), tuple(exact), gone)
 
@@ -73,13 +75,13 @@ def _candidates(kind: Kind, rule: Rule) -> Rule:
         kind is Kind.SHARED and not named_empty_entries().without_table
     )
     if slow:
-        return rule._replace(wanted=Masks(mask=Category.WRITTEN))
+        return rule._replace(result_masks=Masks(mask=Category.WRITTEN))
     return Rule(
-        asked=Masks(mask=Category.WRITTEN, returned=Category.WRITTEN),
+        kernel_masks=Masks(mask=Category.WRITTEN, returned=Category.WRITTEN),
         # Pages of the file itself are candidates for ever.
-        whole=kind is Kind.PRIVATE_FILE,
+        whole_range=kind is Kind.PRIVATE_FILE,
         align=rule.align,
-        populated=kind in PRIVATE,
+        skip_holes=kind in PRIVATE,
     )
 
 
@@ -130,15 +132,15 @@ def _rule_for(
 ) -> Rule | None:
     align = page_size or HUGE_PAGE
     if query.raw:
-        return Rule(asked=query.masks, wanted=query.masks, align=align)
+        return Rule(kernel_masks=query.masks, result_masks=query.masks, align=align)
     clear = _CLEAR[kind]
     if query.require & clear or (query.any_of and not query.any_of & ~clear):
         return None
     known = known_categories()
     unwritten = _UNWRITTEN[kind] & known if query.used & Category.WRITTEN else 0
     guard = Category.GUARD & known if query.used & Category.SWAPPED else 0
-    # Reading a page may clear WRITTEN, SWAPPED and `clear`, and never sets a bit: so
-    # required bits may be required of the kernel too, and of the excluded ones those
+    # Reading a page may clear WRITTEN, SWAPPED, `ignored_bits`, and never sets a bit:
+    # so required bits may be required of the kernel too, and of the excluded ones those
     # that are never cleared.
     exclude = query.exclude & ~(clear | Category.WRITTEN | Category.SWAPPED)
     require = query.require
@@ -168,16 +170,16 @@ def _rule_for(
         returned=needed & ~cleared,
     )
     return Rule(
-        asked=asked if kind in PRIVATE else _or_empty(asked),
-        wanted=query.masks,
+        kernel_masks=asked if kind in PRIVATE else _or_empty(asked),
+        result_masks=query.masks,
         align=align,
         written_all=Category.WPALLOWED,
         written_any=POPULATED if kind in PRIVATE else 0,
         written_none=unwritten,
         empty_without=empty_without,
-        unswapped=guard,
-        clear=clear,
-        markers=swap,
+        marker_bits=guard,
+        ignored_bits=clear,
+        check_markers=swap,
     )
 
 
@@ -193,12 +195,12 @@ def _or_empty(asked: Masks) -> Masks:
 
 def empty_only(rule: Rule) -> Rule:
     """Return the part of a rule for written pages that `of_populated` leaves out."""
-    asked, wanted = rule.asked, rule.wanted
+    asked, wanted = rule.kernel_masks, rule.result_masks
     return rule._replace(
-        asked=asked._replace(
+        kernel_masks=asked._replace(
             mask=asked.mask | POPULATED, inverted=asked.inverted | POPULATED, anyof=0
         ),
-        wanted=wanted._replace(
+        result_masks=wanted._replace(
             mask=wanted.mask | Category.PRESENT,
             inverted=wanted.inverted | Category.PRESENT,
         ),
@@ -211,9 +213,9 @@ def of_populated(rule: Rule) -> Rule:
     The scan must not protect those of hugetlb: it makes no marker of them, and before
     6.12.97 and from 6.13 to 6.17 the kernel would wait for itself.
     """
-    asked = rule.asked
+    asked = rule.kernel_masks
     return rule._replace(
-        asked=asked._replace(
+        kernel_masks=asked._replace(
             mask=asked.mask | Category.WRITTEN,
             inverted=asked.inverted & ~Category.PRESENT,
             anyof=0,
@@ -232,14 +234,14 @@ def read_bits(rule: Rule, bits: int) -> int:
     )
     if not written:
         bits &= ~Category.WRITTEN
-    if bits & rule.unswapped:
+    if bits & rule.marker_bits:
         bits &= ~Category.SWAPPED
-    return bits & ~rule.clear
+    return bits & ~rule.ignored_bits
 
 
 def is_wanted(rule: Rule, bits: int) -> bool:
     """Whether pages whose bits were read so are what the rule wants."""
-    masks = rule.wanted
+    masks = rule.result_masks
     bits ^= masks.inverted
     return bits & masks.mask == masks.mask and not (
         masks.anyof and not bits & masks.anyof
@@ -270,13 +272,13 @@ def outside(kind: Kind, page_size: int) -> Rule:
     else:
         require, any_of = Category.PRESENT, Category(0)
     return Rule(
-        asked=Masks(
+        kernel_masks=Masks(
             mask=exclude | require, inverted=exclude, anyof=any_of, returned=shown
         ),
-        wanted=Masks(returned=shown),
+        result_masks=Masks(returned=shown),
         align=page_size or HUGE_PAGE,
-        clear=0 if kind in PRIVATE else Category.SWAPPED,
-        tag=Category.WRITTEN,
+        ignored_bits=0 if kind in PRIVATE else Category.SWAPPED,
+        label=Category.WRITTEN,
     )
 
 
@@ -292,7 +294,7 @@ def protecting(mappings: Sequence[Mapping]) -> tuple[native.Spans, list[Rule]]:
         left_out = exclude | (Category.FILE if kind is Kind.PRIVATE_FILE else 0)
         rules.append(
             Rule(
-                asked=Masks(
+                kernel_masks=Masks(
                     mask=Category.WPALLOWED | Category.WRITTEN | left_out,
                     inverted=left_out,
                     anyof=POPULATED,

@@ -141,12 +141,14 @@ class Scanner:
     ) -> Columns:
         """Protect in neighbouring mappings of one kind; ascending."""
         seen = known_categories() & ~Category.SOFT_DIRTY
-        seen |= Category.SOFT_DIRTY & rule.wanted.mask
+        seen |= Category.SOFT_DIRTY & rule.result_masks.mask
         plain = Masks(returned=seen)
-        raw = rule._replace(
-            asked=rule.asked._replace(returned=seen), wanted=plain, clear=0,
-            written_all=0, written_any=0, written_none=0, empty_without=0, unswapped=0,
-        )  # fmt: skip
+        raw = Rule(
+            kernel_masks=rule.kernel_masks._replace(returned=seen),
+            result_masks=plain,
+            align=rule.align,
+            check_markers=rule.check_markers,
+        )
         spans = spans_of(part, {(part[0].kind, part[0].page_size): 0})
         listing = self.run(spans, [raw])
         # What is not written yet may be in a moment.
@@ -156,7 +158,7 @@ class Scanner:
             for more in (0, Category.WRITTEN if protectable(bits) else 0)
         }
         wanted = {
-            bits: read & rule.wanted.returned
+            bits: read & rule.result_masks.returned
             for bits in bits_seen
             if is_wanted(rule, read := read_bits(rule, bits))
         }
@@ -174,7 +176,7 @@ class Scanner:
         for bits in sorted(wanted, key=lambda bits: bits & Category.WRITTEN):
             if protectable(bits):
                 exact = rule._replace(
-                    asked=Masks(mask=seen, inverted=seen & ~bits, returned=seen),
+                    kernel_masks=Masks(mask=seen, inverted=seen & ~bits, returned=seen),
                     protect=True,
                 )
                 found = native.overlay(found, self.run(spans, [exact]), outside=True)

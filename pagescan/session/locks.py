@@ -365,9 +365,9 @@ def _none(pid: int) -> PagescanError:
 def _write_protected(target: Target) -> bool:
     """Whether a mapping is registered for write-protect: its first page matches."""
     rule = Rule(
-        asked=Masks(mask=Category.WPALLOWED, returned=Category.WPALLOWED),
+        kernel_masks=Masks(mask=Category.WPALLOWED, returned=Category.WPALLOWED),
         align=_USER_SPACE,  # one call per span: the kernel skips it whole
-        first=True,
+        first_page=True,
     )
     with contextlib.suppress(PagescanError, OSError):
         there = read(target)

@@ -40,7 +40,7 @@ def known_categories() -> Category:
     known = NO_CATEGORY
     with own_pagemap() as pagemap:
         for bit in Category:
-            rule = Rule(asked=Masks(returned=bit))
+            rule = Rule(kernel_masks=Masks(returned=bit))
             try:
                 scan_own(pagemap, 0, PAGE_SIZE, rule)
             except OSError as error:
@@ -89,7 +89,10 @@ def end_of_accepted(accepts: Callable[[int], bool]) -> int:
 def _accepts(pagemap: int, end: int) -> bool:
     try:
         scan_own(
-            pagemap, end - PAGE_SIZE, end, Rule(asked=Masks(returned=Category.PRESENT))
+            pagemap,
+            end - PAGE_SIZE,
+            end,
+            Rule(kernel_masks=Masks(returned=Category.PRESENT)),
         )
     except OSError as error:
         if error.errno != errno.EFAULT:
@@ -100,7 +103,9 @@ def _accepts(pagemap: int, end: int) -> bool:
 
 _POPULATED = Category.PRESENT | Category.SWAPPED
 WRITTEN = Rule(
-    asked=Masks(mask=Category.WPALLOWED | Category.WRITTEN, returned=Category.WRITTEN)
+    kernel_masks=Masks(
+        mask=Category.WPALLOWED | Category.WRITTEN, returned=Category.WRITTEN
+    )
 )
 
 
@@ -118,10 +123,10 @@ def or_empty(asked: Masks) -> Masks:
 
 # In armed shared memory, an empty entry was written and then dropped or paged out.
 WRITTEN_OR_GONE = Rule(
-    asked=or_empty(WRITTEN.asked)._replace(
+    kernel_masks=or_empty(WRITTEN.kernel_masks)._replace(
         returned=Category.WPALLOWED | Category.WRITTEN | _POPULATED
     ),
-    wanted=Masks(mask=Category.WRITTEN),
+    result_masks=Masks(mask=Category.WRITTEN),
     written_all=Category.WPALLOWED,
     empty_without=_POPULATED,
 )
@@ -158,7 +163,9 @@ def named_empty_entries() -> EmptyEntries:
         ):
 
             def names_the_first(asked: Masks) -> bool:
-                found = scan_own(pagemap, start, start + PAGE_SIZE, Rule(asked=asked))
+                found = scan_own(
+                    pagemap, start, start + PAGE_SIZE, Rule(kernel_masks=asked)
+                )
                 return bool(found.starts)
 
             offset = -native.address_of(memory) % size

@@ -155,10 +155,10 @@ class Armer:
         """List the present pages of shared mappings, tagged as written."""
         shown = Category.PRESENT | Category.FILE
         rule = Rule(
-            asked=Masks(mask=Category.PRESENT, returned=shown),
-            wanted=Masks(returned=shown),
+            kernel_masks=Masks(mask=Category.PRESENT, returned=shown),
+            result_masks=Masks(returned=shown),
             align=HUGE_PAGE,
-            tag=Category.WRITTEN,
+            label=Category.WRITTEN,
         )
         return self.scanner.run(spans_of(mappings, one_rule(mappings)), [rule])
 

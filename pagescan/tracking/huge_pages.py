@@ -99,7 +99,8 @@ class HugePages:
         if whole.starts:
             which = array("Q", bytes(8 * len(whole.starts)))
             huge = Rule(
-                asked=Masks(mask=Category.HUGE, returned=Category.HUGE), align=size
+                kernel_masks=Masks(mask=Category.HUGE, returned=Category.HUGE),
+                align=size,
             )
             self.learn(scanner.run(Spans(whole.starts, whole.ends, which), [huge]))
 
@@ -162,8 +163,10 @@ def noticing(rules: Sequence[Rule]) -> list[Rule]:
     huge = Category.HUGE
     return [
         rule._replace(
-            asked=rule.asked._replace(returned=rule.asked.returned | huge),
-            wanted=Masks(mask=huge, returned=huge),
+            kernel_masks=rule.kernel_masks._replace(
+                returned=rule.kernel_masks.returned | huge
+            ),
+            result_masks=Masks(mask=huge, returned=huge),
         )
         for rule in rules
     ]

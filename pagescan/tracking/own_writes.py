@@ -93,13 +93,13 @@ class _BlockTracking(Tracking):
         )
         candidates = list(asked)
         for index, rule in enumerate(candidates):
-            if rule.whole:  # files: ask for the pages written now, not for candidates
+            if rule.whole_range:  # files: ask for pages written now, not for candidates
                 wanted = Masks(mask=Category.WRITTEN)
-                candidates[index] = _tagged(exact[index], wanted, index)
+                candidates[index] = _labelled(exact[index], wanted, index)
         end = user_space_end()  # beyond the last mapping: a new one may lie above it
         everywhere = Spans(array("Q", [0]), array("Q", [end]), array("Q", [0]))
         outside = Rule(
-            asked=Masks(
+            kernel_masks=Masks(
                 mask=Category.WPALLOWED,
                 inverted=Category.WPALLOWED,
                 anyof=POPULATED,
@@ -356,8 +356,8 @@ def _with_room_to_grow(chosen: list[Mapping]) -> Iterator[Mapping]:
         end = mapping.end
 
 
-def _tagged(rule: Rule, wanted: Masks, tag: int) -> Rule:
-    return rule._replace(wanted=wanted, tag=tag)
+def _labelled(rule: Rule, wanted: Masks, label: int) -> Rule:
+    return rule._replace(result_masks=wanted, label=label)
 
 
 def _keep(blocks: Iterable[WrittenPages], columns: Columns) -> None:

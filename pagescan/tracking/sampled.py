@@ -350,7 +350,7 @@ class SampledTracking(Tracking):
         rules = {key: index for index, key in enumerate(kinds_of(chosen))}
         asked = [
             Rule(
-                asked=Masks(anyof=POPULATED, returned=Category.WPALLOWED),
+                kernel_masks=Masks(anyof=POPULATED, returned=Category.WPALLOWED),
                 align=size or HUGE_PAGE,
             )
             for _, size in rules

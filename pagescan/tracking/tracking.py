@@ -438,7 +438,7 @@ class Tracking:
             spans, candidates, join_gap=JOIN_GAP, kept=kept_scans(chosen)
         )
         if rearm:  # before they are protected, because the next store splits them
-            files = [rule.tag for rule in candidates if rule.whole]
+            files = [rule.label for rule in candidates if rule.whole_range]
             self.armed.huge.learn_of(self.scanner, found, *files)
         # First, because a store after this protection shows in the following scan.
         dropped = self._protect_dropped(found, gone) if gone else Columns.empty()
@@ -454,10 +454,10 @@ class Tracking:
         is in this answer.
         """
         dropped = Columns.empty()
-        for tag, rule in gone.items():
+        for label, rule in gone.items():
             spans = Spans(array("Q"), array("Q"), array("Q"))
             for start, end, whose in zip(*found, strict=True):
-                if whose == tag:
+                if whose == label:
                     for column, value in zip(spans, (start, end, 0), strict=True):
                         column.append(value)
             empty = self.scanner.run(spans, [rule])

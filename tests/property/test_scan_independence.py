@@ -87,7 +87,7 @@ def _scan(
     return native.scan(
         arena.pagemap,
         spans,
-        [Rule(asked=wanted, wanted=wanted)],
+        [Rule(kernel_masks=wanted, result_masks=wanted)],
         join_gap=gap,
         max_pages=limit or native.ALL_PAGES,
         pace=Pace(pause_ns=0),
