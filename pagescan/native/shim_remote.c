@@ -85,18 +85,6 @@ uint64_t ps_stat_field(const struct surgery *s, int number)
 	return at ? strtoull(at, NULL, 10) : 0;
 }
 
-void *ps_room(struct surgery *s, size_t size)
-{
-	void *room = s->room;
-
-	size = (size + 63) & ~(size_t)63;
-	if (size > s->room_left)
-		return NULL;
-	s->room += size;
-	s->room_left -= size;
-	return room;
-}
-
 /* Reading a page that is not there would put the zero page there: ask first. */
 bool ps_is_present(const struct surgery *s, uint64_t address)
 {

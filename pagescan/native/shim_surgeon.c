@@ -87,18 +87,6 @@ static void wait_for_end(struct ps_theatre *t, uint64_t ns)
 	syscall(SYS_futex, &t->state, FUTEX_WAIT_PRIVATE, WORKING, &most, NULL, 0);
 }
 
-/* 0: no longer. What the kernel does then needs nothing of us: we may be stopped, or frozen. */
-void ps_kill_me_after(struct surgery *s, uint64_t ns)
-{
-	struct itimerspec at = {
-		.it_value = {(time_t)(ns / 1000000000u), (long)(ns % 1000000000u)}};
-
-	if (s->timer < 0)
-		return;
-	s->killed_at = ns ? ps_now_ns() + ns : 0;
-	syscall(SYS_timer_settime, s->timer, 0, &at, NULL);
-}
-
 /* Leaves it a table of its own with one descriptor in it, and nothing of ours at 0, 1 and 2. */
 static int leave_descriptors(int keep)
 {

@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: MIT */
+/* What the process that operates has for itself: a timer that kills it, and memory without a lock. */
+#define _GNU_SOURCE
+#include "attach.h"
+
+#if defined(__x86_64__)
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "clock.h"
+
+/* 0: no longer. What the kernel does then needs nothing of us: we may be stopped, or frozen. */
+void ps_kill_me_after(struct surgery *s, uint64_t ns)
+{
+	struct itimerspec at = {
+		.it_value = {(time_t)(ns / 1000000000u), (long)(ns % 1000000000u)}};
+
+	if (s->timer < 0)
+		return;
+	s->killed_at = ns ? ps_now_ns() + ns : 0;
+	syscall(SYS_timer_settime, s->timer, 0, &at, NULL);
+}
+
+void *ps_room(struct surgery *s, size_t size)
+{
+	void *room = s->room;
+
+	size = (size + 63) & ~(size_t)63;
+	if (size > s->room_left)
+		return NULL;
+	s->room += size;
+	s->room_left -= size;
+	return room;
+}
+#endif
