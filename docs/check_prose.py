@@ -47,7 +47,7 @@ _HABIT = re.compile(
 )
 _NAMES = list(HABITS)
 
-# Where a sentence ends: a full stop, and behind it what may begin one.
+# The end of a sentence: a full stop, before a character that may begin a sentence.
 _SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z\"'`(*\[])")
 _C_COMMENT = re.compile(
     r"""(?s)"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'|(?P<text>/\*.*?\*/|//[^\n]*)"""
@@ -55,11 +55,11 @@ _C_COMMENT = re.compile(
 _MARKDOWN_HEAD = re.compile(r"^\s*(?:[-*+>]|#+|\d+\.|\|)\s+|\s*\|\s*$")
 _MAN_BREAK = re.compile(r"\.(?:Pp|It|Sh|Ss|Bl|El|Bd|Ed|Nm|Dd|Dt|Os|D1|Dl)\b ?")
 
-Text = tuple[int, str]  # the line it begins in, and the text, with its line breaks
+Text = tuple[int, str]  # its first line, and the text with its line breaks
 
 
 def python_texts(source: str) -> Iterator[Text]:
-    """Yield comments, neighbouring lines as one, and strings of three words or more."""
+    """Yield comments (neighbouring lines as one) and strings of three or more words."""
     lines: list[str] = []
     first, after = 0, -1
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
@@ -84,7 +84,7 @@ def python_texts(source: str) -> Iterator[Text]:
 
 
 def c_texts(source: str) -> Iterator[Text]:
-    """Yield comments; those with // of neighbouring lines are one sentence or more."""
+    """Yield comments; neighbouring lines with // are yielded as one text."""
     lines: list[str] = []
     first, after = 0, -1
     for match in _C_COMMENT.finditer(source):
@@ -107,7 +107,7 @@ def c_texts(source: str) -> Iterator[Text]:
 
 
 def markdown_texts(source: str) -> Iterator[Text]:
-    """Yield lines outside code blocks: one holds one sentence or more."""
+    """Yield the lines outside code blocks; no sentence goes over a line's end."""
     code = False
     for row, line in enumerate(source.split("\n"), 1):
         if line.lstrip().startswith("```"):
@@ -117,7 +117,7 @@ def markdown_texts(source: str) -> Iterator[Text]:
 
 
 def man_texts(source: str) -> Iterator[Text]:
-    """Yield paragraphs, with the words of macros and without the macros."""
+    """Yield paragraphs, with the arguments of macros but without the macros."""
     lines: list[str] = []
     first = 1
     for row, line in enumerate(source.split("\n"), 1):
@@ -144,7 +144,7 @@ FOLDERS = ("pagescan", "tests", "examples", "benchmarks", "packaging", "docs", "
 
 
 def sentences(texts: Iterator[Text]) -> Iterator[Text]:
-    """Yield each sentence as one line of words, with the line that it begins in."""
+    """Yield each sentence on one line, with the number of its first line."""
     for row, text in texts:
         for paragraph in re.finditer(r"(?:[^\n]|\n(?!\s*\n))+", text):
             at = paragraph.start()
@@ -158,13 +158,13 @@ def sentences(texts: Iterator[Text]) -> Iterator[Text]:
 
 
 def habits(sentence: str) -> Iterator[str]:
-    """Yield the name of each habit that a sentence has, with the words that show it."""
+    """Yield the name of each habit in a sentence, with the words that show it."""
     for match in _HABIT.finditer(sentence):
         yield f"{_NAMES[int((match.lastgroup or 'h0')[1:])]}: {match[0]!r}"
 
 
 def all_files() -> list[str]:
-    """Return the files with prose, from the root of the project; generated ones not."""
+    """Return the project's files with prose, without generated ones."""
     left_out = {Path(__file__).relative_to(Path.cwd())}
     left_out |= {Path("docs/api.md"), Path("pagescan/native/_shim.c")}
     return [
@@ -176,7 +176,7 @@ def all_files() -> list[str]:
 
 
 def main(arguments: list[str]) -> None:
-    """Print FILE:LINE, the habit and the sentence for each, then a count."""
+    """Print FILE:LINE, habit and sentence for each finding, then a count."""
     total = bad = 0
     for name in arguments or all_files():
         path = Path(name)

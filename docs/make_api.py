@@ -1,6 +1,6 @@
-"""Writes docs/api.md from the docstrings of all that is public; --check only compares.
+"""Writes docs/api.md from the docstrings of all public names; --check only compares.
 
-The text is griffe2md's, of one object after the other.
+griffe2md makes the text, one object after another.
 """
 
 import re
@@ -111,13 +111,13 @@ STYLE = ConfigDict(
 
 
 def _place(name: str) -> str:
-    """Return where in the package a public name is defined."""
+    """Return the module path of a public name inside the package."""
     module = pagescan._HOME.get(name)  # noqa: SLF001 - the list of public names
     return f"{module}.{name}" if module else name
 
 
 def reference() -> str:
-    """Return the page."""
+    """Return the text of the page."""
     package = griffe.load(
         "pagescan", search_paths=[str(HERE.parent)], docstring_parser="google"
     )
@@ -129,7 +129,7 @@ def reference() -> str:
             if name in MEMBERS:
                 style["members"] = MEMBERS[name] or False
             parts.append(render_object_docs(package[_place(name)], style))
-    # Links to anchors that the page has not.
+    # Links to anchors that do not exist in the page.
     linked = re.sub(r"\[([^\[\]]+)\]\(#[^)]*\)", r"\1", "\n".join(parts))
     text = "\n".join(line.rstrip() for line in linked.splitlines())
     text = re.sub(r"</?code>", "`", text)
@@ -139,7 +139,7 @@ def reference() -> str:
 
 
 def main() -> int:
-    """Write the page, or say whether it is what it should be."""
+    """Write the page, or check that the existing one is up to date."""
     text = reference()
     if "--check" not in sys.argv:
         PAGE.write_text(text)
