@@ -176,13 +176,18 @@ def scratch() -> Path:
 
 
 @cache
-def build(name: str) -> Path:
-    """Compile NAME.c of this directory, once per run, and return the program."""
+def build(name: str, *more: str) -> Path:
+    """Compile NAME.c of this directory, once per run, and return the program.
+
+    Args:
+        name: Of the program and its source.
+        more: Words for the compiler: other sources, settings.
+    """
     program = scratch() / name
     words = ["gcc", "-O2", "-std=gnu11", "-Wall", "-o", str(program)]
     source = str(HERE / f"{name}.c")
     try:
-        subprocess.run([*words, source, "-pthread"], check=True)
+        subprocess.run([*words, source, *more, "-pthread"], check=True)
     except FileNotFoundError as error:
         raise Unavailable("gcc is not installed") from error
     return program

@@ -36,6 +36,7 @@ SUBJECTS = {
     "peers": "other tools: time, and the target's worst delay",
     "stalls": "what each command makes the target's own mmap wait",
     "attach_stop": "the stop of an attach",
+    "busy": "that stop where pagescan does not get on",
     "output": "a million regions",
     "throughput": "what redis loses to watch",
     "target_share": "what watch costs a target, beside what it says",

@@ -1,21 +1,23 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Attaches to a target and dies on the way:
- * surgeon PID STATUS sweep|random|burst|volley|whole ROUNDS [surgeon|caller|both|thread|stop]
+ * surgeon PID STATUS sweep|random|burst|volley|whole ROUNDS [surgeon|caller|both|thread|stop|any]
  *
  * Built from the shim's own files with PS_FAULT, which makes every step of the attach call
  * ps_fault_step(). sweep: dies at the first step, then at the second, and so on to the last, ROUNDS
- * times. random: dies at ROUNDS random instants. burst: ROUNDS attaches in a row, into the same
+ * times. random: ROUNDS deaths at random instants. burst: ROUNDS attaches in a row, into the same
  * system call, most of which die. volley: the same, and none dies. whole: does not die. After each
  * attach, or after the whole burst or volley, the target must do two more rounds within 5 s, or
  * still be stopped if it was. The last word chooses what dies: the shim's surgeon, the process that
  * waits for it (caller), both at once, or the only process where a thread performs the attach.
- * stop: the surgeon is stopped, not killed.
+ * stop: the surgeon is stopped, not killed. any: one of the first four each time, and sometimes a
+ * caller that reaps every child.
  * Prints one JSON object.
  */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -33,9 +35,10 @@
 
 #define PATIENCE_US 5000000
 #define METHODS 5
+#define MOST 20 /* attaches for each death that is asked for */
 
 static pid_t target;
-static bool surgeon_dies = true, caller_dies, by_thread;
+static bool surgeon_dies = true, caller_dies, by_thread, reaps;
 static int deadly = SIGKILL;
 static volatile struct status *status;
 static volatile struct {
@@ -110,12 +113,38 @@ static int operate(struct ps_attach *call)
 	return error;
 }
 
+/* A host that waits for any child, of threads of a library too. */
+static void *reap(void *unused)
+{
+	for (;;)
+		if (waitpid(-1, NULL, WUNTRACED | (random() % 2 ? __WALL : 0)) < 0)
+			usleep(10);
+	return unused;
+}
+
+static void choose_victim(const char *word)
+{
+	static const char *const all[] = {"surgeon", "caller", "both", "thread"};
+
+	if (!strcmp(word, "any")) {
+		word = all[random() % 4];
+		reaps = random() % 2 && strcmp(word, "thread");
+	}
+	by_thread = !strcmp(word, "thread");
+	caller_dies = !strcmp(word, "caller") || !strcmp(word, "both");
+	surgeon_dies = strcmp(word, "caller");
+	deadly = strcmp(word, "stop") ? SIGKILL : SIGSTOP;
+}
+
 static _Noreturn void run_caller(void)
 {
+	pthread_t thread;
 	struct ps_attach call = {.pid = target, .timeout_ms = 2000, .by_thread = by_thread};
 	int error;
 
 	child->caller = getpid();
+	if (reaps)
+		pthread_create(&thread, NULL, reap, NULL);
 	error = operate(&call);
 	child->last = call;
 	child->killed = error == -ECANCELED || (deadly == SIGSTOP && error == -ETIMEDOUT);
@@ -147,6 +176,7 @@ static void wait_for_orphan(void)
  */
 static bool attach(uint64_t kill_after_ns)
 {
+	siginfo_t ended = {.si_pid = 0};
 	pid_t pid;
 	int how;
 
@@ -160,7 +190,9 @@ static bool attach(uint64_t kill_after_ns)
 	if (kill_after_ns) {
 		uint64_t begun = now_ns();
 
-		while (!child->step && now_ns() - begun < 1000000000u)
+		while (!child->step && now_ns() - begun < 1000000000u &&
+		       waitid(P_PID, (id_t)pid, &ended, WEXITED | WNOHANG | WNOWAIT) == 0 &&
+		       !ended.si_pid)
 			usleep(20);
 		for (begun = now_ns(); now_ns() - begun < kill_after_ns;)
 			;
@@ -177,11 +209,14 @@ static bool attach(uint64_t kill_after_ns)
 static const char *verdict(bool was_stopped)
 {
 	uint64_t begun = status->rounds;
+	int dead = 0;
 
 	for (int waited = 0; waited < PATIENCE_US; waited += 200) {
 		char state = state_of(target);
 
-		if (state == 'X' || state == 'Z')
+		/* The main thread is gone for a moment in the exec of another one. */
+		dead = state == 'X' || state == 'Z' ? dead + 1 : 0;
+		if (dead > 5000)
 			return "dead";
 		if (was_stopped && state == 'T')
 			return NULL;
@@ -197,17 +232,11 @@ int main(int argc, char **argv)
 	int rounds = argc > 4 ? atoi(argv[4]) : 0, kills = 0, runs = 0;
 	struct rlimit limit = {1 << 20, 1 << 20};
 	const char *harm = NULL;
-	bool was_stopped, burst, in_a_row;
+	bool was_stopped, burst, in_a_row, at_random;
 	int file;
 
 	if (argc < 5 || argc > 6)
 		return 2;
-	if (argc == 6) {
-		by_thread = !strcmp(argv[5], "thread");
-		caller_dies = !strcmp(argv[5], "caller") || !strcmp(argv[5], "both");
-		surgeon_dies = strcmp(argv[5], "caller");
-		deadly = strcmp(argv[5], "stop") ? SIGKILL : SIGSTOP;
-	}
 	target = atoi(argv[1]);
 	file = open(argv[2], O_RDWR | O_CLOEXEC);
 	status = mmap(NULL, sizeof(*status), PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
@@ -220,11 +249,14 @@ int main(int argc, char **argv)
 	in_a_row = burst || !strcmp(argv[3], "volley");
 	was_stopped = state_of(target) == 'T';
 	srandom((unsigned)getpid());
-	for (int i = 0; i < rounds && !harm; i++) {
+	at_random = !strcmp(argv[3], "random");
+	for (int i = 0; (at_random ? kills : i) < rounds && i < MOST * rounds && !harm; i++) {
 		uint64_t after = 0;
 		bool killed = true;
 
-		if (!strcmp(argv[3], "random"))
+		if (argc == 6)
+			choose_victim(argv[5]);
+		if (at_random)
 			after = 1 + (uint64_t)random() % 300000u;
 		for (child->die_at = !strcmp(argv[3], "sweep"); killed && !harm; child->die_at++) {
 			if (burst)
