@@ -7,22 +7,22 @@ epoch is acknowledged. Pages re-protected since are remembered until a later epo
 acknowledged, so an unfinished image loses nothing: its pages are in the next plan too.
 """
 
-from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from pagescan import native
 from pagescan.checkpoint.plan import Plan, lay_out
 from pagescan.model.batch import Batch
 from pagescan.model.errors import SessionError, UsageError
 from pagescan.model.looks import Look
+from pagescan.model.mapping_set import bounds_of
 from pagescan.model.memory import NO_CATEGORY, Category, Kind, Mapping, Untracked
-from pagescan.model.overlay import merge
+from pagescan.model.ranges import ranges_of, union, unlabelled
 from pagescan.model.results import Action, Cost
 from pagescan.native import Columns, Pace
 from pagescan.scanner.query import Query
 from pagescan.scanner.rules import POPULATED
 from pagescan.scanner.scanner import Scanner
-from pagescan.session import pending
 from pagescan.session.locks import find
 from pagescan.session.opened import Opened, opened
 from pagescan.session.record import Session
@@ -87,16 +87,14 @@ def plan_epoch(pid: int | None, epoch: int, pace: Pace | None = None) -> Planned
         look = tracking.look(rearm=True)
         written = look.batch.columns()
         lacked = Columns.empty() if lacking is None else lacking
-        maybe = pending.both(lacked, through.with_ends(_ranges(before.untracked)))
+        maybe = union(lacked, through.with_ends(_ranges(before.untracked)))
         found = lay_out(populated, written, maybe)
         chosen = tracking.armed.selection.select(mappings.read(target))
         batch = _batch(found, target, chosen)
         number = tracking.armed.epoch
         kept = through.commit(
             tracking.since,
-            pending.both(
-                batch.columns() if complete else lacked, through.with_ends(written)
-            ),
+            union(batch.columns() if complete else lacked, through.with_ends(written)),
             0 if complete else epoch,
             number,
         )
@@ -241,9 +239,10 @@ def _populated(scanner: Scanner, private: Sequence[Mapping], action: Action) -> 
         (files if item.kind is Kind.PRIVATE_FILE else others).append(item)
     words: dict[int, int] = {0: action, Category.PFNZERO.value: Action.ZERO}
     on_swap = {Category.SWAPPED.value: Action.DUMP}
-    return merge(
+    return native.overlay(
         _found(scanner, others, Category.PFNZERO, words),
         _found(scanner, files, Category.PFNZERO | Category.SWAPPED, words | on_swap),
+        outside=True,
     )
 
 
@@ -258,21 +257,12 @@ def _found(
         exclude=Category.FILE | Category.GUARD & known_categories(),
         returned=returned,
     )
-    found = scanner.scan(private, query)
-    return Columns(
-        found.starts,
-        found.ends,
-        array("Q", map(actions.__getitem__, found.categories)),
-    )
+    return native.relabel(scanner.scan(private, query), actions)
 
 
 def _ranges(untracked: Iterable[Untracked]) -> Columns:
     """Return untracked parts as regions: each plan dumps them."""
-    found = Columns.empty()
-    for item in sorted(untracked, key=lambda item: item.start):
-        for column, value in zip(found, (item.start, item.end, 0), strict=True):
-            column.append(value)
-    return found
+    return unlabelled(ranges_of((item.start, item.end) for item in untracked))
 
 
 def _batch(
@@ -280,14 +270,12 @@ def _batch(
 ) -> Batch:
     """Join with the private mappings, and drop regions that have been unmapped."""
     private = _private(mappings.read(target) if chosen is None else chosen)
-    batch = Batch.join(
-        found, private, page_size=target.facts.page_size, returned=NO_CATEGORY
+    return Batch.join(
+        native.inside(found, *bounds_of(private)),
+        private,
+        page_size=target.facts.page_size,
+        returned=NO_CATEGORY,
     )
-    if -1 in batch.owners:
-        rows = [index for index, owner in enumerate(batch.owners) if owner >= 0]
-        for column in (batch.starts, batch.ends, batch.bits, batch.owners):
-            column[:] = array(column.typecode, (column[index] for index in rows))
-    return batch
 
 
 def dump_plan(pid: int, epoch: int | None = None) -> Plan:

@@ -86,18 +86,9 @@ class Batch:
 
         Regions below it that are in no mapping any more are left out.
         """
-        under = type(self).join(
-            below, self.mappings, page_size=self.page_size, returned=self.returned
-        )
-        rows = [index for index, owner in enumerate(under.owners) if owner >= 0]
-        there = native.Columns(
-            *(
-                array("Q", (column[index] for index in rows))
-                for column in under.columns()
-            )
-        )
+        mapped = native.inside(below, *bounds_of(self.mappings))
         return type(self).join(
-            native.overlay(there, self.columns(), outside=True),
+            native.overlay(mapped, self.columns(), outside=True),
             self.mappings,
             page_size=self.page_size,
             new=self.new,

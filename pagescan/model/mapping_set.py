@@ -13,6 +13,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from pagescan.model.memory import Kind, Mapping, Untracked
+from pagescan.model.ranges import Ranges
 
 if TYPE_CHECKING:
     from pagescan.native import PreparedScan, Spans
@@ -36,7 +37,7 @@ class Chosen(list[Mapping]):
         """Copy the selected mappings; nothing is cached yet."""
         super().__init__(mappings)
         self.there = there
-        self.bounds: tuple[array[int], array[int]] | None = None
+        self.bounds: Ranges | None = None
         self.keys: list[KindKey] | None = None
         self.kinds: list[KindKey] | None = None
         self.spans: dict[tuple[object, ...], Spans] = {}
@@ -50,11 +51,11 @@ def kept_scans(
     return mappings.scans if isinstance(mappings, Chosen) else None
 
 
-def bounds_of(mappings: Sequence[Mapping]) -> tuple[array[int], array[int]]:
+def bounds_of(mappings: Sequence[Mapping]) -> Ranges:
     """Return the starts and the ends of mappings; the caller must not change them."""
     if isinstance(mappings, Chosen) and mappings.bounds is not None:
         return mappings.bounds
-    bounds = (
+    bounds = Ranges(
         array("Q", [mapping.start for mapping in mappings]),
         array("Q", [mapping.end for mapping in mappings]),
     )

@@ -6,8 +6,8 @@ from collections.abc import Container, Sequence
 
 from pagescan import native
 from pagescan.model.batch import PAGE_COUNTED, Batch
+from pagescan.model.mapping_set import bounds_of
 from pagescan.model.memory import Category, Kind, Mapping
-from pagescan.model.overlay import owners_of
 from pagescan.model.results import MappingCounts
 from pagescan.native import Columns, Masks, Rule, Spans
 from pagescan.scanner.query import Query
@@ -109,13 +109,9 @@ def tracked_mappings(scanner: Scanner, chosen: Sequence[Mapping]) -> set[int]:
         first_page=True,
     )
     judged = [mapping for mapping in chosen if mapping.kind is not Kind.SPECIAL]
-    spans = Spans(
-        array("Q", (mapping.start for mapping in judged)),
-        array("Q", (mapping.end for mapping in judged)),
-        array("Q", bytes(8 * len(judged))),
-    )
-    found = scanner.run(spans, [rule])
-    return {judged[index].start for index in owners_of(found, judged)}
+    bounds = bounds_of(judged)
+    found = scanner.run(Spans(*bounds, array("Q", bytes(8 * len(judged)))), [rule])
+    return {judged[index].start for index in native.shares(found, *bounds).ranges}
 
 
 def _shared_swap(scanner: Scanner, chosen: Sequence[Mapping]) -> dict[int, int]:

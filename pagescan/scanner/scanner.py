@@ -19,14 +19,13 @@ where a protected page of a private file was dropped.
 import errno
 import itertools
 import os
-from array import array
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 from pagescan import native
 from pagescan.model.errors import UsageError, from_oserror
 from pagescan.model.mapping_set import kinds_of
 from pagescan.model.memory import HUGE_PAGE, PAGE_SIZE, Category, Kind, Mapping
-from pagescan.model.overlay import append_region, extend_regions
+from pagescan.model.ranges import Ranges, first_bytes, length_of, unlabelled
 from pagescan.model.results import Cost
 from pagescan.native import (
     ALL_PAGES,
@@ -42,7 +41,7 @@ from pagescan.native import (
 )
 from pagescan.scanner.query import Query
 from pagescan.scanner.rules import is_gone, is_wanted, protectable, read_bits, rule_for
-from pagescan.scanner.spans import length_of, spans_of, split
+from pagescan.scanner.spans import as_spans, spans_of, split
 from pagescan.target.kernel import check_known, known_categories
 from pagescan.target.process import Target, read_status
 
@@ -128,8 +127,8 @@ class Scanner:
             rule = rule_for(part[0].kind, query, part[0].page_size)
             if rule is not None and left:
                 columns = self._protect_part(part, rule, left, uffd)
-                left -= min(left, _pages(columns))
-                extend_regions(found, columns, 0, len(columns.starts))
+                left -= min(left, length_of(columns) // PAGE_SIZE)
+                found = native.overlay(found, columns, outside=True)
         return found
 
     def _protect_part(
@@ -163,14 +162,16 @@ class Scanner:
             if is_wanted(rule, read := read_bits(rule, bits))
         }
         if max_pages != ALL_PAGES or len(listing.starts) < _FEW_REGIONS:
-            listing = _first_pages(listing, wanted, max_pages)
-            spans = Spans(*listing[:2], array("Q", bytes(8 * len(listing.starts))))
-        found = _of_these(
+            listing = native.relabel(listing, {bits: bits for bits in wanted})
+            if max_pages != ALL_PAGES:
+                listing = first_bytes(listing, max_pages * PAGE_SIZE)
+            spans = as_spans(unlabelled(Ranges(*listing[:2])))
+        found = native.relabel(
             listing, {bits: wanted[bits] for bits in wanted if not protectable(bits)}
         )
         if uffd is not None:
             gone = {bits: 0 for bits in wanted if is_gone(rule, bits)}
-            self.protect_regions(_of_these(listing, gone), rule.align, uffd)
+            self.protect_regions(native.relabel(listing, gone), rule.align, uffd)
         # What is protected is no longer written: those without the bit come first, so
         # that no page is got twice; but for one that is written in between.
         for bits in sorted(wanted, key=lambda bits: bits & Category.WRITTEN):
@@ -312,28 +313,3 @@ def _runs(mappings: Iterable[Mapping]) -> Iterable[list[Mapping]]:
         mappings, key=lambda mapping: (mapping.kind, mapping.page_size)
     ):
         yield list(run)
-
-
-def _of_these(listing: Columns, said: dict[int, int]) -> Columns:
-    """Return the regions of some categories, with what is said of them instead."""
-    found = Columns.empty()
-    if said:
-        for start, end, bits in zip(*listing, strict=True):
-            if bits in said:
-                append_region(found, start, end, said[bits])
-    return found
-
-
-def _first_pages(listing: Columns, wanted: Container[int], max_pages: int) -> Columns:
-    """Return the regions of wanted categories, so many pages of them."""
-    found = Columns.empty()
-    for start, end, bits in zip(*listing, strict=True):
-        if bits in wanted and max_pages:
-            pages = min(max_pages, (end - start) // PAGE_SIZE)
-            append_region(found, start, start + pages * PAGE_SIZE, bits)
-            max_pages -= pages
-    return found
-
-
-def _pages(columns: Columns) -> int:
-    return (sum(columns.ends) - sum(columns.starts)) // PAGE_SIZE

@@ -8,6 +8,7 @@ from itertools import repeat
 from typing import TYPE_CHECKING
 
 from pagescan.model.mapping_set import Chosen, KindKey, keys_of
+from pagescan.model.ranges import length_of
 from pagescan.native import Columns, Spans
 
 if TYPE_CHECKING:
@@ -54,11 +55,6 @@ def split(spans: Spans, parts: int, align: int) -> list[Spans]:
 
 # A hole of up to this many bytes is scanned with its neighbours: that saves a call.
 _NARROW = 2 << 20
-
-
-def length_of(spans: Spans) -> int:
-    """Return the bytes of all ranges together."""
-    return sum(spans.ends) - sum(spans.starts)
 
 
 def spans_of(

@@ -3,17 +3,16 @@
 import contextlib
 import os
 import signal
-from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime
-from operator import itemgetter
 
 from pagescan import native
 from pagescan.model.batch import Batch
 from pagescan.model.errors import PagescanError
 from pagescan.model.looks import Look
 from pagescan.model.memory import Category
+from pagescan.model.ranges import ranges_of, union, unlabelled
 from pagescan.model.results import Cost
 from pagescan.native import Columns, Pace
 from pagescan.scanner.scanner import Scanner
@@ -146,11 +145,8 @@ class Opened:
         They are compared. An image made after a look may contain bytes that no look has
         seen, although the next look finds earlier changes.
         """
-        ends = Columns.empty()
-        for end in sorted(self.before.ends, key=itemgetter("start")):
-            for column, value in zip(ends, (end["start"], end["end"], 0), strict=True):
-                column.append(value)
-        return pending.both(written, ends) if ends.starts else written
+        ends = ranges_of((end["start"], end["end"]) for end in self.before.ends)
+        return union(written, unlabelled(ends)) if self.before.ends else written
 
     def unchanged(self) -> None:
         """Leave the facts as they are: nothing was protected."""
@@ -180,7 +176,7 @@ class Opened:
         if lacking is None:
             self.commit(since, None, -1, hold=True)
         else:
-            lacking = pending.both(lacking, protected)
+            lacking = union(lacking, protected)
             self.commit(since, lacking, self.before.acknowledged, hold=True)
 
     def delivered(self, left: Columns, since: datetime | None) -> None:
@@ -351,8 +347,10 @@ def _delivering(
 
 
 def _written(columns: Columns) -> Columns:
-    rows = [at for at, bits in enumerate(columns.categories) if bits & Category.WRITTEN]
-    return Columns(*(array("Q", (column[at] for at in rows)) for column in columns))
+    categories = set(columns.categories)
+    return native.relabel(
+        columns, {bits: bits for bits in categories if bits & Category.WRITTEN}
+    )
 
 
 @contextlib.contextmanager

@@ -16,7 +16,6 @@ import struct
 import zlib
 from array import array
 
-from pagescan import native
 from pagescan.native import Columns
 
 _HEADER = struct.Struct("=8sQQQ")
@@ -105,12 +104,3 @@ def _store(
         with contextlib.suppress(OSError):
             os.unlink(f"{name}.new", dir_fd=directory)
         raise
-
-
-def both(one: Columns, other: Columns) -> Columns:
-    """Return the pages that either list has."""
-    return native.overlay(_plain(one), _plain(other), outside=True)
-
-
-def _plain(regions: Columns) -> Columns:
-    return Columns(regions.starts, regions.ends, array("Q", bytes(8 * len(regions[0]))))

@@ -12,7 +12,7 @@ from pagescan import native
 from pagescan.model.batch import Batch
 from pagescan.model.mapping_set import bounds_of
 from pagescan.model.memory import NO_CATEGORY, Category, Mapping
-from pagescan.model.overlay import Interval, common, merge, without
+from pagescan.model.ranges import Interval, first_bytes
 from pagescan.model.results import MappingCounts
 from pagescan.native import Columns, Pace
 from pagescan.scanner.counts import count_by_mapping, joined, scan_target
@@ -95,14 +95,17 @@ def scan(
     """Scan selected mappings; unregistered memory of a session has `written`, too."""
     if session is None or query.raw or not query.used & Category.WRITTEN:
         return scan_target(scanner, chosen, query)
-    bounds = list(zip(*bounds_of(chosen), strict=True))
-    written = common(Unregistered.of(scanner, session).written, bounds)
+    written = native.inside(
+        Unregistered.of(scanner, session).written, *bounds_of(chosen)
+    )
     found = scanner.scan(chosen, query)
     if written.starts:
-        spans = zip(written.starts, written.ends, strict=True)
-        found = without(found, spans)
-        found = merge(found, _of_written(scanner, chosen, query, written))
-        found = _limited(found, query.max_pages, scanner.target.facts.page_size)
+        found = native.outside(found, *written[:2])
+        more = _of_written(scanner, chosen, query, written)
+        found = native.overlay(found, more, outside=True)
+        if query.max_pages is not None:
+            size = scanner.target.facts.page_size
+            found = first_bytes(found, query.max_pages * size)
     return joined(scanner, found, chosen, query)
 
 
@@ -159,20 +162,4 @@ def _of_written(
     ]
     found = scanner.scan(pieces, asked)
     tag = query.returned & Category.WRITTEN
-    for index in range(len(found.categories)):
-        found.categories[index] |= tag
-    return found
-
-
-def _limited(found: Columns, max_pages: int | None, page_size: int) -> Columns:
-    """Return the first pages of ascending regions."""
-    if max_pages is None:
-        return found
-    left = max_pages * page_size
-    for index, (start, end) in enumerate(zip(found.starts, found.ends, strict=True)):
-        if end - start >= left:
-            first = Columns(*(column[: index + 1] for column in found))
-            first.ends[index] = start + left
-            return first
-        left -= end - start
-    return found
+    return native.relabel(found, {bits: bits | tag for bits in set(found.categories)})

@@ -22,7 +22,6 @@ from pagescan.model.memory import (
     Mapping,
     Untracked,
 )
-from pagescan.model.overlay import common, owners_of, reaches_out
 from pagescan.model.units import format_size
 from pagescan.native import Columns, Masks, Rule
 from pagescan.scanner.rules import PRIVATE, one_rule, outside, protecting
@@ -92,7 +91,8 @@ class Armer:
         chosen = self.armed.selection.select(mappings)
         self.mappings = len(mappings)
         reserved = [mapping for mapping in chosen if mapping.reserved]
-        inhabited = owners_of(self.populated_outside(reserved), reserved)
+        populated = self.populated_outside(reserved)
+        inhabited = set(native.shares(populated, *bounds_of(reserved)).ranges)
         empty = {
             mapping.start: mapping
             for index, mapping in enumerate(reserved)
@@ -177,10 +177,8 @@ class Armer:
             threads=1,
             kept=kept_scans(mappings),
         )
-        if found.starts and reaches_out(found, mappings):
-            # A mapping that appeared in a hole is for the next look.
-            found = common(found, list(zip(*bounds_of(mappings), strict=True)))
-        return found
+        # A mapping that appeared in a hole is for the next look.
+        return native.inside(found, *bounds_of(mappings)) if found.starts else found
 
     def disarm(self, mappings: Iterable[Mapping]) -> None:
         """Unregister all mappings, files first; others may hold the fd as well.

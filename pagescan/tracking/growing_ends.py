@@ -24,6 +24,7 @@ from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
+from pagescan import native
 from pagescan.model.mapping_set import (
     Chosen,
     bounds_of,
@@ -32,7 +33,7 @@ from pagescan.model.mapping_set import (
     reserved_beside,
 )
 from pagescan.model.memory import DIGEST, PAGE_SIZE, Category, Kind, Mapping, Untracked
-from pagescan.model.overlay import Interval, common
+from pagescan.model.ranges import Interval, length_of, ranges_of
 from pagescan.target.selection import cut
 from pagescan.tracking.mapping_count import look_alike
 
@@ -86,7 +87,7 @@ class End(NamedTuple):
 
     def digest(self, address: int) -> bytes:
         """Return the digest of the page at an address."""
-        at = length_of(address - self.start)
+        at = digest_bytes(address - self.start)
         return self.digests[at : at + DIGEST]
 
     def to_json(self) -> dict[str, Any]:
@@ -225,18 +226,18 @@ class GrowingEnds:
         """
         same: Pieces = []
         out = [(end.start, end.end) for end in moves.out]
-        rooms = [bytearray(length_of(end - start)) for start, end in out]
+        rooms = [bytearray(digest_bytes(end - start)) for start, end in out]
         # if unreadable, nothing is left out any more
         with contextlib.suppress(OSError):
-            wanted = common(populated, _union(out, self.pieces))
+            wanted = native.inside(populated, *ranges_of([*out, *self.pieces]))
             for start, digests in self.digests.read(wanted, meter):
                 self._compare(start, digests, same)
                 stop = start + len(digests) // DIGEST * PAGE_SIZE
                 for (low, high), room in zip(out, rooms, strict=True):
                     first, last = max(low, start), min(high, stop)
                     if first < last:
-                        at = slice(length_of(first - low), length_of(last - low))
-                        offset = length_of(first - start)
+                        at = slice(digest_bytes(first - low), digest_bytes(last - low))
+                        offset = digest_bytes(first - start)
                         room[at] = digests[offset : offset + at.stop - at.start]
         grew = [end for end in self.known if end.heap]
         self.known[:] = [
@@ -297,9 +298,9 @@ class GrowingEnds:
             elif first > low and self._is_border(known[0]):
                 high = first
             elif (first, last) == (low, high):
-                there = common(populated, [(low, high)])
-                read = max(end.read for end in known) + _length(there)
-                on_swap = any(bits & Category.SWAPPED for bits in there.categories)
+                pages = native.inside(populated, *ranges_of([(low, high)]))
+                read = max(end.read for end in known) + length_of(pages)
+                on_swap = any(bits & Category.SWAPPED for bits in pages.categories)
                 if read > _QUIET or on_swap:
                     return None
         below, above = reserved_beside(low, high, chosen.there)
@@ -340,7 +341,7 @@ class GrowingEnds:
         for end in self.known:
             low, high = max(start, end.start), min(stop, end.end)
             for page in range(low, high, PAGE_SIZE):
-                at = length_of(page - start)
+                at = digest_bytes(page - start)
                 if end.digest(page) != digests[at : at + DIGEST]:
                     continue
                 if same and same[-1][1] == page:
@@ -356,7 +357,8 @@ def _within_limit(moves: Moves, chosen: Chosen, populated: Columns) -> Moves:
     longest time, because the others are more likely to grow again.
     """
     sizes = {
-        end: _length(common(populated, [(end.start, end.end)])) for end in moves.out
+        end: length_of(native.inside(populated, *ranges_of([(end.start, end.end)])))
+        for end in moves.out
     }
     out = [
         end
@@ -380,21 +382,6 @@ def _within_limit(moves: Moves, chosen: Chosen, populated: Columns) -> Moves:
     return Moves(sorted(register), sorted({*moves.whole, *indices}), out)
 
 
-def _length(columns: Columns) -> int:
-    return sum(columns.ends) - sum(columns.starts)
-
-
-def _union(one: Pieces, other: Pieces) -> Pieces:
-    """Return the union of both lists of intervals, ascending and disjoint."""
-    found: Pieces = []
-    for low, high in sorted([*one, *other]):
-        if found and low <= found[-1][1]:
-            found[-1] = found[-1][0], max(found[-1][1], high)
-        else:
-            found.append((low, high))
-    return found
-
-
-def length_of(size: int) -> int:
+def digest_bytes(size: int) -> int:
     """Return the length of the digests of that many bytes of memory."""
     return size // PAGE_SIZE * DIGEST

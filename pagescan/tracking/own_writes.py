@@ -18,9 +18,10 @@ from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Self
 
+from pagescan import native
 from pagescan.model.errors import PagescanError, UsageError
+from pagescan.model.mapping_set import bounds_of
 from pagescan.model.memory import DEFAULT_RETURNED, Category, Kind, Mapping, Untracked
-from pagescan.model.overlay import common, merge, owners_of, without
 from pagescan.model.results import Cost
 from pagescan.native import Columns, Masks, Pace, PreparedScan, Rule, Spans
 from pagescan.scanner.rules import POPULATED, protecting, rules_of
@@ -129,19 +130,17 @@ class _BlockTracking(Tracking):
         outside = self.result_of(prepared.outside)
         chosen = self._judged()
         exact = self.scanner.run(as_spans(written), prepared.exact)
-        there = list(zip(outside.starts, outside.ends, strict=True))
-        fresh = common(self._armer.populated_outside(chosen), there)
+        fresh = native.inside(self._armer.populated_outside(chosen), *outside[:2])
         buffers = prepared.buffers
         return self._without_own(exact, *buffers), self._without_own(fresh, *buffers)
 
     def batch(self, written: Columns, fresh: Columns, selection: Selection) -> Batch:
         """Join both lists into one batch, restricted to a block's selection."""
         chosen = self._judged()
-        new = frozenset(owners_of(fresh, chosen))
-        found = merge(without(written, _intervals(fresh)), fresh)
+        new = frozenset(native.shares(fresh, *bounds_of(chosen)).ranges)
+        found = native.overlay(written, fresh, outside=True)
         # Pages that an inner block found may have been unmapped since.
-        parts = [(item.start, item.end) for item in selection.select(chosen)]
-        found = common(found, parts)
+        found = native.inside(found, *bounds_of(selection.select(chosen)))
         return self._joined(found, chosen, new, DEFAULT_RETURNED)
 
     def bank(self) -> Columns:
@@ -320,7 +319,7 @@ class WrittenPages:
     def _finish(self, tracking: _BlockTracking, prepared: _Prepared) -> None:
         found, fresh = tracking.take_stock(prepared)
         for columns in self._earlier:
-            found = merge(found, without(columns, _intervals(found)))
+            found = native.overlay(columns, found, outside=True)
         self._batch = tracking.batch(found, fresh, self._selection)
         self._untracked = tuple(tracking.armed.untracked)
         self._cost = tracking.cost + tracking.scanner.take_cost()
@@ -369,7 +368,3 @@ def _keep(blocks: Iterable[WrittenPages], columns: Columns) -> None:
 def _end(tracking: _BlockTracking) -> None:
     tracking.close()
     tracking.target.close()
-
-
-def _intervals(columns: Columns) -> list[tuple[int, int]]:
-    return list(zip(columns.starts, columns.ends, strict=True))

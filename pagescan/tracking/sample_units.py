@@ -1,64 +1,50 @@
 """Units: the parts of mappings that `watch --budget` draws from; pure, no I/O."""
 
-from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
+from pagescan import native
 from pagescan.model.mapping_set import bounds_of
 from pagescan.model.memory import Mapping
+from pagescan.model.ranges import numbered, ranges_of
 from pagescan.native import Columns
 
 
 def count_pages(
-    found: Columns, units: Sequence[Mapping], *, page_size: int
+    regions: Columns, units: Sequence[Mapping], *, page_size: int
 ) -> list[int]:
     """Count the pages of the regions in each unit; both lists ascending."""
-    starts, _ = bounds_of(units)
     counts = [0] * len(units)
-    for start, end in zip(found.starts, found.ends, strict=True):
-        index = max(0, bisect_right(starts, start) - 1)
-        while index < len(units) and units[index].start < end:
-            unit = units[index]
-            counts[index] += max(0, min(end, unit.end) - max(start, unit.start))
-            index += 1
-    return [length // page_size for length in counts]
+    shares = native.shares(regions, *bounds_of(units))
+    for index, length in zip(shares.ranges, shares.lengths, strict=True):
+        counts[index] = length // page_size
+    return counts
 
 
-def within(units: Iterable[Mapping], chosen: Sequence[Mapping]) -> list[Mapping]:
-    """Return the units that still lie whole within one mapping; mappings ascending."""
-    starts, _ = bounds_of(chosen)
-    mapped = []
-    for unit in units:
-        index = bisect_right(starts, unit.start) - 1
-        if index >= 0 and unit.end <= chosen[index].end:
-            mapped.append(unit)
-    return mapped
+def within(units: Sequence[Mapping], mappings: Sequence[Mapping]) -> list[Mapping]:
+    """Return the units that still lie whole within one mapping; both ascending."""
+    parts, owners = native.join(numbered(bounds_of(units)), *bounds_of(mappings))
+    return [
+        units[index]
+        for start, end, index, owner in zip(*parts, owners, strict=True)
+        if owner >= 0 and (start, end) == (units[index].start, units[index].end)
+    ]
 
 
-def apart(units: Iterable[Mapping], others: Sequence[Mapping]) -> list[Mapping]:
-    """Return the units that overlap none of the others; the others ascending.
+def apart(units: Sequence[Mapping], others: Sequence[Mapping]) -> list[Mapping]:
+    """Return the units that overlap none of the others; the units are ascending.
 
     A unit at the edge of a mapping may have grown; it still counts as the same unit.
     """
-    starts, ends = bounds_of(others)
-
-    def is_apart(unit: Mapping) -> bool:
-        index = bisect_right(ends, unit.start)  # the first other that ends behind it
-        return index == len(starts) or starts[index] >= unit.end
-
-    return list(filter(is_apart, units))
+    ranges = ranges_of((other.start, other.end) for other in others)
+    overlapping = set(native.inside(numbered(bounds_of(units)), *ranges).categories)
+    return [unit for index, unit in enumerate(units) if index not in overlapping]
 
 
-def holes(mappings: Iterable[Mapping], units: Sequence[Mapping]) -> list[Mapping]:
-    """Return the parts of mappings outside all units; units sorted by start."""
-    starts, _ = bounds_of(units)
-    outside = []
-    for mapping in mappings:
-        at = mapping.start
-        low, high = (bisect_left(starts, end) for end in (mapping.start, mapping.end))
-        for unit in units[low:high]:
-            if at < unit.start:
-                outside.append(mapping._replace(start=at, end=unit.start))
-            at = max(at, unit.end)
-        if at < mapping.end:
-            outside.append(mapping._replace(start=at))
-    return outside
+def holes(mappings: Sequence[Mapping], units: Sequence[Mapping]) -> list[Mapping]:
+    """Return the parts of mappings outside all units; the mappings are ascending."""
+    ranges = ranges_of((unit.start, unit.end) for unit in units)
+    outside = native.outside(numbered(bounds_of(mappings)), *ranges)
+    return [
+        mappings[index]._replace(start=start, end=end)
+        for start, end, index in zip(*outside, strict=True)
+    ]

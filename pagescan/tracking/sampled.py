@@ -27,7 +27,7 @@ from pagescan.model.memory import (
     Kind,
     Mapping,
 )
-from pagescan.model.overlay import common, merge, without
+from pagescan.model.ranges import ranges_of
 from pagescan.model.results import Estimate
 from pagescan.model.units import now
 from pagescan.native import Columns, Masks, Pace, Rule
@@ -226,11 +226,12 @@ class SampledTracking(Tracking):
             arrived = self._protect_shared(came, tracked, chosen)
         private = [unit for unit in came if unit.kind in PRIVATE]
         found = self._written(sorted(tracked + private), rearm=rearm, returned=returned)
-        found = merge(found, self._without_own(arrived, arrived))
+        arrived = self._without_own(arrived, arrived)
+        found = native.overlay(found, arrived, outside=True)
         if grown and (grown.moves.out or self.armed.ends):
             found, came = self._with_ends(found, came, grown, chosen, returned)
         if rearm and not self.exact:
-            self._lift(tracked + came)
+            self._lift(sorted(tracked + came))
         batch = self._joined(found, chosen, new, returned)
         said = self._estimate(found, tracked, drawn_from, came)
         if not self.target.has_address_space():
@@ -305,8 +306,12 @@ class SampledTracking(Tracking):
         The ends are not units: they have no protection, and are known exactly.
         """
         left = self._left_out(grown.moves, grown.populated)
-        same = self._ends.settle(grown.moves, grown.populated, self.scanner.meter)
-        found = merge(without(found, same), without(left, same))
+        same = ranges_of(
+            self._ends.settle(grown.moves, grown.populated, self.scanner.meter)
+        )
+        found = native.overlay(
+            native.outside(found, *same), native.outside(left, *same), outside=True
+        )
         page = self._ends.heap_without_edge(chosen)
         if page is not None:
             found = self._put_back_edge(page, found, returned)
@@ -429,10 +434,10 @@ class SampledTracking(Tracking):
         waiting = [unit for unit in self._left if unit not in drawn]
         waiting += [unit for unit in left if unit.kind is Kind.ANON]
         now, self._left = waiting[:_RESTORED], waiting[_RESTORED:]
-        spans = [(unit.start, unit.end) for unit in sorted(set(now))]
+        ranges = ranges_of((unit.start, unit.end) for unit in now)
         huge = self.armed.huge
         done = huge.restore(
-            self.scanner, self._judged(), within=common(huge.units, spans)
+            self.scanner, self._judged(), within=native.inside(huge.units, *ranges)
         )
         self._restored_bytes += done.restored
         if done.caught:

@@ -3,7 +3,6 @@
 import contextlib
 import os
 import weakref
-from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -14,7 +13,13 @@ from typing import TYPE_CHECKING, Self
 from pagescan import native
 from pagescan.model.batch import Batch
 from pagescan.model.errors import PagescanError
-from pagescan.model.mapping_set import Chosen, Covers, kept_scans, reservations_beside
+from pagescan.model.mapping_set import (
+    Chosen,
+    Covers,
+    bounds_of,
+    kept_scans,
+    reservations_beside,
+)
 from pagescan.model.memory import (
     DEFAULT_RETURNED,
     Category,
@@ -23,17 +28,10 @@ from pagescan.model.memory import (
     Region,
     Untracked,
 )
-from pagescan.model.overlay import (
-    Interval,
-    common,
-    merge,
-    owners_of,
-    whole_pages,
-    without,
-)
+from pagescan.model.ranges import Interval, ranges_of, whole_pages
 from pagescan.model.results import Cost
 from pagescan.model.units import now
-from pagescan.native import Columns, Pace, Rule, Spans
+from pagescan.native import Columns, Pace, Rule
 from pagescan.scanner.query import Query
 from pagescan.scanner.rules import POPULATED
 from pagescan.scanner.scanner import JOIN_GAP, Scanner
@@ -192,7 +190,7 @@ class Tracking:
         if not rearm:
             left = self._written_of(populated)
             written = self._written(chosen, rearm=False, returned=returned)
-            found = merge(written, self._without_own(left, left))
+            found = native.overlay(written, self._without_own(left, left), outside=True)
         elif new or known:
             found = self._take_in(chosen, new, populated, returned)
         else:
@@ -339,8 +337,8 @@ class Tracking:
         chosen = self._judged()
         populated = self._armer.populated_outside(chosen)
         known = self._ends.pieces
-        fresh = without(populated, known) if known else populated
-        new = frozenset(owners_of(fresh, chosen))
+        fresh = native.outside(populated, *ranges_of(known)) if known else populated
+        new = frozenset(native.shares(fresh, *bounds_of(chosen)).ranges)
         if again and any(chosen[index].reserved for index in new):
             # A part of a reservation was used after the mappings were read.
             return self._unregistered(again=False)
@@ -364,9 +362,13 @@ class Tracking:
         arrived = self._armer.protect_whole(registered)
         written = self._written(chosen, rearm=True, returned=returned)
         left = self._left_out(moves, populated)
-        same = self._ends.settle(moves, populated, self.scanner.meter)
-        written = merge(without(written, same), self._without_own(arrived, arrived))
-        found = merge(written, without(left, same))
+        same = ranges_of(self._ends.settle(moves, populated, self.scanner.meter))
+        found = native.overlay(
+            native.outside(written, *same),
+            self._without_own(arrived, arrived),
+            outside=True,
+        )
+        found = native.overlay(found, native.outside(left, *same), outside=True)
         page = self._ends.heap_without_edge(chosen)
         return found if page is None else self._put_back_edge(page, found, returned)
 
@@ -383,7 +385,8 @@ class Tracking:
 
     def _left_out(self, moves: Moves, populated: Columns) -> Columns:
         """Return the populated pages of the parts that are left out from now on."""
-        left = common(populated, [(end.start, end.end) for end in moves.out])
+        ends = ranges_of((end.start, end.end) for end in moves.out)
+        left = native.inside(populated, *ends)
         return self._without_own(left, left)
 
     def _written_of(self, populated: Columns) -> Columns:
@@ -391,7 +394,8 @@ class Tracking:
         known = self._ends.pieces
         if not known:
             return populated
-        return merge(without(populated, known), self._changed(populated))
+        fresh = native.outside(populated, *ranges_of(known))
+        return native.overlay(fresh, self._changed(populated), outside=True)
 
     def _changed(self, populated: Columns) -> Columns:
         """Return the pages of the growing ends that have changed."""
@@ -399,7 +403,8 @@ class Tracking:
             same = self._ends.unchanged(populated, self.scanner.meter)
         except PermissionError:  # reported as untracked
             return Columns.empty()
-        return without(common(populated, self._ends.pieces), same)
+        ends = native.inside(populated, *ranges_of(self._ends.pieces))
+        return native.outside(ends, *ranges_of(same))
 
     def _put_back_edge(
         self, page: Mapping, found: Columns, returned: Category
@@ -455,14 +460,10 @@ class Tracking:
         """
         dropped = Columns.empty()
         for label, rule in gone.items():
-            spans = Spans(array("Q"), array("Q"), array("Q"))
-            for start, end, whose in zip(*found, strict=True):
-                if whose == label:
-                    for column, value in zip(spans, (start, end, 0), strict=True):
-                        column.append(value)
-            empty = self.scanner.run(spans, [rule])
+            asked = native.relabel(found, {label: 0})  # the only rule
+            empty = self.scanner.run(as_spans(asked), [rule])
             self.scanner.protect_regions(empty, rule.align, self.uffd)
-            dropped = merge(dropped, empty)
+            dropped = native.overlay(dropped, empty, outside=True)
         return dropped
 
     def _without_own(self, found: Columns, *buffers: Columns) -> Columns:
@@ -474,7 +475,8 @@ class Tracking:
         if self.target.pid != os.getpid():
             return found
         size = self.target.facts.page_size
-        return without(found, whole_pages(chain.from_iterable(buffers), size))
+        own = whole_pages(chain.from_iterable(buffers), size)
+        return native.outside(found, *own)
 
     def _joined(
         self,

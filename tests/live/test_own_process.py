@@ -13,7 +13,7 @@ import pytest
 
 import pagescan
 from pagescan import native
-from pagescan.model import overlay as intervals
+from pagescan.model import ranges
 from pagescan.tracking import tracking as tracking_module
 from tests import witness
 from tests.conftest import PAGE, STRANGER, python_of_all
@@ -304,13 +304,13 @@ class TestTrackOfOneself:
         for page in range(count):
             wide[page * PAGE] = 1
         left_out: set[int] = set()
-        whole = intervals.whole_pages
+        whole = ranges.whole_pages
 
-        def remembered(*args: Any) -> list[tuple[int, int]]:
-            found = whole(*args)
-            for start, end in found:
+        def remembered(*args: Any) -> ranges.Ranges:
+            own = whole(*args)
+            for start, end in zip(*own, strict=True):
                 left_out.update(range(start, end, PAGE))
-            return found
+            return own
 
         monkeypatch.setattr(tracking_module, "whole_pages", remembered)
         with pagescan.track() as tracking:

@@ -1,15 +1,12 @@
 """Selected ranges joined across narrow holes, and regions that leave a mapping."""
 
 import itertools
-from array import array
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pagescan.model.mapping_set import Chosen
 from pagescan.model.memory import Kind, Mapping
-from pagescan.model.overlay import owners_of, reaches_out
-from pagescan.native import Columns
 from pagescan.scanner.spans import spans_of
 
 MIB = 1 << 20
@@ -79,30 +76,3 @@ def test_narrow_holes_make_one_span() -> None:
     assert list(between.starts) == [1 * MIB, 3 * MIB]
     unknown = spans_of(Chosen([one, two]), RULES, over_holes=True)
     assert list(unknown.starts) == [1 * MIB, 3 * MIB]
-
-
-@st.composite
-def touching(draw: st.DrawFn) -> list[tuple[int, int]]:
-    """Return ascending intervals; some of them touch."""
-    cuts = draw(borders)
-    pairs = itertools.pairwise(cuts)
-    return [pair for pair in pairs if draw(st.booleans())]
-
-
-@given(touching(), touching())
-def test_which_mappings_have_a_region(
-    mapped: list[tuple[int, int]], found: list[tuple[int, int]]
-) -> None:
-    mappings = [mapping(start, end) for start, end in mapped]
-    regions = Columns(
-        array("Q", [start * MIB for start, _ in found]),
-        array("Q", [end * MIB for _, end in found]),
-        array("Q", [0] * len(found)),
-    )
-    shared = {
-        index: sum(max(0, min(end, high) - max(start, low)) for low, high in found)
-        for index, (start, end) in enumerate(mapped)
-    }
-    assert owners_of(regions, mappings) == {i for i, length in shared.items() if length}
-    total = sum(end - start for start, end in found)
-    assert reaches_out(regions, mappings) == (sum(shared.values()) < total)

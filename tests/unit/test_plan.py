@@ -16,6 +16,7 @@ from pagescan.checkpoint.plan import Plan, lay_out
 from pagescan.model.batch import Batch
 from pagescan.model.errors import PagescanError
 from pagescan.model.memory import NO_CATEGORY, Kind, Mapping
+from pagescan.model.ranges import union
 from pagescan.model.results import Action, TargetFacts
 from pagescan.native import Columns
 from pagescan.session import pending
@@ -63,9 +64,9 @@ def test_overlay(under: Pages, over: Pages, outside: bool) -> None:
 
 
 @given(lists(1), lists(2))
-def test_both(one: Pages, other: Pages) -> None:
+def test_union(one: Pages, other: Pages) -> None:
     """The pages of either list, without their categories."""
-    made = pending.both(columns(one), columns(other))
+    made = union(columns(one), columns(other))
     assert pages_of(made) == dict.fromkeys({*one, *other}, 0)
 
 

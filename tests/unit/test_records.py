@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from pagescan import native
 from pagescan.model.batch import Batch
 from pagescan.model.memory import Category, Mapping
-from pagescan.model.overlay import merge
 from pagescan.native import Columns
 from pagescan.render.cells import elide_middle
 from pagescan.render.strip import Heat, bars, compact
@@ -86,14 +85,6 @@ def test_tally_counts_pages(regions: Spans) -> None:
     assert list(summary.categories.values()) == [
         sum(bits >> bit & 1 for bits in pages.values()) for bit in range(9)
     ]
-
-
-@given(ascending(), st.sets(st.integers(0, 24)))
-def test_merge_is_a_union(regions: Spans, chosen: set[int]) -> None:
-    """Two lists that share no page become one, ascending."""
-    one = [span for index, span in enumerate(regions) if index in chosen]
-    other = [span for index, span in enumerate(regions) if index not in chosen]
-    assert merge(_columns(one), _columns(other)) == _columns(regions)
 
 
 def test_columns_are_buffers() -> None:
