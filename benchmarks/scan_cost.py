@@ -24,6 +24,7 @@ from benchmarks.measure import (
 from benchmarks.processes import range_of, target
 from pagescan import Category, Query, Tracking, track
 from pagescan.native import Pace
+from pagescan.scanner.protect import protect
 from pagescan.scanner.scanner import Scanner
 from pagescan.target.maps import read
 from pagescan.target.selection import Selection
@@ -131,7 +132,7 @@ def _operations(
 
     ways = {
         "get": ours(lambda: scanner.scan(chosen, written)),
-        "protect": ours(lambda: scanner.protect(chosen, present)),
+        "protect": ours(lambda: protect(scanner, chosen, present)),
         "get+protect": ours(lambda: _rearm(tracking)),
     }
     both = {name: after_writes(call) for name, call in ways.items()}

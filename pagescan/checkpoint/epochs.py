@@ -15,7 +15,7 @@ from pagescan.checkpoint.plan import Plan, lay_out
 from pagescan.model.batch import Batch
 from pagescan.model.errors import SessionError, UsageError
 from pagescan.model.looks import Look
-from pagescan.model.mapping_set import bounds_of
+from pagescan.model.mapping_set import MappingSet
 from pagescan.model.memory import NO_CATEGORY, Category, Kind, Mapping, Untracked
 from pagescan.model.ranges import ranges_of, union, unlabelled
 from pagescan.model.results import Action, Cost
@@ -208,10 +208,10 @@ def _unknown(through: Opened) -> bool:
     )
 
 
-def _private(chosen: Iterable[Mapping]) -> list[Mapping]:
-    return [
+def _private(chosen: Iterable[Mapping]) -> MappingSet:
+    return MappingSet(
         item for item in chosen if not item.shared and item.kind is not Kind.SPECIAL
-    ]
+    )
 
 
 def _left_out(chosen: Iterable[Mapping]) -> tuple[Untracked, ...]:
@@ -257,7 +257,7 @@ def _found(
         exclude=Category.FILE | Category.GUARD & known_categories(),
         returned=returned,
     )
-    return native.relabel(scanner.scan(private, query), actions)
+    return native.relabel(scanner.scan(MappingSet(private), query), actions)
 
 
 def _ranges(untracked: Iterable[Untracked]) -> Columns:
@@ -271,7 +271,7 @@ def _batch(
     """Join with the private mappings, and drop regions that have been unmapped."""
     private = _private(mappings.read(target) if chosen is None else chosen)
     return Batch.join(
-        native.inside(found, *bounds_of(private)),
+        native.inside(found, *private.bounds),
         private,
         page_size=target.facts.page_size,
         returned=NO_CATEGORY,

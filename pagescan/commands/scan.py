@@ -18,11 +18,12 @@ from pagescan.commands.options import (
 from pagescan.commands.streams import arrived
 from pagescan.model.batch import Batch
 from pagescan.model.errors import UsageError
-from pagescan.model.memory import DEFAULT_RETURNED, NO_CATEGORY, Category, Mapping
+from pagescan.model.mapping_set import MappingSet
+from pagescan.model.memory import DEFAULT_RETURNED, NO_CATEGORY, Category
 from pagescan.model.results import Output, Report, SessionFacts
 from pagescan.model.units import now
 from pagescan.native import Pace
-from pagescan.scanner.counts import scan_target, tracked_mappings
+from pagescan.scanner.counts import scan_mappings, tracked_mappings
 from pagescan.scanner.query import Query
 from pagescan.scanner.scanner import Scanner
 from pagescan.session import unregistered
@@ -151,11 +152,11 @@ def command(
 
 
 def _protected(
-    scanner: Scanner, chosen: list[Mapping], query: Query
+    scanner: Scanner, chosen: MappingSet, query: Query
 ) -> AbstractContextManager[tuple[Session, Batch]]:
     """Get and write-protect through a session; store the result until it arrives."""
     return protecting(
         find(scanner.target.pid),
-        lambda uffd: scan_target(scanner, chosen, query, uffd),
+        lambda uffd: scan_mappings(scanner, chosen, query, uffd),
         written=bool(query.returned & Category.WRITTEN),
     )

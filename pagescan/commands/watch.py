@@ -213,6 +213,9 @@ def report_of(tracking: Tracking, tick: Tick, ending: Cost) -> Report:
 
 def empty_batch(tracking: Tracking) -> Batch:
     """Return the result of a look at a target that is gone."""
+    from pagescan.model.mapping_set import MappingSet
     from pagescan.native import Columns
 
-    return Batch.join(Columns.empty(), (), page_size=tracking.target.facts.page_size)
+    return Batch.join(
+        Columns.empty(), MappingSet(), page_size=tracking.target.facts.page_size
+    )

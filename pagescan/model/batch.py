@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from pagescan import native
-from pagescan.model.mapping_set import bounds_of
+from pagescan.model.mapping_set import MappingSet
 from pagescan.model.memory import (
     CATEGORY_NAMES,
     DEFAULT_RETURNED,
@@ -59,7 +59,7 @@ class Batch:
     def join(
         cls,
         columns: native.Columns,
-        mappings: Sequence[Mapping],
+        mappings: MappingSet,
         *,
         page_size: int,
         new: frozenset[int] = frozenset(),
@@ -68,7 +68,7 @@ class Batch:
         """Make a batch: cut ascending regions at the borders of mappings."""
         joined, owners = native.join(
             columns,
-            *bounds_of(mappings),
+            *mappings.bounds,
         )
         return cls(
             joined.starts,
@@ -86,10 +86,11 @@ class Batch:
 
         Regions below it that are in no mapping any more are left out.
         """
-        mapped = native.inside(below, *bounds_of(self.mappings))
+        mappings = MappingSet(self.mappings)
+        mapped = native.inside(below, *mappings.bounds)
         return type(self).join(
             native.overlay(mapped, self.columns(), outside=True),
-            self.mappings,
+            mappings,
             page_size=self.page_size,
             new=self.new,
             returned=self.returned,
@@ -99,7 +100,10 @@ class Batch:
     def empty(cls, like: Batch) -> Batch:
         """Return a batch without regions; page size and categories as in `like`."""
         return cls.join(
-            native.Columns.empty(), (), page_size=like.page_size, returned=like.returned
+            native.Columns.empty(),
+            MappingSet(),
+            page_size=like.page_size,
+            returned=like.returned,
         )
 
     def __len__(self) -> int:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from itertools import accumulate
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, overload
 
 from pagescan.model.memory import Kind, Mapping, Untracked
 from pagescan.model.ranges import Ranges
@@ -22,66 +23,72 @@ KindKey = tuple[Kind, int]
 """A mapping's kind and huge page size, which decide how it is scanned."""
 
 
-class Chosen(list[Mapping]):
-    """Selected mappings, ascending, with cached arrays; the list must not change.
+class NamedScan(NamedTuple):
+    """A prepared scan, and the question that it answers.
 
     Attributes:
-        there: All mappings of the target, of which the selected ones are some, or parts
-            of some; empty: unknown.
-        scans: The prepared scans that the next look at them can use again.
+        question: The ranges, the rules and whatever else the scan was prepared with.
+        scan: The scan.
+    """
+
+    question: tuple[object, ...]
+    scan: PreparedScan
+
+
+class MappingSet(Sequence[Mapping]):
+    """Selected mappings, ascending; immutable, with the arrays that scans need, cached.
+
+    Attributes:
+        all_mappings: All mappings of the target: the selected ones are some of them, or
+            parts of some; empty: unknown.
+        scans: The prepared scans that the next look can use again, by name.
+        spans: Ranges to scan, by the rules that they were made for.
     """
 
     def __init__(
-        self, mappings: Iterable[Mapping] = (), there: Sequence[Mapping] = ()
+        self, mappings: Iterable[Mapping] = (), all_mappings: Sequence[Mapping] = ()
     ) -> None:
         """Copy the selected mappings; nothing is cached yet."""
-        super().__init__(mappings)
-        self.there = there
-        self.bounds: Ranges | None = None
-        self.keys: list[KindKey] | None = None
-        self.kinds: list[KindKey] | None = None
+        self._mappings = tuple(mappings)
+        self.all_mappings = all_mappings
         self.spans: dict[tuple[object, ...], Spans] = {}
-        self.scans: dict[tuple[object, ...], PreparedScan] = {}
+        self.scans: dict[str, NamedScan] = {}
 
+    def __len__(self) -> int:
+        return len(self._mappings)
 
-def kept_scans(
-    mappings: Sequence[Mapping],
-) -> dict[tuple[object, ...], PreparedScan] | None:
-    """Return the cache of prepared scans; None: these mappings have no cache."""
-    return mappings.scans if isinstance(mappings, Chosen) else None
+    def __iter__(self) -> Iterator[Mapping]:
+        return iter(self._mappings)
+
+    @overload
+    def __getitem__(self, index: int) -> Mapping: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Mapping]: ...
+    def __getitem__(self, index: int | slice) -> Mapping | Sequence[Mapping]:
+        return self._mappings[index]
+
+    @cached_property
+    def bounds(self) -> Ranges:
+        """The starts and the ends; the caller must not change them."""
+        return bounds_of(self._mappings)
+
+    @cached_property
+    def keys(self) -> list[KindKey]:
+        """The kind and huge page size of each mapping."""
+        return [(item.kind, item.page_size) for item in self._mappings]
+
+    @cached_property
+    def kinds(self) -> tuple[KindKey, ...]:
+        """The different kinds, in the order of their first mapping."""
+        return tuple(dict.fromkeys(self.keys))
 
 
 def bounds_of(mappings: Sequence[Mapping]) -> Ranges:
-    """Return the starts and the ends of mappings; the caller must not change them."""
-    if isinstance(mappings, Chosen) and mappings.bounds is not None:
-        return mappings.bounds
-    bounds = Ranges(
+    """Return the starts and the ends of mappings; a `MappingSet` has them cached."""
+    return Ranges(
         array("Q", [mapping.start for mapping in mappings]),
         array("Q", [mapping.end for mapping in mappings]),
     )
-    if isinstance(mappings, Chosen):
-        mappings.bounds = bounds
-    return bounds
-
-
-def keys_of(mappings: Sequence[Mapping]) -> list[KindKey]:
-    """Return the kind and huge page size of each mapping."""
-    if isinstance(mappings, Chosen) and mappings.keys is not None:
-        return mappings.keys
-    keys = [(item.kind, item.page_size) for item in mappings]
-    if isinstance(mappings, Chosen):
-        mappings.keys = keys
-    return keys
-
-
-def kinds_of(mappings: Sequence[Mapping]) -> list[KindKey]:
-    """Return the different kinds, in the order of their first mapping."""
-    if isinstance(mappings, Chosen) and mappings.kinds is not None:
-        return mappings.kinds
-    kinds = list(dict.fromkeys(keys_of(mappings)))
-    if isinstance(mappings, Chosen):
-        mappings.kinds = kinds
-    return kinds
 
 
 def reservations_beside(
@@ -101,24 +108,25 @@ def reservations_beside(
     return [touching[start] for start in sorted(touching)]
 
 
-def is_whole(mapping: Mapping, chosen: Chosen) -> bool:
+def is_whole(mapping: Mapping, selected: MappingSet) -> bool:
     """Whether it is a whole mapping of the kernel's, and not a selected part of one."""
-    if not chosen.there:
+    mappings = selected.all_mappings
+    if not mappings:
         return False
-    index = bisect_right(chosen.there, mapping.start, key=lambda item: item.start) - 1
-    real = chosen.there[index]
+    index = bisect_right(mappings, mapping.start, key=lambda item: item.start) - 1
+    real = mappings[index]
     return (real.start, real.end) == (mapping.start, mapping.end)
 
 
-def has_no_room(mapping: Mapping, there: Sequence[Mapping]) -> bool:
+def has_no_room(mapping: Mapping, mappings: Sequence[Mapping]) -> bool:
     """Whether neighbours on both sides keep it from growing.
 
     A reservation does not: memory mapped over it may be joined with its neighbour.
     """
-    index = bisect_right(there, mapping.start, key=lambda item: item.start) - 1
-    if not 0 < index < len(there) - 1:
+    index = bisect_right(mappings, mapping.start, key=lambda item: item.start) - 1
+    if not 0 < index < len(mappings) - 1:
         return False
-    before, after = there[index - 1], there[index + 1]
+    before, after = mappings[index - 1], mappings[index + 1]
     touches = before.end == mapping.start and mapping.end == after.start
     return touches and not (is_reservation(before) or is_reservation(after))
 
@@ -128,12 +136,14 @@ def is_reservation(mapping: Mapping | None) -> bool:
     return bool(mapping and mapping.reserved and mapping.kind is Kind.ANON)
 
 
-def reserved_beside(low: int, high: int, there: Sequence[Mapping]) -> tuple[bool, bool]:
+def reserved_beside(
+    low: int, high: int, mappings: Sequence[Mapping]
+) -> tuple[bool, bool]:
     """Whether a private reservation ends at an address, and one begins at another."""
-    index = bisect_right(there, low, key=lambda item: item.start) - 1
-    before = there[index - 1] if index > 0 else None
-    after = bisect_right(there, high - 1, key=lambda item: item.start)
-    behind = there[after] if after < len(there) else None
+    index = bisect_right(mappings, low, key=lambda item: item.start) - 1
+    before = mappings[index - 1] if index > 0 else None
+    after = bisect_right(mappings, high - 1, key=lambda item: item.start)
+    behind = mappings[after] if after < len(mappings) else None
 
     return (
         bool(before and before.end == low and is_reservation(before)),

@@ -1,49 +1,49 @@
 """Counts the pages of each mapping by category, for `maps`; scans selected mappings."""
 
 import contextlib
-from array import array
-from collections.abc import Container, Sequence
+from collections.abc import Container
 
 from pagescan import native
 from pagescan.model.batch import PAGE_COUNTED, Batch
-from pagescan.model.mapping_set import bounds_of
-from pagescan.model.memory import Category, Kind, Mapping
+from pagescan.model.mapping_set import MappingSet
+from pagescan.model.memory import Category, Kind
+from pagescan.model.ranges import unlabelled
 from pagescan.model.results import MappingCounts
-from pagescan.native import Columns, Masks, Rule, Spans
+from pagescan.native import Columns, Masks, Rule
+from pagescan.scanner.protect import protect
 from pagescan.scanner.query import Query
 from pagescan.scanner.rules import PRIVATE
 from pagescan.scanner.scanner import Scanner
+from pagescan.scanner.spans import as_spans
 from pagescan.target.kernel import known_categories, swap_in_use
 from pagescan.target.maps import smaps_field
 from pagescan.target.shared_files import file_of
 
 
-def scan_target(
-    scanner: Scanner, chosen: Sequence[Mapping], query: Query, uffd: int | None = None
+def scan_mappings(
+    scanner: Scanner, selected: MappingSet, query: Query, uffd: int | None = None
 ) -> Batch:
     """Scan selected mappings; with a userfaultfd, write-protect in the same step."""
     if uffd is None:
-        found = scanner.scan(chosen, query)
+        found = scanner.scan(selected, query)
     else:
-        found = scanner.protect(chosen, query, uffd)
-    return joined(scanner, found, chosen, query)
+        found = protect(scanner, selected, query, uffd)
+    return joined(scanner, found, selected, query)
 
 
 def joined(
-    scanner: Scanner, found: Columns, chosen: Sequence[Mapping], query: Query
+    scanner: Scanner, found: Columns, selected: MappingSet, query: Query
 ) -> Batch:
     """Join the regions that a query has found with their mappings."""
     return Batch.join(
         found,
-        chosen,
+        selected,
         page_size=scanner.target.facts.page_size,
         returned=query.returned & known_categories(),
     )
 
 
-def count_by_mapping(
-    scanner: Scanner, chosen: Sequence[Mapping]
-) -> list[MappingCounts]:
+def count_by_mapping(scanner: Scanner, selected: MappingSet) -> list[MappingCounts]:
     """Count the populated pages of each mapping; "written" is None where untracked.
 
     The files behind shared mappings are asked: page-table entries hide swapped pages.
@@ -56,14 +56,14 @@ def count_by_mapping(
         any_of=(Category.PRESENT | Category.SWAPPED | Category.GUARD) & known,
         returned=(counted | Category.WPALLOWED) & known,
     )
-    batch = scan_target(scanner, chosen, query)
-    tracked = tracked_mappings(scanner, chosen)
-    gone = _written_and_gone(scanner, chosen, tracked)
-    swap = _shared_swap(scanner, chosen)
+    batch = scan_mappings(scanner, selected, query)
+    tracked = tracked_mappings(scanner, selected)
+    gone = _written_and_gone(scanner, selected, tracked)
+    swap = _shared_swap(scanner, selected)
     found = {row.mapping.start: row for row in batch.by_mapping()}
     size = scanner.target.facts.page_size
     rows = []
-    for mapping in chosen:
+    for mapping in selected:
         row = found.get(mapping.start)
         counts: dict[str, int | None] = {
             name: (row.counts.get(name) or 0) if row else 0 for name in PAGE_COUNTED
@@ -80,25 +80,25 @@ def count_by_mapping(
 
 
 def _written_and_gone(
-    scanner: Scanner, chosen: Sequence[Mapping], tracked: Container[int]
+    scanner: Scanner, selected: MappingSet, tracked: Container[int]
 ) -> dict[int, int]:
     """Return the written pages that were dropped or paged out, by mapping start.
 
     Their page-table entries are empty, so a count of populated pages misses them.
     """
-    armed = [
+    armed = MappingSet(
         mapping
-        for mapping in chosen
+        for mapping in selected
         if mapping.kind not in PRIVATE and mapping.start in tracked
-    ]
+    )
     query = Query(Category.WRITTEN, exclude=Category.PRESENT, returned=Category.WRITTEN)
     return {
         row.mapping.start: row.pages
-        for row in scan_target(scanner, armed, query).by_mapping()
+        for row in scan_mappings(scanner, armed, query).by_mapping()
     }
 
 
-def tracked_mappings(scanner: Scanner, chosen: Sequence[Mapping]) -> set[int]:
+def tracked_mappings(scanner: Scanner, selected: MappingSet) -> set[int]:
     """Return the starts of the armed mappings (WPALLOWED).
 
     It takes one call per mapping: the kernel skips an unarmed mapping as a whole, and
@@ -108,13 +108,14 @@ def tracked_mappings(scanner: Scanner, chosen: Sequence[Mapping]) -> set[int]:
         kernel_masks=Masks(mask=Category.WPALLOWED, returned=Category.WPALLOWED),
         first_page=True,
     )
-    judged = [mapping for mapping in chosen if mapping.kind is not Kind.SPECIAL]
-    bounds = bounds_of(judged)
-    found = scanner.run(Spans(*bounds, array("Q", bytes(8 * len(judged)))), [rule])
-    return {judged[index].start for index in native.shares(found, *bounds).ranges}
+    judged = MappingSet(item for item in selected if item.kind is not Kind.SPECIAL)
+    # Each is a range of its own: neighbours are not joined.
+    regions = scanner.scan_ranges(as_spans(unlabelled(judged.bounds)), [rule])
+    shares = native.shares(regions, *judged.bounds)
+    return {judged[index].start for index in shares.ranges}
 
 
-def _shared_swap(scanner: Scanner, chosen: Sequence[Mapping]) -> dict[int, int]:
+def _shared_swap(scanner: Scanner, selected: MappingSet) -> dict[int, int]:
     """Return the swapped pages of shared mappings by start.
 
     They come from the file behind each mapping, by cachestat(2), which takes no lock of
@@ -122,7 +123,7 @@ def _shared_swap(scanner: Scanner, chosen: Sequence[Mapping]) -> dict[int, int]:
     """
     shared = [
         mapping
-        for mapping in chosen
+        for mapping in selected
         if mapping.kind is Kind.SHARED and not mapping.device[0]  # not on a disk
     ]
     if not shared or not swap_in_use():

@@ -1,12 +1,12 @@
 """The two stages of a look: candidates by the kernel's fast path, then categories."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
 from pagescan import native
-from pagescan.model.mapping_set import KindKey, kinds_of
-from pagescan.model.memory import HUGE_PAGE, NO_CATEGORY, Category, Kind, Mapping
+from pagescan.model.mapping_set import KindKey, MappingSet
+from pagescan.model.memory import HUGE_PAGE, NO_CATEGORY, Category, Kind
 from pagescan.native import Masks, Rule, Spans
 from pagescan.scanner.query import Query
 from pagescan.scanner.spans import spans_of
@@ -19,7 +19,7 @@ from pagescan.target.kernel import (
 
 
 def rules_of(
-    chosen: Sequence[Mapping], *, rearm: bool, returned: Category
+    selected: MappingSet, *, rearm: bool, returned: Category
 ) -> tuple[Spans, Sequence[Rule], Sequence[Rule], dict[int, Rule]]:
     """Return the two stages of a look: what is scanned, for candidates, and exactly.
 
@@ -27,11 +27,10 @@ def rules_of(
     come, by label, the rules for the empty entries that an exact scan, which protects,
     does not or must not protect.
     """
-    kinds = tuple(kinds_of(chosen))
-    files = any(kind is Kind.PRIVATE_FILE for kind, _ in kinds)
+    files = any(kind is Kind.PRIVATE_FILE for kind, _ in selected.kinds)
     in_use = bool(files and returned & Category.SWAPPED and swap_in_use())
-    stages = _stages(kinds, rearm, returned, in_use)
-    spans = spans_of(chosen, stages.indices, over_holes=True)
+    stages = _stages(selected.kinds, rearm, returned, in_use)
+    spans = spans_of(selected, stages.indices, over_holes=True)
     return spans, stages.candidates, stages.exact, stages.gone
 
 
@@ -282,7 +281,7 @@ def outside(kind: Kind, page_size: int) -> Rule:
     )
 
 
-def protecting(mappings: Sequence[Mapping]) -> tuple[native.Spans, list[Rule]]:
+def protecting(mappings: MappingSet) -> tuple[native.Spans, list[Rule]]:
     """Return the scan that protects the populated pages of private mappings.
 
     Pages of the file itself are left alone: a store makes a private copy, which has no
@@ -308,6 +307,6 @@ def protecting(mappings: Sequence[Mapping]) -> tuple[native.Spans, list[Rule]]:
     return spans_of(mappings, indices), rules
 
 
-def one_rule(mappings: Iterable[Mapping]) -> dict[tuple[Kind, int], int]:
+def one_rule(mappings: MappingSet) -> dict[KindKey, int]:
     """Return rule 0 for each kind of the mappings."""
-    return {(mapping.kind, mapping.page_size): 0 for mapping in mappings}
+    return dict.fromkeys(mappings.kinds, 0)

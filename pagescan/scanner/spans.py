@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from itertools import repeat
 from typing import TYPE_CHECKING
 
-from pagescan.model.mapping_set import Chosen, KindKey, keys_of
 from pagescan.model.ranges import length_of
 from pagescan.native import Columns, Spans
 
 if TYPE_CHECKING:
-    from pagescan.model.memory import Mapping
+    from pagescan.model.mapping_set import KindKey, MappingSet
 
 # Below this many bytes one thread is enough.
 _WORTH_IT = 1 << 30
@@ -58,7 +57,7 @@ _NARROW = 2 << 20
 
 
 def spans_of(
-    mappings: Sequence[Mapping],
+    mappings: MappingSet,
     rules: dict[KindKey, int],
     *,
     over_holes: bool = False,
@@ -69,29 +68,27 @@ def spans_of(
         mappings: Ascending.
         rules: The index of a rule by kind and huge page size; mappings of other kinds
             are left out.
-        over_holes: Also join across holes of up to 2 MiB, in a `Chosen`. A mapping may
-            appear in such a hole before the scan, so the caller must drop results
-            outside the set. Only for scans of registered memory.
+        over_holes: Also join across holes of up to 2 MiB, where all mappings are known.
+            A mapping may appear in such a hole before the scan, so the caller must drop
+            results outside the set. Only for scans of registered memory.
 
     Returns:
         Ranges; the caller must not change them.
     """
-    if not isinstance(mappings, Chosen):
-        return _spans(mappings, rules, repeat(False, len(mappings)))
     key = (over_holes, *rules.items())
     if key not in mappings.spans:
-        known = over_holes and mappings.there
+        known = over_holes and mappings.all_mappings
         narrow = _narrow(mappings) if known else repeat(False, len(mappings))
         mappings.spans[key] = _spans(mappings, rules, narrow)
     return mappings.spans[key]
 
 
 def _spans(
-    mappings: Sequence[Mapping], rules: dict[KindKey, int], narrow: Iterable[bool]
+    mappings: MappingSet, rules: dict[KindKey, int], narrow: Iterable[bool]
 ) -> Spans:
     starts, ends, which = Spans(array("Q"), array("Q"), array("Q"))
     end, last = -1, -1
-    for mapping, key, near in zip(mappings, keys_of(mappings), narrow, strict=True):
+    for mapping, key, near in zip(mappings, mappings.keys, narrow, strict=True):
         rule = rules.get(key)
         if rule is None:
             last = -1
@@ -106,13 +103,13 @@ def _spans(
     return Spans(starts, ends, which)
 
 
-def _narrow(mappings: Chosen) -> Iterable[bool]:
+def _narrow(mappings: MappingSet) -> Iterable[bool]:
     """Yield for each mapping whether a narrow hole alone separates it from the last."""
-    there = iter(mappings.there)
-    one, end, last = next(there), 0, 0
+    others = iter(mappings.all_mappings)
+    one, end, last = next(others), 0, 0
     for mapping in mappings:
         while one.end <= mapping.start:
-            one, end = next(there), one.end
+            one, end = next(others), one.end
         # Other mappings are no holes, nor are unselected parts of a mapping.
         yield one.start == mapping.start and last == end > one.start - _NARROW
         last = mapping.end

@@ -10,12 +10,12 @@ from typing import NamedTuple
 
 from pagescan import native
 from pagescan.model.batch import Batch
-from pagescan.model.mapping_set import bounds_of
-from pagescan.model.memory import NO_CATEGORY, Category, Mapping
+from pagescan.model.mapping_set import MappingSet
+from pagescan.model.memory import NO_CATEGORY, Category
 from pagescan.model.ranges import Interval, first_bytes
 from pagescan.model.results import MappingCounts
 from pagescan.native import Columns, Pace
-from pagescan.scanner.counts import count_by_mapping, joined, scan_target
+from pagescan.scanner.counts import count_by_mapping, joined, scan_mappings
 from pagescan.scanner.query import Query
 from pagescan.scanner.rules import POPULATED
 from pagescan.scanner.scanner import Scanner
@@ -90,14 +90,12 @@ class Unregistered(NamedTuple):
 
 
 def scan(
-    scanner: Scanner, chosen: Sequence[Mapping], query: Query, session: Session | None
+    scanner: Scanner, chosen: MappingSet, query: Query, session: Session | None
 ) -> Batch:
     """Scan selected mappings; unregistered memory of a session has `written`, too."""
     if session is None or query.raw or not query.used & Category.WRITTEN:
-        return scan_target(scanner, chosen, query)
-    written = native.inside(
-        Unregistered.of(scanner, session).written, *bounds_of(chosen)
-    )
+        return scan_mappings(scanner, chosen, query)
+    written = native.inside(Unregistered.of(scanner, session).written, *chosen.bounds)
     found = scanner.scan(chosen, query)
     if written.starts:
         found = native.outside(found, *written[:2])
@@ -110,7 +108,7 @@ def scan(
 
 
 def maps(
-    scanner: Scanner, chosen: Sequence[Mapping], session: Session | None
+    scanner: Scanner, chosen: MappingSet, session: Session | None
 ) -> list[MappingCounts]:
     """Count the pages of each mapping, including a session's unregistered memory."""
     rows = count_by_mapping(scanner, chosen)
@@ -138,7 +136,7 @@ def _with_written(
 
 
 def _of_written(
-    scanner: Scanner, chosen: Sequence[Mapping], query: Query, written: Columns
+    scanner: Scanner, chosen: MappingSet, query: Query, written: Columns
 ) -> Columns:
     """Return the pages that match a query, of pages known to be written."""
     if query.exclude & Category.WRITTEN:
@@ -154,12 +152,12 @@ def _of_written(
         any_of=any_of,
         returned=query.returned & ~Category.WRITTEN,
     )
-    parts, owners = native.join(written, *bounds_of(chosen))
-    pieces = [
+    parts, owners = native.join(written, *chosen.bounds)
+    pieces = MappingSet(
         cut(chosen[owner], start, end)
         for start, end, owner in zip(parts.starts, parts.ends, owners, strict=True)
         if owner >= 0
-    ]
+    )
     found = scanner.scan(pieces, asked)
     tag = query.returned & Category.WRITTEN
     return native.relabel(found, {bits: bits | tag for bits in set(found.categories)})

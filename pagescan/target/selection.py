@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from pagescan.model.errors import PagescanError, UsageError
+from pagescan.model.mapping_set import MappingSet
 from pagescan.model.memory import PAGE_SIZE, Mapping, Range
 from pagescan.model.units import escape, parse_address, parse_size
 
@@ -49,22 +50,22 @@ class Selection:
         """Whether no RANGE was given."""
         return not (self.ranges or self.names)
 
-    def select(self, mappings: Sequence[Mapping]) -> list[Mapping]:
+    def select(self, mappings: Sequence[Mapping]) -> MappingSet:
         """Return the selected parts of the mappings, ascending and disjoint.
 
         A mapping selected in part is cut at (huge) page borders: the part is widened
         to whole pages, never narrowed.
         """
         if self.everything:
-            return list(mappings)
+            return MappingSet(mappings, mappings)
         patterns = [_pattern(name) for name in self.names]
-        chosen: list[Mapping] = []
+        selected: list[Mapping] = []
         for mapping in mappings:
             if any(_matches(pattern, mapping) for pattern in patterns):
-                chosen.append(mapping)
+                selected.append(mapping)
             elif self.ranges:
-                chosen += self._parts(mapping)
-        return chosen
+                selected += self._parts(mapping)
+        return MappingSet(selected, mappings)
 
     def _parts(self, mapping: Mapping) -> Iterable[Mapping]:
         """Yield the parts of one mapping that the ranges cover."""
@@ -95,7 +96,7 @@ class Selection:
                     hint="pagescan maps lists the names; * and ? are wildcards",
                 )
         for span in self.ranges:
-            parts = list(Selection((span,)).select(mappings))
+            parts = Selection((span,)).select(mappings)
             if not parts:
                 raise PagescanError(
                     f"the range {span} covers no mapping",

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from pagescan import native
 from pagescan.model.errors import from_oserror
-from pagescan.model.mapping_set import Covers, bounds_of, kept_scans, kinds_of
+from pagescan.model.mapping_set import Covers, MappingSet, bounds_of
 from pagescan.model.memory import (
     HUGE_PAGE,
     PAGE_SIZE,
@@ -90,9 +90,9 @@ class Armer:
         """
         chosen = self.armed.selection.select(mappings)
         self.mappings = len(mappings)
-        reserved = [mapping for mapping in chosen if mapping.reserved]
+        reserved = MappingSet(mapping for mapping in chosen if mapping.reserved)
         populated = self.populated_outside(reserved)
-        inhabited = set(native.shares(populated, *bounds_of(reserved)).ranges)
+        inhabited = set(native.shares(populated, *reserved.bounds).ranges)
         empty = {
             mapping.start: mapping
             for index, mapping in enumerate(reserved)
@@ -132,8 +132,8 @@ class Armer:
 
     def protect(self, registered: Sequence[Mapping]) -> None:
         """Protect the populated pages of private mappings; remember huge pages."""
-        spans, rules = protecting(registered)
-        self.armed.huge.learn(self.scanner.run(spans, noticing(rules)))
+        spans, rules = protecting(MappingSet(registered))
+        self.armed.huge.learn(self.scanner.scan_ranges(spans, noticing(rules)))
 
     def protect_whole(self, registered: Sequence[Mapping]) -> Columns:
         """Protect the shared and hugetlb ones among registered mappings, holes too.
@@ -142,7 +142,7 @@ class Armer:
             The pages that were populated before or after the protection was set, tagged
             as written: pages populated in between appear in one of the two lists.
         """
-        shared = [item for item in registered if item.kind not in PRIVATE]
+        shared = MappingSet(item for item in registered if item.kind not in PRIVATE)
         if not shared:
             return Columns.empty()
         before = self.populated(shared)
@@ -151,7 +151,7 @@ class Armer:
             self._protect_whole(mapping)
         return native.overlay(before, self.populated(shared), outside=True)
 
-    def populated(self, mappings: Sequence[Mapping]) -> Columns:
+    def populated(self, mappings: MappingSet) -> Columns:
         """List the present pages of shared mappings, tagged as written."""
         shown = Category.PRESENT | Category.FILE
         rule = Rule(
@@ -160,25 +160,25 @@ class Armer:
             align=HUGE_PAGE,
             label=Category.WRITTEN,
         )
-        return self.scanner.run(spans_of(mappings, one_rule(mappings)), [rule])
+        return self.scanner.scan_ranges(spans_of(mappings, one_rule(mappings)), [rule])
 
-    def populated_outside(self, mappings: Sequence[Mapping]) -> Columns:
+    def populated_outside(self, mappings: MappingSet) -> Columns:
         """List populated pages that are not registered: new memory.
 
         One general scan does it: the kernel skips registered mappings whole.
         """
-        keys = [key for key in kinds_of(mappings) if key[0] is not Kind.SPECIAL]
+        keys = [key for key in mappings.kinds if key[0] is not Kind.SPECIAL]
         indices = {key: index for index, key in enumerate(keys)}
         rules = [outside(*key) for key in keys]
         # Most memory is skipped: a second thread would have nothing to do.
-        found = self.scanner.run(
+        found = self.scanner.scan_ranges(
             spans_of(mappings, indices, over_holes=True),
             rules,
             threads=1,
-            kept=kept_scans(mappings),
+            kept_as=(mappings, "new memory"),
         )
         # A mapping that appeared in a hole is for the next look.
-        return native.inside(found, *bounds_of(mappings)) if found.starts else found
+        return native.inside(found, *mappings.bounds) if found.starts else found
 
     def disarm(self, mappings: Iterable[Mapping]) -> None:
         """Unregister all mappings, files first; others may hold the fd as well.
@@ -260,7 +260,7 @@ class Armer:
         """Return the most bytes of page tables that markers in its holes need."""
         if mapping.kind is not Kind.SHARED:
             return 0
-        present = self.populated([mapping])
+        present = self.populated(MappingSet([mapping]))
         pages = (sum(present.ends) - sum(present.starts)) // PAGE_SIZE
         return (mapping.length // PAGE_SIZE - pages) * _ENTRY
 

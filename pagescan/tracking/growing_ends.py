@@ -26,8 +26,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from pagescan import native
 from pagescan.model.mapping_set import (
-    Chosen,
-    bounds_of,
+    MappingSet,
     has_no_room,
     is_whole,
     reserved_beside,
@@ -177,7 +176,9 @@ class GrowingEnds:
             self._compare(start, digests, same)
         return same
 
-    def plan(self, chosen: Chosen, new: frozenset[int], populated: Columns) -> Moves:
+    def plan(
+        self, chosen: MappingSet, new: frozenset[int], populated: Columns
+    ) -> Moves:
         """Decide which parts are registered now and which left out; changes nothing.
 
         Args:
@@ -186,7 +187,7 @@ class GrowingEnds:
                 known.
             populated: All populated pages that are not registered.
         """
-        starts, ends = bounds_of(chosen)
+        starts, ends = chosen.bounds
         of: dict[int, list[End]] = {index: [] for index in new}
         for end in self.known:
             index = bisect_right(ends, end.start)
@@ -248,7 +249,7 @@ class GrowingEnds:
             self.known[:] = sorted([*self.known, grew[-1]])  # for `heap_without_edge`
         return same
 
-    def heap_without_edge(self, chosen: Chosen) -> Mapping | None:
+    def heap_without_edge(self, chosen: MappingSet) -> Mapping | None:
         """Return the uppermost page of a heap that has lost its edge, or None.
 
         A heap loses it if it was seen to grow, and has shrunk.
@@ -272,7 +273,7 @@ class GrowingEnds:
         self.known[:] = sorted([*others, end])
 
     def _keep(
-        self, chosen: Chosen, index: int, known: list[End], populated: Columns
+        self, chosen: MappingSet, index: int, known: list[End], populated: Columns
     ) -> End | None:
         """Return the part of a mapping that is left out, or None."""
         mapping = chosen[index]
@@ -283,7 +284,7 @@ class GrowingEnds:
             if is_top and (grew or any(end.heap for end in self.known)):
                 return End(mapping.end - PAGE_SIZE, mapping.end, heap=True)
             return None
-        may_grow = (known or grew) and not has_no_room(mapping, chosen.there)
+        may_grow = (known or grew) and not has_no_room(mapping, chosen.all_mappings)
         if mapping.name == "[stack]" or not may_grow:
             return None
         low, high, read = mapping.start, mapping.end, 0
@@ -303,7 +304,7 @@ class GrowingEnds:
                 on_swap = any(bits & Category.SWAPPED for bits in pages.categories)
                 if read > _QUIET or on_swap:
                     return None
-        below, above = reserved_beside(low, high, chosen.there)
+        below, above = reserved_beside(low, high, chosen.all_mappings)
         return End(low, high, below=below, above=above, read=read)
 
     def _is_border(self, end: End) -> bool:
@@ -350,7 +351,7 @@ class GrowingEnds:
                     same.append((page, page + PAGE_SIZE))
 
 
-def _within_limit(moves: Moves, chosen: Chosen, populated: Columns) -> Moves:
+def _within_limit(moves: Moves, chosen: MappingSet, populated: Columns) -> Moves:
     """Mark ends as registered whole until the rest is within the limit.
 
     First come ends that exceed it by themselves, then those without growth for the
@@ -369,7 +370,7 @@ def _within_limit(moves: Moves, chosen: Chosen, populated: Columns) -> Moves:
         out.remove(max(out, key=lambda end: (end.read, sizes[end])))
     if len(out) == len(moves.out):
         return moves
-    starts, _ = bounds_of(chosen)
+    starts, _ = chosen.bounds
     left = {end.start for end in moves.out} - {end.start for end in out}
     indices = {bisect_right(starts, start) - 1 for start in left}
     ranges = [(chosen[index].start, chosen[index].end) for index in indices]

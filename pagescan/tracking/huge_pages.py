@@ -102,7 +102,9 @@ class HugePages:
                 kernel_masks=Masks(mask=Category.HUGE, returned=Category.HUGE),
                 align=size,
             )
-            self.learn(scanner.run(Spans(whole.starts, whole.ends, which), [huge]))
+            self.learn(
+                scanner.scan_ranges(Spans(whole.starts, whole.ends, which), [huge])
+            )
 
     def restore(
         self,

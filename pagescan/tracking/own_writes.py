@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 
 from pagescan import native
 from pagescan.model.errors import PagescanError, UsageError
-from pagescan.model.mapping_set import bounds_of
+from pagescan.model.mapping_set import MappingSet
 from pagescan.model.memory import DEFAULT_RETURNED, Category, Kind, Mapping, Untracked
 from pagescan.model.results import Cost
 from pagescan.native import Columns, Masks, Pace, PreparedScan, Rule, Spans
@@ -88,7 +88,7 @@ class _BlockTracking(Tracking):
         return prepared
 
     def _prepare(self) -> _Prepared:
-        chosen = list(_with_room_to_grow(self._judged()))
+        chosen = MappingSet(_with_room_to_grow(self._judged()))
         spans, asked, exact, _ = rules_of(
             chosen, rearm=False, returned=DEFAULT_RETURNED
         )
@@ -129,7 +129,7 @@ class _BlockTracking(Tracking):
         written = self.result_of(prepared.unprotected)
         outside = self.result_of(prepared.outside)
         chosen = self._judged()
-        exact = self.scanner.run(as_spans(written), prepared.exact)
+        exact = self.scanner.scan_ranges(as_spans(written), prepared.exact)
         fresh = native.inside(self._armer.populated_outside(chosen), *outside[:2])
         buffers = prepared.buffers
         return self._without_own(exact, *buffers), self._without_own(fresh, *buffers)
@@ -137,10 +137,10 @@ class _BlockTracking(Tracking):
     def batch(self, written: Columns, fresh: Columns, selection: Selection) -> Batch:
         """Join both lists into one batch, restricted to a block's selection."""
         chosen = self._judged()
-        new = frozenset(native.shares(fresh, *bounds_of(chosen)).ranges)
+        new = frozenset(native.shares(fresh, *chosen.bounds).ranges)
         found = native.overlay(written, fresh, outside=True)
         # Pages that an inner block found may have been unmapped since.
-        found = native.inside(found, *bounds_of(selection.select(chosen)))
+        found = native.inside(found, *selection.select(chosen).bounds)
         return self._joined(found, chosen, new, DEFAULT_RETURNED)
 
     def bank(self) -> Columns:
@@ -344,7 +344,7 @@ def written_pages(ranges: Iterable[str] | None = None) -> WrittenPages:
     return WrittenPages(ranges)
 
 
-def _with_room_to_grow(chosen: list[Mapping]) -> Iterator[Mapping]:
+def _with_room_to_grow(chosen: Iterable[Mapping]) -> Iterator[Mapping]:
     """Extend the stack downwards: pages that it grows into are registered with it."""
     end = 0
     for mapping in chosen:

@@ -18,7 +18,7 @@ from typing import NamedTuple, Self
 
 from pagescan import native
 from pagescan.model.looks import Look
-from pagescan.model.mapping_set import Chosen, bounds_of, kinds_of
+from pagescan.model.mapping_set import MappingSet
 from pagescan.model.memory import (
     DEFAULT_RETURNED,
     HUGE_PAGE,
@@ -164,7 +164,7 @@ class SampledTracking(Tracking):
     def arm(self) -> None:
         """Register the whole selection, and protect as much as the budget pays for."""
         there = self._judged()
-        self.armed.alike = count_alike(there.there)
+        self.armed.alike = count_alike(there.all_mappings)
         self._has_registered = bool(self._armer.register(there))
         self.check_armed(self._has_registered)
         chosen = self._judged()
@@ -218,14 +218,15 @@ class SampledTracking(Tracking):
         if rearm:
             population = self._populate(chosen)
             came = apart(population, drawn_from)
-            ahead = self._written(tracked, rearm=False, returned=returned)
+            ahead = self._written(MappingSet(tracked), rearm=False, returned=returned)
             counts = self._counts(ahead, tracked)
             share = self._toll_for(sum(counts))
             self._draw(population, len(tracked), counts)
             self._protect(apart(self.units, sorted(tracked + came)))
             arrived = self._protect_shared(came, tracked, chosen)
         private = [unit for unit in came if unit.kind in PRIVATE]
-        found = self._written(sorted(tracked + private), rearm=rearm, returned=returned)
+        units = MappingSet(sorted(tracked + private))
+        found = self._written(units, rearm=rearm, returned=returned)
         arrived = self._without_own(arrived, arrived)
         found = native.overlay(found, arrived, outside=True)
         if grown and (grown.moves.out or self.armed.ends):
@@ -298,7 +299,7 @@ class SampledTracking(Tracking):
         found: Columns,
         came: list[Mapping],
         grown: _Grown,
-        chosen: Chosen,
+        chosen: MappingSet,
         returned: Category,
     ) -> tuple[Columns, list[Mapping]]:
         """Add the changes of the growing ends to the written and to the new pages.
@@ -352,7 +353,8 @@ class SampledTracking(Tracking):
 
     def _inhabited(self, chosen: Sequence[Mapping]) -> list[Mapping]:
         """Return the units that contain a page; whole mappings if these are smaller."""
-        rules = {key: index for index, key in enumerate(kinds_of(chosen))}
+        selected = MappingSet(chosen)
+        rules = {key: index for index, key in enumerate(selected.kinds)}
         asked = [
             Rule(
                 kernel_masks=Masks(anyof=POPULATED, returned=Category.WPALLOWED),
@@ -360,8 +362,10 @@ class SampledTracking(Tracking):
             )
             for _, size in rules
         ]
-        found = self.scanner.run(spans_of(chosen, rules), asked, join_gap=HUGE_PAGE)
-        parts, owners = native.join(found, *bounds_of(chosen))
+        found = self.scanner.scan_ranges(
+            spans_of(selected, rules), asked, join_gap=HUGE_PAGE
+        )
+        parts, owners = native.join(found, *selected.bounds)
         units: dict[int, Mapping] = {}
         for start, end, owner in zip(parts.starts, parts.ends, owners, strict=True):
             if owner < 0:

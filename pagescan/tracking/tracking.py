@@ -14,10 +14,8 @@ from pagescan import native
 from pagescan.model.batch import Batch
 from pagescan.model.errors import PagescanError
 from pagescan.model.mapping_set import (
-    Chosen,
     Covers,
-    bounds_of,
-    kept_scans,
+    MappingSet,
     reservations_beside,
 )
 from pagescan.model.memory import (
@@ -32,6 +30,7 @@ from pagescan.model.ranges import Interval, ranges_of, whole_pages
 from pagescan.model.results import Cost
 from pagescan.model.units import now
 from pagescan.native import Columns, Pace, Rule
+from pagescan.scanner.protect import protect_regions
 from pagescan.scanner.query import Query
 from pagescan.scanner.rules import POPULATED
 from pagescan.scanner.scanner import JOIN_GAP, Scanner
@@ -92,7 +91,7 @@ class Tracking:
         self._known: tuple[list[Mapping], list[Untracked]] = ([], [])
         self._counted: tuple[list[Mapping], int] = ([], 0)
         self._has_registered = False  # since the last count of the mappings
-        self._chosen = Chosen()
+        self._chosen = MappingSet()
         self._armer = Armer(self.scanner, uffd, armed)
         self._ends = GrowingEnds(target, armed.ends, wanted=self.leaves_growth_out)
         self.cost = Cost()
@@ -307,7 +306,7 @@ class Tracking:
         os.close(self.uffd)
         self.uffd = -1
 
-    def _judged(self) -> Chosen:
+    def _judged(self) -> MappingSet:
         """Return the trackable selected mappings; the same object while unchanged."""
         there = self._reader.read()
         self._armer.mappings = len(there)
@@ -316,7 +315,7 @@ class Tracking:
         known = (there, list(self.armed.untracked))
         if known[0] is not self._known[0] or known[1] != self._known[1]:
             untracked = Covers(known[1])
-            self._chosen = Chosen(
+            self._chosen = MappingSet(
                 (
                     mapping
                     for mapping in self.armed.selection.select(there)
@@ -329,7 +328,7 @@ class Tracking:
 
     def _unregistered(
         self, *, again: bool = True
-    ) -> tuple[Chosen, Columns, frozenset[int]]:
+    ) -> tuple[MappingSet, Columns, frozenset[int]]:
         """Return the mappings, their unregistered populated pages, and new indices.
 
         The indices are of mappings with more such pages than the growing ends.
@@ -338,7 +337,7 @@ class Tracking:
         populated = self._armer.populated_outside(chosen)
         known = self._ends.pieces
         fresh = native.outside(populated, *ranges_of(known)) if known else populated
-        new = frozenset(native.shares(fresh, *bounds_of(chosen)).ranges)
+        new = frozenset(native.shares(fresh, *chosen.bounds).ranges)
         if again and any(chosen[index].reserved for index in new):
             # A part of a reservation was used after the mappings were read.
             return self._unregistered(again=False)
@@ -346,7 +345,7 @@ class Tracking:
 
     def _take_in(
         self,
-        chosen: Chosen,
+        chosen: MappingSet,
         new: frozenset[int],
         populated: Columns,
         returned: Category,
@@ -415,9 +414,9 @@ class Tracking:
         its bytes.
         """
         query = Query(any_of=POPULATED, exclude=Category.PFNZERO)
-        there = self.scanner.scan([page], query)
+        there = self.scanner.scan(MappingSet([page]), query)
         digest = self._ends.digests.page(page.start)[0] if there.starts else NOTHING
-        again = self._written([page], rearm=True, returned=returned)
+        again = self._written(MappingSet([page]), rearm=True, returned=returned)
         self._armer.unregister(page)
         self._ends.leave_out(page, digest)
         self._has_registered = True
@@ -431,7 +430,7 @@ class Tracking:
         return said
 
     def _written(
-        self, chosen: Sequence[Mapping], *, rearm: bool, returned: Category
+        self, chosen: MappingSet, *, rearm: bool, returned: Category
     ) -> Columns:
         """Scan in two stages: candidates by the kernel's fast path, then categories."""
         from pagescan.scanner.rules import rules_of
@@ -439,15 +438,15 @@ class Tracking:
         spans, candidates, exact, gone = rules_of(
             chosen, rearm=rearm, returned=returned
         )
-        found = self.scanner.run(
-            spans, candidates, join_gap=JOIN_GAP, kept=kept_scans(chosen)
+        found = self.scanner.scan_ranges(
+            spans, candidates, join_gap=JOIN_GAP, kept_as=(chosen, "candidates")
         )
         if rearm:  # before they are protected, because the next store splits them
             files = [rule.label for rule in candidates if rule.whole_range]
             self.armed.huge.learn_of(self.scanner, found, *files)
         # First, because a store after this protection shows in the following scan.
         dropped = self._protect_dropped(found, gone) if gone else Columns.empty()
-        written = self.scanner.run(as_spans(found), exact)
+        written = self.scanner.scan_ranges(as_spans(found), exact)
         if dropped.starts:
             written = native.overlay(dropped, written, outside=True)
         return self._without_own(written, found, written)
@@ -461,8 +460,8 @@ class Tracking:
         dropped = Columns.empty()
         for label, rule in gone.items():
             asked = native.relabel(found, {label: 0})  # the only rule
-            empty = self.scanner.run(as_spans(asked), [rule])
-            self.scanner.protect_regions(empty, rule.align, self.uffd)
+            empty = self.scanner.scan_ranges(as_spans(asked), [rule])
+            protect_regions(self.scanner, empty, rule.align, self.uffd)
             dropped = native.overlay(dropped, empty, outside=True)
         return dropped
 
@@ -481,7 +480,7 @@ class Tracking:
     def _joined(
         self,
         found: Columns,
-        chosen: Sequence[Mapping],
+        chosen: MappingSet,
         new: frozenset[int],
         returned: Category,
     ) -> Batch:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from pagescan.model.batch import Batch
+from pagescan.model.mapping_set import MappingSet
 from pagescan.model.memory import NO_CATEGORY, Category, Mapping, Untracked
 from pagescan.model.results import (
     Action,
@@ -156,7 +157,10 @@ def test_plan(name: str, report: Report, request: pytest.FixtureRequest) -> None
         array("Q", [Action.DUMP, Action.ZERO, Action.KEEP]),
     )
     batch = Batch.join(
-        found, (HEAP, LIBRARY, ANONYMOUS), page_size=4096, returned=NO_CATEGORY
+        found,
+        MappingSet((HEAP, LIBRARY, ANONYMOUS)),
+        page_size=4096,
+        returned=NO_CATEGORY,
     )
     shared = Untracked(0x7FFF_0000, 0x7FFF_4000, "/dev/shm/a", "shared")
     of_plan = replace(

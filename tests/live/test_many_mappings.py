@@ -8,6 +8,7 @@ import pytest
 
 from pagescan import Category, Query
 from pagescan.model.batch import Batch
+from pagescan.model.mapping_set import MappingSet
 from pagescan.native import Columns
 from pagescan.scanner.scanner import Scanner
 from pagescan.target import maps as mappings
@@ -130,8 +131,10 @@ def test_pages_among_holes(target: Callable[..., Target], seed: int) -> None:
 
 def scanned(process: Process, low: int, high: int, query: Query) -> Columns:
     """Scan the mappings that begin in [low, high)."""
-    chosen = [item for item in mappings.read(process) if low <= item.start < high]
-    return Scanner(process).scan(chosen, query)
+    selected = MappingSet(
+        item for item in mappings.read(process) if low <= item.start < high
+    )
+    return Scanner(process).scan(selected, query)
 
 
 def test_masks_that_contradict_each_other(target: Callable[..., Target]) -> None:

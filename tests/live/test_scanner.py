@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from pagescan import Category, Query, native
+from pagescan.model.mapping_set import MappingSet
 from pagescan.native import Columns
+from pagescan.scanner.protect import protect
 from pagescan.scanner.scanner import Scanner
 from pagescan.target import maps as mappings
 from pagescan.target.process import Target as Process
@@ -80,18 +82,18 @@ def test_written_between_listing_and_protecting(
     low, high = made.ranges["m"]
     with Process.open(made.pid) as process, Tracking.start(process):
         scanner = Scanner(process)
-        run = scanner.run
+        scan_ranges = scanner.scan_ranges
         made.write("m", written_before)
 
         def disturbed(*args: Any, **kwargs: Any) -> Columns:
-            found = run(*args, **kwargs)
-            monkeypatch.setattr(scanner, "run", run)
+            found = scan_ranges(*args, **kwargs)
+            monkeypatch.setattr(scanner, "scan_ranges", scan_ranges)
             made.write("m", {100})
             return found
 
-        monkeypatch.setattr(scanner, "run", disturbed)
+        monkeypatch.setattr(scanner, "scan_ranges", disturbed)
         there = [one for one in mappings.read(process) if low <= one.start < high]
-        found = scanner.protect(there, Query(require=Category.PRESENT))
+        found = protect(scanner, MappingSet(there), Query(require=Category.PRESENT))
         assert sum(found.ends) - sum(found.starts) >= high - low
         written = {
             (start - low) // 4096

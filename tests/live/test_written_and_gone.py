@@ -12,8 +12,9 @@ import pytest
 
 import pagescan
 from pagescan.model.batch import Batch
+from pagescan.model.mapping_set import MappingSet
 from pagescan.model.memory import Category
-from pagescan.scanner.counts import count_by_mapping, scan_target
+from pagescan.scanner.counts import count_by_mapping, scan_mappings
 from pagescan.scanner.query import Query
 from pagescan.scanner.scanner import Scanner
 from pagescan.target import maps as mappings
@@ -66,9 +67,9 @@ class Views:
 
     def scan(self, query: Query = WRITTEN) -> set[int]:
         """Return the pages of `scan --require written`; it protects nothing."""
-        there = mappings.read(self.tracking.target)
+        there = MappingSet(mappings.read(self.tracking.target))
         return _pages(
-            scan_target(Scanner(self.tracking.target), there, query), self.made
+            scan_mappings(Scanner(self.tracking.target), there, query), self.made
         )
 
     def protect(self) -> set[int]:
@@ -78,14 +79,15 @@ class Views:
             mappings.read(self.tracking.target)
         )
         scanner = Scanner(self.tracking.target)
-        found = scan_target(scanner, there, WRITTEN, self.tracking.uffd)
+        found = scan_mappings(scanner, there, WRITTEN, self.tracking.uffd)
         return _pages(found, self.made)
 
     def count(self) -> int | None:
         """Return the number that `maps` counts."""
         low, high = self.made.ranges["m"]
         rows = count_by_mapping(
-            Scanner(self.tracking.target), mappings.read(self.tracking.target)
+            Scanner(self.tracking.target),
+            MappingSet(mappings.read(self.tracking.target)),
         )
         return sum(
             row.counts["written"] or 0

@@ -5,7 +5,7 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pagescan.model.mapping_set import Chosen
+from pagescan.model.mapping_set import MappingSet
 from pagescan.model.memory import Kind, Mapping
 from pagescan.scanner.spans import spans_of
 
@@ -46,7 +46,7 @@ def test_a_span_has_chosen_memory_and_holes(
     """Each selected page is scanned once, by its own rule; no other one is."""
     there, chosen = layout
     spans = list(
-        zip(*spans_of(Chosen(chosen, there), RULES, over_holes=True), strict=True)
+        zip(*spans_of(MappingSet(chosen, there), RULES, over_holes=True), strict=True)
     )
     assert all(one[1] <= two[0] for one, two in itertools.pairwise(spans))
 
@@ -69,10 +69,12 @@ def test_narrow_holes_make_one_span() -> None:
     """A hole under 2 MiB is scanned too, unless something is mapped in it."""
     one, wide, two = mapping(1, 2), mapping(2, 3, "rw-s"), mapping(3, 4)
     far = mapping(6, 7)
-    both = spans_of(Chosen([one, two, far], [one, two, far]), RULES, over_holes=True)
+    both = spans_of(
+        MappingSet([one, two, far], [one, two, far]), RULES, over_holes=True
+    )
     assert list(both.starts) == [1 * MIB, 6 * MIB]
     assert list(both.ends) == [4 * MIB, 7 * MIB]
-    between = spans_of(Chosen([one, two], [one, wide, two]), RULES, over_holes=True)
+    between = spans_of(MappingSet([one, two], [one, wide, two]), RULES, over_holes=True)
     assert list(between.starts) == [1 * MIB, 3 * MIB]
-    unknown = spans_of(Chosen([one, two]), RULES, over_holes=True)
+    unknown = spans_of(MappingSet([one, two]), RULES, over_holes=True)
     assert list(unknown.starts) == [1 * MIB, 3 * MIB]

@@ -15,6 +15,7 @@ from pagescan.checkpoint.binary import read_plan, write_binary
 from pagescan.checkpoint.plan import Plan, lay_out
 from pagescan.model.batch import Batch
 from pagescan.model.errors import PagescanError
+from pagescan.model.mapping_set import MappingSet
 from pagescan.model.memory import NO_CATEGORY, Kind, Mapping
 from pagescan.model.ranges import union
 from pagescan.model.results import Action, TargetFacts
@@ -91,7 +92,7 @@ def plan_of(rows: int, epoch: int | None = 7, parent: int | None = None) -> Plan
         array("Q", range(2 * PAGE, (2 * rows + 2) * PAGE, 2 * PAGE)),
         array("Q", (actions[row % 3] for row in range(rows))),
     )
-    batch = Batch.join(found, [HEAP], page_size=PAGE, returned=NO_CATEGORY)
+    batch = Batch.join(found, MappingSet([HEAP]), page_size=PAGE, returned=NO_CATEGORY)
     return Plan(TargetFacts(4242, "x", None, 99, PAGE), batch, epoch, parent)
 
 

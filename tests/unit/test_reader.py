@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pagescan.model.mapping_set import Chosen, Covers, bounds_of, kinds_of
+from pagescan.model.mapping_set import Covers, MappingSet, bounds_of
 from pagescan.model.memory import Kind, Mapping, Untracked
 from pagescan.scanner.spans import spans_of
 from pagescan.target import maps as reader
@@ -109,15 +109,16 @@ def test_what_is_made_of_chosen_mappings_is_made_once() -> None:
         Mapping(0x4000, 0x6000, "rw-s", 0, (0, 1), 7, "/dev/shm/a"),
         Mapping(0x8000, 0x9000, "rw-p", 0, (0, 0), 0, ""),
     ]
-    chosen = Chosen(plain)
+    selected = MappingSet(plain)
     rules = {(Kind.ANON, 0): 4}
-    for made in (bounds_of, kinds_of, lambda one: spans_of(one, rules)):
-        assert made(chosen) is made(chosen)
-        assert made(chosen) == made(plain)
-    spans = spans_of(chosen, rules)
+    assert selected.bounds is selected.bounds
+    assert selected.bounds == bounds_of(plain)
+    assert selected.kinds == ((Kind.ANON, 0), (Kind.SHARED, 0))
+    spans = spans_of(selected, rules)
+    assert spans is spans_of(selected, rules)
     assert list(zip(*spans, strict=True)) == [(0x1000, 0x4000, 4), (0x8000, 0x9000, 4)]
     more = {**rules, (Kind.SHARED, 0): 4}
-    assert list(zip(*spans_of(chosen, more), strict=True)) == [
+    assert list(zip(*spans_of(selected, more), strict=True)) == [
         (0x1000, 0x6000, 4),
         (0x8000, 0x9000, 4),
     ]

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from pagescan import native
 from pagescan.model.batch import Batch
+from pagescan.model.mapping_set import MappingSet
 from pagescan.model.memory import Category, Mapping
 from pagescan.native import Columns
 from pagescan.render.cells import elide_middle
@@ -58,7 +59,7 @@ def test_join_keeps_every_page(regions: Spans, maps: Spans) -> None:
         for first, length, _ in maps
     ]
     columns = _columns(regions)
-    batch = Batch.join(columns, mappings, page_size=PAGE)
+    batch = Batch.join(columns, MappingSet(mappings), page_size=PAGE)
     joined = Columns(batch.starts, batch.ends, batch.categories)
     assert _pages(joined) == _pages(columns)
     for region in batch.regions():
@@ -78,7 +79,9 @@ def test_join_keeps_every_page(regions: Spans, maps: Spans) -> None:
 @given(ascending())
 def test_tally_counts_pages(regions: Spans) -> None:
     """The summary equals a count page by page."""
-    batch = Batch.join(_columns(regions), (), page_size=PAGE, returned=Category(511))
+    batch = Batch.join(
+        _columns(regions), MappingSet(), page_size=PAGE, returned=Category(511)
+    )
     pages = _pages(_columns(regions))
     summary = batch.summary()
     assert summary.pages == len(pages)
@@ -89,7 +92,7 @@ def test_tally_counts_pages(regions: Spans) -> None:
 
 def test_columns_are_buffers() -> None:
     """Nothing is copied: memoryviews of 64-bit integers."""
-    batch = Batch.join(_columns([(1, 2, 3)]), (), page_size=PAGE)
+    batch = Batch.join(_columns([(1, 2, 3)]), MappingSet(), page_size=PAGE)
     for column in (batch.starts, batch.ends, batch.categories):
         assert memoryview(column).itemsize == 8
 

@@ -7,6 +7,7 @@ import pytest
 
 from pagescan.model.batch import Batch
 from pagescan.model.looks import Look, Tick
+from pagescan.model.mapping_set import MappingSet
 from pagescan.model.results import Cost, Summary
 from pagescan.model.units import now
 from pagescan.native import Columns
@@ -111,7 +112,7 @@ def test_an_idle_target_is_no_reason_to_warn() -> None:
     """An idle target is no reason to warn: half of a tiny figure is tiny."""
     toll = TargetCost()
     warning = CostWarning(toll)
-    nothing = Batch.join(Columns.empty(), (), page_size=4096)
+    nothing = Batch.join(Columns.empty(), MappingSet(), page_size=4096)
     look = Look(nothing, (), now(), Cost(target_share=0.5))
     tick = Tick(1, look, now(), 1.0, None, Summary(0, 0, 0, {}))
     toll.last = 0.0005
