@@ -9,10 +9,10 @@ from pagescan.model.mapping_set import MappingSet
 from pagescan.model.memory import Category, Kind
 from pagescan.model.ranges import unlabelled
 from pagescan.model.results import MappingCounts
-from pagescan.native import Columns, Masks, Rule
+from pagescan.native import Columns
 from pagescan.scanner.protect import protect
 from pagescan.scanner.query import Query
-from pagescan.scanner.rules import PRIVATE
+from pagescan.scanner.rules import PRIVATE, registered_rule
 from pagescan.scanner.scanner import Scanner
 from pagescan.scanner.spans import as_spans
 from pagescan.target.kernel import known_categories, swap_in_use
@@ -104,13 +104,11 @@ def tracked_mappings(scanner: Scanner, selected: MappingSet) -> set[int]:
     It takes one call per mapping: the kernel skips an unarmed mapping as a whole, and
     stops at the first page of an armed one.
     """
-    rule = Rule(
-        kernel_masks=Masks(mask=Category.WPALLOWED, returned=Category.WPALLOWED),
-        first_page=True,
-    )
     judged = MappingSet(item for item in selected if item.kind is not Kind.SPECIAL)
     # Each is a range of its own: neighbours are not joined.
-    regions = scanner.scan_ranges(as_spans(unlabelled(judged.bounds)), [rule])
+    regions = scanner.scan_ranges(
+        as_spans(unlabelled(judged.bounds)), [registered_rule()]
+    )
     shares = native.shares(regions, *judged.bounds)
     return {judged[index].start for index in shares.ranges}
 

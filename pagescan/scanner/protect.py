@@ -10,8 +10,9 @@ from pagescan.model.mapping_set import MappingSet
 from pagescan.model.memory import PAGE_SIZE, Category, Kind, Mapping
 from pagescan.model.ranges import Ranges, first_bytes, length_of, unlabelled
 from pagescan.native import ALL_PAGES, Columns, Masks, Rule
+from pagescan.scanner.bits import is_gone, is_wanted, protectable, read_bits
 from pagescan.scanner.query import Query
-from pagescan.scanner.rules import is_gone, is_wanted, protectable, read_bits, rule_for
+from pagescan.scanner.rules import query_rule
 from pagescan.scanner.scanner import FEW_REGIONS, Scanner
 from pagescan.scanner.spans import as_spans, spans_of
 from pagescan.target.kernel import check_known, known_categories
@@ -46,7 +47,7 @@ def protect(
     protected = Columns.empty()
     for part in _runs(mappings):
         kind, page_size = part.kinds[0]
-        rule = rule_for(kind, query, page_size)
+        rule = query_rule(kind, query, page_size)
         if rule is not None and left:
             regions = _protect_part(scanner, part, rule, left, uffd)
             left -= min(left, length_of(regions) // PAGE_SIZE)

@@ -1,10 +1,16 @@
-"""The two stages of a look: candidates by the kernel's fast path, then categories."""
+"""The one table of which pages count as written, and the rules that are made from it.
 
-from collections.abc import Sequence
+WRITTEN is the inverse of the uffd-wp bit, and nothing else: an empty entry, the zero
+page and a guard marker have it too, and a hole has it on some kernels only. So each
+kind of mapping has a row that says when a page of it was written. Four rules are made
+from a row: `query_rule` for what a user asks, `candidate_rule` for the first stage of a
+look, `protection_scan` for arming, and `new_memory_rule` for unregistered memory.
+"""
+
+import enum
 from functools import lru_cache
 from typing import NamedTuple
 
-from pagescan import native
 from pagescan.model.mapping_set import KindKey, MappingSet
 from pagescan.model.memory import HUGE_PAGE, NO_CATEGORY, Category, Kind
 from pagescan.native import Masks, Rule, Spans
@@ -13,298 +19,297 @@ from pagescan.scanner.spans import spans_of
 from pagescan.target.kernel import (
     known_categories,
     named_empty_entries,
-    or_empty,
     swap_in_use,
 )
 
-
-def rules_of(
-    selected: MappingSet, *, rearm: bool, returned: Category
-) -> tuple[Spans, Sequence[Rule], Sequence[Rule], dict[int, Rule]]:
-    """Return the two stages of a look: what is scanned, for candidates, and exactly.
-
-    The label of each candidate is the index of the exact rule of its mapping. Last
-    come, by label, the rules for the empty entries that an exact scan, which protects,
-    does not or must not protect.
-    """
-    files = any(kind is Kind.PRIVATE_FILE for kind, _ in selected.kinds)
-    in_use = bool(files and returned & Category.SWAPPED and swap_in_use())
-    stages = _stages(selected.kinds, rearm, returned, in_use)
-    spans = spans_of(selected, stages.indices, over_holes=True)
-    return spans, stages.candidates, stages.exact, stages.gone
-
-
-class _Stages(NamedTuple):
-    indices: dict[KindKey, int]
-    candidates: tuple[Rule, ...]
-    exact: tuple[Rule, ...]
-    gone: dict[int, Rule]
-
-
-@lru_cache(maxsize=64)  # the same for each look
-def _stages(
-    kinds: tuple[KindKey, ...], rearm: bool, returned: Category, in_use: bool
-) -> _Stages:
-    query = Query(require=Category.WRITTEN, returned=returned)
-    indices: dict[KindKey, int] = {}
-    candidates: list[Rule] = []
-    exact: list[Rule] = []
-    gone: dict[int, Rule] = {}
-    for kind, size in kinds:
-        rule = rule_for(kind, query, size, in_use=in_use)
-        if rule is None:
-            continue
-        label = indices[kind, size] = len(exact)
-        candidates.append(
-            _candidates(kind, rule)._replace(label=label, candidates=True)
-        )
-        if rearm and kind is Kind.HUGETLB:
-            gone[label] = empty_only(rule)
-            rule = of_populated(rule)
-        elif rearm and kind is Kind.SHARED and not named_empty_entries().beside_others:
-            gone[label] = empty_only(rule)
-        exact.append(rule._replace(protect=rearm))
-    return _Stages(indices, tuple(candidates), tuple(exact), gone)
-
-
-def _candidates(kind: Kind, rule: Rule) -> Rule:
-    """Return what finds all pages that an exact rule may find, and few others."""
-    # The fast path names empty entries on every kernel, but not everywhere.
-    slow = kind is Kind.HUGETLB or (
-        kind is Kind.SHARED and not named_empty_entries().without_table
-    )
-    if slow:
-        return rule._replace(result_masks=Masks(mask=Category.WRITTEN))
-    return Rule(
-        kernel_masks=Masks(mask=Category.WRITTEN, returned=Category.WRITTEN),
-        # Pages of the file itself are candidates for ever.
-        whole_range=kind is Kind.PRIVATE_FILE,
-        align=rule.align,
-        skip_holes=kind in PRIVATE,
-    )
-
-
 POPULATED = Category.PRESENT | Category.SWAPPED
 
-_UNWRITTEN = {
-    Kind.ANON: Category.PFNZERO | Category.GUARD,
-    Kind.PRIVATE_FILE: Category.PFNZERO | Category.GUARD | Category.FILE,
-    Kind.SHARED: Category.GUARD,
-    Kind.HUGETLB: NO_CATEGORY,
-    Kind.SPECIAL: NO_CATEGORY,
+
+class Protection(enum.Enum):
+    """How a kind of mapping is write-protected."""
+
+    SCAN = "by the scan: populated pages only, so that a hole costs nothing"
+    RANGE = "by UFFDIO_WRITEPROTECT, which puts a marker into each hole"
+    NONE = "not at all"
+
+
+class Empty(enum.Enum):
+    """What an empty page-table entry of registered memory says.
+
+    Where each entry got a marker when it was armed, an empty one is a page that was
+    written, and then dropped or paged out. Linux 6.7 to 6.12.102 and 6.13 to 6.17 do
+    not report WRITTEN of it unless nothing else is asked for; no kernel does of
+    hugetlb.
+    """
+
+    NOTHING = "nothing: no rule relies on it"
+    WRITTEN = "written: the scan reports and protects it, if this kernel can"
+    WRITTEN_APART = "written: the scan neither reports it nor may protect it"
+
+
+class Written(NamedTuple):
+    """One kind of mapping: when a page of it counts as written.
+
+    A page is written if it is WPALLOWED and WRITTEN and has none of `none_of`; where an
+    empty entry says nothing, it must be populated too.
+
+    Attributes:
+        protected_by: How it is armed.
+        empty: What an empty entry says.
+        none_of: Bits that no written page has.
+        meaningless: Bits that are cleared before they are reported.
+        drop_leaves_marker: SWAPPED may be the marker of a dropped page, not swap.
+    """
+
+    protected_by: Protection
+    empty: Empty
+    none_of: Category
+    meaningless: Category
+    drop_leaves_marker: bool = False
+
+    @property
+    def any_of(self) -> Category:
+        """Bits of which a written page has at least one; none: it may be empty."""
+        return POPULATED if self.empty is Empty.NOTHING else NO_CATEGORY
+
+
+_NO_STORE = Category.PFNZERO | Category.GUARD
+
+TABLE = {
+    Kind.ANON: Written(
+        Protection.SCAN,
+        Empty.NOTHING,
+        _NO_STORE,
+        # It is never set, and asking for it costs a look-up per page.
+        meaningless=Category.FILE,
+    ),
+    Kind.PRIVATE_FILE: Written(
+        Protection.SCAN,
+        Empty.NOTHING,
+        _NO_STORE | Category.FILE,  # a store makes a private copy
+        meaningless=NO_CATEGORY,
+        drop_leaves_marker=True,
+    ),
+    Kind.SHARED: Written(
+        Protection.RANGE,
+        Empty.WRITTEN,
+        Category.GUARD,
+        meaningless=Category.SWAPPED,  # a marker
+    ),
+    Kind.HUGETLB: Written(
+        Protection.RANGE,
+        Empty.WRITTEN_APART,
+        NO_CATEGORY,
+        meaningless=Category.SWAPPED,  # a marker
+    ),
+    Kind.SPECIAL: Written(
+        Protection.NONE,
+        Empty.NOTHING,
+        NO_CATEGORY,
+        meaningless=Category.WPALLOWED | Category.WRITTEN,
+    ),
 }
 
-_CLEAR = {
-    Kind.ANON: Category.FILE,  # never set, and costs a look-up a page to be asked for
-    Kind.PRIVATE_FILE: NO_CATEGORY,
-    Kind.SHARED: Category.SWAPPED,
-    Kind.HUGETLB: Category.SWAPPED,
-    Kind.SPECIAL: Category.WPALLOWED | Category.WRITTEN,
-}
+PRIVATE = frozenset(
+    kind for kind, row in TABLE.items() if row.protected_by is Protection.SCAN
+)
+"""The kinds whose holes cost nothing: they are protected by the scan."""
 
-PRIVATE = frozenset({Kind.ANON, Kind.PRIVATE_FILE})
-
-# What an empty entry may have of the kernel's bits.
+# The bits of the kernel that an empty entry may have.
 _OF_EMPTY = Category.WPALLOWED | Category.WRITTEN | Category.HUGE
 
 
-def rule_for(
+def query_rule(
     kind: Kind, query: Query, page_size: int = 0, *, in_use: bool | None = None
 ) -> Rule | None:
     """Return what to ask in mappings of a kind; None if nothing there can match.
 
     Args:
-        kind: Of the mappings.
-        query: What is wanted.
-        page_size: Of their huge pages, in bytes; 0: they have none.
+        kind: The kind of the mappings.
+        query: The masks.
+        page_size: The bytes of their huge pages; 0: they have none.
         in_use: Whether there is swap; None: the kernel is asked if that matters.
     """
-    swap = bool(kind is Kind.PRIVATE_FILE and query.used & Category.SWAPPED)
-    if swap and in_use is None:
+    unsure = TABLE[kind].drop_leaves_marker and bool(query.used & Category.SWAPPED)
+    if unsure and in_use is None:
         in_use = swap_in_use()
-    return _rule_for(kind, query, page_size, swap, bool(swap and in_use))
+    return _query_rule(kind, query, page_size, unsure, bool(unsure and in_use))
 
 
 @lru_cache(maxsize=256)  # the same for each look
-def _rule_for(
-    kind: Kind, query: Query, page_size: int, swap: bool, in_use: bool
+def _query_rule(
+    kind: Kind, query: Query, page_size: int, unsure: bool, in_use: bool
 ) -> Rule | None:
     align = page_size or HUGE_PAGE
     if query.raw:
         return Rule(kernel_masks=query.masks, result_masks=query.masks, align=align)
-    clear = _CLEAR[kind]
-    if query.require & clear or (query.any_of and not query.any_of & ~clear):
+    row = TABLE[kind]
+    ignored = row.meaningless
+    if query.require & ignored or (query.any_of and not query.any_of & ~ignored):
         return None
     known = known_categories()
-    unwritten = _UNWRITTEN[kind] & known if query.used & Category.WRITTEN else 0
-    guard = Category.GUARD & known if query.used & Category.SWAPPED else 0
-    # Reading a page may clear WRITTEN, SWAPPED, `ignored_bits`, and never sets a bit:
-    # so required bits may be required of the kernel too, and of the excluded ones those
-    # that are never cleared.
-    exclude = query.exclude & ~(clear | Category.WRITTEN | Category.SWAPPED)
+    decides = bool(query.used & Category.WRITTEN)
+    none_of = row.none_of & known if decides else NO_CATEGORY
+    markers = Category.GUARD & known if query.used & Category.SWAPPED else NO_CATEGORY
+    masks = _kernel_masks(row, query, none_of, markers)
+    # A dropped page leaves a marker here. Without swap there is nothing else; with it,
+    # pagemap tells the two apart.
+    if unsure and not in_use:
+        markers |= Category.WPALLOWED
+    needed = query.used | none_of | markers
+    if decides:
+        needed |= Category.WPALLOWED | POPULATED
+    masks = masks._replace(returned=needed & ~(ignored & Category.FILE))
+    return Rule(
+        kernel_masks=masks,
+        result_masks=query.masks,
+        align=align,
+        written_all=Category.WPALLOWED,
+        written_any=row.any_of,
+        written_none=none_of,
+        empty_without=POPULATED if decides and not row.any_of else NO_CATEGORY,
+        marker_bits=markers,
+        ignored_bits=ignored,
+        check_markers=unsure,
+    )
+
+
+def _kernel_masks(
+    row: Written, query: Query, none_of: Category, markers: Category
+) -> Masks:
+    """Return masks for the kernel that every page meets which the query matches.
+
+    Reading a page may clear WRITTEN, SWAPPED and meaningless bits, and never sets one,
+    except WRITTEN of an empty entry. So required bits may be required of the kernel
+    too, and of the excluded bits those that are never cleared.
+    """
+    exclude = query.exclude & ~(row.meaningless | Category.WRITTEN | Category.SWAPPED)
     require = query.require
     any_of = query.any_of
     if require & Category.WRITTEN:
         require |= Category.WPALLOWED
-        exclude |= unwritten
-        if not any_of and kind in PRIVATE:
-            any_of = POPULATED
+        exclude |= none_of
+        any_of = any_of or row.any_of
     if require & Category.SWAPPED:
-        exclude |= guard
-    needed = query.used | unwritten | guard
-    empty_without = NO_CATEGORY
-    if query.used & Category.WRITTEN:
-        needed |= Category.WPALLOWED | POPULATED
-        empty_without = NO_CATEGORY if kind in PRIVATE else POPULATED
-    # A dropped page leaves a marker here. Without swap there is nothing else; with it,
-    # pagemap tells the two apart.
-    if swap and not in_use:
-        guard |= Category.WPALLOWED
-        needed |= Category.WPALLOWED
-    cleared = clear & Category.FILE
-    asked = Masks(
+        exclude |= markers
+    masks = Masks(
         mask=require | exclude,
         inverted=exclude,
-        anyof=any_of & ~cleared,
-        returned=needed & ~cleared,
+        anyof=any_of & ~(row.meaningless & Category.FILE),
     )
-    return Rule(
-        kernel_masks=asked if kind in PRIVATE else _or_empty(asked),
-        result_masks=query.masks,
-        align=align,
-        written_all=Category.WPALLOWED,
-        written_any=POPULATED if kind in PRIVATE else 0,
-        written_none=unwritten,
-        empty_without=empty_without,
-        marker_bits=guard,
-        ignored_bits=clear,
-        check_markers=swap,
-    )
+    return masks if row.any_of else _with_empty(masks)
 
 
-def _or_empty(asked: Masks) -> Masks:
-    """Widen masks to empty entries, where those that are written are asked for."""
-    required = asked.mask & ~asked.inverted
-    if required & ~_OF_EMPTY or (asked.anyof and not asked.anyof & _OF_EMPTY):
-        return asked  # no empty entry can be wanted
+def _with_empty(masks: Masks) -> Masks:
+    """Widen masks to empty entries, where the written ones among them may match."""
+    required = masks.mask & ~masks.inverted
+    if required & ~_OF_EMPTY or (masks.anyof and not masks.anyof & _OF_EMPTY):
+        return masks  # no empty entry can match
     if required & Category.WRITTEN:
-        return or_empty(asked)
-    return asked._replace(anyof=0) if asked.anyof & Category.WRITTEN else asked
-
-
-def empty_only(rule: Rule) -> Rule:
-    """Return the part of a rule for written pages that `of_populated` leaves out."""
-    asked, wanted = rule.kernel_masks, rule.result_masks
-    return rule._replace(
-        kernel_masks=asked._replace(
-            mask=asked.mask | POPULATED, inverted=asked.inverted | POPULATED, anyof=0
-        ),
-        result_masks=wanted._replace(
-            mask=wanted.mask | Category.PRESENT,
-            inverted=wanted.inverted | Category.PRESENT,
-        ),
-    )
-
-
-def of_populated(rule: Rule) -> Rule:
-    """Return a rule for written pages less the empty entries: those stay as they are.
-
-    The scan must not protect those of hugetlb: it makes no marker of them, and before
-    6.12.97 and from 6.13 to 6.17 the kernel would wait for itself.
-    """
-    asked = rule.kernel_masks
-    return rule._replace(
-        kernel_masks=asked._replace(
-            mask=asked.mask | Category.WRITTEN,
-            inverted=asked.inverted & ~Category.PRESENT,
-            anyof=0,
+        # Markers match too, and are left out after they are read.
+        return masks._replace(
+            mask=masks.mask & ~Category.WRITTEN,
+            inverted=masks.inverted | Category.PRESENT,
+            anyof=Category.WRITTEN | Category.PRESENT,
         )
-    )
+    return masks._replace(anyof=0) if masks.anyof & Category.WRITTEN else masks
 
 
-def read_bits(rule: Rule, bits: int) -> int:
-    """Read the kernel's bits by a rule, as the shim does for each region."""
-    if rule.empty_without and not bits & rule.empty_without:
-        bits |= Category.WRITTEN
-    written = (
-        bits & rule.written_all == rule.written_all
-        and (not rule.written_any or bits & rule.written_any)
-        and not bits & rule.written_none
-    )
-    if not written:
-        bits &= ~Category.WRITTEN
-    if bits & rule.marker_bits:
-        bits &= ~Category.SWAPPED
-    return bits & ~rule.ignored_bits
-
-
-def is_wanted(rule: Rule, bits: int) -> bool:
-    """Whether pages whose bits were read so are what the rule wants."""
-    masks = rule.result_masks
-    bits ^= masks.inverted
-    return bits & masks.mask == masks.mask and not (
-        masks.anyof and not bits & masks.anyof
-    )
-
-
-def protectable(bits: int) -> bool:
-    """Whether a page may be write-protected by the scan: populated and registered."""
-    return bool(
-        bits & Category.WPALLOWED and bits & POPULATED and not bits & Category.GUARD
-    )
-
-
-def is_gone(rule: Rule, bits: int) -> bool:
-    """Whether a page was written, in shared memory, and is in no page table now."""
-    empty = bool(rule.empty_without) and not bits & rule.empty_without
-    return empty and bool(read_bits(rule, bits) & Category.WRITTEN)
-
-
-@lru_cache(maxsize=64)  # the same for each look
-def outside(kind: Kind, page_size: int) -> Rule:
-    """Return how populated pages that are not registered are found."""
-    shown = Category.FILE | Category.PRESENT | Category.SWAPPED
-    exclude = Category.WPALLOWED | Category.GUARD & known_categories()
-    if kind in PRIVATE:
-        exclude |= Category.FILE | Category.PFNZERO
-        require, any_of = Category(0), POPULATED
-    else:
-        require, any_of = Category.PRESENT, Category(0)
+def candidate_rule(kind: Kind, rule: Rule) -> Rule:
+    """Return a fast rule for all pages that an exact rule may match, and few others."""
+    row = TABLE[kind]
+    # The fast path reports empty entries on every kernel, but not everywhere.
+    if row.empty is Empty.WRITTEN_APART or (
+        row.empty is Empty.WRITTEN and not named_empty_entries().without_table
+    ):
+        written = Masks(mask=Category.WRITTEN)
+        return rule._replace(result_masks=written, candidates=True)
     return Rule(
-        kernel_masks=Masks(
-            mask=exclude | require, inverted=exclude, anyof=any_of, returned=shown
-        ),
-        result_masks=Masks(returned=shown),
-        align=page_size or HUGE_PAGE,
-        ignored_bits=0 if kind in PRIVATE else Category.SWAPPED,
-        label=Category.WRITTEN,
+        kernel_masks=Masks(mask=Category.WRITTEN, returned=Category.WRITTEN),
+        # Pages of the file itself are candidates for ever.
+        whole_range=bool(row.none_of & Category.FILE),
+        align=rule.align,
+        skip_holes=bool(row.any_of),
+        candidates=True,
     )
 
 
-def protecting(mappings: MappingSet) -> tuple[native.Spans, list[Rule]]:
+def protection_scan(mappings: MappingSet) -> tuple[Spans, list[Rule]]:
     """Return the scan that protects the populated pages of private mappings.
 
-    Pages of the file itself are left alone: a store makes a private copy, which has no
-    protection. So are the zero page and guards.
+    Pages that cannot be written are left alone: a store to one of them makes another
+    page, which has no protection.
     """
-    exclude = Category.PFNZERO | Category.GUARD & known_categories()
-    rules = []
-    for kind in (Kind.ANON, Kind.PRIVATE_FILE):
-        left_out = exclude | (Category.FILE if kind is Kind.PRIVATE_FILE else 0)
+    indices: dict[KindKey, int] = {}
+    rules: list[Rule] = []
+    for kind, row in TABLE.items():
+        if row.protected_by is not Protection.SCAN:
+            continue
+        indices[kind, 0] = len(rules)
+        exclude = row.none_of & known_categories()
         rules.append(
             Rule(
                 kernel_masks=Masks(
-                    mask=Category.WPALLOWED | Category.WRITTEN | left_out,
-                    inverted=left_out,
-                    anyof=POPULATED,
+                    mask=Category.WPALLOWED | Category.WRITTEN | exclude,
+                    inverted=exclude,
+                    anyof=row.any_of,
                     returned=Category.WRITTEN,
                 ),
                 protect=True,
                 align=HUGE_PAGE,
             )
         )
-    indices = {(Kind.ANON, 0): 0, (Kind.PRIVATE_FILE, 0): 1}
     return spans_of(mappings, indices), rules
+
+
+@lru_cache(maxsize=64)  # the same for each look
+def new_memory_rule(kind: Kind, page_size: int) -> Rule:
+    """Return a rule for populated pages that are not registered, labelled WRITTEN."""
+    row = TABLE[kind]
+    exclude = Category.WPALLOWED | row.none_of & known_categories()
+    require = NO_CATEGORY if row.any_of else Category.PRESENT
+    shown = (Category.FILE | POPULATED) & ~row.meaningless
+    return Rule(
+        kernel_masks=Masks(
+            mask=exclude | require,
+            inverted=exclude,
+            anyof=row.any_of,
+            returned=shown,
+        ),
+        result_masks=Masks(returned=shown),
+        align=page_size or HUGE_PAGE,
+        label=Category.WRITTEN,
+    )
+
+
+def present_rule() -> Rule:
+    """Return a rule for the present pages of shared memory, labelled WRITTEN."""
+    shown = Category.PRESENT | Category.FILE
+    return Rule(
+        kernel_masks=Masks(mask=Category.PRESENT, returned=shown),
+        result_masks=Masks(returned=shown),
+        align=HUGE_PAGE,
+        label=Category.WRITTEN,
+    )
+
+
+def unregistered_rule(align: int) -> Rule:
+    """Return a rule for the populated pages of all memory that is not registered."""
+    return Rule(
+        kernel_masks=Masks(
+            mask=Category.WPALLOWED,
+            inverted=Category.WPALLOWED,
+            anyof=POPULATED,
+            returned=POPULATED,
+        ),
+        align=align,
+    )
+
+
+def registered_rule(align: int = 1) -> Rule:
+    """Return a rule for the first page of each range that is registered."""
+    wp_allowed = Masks(mask=Category.WPALLOWED, returned=Category.WPALLOWED)
+    return Rule(kernel_masks=wp_allowed, first_page=True, align=align)
 
 
 def one_rule(mappings: MappingSet) -> dict[KindKey, int]:

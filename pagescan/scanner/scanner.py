@@ -1,19 +1,7 @@
-"""The scan of many ranges: what is asked of the kernel, and how its answer is read.
+"""The scan of many ranges, in slices that spare the target's mmap lock.
 
-WRITTEN is the inverse of the uffd-wp bit, and nothing else: an empty entry, the zero
-page and a guard marker have it too, and on some kernels a hole has it and on others
-not. So whether a page is written is decided by a rule for each kind of mapping:
-
-    private anonymous   WRITTEN, WPALLOWED, PRESENT or SWAPPED, not PFNZERO, not GUARD
-    private file        the same, and not FILE: a written page is a private copy
-    shared, hugetlb     WPALLOWED, and WRITTEN or neither PRESENT nor SWAPPED: every
-                        entry was given a marker when armed, so that an empty one is a
-                        page that was written and then dropped or paged out. Linux 6.7
-                        to 6.12.102 and 6.13 to 6.17 do not say WRITTEN of it, except
-                        where nothing else is asked for; of hugetlb, no kernel does.
-
-SWAPPED is left out where it is a marker: in shared memory, hugetlb, under GUARD, and
-where a protected page of a private file was dropped.
+What is asked of the kernel in each kind of mapping, and how its answer is read, is
+decided by the rules: see `scanner.rules`.
 """
 
 import contextlib
@@ -38,7 +26,7 @@ from pagescan.native import (
     Spans,
 )
 from pagescan.scanner.query import Query
-from pagescan.scanner.rules import rule_for
+from pagescan.scanner.rules import query_rule
 from pagescan.scanner.spans import spans_of, split
 from pagescan.target.kernel import check_known
 from pagescan.target.process import Target, read_status
@@ -89,7 +77,7 @@ class Scanner:
         rules = {
             key: rule
             for key in mappings.kinds
-            if (rule := rule_for(key[0], query, key[1])) is not None
+            if (rule := query_rule(key[0], query, key[1])) is not None
         }
         indices = {key: index for index, key in enumerate(rules)}
         limit = ALL_PAGES if query.max_pages is None else query.max_pages

@@ -31,9 +31,8 @@ from pagescan.model.errors import (
     UsageError,
     from_oserror,
 )
-from pagescan.model.memory import Category
 from pagescan.model.units import format_time
-from pagescan.native import Masks, Meter, Pace, Rule, Spans, scan
+from pagescan.native import Meter, Pace, Spans, scan
 from pagescan.session import wire
 from pagescan.session.files import directories, open_directory, open_own, unlink_quietly
 from pagescan.session.record import Session
@@ -364,11 +363,9 @@ def _none(pid: int) -> PagescanError:
 
 def _write_protected(target: Target) -> bool:
     """Whether a mapping is registered for write-protect: its first page matches."""
-    rule = Rule(
-        kernel_masks=Masks(mask=Category.WPALLOWED, returned=Category.WPALLOWED),
-        align=_USER_SPACE,  # one call per span: the kernel skips it whole
-        first_page=True,
-    )
+    from pagescan.scanner.rules import registered_rule
+
+    rule = registered_rule(align=_USER_SPACE)  # one call per span: skipped whole
     with contextlib.suppress(PagescanError, OSError):
         there = read(target)
         groups = [there[at : at + _AT_ONCE] for at in range(0, len(there), _AT_ONCE)]

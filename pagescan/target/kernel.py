@@ -101,37 +101,6 @@ def _accepts(pagemap: int, end: int) -> bool:
     return True
 
 
-_POPULATED = Category.PRESENT | Category.SWAPPED
-WRITTEN = Rule(
-    kernel_masks=Masks(
-        mask=Category.WPALLOWED | Category.WRITTEN, returned=Category.WRITTEN
-    )
-)
-
-
-def or_empty(asked: Masks) -> Masks:
-    """Widen masks that require WRITTEN, so that they also return every empty entry.
-
-    Markers match too, and are left out after they are read.
-    """
-    return asked._replace(
-        mask=asked.mask & ~Category.WRITTEN,
-        inverted=asked.inverted | Category.PRESENT,
-        anyof=Category.WRITTEN | Category.PRESENT,
-    )
-
-
-# In armed shared memory, an empty entry was written and then dropped or paged out.
-WRITTEN_OR_GONE = Rule(
-    kernel_masks=or_empty(WRITTEN.kernel_masks)._replace(
-        returned=Category.WPALLOWED | Category.WRITTEN | _POPULATED
-    ),
-    result_masks=Masks(mask=Category.WRITTEN),
-    written_all=Category.WPALLOWED,
-    empty_without=_POPULATED,
-)
-
-
 class EmptyEntries(NamedTuple):
     """When the scan reports empty entries of shared memory as WRITTEN, found by trying.
 

@@ -17,14 +17,19 @@ from pagescan.model.mapping_set import Covers, MappingSet, bounds_of
 from pagescan.model.memory import (
     HUGE_PAGE,
     PAGE_SIZE,
-    Category,
     Kind,
     Mapping,
     Untracked,
 )
 from pagescan.model.units import format_size
-from pagescan.native import Columns, Masks, Rule
-from pagescan.scanner.rules import PRIVATE, one_rule, outside, protecting
+from pagescan.native import Columns
+from pagescan.scanner.rules import (
+    PRIVATE,
+    new_memory_rule,
+    one_rule,
+    present_rule,
+    protection_scan,
+)
 from pagescan.scanner.scanner import Scanner
 from pagescan.scanner.spans import spans_of
 from pagescan.target.maps import read
@@ -132,7 +137,7 @@ class Armer:
 
     def protect(self, registered: Sequence[Mapping]) -> None:
         """Protect the populated pages of private mappings; remember huge pages."""
-        spans, rules = protecting(MappingSet(registered))
+        spans, rules = protection_scan(MappingSet(registered))
         self.armed.huge.learn(self.scanner.scan_ranges(spans, noticing(rules)))
 
     def protect_whole(self, registered: Sequence[Mapping]) -> Columns:
@@ -153,14 +158,8 @@ class Armer:
 
     def populated(self, mappings: MappingSet) -> Columns:
         """List the present pages of shared mappings, tagged as written."""
-        shown = Category.PRESENT | Category.FILE
-        rule = Rule(
-            kernel_masks=Masks(mask=Category.PRESENT, returned=shown),
-            result_masks=Masks(returned=shown),
-            align=HUGE_PAGE,
-            label=Category.WRITTEN,
-        )
-        return self.scanner.scan_ranges(spans_of(mappings, one_rule(mappings)), [rule])
+        spans = spans_of(mappings, one_rule(mappings))
+        return self.scanner.scan_ranges(spans, [present_rule()])
 
     def populated_outside(self, mappings: MappingSet) -> Columns:
         """List populated pages that are not registered: new memory.
@@ -169,7 +168,7 @@ class Armer:
         """
         keys = [key for key in mappings.kinds if key[0] is not Kind.SPECIAL]
         indices = {key: index for index, key in enumerate(keys)}
-        rules = [outside(*key) for key in keys]
+        rules = [new_memory_rule(*key) for key in keys]
         # Most memory is skipped: a second thread would have nothing to do.
         found = self.scanner.scan_ranges(
             spans_of(mappings, indices, over_holes=True),

@@ -12,15 +12,15 @@ from typing import NamedTuple
 
 from pagescan import native
 from pagescan.model.errors import AccessDeniedError, PagescanError
-from pagescan.model.memory import PAGE_SIZE, Category
+from pagescan.model.memory import PAGE_SIZE, Category, Kind
 from pagescan.model.units import format_size
-from pagescan.native import Meter, Pace, Rule
+from pagescan.native import Meter, Pace
+from pagescan.scanner.query import Query
+from pagescan.scanner.rules import query_rule
 from pagescan.target import wp_async
 from pagescan.target.kernel import (
     MADV_PAGEOUT,
     PAGES_TRIED,
-    WRITTEN,
-    WRITTEN_OR_GONE,
     UnknownError,
     huge_page_size,
     known_categories,
@@ -136,14 +136,17 @@ def _wp_async() -> str:
         return "WP_ASYNC, WP_UNPOPULATED and WP_HUGETLBFS_SHMEM are available"
 
 
-def _exact(rule: Rule, flags: int, drops: bool) -> str:
+def _exact(kind: Kind, flags: int, drops: bool) -> str:
     """Arm own pages, store to some, and check that exactly these are found.
 
     Args:
-        rule: The rule of the scan.
+        kind: The kind of mapping, which decides the rule of the scan.
         flags: The flags of the mapping.
         drops: Drop one written and one unwritten page, and have a third paged out.
     """
+    rule = query_rule(kind, Query(Category.WRITTEN, returned=Category.WRITTEN))
+    if rule is None:
+        raise UnknownError(f"no page of {kind.value} memory can be written")
     length = PAGES_TRIED * PAGE_SIZE
     stored = (3, 5, 11) if drops else (3, 11)
     with (
@@ -298,14 +301,14 @@ ROWS: tuple[Row, ...] = (
     Row("wp-async", _wp_async, _NEWER, needed=True, follows=("userfaultfd",)),
     Row(
         "exact-private",
-        functools.partial(_exact, WRITTEN, mmap.MAP_PRIVATE, drops=False),
+        functools.partial(_exact, Kind.ANON, mmap.MAP_PRIVATE, drops=False),
         "report it, please: tracking would not be exact here",
         needed=True,
         follows=_TRACKING,
     ),
     Row(
         "exact-shared",
-        functools.partial(_exact, WRITTEN_OR_GONE, mmap.MAP_SHARED, drops=True),
+        functools.partial(_exact, Kind.SHARED, mmap.MAP_SHARED, drops=True),
         "report it, please: shared memory would not be exact here",
         needed=True,
         follows=_TRACKING,

@@ -24,8 +24,9 @@ from pagescan.model.mapping_set import MappingSet
 from pagescan.model.memory import DEFAULT_RETURNED, Category, Kind, Mapping, Untracked
 from pagescan.model.results import Cost
 from pagescan.native import Columns, Masks, Pace, PreparedScan, Rule, Spans
-from pagescan.scanner.rules import POPULATED, protecting, rules_of
+from pagescan.scanner.rules import protection_scan, unregistered_rule
 from pagescan.scanner.spans import as_spans
+from pagescan.scanner.stages import look_stages
 from pagescan.target import maps as mappings
 from pagescan.target.kernel import user_space_end
 from pagescan.target.process import Target
@@ -89,27 +90,18 @@ class _BlockTracking(Tracking):
 
     def _prepare(self) -> _Prepared:
         chosen = MappingSet(_with_room_to_grow(self._judged()))
-        spans, asked, exact, _ = rules_of(
-            chosen, rearm=False, returned=DEFAULT_RETURNED
-        )
-        candidates = list(asked)
+        spans, stages = look_stages(chosen, rearm=False, returned=DEFAULT_RETURNED)
+        exact = stages.exact
+        candidates = list(stages.candidates)
         for index, rule in enumerate(candidates):
             if rule.whole_range:  # files: ask for pages written now, not for candidates
                 wanted = Masks(mask=Category.WRITTEN)
                 candidates[index] = _labelled(exact[index], wanted, index)
         end = user_space_end()  # beyond the last mapping: a new one may lie above it
         everywhere = Spans(array("Q", [0]), array("Q", [end]), array("Q", [0]))
-        outside = Rule(
-            kernel_masks=Masks(
-                mask=Category.WPALLOWED,
-                inverted=Category.WPALLOWED,
-                anyof=POPULATED,
-                returned=POPULATED,
-            ),
-            align=end,  # one call
-        )
+        outside = unregistered_rule(align=end)  # one call
         return _Prepared(
-            self._scan(*protecting(chosen)),
+            self._scan(*protection_scan(chosen)),
             self._scan(spans, candidates),
             self._scan(everywhere, [outside]),
             exact,

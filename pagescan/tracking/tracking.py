@@ -433,11 +433,10 @@ class Tracking:
         self, chosen: MappingSet, *, rearm: bool, returned: Category
     ) -> Columns:
         """Scan in two stages: candidates by the kernel's fast path, then categories."""
-        from pagescan.scanner.rules import rules_of
+        from pagescan.scanner.stages import look_stages
 
-        spans, candidates, exact, gone = rules_of(
-            chosen, rearm=rearm, returned=returned
-        )
+        spans, stages = look_stages(chosen, rearm=rearm, returned=returned)
+        candidates, gone = stages.candidates, stages.gone
         found = self.scanner.scan_ranges(
             spans, candidates, join_gap=JOIN_GAP, kept_as=(chosen, "candidates")
         )
@@ -446,7 +445,7 @@ class Tracking:
             self.armed.huge.learn_of(self.scanner, found, *files)
         # First, because a store after this protection shows in the following scan.
         dropped = self._protect_dropped(found, gone) if gone else Columns.empty()
-        written = self.scanner.scan_ranges(as_spans(found), exact)
+        written = self.scanner.scan_ranges(as_spans(found), stages.exact)
         if dropped.starts:
             written = native.overlay(dropped, written, outside=True)
         return self._without_own(written, found, written)

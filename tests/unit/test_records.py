@@ -100,12 +100,13 @@ def test_columns_are_buffers() -> None:
 def test_rules_of_the_shim_are_those_of_python() -> None:
     """C and Python interpret the bits in the same way."""
     from pagescan.model.memory import Kind
+    from pagescan.scanner.bits import read_bits
     from pagescan.scanner.query import Query
-    from pagescan.scanner.rules import read_bits, rule_for
+    from pagescan.scanner.rules import query_rule
 
     wanted = Query(require=Category.WRITTEN)
     for kind in Kind:
-        rule = rule_for(kind, wanted)
+        rule = query_rule(kind, wanted)
         if rule is None:
             assert kind is Kind.SPECIAL
             continue
