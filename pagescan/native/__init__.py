@@ -189,6 +189,13 @@ class Meter:
         self.ioctls += cost.ioctls
         self.pages_walked += cost.pages_walked
 
+    def count(self, begun_ns: int, calls: int = 1) -> None:
+        """Count calls that were made here, without a break, from a moment to now."""
+        taken = time.perf_counter_ns() - begun_ns
+        self.scan_ns += taken
+        self.max_wait_ns = max(self.max_wait_ns, taken)
+        self.ioctls += calls
+
 
 class MapsRows(NamedTuple):
     """/proc/PID/maps, one row per line; every column is a list of int."""
@@ -450,9 +457,16 @@ def uffd_api(uffd: int, features: int = UFFD_FEATURES) -> None:
     _check(lib.ps_uffd_api(uffd, features))
 
 
-def uffd_register(uffd: int, start: int, end: int) -> None:
-    """Register mappings for write-protect; errnos as for UFFDIO_REGISTER(2const)."""
-    _check(lib.ps_uffd_register(uffd, start, end))
+def uffd_register(uffd: int, start: int, end: int, meter: Meter | None = None) -> None:
+    """Register mappings for write-protect; errnos as for UFFDIO_REGISTER(2const).
+
+    It is one call, whose length does not depend on the size: no page is visited.
+    """
+    begun = time.perf_counter_ns()
+    code = lib.ps_uffd_register(uffd, start, end)
+    if meter is not None:
+        meter.count(begun)
+    _check(code)
 
 
 def uffd_unregister(
@@ -492,13 +506,16 @@ def uffd_is_registered(pagemap: int, start: int) -> bool:
     return bool(_check(lib.ps_uffd_is_registered(pagemap, start)))
 
 
-def uffd_is_of(uffd: int, pagemap: int, start: int, end: int) -> bool:
+def uffd_is_of(uffd: int, pagemap: int, start: int, end: int, meter: Meter) -> bool:
     """Whether a userfaultfd belongs to the address space that a pagemap shows.
 
     The whole mapping [start, end) is registered for a moment; OSError if it cannot be
     registered, or already is.
     """
-    return bool(_check(lib.ps_uffd_is_of(uffd, pagemap, start, end)))
+    begun = time.perf_counter_ns()
+    code = lib.ps_uffd_is_of(uffd, pagemap, start, end)
+    meter.count(begun, calls=4)
+    return bool(_check(code))
 
 
 def uffd_protect(
@@ -659,12 +676,13 @@ def keeping_the_processor(pace: Pace) -> Iterator[None]:
         os.sched_setscheduler(0, before, os.sched_param(0))
 
 
-def parse_maps(text: bytes, maps: int = -1) -> MapsRows:
+def parse_maps(text: bytes, maps: int = -1, meter: Meter | None = None) -> MapsRows:
     """Parse the text of /proc/PID/maps.
 
     Args:
         text: Whole lines.
         maps: The open file, for the page sizes (PROCMAP_QUERY, 6.11); -1: do not ask.
+        meter: What asking costs is added here.
 
     Raises:
         OSError: EBADMSG, a line is malformed.
@@ -685,6 +703,8 @@ def parse_maps(text: bytes, maps: int = -1) -> MapsRows:
     ) = (_u64(column) for column in columns)
     out.capacity = rows
     code = lib.ps_maps_parse(ffi.from_buffer("char[]", text), len(text), maps, out)
+    if meter is not None:
+        meter.add(out.cost)
     known = maps >= 0 and code != -errno.ENOTTY
     if code != -errno.ENOTTY:
         _check(code)

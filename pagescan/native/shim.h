@@ -180,6 +180,7 @@ struct ps_maps {
 	uint64_t *page_size; /* 0: not asked, the usual one */
 	uint64_t capacity;
 	uint64_t length;
+	struct ps_cost cost; /* in and out: of PROCMAP_QUERY */
 };
 
 /*

@@ -77,6 +77,8 @@ class Scanner:
     def take_cost(self, stopped_ns: int = 0) -> Cost:
         """Return what was counted since the last call of this, and start anew."""
         meter, self.meter = self.meter, Meter()
+        meter.add(self.target.meter)
+        self.target.meter = Meter()
         return Cost(
             stopped_ns,
             meter.scan_ns,

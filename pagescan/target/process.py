@@ -10,6 +10,7 @@ from functools import cache
 from types import TracebackType
 from typing import NamedTuple, Self
 
+from pagescan import native
 from pagescan.model.errors import (
     AccessDeniedError,
     NoSuchTargetError,
@@ -83,6 +84,8 @@ class Target:
         facts: Pid, name, exe, start time, page size.
         pagemap: /proc/PID/pagemap of the current address space, opened read-only.
         pidfd: Becomes readable when the process has ended.
+        meter: What calls cost it that are no scans: reading its mappings, attaching,
+            registering. `Scanner.take_cost` counts them with its own.
     """
 
     def __init__(self, facts: TargetFacts, pidfd: int, pagemap: int) -> None:
@@ -90,6 +93,7 @@ class Target:
         self.facts = facts
         self.pidfd = pidfd
         self.pagemap = pagemap
+        self.meter = native.Meter()
 
     @classmethod
     def open(cls, pid: int, *, start_time: int | None = None) -> Self:

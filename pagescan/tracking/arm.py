@@ -237,7 +237,9 @@ class Armer:
             )
             return False
         try:
-            native.uffd_register(self.uffd, mapping.start, mapping.end)
+            native.uffd_register(
+                self.uffd, mapping.start, mapping.end, self.scanner.meter
+            )
         except OSError as error:
             if error.errno not in _WHY:
                 raise from_oserror(

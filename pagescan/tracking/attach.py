@@ -8,8 +8,10 @@ here.
 
 import errno
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import BinaryIO
 
 from pagescan import native
 from pagescan.model.errors import (
@@ -135,9 +137,9 @@ def _check_it_is_of(target: Target, uffd: int) -> None:
     except OSError:
         raise _replaced(target) from None
     codes = set()
-    for start, end in _anonymous(fd):
+    for start, end in _anonymous(fd, target.meter):
         try:
-            if native.uffd_is_of(uffd, target.pagemap, start, end):
+            if native.uffd_is_of(uffd, target.pagemap, start, end, target.meter):
                 return
             break
         except OSError as error:
@@ -151,10 +153,10 @@ def _check_it_is_of(target: Target, uffd: int) -> None:
     raise _replaced(target)
 
 
-def _anonymous(maps: int) -> Iterator[tuple[int, int]]:
+def _anonymous(maps: int, meter: native.Meter) -> Iterator[tuple[int, int]]:
     """Yield the ranges of private mappings without a file, small ones first."""
     with open(maps, "rb") as file:
-        while lines := file.readlines(_MAPS):
+        while lines := _lines(file, meter):
             bounds = []
             for words in map(bytes.split, lines):
                 special = words[-1].startswith(b"[v")  # [vdso] and the like
@@ -163,6 +165,14 @@ def _anonymous(maps: int) -> Iterator[tuple[int, int]]:
                     start, end = (int(word, 16) for word in words[0].split(b"-"))
                     bounds.append((start, end))
             yield from sorted(bounds, key=lambda pair: pair[1] - pair[0])
+
+
+def _lines(maps: BinaryIO, meter: native.Meter) -> list[bytes]:
+    """Return the next lines; reading them is counted as one call."""
+    begun = time.perf_counter_ns()
+    lines = maps.readlines(_MAPS)
+    meter.count(begun)
+    return lines
 
 
 def _replaced(target: Target) -> TargetError:

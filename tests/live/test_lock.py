@@ -11,9 +11,15 @@ import pytest
 
 import pagescan as library
 from pagescan import native
+from pagescan.model.memory import Kind
 from pagescan.native import Meter, Pace
+from pagescan.scanner.scanner import Scanner
 from pagescan.session import locks as session
+from pagescan.target import maps
 from pagescan.target.process import Target as Process
+from pagescan.target.selection import Selection
+from pagescan.tracking import attach
+from pagescan.tracking.arm import Armed, Armer
 from pagescan.tracking.tracking import Tracking
 from tests import witness
 from tests.conftest import Result, Target
@@ -66,6 +72,40 @@ def test_a_longer_stall_makes_fewer_slices(target: Start) -> None:
             tracking.close()
         counts.append(tracking.end_cost.ioctls)
     assert counts[1] < counts[0]
+
+
+def test_reading_the_mappings_is_counted(target: Start) -> None:
+    """A call for each piece that the kernel gives, and one for each page size asked."""
+    made = target("m=many,pages=1000", "n=shmem,pages=4")
+    text = Path(f"/proc/{made.pid}/maps").read_bytes()
+    asked = sum(
+        words[3].startswith(b"00:") and words[4] != b"0"
+        for words in map(bytes.split, text.splitlines())
+    )
+    with Process.open(made.pid) as process:
+        maps.read(process)
+        cost = Scanner(process).take_cost()
+        assert Scanner(process).take_cost().ioctls == 0
+    assert asked > 0
+    assert cost.ioctls >= asked + len(text) // 4096
+    assert cost.scan_ns >= cost.max_wait_ns > 0
+
+
+def test_attaching_and_registering_are_counted(target: Start) -> None:
+    """Whether the userfaultfd is the target's is tried by four calls."""
+    made = target("m=anon,pages=16,fill=1")
+    with Process.open(made.pid) as process:
+        taken = attach.take(process)
+        scanner = Scanner(process)
+        assert scanner.take_cost().ioctls >= 4 + 1
+        armer = Armer(scanner, taken.uffd, Armed(Selection()))
+        chosen = [item for item in maps.read(process) if item.kind is Kind.ANON]
+        scanner.take_cost()
+        registered = armer.register(chosen)
+        cost = scanner.take_cost()
+        os.close(taken.uffd)
+    assert len(registered) == len(chosen) == cost.ioctls
+    assert cost.scan_ns >= cost.max_wait_ns > 0
 
 
 def test_holes_are_no_slices(target: Start) -> None:
