@@ -155,6 +155,7 @@ PROBES: dict[str, Callable[[], str | None]] = {
     "hugetlb": _can_set("/proc/sys/vm/nr_hugepages"),
     "max-map-count": _can_set("/proc/sys/vm/max_map_count"),
     "ksm": _can_set("/sys/kernel/mm/ksm/run"),
+    "fuse": lambda: None if os.path.exists("/dev/fuse") else "there is no FUSE",
     "io_uring": _io_uring,
     "java": _tool("javac"),
     "go": _tool("go"),
