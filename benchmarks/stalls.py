@@ -13,7 +13,7 @@ from collections.abc import Callable
 import pagescan
 from benchmarks.measure import GIB, MIB, Bench, Helper, in_turn
 from benchmarks.processes import target
-from pagescan.session import locks as session
+from pagescan.session.lookup import find_session
 
 _IDLE = 0.4  # seconds
 
@@ -95,7 +95,7 @@ def _restoring(made: Helper) -> dict[str, Callable[[], float]]:
 
 def _kill_keeper(pid: int) -> None:
     """Measure the kernel's own way: it unregisters everything at the last close."""
-    keeper = session.find(pid).keeper_pid
+    keeper = find_session(pid).keeper_pid
     pidfd = os.pidfd_open(keeper)
     try:
         signal.pidfd_send_signal(pidfd, signal.SIGKILL)

@@ -1,15 +1,15 @@
 """The types of the public names, which `__init__.py` loads at their first use."""
 
-from pagescan.checkpoint.binary import read_plan as read_plan
-from pagescan.checkpoint.epochs import (
+from pagescan.checkpoint.api import (
     acknowledge as acknowledge,
 )
-from pagescan.checkpoint.epochs import (
+from pagescan.checkpoint.api import (
     changed as changed,
 )
-from pagescan.checkpoint.epochs import (
+from pagescan.checkpoint.api import (
     dump_plan as dump_plan,
 )
+from pagescan.checkpoint.binary import read_plan as read_plan
 from pagescan.checkpoint.plan import Plan as Plan
 from pagescan.model.batch import Batch as Batch
 from pagescan.model.errors import (

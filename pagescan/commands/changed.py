@@ -2,7 +2,7 @@
 
 import click
 
-from pagescan.checkpoint import epochs as checkpoint
+from pagescan.checkpoint import api as checkpoint
 from pagescan.commands.options import Common, common, pace_option, target_argument
 from pagescan.native import Pace
 

@@ -8,9 +8,9 @@ from pagescan.commands.streams import arrived
 from pagescan.model.errors import UsageError
 from pagescan.model.results import Output, Report
 from pagescan.native import Pace
-from pagescan.session import locks as session
-from pagescan.session.opened import looking
-from pagescan.target.find import find
+from pagescan.session.delivery import look_until_delivered
+from pagescan.session.lookup import find_session
+from pagescan.target.find import find_pid
 
 
 @click.command(
@@ -50,8 +50,8 @@ def command(
     del since_wp
     if len(targets) > 1:
         raise UsageError("diff OLD NEW does not exist yet: name one TARGET")
-    found = session.find(find(targets[0], oldest=oldest) if targets else None)
-    with looking(found, rearm=rearm, pace=pace) as (before, look):
+    session = find_session(find_pid(targets[0], oldest=oldest) if targets else None)
+    with look_until_delivered(session, rearm=rearm, pace=pace) as (before, look):
         if before.since is None:
             common.say(
                 "the session has no common baseline: a part was protected by scan --wp,"

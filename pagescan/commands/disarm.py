@@ -14,9 +14,9 @@ from pagescan.commands.sessions import write_sessions
 from pagescan.model.errors import UsageError
 from pagescan.model.results import Output
 from pagescan.native import Pace
-from pagescan.session import locks as session
+from pagescan.session.lookup import find_session, keeper_sessions
 from pagescan.session.opened import end
-from pagescan.target.find import find
+from pagescan.target.find import find_pid
 
 
 @click.command(
@@ -46,9 +46,10 @@ def command(
     if every and target is not None:
         raise UsageError("--all and TARGET exclude each other")
     if every:
-        ended = session.kept()
+        ended = keeper_sessions()
     else:
-        ended = [session.find(None if target is None else find(target, oldest=oldest))]
+        pid = None if target is None else find_pid(target, oldest=oldest)
+        ended = [find_session(pid)]
     costs = []
     caught = False
     for item in ended:

@@ -5,7 +5,7 @@ import sys
 import click
 
 from pagescan import render
-from pagescan.checkpoint import epochs as checkpoint
+from pagescan.checkpoint import api as checkpoint
 from pagescan.checkpoint.binary import write_binary
 from pagescan.commands.options import (
     Common,

@@ -15,7 +15,7 @@ from pagescan.model.memory import CATEGORY_NAMES, NO_CATEGORY, Category, Untrack
 from pagescan.model.results import Output
 from pagescan.model.units import escape, parse_seconds, parse_size
 from pagescan.native import Pace, Progress
-from pagescan.target.find import find, processes
+from pagescan.target.find import find_pid, processes
 from pagescan.target.process import read_stat
 from pagescan.target.selection import Selection
 
@@ -215,7 +215,7 @@ def target_argument(function: Command) -> Command:
     @oldest_option
     @functools.wraps(function)
     def wrapper(*args: Any, target: str, oldest: bool, **kwargs: Any) -> Any:
-        return function(*args, pid=find(target, oldest=oldest), **kwargs)
+        return function(*args, pid=find_pid(target, oldest=oldest), **kwargs)
 
     return wrapper
 

@@ -8,7 +8,11 @@ from pagescan import render
 from pagescan.commands.options import Common, common, output
 from pagescan.model.results import Cost, Output
 from pagescan.model.units import format_size, format_time
-from pagescan.session.locks import kept, lost
+from pagescan.session.lookup import (
+    clear_leftovers,
+    keeper_sessions,
+    lost_sessions,
+)
 from pagescan.session.record import Session
 
 
@@ -21,8 +25,9 @@ Example:
 @common
 def command(*, output: Output, common: Common) -> None:
     """List the tracking sessions of this user."""
-    sessions = kept()
-    for session in lost():
+    sessions = keeper_sessions()
+    clear_leftovers()
+    for session in lost_sessions():
         common.say(f"session {session.name} was lost: its keeper died")
     if not sessions:
         common.say("no session")

@@ -33,7 +33,7 @@ from pagescan.model.units import (
 )
 from pagescan.native import Pace
 from pagescan.session.watched import Terms, Watched
-from pagescan.target.find import find
+from pagescan.target.find import find_pid
 from pagescan.target.launch import Launched, launch
 from pagescan.target.selection import Selection
 from pagescan.target.wp_async import check_possible
@@ -116,7 +116,8 @@ def command(
             pid, selection = launched.pid, Selection()
         else:
             launched = None
-            pid, selection = find(words[0], oldest=oldest), Selection.parse(words[1:])
+            pid = find_pid(words[0], oldest=oldest)
+            selection = Selection.parse(words[1:])
         terms = Terms(
             selection,
             pace,

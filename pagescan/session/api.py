@@ -9,10 +9,11 @@ from pagescan.model.looks import Look
 from pagescan.model.results import MappingCounts
 from pagescan.scanner.query import Query
 from pagescan.scanner.scanner import Scanner
-from pagescan.session import locks as session
-from pagescan.session import opened as session_tracking
 from pagescan.session import unregistered
+from pagescan.session.delivery import look_at
 from pagescan.session.locks import Lock
+from pagescan.session.lookup import find_session, keeper_sessions
+from pagescan.session.opened import end, start
 from pagescan.session.record import Session, session_of
 from pagescan.target import maps as mappings
 from pagescan.target.process import Target
@@ -103,8 +104,8 @@ def start_session(pid: int, ranges: Iterable[str] | None = None) -> Session:
     check_possible()
     with Target.open(pid) as target:
         selection.check(mappings.read(target))
-        session_tracking.start(target, selection)
-    return session.find(pid)
+        start(target, selection)
+    return find_session(pid)
 
 
 def sessions() -> list[Session]:
@@ -117,7 +118,7 @@ def sessions() -> list[Session]:
         True
         >>> pagescan.end_session(4242)
     """
-    return session.kept()
+    return keeper_sessions()
 
 
 def look_at_session(pid: int | None = None, *, rearm: bool = False) -> Look:
@@ -139,7 +140,7 @@ def look_at_session(pid: int | None = None, *, rearm: bool = False) -> Look:
         True
         >>> pagescan.end_session(4242)
     """
-    return session_tracking.look_at(session.find(pid), rearm=rearm)[1]
+    return look_at(find_session(pid), rearm=rearm)[1]
 
 
 def end_session(pid: int | None = None, *, restore_huge: bool = True) -> None:
@@ -153,7 +154,7 @@ def end_session(pid: int | None = None, *, restore_huge: bool = True) -> None:
         SessionError: No session exists.
         KeyboardInterrupt: It came while huge pages were put back.
     """
-    _, restored = session_tracking.end(session.find(pid), restore_huge=restore_huge)
+    _, restored = end(find_session(pid), restore_huge=restore_huge)
     if restored.caught:
         raise KeyboardInterrupt
 

@@ -25,11 +25,15 @@ import time
 from typing import Any
 
 from pagescan import native
-from pagescan.target.living import memory_dir
+from pagescan.session.files import (
+    MESSAGE_LIMIT,
+    lock_inode,
+    peer_uid,
+    remove_files,
+    write_facts,
+)
+from pagescan.target.living import has_address_space, memory_dir
 from pagescan.tracking.unregistering import Row, tmpfs_of, unregister_all
-
-MESSAGE_LIMIT = 8 << 20
-"""Limit of one message in bytes: 50,000 untracked ranges fit."""
 
 REQUEST_LIMIT = 4096
 """Limit of one request, in bytes, from a client without the right to rearm."""
@@ -90,11 +94,7 @@ class Keeper:
     def _keep(self, facts: dict[str, Any]) -> None:
         """Replace the facts; OSError: they are not on disk."""
         self.facts = {**facts, "keeper_pid": os.getpid()}
-        data = json.dumps(self.facts).encode()
-        written = os.pwrite(self.lock, data, 0)
-        if written < len(data):
-            os.pwrite(self.lock, data[written:], written)  # raises the reason
-        os.ftruncate(self.lock, len(data))
+        write_facts(self.lock, self.facts)
 
     def care(self) -> None:
         """Renew the times of the session's files; end if they were removed.
@@ -102,13 +102,10 @@ class Keeper:
         Without its files no command finds the session. Source: tmpfiles.d(5) removes
         old files from /tmp.
         """
-        lock, sock = (f"{self.pid}.{suffix}" for suffix in ("lock", "sock"))
         try:
-            if (
-                os.stat(lock, dir_fd=self.directory).st_ino
-                == os.fstat(self.lock).st_ino
-            ):
-                for name in (lock, sock):
+            if lock_inode(self.directory, self.pid) == self._inode():
+                for suffix in ("lock", "sock"):
+                    name = f"{self.pid}.{suffix}"
                     os.utime(name, dir_fd=self.directory, follow_symlinks=False)
                 os.utime(self.directory)
                 return
@@ -120,23 +117,14 @@ class Keeper:
         self.ended = True
 
     def remove_files(self) -> None:
-        """Remove lock and socket, unless they belong to a later session."""
+        """Remove the files, unless a later session of this target has the names now."""
         with contextlib.suppress(OSError):
-            there = os.stat(f"{self.pid}.lock", dir_fd=self.directory)
-            if there.st_ino != os.fstat(self.lock).st_ino:
+            if lock_inode(self.directory, self.pid) not in (None, self._inode()):
                 return
-        suffixes = (
-            "sock",
-            "pages",
-            "pages.new",
-            "found",
-            "found.new",
-            "huge",
-            "huge.new",
-        )
-        for suffix in (*suffixes, "lock"):
-            with contextlib.suppress(OSError):
-                os.unlink(f"{self.pid}.{suffix}", dir_fd=self.directory)
+        remove_files(self.directory, self.pid)
+
+    def _inode(self) -> int:
+        return os.fstat(self.lock).st_ino
 
     def _accept(self) -> None:
         if len(self.peers) >= CLIENTS:
@@ -147,8 +135,7 @@ class Keeper:
             if error.errno in (errno.EMFILE, errno.ENFILE):
                 self._make_room()
             return
-        credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-        uid = int.from_bytes(credentials[4:8], sys.byteorder)  # pid, uid, gid
+        uid = peer_uid(connection)
         if uid not in (0, os.geteuid()) or len(self.peers) >= CLIENTS:
             connection.close()
             return
@@ -223,14 +210,8 @@ class Keeper:
         peer.committed = False
 
     def _hand_over(self, peer: _Peer) -> None:
-        peer.send({"facts": self.facts, "alive": self._alive()}, self.uffd)
-
-    def _alive(self) -> bool:
-        """Whether the armed address space is still the target's: no exec."""
-        try:
-            return bool(os.pread(self.pagemap, 8, 0))
-        except OSError:
-            return False
+        alive = has_address_space(self.pagemap)
+        peer.send({"facts": self.facts, "alive": alive}, self.uffd)
 
     def _unregister(self, max_stall_ns: int = native.MAX_STALL_NS) -> dict[str, int]:
         """Unregister everything in the target, in case a fork inherited the descriptor.

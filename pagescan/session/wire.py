@@ -6,12 +6,10 @@ import array
 import json
 import os
 import socket
-import sys
 from collections.abc import Iterable
 from typing import Any
 
-MESSAGE_LIMIT = 8 << 20
-"""Limit of one message in bytes: 50,000 untracked ranges fit."""
+from pagescan.session.files import MESSAGE_LIMIT, peer_uid
 
 _PATIENCE = 2.0
 
@@ -33,12 +31,6 @@ def facts_of(directory: int, pid: int) -> dict[str, Any]:
     _close_all(fds)
     facts: dict[str, Any] = json.loads(data)["facts"]
     return facts
-
-
-def peer_uid(sock: socket.socket) -> int:
-    """Return the uid of the peer, according to the kernel."""
-    credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-    return int.from_bytes(credentials[4:8], sys.byteorder)  # pid, uid, gid
 
 
 def receive_line(sock: socket.socket) -> tuple[bytes, list[int]]:

@@ -26,7 +26,7 @@ class _Named(NamedTuple):
     """Whether the process belongs to this user."""
 
 
-def find(text: str, *, oldest: bool = False) -> int:
+def find_pid(text: str, *, oldest: bool = False) -> int:
     """Return the pid that TARGET names: a pid, or a name that one process has.
 
     A name is the kernel's (15 bytes) or the basename of the executable. Processes of

@@ -22,7 +22,7 @@ from pagescan.model.memory import PAGE_SIZE
 from pagescan.model.results import TargetFacts
 from pagescan.model.units import escape
 from pagescan.target.causes import has_filter
-from pagescan.target.living import memory_dir
+from pagescan.target.living import has_address_space, memory_dir
 
 _PF_EXITING, PF_KTHREAD = 0x4, 0x00200000  # include/linux/sched.h
 
@@ -137,15 +137,13 @@ class Target:
         return bool(poll.poll(0))
 
     def has_address_space(self) -> bool:
-        """Whether the opened address space still exists: no exec, no exit.
+        """Whether the address space that was opened still exists: no exec, no exit."""
+        return has_address_space(self.pagemap)
 
-        pagemap of a dead address space reads as empty; source: pagemap_read in
-        fs/proc/task_mmu.c.
-        """
-        try:
-            return bool(os.pread(self.pagemap, 8, 0))
-        except OSError:
-            return False
+    def check_alive(self) -> None:
+        """Raise the error of `gone` unless the address space still exists."""
+        if not has_address_space(self.pagemap):
+            raise self.gone()
 
     def gone(self) -> TargetError:
         """Return the error that tells how the address space ended."""

@@ -71,7 +71,7 @@ COMMANDS = [
     (("arm", "4194303"), 85),
     (("dump-plan", ME, "--json"), 85),
     (("dump-plan", "4194303", "--epoch", "1"), 85),
-    (("changed", "4194303"), 80),
+    (("changed", "4194303"), 85),
     (("completion", "bash"), 80),
     (("schema",), 85),
 ]
@@ -134,6 +134,7 @@ def test_keeper_stays_small() -> None:
         "pagescan.native",
         "pagescan.native._shim",
         "pagescan.session",
+        "pagescan.session.files",
         "pagescan.session.keeper",
         "pagescan.target",
         "pagescan.target.living",

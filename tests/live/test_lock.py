@@ -14,7 +14,7 @@ from pagescan import native
 from pagescan.model.memory import Kind
 from pagescan.native import Meter, Pace
 from pagescan.scanner.scanner import Scanner
-from pagescan.session import locks as session
+from pagescan.session.lookup import find_session
 from pagescan.target import maps
 from pagescan.target.process import Target as Process
 from pagescan.target.selection import Selection
@@ -178,7 +178,7 @@ def test_failed_arm_is_undone_in_slices(
 def test_keeper_told_to_end_leaves_nothing(armed: Start, pagescan: Run) -> None:
     """SIGTERM has the effect of `disarm`: the session is ended, not lost."""
     made = armed("m=anon,pages=1024,fill=1")
-    keeper = session.find(made.pid).keeper_pid
+    keeper = find_session(made.pid).keeper_pid
     with Process.open(keeper) as process:
         os.kill(keeper, signal.SIGTERM)
         witness.wait_for(process.exited)

@@ -27,7 +27,7 @@ from pagescan.model.results import TargetFacts
 from pagescan.model.units import now, parse_seconds, parse_size
 from pagescan.session import keeper
 from pagescan.session.record import Session
-from pagescan.target.find import find
+from pagescan.target.find import find_pid
 from pagescan.target.selection import Selection
 
 SECONDS = float(os.environ.get("PAGESCAN_FUZZ_SECONDS", "2"))
@@ -201,7 +201,7 @@ def test_range(word: str) -> None:
 def test_target(word: str) -> None:
     """A TARGET gives a pid, or an error that names it."""
     with contextlib.suppress(TargetError):
-        assert find(word) >= 0
+        assert find_pid(word) >= 0
 
 
 @given(
