@@ -1,27 +1,27 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The self-restoring stacks: what makes the attach survive our own death at any instant.
+ * The self-restoring stacks: with them the target survives the death of the surgeon at any instant.
  *
- * Before the thread is sent into a system call that is not its own, a stack is laid out where there is
- * nothing (shim_stack_x86_64.c), and rsp points to it. The call's instruction is followed by `ret`: if nobody stops the thread
- * any more, it returns into the stack, which puts everything back.
+ * Before the thread makes a system call that is not its own, a stack is laid out in empty memory
+ * (shim_stack_x86_64.c), and rsp points to it. A `ret` follows the call's instruction: if nothing stops
+ * the thread after the call, it returns into that stack, which restores everything.
  *
- * frame (general). The stack is a signal frame of the kernel's, and `ret` goes to a restorer, which
- * calls rt_sigreturn(2): every register, the vector state and the signal mask come from the frame.
+ * frame (general). The stack is a signal frame in the kernel's format, and `ret` leads to a restorer,
+ * which calls rt_sigreturn(2): every register, the vector state and the signal mask come from the frame.
  *
  *	chain -> restorer | ucontext, registers, mask | siginfo | … | vector state
  *
- *	Without a restorer in the target: pop rax; ret | 15 | syscall; ret stands in front of it.
- *	The frame's uc_stack is invalid on purpose: rt_sigreturn ignores that, and the thread's real
- *	alternative stack, which cannot be known from outside, stays.
+ *	If the target has no restorer: pop rax; ret | 15 | syscall; ret comes before the frame.
+ *	The frame's uc_stack is invalid on purpose: rt_sigreturn ignores it, and the thread keeps its real
+ *	alternative stack, which cannot be read from outside.
  *
  * rop (after -ERESTART_RESTARTBLOCK: nanosleep, poll, futex with a timeout). rt_sigreturn(2) would
- * make the call return EINTR, so only what the chain has changed is put back, word by word:
+ * make the call return EINTR, so only the changed registers are restored, word by word:
  *
  *	chain -> pop rdi | rdi | pop rax | number | ret imm | rip of the syscall instruction
  *
- *	rax, rdi, rsp and rip come back, and a system call destroys rcx and r11 anyway. ret imm steps
- *	over all that lies between to where rsp was. The signal mask is not touched: nothing would restore it.
+ *	rax, rdi, rsp and rip are restored, and a system call destroys rcx and r11 anyway. ret imm skips
+ *	the bytes up to the old rsp. The signal mask is not touched, because nothing would restore it.
  *
  * Layouts: arch/x86/include/asm/sigframe.h, uapi/asm/sigcontext.h; Intel SDM on XSAVE.
  */
