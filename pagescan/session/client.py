@@ -190,7 +190,7 @@ def _raise_why_hung_up(session: Session, error: OSError | None) -> NoReturn:
 
 
 def _why_hung_up(session: Session) -> PagescanError:
-    """Return the error that says why a keeper does not answer any more."""
+    """Return the error that tells why a keeper no longer answers."""
     pid, name = session.target.pid, session.target.name
     if not still_runs(session.target):
         return NoSuchTargetError(f"process {pid} ({name}) has ended", pid=pid)

@@ -21,7 +21,7 @@ from pagescan.session.record import Session
 def look_until_delivered(
     session: Session, *, rearm: bool = False, pace: Pace | None = None
 ) -> Iterator[tuple[Session, Look]]:
-    """Look through a session; yield its facts as they were before, and the look.
+    """Look through a session; yield its earlier facts, and the look.
 
     With `rearm` the baseline moves when the block ends without an exception. Until
     then the result is stored with the session, so a full disk, a closed pipe or a kill
@@ -53,7 +53,7 @@ def look_until_delivered(
 def look_at(
     session: Session, *, rearm: bool = False, pace: Pace | None = None
 ) -> tuple[Session, Look]:
-    """Look through a session; return its facts before, and the look: it has arrived."""
+    """Look through a session; return its earlier facts, and the look, as delivered."""
     with look_until_delivered(session, rearm=rearm, pace=pace) as result:
         return result
 
@@ -62,14 +62,14 @@ def look_at(
 def protect_until_delivered(
     session: Session, protect: Callable[[int], Batch], *, written: bool
 ) -> Iterator[tuple[Session, Batch]]:
-    """Protect pages of a session; yield its facts before, and the protected pages.
+    """Protect pages of a session; yield its earlier facts, and the protected pages.
 
     The written ones are stored with the session until the block ends without an
     exception, as in `look_until_delivered`. The session has no common baseline then.
 
     Args:
         session: The session.
-        protect: Is given the userfaultfd, and returns the pages that it has protected.
+        protect: Called with the userfaultfd; returns the pages that it has protected.
         written: Whether these have the category `written` where it applies; else all
             of them are taken for written.
     """
@@ -93,7 +93,7 @@ def protect_until_delivered(
 def _delivery(
     opened: OpenSession, left: Columns, since: datetime | None, *, stored: bool
 ) -> Iterator[None]:
-    """Move the baseline when the block has ended well.
+    """Move the baseline if the block ends without an exception.
 
     Args:
         opened: The session.
@@ -110,7 +110,7 @@ def _delivery(
             f"{error}; the pages of this look are lost:"
             f" {preferred_directory()} is full too"
         ) from error
-    with contextlib.suppress(PagescanError):  # the target, or the keeper, has ended
+    with contextlib.suppress(PagescanError):  # the target or the keeper has ended
         opened.move_baseline(left, since)
 
 
@@ -123,7 +123,7 @@ def _written(columns: Columns) -> Columns:
 
 @contextlib.contextmanager
 def _signals_blocked() -> Iterator[None]:
-    """Delay the signals that end us, from a look until its result is stored."""
+    """Delay signals that end this process until a look's result is stored."""
     ends = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ends)
     try:

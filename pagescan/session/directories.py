@@ -1,4 +1,4 @@
-"""The directories of sessions: which they are, and that they are this user's alone."""
+"""Finds the directories of sessions, and checks that only this user has access."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from pagescan.model.ranges import union
 from pagescan.native import Columns
 
 UNKNOWN = -1
-"""In place of an acknowledged epoch: no consumer, or its unsaved pages are unknown."""
+"""Value of `acknowledged`: no consumer, or its unsaved pages are unknown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class Epochs:
         """Return the pages that an image may lack; None: unknown.
 
         Args:
-            image: The epoch of the image; 0: there is none.
+            image: The epoch of the image; 0: no image exists.
         """
         if not image or self.unsaved is None or image < self.acknowledged:
             return None

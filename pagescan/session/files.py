@@ -1,4 +1,4 @@
-"""The files of one session, and what its socket takes; standard library only.
+"""The files of one session, and limits of its socket; standard library only.
 
 The keeper loads this module, and it loads little else.
 """
@@ -19,11 +19,11 @@ SUFFIXES = (
 """The files of a session. The lock, which marks it as existing, is removed last."""
 
 MESSAGE_LIMIT = 8 << 20
-"""Bytes of one message, and of a lock file: 50,000 untracked ranges fit."""
+"""Limit of a message, and of a lock file, in bytes: 50,000 untracked ranges fit."""
 
 
 def remove_files(directory: int, pid: int) -> None:
-    """Remove the files of a session, as far as that is possible."""
+    """Remove the files of a session, ignoring errors."""
     for suffix in SUFFIXES:
         with contextlib.suppress(OSError):
             os.unlink(f"{pid}.{suffix}", dir_fd=directory)

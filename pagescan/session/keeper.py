@@ -5,7 +5,6 @@ process session of its own, serves one socket, ends with its target or on reques
 leaves nothing behind. It never waits for a client, and only the request `end` makes it
 end. Requests are bounded and checked. A client that does not read its answer gets no
 further one, and a client that stalls makes room for the next.
-further one, and a client that stalls makes room for the next.
 
 The process stays small: of pagescan it imports native and little else, and it stores
 the facts of the session as the JSON that it received.
@@ -266,7 +265,7 @@ class Keeper:
 
 
 def _rows(pid: int, meter: native.Meter) -> list[Row]:
-    """Return the mappings of a process; to read them counts as one call for 4 KiB."""
+    """Return the mappings of a process; each 4 KiB read of them counts as a call."""
     with open(f"{memory_dir(pid)}/maps", "rb") as maps:
         begun = time.perf_counter_ns()
         text = maps.read()

@@ -40,7 +40,7 @@ from pagescan.session.files import (
 from pagescan.session.record import Session
 from pagescan.target.process import above_stdio
 
-_A_MOMENT = 0.1  # seconds: until a reader lets go of a lock, or a writer is done
+_A_MOMENT = 0.1  # seconds until a reader releases a lock, or a writer is done
 
 
 class Lock:
@@ -199,7 +199,7 @@ class LockFile:
             time.sleep(0.001)
 
     def _ask(self) -> Session | None:
-        """Ask the keeper, whose facts count: the file may be damaged."""
+        """Ask the keeper, whose facts are valid even if the file is damaged."""
         with contextlib.suppress(
             OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError
         ):
@@ -208,7 +208,7 @@ class LockFile:
         return None
 
     def remove(self) -> None:
-        """Remove the session's files, unless a process has taken the lock by now."""
+        """Remove the session's files, unless another process has taken the lock."""
         if _try_lock(self.fd) and Lock(self.directory, self.fd, self.pid).is_ours():
             remove_files(self.directory, self.pid)
 

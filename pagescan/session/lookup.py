@@ -29,7 +29,7 @@ _AT_ONCE = 500  # mappings: the kernel skips that many in 20 us
 
 
 def keeper_sessions() -> list[Session]:
-    """Return the live sessions that a keeper holds: those that users call sessions."""
+    """Return the live sessions held by a keeper: users call these sessions."""
     return [session for session in live_sessions() if session.holder == "keeper"]
 
 
@@ -110,7 +110,7 @@ def hint_to_arm(pid: int | None) -> str:
 
 
 def lost_tracking(session: Session) -> SessionLostError:
-    """Return the error that says that the keeper of a session died."""
+    """Return the error for a session whose keeper died."""
     target = session.target
     return SessionLostError(
         f"tracking of {target.pid} ({target.name}) was lost: its keeper"
@@ -121,7 +121,7 @@ def lost_tracking(session: Session) -> SessionLostError:
 
 
 def _several(sessions: list[Session]) -> UsageError:
-    """Return the error that lists the sessions of which one must be named."""
+    """Return the error that lists the sessions to choose from."""
     names = ", ".join(f"{item.name} ({item.target.name})" for item in sessions)
     return UsageError(
         f"{len(sessions)} sessions, and no TARGET: {names}",
@@ -130,7 +130,7 @@ def _several(sessions: list[Session]) -> UsageError:
 
 
 def _no_session(target: Target) -> PagescanError:
-    """Return the error that says why a process has no session of this user."""
+    """Return the error that tells why this user has no session of a process."""
     pid = target.pid
     for other in live_sessions():  # a keeper's session would have been found
         if other.target.pid == pid and other.holder != "keeper":

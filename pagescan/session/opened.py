@@ -74,7 +74,7 @@ def end(
 
     Args:
         session: The session.
-        restore_huge: False: they are counted only.
+        restore_huge: False: only count them.
         pace: How the target's mmap lock is spared.
 
     Returns:
@@ -89,7 +89,7 @@ def end(
     cost = keeper.end(session, pace.max_stall_ns)
     restored = Restored()
     with (
-        contextlib.suppress(PagescanError),  # it has ended
+        contextlib.suppress(PagescanError),  # the target has ended
         Target.open(session.target.pid, start_time=session.target.start_time) as target,
     ):
         rows = read(target)
@@ -107,13 +107,13 @@ def end(
 
 
 def _store_huge(directory: int, pid: int, huge: HugePages) -> None:
-    """Store which memory was in huge pages; on a full disk that stays unknown."""
+    """Store which memory was in huge pages; with a full disk it is unknown."""
     with contextlib.suppress(OSError):
         pending.store_huge(directory, pid, huge.units)
 
 
 class OpenSession:
-    """A session whose userfaultfd we have a duplicate of: one can look through it.
+    """An open session, with a duplicate of its userfaultfd, for looks.
 
     Attributes:
         before: Its facts, as they were when it was opened.
@@ -122,7 +122,7 @@ class OpenSession:
     """
 
     def __init__(self, client: Client, target: Target, pace: Pace | None) -> None:
-        """Take over an open client; use `open_session`."""
+        """Take over an open client; only `open_session` calls this."""
         self.before = before = client.session
         self.target = target
         self.tracking = resumed(before, Scanner(target, pace), client.uffd, pace)
@@ -146,7 +146,7 @@ class OpenSession:
         return union(written, unlabelled(ends)) if self.before.ends else written
 
     def commit_unchanged(self) -> None:
-        """Give the right to rearm back: nothing was protected."""
+        """Give back the right to rearm: nothing was protected."""
         self._client.commit()
 
     def undelivered(self) -> Columns:
