@@ -30,6 +30,7 @@ from pagescan.target.kernel import (
     scan_own,
 )
 from pagescan.target.process import Target, read_status, yama_scope
+from pagescan.tracking.mapping_count import most_mappings
 
 
 class Check(NamedTuple):
@@ -259,7 +260,11 @@ def _swap() -> str:
 
 
 def _map_count() -> str:
-    return f"a process may have {read_setting('/proc/sys/vm/max_map_count').strip()}"
+    limit = read_setting("/proc/sys/vm/max_map_count").strip()
+    return (
+        f"a process may have {limit} (vm.max_map_count); from {most_mappings()} on no"
+        " more is tracked; cost.mappings_added counts those that tracking adds"
+    )
 
 
 def _sigchld() -> str:
