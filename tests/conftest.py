@@ -163,6 +163,8 @@ PROBES: dict[str, Callable[[], str | None]] = {
     "busybox": _tool("busybox"),
     "cc-m32": _compiles_32_bit,
     "numpy": _module("numpy"),
+    "pandas": _module("pandas"),
+    "polars": _module("polars"),
     "pyarrow": _module("pyarrow"),
     "mypy": _module("mypy"),
 }

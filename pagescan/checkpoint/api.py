@@ -21,6 +21,7 @@ from pagescan.session.lookup import find_session
 from pagescan.session.opened import OpenSession, open_session
 from pagescan.session.record import Session
 from pagescan.target import maps as mappings
+from pagescan.target.find import pid_of
 from pagescan.target.process import Target
 
 
@@ -53,11 +54,11 @@ def plan_now(target: Target, pace: Pace | None = None) -> Planned:
     return Planned(plan, None, None, scanner.take_cost())
 
 
-def plan_epoch(pid: int | None, epoch: int, pace: Pace | None = None) -> Planned:
+def plan_epoch(pid: int | str | None, epoch: int, pace: Pace | None = None) -> Planned:
     """Plan which pages to store on top of the image of an epoch; rearms the session.
 
     Args:
-        pid: The target; None: the target of the only session.
+        pid: The target, by its pid or name; None: that of the only session.
         epoch: The epoch of the image that the caller has, which this acknowledges;
             0: the caller has no image, and the plan is complete.
         pace: How the target's mmap lock is spared.
@@ -110,7 +111,7 @@ def plan_epoch(pid: int | None, epoch: int, pace: Pace | None = None) -> Planned
     return Planned(plan, session.before, look, look.cost + counted, tuple(notes))
 
 
-def acknowledge(pid: int | None, epoch: int) -> None:
+def acknowledge(pid: int | str | None, epoch: int) -> None:
     """Tell a session that the image of an epoch is stored: later plans build on it.
 
     Pages written up to that epoch are not planned again, unless they change again.
@@ -137,12 +138,12 @@ def acknowledge(pid: int | None, epoch: int) -> None:
 
 
 def changed(
-    pid: int | None, epoch: int | None = None, pace: Pace | None = None
+    pid: int | str | None, epoch: int | None = None, pace: Pace | None = None
 ) -> bool:
     """Whether anything was written since the acknowledged epoch, or else since arming.
 
     Args:
-        pid: The target; None: the target of the only session.
+        pid: The target, by its pid or name; None: that of the only session.
         epoch: The epoch to acknowledge first; None: acknowledge none.
         pace: How the target's mmap lock is spared.
 
@@ -206,11 +207,11 @@ def _regions_of(untracked: Iterable[Untracked]) -> Columns:
     return unlabelled(ranges_of((item.start, item.end) for item in untracked))
 
 
-def dump_plan(pid: int, epoch: int | None = None) -> Plan:
+def dump_plan(pid: int | str, epoch: int | None = None) -> Plan:
     """Return the pages that a checkpoint has to store.
 
     Args:
-        pid: The process.
+        pid: The process, by its pid or name.
         epoch: None: a complete plan, which does not touch the target. A number N:
             through the session, image N is stored, and the plan lists the pages to add
             to it; 0: no image is stored yet.
@@ -229,6 +230,6 @@ def dump_plan(pid: int, epoch: int | None = None) -> Plan:
         >>> pagescan.end_session(4242)
     """
     if epoch is None:
-        with Target.open(pid) as target:
+        with Target.open(pid_of(pid)) as target:
             return plan_now(target).plan
     return plan_epoch(pid, epoch).plan

@@ -2,13 +2,17 @@
 
 import enum
 from collections.abc import Mapping as Dict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pagescan.model.frame import Frame
+from pagescan.model.memory import Mapping, Untracked
+from pagescan.model.units import format_size, plural
 
 if TYPE_CHECKING:
     from pagescan.native import Progress
-from pagescan.model.memory import Mapping, Untracked
 
 
 class TargetFacts(NamedTuple):
@@ -110,6 +114,27 @@ class MappingCounts:
     counts: Dict[str, int | None] = field(default_factory=dict)
     """Keys: present file swapped pfnzero huge guard written."""
     new: bool = False
+
+
+class MappingTable(list[MappingCounts], Frame):
+    """One row per mapping, as a list of `MappingCounts`, and as a table of scalars."""
+
+    def __repr__(self) -> str:
+        size = format_size(sum(row.bytes for row in self))
+        return f"<{plural(len(self), 'mapping')}, {size}>"
+
+    def table(self) -> dict[str, Sequence[Any]]:
+        """Return the mappings as columns of scalars; an unknown count is None."""
+        columns: dict[str, Sequence[Any]] = {
+            name: [getattr(row.mapping, name) for row in self]
+            for name in ("start", "end", "perms", "offset", "inode")
+        }
+        columns["mapping"] = [row.mapping.label for row in self]
+        columns["pages"] = [row.pages for row in self]
+        columns["bytes"] = [row.bytes for row in self]
+        for name in self[0].counts if self else ():
+            columns[name] = [row.counts[name] for row in self]
+        return columns
 
 
 class Action(enum.IntEnum):

@@ -16,6 +16,7 @@ from pagescan.model.errors import (
 from pagescan.model.memory import Category
 from pagescan.native import Masks, Meter, Pace, Rule, Spans, scan
 from pagescan.session.locks import live_sessions, lock_files
+from pagescan.target.find import pid_of
 from pagescan.target.maps import read
 from pagescan.target.process import Target, read_stat
 from pagescan.target.wp_async import why_impossible
@@ -75,14 +76,19 @@ def still_runs(target: TargetFacts) -> bool:
     return stat.start_time == target.start_time and stat.state not in "ZX"
 
 
-def find_session(pid: int | None) -> Session:
+def find_session(target: int | str | None) -> Session:
     """Return the session of a target, or the only session.
 
+    Args:
+        target: Its pid or its name; None: that of the only session.
+
     Raises:
+        NoSuchTargetError: No process has the name.
         SessionError: There is no session.
         UsageError: No target was named and there are several; the message lists them.
         SessionLostError: Its keeper died. The files are removed: it is reported once.
     """
+    pid = None if target is None else pid_of(target)
     sessions = keeper_sessions()
     if pid is not None:
         sessions = [session for session in sessions if session.target.pid == pid]
@@ -97,8 +103,8 @@ def find_session(pid: int | None) -> Session:
             raise lost_tracking(session)
     if pid is None:
         raise SessionError("no session", hint=hint_to_arm(None))
-    with Target.open(pid) as target:
-        raise _no_session(target)
+    with Target.open(pid) as process:
+        raise _no_session(process)
 
 
 def hint_to_arm(pid: int | None) -> str:

@@ -65,6 +65,21 @@ def find_pid(text: str, *, oldest: bool = False) -> int:
     )
 
 
+def pid_of(target: int | str | None) -> int:
+    """Return the pid of a target as the library takes it.
+
+    Args:
+        target: A pid; a name, as the commands take it; None: this process.
+
+    Raises:
+        NoSuchTargetError: No process has the name.
+        TargetError: Several have.
+    """
+    if target is None:
+        return os.getpid()
+    return find_pid(target) if isinstance(target, str) else target
+
+
 def processes() -> list[int]:
     """Return all visible pids, ascending."""
     return sorted(int(name) for name in os.listdir("/proc") if name.isdigit())
