@@ -1,8 +1,7 @@
 """The records that results are made of: facts, cost, summary, report; no I/O."""
 
 import enum
-from collections.abc import Mapping as Dict
-from collections.abc import Sequence
+from collections.abc import Mapping as Dict, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple

@@ -5,8 +5,7 @@ from __future__ import annotations  # array[int] is no type at run time before 3
 from array import array
 
 import pytest
-from hypothesis import example, given
-from hypothesis import strategies as st
+from hypothesis import example, given, strategies as st
 
 from pagescan import native
 from pagescan.native import Columns

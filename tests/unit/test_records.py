@@ -4,8 +4,7 @@ from array import array
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from pagescan import native
 from pagescan.model.batch import Batch

@@ -1,7 +1,6 @@
 """The arithmetic of `watch --budget`: how many units are drawn."""
 
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from pagescan.tracking.sampled import Budget
 
