@@ -15,17 +15,10 @@ import pytest
 
 import pagescan
 from pagescan.native import Pace
-<<<<<<< HEAD
-from pagescan.session import api
-from pagescan.session import spawn as keeper
+from pagescan.session import api, spawn as keeper
 from pagescan.session.delivery import look_at
 from pagescan.session.lookup import find_session
 from pagescan.session.opened import start
-=======
-from pagescan.session import api, spawn as keeper
-from pagescan.session.locks import find
-from pagescan.session.opened import look_at, start
->>>>>>> 8254464 (library: a name is a target for type checkers, too; the face's types in fewer lines)
 from pagescan.session.record import Session
 from pagescan.target.process import Target as Opened
 from pagescan.target.selection import Selection

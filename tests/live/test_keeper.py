@@ -19,12 +19,8 @@ from pathlib import Path
 import pytest
 
 import pagescan
-<<<<<<< HEAD
 from pagescan.session import client as session_client
 from pagescan.session.lookup import find_session
-=======
-from pagescan.session import client as session_client, locks as session
->>>>>>> 8254464 (library: a name is a target for type checkers, too; the face's types in fewer lines)
 from tests import witness
 from tests.conftest import (
     ROOTS_SESSIONS,
