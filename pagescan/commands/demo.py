@@ -157,5 +157,5 @@ def _verdict(check: Check, length: int) -> list[str]:
         lines.append(
             "exact: every page the workload stored to was reported, and no other one"
         )
-    lines.append("now on something of yours: pagescan watch PID")
+    lines.append("now try one of your own processes: pagescan watch PID")
     return lines

@@ -209,7 +209,8 @@ int ps_inside(const struct ps_columns *regions, const uint64_t *starts, const ui
 int ps_outside(const struct ps_columns *regions, const uint64_t *starts, const uint64_t *ends,
 	       uint64_t ranges, struct ps_columns *out);
 /*
- * Lays regions over others; an overlap gets the upper categories; `outside`: keep the upper rest.
+ * Lays regions over others: an overlap gets the upper categories. `outside`: also keep the rest of
+ * `over`.
  */
 int ps_overlay(const struct ps_columns *under, const struct ps_columns *over, uint64_t outside,
 	       struct ps_columns *out);

@@ -156,7 +156,9 @@ static int stop(const struct surgery *s, int status, uint64_t until)
 	for (;;) {
 		int error;
 
-		/* 0: not yet heard of. Else a signal's stop, which is let through. */
+		/*
+		 * Status 0: no stop was seen yet. After a signal's stop, deliver the signal.
+		 */
 		long signal = is_syscall_stop(status) ? 0 : WSTOPSIG(status);
 
 		if (status && ptrace(PTRACE_CONT, s->tid, NULL, (void *)signal) < 0 &&

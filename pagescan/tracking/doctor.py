@@ -304,14 +304,14 @@ ROWS: tuple[Row, ...] = (
     Row(
         "exact-private",
         functools.partial(_exact, WRITTEN, mmap.MAP_PRIVATE, drops=False),
-        "report it, please: tracking would not be exact here",
+        "please report this: tracking would not be exact here",
         needed=True,
         follows=_TRACKING,
     ),
     Row(
         "exact-shared",
         functools.partial(_exact, WRITTEN_OR_GONE, mmap.MAP_SHARED, drops=True),
-        "report it, please: shared memory would not be exact here",
+        "please report this: shared memory would not be exact here",
         needed=True,
         follows=_TRACKING,
     ),
