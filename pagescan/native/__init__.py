@@ -581,9 +581,9 @@ class Collapse:
     ) -> bool:
         """Put back the huge pages of [start, end), a part of one mapping.
 
-        start: A multiple of the size.
+        Args:
+            start: A multiple of the size.
             end: Exclusive; a part of a huge page is left out.
-            end: Half-open; what is no whole huge page is left out.
             file: The file behind shared memory; -1: private memory.
             offset: The offset of `start` in that file.
             pace: How the target's mmap lock is spared.

@@ -34,8 +34,8 @@ class UnknownError(Exception):
 def known_categories() -> Category:
     """Return the categories that the running kernel knows, found by trying.
 
-    KernelUnsupportedError: The kernel has no PAGEMAP_SCAN at all.
-        KernelUnsupportedError: It has no PAGEMAP_SCAN at all.
+    Raises:
+        KernelUnsupportedError: The kernel has no PAGEMAP_SCAN at all.
     """
     known = NO_CATEGORY
     with own_pagemap() as pagemap:
