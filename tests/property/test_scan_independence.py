@@ -105,7 +105,6 @@ def _pages(arena: Arena, found: native.Columns) -> list[int]:
 @given(cuts=st.lists(st.integers(0, PAGES), max_size=20), rows=st.integers(1, 600))
 @settings(
     max_examples=60,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 def test_cut_anywhere_it_is_the_same(
@@ -134,7 +133,6 @@ def test_slices_do_not_show(
 @given(limit=st.integers(1, PAGES))
 @settings(
     max_examples=40,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 def test_limit_of_pages_is_exact(arena: Arena, limit: int) -> None:
@@ -159,7 +157,6 @@ ranges = st.lists(
 @given(chosen=ranges, rolled=st.randoms(use_true_random=False))
 @settings(
     max_examples=40,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 def test_order_of_ranges_does_not_show(
@@ -208,7 +205,6 @@ def tracked() -> Iterator[tuple[Arena, Tracking]]:
 )
 @settings(
     max_examples=60,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 def test_written_does_not_depend_on_the_way(
