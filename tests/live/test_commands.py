@@ -28,7 +28,7 @@ def _addresses(made: Target, name: str, first: int, last: int) -> str:
 
 @pytest.mark.needs("tracking")
 class TestScan:
-    """The seed's operations one by one, judged by pagemap words."""
+    """The operations of the proposal one by one, judged by pagemap words."""
 
     def test_present_and_holes(self, target: Start) -> None:
         """Present pages are required; holes are found by excluding present pages."""
