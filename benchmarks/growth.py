@@ -1,7 +1,7 @@
 """Counts the mappings that tracking adds to a target that grows from look to look.
 
-Each look registers all that has grown, or all of it but its end, as every command does:
-`docs/harmless.md` says why.
+Each look registers all new memory, or leaves out its growing end as every command does:
+`docs/harmless.md` explains why.
 """
 
 from pathlib import Path
@@ -15,7 +15,7 @@ _BLOCK, _BLOCKS = 64 << 10, 3  # bytes; before each look
 
 
 class _Whole(Tracking):
-    """A tracking that registers all that is there at each look."""
+    """A tracking that registers all new memory at each look."""
 
     leaves_growth_out = False
 
@@ -38,7 +38,7 @@ def run(bench: Bench) -> None:
 
 
 def _grown(kind: type[Tracking], where: str, looks: int) -> tuple[int, int]:
-    """Return how many mappings more there are while it is tracked, and afterwards."""
+    """Return the number of added mappings while it is tracked, and afterwards."""
     with target(MIB) as made:
         made.tell(f"grow {where} {_BLOCK}")
         before = _mappings(made)

@@ -1,7 +1,7 @@
-"""A file system that shows the files of a folder, and whose server can cease to answer.
+"""A file system that shows the files of a folder; its server can stop answering.
 
-Run as `python -m tests.fuse PLACE FOLDER`. A line on stdin: "deaf", it reads no request
-any more; "mute", it reads them and answers none. Its end ends the waits of all.
+Run as `python -m tests.fuse PLACE FOLDER`. A line on stdin changes it: "deaf", it reads
+no more requests; "mute", it reads them without answering. Its end ends all waits.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ LOOKUP, GETATTR, READ, INIT = 1, 3, 15, 26
 OPENS = (14, 27)  # OPEN, OPENDIR
 ALLOWED = (18, 25, 34)  # RELEASE, FLUSH, ACCESS
 UNANSWERED = (2, 36, 42)  # FORGET, INTERRUPT, BATCH_FORGET
-ROOT = 1  # its node; those of the files follow
+ROOT = 1  # its node; the files' nodes follow
 HERE = Path(__file__).parents[1]
 HEADER = struct.Struct("<IIQQIIIHH")
 
@@ -33,7 +33,7 @@ def attributes(node: int, size: int) -> bytes:
 
 
 def answer(opcode: int, node: int, body: bytes, files: dict[str, bytes]) -> bytes | int:
-    """Return what is answered, or an errno. Nothing is kept: it is asked each time."""
+    """Return the answer, or an errno. Nothing is cached: it is asked each time."""
     names = [*files]
     data = b"" if node == ROOT else files[names[node - ROOT - 1]]
     found: bytes | int = errno.ENOSYS
@@ -96,7 +96,7 @@ class Mounted:
     server: subprocess.Popen[str]
 
     def become(self, word: str) -> None:
-        """Have it cease to answer."""
+        """Make the server stop answering."""
         assert self.server.stdin is not None
         assert self.server.stdout is not None
         self.server.stdin.write(word + "\n")

@@ -1,4 +1,4 @@
-"""Lists the pages that an image of a process has, and what belongs elsewhere."""
+"""Lists the pages of an image of a process, and the memory that belongs elsewhere."""
 
 from collections.abc import Iterable, Sequence
 
@@ -27,7 +27,7 @@ def list_pages(
     on swap. Its bytes are right in either case, so it is stored.
 
     Args:
-        scanner: Of the process.
+        scanner: The scanner of the process.
         selected: Its mappings; the private ones are listed.
         action: What to do with pages that are populated.
     """
@@ -62,7 +62,7 @@ def _scan(
 def join_private(
     regions: Columns, selected: Iterable[Mapping], target: Target
 ) -> Batch:
-    """Join with the private mappings, and drop regions that have been unmapped."""
+    """Join regions with the private mappings; drop those that were unmapped."""
     private = _private(selected)
     return Batch.join(
         native.inside(regions, *bounds_of(private)),

@@ -1,7 +1,7 @@
 """`Frame`: results as tables of scalars, for notebooks, pandas, polars and Arrow.
 
 These libraries are imported where they are used, and need not be installed: so the
-types of what they return are not named here.
+types of their objects are not named here.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pagescan.model.errors import PagescanError
 from pagescan.model.units import escape, format_address
 
 _SHOWN = 10
-"""Rows that a notebook shows."""
+"""The number of rows that a notebook shows."""
 
 
 class Frame:
@@ -51,7 +51,7 @@ class Frame:
         return _library("polars").DataFrame(_plain(self.table()))
 
     def __arrow_c_stream__(self, requested_schema: object = None) -> object:
-        """Hand the table to any library that speaks Arrow's PyCapsule interface."""
+        """Pass the table to any library with Arrow's PyCapsule interface."""
         return self.to_arrow().__arrow_c_stream__(requested_schema)
 
     def _repr_html_(self) -> str:
@@ -82,7 +82,7 @@ def _cell(name: str, value: object) -> str:
 
 
 def _plain(columns: dict[str, Sequence[Any]]) -> dict[str, Sequence[Any]]:
-    """Return columns that every library takes: arrays of Python become lists."""
+    """Return columns that every library accepts: arrays of Python become lists."""
     return {
         name: column.tolist() if hasattr(column, "tolist") else column
         for name, column in columns.items()

@@ -56,7 +56,7 @@ def test_pyarrow(batch: Batch) -> None:
 
 
 def sums(batch: Batch) -> tuple[int, int]:
-    """Return the bytes, and the pages that are present."""
+    """Return the number of bytes, and of present pages."""
     counts = batch.summary()
     return counts.bytes, counts.categories["present"]
 
@@ -96,7 +96,7 @@ def test_arrow_table(batch: Batch) -> None:
 def test_a_library_that_is_missing(
     batch: Batch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The error names it, and the hint installs it."""
+    """The error names the library, and the hint tells how to install it."""
     monkeypatch.setitem(sys.modules, "pandas", None)
     with pytest.raises(pagescan.PagescanError, match="pandas is not installed") as told:
         batch.to_pandas()
@@ -115,7 +115,7 @@ def test_in_a_notebook(batch: Batch) -> None:
 
 
 def test_names_of_another_program_are_text(tmp_path: Path) -> None:
-    """A name cannot put anything into the page."""
+    """A name from the target is escaped in the notebook's page."""
     path = tmp_path / "<b>bold"
     path.write_bytes(bytes(4096))
     with path.open("rb") as file:
@@ -128,7 +128,7 @@ def test_names_of_another_program_are_text(tmp_path: Path) -> None:
 
 
 def test_a_target_by_name(tmp_path: Path) -> None:
-    """A name that one process has is a target; an unknown one is an error."""
+    """A name that one process has works as target; an unknown one is an error."""
     program = tmp_path / f"only{os.getpid()}"
     shutil.copy(shutil.which("sleep") or "", program)
     child = subprocess.Popen([program, "60"])

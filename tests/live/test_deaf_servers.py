@@ -1,7 +1,7 @@
 """Targets whose files lie on a server that does not answer: FUSE, as NFS would.
 
-The server reads no request any more (deaf), or reads them and answers none (mute): what
-waits for a mute one cannot be killed.
+The server no longer reads requests (deaf), or reads them without answering (mute): a
+process that waits for a mute one cannot be killed.
 """
 
 import os
@@ -21,12 +21,12 @@ from tests.live.test_hard_targets import build
 pytestmark = pytest.mark.needs("tracking", "root", "fuse")
 
 Start = Callable[..., subprocess.Popen[bytes]]
-BOUND = 10.0  # seconds: 2 are promised, 1 more for what cannot be killed, and start-up
+BOUND = 10.0  # seconds: 2 are promised, 1 for unkillable waits
 
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    """Start a program of a file system that ceases to answer; it must live on."""
+    """Start a program on a file system that stops answering; it must live on."""
     place = tmp_path / "mounted"
     place.mkdir()
     status = tmp_path / "status"
@@ -58,7 +58,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
 @pytest.mark.parametrize("word", ["deaf", "mute"])
 def test_nothing_of_it_is_needed(start: Start, word: str) -> None:
-    """The program and its working directory are there; libc is elsewhere."""
+    """The program and its working directory are there, but libc is elsewhere."""
     pid = start("dynamic", word).pid
     for words in (
         *(["arm", pid], ["diff", pid], ["sessions"], ["disarm", pid]),
@@ -73,7 +73,7 @@ def test_nothing_of_it_is_needed(start: Start, word: str) -> None:
 
 @pytest.mark.parametrize("word", ["deaf", "mute"])
 def test_all_of_its_code_is_there(start: Start, word: str) -> None:
-    """It is refused in time, with the cause, and Ctrl-C is heard."""
+    """The attach is refused in time, with the cause, and Ctrl-C works."""
     pid = start("static", word).pid
     begun = time.monotonic()
     result = command("arm", pid)
@@ -89,7 +89,7 @@ def test_all_of_its_code_is_there(start: Start, word: str) -> None:
 
 
 def children(pid: int) -> str:
-    """Return the children of a process, of each of its threads."""
+    """Return the children of all threads of a process."""
     tasks = os.listdir(f"/proc/{pid}/task")
     paths = [Path(f"/proc/{pid}/task/{task}/children") for task in tasks]
     return "".join(path.read_text() for path in paths)

@@ -75,7 +75,7 @@ def test_a_longer_stall_makes_fewer_slices(target: Start) -> None:
 
 
 def test_reading_the_mappings_is_counted(target: Start) -> None:
-    """A call for each piece that the kernel gives, and one for each page size asked."""
+    """Each piece of text from the kernel is a call, and each query of a page size."""
     made = target("m=many,pages=1000", "n=shmem,pages=4")
     text = Path(f"/proc/{made.pid}/maps").read_bytes()
     asked = sum(
@@ -92,7 +92,7 @@ def test_reading_the_mappings_is_counted(target: Start) -> None:
 
 
 def test_attaching_and_registering_are_counted(target: Start) -> None:
-    """Whether the userfaultfd is the target's is tried by four calls."""
+    """The check whether the userfaultfd is the target's takes four calls."""
     made = target("m=anon,pages=16,fill=1")
     with Process.open(made.pid) as process:
         taken = attach.take(process)

@@ -93,9 +93,9 @@ STEPS = st.lists(
 def test_no_page_is_lost_between_an_image_and_the_plan_on_top(
     steps: list[tuple[str, int, frozenset[int]]],
 ) -> None:
-    """A model remembers what was written at each epoch; each plan has all of it.
+    """A model remembers the pages written at each epoch; each plan has all of them.
 
-    What it must have: the pages written after the parent's epoch.
+    A plan must have the pages written after the parent's epoch.
     """
     epochs = Epochs(0)
     written: dict[int, frozenset[int]] = {}
