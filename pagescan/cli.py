@@ -5,7 +5,6 @@ import json
 import os
 import re
 import sys
-from datetime import UTC, datetime
 from importlib import import_module
 from typing import Any
 
@@ -14,7 +13,6 @@ import click
 from pagescan import __version__
 from pagescan.commands.streams import OutputError, finish, tell
 from pagescan.model.errors import BY_ERRNO, PagescanError, UsageError
-from pagescan.model.units import format_time
 
 COMMANDS = {
     "watch": "Show live what a process writes, mapping by mapping.",
@@ -237,16 +235,10 @@ def _fail(words: list[str], message: str, hint: str | None, code: int) -> int:
             tell(line)
     message = " ".join(message.splitlines())
     if "--json" in words or "--jsonl" in words:
-        document = {
-            "schema": "pagescan/1",
-            "kind": "error",
-            "version": __version__,
-            "time": format_time(datetime.now(UTC)),
-            "code": code,
-            "error": message,
-            "hint": hint,
-        }
-        tell(json.dumps(document))
+        from pagescan.render.document import document
+
+        keys = document("error", code=code, error=message, hint=hint)
+        tell(json.dumps(keys))
         return code
     if code == 2 or not message.startswith("pagescan"):
         message = f"pagescan: {message[:1].lower()}{message[1:].rstrip('.')}"

@@ -70,5 +70,5 @@ def command(
         untracked=tuple(tracking.armed.untracked),
         cost=tracking.cost,
     )
-    if output.format in ("json", "jsonl"):
+    if output.is_json:
         render.write_result(report, [], output)

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import click
 
-from pagescan import render
 from pagescan.commands.live import show
 from pagescan.commands.options import Common, common, output, pace_option
 from pagescan.commands.signals import stop_on_signals
@@ -18,6 +17,7 @@ from pagescan.model.looks import Tick
 from pagescan.model.results import Output
 from pagescan.model.units import format_size, parse_seconds, parse_size, plural
 from pagescan.native import Pace
+from pagescan.render.document import document, target_keys, write_document
 from pagescan.session.watched import Terms, Watched
 from pagescan.target.selection import Selection
 from pagescan.target.wp_async import check_possible
@@ -85,11 +85,11 @@ def command(
         target = watched.target.facts
     if not check.rounds:
         raise PagescanError("interrupted before the first round was over")
-    if output.format in ("json", "jsonl"):
-        render.write_document(
-            render.document(
+    if output.is_json:
+        write_document(
+            document(
                 "demo",
-                target=render.target_keys(target),
+                target=target_keys(target),
                 check={
                     "expected": check.expected,
                     "found": check.found,
@@ -134,9 +134,7 @@ def _pages_of(batch: Batch, workload: Workload) -> set[int]:
 def _follow(
     rounds: Iterator[Tick], check: Check, output: Output, common: Common
 ) -> None:
-    say: Callable[[str], None] = (
-        common.say if output.format in ("json", "jsonl") else put
-    )
+    say: Callable[[str], None] = common.say if output.is_json else put
     for tick in rounds:
         say(
             f"round {tick.number}: so far {plural(check.expected, 'page')} written,"

@@ -10,10 +10,10 @@ from pagescan.commands.options import (
     pace_option,
     restore_option,
 )
-from pagescan.commands.sessions import write_sessions
 from pagescan.model.errors import UsageError
 from pagescan.model.results import Output
 from pagescan.native import Pace
+from pagescan.render.session_list import write_sessions
 from pagescan.session.lookup import find_session, keeper_sessions
 from pagescan.session.opened import end
 from pagescan.target.find import find_pid
@@ -61,7 +61,7 @@ def command(
             common.say(restored.note)
     if every and not ended:
         common.say("no session")
-    if output.format in ("json", "jsonl"):
+    if output.is_json:
         write_sessions("disarm", ended, output, costs)
     if caught:
         raise KeyboardInterrupt

@@ -69,7 +69,7 @@ def command(
             raise UsageError("--ack makes no plan: leave out --epoch and --binary")
         checkpoint.acknowledge(pid, ack)
         return
-    if binary and output.format in ("json", "jsonl", "csv"):
+    if binary and (output.is_json or output.format == "csv"):
         raise UsageError(f"--binary and --{output.format} exclude each other")
     if binary and sys.stdout.isatty():
         raise UsageError("--binary output is not for a terminal", hint="as in: > plan")

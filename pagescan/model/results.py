@@ -114,6 +114,16 @@ class MappingCounts:
     """Keys: present file swapped pfnzero huge guard written."""
     new: bool = False
 
+    @property
+    def start(self) -> int:
+        """The first address of the mapping."""
+        return self.mapping.start
+
+    @property
+    def end(self) -> int:
+        """The address behind the mapping."""
+        return self.mapping.end
+
 
 class MappingTable(list[MappingCounts], Frame):
     """One row per mapping, as a list of `MappingCounts`, and as a table of scalars."""
@@ -191,7 +201,7 @@ class Report:
     estimate: Estimate | None = None
     """With a budget; the rows then cover only the part that was tracked."""
     plan: PlanFacts | None = None
-    """In dump-plan; the categories of the rows are then actions."""
+    """In dump-plan: the bits of the rows are then actions, elsewhere categories."""
 
 
 class Output(NamedTuple):
@@ -214,3 +224,8 @@ class Output(NamedTuple):
     by: str = "region"
     color: bool | None = None
     progress: "Progress | None" = None
+
+    @property
+    def is_json(self) -> bool:
+        """Whether the result is JSON, in one document or in lines."""
+        return self.format in ("json", "jsonl")

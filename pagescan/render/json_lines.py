@@ -8,8 +8,8 @@ from typing import TextIO
 
 from pagescan.model.batch import Batch
 from pagescan.model.results import Output, Report
-from pagescan.render import Rows
-from pagescan.render.json_document import header_keys, row_chunks, trailer_keys
+from pagescan.render.json_document import Frame, header_keys, row_texts, trailer_keys
+from pagescan.render.rows import Rows
 
 _IN_SUMMARY = ("summary", "end", "totals", "estimated", "plan", "left_out")
 
@@ -21,8 +21,7 @@ def write(report: Report, rows: Rows, output: Output, stream: TextIO) -> None:
     stream.write(json.dumps({"line": "header", **keys}) + "\n")
     stream.flush()
     kind = "region" if isinstance(rows, Batch) else "mapping"
-    before = f'"line": "{kind}", '
-    _, parts = row_chunks(report, rows, output, before, "\n", "")
-    stream.writelines(parts)
+    frame = Frame(before=f'"line": "{kind}", ', behind="\n")
+    stream.writelines(row_texts(report, rows, output, frame)[1])
     last = {"line": "summary", **summary, **trailer_keys(report)}
     stream.write(json.dumps(last) + "\n")

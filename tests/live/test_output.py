@@ -67,7 +67,7 @@ def test_column_of_each_name() -> None:
     for verb, columns in (("scan", REGION_COLUMNS), ("maps", MAPPING_COLUMNS)):
         names = ",".join(columns)
         lines = command(verb, os.getpid(), "-c", names).stdout.splitlines()
-        assert lines[0].split() == [column.header for column in columns.values()]
+        assert lines[0].split() == list(columns)
         added = command(verb, os.getpid(), "-c", "+perms", "--csv").stdout.splitlines()
         assert added[0].endswith(",perms")
 
