@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, TextIO
+from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 from pagescan.model.batch import Batch
 from pagescan.model.results import MappingCounts, Output, Report
@@ -26,10 +26,12 @@ from pagescan.render.document import (
     untracked_keys,
 )
 from pagescan.render.line_template import END, START, Key, LineTemplate, batch_lines
-from pagescan.render.rows import Rows
+
+if TYPE_CHECKING:
+    from pagescan.render.rows import Rows
 
 
-def write(report: Report, rows: Rows, output: Output, stream: TextIO) -> None:
+def write(report: Report, rows: "Rows", output: Output, stream: TextIO) -> None:
     """Write one document: in watch as one line, elsewhere one line per region."""
     one_line = report.tick is not None
     between = ", " if one_line else ",\n    "
@@ -98,7 +100,7 @@ class Frame(NamedTuple):
 
 
 def row_texts(
-    report: Report, rows: Rows, output: Output, frame: Frame
+    report: Report, rows: "Rows", output: Output, frame: Frame
 ) -> tuple[str, Iterator[str]]:
     """Return the key of the rows, and the text of their objects in chunks."""
     if isinstance(rows, Batch):

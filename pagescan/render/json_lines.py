@@ -4,17 +4,19 @@ A reader that finds no summary knows that the stream was cut off.
 """
 
 import json
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from pagescan.model.batch import Batch
 from pagescan.model.results import Output, Report
 from pagescan.render.json_document import Frame, header_keys, row_texts, trailer_keys
-from pagescan.render.rows import Rows
+
+if TYPE_CHECKING:
+    from pagescan.render.rows import Rows
 
 _IN_SUMMARY = ("summary", "end", "totals", "estimated", "plan", "left_out")
 
 
-def write(report: Report, rows: Rows, output: Output, stream: TextIO) -> None:
+def write(report: Report, rows: "Rows", output: Output, stream: TextIO) -> None:
     """Write the lines of one result."""
     keys = header_keys(report)
     summary = {key: keys.pop(key) for key in _IN_SUMMARY if key in keys}

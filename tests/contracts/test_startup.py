@@ -61,19 +61,19 @@ def test_import_loads_nothing() -> None:
 
 ME = str(os.getpid())
 COMMANDS = [
-    (("diff", "--json"), 80),
-    (("diff", "4194303"), 80),
-    (("scan", ME, "--json", "--max-pages", "1"), 80),
-    (("scan", ME, "--max-pages", "1"), 85),
-    (("maps", ME, "--json", "[heap]"), 80),
+    (("diff", "--json"), 85),
+    (("diff", "4194303"), 85),
+    (("scan", ME, "--json", "--max-pages", "1"), 85),
+    (("scan", ME, "--max-pages", "1"), 90),
+    (("maps", ME, "--json", "[heap]"), 85),
     (("sessions", "--json"), 60),
-    (("disarm", "4194303"), 80),
-    (("arm", "4194303"), 85),
-    (("dump-plan", ME, "--json"), 85),
-    (("dump-plan", "4194303", "--epoch", "1"), 85),
-    (("changed", "4194303"), 85),
-    (("completion", "bash"), 80),
-    (("schema",), 85),
+    (("disarm", "4194303"), 85),
+    (("arm", "4194303"), 90),
+    (("dump-plan", ME, "--json"), 90),
+    (("dump-plan", "4194303", "--epoch", "1"), 90),
+    (("changed", "4194303"), 90),
+    (("completion", "bash"), 85),
+    (("schema",), 90),
 ]
 
 
