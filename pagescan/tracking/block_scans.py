@@ -68,7 +68,7 @@ class BlockTracking(Tracking):
         return prepared
 
     def _prepare(self) -> BlockScans:
-        chosen = list(_with_room_to_grow(self._judged()))
+        chosen = list(_with_room_to_grow(self.mappings.trackable()))
         spans, asked, exact, _ = rules_of(
             chosen, rearm=False, returned=DEFAULT_RETURNED
         )
@@ -108,20 +108,22 @@ class BlockTracking(Tracking):
         """Return the written pages, and the pages of new mappings, from both scans."""
         written = self.result_of(prepared.unprotected)
         outside = self.result_of(prepared.outside)
-        chosen = self._judged()
+        chosen = self.mappings.trackable()
         exact = self.scanner.run(as_spans(written), prepared.exact)
-        fresh = native.inside(self._armer.populated_outside(chosen), *outside[:2])
+        fresh = native.inside(self.armer.populated_outside(chosen), *outside[:2])
         buffers = prepared.buffers
-        return self._without_own(exact, *buffers), self._without_own(fresh, *buffers)
+        return self.writes.without_own(exact, *buffers), self.writes.without_own(
+            fresh, *buffers
+        )
 
     def batch(self, written: Columns, fresh: Columns, selection: Selection) -> Batch:
         """Join both lists into one batch, restricted to a block's selection."""
-        chosen = self._judged()
+        chosen = self.mappings.trackable()
         new = frozenset(native.shares(fresh, *bounds_of(chosen)).ranges)
         found = native.overlay(written, fresh, outside=True)
         # Pages that an inner block found may have been unmapped since.
         found = native.inside(found, *bounds_of(selection.select(chosen)))
-        return self._joined(found, chosen, new, DEFAULT_RETURNED)
+        return self.joined(found, chosen, new, DEFAULT_RETURNED)
 
     def end(self) -> None:
         """Disarm, and close the target."""

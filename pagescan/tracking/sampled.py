@@ -163,19 +163,19 @@ class SampledTracking(Tracking):
 
     def arm(self) -> None:
         """Register the whole selection, and protect as much as the budget pays for."""
-        there = self._judged()
+        there = self.mappings.trackable()
         self.armed.alike = count_alike(there.there)
-        self._has_registered = bool(self._armer.register(there))
-        self.check_armed(self._has_registered)
-        chosen = self._judged()
+        self.mappings.has_registered = bool(self.armer.register(there))
+        self.check_armed(self.mappings.has_registered)
+        chosen = self.mappings.trackable()
         self._draw(self._inhabited(chosen), 0, ())
         self._protect(self.units)
         if self.exact:
-            self._armer.protect_whole(chosen)
+            self.armer.protect_whole(chosen)
         self.armed_at = self.since = now()
 
     def look(
-        self, *, rearm: bool = True, returned: Category = DEFAULT_RETURNED
+        self, *, rearm: bool = False, returned: Category = DEFAULT_RETURNED
     ) -> Look:
         """Find the written pages of the tracked sample; draw the next sample.
 
@@ -185,9 +185,11 @@ class SampledTracking(Tracking):
         if not self.exact:
             return self._look_at_part(rearm=rearm, returned=returned)
         look = super().look(rearm=rearm, returned=returned)
+        if self.unregistered.edge is not None:
+            self._forget_edge(self.unregistered.edge)
         if rearm:
             self._out, self._came = list(self.armed.ends), []
-            population = self._populate(self._judged())
+            population = self._populate(self.mappings.trackable())
             counts = self._counts(look.batch.columns(), population)
             self._extremes.learn(counts, len(population))
             self._account()
@@ -204,7 +206,7 @@ class SampledTracking(Tracking):
         one step, and a newly drawn one is protected before the old ones are got.
         """
         grown = self._register_new() if rearm else None
-        chosen = self._judged()
+        chosen = self.mappings.trackable()
         new = frozenset(
             index
             for index, mapping in enumerate(chosen)
@@ -218,31 +220,32 @@ class SampledTracking(Tracking):
         if rearm:
             population = self._populate(chosen)
             came = apart(population, drawn_from)
-            ahead = self._written(tracked, rearm=False, returned=returned)
+            ahead = self.writes.scan(tracked, rearm=False, returned=returned)
             counts = self._counts(ahead, tracked)
             share = self._toll_for(sum(counts))
             self._draw(population, len(tracked), counts)
             self._protect(apart(self.units, sorted(tracked + came)))
             arrived = self._protect_shared(came, tracked, chosen)
         private = [unit for unit in came if unit.kind in PRIVATE]
-        found = self._written(sorted(tracked + private), rearm=rearm, returned=returned)
-        arrived = self._without_own(arrived, arrived)
+        found = self.writes.scan(
+            sorted(tracked + private), rearm=rearm, returned=returned
+        )
+        arrived = self.writes.without_own(arrived, arrived)
         found = native.overlay(found, arrived, outside=True)
         if grown and (grown.moves.out or self.armed.ends):
             found, came = self._with_ends(found, came, grown, chosen, returned)
         if rearm and not self.exact:
             self._lift(sorted(tracked + came))
-        batch = self._joined(found, chosen, new, returned)
+        batch = self.joined(found, chosen, new, returned)
         said = self._estimate(found, tracked, drawn_from, came)
-        if not self.target.has_address_space():
-            raise self.target.gone()
+        self.target.check_alive()
         moment = now()
         if rearm:
             self._extremes.learn(self._counts(found, tracked), len(drawn_from))
             self.armed.epoch += 1
             self.since = moment
         cost = self._take_cost(rearm=rearm, share=share)
-        return Look(batch, self._untracked(), moment, cost, said)
+        return Look(batch, self.unregistered.untracked(), moment, cost, said)
 
     def _toll_for(self, written: int) -> float | None:
         """Count what a look at a part has cost the target; return its share."""
@@ -285,10 +288,9 @@ class SampledTracking(Tracking):
 
     def _register_new(self) -> _Grown:
         """Register new memory; leave growing ends out."""
-        chosen, populated, new = self._unregistered()
-        self._ends.wanted = not self._armer.is_full()
-        moves = self._ends.plan(chosen, new, populated)
-        self._register(chosen, moves)
+        chosen, populated, new = self.unregistered.find()
+        moves = self.unregistered.plan(chosen, new, populated)
+        self.unregistered.register(chosen, moves)
         self._out, self._came = moves.out, moves.register
         bounds = [(chosen[index].start, chosen[index].end) for index in sorted(new)]
         return _Grown(bounds, moves, populated)
@@ -305,23 +307,23 @@ class SampledTracking(Tracking):
 
         The ends are not units: they have no protection, and are known exactly.
         """
-        left = self._left_out(grown.moves, grown.populated)
+        left = self.unregistered.left_out(grown.moves, grown.populated)
         same = ranges_of(
-            self._ends.settle(grown.moves, grown.populated, self.scanner.meter)
+            self.unregistered.ends.settle(
+                grown.moves, grown.populated, self.scanner.meter
+            )
         )
         found = native.overlay(
             native.outside(found, *same), native.outside(left, *same), outside=True
         )
-        page = self._ends.heap_without_edge(chosen)
+        page = self.unregistered.ends.heap_without_edge(chosen)
         if page is not None:
-            found = self._put_back_edge(page, found, returned)
+            found = self.unregistered.put_back_edge(page, found, returned)
+            self._forget_edge(page)
         return found, sorted([*came, *_as_units(self._out, chosen)])
 
-    def _put_back_edge(
-        self, page: Mapping, found: Columns, returned: Category
-    ) -> Columns:
-        """Leave a page out again; no unit contains it any more."""
-        found = super()._put_back_edge(page, found, returned)
+    def _forget_edge(self, page: Mapping) -> None:
+        """Take a page that was left out again from the units that contain it."""
         self._out = list(self.armed.ends)
         for units in (self.units, self._population):
             units[:] = [
@@ -331,7 +333,6 @@ class SampledTracking(Tracking):
                 for unit in units
                 if unit.start != page.start
             ]
-        return found
 
     def _populate(self, chosen: Sequence[Mapping]) -> list[Mapping]:
         """Return the current units: the earlier ones, and those around new pages.
@@ -393,7 +394,7 @@ class SampledTracking(Tracking):
 
     def _protect(self, units: Sequence[Mapping]) -> None:
         """Protect units; earlier writes to them are not reported."""
-        self._armer.protect(units)
+        self.armer.protect(units)
         self._calls += len(units)
         for unit in units:
             if unit.kind not in PRIVATE:
@@ -413,7 +414,7 @@ class SampledTracking(Tracking):
         if self.exact:
             shared = [mapping for mapping in chosen if mapping.kind not in PRIVATE]
             parts += holes(shared, sorted(self._population + tracked))
-        return self._armer.protect_whole(sorted(parts))
+        return self.armer.protect_whole(sorted(parts))
 
     def _lift(self, units: Sequence[Mapping]) -> None:
         """Lift the protection of those units that were not drawn again."""
@@ -437,7 +438,9 @@ class SampledTracking(Tracking):
         ranges = ranges_of((unit.start, unit.end) for unit in now)
         huge = self.armed.huge
         done = huge.restore(
-            self.scanner, self._judged(), within=native.inside(huge.units, *ranges)
+            self.scanner,
+            self.mappings.trackable(),
+            within=native.inside(huge.units, *ranges),
         )
         self._restored_bytes += done.restored
         if done.caught:

@@ -57,18 +57,18 @@ def test_what_was_interrupted_is_not_used_again(
 
     with Process.open(made.pid) as process, Tracking.start(process) as tracking:
         assert regions_in(tracking, made) == 0
-        before = list(tracking._chosen.scans.values())
+        before = list(tracking.mappings.trackable().scans.values())
         assert len(before) == 2  # the scans for new and for written pages
         made.write("m", STORED)
         monkeypatch.setattr(native, "_make_room", interrupted)
         with pytest.raises(KeyboardInterrupt):
             tracking.look()
         monkeypatch.setattr(native, "_make_room", made_room)
-        left = list(tracking._chosen.scans.values())
+        left = list(tracking.mappings.trackable().scans.values())
         assert len(left) == 1
         assert left[0] in before
         assert regions_in(tracking, made) == len(STORED)
-        assert left[0] in tracking._chosen.scans.values()
+        assert left[0] in tracking.mappings.trackable().scans.values()
 
 
 @pytest.mark.parametrize("written_before", [set(), {3}])
