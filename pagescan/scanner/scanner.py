@@ -198,7 +198,7 @@ class Scanner:
                 )
             except OSError as error:
                 if error.errno == errno.ESRCH:
-                    raise self.target.gone() from error
+                    raise self.target.gone(error) from error
                 # It was unmapped meanwhile: there is nothing to protect.
 
     def _run(
@@ -271,7 +271,7 @@ class Scanner:
             found = scan.scan(self.pace, self.meter, longest)
         except OSError as error:
             if error.errno == errno.ESRCH:
-                raise self.target.gone() from error
+                raise self.target.gone(error) from error
             raise from_oserror(
                 error,
                 doing=f"scan {self.target}",

@@ -11,6 +11,7 @@ A request is one line of JSON, and so is the answer:
 """
 
 import contextlib
+import errno
 import json
 import os
 import socket
@@ -133,6 +134,9 @@ class Client:
             raise SessionError(
                 f"session {self._opened.name} does not answer:"
                 " another command is rearming it, or its keeper is stopped",
+                pid=self._opened.target.pid,
+                call="recvmsg",
+                errno=errno.ETIMEDOUT,
             ) from error
         except OSError as error:
             _raise_why_hung_up(self._opened, error)

@@ -108,7 +108,10 @@ def _delivery(
             raise
         raise PagescanError(
             f"{error}; the pages of this look are lost:"
-            f" {preferred_directory()} is full too"
+            f" {preferred_directory()} is full too",
+            pid=opened.target.pid,
+            call="write",
+            errno=error.errno,
         ) from error
     with contextlib.suppress(PagescanError):  # the target or the keeper has ended
         opened.move_baseline(left, since)

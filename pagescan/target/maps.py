@@ -47,7 +47,10 @@ class Reader:
                 os.close(fd)
         except OSError as error:
             raise from_oserror(
-                error, doing=f"read the mappings of {target}", pid=target.pid
+                error,
+                doing=f"read the mappings of {target}",
+                pid=target.pid,
+                call="read",
             ) from error
         if not text:
             raise target.gone()

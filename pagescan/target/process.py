@@ -145,13 +145,22 @@ class Target:
         if not has_address_space(self.pagemap):
             raise self.gone()
 
-    def gone(self) -> TargetError:
-        """Return the error that tells how the address space ended."""
+    def gone(self, error: OSError | None = None) -> TargetError:
+        """Return the error that tells how the address space ended.
+
+        Args:
+            error: The failure that has shown it, if there was one.
+        """
+        code = error.errno if error else None
         if self.exited() or self._ending():
-            return NoSuchTargetError(f"process {self} has ended")
+            return NoSuchTargetError(
+                f"process {self} has ended", pid=self.pid, errno=code
+            )
         return UnsuitableTargetError(
             f"process {self} runs another program by now (exec)",
             hint=f"start over with: pagescan arm {self.pid}",
+            pid=self.pid,
+            errno=code,
         )
 
     def _ending(self) -> bool:
@@ -194,7 +203,7 @@ def _open_pidfd(pid: int) -> int:
             raise from_oserror(
                 error, doing=f"open process {pid}", call="pidfd_open"
             ) from error
-        raise _no_such(pid) from error
+        raise _no_such(pid, error) from error
 
 
 def above_stdio(fd: int) -> int:
@@ -233,25 +242,28 @@ def check_proc() -> None:
     )
 
 
-def _no_such(pid: int) -> TargetError:
+def _no_such(pid: int, error: Exception) -> TargetError:
     """Return the error for a pid without a process: a thread's id, or unused."""
+    code = error.errno if isinstance(error, OSError) else None
     with contextlib.suppress(OSError, KeyError, ValueError):
         leader = int(read_status(pid)["Tgid"])
         if leader != pid:
             return UnsuitableTargetError(
                 f"{pid} is a thread, not a process",
                 hint=f"its process is {leader}",
+                pid=pid,
+                errno=code,
             )
-    return NoSuchTargetError(f"no process with pid {pid}")
+    return NoSuchTargetError(f"no process with pid {pid}", pid=pid, errno=code)
 
 
 def _suitable_stat(pid: int) -> Stat:
     try:
         stat = read_stat(pid)
     except (FileNotFoundError, ProcessLookupError) as error:
-        raise _hidden(pid) or _no_such(pid) from error
+        raise _hidden(pid) or _no_such(pid, error) from error
     except PermissionError as error:
-        raise _hidden(pid) or denied(pid, f"look at {pid}") from error
+        raise _hidden(pid) or denied(pid, f"look at {pid}", error) from error
     if stat.flags & PF_KTHREAD:
         raise UnsuitableTargetError(
             f"{pid} ({stat.name}) is a kernel thread: it has no memory of its own"
@@ -298,13 +310,13 @@ def _open_pagemap(pid: int, stat: Stat) -> int:
         return os.open(f"{memory_dir(pid)}/pagemap", os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
         if error.errno in (errno.EACCES, errno.EPERM):
-            raise denied(pid, f"look at {pid} ({stat.name})") from error
+            raise denied(pid, f"look at {pid} ({stat.name})", error) from error
         raise from_oserror(
             error, doing=f"look at {pid} ({stat.name})", pid=pid, call="open"
         ) from error
 
 
-def denied(pid: int, doing: str) -> AccessDeniedError:
+def denied(pid: int, doing: str, error: OSError | None = None) -> AccessDeniedError:
     """Return the error for denied access: whose process it is, and a remedy."""
     why, hint = "the kernel does not let this user trace it", "run as root"
     with contextlib.suppress(OSError, KeyError, ValueError, IndexError):
@@ -328,7 +340,8 @@ def denied(pid: int, doing: str) -> AccessDeniedError:
             if level != "0":
                 why = f"Yama restricts tracing (ptrace_scope is {level})"
                 hint = "run as root, or: sysctl kernel.yama.ptrace_scope=0"
-    return AccessDeniedError(f"cannot {doing}: {why}", hint=hint)
+    code = error.errno if error else None
+    return AccessDeniedError(f"cannot {doing}: {why}", hint=hint, pid=pid, errno=code)
 
 
 def yama_scope() -> str:

@@ -250,7 +250,7 @@ class Armer:
                     range=(mapping.start, mapping.end),
                 ) from error
             if not self.scanner.target.has_address_space():
-                raise self.scanner.target.gone() from error
+                raise self.scanner.target.gone(error) from error
             self._leave_out(mapping, _WHY[error.errno])
             return False
         self.armed.tables_left -= tables
@@ -278,7 +278,7 @@ class Armer:
             )
         except OSError as error:
             if error.errno == errno.ESRCH:
-                raise self.scanner.target.gone() from error
+                raise self.scanner.target.gone(error) from error
             # ENOENT: a part has been unmapped. The rest is not protected.
             self._leave_out(mapping, "it was unmapped in part while it was armed")
 

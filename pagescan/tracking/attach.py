@@ -222,9 +222,9 @@ def _by_step(target: Target, result: native.Attached) -> PagescanError:
             hint="pagescan doctor shows what this kernel can do",
             errno=result.error,
         )
-    if _is_denial(result.error):
-        return denied(target.pid, f"attach to {target}")
     error = OSError(result.error, os.strerror(result.error))
+    if _is_denial(result.error):
+        return denied(target.pid, f"attach to {target}", error)
     return from_oserror(error, doing=f"attach to {target}", pid=target.pid)
 
 

@@ -459,7 +459,7 @@ class SampledTracking(Tracking):
             )
         except OSError as error:
             if not self.target.has_address_space():
-                raise self.target.gone() from error
+                raise self.target.gone(error) from error
             # Its mapping is gone, and will be missing at the next look.
 
     def _counts(self, found: Columns, units: Sequence[Mapping]) -> list[int]:
