@@ -26,7 +26,6 @@ from pagescan.scanner.counts import scan_target, tracked_mappings
 from pagescan.scanner.query import Query
 from pagescan.scanner.scanner import Scanner
 from pagescan.session import unregistered
-from pagescan.session.delivery import protect_until_delivered
 from pagescan.session.lookup import find_session, hint_to_arm
 from pagescan.session.record import Session
 from pagescan.target import maps as mappings
@@ -154,6 +153,8 @@ def _protected(
     scanner: Scanner, chosen: list[Mapping], query: Query
 ) -> AbstractContextManager[tuple[Session, Batch]]:
     """Get and write-protect on a session; what was written is kept until it arrives."""
+    from pagescan.session.delivery import protect_until_delivered
+
     return protect_until_delivered(
         find_session(scanner.target.pid),
         lambda uffd: scan_target(scanner, chosen, query, uffd),

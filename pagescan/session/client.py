@@ -27,12 +27,10 @@ from pagescan.model.errors import (
 )
 from pagescan.model.results import Cost
 from pagescan.native import MAX_STALL_NS
-from pagescan.session.directories import directories, open_own
-from pagescan.session.files import peer_uid
-from pagescan.session.locks import lock_files
+from pagescan.session.files import peer_uid, receive_line
+from pagescan.session.locks import directories, lock_files, open_own
 from pagescan.session.lookup import clear_away, lost_tracking, still_runs
 from pagescan.session.record import Session
-from pagescan.session.wire import receive_line
 
 _TIMEOUT = 10.0
 _TIMEVAL = struct.pack("ll", int(_TIMEOUT), 0)

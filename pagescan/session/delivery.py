@@ -12,7 +12,7 @@ from pagescan.model.errors import PagescanError
 from pagescan.model.looks import Look
 from pagescan.model.memory import Category
 from pagescan.native import Columns, Pace
-from pagescan.session.directories import preferred_directory
+from pagescan.session.locks import preferred_directory
 from pagescan.session.opened import OpenSession, open_session
 from pagescan.session.record import Session
 

@@ -138,7 +138,7 @@ def test_the_umask_does_not_decide(umask: int, tmp_path: Path, target: Start) ->
     runtime = tmp_path / "run"
     runtime.mkdir()
     code = (
-        "import os; from pagescan.session.directories import open_directory;"
+        "import os; from pagescan.session.locks import open_directory;"
         f"os.setuid({STRANGER}); os.umask({umask});"
         "os.close(open_directory(create=True))"
     )
