@@ -141,11 +141,15 @@ Examples:
   pagescan doctor""",
 )
 @click.version_option(__version__, message="%(prog)s %(version)s")
-def cli() -> None:
+@click.pass_context
+def cli(ctx: click.Context) -> None:
     """Show which pages a live process has written, exactly and almost for free.
 
     Options of all commands may also stand before the command.
     """
+    from pagescan.commands.context import Context
+
+    ctx.obj = Context()
 
 
 def run(argv: list[str] | None = None) -> int:

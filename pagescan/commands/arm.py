@@ -3,8 +3,8 @@
 import click
 
 from pagescan import render
+from pagescan.commands.context import Context
 from pagescan.commands.options import (
-    Common,
     common,
     output,
     pace_option,
@@ -42,7 +42,7 @@ def command(
     output: Output,
     pace: Pace,
     max_tables: int,
-    common: Common,
+    context: Context,
 ) -> None:
     """Start to track which pages TARGET writes, and return.
 
@@ -53,11 +53,11 @@ def command(
     check_possible()
     with Target.open(pid) as target:
         for note in selection.check(mappings.read(target)):
-            common.say(note)
+            context.say(note)
         tracking = start(target, selection, max_tables=max_tables, pace=pace)
-    common.detail(tracking.attached)
-    common.say_untracked(tuple(tracking.armed.untracked))
-    common.say(
+    context.detail(tracking.attached)
+    context.say_untracked(tuple(tracking.armed.untracked))
+    context.say(
         f"armed {target}: {format_size(tracking.armed.tracked_bytes)},"
         f" stopped for {format_seconds(tracking.cost.stopped_ns / 1e9)}"
     )

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import click
 
+from pagescan.commands.context import Context
 from pagescan.commands.live import show
-from pagescan.commands.options import Common, common, output, pace_option
+from pagescan.commands.options import common, output, pace_option
 from pagescan.commands.signals import stop_on_signals
 from pagescan.commands.streams import put
 from pagescan.commands.workload import PAGE, Workload
@@ -57,7 +58,7 @@ Examples:
 @pace_option
 @common
 def command(
-    *, size: str, seconds: str, output: Output, pace: Pace, common: Common
+    *, size: str, seconds: str, output: Output, pace: Pace, context: Context
 ) -> int:
     """Run a workload that knows what it writes, and check what pagescan finds.
 
@@ -72,16 +73,20 @@ def command(
     with contextlib.ExitStack() as undo:
         stop = undo.enter_context(stop_on_signals())
         workload = undo.enter_context(Workload(length, _ROUND))
-        terms = Terms(Selection(), pace, say=common.say, detail=common.detail)
+        terms = Terms(Selection(), pace, say=context.say, detail=context.detail)
         watched = undo.enter_context(Watched.armed(workload.pid, terms))
         count = max(1, round(duration / _ROUND))
         rounds = _rounds(watched, workload, check, count, stop)
         if output.format == "table":
             show(
-                watched, rounds, _ROUND, common, note="a workload that knows its writes"
+                watched,
+                rounds,
+                _ROUND,
+                context,
+                note="a workload that knows its writes",
             )
         else:
-            _follow(rounds, check, output, common)
+            _follow(rounds, check, output, context)
         target = watched.target.facts
     if not check.rounds:
         raise PagescanError("interrupted before the first round was over")
@@ -132,9 +137,9 @@ def _pages_of(batch: Batch, workload: Workload) -> set[int]:
 
 
 def _follow(
-    rounds: Iterator[Tick], check: Check, output: Output, common: Common
+    rounds: Iterator[Tick], check: Check, output: Output, context: Context
 ) -> None:
-    say: Callable[[str], None] = common.say if output.is_json else put
+    say: Callable[[str], None] = context.say if output.is_json else put
     for tick in rounds:
         say(
             f"round {tick.number}: so far {plural(check.expected, 'page')} written,"

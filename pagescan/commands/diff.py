@@ -3,7 +3,8 @@
 import click
 
 from pagescan import render
-from pagescan.commands.options import Common, common, oldest_option, output, pace_option
+from pagescan.commands.context import Context
+from pagescan.commands.options import common, oldest_option, output, pace_option
 from pagescan.commands.streams import arrived
 from pagescan.model.errors import UsageError
 from pagescan.model.results import Output, Report
@@ -41,7 +42,7 @@ def command(
     oldest: bool,
     output: Output,
     pace: Pace,
-    common: Common,
+    context: Context,
 ) -> None:
     """Show the pages that TARGET has written since `arm`, or since the last --rearm.
 
@@ -53,11 +54,11 @@ def command(
     session = find_session(find_pid(targets[0], oldest=oldest) if targets else None)
     with look_until_delivered(session, rearm=rearm, pace=pace) as (before, look):
         if before.since is None:
-            common.say(
+            context.say(
                 "the session has no common baseline: a part was protected by scan --wp,"
                 " or a look was killed and what it had found is not known"
             )
-        common.say_untracked(look.untracked)
+        context.say_untracked(look.untracked)
         report = Report(
             "diff",
             look.time,

@@ -2,8 +2,8 @@
 
 import click
 
+from pagescan.commands.context import Context
 from pagescan.commands.options import (
-    Common,
     common,
     oldest_option,
     output,
@@ -40,7 +40,7 @@ def command(
     restore_huge: bool,
     output: Output,
     pace: Pace,
-    common: Common,
+    context: Context,
 ) -> None:
     """End the session of TARGET, or the only one: nothing is left in the target."""
     if every and target is not None:
@@ -56,11 +56,11 @@ def command(
         cost, restored = end(item, restore_huge=restore_huge and not caught, pace=pace)
         costs.append(cost)
         caught |= restored.caught
-        common.say(f"disarmed {item.target.pid} ({item.target.name})")
+        context.say(f"disarmed {item.target.pid} ({item.target.name})")
         if restored.note:
-            common.say(restored.note)
+            context.say(restored.note)
     if every and not ended:
-        common.say("no session")
+        context.say("no session")
     if output.is_json:
         write_sessions("disarm", ended, output, costs)
     if caught:

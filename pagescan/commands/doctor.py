@@ -2,7 +2,8 @@
 
 import click
 
-from pagescan.commands.options import Common, common, output
+from pagescan.commands.context import Context
+from pagescan.commands.options import common, output
 from pagescan.commands.streams import put
 from pagescan.model.errors import KernelUnsupportedError
 from pagescan.model.results import Output
@@ -21,7 +22,7 @@ Examples:
 )
 @output(by=False)
 @common
-def command(*, output: Output, common: Common) -> int:
+def command(*, output: Output, context: Context) -> int:
     """Show what this kernel supports and this user may do, tried row by row.
 
     Touches only its own memory and a child of its own. Exit code 5: nothing can be
@@ -39,7 +40,7 @@ def command(*, output: Output, common: Common) -> int:
         write_rows(("check", "ok", "why", "fix"), cells, output)
     else:
         _write_table(answers)
-        common.say(
+        context.say(
             "this kernel and this user can track writes"
             if can_track
             else "nothing can be tracked here: see the rows that say no"

@@ -6,9 +6,8 @@ import click
 
 from pagescan import render
 from pagescan.checkpoint import api as checkpoint
-from pagescan.checkpoint.binary import write_binary
+from pagescan.commands.context import Context
 from pagescan.commands.options import (
-    Common,
     common,
     output,
     pace_option,
@@ -56,7 +55,7 @@ def command(
     binary: bool,
     output: Output,
     pace: Pace,
-    common: Common,
+    context: Context,
 ) -> None:
     """List the pages of TARGET that a checkpoint has to store.
 
@@ -80,10 +79,12 @@ def command(
         planned = checkpoint.plan_epoch(pid, epoch, pace)
     plan = planned.plan
     for note in planned.notes:
-        common.say(note)
+        context.say(note)
     untracked = planned.look.untracked if planned.look else ()
-    common.say_untracked(untracked)
+    context.say_untracked(untracked)
     if binary:
+        from pagescan.checkpoint.binary import write_binary
+
         write_binary(plan, sys.stdout.buffer)
         return
     summary = plan.batch.summary()

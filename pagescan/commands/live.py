@@ -5,7 +5,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 
-from pagescan.commands.options import Common
+from pagescan.commands.context import Context
 from pagescan.commands.streams import put
 from pagescan.commands.tick_text import end_line
 from pagescan.model.errors import PagescanError
@@ -25,7 +25,7 @@ _COUNT_EVERY = 3.0
 
 
 def run_live(
-    watched: Watched, limits: Limits, stop: int, common: Common, *, note: str = ""
+    watched: Watched, limits: Limits, stop: int, common: Context, *, note: str = ""
 ) -> None:
     """Show looks until the end; leave a summary on the screen."""
     view, last = show(
@@ -45,7 +45,7 @@ def show(
     watched: Watched,
     looks: Iterator[Tick],
     interval: float,
-    common: Common,
+    common: Context,
     *,
     note: str = "",
 ) -> tuple[LiveView, Tick | None]:

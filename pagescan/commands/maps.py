@@ -3,8 +3,8 @@
 import click
 
 from pagescan import render
+from pagescan.commands.context import Context
 from pagescan.commands.options import (
-    Common,
     common,
     output,
     pace_option,
@@ -39,7 +39,7 @@ def command(
     selection: Selection,
     output: Output,
     pace: Pace,
-    common: Common,
+    context: Context,
 ) -> None:
     """List the mappings of TARGET: size, present, swapped, file, zero, huge, guard.
 
@@ -48,7 +48,7 @@ def command(
     with Target.open(pid) as target:
         there = mappings.read(target)
         for note in selection.check(there):
-            common.say(note)
+            context.say(note)
         scanner = Scanner(target, pace)
         session = unregistered.session_of(scanner)
         rows = unregistered.maps(scanner, selection.select(there), session)

@@ -6,9 +6,9 @@ from contextlib import AbstractContextManager
 import click
 
 from pagescan import render
+from pagescan.commands.context import Context
 from pagescan.commands.options import (
     Categories,
-    Common,
     common,
     output,
     pace_option,
@@ -94,7 +94,7 @@ def command(
     raw: bool,
     output: Output,
     pace: Pace,
-    common: Common,
+    context: Context,
 ) -> None:
     """List the page regions of TARGET by category.
 
@@ -117,7 +117,7 @@ def command(
         scanner = Scanner(target, pace)
         there = mappings.read(target)
         for note in selection.check(there):
-            common.say(note)
+            context.say(note)
         chosen = selection.select(there)
         session: SessionFacts | None
         if wp or wp_only:
@@ -131,8 +131,8 @@ def command(
         if asked & (Category.WRITTEN | Category.WPALLOWED) and not tracked_mappings(
             scanner, chosen
         ):
-            common.say("nothing of the selection is tracked: no page has `written`")
-            common.hint(hint_to_arm(pid))
+            context.say("nothing of the selection is tracked: no page has `written`")
+            context.hint(hint_to_arm(pid))
         summary = batch.summary()
         if wp_only:
             batch = Batch.empty(batch)

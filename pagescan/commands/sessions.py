@@ -2,7 +2,8 @@
 
 import click
 
-from pagescan.commands.options import Common, common, output
+from pagescan.commands.context import Context
+from pagescan.commands.options import common, output
 from pagescan.model.results import Output
 from pagescan.render.session_list import write_sessions
 from pagescan.session.lookup import (
@@ -19,12 +20,12 @@ Example:
 )
 @output(by=False)
 @common
-def command(*, output: Output, common: Common) -> None:
+def command(*, output: Output, context: Context) -> None:
     """List the tracking sessions of this user."""
     sessions = keeper_sessions()
     clear_leftovers()
     for session in lost_sessions():
-        common.say(f"session {session.name} was lost: its keeper died")
+        context.say(f"session {session.name} was lost: its keeper died")
     if not sessions:
-        common.say("no session")
+        context.say("no session")
     write_sessions("sessions", sessions, output)

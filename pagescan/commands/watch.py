@@ -7,8 +7,8 @@ import sys
 import click
 
 from pagescan import render
+from pagescan.commands.context import Context
 from pagescan.commands.options import (
-    Common,
     common,
     oldest_option,
     output,
@@ -88,7 +88,7 @@ def command(
     output: Output,
     pace: Pace,
     max_tables: int,
-    common: Common,
+    context: Context,
 ) -> None:
     """Arm TARGET, or run CMD, and show at every interval the pages it has written.
 
@@ -112,7 +112,7 @@ def command(
             launched = _launch(words, cmd_output, live=live, undo=undo)
             undo.callback(launched.close)
             if launched.note:
-                common.say(launched.note)
+                context.say(launched.note)
             pid, selection = launched.pid, Selection()
         else:
             launched = None
@@ -125,8 +125,8 @@ def command(
             restore_huge=restore_huge,
             percent=percent,
             interval=limits.interval,
-            say=common.say,
-            detail=common.detail,
+            say=context.say,
+            detail=context.detail,
         )
         watched = undo.enter_context(Watched.armed(pid, terms, launched=launched))
         stop = undo.enter_context(stop_on_signals())
@@ -134,9 +134,9 @@ def command(
             from pagescan.commands.live import run_live
 
             note = "" if not run else f"CMD's output: {cmd_output or 'discarded'}"
-            run_live(watched, limits, stop, common, note=note)
+            run_live(watched, limits, stop, context, note=note)
         else:
-            run_plain(watched, limits, stop, output, common)
+            run_plain(watched, limits, stop, output, context)
 
 
 def is_command(argv: list[str], words: tuple[str, ...]) -> bool:
@@ -160,12 +160,12 @@ def _launch(
 
 
 def run_plain(
-    watched: Watched, limits: Limits, stop: int, output: Output, common: Common
+    watched: Watched, limits: Limits, stop: int, output: Output, context: Context
 ) -> None:
     """Write each look to stdout, in any of the formats."""
     tracking = watched.tracking
-    common.say_untracked(tuple(tracking.armed.untracked))
-    common.say(
+    context.say_untracked(tuple(tracking.armed.untracked))
+    context.say(
         f"watching {tracking.target}, {format_size(tracking.armed.tracked_bytes)},"
         f" every {format_seconds(limits.interval)}; Ctrl-C to end"
     )
@@ -174,9 +174,9 @@ def run_plain(
         last = tick
         tracking = watched.tracking
         if message := watched.cost_warning.text(tick):
-            common.say(message)
+            context.say(message)
         if output.format == "plain" and tick.look:
-            common.say(tick_line(tick))
+            context.say(tick_line(tick))
         ending = watched.end(stop) if tick.end else Cost()
         report = report_of(tracking, tick, ending)
         rows = tick.look.batch if tick.look else empty_batch(tracking)
@@ -188,7 +188,7 @@ def run_plain(
                 f" ({plural(report.summary.pages, 'page')} written) is not complete"
             ) from error
     if last is not None:
-        common.say(end_line(last, ending))
+        context.say(end_line(last, ending))
 
 
 def report_of(tracking: Tracking, tick: Tick, ending: Cost) -> Report:
