@@ -192,7 +192,7 @@ def test_a_filter_around_pagescan(target: Start) -> None:
     """The message names the filter, not the target or a missing right of root's."""
     made = target("m=anon,pages=4")
     result = run("arm", made.pid, before=forbid_ptrace)
-    assert_says(result, 4, "a seccomp filter around pagescan may refuse it")
+    assert_says(result, 4, "a seccomp filter around pagescan may forbid it")
 
 
 # ---- CMD ---------------------------------------------------------------------------
