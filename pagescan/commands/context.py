@@ -11,7 +11,7 @@ from pagescan.model.units import escape
 
 @dataclass(slots=True)
 class Context:
-    """What all commands are told; the command group makes it, their options fill it."""
+    """The settings of a run; the command group makes them, options fill them in."""
 
     quiet: bool = False
     verbose: int = 0

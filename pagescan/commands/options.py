@@ -36,9 +36,9 @@ def _shared(
     """Return a decorator that adds options or arguments to a command.
 
     Args:
-        name: The command gets one value of them, by this name.
-        build: Takes their words out of those of the command, and returns the value.
-        options: What click's `option` and `argument` return.
+        name: The keyword by which the command gets their one value.
+        build: Removes their words from those of the command, and returns the value.
+        options: The results of click's `option` and `argument`.
     """
 
     def decorate(function: Command) -> Command:

@@ -1,6 +1,6 @@
 """The columns: one row per column, with its getter; all formats are made of these rows.
 
-To add a column, add its row here: tables, CSV, -c and JSON have it then.
+To add a column, add its row here: tables, CSV, -c and JSON are made from it.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -94,7 +94,7 @@ _MAPPING: Column[Row] = Column(
     "mapping",
     "text",
     32,
-    "Name of the mapping; [anon] where it has none.",
+    "Name of the mapping; [anon] if it has none.",
     lambda row: row.mapping.label if row.mapping else None,
     "mapping",
     "[gone]",
@@ -129,7 +129,7 @@ def _count(name: str) -> Column[MappingCounts]:
         name,
         "pages",
         _COUNT,
-        f"Pages that are {name}; - where that is unknown.",
+        f"Pages that are {name}; - if that is unknown.",
         lambda row: row.counts.get(name),
         f"counts.{name}",
     )

@@ -24,7 +24,7 @@ SCHEMA = "pagescan/1"
 
 
 class ListedSession(Protocol):
-    """A session, as far as `sessions` and `disarm` list it."""
+    """The facts of a session that `sessions` and `disarm` list."""
 
     target: TargetFacts
     tracked_bytes: int
@@ -32,7 +32,7 @@ class ListedSession(Protocol):
 
     @property
     def facts(self) -> SessionFacts:
-        """The facts that results have, too."""
+        """The facts that results also contain."""
 
 
 def document(

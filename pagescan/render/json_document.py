@@ -89,9 +89,9 @@ class Frame(NamedTuple):
     """The texts around the objects of the rows.
 
     Attributes:
-        before: In front of the first key of each object.
-        behind: Behind each object.
-        between: Between two objects; the caller adds it between two chunks.
+        before: The text in front of the first key of each object.
+        behind: The text behind each object.
+        between: The text between two objects; the caller adds it between two chunks.
     """
 
     before: str = ""
@@ -116,7 +116,7 @@ _BY_LENGTH = ("start", "end", "pages", "bytes")
 
 
 class _RegionObjects:
-    """The objects of a batch's regions; the ends of objects are made once and kept."""
+    """The objects of a batch's regions; the ends of objects are cached."""
 
     def __init__(
         self, batch: Batch, columns: Sequence[Column[RegionRow]], frame: Frame

@@ -65,7 +65,7 @@ class LineTemplate:
 
 
 Key = tuple[int, int, int]
-"""The facts that decide on a line's template: length in bytes, bits, owner."""
+"""The facts that decide about a line's template: length in bytes, bits, owner."""
 
 
 def batch_lines(
@@ -79,7 +79,7 @@ def batch_lines(
     Args:
         batch: The regions.
         template: Returns the line for a key; all lines have the same slots.
-        output: Says what one row is, and what is told how many lines were consumed.
+        output: The kind of a row, and the receiver of the progress.
         between: Text between two lines; the caller adds it between two chunks.
     """
     templates = _Templates(template)

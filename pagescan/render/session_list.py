@@ -18,8 +18,8 @@ def write_sessions(
     Args:
         kind: The command's word for the list.
         sessions: The sessions.
-        output: The form.
-        costs: In JSON, what each session cost; empty: nothing is said of that.
+        output: The format.
+        costs: In JSON, the cost of each session; empty: left out.
     """
     if output.is_json:
         from pagescan.render.document import (

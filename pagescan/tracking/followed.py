@@ -12,17 +12,17 @@ class FollowedMappings:
     """The mappings of one target, read again at each look.
 
     Attributes:
-        reader: Reads them.
+        reader: The reader of the mappings.
         has_registered: Whether memory was registered since they were last counted.
     """
 
     def __init__(self, target: Target, armed: Armed, armer: Armer) -> None:
-        """Read nothing yet."""
+        """Remember the target; read nothing yet."""
         self.reader = Reader(target)
         self.has_registered = False
         self._armed = armed
         self._armer = armer
-        self._mappings: list[Mapping] = []  # from which the next three were made
+        self._mappings: list[Mapping] = []  # the next three were made from these
         self._untracked: list[Untracked] = []
         self._trackable = Chosen()
         self._counted: tuple[list[Mapping], int] = ([], 0)

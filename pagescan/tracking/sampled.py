@@ -323,7 +323,7 @@ class SampledTracking(Tracking):
         return found, sorted([*came, *_as_units(self._out, chosen)])
 
     def _forget_edge(self, page: Mapping) -> None:
-        """Take a page that was left out again from the units that contain it."""
+        """Remove a page that was left out again from the units."""
         self._out = list(self.armed.ends)
         for units in (self.units, self._population):
             units[:] = [

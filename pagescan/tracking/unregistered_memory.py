@@ -106,7 +106,7 @@ class UnregisteredMemory:
         return self.writes.without_own(left, left)
 
     def written_of(self, populated: Columns) -> Columns:
-        """Return what was written of all that is populated and not registered."""
+        """Return the written ones of the populated, unregistered pages."""
         known = self.ends.pieces
         if not known:
             return populated

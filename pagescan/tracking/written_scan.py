@@ -19,7 +19,7 @@ class WrittenScan:
     """Scans one target for written pages."""
 
     def __init__(self, scanner: Scanner, uffd: int, huge: HugePages) -> None:
-        """Scan with a scanner; what is protected in huge pages is added to `huge`."""
+        """Scan with a scanner; protected huge pages are added to `huge`."""
         self.scanner = scanner
         self._uffd = uffd
         self._huge = huge

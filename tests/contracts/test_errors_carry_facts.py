@@ -48,7 +48,7 @@ def raises_of(path: str) -> Iterator[tuple[int, ast.Call, str]]:
 
 
 def lacks(call: ast.Call, error: str) -> str | None:
-    """Return which fact a call leaves out; None: it hands all of them on."""
+    """Return the facts that a call leaves out; None: it passes all of them."""
     name = call.func.id if isinstance(call.func, ast.Name) else ""
     given = {keyword.arg for keyword in call.keywords}
     if name == "from_oserror":
@@ -77,5 +77,5 @@ def test_each_error_has_the_facts_of_its_oserror(path: str) -> None:
 
 
 def test_there_is_something_to_read() -> None:
-    """Otherwise a change of style could make the test above read nothing."""
+    """There are such calls: otherwise the test above would check nothing."""
     assert sum(1 for path in FILES for _ in raises_of(path)) > 20

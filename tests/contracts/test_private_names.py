@@ -9,7 +9,7 @@ from pathlib import Path
 
 TESTS = Path(__file__).parents[1]
 MOST = 32
-"""Lower it when a test stops to reach; never raise it."""
+"""Lower it when a test stops reaching in; never raise it."""
 
 PUBLIC = {"_asdict", "_exit", "_fields", "_make", "_replace", "_repr_html_"}
 """Public names that begin with an underscore: those of Python, and of notebooks."""
@@ -64,7 +64,7 @@ def test_private_names_are_not_used_more_often() -> None:
 
 
 def test_a_reach_is_seen() -> None:
-    """Otherwise the test above would count nothing."""
+    """A reach is found: otherwise the test above would count nothing."""
     text = (
         "from pagescan.native import _shim\n"
         "tracking._judged()\n"
