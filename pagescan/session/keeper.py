@@ -23,7 +23,15 @@ import sys
 import time
 from typing import Any
 
-from pagescan import native
+# By name, so all of it is loaded now: later another version may be installed.
+from pagescan.native import (
+    MAX_STALL_NS,
+    Meter,
+    Pace,
+    keeping_the_processor,
+    parse_maps,
+    uffd_unregister,
+)
 from pagescan.session.files import (
     MESSAGE_LIMIT,
     lock_inode,
@@ -212,7 +220,7 @@ class Keeper:
         alive = has_address_space(self.pagemap)
         peer.send({"facts": self.facts, "alive": alive}, self.uffd)
 
-    def _unregister(self, max_stall_ns: int = native.MAX_STALL_NS) -> dict[str, int]:
+    def _unregister(self, max_stall_ns: int = MAX_STALL_NS) -> dict[str, int]:
         """Unregister everything in the target, in case a fork inherited the descriptor.
 
         Parts that would crash Linux before 6.17 are left to the last close of the
@@ -221,12 +229,12 @@ class Keeper:
         Returns:
             The cost to the target, with the keys of the JSON output.
         """
-        pace, meter = native.Pace(max_stall_ns), native.Meter()
+        pace, meter = Pace(max_stall_ns), Meter()
         left_out = [(item["start"], item["end"]) for item in self.facts["untracked"]]
 
         def unregister(row: Row, align: int) -> None:
             if not any(low <= row.start and row.end <= high for low, high in left_out):
-                native.uffd_unregister(
+                uffd_unregister(
                     self.uffd,
                     self.pagemap,
                     row.start,
@@ -236,7 +244,7 @@ class Keeper:
                     meter=meter,
                 )
 
-        with contextlib.suppress(OSError), native.keeping_the_processor(pace):
+        with contextlib.suppress(OSError), keeping_the_processor(pace):
             rows, tmpfs = _rows(self.pid, meter), tmpfs_of(self.pid)
             unregister_all(rows, tmpfs, unregister, self.pagemap)
         os.close(self.uffd)
@@ -264,13 +272,13 @@ class Keeper:
                     following.hang_up()
 
 
-def _rows(pid: int, meter: native.Meter) -> list[Row]:
+def _rows(pid: int, meter: Meter) -> list[Row]:
     """Return the mappings of a process; each 4 KiB read of them counts as a call."""
     with open(f"{memory_dir(pid)}/maps", "rb") as maps:
         begun = time.perf_counter_ns()
         text = maps.read()
         meter.count(begun, calls=len(text) // 4096 + 1)
-        rows = native.parse_maps(text, maps.fileno(), meter)
+        rows = parse_maps(text, maps.fileno(), meter)
     places = zip(rows.name_at, rows.name_length, strict=True)
     names = [text[at : at + length] for at, length in places]
     devices = [(device >> 32, device & 0xFFFFFFFF) for device in rows.device]
@@ -280,7 +288,7 @@ def _rows(pid: int, meter: native.Meter) -> list[Row]:
 
 def _stall(request: dict[str, Any]) -> int:
     """Return how long one call may hold the lock, according to a request."""
-    asked = request.get("max_stall_ns", native.MAX_STALL_NS)
+    asked = request.get("max_stall_ns", MAX_STALL_NS)
     if type(asked) is not int or not 0 < asked < 1 << 60:
         raise ValueError(asked)
     return asked

@@ -14,7 +14,7 @@ from pagescan.model.errors import (
     UsageError,
 )
 from pagescan.model.memory import Category
-from pagescan.native import Masks, Meter, Pace, Rule, Spans, scan
+from pagescan.native import Masks, Meter, Pace, Rule, Spans, scan_once
 from pagescan.session.locks import live_sessions, lock_files
 from pagescan.target.find import pid_of
 from pagescan.target.maps import read
@@ -170,7 +170,7 @@ def _write_protected(target: Target) -> bool:
             array("Q", (group[-1].end for group in groups)),
             array("Q", bytes(8 * len(groups))),
         )
-        regions = scan(
+        regions = scan_once(
             target.pagemap, spans, [rule], max_pages=1, pace=Pace(), meter=Meter()
         )
         return bool(regions.starts)

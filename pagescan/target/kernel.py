@@ -209,7 +209,9 @@ def own_uffd() -> Iterator[int]:
 def scan_own(pagemap: int, start: int, end: int, rule: Rule) -> Columns:
     """Scan one range of this process with one rule, without pauses."""
     spans = Spans(array("Q", [start]), array("Q", [end]), array("Q", [0]))
-    return native.scan(pagemap, spans, [rule], pace=Pace(pause_ns=0), meter=Meter())
+    return native.scan_once(
+        pagemap, spans, [rule], pace=Pace(pause_ns=0), meter=Meter()
+    )
 
 
 def read_setting(path: str) -> str:

@@ -96,13 +96,13 @@ class BlockTracking(Tracking):
         )
 
     def _scan(self, spans: Spans, rules: list[Rule]) -> PreparedScan:
-        prepared = PreparedScan(self.target.pagemap, [spans], rules, room=_ROOM)
-        prepared.begin(UNPACED)
-        return prepared
+        return PreparedScan(
+            self.target.pagemap, [spans], rules, room=_ROOM, pace=UNPACED
+        )
 
     def result_of(self, scan: PreparedScan) -> Columns:
         """Return the regions that a scan found when it ran."""
-        return scan.finish(UNPACED, self.scanner.meter)
+        return scan.take(UNPACED, self.scanner.meter)
 
     def take_stock(self, prepared: BlockScans) -> tuple[Columns, Columns]:
         """Return the written pages, and the pages of new mappings, from both scans."""

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from pagescan import Category, Query, native
-from pagescan.native import Columns
+from pagescan import Category, Query
+from pagescan.native import Columns, scan as native_scan
 from pagescan.scanner.scanner import Scanner
 from pagescan.target import maps as mappings
 from pagescan.target.process import Target as Process
@@ -50,7 +50,7 @@ def test_what_was_interrupted_is_not_used_again(
 ) -> None:
     """Ctrl-C may come while the shim's rows are only half replaced."""
     made = target(f"m=anon,pages={PAGES},fill=1")
-    made_room = native._make_room
+    made_room = native_scan._make_room
 
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
@@ -60,10 +60,10 @@ def test_what_was_interrupted_is_not_used_again(
         before = list(tracking.mappings.trackable().scans.values())
         assert len(before) == 2  # the scans for new and for written pages
         made.write("m", STORED)
-        monkeypatch.setattr(native, "_make_room", interrupted)
+        monkeypatch.setattr(native_scan, "_make_room", interrupted)
         with pytest.raises(KeyboardInterrupt):
             tracking.look()
-        monkeypatch.setattr(native, "_make_room", made_room)
+        monkeypatch.setattr(native_scan, "_make_room", made_room)
         left = list(tracking.mappings.trackable().scans.values())
         assert len(left) == 1
         assert left[0] in before

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given, strategies as st
 
 from pagescan import native
-from pagescan.native import Columns
+from pagescan.native import Columns, regions as native_regions
 
 Pages = dict[int, int]
 """The category of each page of a list, by its number."""
@@ -90,7 +90,7 @@ def rows_of(made: Columns) -> list[tuple[int, int, int]]:
 @pytest.fixture(autouse=True)
 def _little_room(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the first try be too small in half of the cases."""
-    monkeypatch.setattr(native, "_MORE_ROWS", 3)
+    monkeypatch.setattr(native_regions, "_MORE_ROWS", 3)
 
 
 @given(regions, ranges)
