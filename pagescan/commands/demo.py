@@ -15,7 +15,7 @@ from pagescan.commands.workload import PAGE, Workload
 from pagescan.model.batch import Batch
 from pagescan.model.errors import PagescanError
 from pagescan.model.looks import Tick
-from pagescan.model.results import Output
+from pagescan.model.results import Output, TargetFacts
 from pagescan.model.units import format_size, parse_seconds, parse_size, plural
 from pagescan.native import Pace
 from pagescan.render.document import document, target_keys, write_document
@@ -91,24 +91,23 @@ def command(
     if not check.rounds:
         raise PagescanError("interrupted before the first round was over")
     if output.is_json:
-        write_document(
-            document(
-                "demo",
-                target=target_keys(target),
-                check={
-                    "expected": check.expected,
-                    "found": check.found,
-                    "missed": check.missed,
-                    "extra": check.extra,
-                },
-                rounds=check.rounds,
-                seconds=check.rounds * _ROUND,
-            )
-        )
+        _write_json(check, target)
     else:
         for line in _verdict(check, length):
             put(line)
     return 1 if check.missed else 0
+
+
+def _write_json(check: Check, target: TargetFacts) -> None:
+    names = ("expected", "found", "missed", "extra")
+    keys = document(
+        "demo",
+        target=target_keys(target),
+        check={name: getattr(check, name) for name in names},
+        rounds=check.rounds,
+        seconds=check.rounds * _ROUND,
+    )
+    write_document(keys)
 
 
 def _rounds(

@@ -68,10 +68,8 @@ def command(
             raise UsageError("--ack makes no plan: leave out --epoch and --binary")
         checkpoint.acknowledge(pid, ack)
         return
-    if binary and (output.is_json or output.format == "csv"):
-        raise UsageError(f"--binary and --{output.format} exclude each other")
-    if binary and sys.stdout.isatty():
-        raise UsageError("--binary output is not for a terminal", hint="as in: > plan")
+    if binary:
+        _check_binary(output)
     if epoch is None:
         with Target.open(pid) as target:
             planned = checkpoint.plan_now(target, pace)
@@ -99,3 +97,11 @@ def command(
         plan=PlanFacts(plan.epoch, plan.parent, plan.pages(), plan.left_out),
     )
     render.write_result(report, plan.batch, output)
+
+
+def _check_binary(output: Output) -> None:
+    """Refuse what excludes the binary form."""
+    if output.is_json or output.format == "csv":
+        raise UsageError(f"--binary and --{output.format} exclude each other")
+    if sys.stdout.isatty():
+        raise UsageError("--binary output is not for a terminal", hint="as in: > plan")

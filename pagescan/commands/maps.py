@@ -17,7 +17,7 @@ from pagescan.model.units import now
 from pagescan.native import Pace
 from pagescan.scanner.scanner import Scanner
 from pagescan.session import unregistered
-from pagescan.target import maps as mappings
+from pagescan.target import maps
 from pagescan.target.process import Target
 from pagescan.target.selection import Selection
 
@@ -46,12 +46,12 @@ def command(
     Also counts the written pages of each mapping that is tracked.
     """
     with Target.open(pid) as target:
-        there = mappings.read(target)
-        for note in selection.check(there):
+        mappings = maps.read(target)
+        for note in selection.check(mappings):
             context.say(note)
         scanner = Scanner(target, pace)
         session = unregistered.session_of(scanner)
-        rows = unregistered.maps(scanner, selection.select(there), session)
+        rows = unregistered.maps(scanner, selection.select(mappings), session)
         totals = {
             name: sum(row.counts[name] or 0 for row in rows) for name in PAGE_COUNTED
         }

@@ -110,7 +110,6 @@ def command(
     with contextlib.ExitStack() as undo:
         if run:
             launched = _launch(words, cmd_output, live=live, undo=undo)
-            undo.callback(launched.close)
             if launched.note:
                 context.say(launched.note)
             pid, selection = launched.pid, Selection()
@@ -156,7 +155,9 @@ def _launch(
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
         out = os.open(cmd_output or os.devnull, flags, 0o666)
         undo.callback(os.close, out)
-    return launch(list(words), stdout=out, stderr=out)
+    launched = launch(list(words), stdout=out, stderr=out)
+    undo.callback(launched.close)
+    return launched
 
 
 def run_plain(

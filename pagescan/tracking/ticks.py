@@ -80,8 +80,7 @@ def ticks(
             timer.forget(tracking)
             look, followed = None, follow()
             if followed is None:
-                ended = isinstance(tracking.target.gone(), NoSuchTargetError)
-                end = "exited" if ended else "exec"
+                end = _end_of(tracking)
             else:
                 tracking = followed
                 timer.watch(tracking)
@@ -94,6 +93,12 @@ def ticks(
         share = tracking.toll.share if tracking.toll else None
         yield Tick(number, look, since, now - before, end, totals, share)
         before = now
+
+
+def _end_of(tracking: Tracking) -> str:
+    """Return how a target went: by its end, or by an exec."""
+    ended = isinstance(tracking.target.gone(), NoSuchTargetError)
+    return "exited" if ended else "exec"
 
 
 class _Timer:
