@@ -22,7 +22,7 @@ from pagescan.target.launch import Launched
 from pagescan.target.process import Target
 from pagescan.target.selection import Selection
 from pagescan.tracking.target_cost import TargetCost
-from pagescan.tracking.ticks import Limits, Worker, ticks
+from pagescan.tracking.ticks import Inputs, Limits, Worker, ticks
 from pagescan.tracking.tracking import Tracking
 
 if TYPE_CHECKING:
@@ -128,10 +128,17 @@ class Watched:
             yield watched
 
     def ticks(
-        self, limits: Limits, stop: int, *, worker: Worker | None = None
+        self,
+        limits: Limits,
+        stop: int,
+        *,
+        worker: Worker | None = None,
+        inputs: Inputs | None = None,
     ) -> Iterator[Tick]:
         """Yield the ticks like `tracking.ticks`; go on after an exec of CMD."""
-        return ticks(self.tracking, limits, stop, self._follow, worker=worker)
+        return ticks(
+            self.tracking, limits, stop, self._follow, worker=worker, inputs=inputs
+        )
 
     def _follow(self) -> Tracking | None:
         """Attach again after an exec of CMD; None: not possible, so the loop ends."""
