@@ -92,8 +92,10 @@ def command(
 ) -> None:
     """Arm TARGET, or run CMD, and show at every interval the pages it has written.
 
-    Ctrl-C ends it. One thread of the target is stopped once, for about 0.2 ms. From
-    then on the first write to each page per interval costs the target one short fault.
+    Ctrl-C ends it, or q in the live view, where ? lists the keys.
+
+    One thread of the target is stopped once, for about 0.2 ms. From then on the first
+    write to each page per interval costs the target one short fault.
     """
     limits = Limits(
         parse_seconds(interval), count, parse_seconds(duration) if duration else None
@@ -206,6 +208,7 @@ def report_of(tracking: Tracking, tick: Tick, ending: Cost) -> Report:
         + ending
         + Cost(stopped_ns=tracking.cost.stopped_ns if tick.number == 1 else 0),
         tick=tick.number,
+        interval_ns=round(tick.seconds * 1e9),
         end=tick.end,
         totals=tick.totals if tick.end else None,
         total_share=tick.total_share if tick.end else None,

@@ -192,6 +192,8 @@ class Report:
     cost: Cost = Cost()
     tick: int | None = None
     """Number of the look, from 1, in watch; None elsewhere."""
+    interval_ns: int | None = None
+    """In watch: the time since the previous look, for which the summary holds."""
     end: str | None = None
     """In the last line of watch: interrupted count duration exited exec lost."""
     totals: Summary | None = None

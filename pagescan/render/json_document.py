@@ -62,6 +62,7 @@ def header_keys(report: Report) -> dict[str, Any]:
     if report.tick is not None:
         totals = report.totals
         keys["tick"] = report.tick
+        keys["interval_ns"] = report.interval_ns
         keys["end"] = report.end
         keys["totals"] = (
             {**summary_keys(totals), "target_share": share_key(report.total_share)}

@@ -13,7 +13,15 @@ from pagescan.render.json_document import Frame, header_keys, row_texts, trailer
 if TYPE_CHECKING:
     from pagescan.render.rows import Rows
 
-_IN_SUMMARY = ("summary", "end", "totals", "estimated", "plan", "left_out")
+_IN_SUMMARY = (
+    "summary",
+    "interval_ns",
+    "end",
+    "totals",
+    "estimated",
+    "plan",
+    "left_out",
+)
 
 
 def write(report: Report, rows: "Rows", output: Output, stream: TextIO) -> None:
