@@ -22,7 +22,7 @@ from pagescan.render.document import document, target_keys, write_document
 from pagescan.session.watched import Terms, Watched
 from pagescan.target.selection import Selection
 from pagescan.target.wp_async import check_possible
-from pagescan.tracking.ticks import Limits
+from pagescan.tracking.ticks import Inputs, Limits
 
 _ROUND = 0.5
 
@@ -76,17 +76,16 @@ def command(
         terms = Terms(Selection(), pace, say=context.say, detail=context.detail)
         watched = undo.enter_context(Watched.armed(workload.pid, terms))
         count = max(1, round(duration / _ROUND))
-        rounds = _rounds(watched, workload, check, count, stop)
+        limits = Limits(_ROUND, count)
+
+        def rounds(inputs: Inputs) -> Iterator[Tick]:
+            return _rounds(watched, workload, check, limits, stop, inputs)
+
         if output.format == "table":
-            show(
-                watched,
-                rounds,
-                _ROUND,
-                context,
-                note="a workload that knows its writes",
-            )
+            note = "a workload that knows its writes"
+            show(watched, rounds, limits, context, note=note)
         else:
-            _follow(rounds, check, output, context)
+            _follow(rounds({}), check, output, context)
         target = watched.target.facts
     if not check.rounds:
         raise PagescanError("interrupted before the first round was over")
@@ -111,12 +110,16 @@ def _write_json(check: Check, target: TargetFacts) -> None:
 
 
 def _rounds(
-    watched: Watched, workload: Workload, check: Check, count: int, stop: int
+    watched: Watched,
+    workload: Workload,
+    check: Check,
+    limits: Limits,
+    stop: int,
+    inputs: Inputs,
 ) -> Iterator[Tick]:
     """Run each round, look while the workload waits, and compare; yield each look."""
     watched.tracking.look(rearm=True)
-    limits = Limits(_ROUND, count)
-    for tick in watched.ticks(limits, stop, worker=workload):
+    for tick in watched.ticks(limits, stop, worker=workload, inputs=inputs):
         if tick.end == "interrupted":
             return
         wrote = workload.wrote()

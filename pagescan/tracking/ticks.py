@@ -65,7 +65,7 @@ def ticks(
             at; the interval then means nothing. None: the ticks come by the clock.
         inputs: Served while the loop waits: a keyboard may change the limits.
     """
-    timer = _Timer(limits, stop, worker, inputs or {})
+    timer = Timer(limits, stop, worker, inputs or {})
     timer.watch(tracking)
     before = time.monotonic()
     totals = Summary(0, 0, 0, {})
@@ -110,7 +110,7 @@ def _end_of(tracking: Tracking) -> str:
     return "exited" if ended else "exec"
 
 
-class _Timer:
+class Timer:
     """Waits for each tick: by the clock, or until a worker has done its round."""
 
     def __init__(

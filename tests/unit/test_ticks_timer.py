@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from pagescan.tracking.ticks import Limits, _Timer
+from pagescan.tracking.ticks import Limits, Timer
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def test_pause_puts_the_look_off(pipe: tuple[int, int], stop: tuple[int, int]) -
     def go_on() -> None:
         limits.paused = False
 
-    timer = _Timer(limits, stop[0], None, {pipe[0]: pressing(pipe[0], go_on)})
+    timer = Timer(limits, stop[0], None, {pipe[0]: pressing(pipe[0], go_on)})
     later = threading.Timer(0.3, os.write, (pipe[1], b"p"))
     begun = time.monotonic()
     later.start()
@@ -65,13 +65,13 @@ def test_another_interval_counts_at_once(
         limits.interval = 0.05
 
     os.write(pipe[1], b"-")
-    timer = _Timer(limits, stop[0], None, {pipe[0]: pressing(pipe[0], shorten)})
+    timer = Timer(limits, stop[0], None, {pipe[0]: pressing(pipe[0], shorten)})
     assert timer.wait() is None
 
 
 def test_duration_ends_a_pause(stop: tuple[int, int]) -> None:
     """A pause does not make the command run longer than it was told."""
-    timer = _Timer(Limits(0.05, duration=0.2, paused=True), stop[0], None, {})
+    timer = Timer(Limits(0.05, duration=0.2, paused=True), stop[0], None, {})
     assert timer.wait() == "duration"
 
 
@@ -86,7 +86,7 @@ def test_an_input_that_ended_is_served_no_more(
         return False
 
     os.write(pipe[1], b"x")
-    timer = _Timer(Limits(0.2), stop[0], None, {pipe[0]: serve})
+    timer = Timer(Limits(0.2), stop[0], None, {pipe[0]: serve})
     assert timer.wait() is None
     assert asked == [1]
 
@@ -95,5 +95,5 @@ def test_a_key_may_end_the_loop(pipe: tuple[int, int], stop: tuple[int, int]) ->
     """As `q` does: what it writes ends the wait."""
     quit_by = pressing(pipe[0], lambda: os.write(stop[1], b"!"))
     os.write(pipe[1], b"q")
-    timer = _Timer(Limits(60), stop[0], None, {pipe[0]: quit_by})
+    timer = Timer(Limits(60), stop[0], None, {pipe[0]: quit_by})
     assert timer.wait() == "interrupted"
