@@ -100,7 +100,7 @@ def command(
 
 
 def _check_binary(output: Output) -> None:
-    """Refuse what excludes the binary form."""
+    """Refuse options and streams that exclude the binary form."""
     if output.is_json or output.format == "csv":
         raise UsageError(f"--binary and --{output.format} exclude each other")
     if sys.stdout.isatty():

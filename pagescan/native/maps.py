@@ -30,7 +30,7 @@ def parse_maps(text: bytes, maps: int = -1, meter: Meter | None = None) -> MapsR
     Args:
         text: Whole lines.
         maps: The open file, for the page sizes (PROCMAP_QUERY, 6.11); -1: do not ask.
-        meter: What asking costs is added here.
+        meter: The cost of asking is added to it.
 
     Raises:
         OSError: EBADMSG, a line is malformed.

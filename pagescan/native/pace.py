@@ -71,7 +71,7 @@ class Meter:
         self.pages_walked += cost.pages_walked
 
     def count(self, begun_ns: int, calls: int = 1) -> None:
-        """Count calls that were made here, without a break, from a moment to now."""
+        """Count calls that this process made without a break, from a moment to now."""
         taken = time.perf_counter_ns() - begun_ns
         self.scan_ns += taken
         self.max_wait_ns = max(self.max_wait_ns, taken)

@@ -23,7 +23,7 @@ import sys
 import time
 from typing import Any
 
-# By name, so all of it is loaded now: later another version may be installed.
+# By name, so that all is loaded now: another version may be installed later.
 from pagescan.native import (
     MAX_STALL_NS,
     Meter,

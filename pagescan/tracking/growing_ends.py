@@ -283,7 +283,7 @@ class GrowingEnds:
             if is_top and (grew or any(end.heap for end in self.known)):
                 return End(mapping.end - PAGE_SIZE, mapping.end, heap=True)
             return None
-        # Room that was lost beside a reservation does not come back; elsewhere it does.
+        # Lost room beside a reservation does not come back; elsewhere it does.
         was_edge = bool(known) and (known[0].below or known[-1].above)
         is_over = was_edge and has_no_room(mapping, chosen.there)
         if mapping.name == "[stack]" or is_over or not (known or grew):
@@ -358,7 +358,7 @@ class GrowingEnds:
 
 
 def _first_populated(end: End) -> int | None:
-    """Return the first populated page at its start: some pools begin with a hole."""
+    """Return the first populated page near its start: some pools begin with a hole."""
     pages = range(end.start, min(end.end, end.start + _FRAMES * PAGE_SIZE), PAGE_SIZE)
     return next((page for page in pages if end.digest(page) != NOTHING), None)
 

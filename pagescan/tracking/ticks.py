@@ -105,7 +105,7 @@ def ticks(
 
 
 def _end_of(tracking: Tracking) -> str:
-    """Return how a target went: by its end, or by an exec."""
+    """Return how a target was lost: by its end, or by an exec."""
     ended = isinstance(tracking.target.gone(), NoSuchTargetError)
     return "exited" if ended else "exec"
 

@@ -24,7 +24,7 @@ def test_a_stub_has_the_names_and_their_homes(package: str) -> None:
 
 
 def test_no_module_replaces_a_name() -> None:
-    """Importing a module sets it as an attribute of its package."""
+    """No module has a public name: importing it would replace that name."""
     for package in ("pagescan", "pagescan.native"):
         names = importlib.import_module(package)._HOME
         assert {home.partition(".")[0] for home in names.values()} & set(names) == set()
