@@ -26,7 +26,7 @@ from pagescan.tracking.ticks import Inputs, Limits, Worker, ticks
 from pagescan.tracking.tracking import Tracking
 
 if TYPE_CHECKING:
-    from pagescan.tracking.sampled import Budget
+    from pagescan.tracking.sample import Budget
 
 _MUCH = 0.05  # of the target's processor time
 _LITTLE = 1e-3  # of a processor: an idle target has nothing to lose
@@ -237,7 +237,7 @@ def _cost_of(terms: Terms) -> "tuple[TargetCost, Budget | None]":
         toll.on_measured = lambda cost: terms.detail(str(cost))
         return toll, None
     from pagescan.tracking.fault_cost import Trial
-    from pagescan.tracking.sampled import Budget
+    from pagescan.tracking.sample import Budget
 
     trial = Trial()
     try:

@@ -9,16 +9,13 @@ nothing. The result of the drawn units is extrapolated to all inhabited units
 written.
 """
 
-import math
-import random
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from statistics import fmean, variance
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple, Self
 
 from pagescan import native
 from pagescan.model.looks import Look
-from pagescan.model.mapping_set import Chosen, bounds_of, kinds_of
+from pagescan.model.mapping_set import Chosen, kinds_of
 from pagescan.model.memory import (
     DEFAULT_RETURNED,
     HUGE_PAGE,
@@ -40,62 +37,19 @@ from pagescan.tracking.estimate import Extremes, estimate
 from pagescan.tracking.growing_ends import End, Moves
 from pagescan.tracking.ledger import Ledger
 from pagescan.tracking.mapping_count import count_alike
-from pagescan.tracking.sample_units import apart, count_pages, holes, within
+from pagescan.tracking.sample import Budget, Sample
+from pagescan.tracking.sample_units import (
+    apart,
+    count_pages,
+    holes,
+    units_around,
+    units_of,
+    within,
+)
 from pagescan.tracking.tracking import Tracking
 
-_FEWEST = 2  # units: fewer would have no variance
 _ASKED_ANEW = 32  # looks after which all units are checked for pages
 _RESTORED = 64  # huge pages put back per look: 20 ms
-
-
-@dataclass(frozen=True, slots=True)
-class Budget:
-    """The number of write faults that a look may cause.
-
-    Attributes:
-        faults: Per interval; if there is a share, only in the first one.
-        share: Part of the target's processor time, 0 to 1; None: the faults are fixed.
-    """
-
-    faults: float
-    share: float | None = None
-
-    @classmethod
-    def of(cls, percent: float, interval: float, fault_seconds: float) -> Self:
-        """Return the budget for that percentage of a target's processor time.
-
-        The target's use is not known yet: one processor is assumed for the start.
-        """
-        share = percent / 100
-        return cls(Ledger(share).share * interval / fault_seconds, share)
-
-    def units(
-        self,
-        population: int,
-        tracked: int,
-        counts: Sequence[int],
-        faults: float | None = None,
-    ) -> int:
-        """Return how many units may be tracked next.
-
-        Args:
-            population: The number of all units.
-            tracked: The number tracked this time; it grows at most twofold.
-            counts: Pages written in each of them; empty: unknown yet.
-            faults: How many the next look may cause; None: the fixed number.
-        """
-        faults = self.faults if faults is None else faults
-        if not counts:
-            expected = HUGE_PAGE / PAGE_SIZE  # the worst case: every page of a unit
-            most = population
-        else:
-            # Use an upper bound of the mean, not the mean itself: the budget is a
-            # limit.
-            spread = math.sqrt(variance(counts) / len(counts)) if tracked > 1 else 0.0
-            expected = fmean(counts) + 2 * spread
-            most = 2 * tracked
-        affordable = faults / expected if expected else math.inf
-        return int(min(population, max(_FEWEST, min(affordable, most))))
 
 
 class _Grown(NamedTuple):
@@ -132,13 +86,11 @@ class SampledTracking(Tracking):
         """Remember the budget; `start_within` arms."""
         super().__init__(target, uffd, armed, armed_at=now(), since=None, pace=pace)
         self.budget = budget
-        self.units: list[Mapping] = []
+        self.sample: Sample[Mapping] = Sample()
         self.exact = False
         self._ledger = Ledger(budget.share or 1.0)
         self._calls = 0  # calls that changed protections since the last count
         self._left: list[Mapping] = []  # have left the sample, and may have been huge
-        # the units from which the sample was drawn
-        self._population: list[Mapping] = []
         self._extremes = Extremes()
         self._out: list[End] = []  # left out; not in any unit
         self._came: list[Mapping] = []  # parts that were registered at this look
@@ -154,12 +106,12 @@ class SampledTracking(Tracking):
         pace: Pace | None = None,
     ) -> Self:
         """Attach, register the selection, and arm a first random sample of it."""
-        return cls.attached_by(
-            lambda uffd, armed: cls(target, uffd, armed, budget, pace),
-            target,
-            selection,
-            max_tables,
-        )
+        from pagescan.tracking import attach
+
+        taken = attach.take(target)
+        armed = Armed(selection or Selection(), tables_left=max_tables)
+        tracking = cls(target, taken.uffd, armed, budget, pace)
+        return tracking.arm_attached(taken)
 
     def arm(self) -> None:
         """Register the whole selection, and protect as much as the budget pays for."""
@@ -169,7 +121,7 @@ class SampledTracking(Tracking):
         self.check_armed(self.mappings.has_registered)
         chosen = self.mappings.trackable()
         self._draw(self._inhabited(chosen), 0, ())
-        self._protect(self.units)
+        self._protect(self.sample.drawn)
         if self.exact:
             self.armer.protect_whole(chosen)
         self.armed_at = self.since = now()
@@ -212,8 +164,8 @@ class SampledTracking(Tracking):
             for index, mapping in enumerate(chosen)
             if grown and any(low <= mapping.start < high for low, high in grown.new)
         )
-        drawn_from = within(self._population, chosen)
-        tracked = within(self.units, chosen)
+        drawn_from = within(self.sample.population, chosen)
+        tracked = within(self.sample.drawn, chosen)
         came: list[Mapping] = []
         arrived = Columns.empty()
         share = None
@@ -224,7 +176,7 @@ class SampledTracking(Tracking):
             counts = self._counts(ahead, tracked)
             share = self._toll_for(sum(counts))
             self._draw(population, len(tracked), counts)
-            self._protect(apart(self.units, sorted(tracked + came)))
+            self._protect(apart(self.sample.drawn, sorted(tracked + came)))
             arrived = self._protect_shared(came, tracked, chosen)
         private = [unit for unit in came if unit.kind in PRIVATE]
         found = self.writes.scan(
@@ -320,19 +272,19 @@ class SampledTracking(Tracking):
         if page is not None:
             found = self.unregistered.put_back_edge(page, found, returned)
             self._forget_edge(page)
-        return found, sorted([*came, *_as_units(self._out, chosen)])
+        return found, sorted([*came, *units_of(self._out, chosen)])
 
     def _forget_edge(self, page: Mapping) -> None:
         """Remove a page that was left out again from the units."""
         self._out = list(self.armed.ends)
-        for units in (self.units, self._population):
-            units[:] = [
-                unit._replace(end=min(unit.end, page.start))
-                if unit.end == page.end
-                else unit
-                for unit in units
-                if unit.start != page.start
-            ]
+
+        def without_page(unit: Mapping) -> Mapping | None:
+            if unit.start == page.start:
+                return None
+            end = min(unit.end, page.start) if unit.end == page.end else unit.end
+            return unit._replace(end=end)
+
+        self.sample.replace(without_page)
 
     def _populate(self, chosen: Sequence[Mapping]) -> list[Mapping]:
         """Return the current units: the earlier ones, and those around new pages.
@@ -344,11 +296,11 @@ class SampledTracking(Tracking):
         if self._out or self._came:
             # New memory is not joined with an earlier unit: it is examined by itself.
             came = self._inhabited(self._came)
-            others = [*self._came, *_as_units(self._out, chosen)]
+            others = [*self._came, *units_of(self._out, chosen)]
             chosen = holes(chosen, sorted(others))
         if self.armed.epoch % _ASKED_ANEW == 0:
             return sorted(came + self._inhabited(chosen))
-        known = within(self._population, chosen)
+        known = within(self.sample.population, chosen)
         return sorted(came + known + self._inhabited(holes(chosen, known)))
 
     def _inhabited(self, chosen: Sequence[Mapping]) -> list[Mapping]:
@@ -362,34 +314,16 @@ class SampledTracking(Tracking):
             for _, size in rules
         ]
         found = self.scanner.run(spans_of(chosen, rules), asked, join_gap=HUGE_PAGE)
-        parts, owners = native.join(found, *bounds_of(chosen))
-        units: dict[int, Mapping] = {}
-        for start, end, owner in zip(parts.starts, parts.ends, owners, strict=True):
-            if owner < 0:
-                continue
-            mapping = chosen[owner]
-            size = mapping.page_size or HUGE_PAGE
-            for cut in range(start - start % size, end, size):
-                low = max(mapping.start, cut)
-                units[low] = mapping._replace(
-                    start=low, end=min(mapping.end, cut + size)
-                )
-        return list(units.values())
+        return units_around(found, chosen)
 
     def _draw(
         self, population: list[Mapping], tracked: int, counts: Sequence[int]
     ) -> bool:
-        """Draw the next sample, not protected yet; return whether it is everything."""
+        """Draw the next sample, without protection; return whether it is everything."""
         faults = self._affordable()
         wanted = self.budget.units(len(population), tracked, counts, faults)
-        # Half of it is replaced: lifting and protecting cost more than looking.
-        there = set(population)
-        still = [unit for unit in self.units if unit in there]
-        kept = set(random.sample(still, min(len(still), wanted // 2)))
-        others = [unit for unit in population if unit not in kept]
-        self.units = sorted([*kept, *random.sample(others, wanted - len(kept))])
+        self.sample.draw(population, wanted)
         self.exact = wanted == len(population)
-        self._population = population
         return self.exact
 
     def _protect(self, units: Sequence[Mapping]) -> None:
@@ -413,12 +347,12 @@ class SampledTracking(Tracking):
         parts = [unit for unit in came if unit.kind not in PRIVATE]
         if self.exact:
             shared = [mapping for mapping in chosen if mapping.kind not in PRIVATE]
-            parts += holes(shared, sorted(self._population + tracked))
+            parts += holes(shared, sorted(self.sample.population + tracked))
         return self.armer.protect_whole(sorted(parts))
 
     def _lift(self, units: Sequence[Mapping]) -> None:
         """Lift the protection of those units that were not drawn again."""
-        left = apart(units, self.units)
+        left = apart(units, self.sample.drawn)
         for unit in left:
             self._calls += 1
             self._set(unit, protect=False)
@@ -431,7 +365,7 @@ class SampledTracking(Tracking):
         The rest stays split until one of the next looks, or until the end. Shared
         memory always does, because the kernel refuses while it is registered.
         """
-        drawn = set(self.units)
+        drawn = set(self.sample.drawn)
         waiting = [unit for unit in self._left if unit not in drawn]
         waiting += [unit for unit in left if unit.kind is Kind.ANON]
         now, self._left = waiting[:_RESTORED], waiting[_RESTORED:]
@@ -464,8 +398,3 @@ class SampledTracking(Tracking):
 
     def _counts(self, found: Columns, units: Sequence[Mapping]) -> list[int]:
         return count_pages(found, units, page_size=self.target.facts.page_size)
-
-
-def _as_units(ends: Iterable[End], chosen: Sequence[Mapping]) -> list[Mapping]:
-    """Return growing ends in the form of units."""
-    return [chosen[0]._replace(start=end.start, end=end.end) for end in ends]

@@ -34,6 +34,7 @@ from pagescan.tracking.unregistered_memory import UnregisteredMemory
 from pagescan.tracking.written_scan import WrittenScan
 
 if TYPE_CHECKING:
+    from pagescan.tracking.attach import Taken
     from pagescan.tracking.target_cost import TargetCost
 from pagescan.model.looks import Look
 
@@ -110,38 +111,24 @@ class Tracking:
         Raises:
             PagescanError: Nothing of the selection could be armed.
         """
-        return cls.attached_by(
-            lambda uffd, armed: cls(
-                target, uffd, armed, armed_at=now(), since=None, pace=pace
-            ),
-            target,
-            selection,
-            max_tables,
-        )
-
-    @classmethod
-    def attached_by(
-        cls,
-        make: Callable[[int, Armed], Self],
-        target: Target,
-        selection: Selection | None,
-        max_tables: int,
-    ) -> Self:
-        """Take a userfaultfd, make a tracking with it, and arm; on errors, undo."""
         from pagescan.tracking import attach
 
         taken = attach.take(target)
         armed = Armed(selection or Selection(), tables_left=max_tables)
-        tracking = make(taken.uffd, armed)
+        tracking = cls(target, taken.uffd, armed, armed_at=now(), since=None, pace=pace)
+        return tracking.arm_attached(taken)
+
+    def arm_attached(self, taken: "Taken") -> Self:
+        """Arm after the attach, and return self; on errors, undo both."""
         try:
-            tracking.arm()
+            self.arm()
         except BaseException:
-            Tracking.close(tracking)  # the caller closes the parts of a subclass
+            Tracking.close(self)  # the caller closes the parts of a subclass
             raise
-        cost = tracking.scanner.take_cost(taken.stopped_ns)
-        tracking.cost = replace(cost, mappings_added=tracking.mappings.added())
-        tracking.attached = str(taken)
-        return tracking
+        cost = self.scanner.take_cost(taken.stopped_ns)
+        self.cost = replace(cost, mappings_added=self.mappings.added())
+        self.attached = str(taken)
+        return self
 
     def arm(self) -> None:
         """Register and protect the whole selection."""

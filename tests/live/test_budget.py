@@ -9,7 +9,8 @@ import pytest
 
 from pagescan.model.memory import Mapping
 from pagescan.target.process import Target as Process
-from pagescan.tracking.sampled import Budget, SampledTracking
+from pagescan.tracking.sample import Budget
+from pagescan.tracking.sampled import SampledTracking
 from tests.conftest import Target, command
 
 pytestmark = pytest.mark.needs("tracking")

@@ -15,7 +15,8 @@ import pytest
 from pagescan.model.batch import Batch
 from pagescan.target.process import Target as Process
 from pagescan.tracking.growing_ends import GrowingEnds
-from pagescan.tracking.sampled import Budget, SampledTracking
+from pagescan.tracking.sample import Budget
+from pagescan.tracking.sampled import SampledTracking
 from pagescan.tracking.tracking import Tracking
 from tests import witness
 from tests.conftest import Result, Target, checked
