@@ -65,7 +65,7 @@ def command(
         "arm",
         tracking.armed_at,
         target.facts,
-        Summary(0, 0, 0, {}),
+        Summary.none(),
         session=session_of(tracking, "keeper").facts,
         untracked=tuple(tracking.armed.untracked),
         cost=tracking.cost,

@@ -201,7 +201,7 @@ def report_of(tracking: Tracking, tick: Tick, ending: Cost) -> Report:
         "watch",
         look.time if look else now(),
         tracking.target.facts,
-        look.batch.summary() if look else Summary(0, 0, 0, {}),
+        look.batch.summary() if look else Summary.none(),
         session=SessionFacts(str(tracking.target.pid), tracking.armed_at, tick.since),
         untracked=look.untracked if look else (),
         cost=(look.cost if look else Cost())

@@ -85,6 +85,11 @@ class Summary(NamedTuple):
     categories: Dict[str, int]
     """Pages per category: the returned categories only, in the kernel's order."""
 
+    @classmethod
+    def none(cls) -> "Summary":
+        """Return the totals of no regions."""
+        return cls(0, 0, 0, {})
+
 
 class Estimate(NamedTuple):
     """The number of written pages, extrapolated from a random part of the memory.

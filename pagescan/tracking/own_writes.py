@@ -224,7 +224,7 @@ class WrittenPages:
         """The parts of the selection that were not tracked, and why.
 
         Raises:
-            PagescanError: As `batch` says.
+            PagescanError: As for `batch`.
         """
         return self._known_answer().untracked
 

@@ -68,7 +68,7 @@ def ticks(
     timer = Timer(limits, stop, worker, inputs or {})
     timer.watch(tracking)
     before = time.monotonic()
-    totals = Summary(0, 0, 0, {})
+    totals = Summary.none()
     number = 0
     end = None
     while end is None:

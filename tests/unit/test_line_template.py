@@ -64,7 +64,7 @@ def some_batch(count: int, seed: int = 3) -> Batch:
 def text_of(batch: Batch, output: Output) -> str:
     """Return the printed text."""
     stream = io.StringIO()
-    report = Report("scan", datetime.now(UTC), None, Summary(0, 0, 0, {}))
+    report = Report("scan", datetime.now(UTC), None, Summary.none())
     write_result(report, batch, output, stream)
     return stream.getvalue()
 
