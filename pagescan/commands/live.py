@@ -58,10 +58,10 @@ def show(
 
     Args:
         watched: An armed target.
-        looks: Yields the looks, and serves the keyboard while it waits for them.
+        looks: Yields the looks, and serves the keyboard in the meantime.
         limits: The interval and the pause: keys change them.
         common: The options of every command.
-        note: Shown in the head line.
+        note: A text for the head line.
     """
     view = LiveView(_facts(watched.tracking), limits.interval, note=note)
     last = None
@@ -82,7 +82,7 @@ def show(
 
 
 def _inputs(view: LiveView, screen: Screen, limits: Limits) -> Inputs:
-    """Return what serves the keyboard, if there is one."""
+    """Return the handlers of the keyboard, if there is one."""
     keyboard = screen.keyboard
     if keyboard is None:
         return {}
@@ -94,7 +94,7 @@ def _inputs(view: LiveView, screen: Screen, limits: Limits) -> Inputs:
         view.press(keys)
         limits.interval, limits.paused = view.state.interval, view.state.paused
         if view.state.ended:
-            signal.raise_signal(signal.SIGINT)  # as Ctrl-C: the normal end
+            signal.raise_signal(signal.SIGINT)  # like Ctrl-C: the normal end
         screen.refresh()
         return True
 

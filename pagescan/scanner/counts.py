@@ -54,7 +54,7 @@ def count_by_mapping(
 def populated_by_mapping(
     scanner: Scanner, chosen: Sequence[Mapping]
 ) -> tuple[list[MappingCounts], Batch]:
-    """Return what `count_by_mapping` does, and the populated regions themselves."""
+    """Return the rows of `count_by_mapping`, and the populated regions."""
     known = known_categories()
     counted = Category(0)
     for name in PAGE_COUNTED:

@@ -13,7 +13,7 @@ from pagescan.model.results import Summary
 from pagescan.tracking.tracking import Tracking
 
 Inputs = Mapping[int, Callable[[], bool]]
-"""What to call when a descriptor becomes readable; False: never again."""
+"""Functions by the descriptor that becomes readable; False: never call it again."""
 
 
 @dataclass(slots=True)
@@ -26,7 +26,7 @@ class Limits:
         interval: Seconds between looks, on a grid that does not drift.
         count: Stop after this many looks.
         duration: Stop after this many seconds.
-        paused: Whether looks are put off; the next one finds all that was written.
+        paused: Whether looks are postponed; the next one finds all writes.
     """
 
     interval: float = 1.0
@@ -63,7 +63,7 @@ def ticks(
         follow: Called after an exec: attaches again, or returns None to end the loop.
         worker: Does one round of work per tick, and nothing while its tick is looked
             at; the interval then means nothing. None: the ticks come by the clock.
-        inputs: Served while the loop waits: a keyboard may change the limits.
+        inputs: Served while the loop waits; a keyboard may change the limits.
     """
     timer = Timer(limits, stop, worker, inputs or {})
     timer.watch(tracking)

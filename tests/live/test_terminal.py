@@ -47,7 +47,7 @@ class Terminal:
         self.tmux("send-keys", *keys)
 
     def row(self, text: str) -> str:
-        """Return the line on the screen that has a text; "" if there is none."""
+        """Return the line on the screen with a text; "": no line has it."""
         return next((line for line in self.screen() if text in line), "")
 
     def shows(self, text: str) -> bool:
@@ -197,7 +197,7 @@ def test_growth_is_shown(watched: tuple[Terminal, Target]) -> None:
 
 
 def test_stopped_by_ctrl_z(terminal: Terminal, target: Callable[..., Target]) -> None:
-    """While it is stopped the terminal is the shell's; fg brings the view back."""
+    """While it is stopped the shell has the terminal; fg brings the view back."""
     made = target("m=anon,pages=40,fill=1")
     terminal.tmux("new-session", "-d", "-x", "80", "-y", "24", "exec bash --norc -i")
     terminal.press(f"{PAGESCAN} watch {made.pid} -i 0.2", "Enter")
@@ -219,7 +219,7 @@ def test_stopped_by_ctrl_z(terminal: Terminal, target: Callable[..., Target]) ->
 def test_no_keys_where_stdin_is_no_terminal(
     terminal: Terminal, target: Callable[..., Target]
 ) -> None:
-    """The foot names no keys, and what is typed stays in the terminal."""
+    """The foot names no keys, and typed text stays in the terminal."""
     made = target("m=anon,pages=40,fill=1")
     terminal.start(f"{PAGESCAN} watch {made.pid} -i 0.2 </dev/null", 80, 24)
     witness.wait_for(lambda: terminal.shows("distinct page"))

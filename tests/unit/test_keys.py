@@ -55,7 +55,7 @@ def test_keys_come_at_once_and_without_echo(terminal: tuple[int, int]) -> None:
 
 
 def test_escape_alone_and_a_sequence_in_two_parts(terminal: tuple[int, int]) -> None:
-    """Nothing follows an Escape of the user; a sequence that was cut is completed."""
+    """A lone Escape is a key; a sequence that was cut is completed."""
     theirs, ours = terminal
     made = Keyboard(ours)
     made.begin()
@@ -79,7 +79,7 @@ def test_a_terminal_that_is_gone() -> None:
 
 
 def test_no_keys_where_stdin_is_no_terminal() -> None:
-    """A pipe is left alone; so is a terminal in which another program is in front."""
+    """A pipe is left alone, and so is a terminal with another foreground program."""
     theirs, ours = os.pipe()
     with keyboard(theirs) as made:
         assert made is None

@@ -98,7 +98,7 @@ def test_ages_have_classes() -> None:
 
 
 def test_a_look_without_a_write_leaves_nothing_in_the_newest_class() -> None:
-    """Writes of the previous look are then some seconds old."""
+    """Writes of the previous look are some seconds old then."""
     ages = Ages()
     one = columns((1, 2))
     ages.add(one.starts, one.ends, 1.0)
@@ -166,7 +166,7 @@ def test_written_after_the_count_is_populated(figures: Figures) -> None:
 
 
 def test_before_the_count_the_whole_mapping_is_drawn(figures: Figures) -> None:
-    """Nothing is known of its holes yet."""
+    """Before the count its holes are unknown."""
     made = PageMap([(HEAP.start, HEAP.end)], None, figures.ages, PAGE)
     assert made.pages == 100
     assert PageMap([], None, figures.ages, PAGE).strip(4) == [Cell()] * 4

@@ -29,7 +29,7 @@ def stop() -> Iterator[tuple[int, int]]:
 
 
 def pressing(fd: int, change: Callable[[], object]) -> Callable[[], bool]:
-    """Return what reads one byte and changes something, as a key does."""
+    """Return a function that reads one byte and changes a limit, like a key."""
 
     def serve() -> bool:
         os.read(fd, 1)
@@ -78,7 +78,7 @@ def test_duration_ends_a_pause(stop: tuple[int, int]) -> None:
 def test_an_input_that_ended_is_served_no_more(
     pipe: tuple[int, int], stop: tuple[int, int]
 ) -> None:
-    """It stays readable, and is asked once."""
+    """An input that has ended stays readable, and is read only once."""
     asked = []
 
     def serve() -> bool:
@@ -92,7 +92,7 @@ def test_an_input_that_ended_is_served_no_more(
 
 
 def test_a_key_may_end_the_loop(pipe: tuple[int, int], stop: tuple[int, int]) -> None:
-    """As `q` does: what it writes ends the wait."""
+    """A key like `q` writes to the pipe, which ends the wait."""
     quit_by = pressing(pipe[0], lambda: os.write(stop[1], b"!"))
     os.write(pipe[1], b"q")
     timer = Timer(Limits(60), stop[0], None, {pipe[0]: quit_by})

@@ -36,7 +36,7 @@ class Ages:
         self._times: dict[int, float] = {}
 
     def add(self, starts: array[int], ends: array[int], time: float) -> None:
-        """Add what a look found; earlier writes to the same pages are forgotten."""
+        """Add the pages of a look; earlier writes to them are forgotten."""
         self._stamp += 1
         self.time = time
         if not starts:
@@ -48,7 +48,7 @@ class Ages:
         if len(self._times) > _MOST_STAMPS:
             self._merge(_MOST_STAMPS // 2)
         if len(self.regions.starts) > MOST_REGIONS:
-            self.regions = over  # too many to remember: it begins again
+            self.regions = over  # too many to remember: start again
             self._times = {self._stamp: time}
 
     def _merge(self, count: int) -> None:
@@ -78,7 +78,7 @@ class Ages:
         return found
 
     def last_write(self, start: int, end: int) -> float | None:
-        """Return the time of the last write to a range; None: there was none."""
+        """Return the time of the last write to a range; None: it was not written."""
         stamps = self.within([(start, end)]).categories
         return self._times[max(stamps)] if stamps else None
 

@@ -27,11 +27,11 @@ class Row:
     Attributes:
         key: The start of the mapping, or the name of the group.
         mappings: The mappings; of a group, all.
-        rate: Per second, in the last look.
-        written: In all looks together.
+        rate: Bytes per second, in the last look.
+        written: Bytes in all looks together.
         history: The number of a look and its rate, for looks that found a write.
         counts: Present, swapped and file; None: not counted yet.
-        first: Present at the start.
+        first: Bytes present at the start.
         gone: Whether the mapping was unmapped.
     """
 
@@ -48,7 +48,7 @@ class Row:
 
     @property
     def present(self) -> int:
-        """Bytes in memory; 0 where that is not known."""
+        """Bytes in memory; 0 if unknown."""
         return self.counts["present"] if self.counts else 0
 
     @property
@@ -58,14 +58,14 @@ class Row:
 
 
 class Figures:
-    """The rows of all mappings, and what is known of their pages.
+    """The rows of all mappings, and the facts about their pages.
 
     Attributes:
         rows: The rows by the start of their mapping.
-        written: Those of them that were written.
+        written: The written rows among them.
         rates: The rate of all mappings together, by looks.
-        looks: How many looks there were.
-        version: Another number whenever a figure changes.
+        looks: The number of looks.
+        version: A number that changes with any figure.
         ages: When each page was written.
         populated: The populated pages; None: not counted yet.
     """
@@ -119,7 +119,7 @@ class Figures:
         return row
 
     def set_counts(self, counts: Sequence[MappingCounts], found: Batch) -> None:
-        """Update what is present: the count of each mapping, and the regions."""
+        """Update the present pages: the count per mapping, and the regions."""
         self.version += 1
         first_time = self.populated is None
         size = self.page_size

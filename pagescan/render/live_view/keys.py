@@ -14,8 +14,8 @@ from collections.abc import Iterator
 
 _SEQUENCE = re.compile(r"\x1b(?:\[[0-9;?]*[@-~]|O[@-~])")
 _BEGUN = re.compile(r"\x1b(?:\[[0-9;?]*|O)?")
-_REST_MS = 40  # for what belongs to an Escape: a slow line may cut a sequence
-_LOCAL = 3  # the place of the local flags in what tcgetattr returns
+_REST_MS = 40  # for the rest of an Escape sequence: a slow line may cut it
+_LOCAL = 3  # index of the local flags in the result of tcgetattr
 
 # Cursor keys in their two modes, and the editing keys of xterm, rxvt and the console.
 _NAMES = {
@@ -79,7 +79,7 @@ class Keyboard:
     """
 
     def __init__(self, fd: int) -> None:
-        """Remember how the terminal is set; `begin` changes that."""
+        """Remember the settings of the terminal; `begin` changes them."""
         self.fd = fd
         self._before = termios.tcgetattr(fd)
         self._decoder = codecs.getincrementaldecoder("utf-8")("ignore")
@@ -93,7 +93,7 @@ class Keyboard:
             termios.tcsetattr(self.fd, termios.TCSANOW, mode)
 
     def end(self) -> None:
-        """Set the terminal as it was; keys that nobody has read are dropped."""
+        """Restore the terminal's settings; unread keys are dropped."""
         with contextlib.suppress(termios.error):
             termios.tcflush(self.fd, termios.TCIFLUSH)
             termios.tcsetattr(self.fd, termios.TCSANOW, self._before)

@@ -15,7 +15,7 @@ from pagescan.render.strip import bars, compact, signed
 
 _ADDRESS = 13
 _HEAD, _FOOT = 2, 1
-_STEP = 16  # cells: addresses of lines are then round
+_STEP = 16  # cells: so the addresses of lines are round
 _HISTORY = 16
 
 
@@ -59,7 +59,7 @@ class MapScreen(NamedTuple):
 
     @property
     def _pages(self) -> int:
-        """How many pages are shown."""
+        """The number of shown pages."""
         left = self.page_map.pages - self._first
         return min(self.state.pages or left, left)
 
@@ -86,7 +86,7 @@ class MapScreen(NamedTuple):
         return [*head, *lines, self._under_cursor(*borders[at])]
 
     def _cursor(self, borders: list[tuple[int, int]]) -> int:
-        """Return the cell that the cursor is in."""
+        """Return the cell under the cursor."""
         for index, (low, high) in enumerate(borders):
             if low <= self.state.cursor < high:
                 return index

@@ -16,12 +16,12 @@ _ORDERS: dict[str, Callable[[Row], tuple[float, ...]]] = {
 
 
 class Hidden(NamedTuple):
-    """How many mappings are not among the rows, and why.
+    """The numbers of mappings that are not among the rows, by reason.
 
     Attributes:
         idle: Mappings that were never written.
         gone: Mappings that were unmapped.
-        gone_written: The bytes that were written to these.
+        gone_written: The bytes that were written to the latter.
         filtered: Mappings that the filter leaves out.
     """
 
@@ -35,7 +35,7 @@ class OrderedRows:
     """The rows as the table shows them, kept until a figure or the choice changes."""
 
     def __init__(self, figures: Figures) -> None:
-        """Remember where the figures are."""
+        """Remember the figures."""
         self._figures = figures
         self._made_for: object = None
         self._rows: list[Row] = []
@@ -57,7 +57,7 @@ class OrderedRows:
         return self._rows
 
     def hidden(self, state: ViewState) -> Hidden:
-        """Return what the rows leave out."""
+        """Return the numbers of mappings that the rows leave out."""
         self.of(state)
         return self._hidden
 

@@ -21,7 +21,7 @@ class Cell(NamedTuple):
 
     Attributes:
         age: The newest class of age of its pages.
-        share: The part of its pages that has this age, 0 to 1; 0: none was written.
+        share: The part of its pages with this age, 0 to 1; 0: no page was written.
     """
 
     age: int = NEVER
@@ -32,7 +32,7 @@ class PageMap:
     """The populated pages of some mappings, and the cells that they are divided into.
 
     Attributes:
-        pages: How many there are.
+        pages: The number of pages.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class PageMap:
             runs = Columns(starts, ends, array("Q", bytes(8 * len(ranges))))
         else:
             known = part_of(populated, ranges)
-            # What was written after the count is populated, too.
+            # Pages written after the count are populated, too.
             unlabelled = dict.fromkeys(set(self._written.categories), 0)
             new = native.relabel(self._written, unlabelled)
             runs = native.overlay(known, new, outside=True)
@@ -80,7 +80,7 @@ class PageMap:
     def borders(self, first: int, pages: int, count: int) -> list[tuple[int, int]]:
         """Divide some pages into cells; return the first page of each, and its end.
 
-        There are fewer cells than asked for where there are fewer pages.
+        If there are fewer pages than requested cells, there are fewer cells.
         """
         if not (count := min(count, pages)):
             return []
@@ -119,7 +119,7 @@ class PageMap:
         return [cells[index * len(cells) // width] for index in range(width)]
 
     def written(self, low: int, high: int) -> tuple[int, float | None]:
-        """Return how many of the pages [low, high) were written, and when the last."""
+        """Return how many of the pages [low, high) were written, and the last time."""
         start, end = self.range_of(low, high)
         found = native.shares(self._written, array("Q", [start]), array("Q", [end]))
         return sum(found.lengths) // self._size, self._ages.last_write(start, end)

@@ -48,7 +48,7 @@ def legend(width: int) -> Text:
 
 
 def keys_line(keys: Sequence[tuple[str, str]], width: int) -> Text:
-    """Return the names of keys and what they do; those that do not fit are left out."""
+    """Return keys with their meaning, as many as fit."""
     line = Text(style=BAR)
     for key, word in keys:
         gap = "  " if line else ""

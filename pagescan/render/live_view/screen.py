@@ -30,7 +30,7 @@ class Screen:
         self._drawing = False
 
     def refresh(self) -> None:
-        """Draw; not in the midst of a drawing, which a signal may have interrupted."""
+        """Draw, unless a signal has interrupted another drawing."""
         if self._drawing:
             return
         self._drawing = True
@@ -40,7 +40,7 @@ class Screen:
             self._drawing = False
 
     def leave(self) -> None:
-        """Give the terminal back for a while."""
+        """Restore the terminal for a while."""
         if self.keyboard:
             self.keyboard.end()
         _write(_RESTORED)
@@ -78,7 +78,7 @@ def shown(view: RenderableType, *, color: bool | None) -> Iterator[Screen]:
 
 @contextlib.contextmanager
 def _on_signals(screen: Screen) -> Iterator[None]:
-    """Redraw after a change of size; restore the terminal while we are stopped."""
+    """Redraw after a change of size; restore the terminal while pagescan is stopped."""
 
     def quit_by(number: int, _: object) -> None:
         screen.leave()

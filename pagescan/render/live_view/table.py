@@ -38,7 +38,7 @@ class Layout:
         """Divide the width that the numbers leave between the other parts.
 
         Args:
-            width: Of the window.
+            width: The width of the window.
             others: The counts beside the present one that are not zero throughout.
         """
         if width < _NARROW:

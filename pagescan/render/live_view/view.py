@@ -57,7 +57,7 @@ class LiveView:
 
     Attributes:
         watched: The facts of the target.
-        state: What the user has chosen to see.
+        state: The user's choices.
         warning: A message to print after the screen is restored.
         has_keys: Whether there is a keyboard.
     """
@@ -78,7 +78,7 @@ class LiveView:
         self._size = (80, 24)
 
     def set_counts(self, counts: Sequence[MappingCounts], found: Batch) -> None:
-        """Update what is present: each mapping's counts, and the populated regions."""
+        """Update each mapping's present pages, and the populated regions."""
         self.figures.set_counts(counts, found)
 
     def update(self, tick: Tick) -> None:
@@ -87,7 +87,7 @@ class LiveView:
         self.figures.add(tick, time.monotonic())
 
     def press(self, keys: Sequence[str]) -> None:
-        """Change what is shown, as the keys say."""
+        """Change the view according to the keys."""
         for key in keys:
             self.state = press(self.state, key, self._shown())
 
@@ -111,7 +111,7 @@ class LiveView:
             return None
         room = height - _HEAD - self._foot_height(height) // 2
         row = self.figures.rows.get(self.state.map.start)
-        if row is None:  # it is gone, and was never written
+        if row is None:  # the mapping is gone, and was never written
             row = Row(self.state.map.start, [], gone=True)
         return MapScreen.of(row, self.figures, self.state.map, width, room)
 
@@ -181,7 +181,7 @@ class LiveView:
         return Text.assemble(front, (bars(figures.rates, room), "yellow"), behind)
 
     def _meaning(self, width: int) -> Text:
-        """Say what the rate is: how many pages, and that each counts once per look."""
+        """Return the meaning of the rate: distinct pages, once per look each."""
         if self.tick is None:
             text = f"the first look comes in {self.state.interval:g} s"
             return Text(text, style="dim")
@@ -216,7 +216,7 @@ class LiveView:
         return lines
 
     def _rest(self, below: Sequence[Row]) -> Text | None:
-        """Say what the table does not show."""
+        """Return a line about the mappings outside the table."""
         parts = []
         if self._top:
             parts.append(f"{self._top} above")
@@ -237,7 +237,7 @@ class LiveView:
         return Text(f"… {'; '.join(parts)}", style="dim")
 
     def _selected_line(self, width: int, height: int) -> list[Text]:
-        """Say all of the selected row that the table had no room for."""
+        """Return the facts of the selected row that do not fit into the table."""
         if height < _TALL:
             return []
         rows = self._ordered.of(self.state)

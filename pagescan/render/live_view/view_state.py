@@ -20,7 +20,7 @@ class MapState(NamedTuple):
     """The part of one mapping that its page map shows; pages without the holes.
 
     Attributes:
-        start: Where the mapping starts.
+        start: The start of the mapping.
         first: The first page shown.
         pages: How many pages are shown; 0: all.
         cursor: The page that is selected.
@@ -33,12 +33,12 @@ class MapState(NamedTuple):
 
 
 class ViewState(NamedTuple):
-    """What the user has chosen to see.
+    """The user's choices.
 
     Attributes:
         interval: Seconds between looks.
         sort: The column that orders the rows.
-        filter: Rows must have this text in their name or address.
+        filter: Text that rows must have in their name or address.
         typing: Whether keys go to the filter.
         idle: Whether mappings that were never written are shown.
         group: What the mappings of a row have in common: "", name or kind.
@@ -65,14 +65,14 @@ class ViewState(NamedTuple):
 
 
 class Shown(NamedTuple):
-    """What the screen shows when a key is pressed.
+    """The content of the screen at the moment of a key.
 
     Attributes:
         keys: The rows of the table, in order; those that are scrolled away too.
-        height: How many of them fit.
-        pages: How many pages the page map has in all.
-        columns: How many cells a line of the page map has.
-        cells: How many cells it has.
+        height: The number of rows that fit.
+        pages: The number of pages in the page map.
+        columns: The number of cells in a line of the page map.
+        cells: The number of its cells.
     """
 
     keys: Sequence[Key] = ()
