@@ -95,7 +95,7 @@ struct ps_part {
 
 struct ps_job {
 	int32_t pagemap;
-	uint32_t threads;  /* limit of threads, */
+	uint32_t threads;  /* limit of threads */
 	uint64_t worth_ns; /* used if the remaining work takes longer than this */
 	struct ps_part *parts;
 	uint64_t count;

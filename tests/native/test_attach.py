@@ -313,7 +313,7 @@ def test_death_at_random(
     assert ends_early or status["interrupted"] == 0, status
     assert kind in SUSPENDED or status["lost"] == 0, status
     assert witness.status(made.process.pid, "TracerPid") == "0"
-    # An exec in that time may end an attach, and it says so.
+    # An exec in that time may end an attach, which reports it.
     assert kind == "execs" or said["failed"] == 0, said
 
 
