@@ -1,17 +1,22 @@
 """`pagescan diff`: lists the pages written since arm, or since the last rearm."""
 
+import contextlib
+
 import click
 
 from pagescan import render
 from pagescan.commands.context import Context
 from pagescan.commands.options import common, oldest_option, output, pace_option
 from pagescan.commands.streams import arrived
-from pagescan.model.errors import UsageError
+from pagescan.model.batch import Batch
+from pagescan.model.errors import TargetError, UsageError
 from pagescan.model.results import Output, Report
 from pagescan.native import Pace
 from pagescan.session.delivery import look_until_delivered
 from pagescan.session.lookup import find_session
+from pagescan.session.record import Session
 from pagescan.target.find import find_pid
+from pagescan.target.process import Target
 
 
 @click.command(
@@ -59,6 +64,8 @@ def command(
                 " or a look was killed and what it had found is not known"
             )
         context.say_untracked(look.untracked)
+        if output.labelled:
+            _label(look.batch, session)
         report = Report(
             "diff",
             look.time,
@@ -71,3 +78,15 @@ def command(
         render.write_result(report, look.batch, output)
         if rearm:
             arrived()
+
+
+def _label(batch: Batch, session: Session) -> None:
+    """Label the mappings of a look; a target that has ended since keeps none."""
+    from pagescan.target.labels import Labels
+
+    facts = session.target
+    with (
+        contextlib.suppress(TargetError),
+        Target.open(facts.pid, start_time=facts.start_time) as target,
+    ):
+        batch.labels = Labels(target).cover(batch.mappings)

@@ -1,5 +1,8 @@
 """`pagescan maps`: lists one row per mapping, with its pages by category."""
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import click
 
 from pagescan import render
@@ -12,20 +15,48 @@ from pagescan.commands.options import (
     target_argument,
 )
 from pagescan.model.batch import PAGE_COUNTED
-from pagescan.model.results import Output, Report, Summary
+from pagescan.model.memory import Mapping
+from pagescan.model.results import MappingCounts, Output, Report, Summary
 from pagescan.model.units import now
 from pagescan.native import Pace
 from pagescan.scanner.scanner import Scanner
 from pagescan.session import unregistered
 from pagescan.target import maps
+from pagescan.target.labels import Label, Labels
 from pagescan.target.process import Target
 from pagescan.target.selection import Selection
+
+
+def _labelled(
+    rows: Sequence[MappingCounts],
+    labels: Sequence[Label | None],
+    mappings: Sequence[Mapping],
+    context: Context,
+) -> list[MappingCounts]:
+    """Return the rows with their labels; with -v, say by which rules."""
+    known = {
+        mapping.start: label
+        for mapping, label in zip(mappings, labels, strict=True)
+        if label is not None
+    }
+    by_rule: dict[str, set[str]] = {}
+    for label in known.values():
+        by_rule.setdefault(label.rule, set()).add(label.text)
+    for rule, texts in by_rule.items():
+        names = sorted(texts)
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        context.detail(f"{', '.join(names[:3])}{more}, by the rule: {rule}")
+    return [
+        replace(row, label=known[row.start].text) if row.start in known else row
+        for row in rows
+    ]
 
 
 @click.command(
     epilog="""\b
 Examples:
   pagescan maps 4242
+  pagescan maps java -c start,size,present,label
   pagescan maps postgres '/dev/zero*' --json | jq '.mappings[].counts'"""
 )
 @target_argument
@@ -52,6 +83,8 @@ def command(
         scanner = Scanner(target, pace)
         session = unregistered.session_of(scanner)
         rows = unregistered.maps(scanner, selection.select(mappings), session)
+        if output.columns is None or output.labelled:
+            rows = _labelled(rows, Labels(target).of(mappings), mappings, context)
         totals = {
             name: sum(row.counts[name] or 0 for row in rows) for name in PAGE_COUNTED
         }

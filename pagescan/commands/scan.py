@@ -127,6 +127,10 @@ def command(
             found = unregistered.session_of(scanner)
             batch = unregistered.scan(scanner, chosen, query, found)
             session = found.facts if found else None
+        if output.labelled:
+            from pagescan.target.labels import Labels
+
+            batch.labels = Labels(target).cover(batch.mappings)
         asked = query.require | query.any_of | (returned or NO_CATEGORY)
         if asked & (Category.WRITTEN | Category.WPALLOWED) and not tracked_mappings(
             scanner, chosen

@@ -173,9 +173,14 @@ def run_plain(
         f" every {format_seconds(limits.interval)}; Ctrl-C to end"
     )
     last, ending = None, Cost()
+    labels = None
     for tick in watched.ticks(limits, stop):
         last = tick
         tracking = watched.tracking
+        if output.labelled and (labels is None or labels.target is not tracking.target):
+            from pagescan.target.labels import Labels
+
+            labels = Labels(tracking.target)
         if message := watched.cost_warning.text(tick):
             context.say(message)
         if output.format == "plain" and tick.look:
@@ -183,6 +188,8 @@ def run_plain(
         ending = watched.end(stop) if tick.end else Cost()
         report = report_of(tracking, tick, ending)
         rows = tick.look.batch if tick.look else empty_batch(tracking)
+        if labels is not None:
+            rows.labels = labels.cover(rows.mappings)
         try:
             render.write_result(report, rows, output)
         except OutputError as error:

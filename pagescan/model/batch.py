@@ -7,8 +7,8 @@ Objects, one per region, are made only for the regions that a caller reads one b
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping as Dict, Sequence
+from dataclasses import dataclass, field
 from operator import sub
 from typing import Any
 
@@ -42,6 +42,7 @@ class Batch(Frame):
         new: Indices of the mappings that appeared after arming.
         page_size: Bytes per page.
         returned: The categories that were asked for.
+        labels: What mappings are for, by their starts, as far as rules know it.
 
     Examples:
         >>> import pagescan
@@ -58,6 +59,7 @@ class Batch(Frame):
     page_size: int
     new: frozenset[int] = frozenset()
     returned: Category = DEFAULT_RETURNED
+    labels: Dict[int, str] = field(default_factory=dict)
 
     @classmethod
     def join(
@@ -118,11 +120,15 @@ class Batch(Frame):
             f"{plural(counts.pages, 'page')} ({size}): {names}>"
         )
 
+    def label_of(self, owner: int) -> str | None:
+        """Return what the mapping with an index is for; None: no rule knows it."""
+        return self.labels.get(self.mappings[owner].start) if owner >= 0 else None
+
     def table(self) -> dict[str, Sequence[Any]]:
         """Return the regions as columns of scalars, one row per region.
 
         start, end, pages and bytes are integers; each returned category is a column of
-        booleans; mapping, perms and new are those of the region's mapping.
+        booleans; mapping, perms, label and new are those of the region's mapping.
         """
         size = self.page_size
         lengths = list(map(sub, self.ends, self.starts))
@@ -140,6 +146,7 @@ class Batch(Frame):
         perms = [*(mapping.perms for mapping in self.mappings), None]
         columns["mapping"] = [names[owner] for owner in self.owners]  # -1: the last
         columns["perms"] = [perms[owner] for owner in self.owners]
+        columns["label"] = [self.label_of(owner) for owner in self.owners]
         columns["new"] = [owner in self.new for owner in self.owners]
         return columns
 
@@ -208,6 +215,7 @@ class Batch(Frame):
                     if name in PAGE_COUNTED and bit & self.returned
                 },
                 new=index in self.new,
+                label=self.label_of(index),
             )
             for index, mapping in enumerate(self.mappings)
             if pages[index]

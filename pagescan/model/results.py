@@ -118,6 +118,8 @@ class MappingCounts:
     counts: Dict[str, int | None] = field(default_factory=dict)
     """Keys: present file swapped pfnzero huge guard written."""
     new: bool = False
+    label: str | None = None
+    """What the memory is for, as "[java heap]"; None: no rule knows it."""
 
     @property
     def start(self) -> int:
@@ -144,6 +146,7 @@ class MappingTable(list[MappingCounts], Frame):
             for name in ("start", "end", "perms", "offset", "inode")
         }
         columns["mapping"] = [row.mapping.label for row in self]
+        columns["label"] = [row.label for row in self]
         columns["pages"] = [row.pages for row in self]
         columns["bytes"] = [row.bytes for row in self]
         for name in self[0].counts if self else ():
@@ -236,3 +239,8 @@ class Output(NamedTuple):
     def is_json(self) -> bool:
         """Whether the result is JSON, in one document or in lines."""
         return self.format in ("json", "jsonl")
+
+    @property
+    def labelled(self) -> bool:
+        """Whether labels are shown."""
+        return self.format in ("json", "jsonl") or "label" in (self.columns or "")

@@ -27,6 +27,8 @@ class RegionRow(NamedTuple):
     mapping: memory.Mapping | None
     """None: the mapping was unmapped during the look."""
     new: bool
+    label: str | None = None
+    """What the memory is for; None: no rule knows it."""
 
     @property
     def bytes(self) -> int:
@@ -99,6 +101,14 @@ _MAPPING: Column[Row] = Column(
     "mapping",
     "[gone]",
 )
+_LABEL: Column[Row] = Column(
+    "label",
+    "text",
+    22,
+    "What the memory is for, as [java heap]; - where no rule knows it.",
+    lambda row: row.label,
+    "label",
+)
 _PERMS: Column[Row] = Column(
     "perms",
     "text",
@@ -150,6 +160,7 @@ _REGION: list[Column[RegionRow]] = [
         "categories",
     ),
     _MAPPING,
+    _LABEL,
     _PERMS,
     _NEW,
 ]
@@ -188,6 +199,7 @@ _OF_MAPPING: list[Column[MappingCounts]] = [
     _PAGES,
     _BYTES,
     _MAPPING,
+    _LABEL,
     _PERMS,
     Column(
         "offset",
@@ -209,7 +221,9 @@ _OF_MAPPING: list[Column[MappingCounts]] = [
     _NEW._replace(json=""),
 ]
 MAPPING_COLUMNS = {column.key: column for column in _OF_MAPPING}
-MAPS_DEFAULT = "start,size,present,swapped,file,pfnzero,huge,guard,written,mapping"
+MAPS_DEFAULT = (
+    "start,size,present,swapped,file,pfnzero,huge,guard,written,mapping,label"
+)
 BY_MAPPING_DEFAULT = "start,size,pages,written,file,present,swapped,mapping"
 
 
@@ -240,12 +254,12 @@ def region_rows(batch: Batch, *, by_page: bool = False) -> Iterator[RegionRow]:
     for start, end, bits, owner in zip(
         batch.starts, batch.ends, batch.bits, batch.owners, strict=True
     ):
-        mapping, new = mapping_of(batch, owner), owner in batch.new
+        of_mapping = mapping_of(batch, owner), owner in batch.new, batch.label_of(owner)
         if not by_page:
-            yield RegionRow(start, end, (end - start) // size, bits, mapping, new)
+            yield RegionRow(start, end, (end - start) // size, bits, *of_mapping)
             continue
         for page in range(start, end, size):
-            yield RegionRow(page, page + size, 1, bits, mapping, new)
+            yield RegionRow(page, page + size, 1, bits, *of_mapping)
 
 
 def mapping_of(batch: Batch, owner: int) -> memory.Mapping | None:

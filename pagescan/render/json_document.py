@@ -147,7 +147,8 @@ class _RegionObjects:
 
     def _end(self, bits: int, owner: int) -> str:
         batch = self._batch
-        row = RegionRow(0, 0, 0, bits, mapping_of(batch, owner), owner in batch.new)
+        of_mapping = mapping_of(batch, owner), owner in batch.new, batch.label_of(owner)
+        row = RegionRow(0, 0, 0, bits, *of_mapping)
         keys = {
             column.json: json_value(column.value(row), column)
             for column in self._columns

@@ -63,8 +63,8 @@ def lines(rows: Rows, output: Output, style: LineStyle) -> Iterator[str]:
 
     def template(key: Key) -> LineTemplate:
         length, bits, owner = key
-        pages, mapping = length // batch.page_size, mapping_of(batch, owner)
-        row = RegionRow(0, length, pages, bits, mapping, owner in batch.new)
+        of_mapping = mapping_of(batch, owner), owner in batch.new, batch.label_of(owner)
+        row = RegionRow(0, length, length // batch.page_size, bits, *of_mapping)
         cells: list[Part] = [
             Slot(column.key)
             if column.key in ("start", "end")

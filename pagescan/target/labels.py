@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 from pagescan.model.memory import Mapping
+from pagescan.target.maps import read
 from pagescan.target.process import Target
 from pagescan.target.thread_stacks import ThreadStack, thread_stacks
 
@@ -281,12 +282,17 @@ RULES = (
 
 
 class Labels:
-    """The labels of one target's memory; stacks that were found are remembered."""
+    """The labels of one target's memory; stacks that were found are remembered.
+
+    Attributes:
+        target: The process.
+    """
 
     def __init__(self, target: Target) -> None:
         """Label the memory of a target."""
-        self._target = target
+        self.target = target
         self._stacks: dict[int, ThreadStack] = {}
+        self._texts: dict[int, str] = {}
 
     def of(self, mappings: Sequence[Mapping]) -> list[Label | None]:
         """Return the label of each mapping; None: no rule knows it.
@@ -295,15 +301,31 @@ class Labels:
             mappings: All mappings of the target, ascending.
         """
         self._find_stacks(mappings)
-        program = Program(self._target.facts.exe, mappings)
+        program = Program(self.target.facts.exe, mappings)
         rules = [rule for rule in RULES if rule.has(program)]
         return [
             self._stack(program, at) or next(_labels(program, at, rules), None)
             for at in range(len(mappings))
         ]
 
+    def cover(self, mappings: Sequence[Mapping]) -> dict[int, str]:
+        """Return the labels' texts by the starts of mappings, now and for later.
+
+        The target is asked again only if one of the mappings was not there before.
+
+        Args:
+            mappings: Some mappings of the target.
+        """
+        if not all(mapping.start in self._texts for mapping in mappings):
+            rows = read(self.target)
+            self._texts = {
+                mapping.start: label.text if label else ""
+                for mapping, label in zip(rows, self.of(rows), strict=True)
+            }
+        return {start: text for start, text in self._texts.items() if text}
+
     def _find_stacks(self, mappings: Sequence[Mapping]) -> None:
-        stacks = thread_stacks(self._target.pid)
+        stacks = thread_stacks(self.target.pid)
         living = {stack.tid for stack in stacks}
         starts = [mapping.start for mapping in mappings]
         self._stacks = {

@@ -200,6 +200,7 @@ def test_json(form: str) -> None:
             "bytes": region.bytes,
             "categories": list(region.categories.names),
             "mapping": mapping.label if mapping else None,
+            "label": None,
             "perms": mapping.perms if mapping else None,
             "new": region.new,
         }
