@@ -3,6 +3,8 @@
 import contextlib
 import os
 import sys
+import threading
+from collections.abc import Iterator
 
 import click
 
@@ -39,6 +41,9 @@ from pagescan.target.selection import Selection
 from pagescan.target.wp_async import check_possible
 from pagescan.tracking.ticks import Limits
 from pagescan.tracking.tracking import Tracking
+
+PATIENCE = 0.7
+"""Seconds without a sign of life before a message says what takes so long."""
 
 
 @click.command(
@@ -129,7 +134,10 @@ def command(
             say=context.say,
             detail=context.detail,
         )
-        watched = undo.enter_context(Watched.armed(pid, terms, launched=launched))
+        with said_if_long(
+            context, f"arming {pid}: it has many mappings, or much memory"
+        ):
+            watched = undo.enter_context(Watched.armed(pid, terms, launched=launched))
         stop = undo.enter_context(stop_on_signals())
         if live:
             from pagescan.commands.live import run_live
@@ -138,6 +146,18 @@ def command(
             run_live(watched, limits, stop, context, note=note)
         else:
             run_plain(watched, limits, stop, output, context)
+
+
+@contextlib.contextmanager
+def said_if_long(context: Context, message: str) -> Iterator[None]:
+    """Print a message if the block takes longer than a moment."""
+    timer = threading.Timer(PATIENCE, context.say, (message,))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def is_command(argv: list[str], words: tuple[str, ...]) -> bool:

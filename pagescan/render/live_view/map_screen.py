@@ -17,6 +17,7 @@ _ADDRESS = 13
 _HEAD, _FOOT = 2, 1
 _STEP = 16  # cells: so the addresses of lines are round
 _HISTORY = 16
+_WIDEST = 4
 
 
 class MapScreen(NamedTuple):
@@ -72,14 +73,18 @@ class MapScreen(NamedTuple):
         if not cells:
             return [*head, Text("no page of it is populated", style="dim")]
         at = self._cursor(borders)
+        # A mapping of a few pages still fills some of its line.
+        wide = max(1, min(_WIDEST, self.columns // len(cells)))
         lines = []
         for first in range(0, len(cells), self.columns):
             address = self.page_map.address(borders[first][0])
             line = Text(f"{address:>{_ADDRESS - 1}x} ", style="dim")
-            part = paint.cells_of(cells[first : first + self.columns], never="·")
+            part = cells[first : first + self.columns]
+            blocks = paint.cells_of([cell for cell in part for _ in range(wide)], "·")
             if first <= at < first + self.columns:
-                part.stylize("reverse bold", at - first, at - first + 1)
-            line.append_text(part)
+                cursor = (at - first) * wide
+                blocks.stylize("reverse bold", cursor, cursor + wide)
+            line.append_text(blocks)
             lines.append(line)
         room = self.height - _HEAD - _FOOT
         lines = lines[:room] + [Text()] * (room - len(lines))

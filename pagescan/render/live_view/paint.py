@@ -20,7 +20,7 @@ _SCALE = "▁ 0.1% ▃ 1% ▆ 10% █ all pages of a cell"
 _SHORT_SCALE = "▁ 0.1% ▃ 1% ▆ 10% █ all"
 
 
-def cells_of(cells: Iterable[Cell], *, never: str = " ") -> Text:
+def cells_of(cells: Iterable[Cell], never: str = " ") -> Text:
     """Return cells as block characters: the height is the share, the colour the age."""
     line = Text()
     for age, run in groupby(cells, key=lambda cell: cell.age):

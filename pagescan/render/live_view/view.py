@@ -153,13 +153,12 @@ class LiveView:
             title.append(f" in {escape(state.within)} ", style=paint.KEY)
         if state.filter:
             title.append(f" filter: {escape(state.filter)} ", style=paint.KEY)
-        title.append(
-            f" every {state.interval:g} s"
-            f"  tracking {format_size(watched.tracked_bytes)}",
-            style=paint.BAR,
-        )
-        if self.note:
-            title.append(f"  {self.note}", style=paint.BAR)
+        interval = f" every {state.interval:g} s"
+        tracked = f"  tracking {format_size(watched.tracked_bytes)}"
+        note = f"  {self.note}" if self.note else ""
+        if title.cell_len + len(interval + tracked + note) > width:
+            tracked = ""  # the note is on no other line
+        title.append(interval + tracked + note, style=paint.BAR)
         return paint.bar(title, width)
 
     def _sums(self, width: int) -> Text:
