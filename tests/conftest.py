@@ -22,7 +22,7 @@ import jsonschema
 import pytest
 from hypothesis import settings
 
-from tests import witness
+from tests import machine, witness
 
 # No test fails because the machine is busy.
 settings.register_profile("patient", deadline=None)
@@ -161,6 +161,9 @@ PROBES: dict[str, Callable[[], str | None]] = {
     "max-map-count": _can_set("/proc/sys/vm/max_map_count"),
     "ksm": _can_set("/sys/kernel/mm/ksm/run"),
     "fuse": lambda: None if os.path.exists("/dev/fuse") else "there is no FUSE",
+    "cgroup-cpu": lambda: machine.has_controller("cpu"),
+    "cgroup-freezer": lambda: machine.has_controller("freezer"),
+    "cgroup-memory": lambda: machine.has_controller("memory"),
     "io_uring": _io_uring,
     "java": _tool("javac"),
     "go": _tool("go"),

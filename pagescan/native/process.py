@@ -33,6 +33,8 @@ class Attached(NamedTuple):
     allowed: tuple[int, int]
     error: int
     """A positive errno; 0: success."""
+    killed_by: int
+    """With ECANCELED: the signal that killed the surgeon; 0: unknown."""
 
 
 def can_attach() -> bool:
@@ -87,6 +89,7 @@ def attach(
         stopped_ns,
         (call.allowed_start, call.allowed_length),
         max(0, -code),
+        call.killed_by,
     )
 
 

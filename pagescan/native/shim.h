@@ -285,6 +285,7 @@ struct ps_attach {
 	int32_t step;       /* out: enum ps_step, the last one tried; with an error, the one that failed */
 	int32_t attempts;   /* out: number of tries, over all threads */
 	int32_t left_fd;    /* out: descriptor left in the target, or -1 */
+	int32_t killed_by;  /* out: with -ECANCELED: the signal */
 	/*
 	 * in: system calls may be made only from these addresses, unless the length is 0; out, with
 	 * PS_STEP_DISPATCH: the addresses that the thread's dispatch exempts.

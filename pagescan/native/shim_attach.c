@@ -52,6 +52,7 @@
 #define YIELD_NS 100000u
 #define THREAD_WAIT_NS 250000000u
 #define CALL_WAIT_NS 1000000000u
+#define LAST_WAIT_NS 10000000000u /* longer than pagescan lets the surgeon live */
 #define STANDING_NS 1500000000u /* after that the thread can restore itself: see ps_kill_me_after */
 
 static bool is_event_stop(int status)
@@ -171,12 +172,13 @@ static int stop(const struct surgery *s, int status, uint64_t until)
 }
 
 /*
- * A thread that does not reach its call, or does not return from it, is in a frozen cgroup. Even
- * there it stops for its tracer, who could not restore it otherwise.
+ * A thread that does not reach its call, or does not return from it, is in a frozen or throttled
+ * cgroup. In a frozen one of cgroup v2 it stops for its tracer all the same; in the others it may
+ * not. Then its stack restores it, as if we had been killed. Without one we wait until we are.
  */
 static void regain(struct surgery *s)
 {
-	s->deadline = ps_now_ns() + THREAD_WAIT_NS;
+	s->deadline = ps_now_ns() + (s->chain ? THREAD_WAIT_NS : LAST_WAIT_NS);
 	ptrace(PTRACE_INTERRUPT, s->tid, NULL, NULL);
 	stop(s, 0, s->deadline);
 }
@@ -338,17 +340,23 @@ static int prepare(struct surgery *s)
 	return 0;
 }
 
-/* Restores the state that prepare() read. */
+/*
+ * Restores the state that prepare() read. A thread that does not stop for that is left to its stack,
+ * which is then not touched: to set the registers without the mask, or to wipe the stack, would harm.
+ */
 static int put_back(struct surgery *s)
 {
 	int error = 0;
 
 	PS_FAULT_STEP("closed");
-	if (s->masked)
-		ptrace(PTRACE_SETSIGMASK, s->tid, (void *)sizeof(s->mask), &s->mask);
-	PS_FAULT_STEP("unmask");
-	if (ptrace(PTRACE_SETREGS, s->tid, NULL, &s->saved) < 0)
+	if (s->masked &&
+	    ptrace(PTRACE_SETSIGMASK, s->tid, (void *)sizeof(s->mask), &s->mask) < 0)
 		error = -errno;
+	PS_FAULT_STEP("unmask");
+	if (error && s->chain)
+		return error;
+	if (ptrace(PTRACE_SETREGS, s->tid, NULL, &s->saved) < 0)
+		return -errno;
 	s->plain_standing = false;
 	PS_FAULT_STEP("restored");
 	ps_clear_chain(s);

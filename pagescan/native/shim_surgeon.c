@@ -212,6 +212,7 @@ static struct ps_theatre *make_theatre(const struct ps_attach *call)
 	t->call.step = PS_STEP_NONE;
 	t->call.attempts = 0;
 	t->call.stopped_ns = 0;
+	t->call.killed_by = 0;
 	t->surgeon = -1;
 	t->error = -EINPROGRESS; /* valid if it is killed */
 	t->kill_at = ps_now_ns() + (uint64_t)call->timeout_ms * MS + GRACE_NS;
@@ -293,12 +294,14 @@ static bool was_late(const struct ps_theatre *t)
 
 static int reap(struct ps_theatre *t)
 {
-	siginfo_t info;
+	siginfo_t info = {.si_status = 0}; /* a host that waits for all has it */
 
 	if (t->surgeon >= 0) {
 		while (waitid(P_PIDFD, (id_t)t->surgeon, &info, WEXITED | __WALL) < 0 &&
 		       errno == EINTR)
 			;
+		if (info.si_code == CLD_KILLED || info.si_code == CLD_DUMPED)
+			t->call.killed_by = info.si_status;
 		close(t->surgeon);
 	}
 	if (t->error != -EINPROGRESS)

@@ -23,12 +23,15 @@ from pagescan.model.errors import (
     from_oserror,
 )
 from pagescan.target import wp_async
-from pagescan.target.causes import check_descriptors, why_it_stands
+from pagescan.target.causes import check_descriptors, signal_name, why_it_stands
 from pagescan.target.living import memory_dir
 from pagescan.target.process import Target, above_stdio, denied, tracer_of, yama_scope
 
 _DESCRIPTORS = 12
-"""The most descriptors that an attach opens in this process at once."""
+"""The most descriptors that an attach needs at once.
+
+8 by a thread of this process, 6 by a surgeon, and 3 more to leave 0 to 2 free.
+"""
 
 
 @dataclass(slots=True)
@@ -206,6 +209,17 @@ def _by_looking(target: Target, result: native.Attached) -> PagescanError | None
     late = result.error in (errno.ETIMEDOUT, errno.EAGAIN)
     if late and (stands := why_it_stands(target.pid)):
         return UnsuitableTargetError(f"{target} {stands[0]}", hint=stands[1])
+    if late and (stands := why_it_stands(os.getpid())):
+        return PagescanError(
+            f"{target} was left alone: pagescan itself {stands[0]}", hint=stands[1]
+        )
+    if result.error == errno.ECANCELED:
+        by = signal_name(result.killed_by) if result.killed_by else "a signal"
+        return PagescanError(
+            f"{target} was left alone: the attaching process was killed by {by},"
+            " not by pagescan",
+            hint="try again",
+        )
     if result.step == "call" and result.error in IN_THE_TARGET:
         reason, hint = IN_THE_TARGET[result.error]
         return PagescanError(f"{target} {reason}", hint=hint, errno=result.error)
@@ -230,8 +244,6 @@ def _by_step(target: Target, result: native.Attached) -> PagescanError:
 
 def _cause(result: native.Attached) -> str:
     """Return the failed step, or a name for the way in which it failed."""
-    if result.error == errno.ECANCELED:
-        return "killed"
     special = {
         ("open", errno.ETIMEDOUT): "search",
         ("gadget", errno.ETIMEDOUT): "search",
@@ -287,10 +299,6 @@ _WHY = {
     ("execs", False): (
         "does not respond: it is in an execve(2) that does not end",
         "does it wait for a file on a server? Try again when the call has ended",
-    ),
-    ("killed", False): (
-        "was left alone: the attaching process was killed, not by pagescan",
-        "was memory exhausted? See the kernel's log",
     ),
     ("stop", False): (
         "could not be stopped: none of its threads stopped in time",

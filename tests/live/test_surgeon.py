@@ -139,6 +139,20 @@ def test_interrupted(stubborn: Path, tmp_path: Path, kind: str) -> None:
     ends_well(process)
 
 
+def test_surgeon_that_is_killed(stubborn: Path, tmp_path: Path) -> None:
+    """By another process: it is said what killed it, and that it was not pagescan."""
+    process = begin(stubborn, "leased", tmp_path)
+    words = [*PAGESCAN, "arm", str(process.pid)]
+    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as command:
+        witness.wait_for(lambda: children(command.pid))
+        os.kill(int(children(command.pid)[0]), signal.SIGKILL)
+        assert command.stderr is not None
+        said = command.stderr.read()
+        assert command.wait(10) == 1
+    assert "the attaching process was killed by SIGKILL, not by pagescan" in said
+    ends_well(process)
+
+
 def children(pid: int) -> list[str]:
     """Return the children of a process: of any of its threads."""
     found: list[str] = []
