@@ -16,6 +16,7 @@ from pagescan.scanner.counts import populated_by_mapping
 from pagescan.scanner.scanner import Scanner
 from pagescan.session.watched import Watched
 from pagescan.target import maps as mappings
+from pagescan.target.labels import Labels
 from pagescan.tracking.ticks import Inputs, Limits
 from pagescan.tracking.tracking import Tracking
 
@@ -116,6 +117,7 @@ class _Counter:
     def __init__(self, view: LiveView) -> None:
         self.view = view
         self.due = 0.0
+        self.labels: Labels | None = None
 
     def count(self, watched: Watched) -> None:
         if (begun := time.monotonic()) < self.due:
@@ -123,6 +125,9 @@ class _Counter:
         with contextlib.suppress(PagescanError):
             scanner = Scanner(watched.target, watched.terms.pace)
             chosen = watched.terms.selection.select(mappings.read(watched.target))
-            self.view.set_counts(*populated_by_mapping(scanner, chosen))
+            counts, found = populated_by_mapping(scanner, chosen)
+            if self.labels is None or self.labels.target is not watched.target:
+                self.labels = Labels(watched.target)
+            self.view.set_counts(counts, found, self.labels.cover(chosen))
         took = time.monotonic() - begun
         self.due = begun + max(_COUNT_EVERY, took / _COUNTING_SHARE)

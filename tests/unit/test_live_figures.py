@@ -209,6 +209,17 @@ def test_a_mapping_that_is_gone(figures: Figures) -> None:
     assert not figures.ages.regions.starts
 
 
+def test_labels_are_names(figures: Figures) -> None:
+    """A label stands for the name: in the table, in groups and in the filter."""
+    batch = Batch.join(columns(), ALL, page_size=PAGE)
+    rows = [MappingCounts(one, 1, 1, {}) for one in ALL]
+    figures.set_counts(rows, batch, {ANON.start: "[java heap]"})
+    ordered = OrderedRows(figures)
+    assert [row.name for row in ordered.of(ViewState(filter="java"))] == ["[java heap]"]
+    keys = [row.key for row in ordered.of(ViewState(group="name"))]
+    assert keys == ["[java heap]", "[anon]", "[heap]"]
+
+
 def test_estimate_weighs_what_was_tracked() -> None:
     """Half of the memory was tracked: twice the pages count."""
     made = Figures(PAGE)

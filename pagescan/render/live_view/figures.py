@@ -33,6 +33,7 @@ class Row:
         counts: Present, swapped and file; None: not counted yet.
         first: Bytes present at the start.
         gone: Whether the mapping was unmapped.
+        label: What its memory is for; "" where no rule knows it.
     """
 
     key: int | str
@@ -45,6 +46,12 @@ class Row:
     counts: dict[str, int] | None = None
     first: int = 0
     gone: bool = False
+    label: str = ""
+
+    @property
+    def name(self) -> str:
+        """What the memory is for, or else the name of the mapping."""
+        return self.label or self.mappings[0].label
 
     @property
     def present(self) -> int:
@@ -118,7 +125,12 @@ class Figures:
             row.gone = False
         return row
 
-    def set_counts(self, counts: Sequence[MappingCounts], found: Batch) -> None:
+    def set_counts(
+        self,
+        counts: Sequence[MappingCounts],
+        found: Batch,
+        labels: dict[int, str] | None = None,
+    ) -> None:
         """Update the present pages: the count per mapping, and the regions."""
         self.version += 1
         first_time = self.populated is None
@@ -126,6 +138,7 @@ class Figures:
         there = set()
         for count in counts:
             row = self._row(count.mapping)
+            row.label = (labels or {}).get(count.mapping.start, "")
             there.add(count.mapping.start)
             row.counts = {
                 name: (count.counts.get(name) or 0) * size
@@ -140,8 +153,8 @@ class Figures:
             if start not in self.written:
                 del self.rows[start]
         columns = found.columns()
-        labels = {bits: 0 for bits in set(columns.categories) if bits & _POPULATED}
-        self.populated = native.relabel(columns, labels)
+        unlabelled = {bits: 0 for bits in set(columns.categories) if bits & _POPULATED}
+        self.populated = native.relabel(columns, unlabelled)
         self.ages.keep(self.populated)
 
     def bars_of(self, row: Row, width: int) -> list[float]:
@@ -178,4 +191,4 @@ def group(rows: Iterable[Row], by: str) -> list[Row]:
 def group_of(row: Row, by: str) -> str:
     """Return the name of the group that a mapping's row belongs to."""
     mapping = row.mappings[0]
-    return mapping.label if by == "name" else mapping.kind.value
+    return row.name if by == "name" else mapping.kind.value

@@ -108,7 +108,7 @@ class MapScreen(NamedTuple):
             last = self._first + self._pages
             part = f"  pages {self._first:,} to {last:,} of {self.page_map.pages:,}"
         room = max(8, self.width - len(span) - len(part))
-        name = elide_middle(escape(mapping.label), room)
+        name = elide_middle(escape(row.name), room)
         figures = Text.assemble(
             ("per s ", "dim"),
             (f"{compact(int(row.rate))} ", paint.RATE),

@@ -91,4 +91,4 @@ class OrderedRows:
 
 def _matches(row: Row, text: str) -> bool:
     mapping = row.mappings[0]
-    return text in mapping.label.lower() or text in f"{mapping.start:x}-{mapping.end:x}"
+    return text in row.name.lower() or text in f"{mapping.start:x}-{mapping.end:x}"

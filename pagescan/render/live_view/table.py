@@ -92,7 +92,7 @@ class Layout:
             name = self._short(escape(row.key), self.label - len(count))
             return pad(name + count, self.label)
         mapping = row.mappings[0]
-        name = escape(mapping.name)
+        name = escape(row.label or mapping.name)
         if not name:
             name = "[anon]"
             if not self.address:

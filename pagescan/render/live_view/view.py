@@ -77,9 +77,14 @@ class LiveView:
         self._top = 0
         self._size = (80, 24)
 
-    def set_counts(self, counts: Sequence[MappingCounts], found: Batch) -> None:
-        """Update each mapping's present pages, and the populated regions."""
-        self.figures.set_counts(counts, found)
+    def set_counts(
+        self,
+        counts: Sequence[MappingCounts],
+        found: Batch,
+        labels: dict[int, str] | None = None,
+    ) -> None:
+        """Update what is present: each mapping's counts, regions and label."""
+        self.figures.set_counts(counts, found, labels)
 
     def update(self, tick: Tick) -> None:
         """Update the view from the look of a tick."""
@@ -251,7 +256,7 @@ class LiveView:
         mapping = row.mappings[0]
         span = f"{mapping.start:x}-{mapping.end:x} {mapping.perms} "
         span += f"{format_size(mapping.length)} "
-        name = elide_middle(escape(mapping.label), max(8, width - len(span) - 2))
+        name = elide_middle(escape(row.name), max(8, width - len(span) - 2))
         return [Text.assemble(mark, span, (name, "bold cyan"))]
 
     def _foot(self, width: int, height: int) -> list[Text]:
@@ -303,7 +308,7 @@ def summary_lines(view: LiveView, *, most: int = 8) -> list[str]:
     """Return lines to print after the view: the mappings that were written most."""
     rows = sorted(view.figures.written.values(), key=lambda row: -row.written)[:most]
     return [
-        f"{format_size(row.written):>10}  {escape(row.mappings[0].label)}"
+        f"{format_size(row.written):>10}  {escape(row.name)}"
         f"  {row.mappings[0].start:#x}-{row.mappings[0].end:#x}"
         for row in rows
         if row.written
