@@ -26,7 +26,7 @@ struct ps_masks {
 };
 
 /*
- * What the kernel is asked in one kind of mapping, and how its bits are read there: the rules are made
+ * The masks for one kind of mapping, and how its bits are read there: the rules are made
  * in Python. A page is written when it has the bit, all of written_all, one of written_any (0: no such
  * condition) and none of written_none.
  */

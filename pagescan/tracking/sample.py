@@ -15,7 +15,7 @@ _random = random.Random()  # noqa: S311 - a sample, no secret
 
 
 class Sortable(Protocol):
-    """What a unit must be: parts of mappings are, and so are numbers."""
+    """The requirements on a unit; parts of mappings meet them, and so do numbers."""
 
     def __lt__(self, other: Self, /) -> bool:
         """Whether it lies before another one."""

@@ -1,4 +1,4 @@
-"""What a terminal sends becomes keys, and the terminal gets its settings back."""
+"""Input from a terminal becomes keys, and the terminal gets its settings back."""
 
 import os
 import pty
