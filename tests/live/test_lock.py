@@ -144,9 +144,9 @@ def test_unmapped_amid_slices(target: Start) -> None:
     made = target("m=anon,pages=16384,fill=1")
     with Process.open(made.pid) as process:
         tracking = Tracking.start(process)
-        tracking.mappings.reader.read()
+        before = tracking.mappings.read()
         made.tell("munmap m 1024-8191")
-        tracking.armer.disarm(tracking.mappings.reader._found)
+        tracking.armer.disarm(before)
         assert not witness.registered(made.pid)
         tracking.close()
 

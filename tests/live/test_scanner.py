@@ -50,7 +50,6 @@ def test_what_was_interrupted_is_not_used_again(
 ) -> None:
     """Ctrl-C may come while the shim's rows are only half replaced."""
     made = target(f"m=anon,pages={PAGES},fill=1")
-    made_room = native_scan._make_room
 
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
@@ -60,10 +59,10 @@ def test_what_was_interrupted_is_not_used_again(
         before = list(tracking.mappings.trackable().scans.values())
         assert len(before) == 2  # the scans for new and for written pages
         made.write("m", STORED)
-        monkeypatch.setattr(native_scan, "_make_room", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            tracking.look()
-        monkeypatch.setattr(native_scan, "_make_room", made_room)
+        with monkeypatch.context() as patch:
+            patch.setattr(native_scan, "_make_room", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                tracking.look()
         left = list(tracking.mappings.trackable().scans.values())
         assert len(left) == 1
         assert left[0] in before
