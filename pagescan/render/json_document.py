@@ -25,7 +25,14 @@ from pagescan.render.document import (
     target_keys,
     untracked_keys,
 )
-from pagescan.render.line_template import END, START, Key, LineTemplate, batch_lines
+from pagescan.render.line_template import (
+    END,
+    START,
+    Key,
+    LineTemplate,
+    batch_lines,
+    plain,
+)
 
 if TYPE_CHECKING:
     from pagescan.render.rows import Rows
@@ -127,23 +134,21 @@ class _RegionObjects:
             column for column in columns if column.json and column.key not in _BY_LENGTH
         ]
         self._frame = frame
+        self._page_size = batch.page_size
         self._ends: dict[tuple[int, int], str] = {}
+        self._head = LineTemplate.of(
+            (f'{{{frame.before}"start": "', START, '", "end": "', END, '", "pages": ')
+        )
 
     def template(self, key: Key) -> LineTemplate:
         """Return the object of a region, with slots for its addresses."""
         length, bits, owner = key
         end = self._ends.get((bits, owner))
         if end is None:
-            end = self._ends[bits, owner] = self._end(bits, owner)
-        pages = length // self._batch.page_size
-        parts = (
-            f'{{{self._frame.before}"start": "',
-            START,
-            '", "end": "',
-            END,
-            f'", "pages": {pages}, "bytes": {length}{end}',
-        )
-        return LineTemplate(parts)
+            end = self._ends[bits, owner] = plain(self._end(bits, owner))
+        head = self._head
+        text = f'{head.text}{length // self._page_size}, "bytes": {length}{end}'
+        return LineTemplate(text, head.slots)
 
     def _end(self, bits: int, owner: int) -> str:
         batch = self._batch

@@ -34,7 +34,7 @@ Part = str | Slot
 """A part of a line."""
 
 
-class LineTemplate:
+class LineTemplate(NamedTuple):
     """A line with slots for its addresses: for all regions that differ in them alone.
 
     Attributes:
@@ -42,26 +42,32 @@ class LineTemplate:
         slots: The names of the slots, in order.
 
     Examples:
-        >>> line = LineTemplate([START, "-", Slot("end", 12), "100 %"])
+        >>> line = LineTemplate.of([START, "-", Slot("end", 12), "100 %"])
         >>> line.text, line.slots
         ('%#x-%#-12x100 %%', ('start', 'end'))
         >>> line.text % (0x1000, 0x2000)
         '0x1000-0x2000      100 %'
     """
 
-    __slots__ = ("slots", "text")
+    text: str
+    slots: tuple[str, ...]
 
-    def __init__(self, parts: Iterable[Part]) -> None:
+    @classmethod
+    def of(cls, parts: Iterable[Part]) -> "LineTemplate":
         """Make a template of the parts of a line."""
         texts, slots = [], []
         for part in parts:
             if isinstance(part, str):
-                texts.append(part.replace("%", "%%"))
+                texts.append(plain(part))
             else:
                 texts.append(f"%#-{part.width}x" if part.width else "%#x")
                 slots.append(part.name)
-        self.text = "".join(texts)
-        self.slots = tuple(slots)
+        return cls("".join(texts), tuple(slots))
+
+
+def plain(text: str) -> str:
+    """Return text as a template's text has it where there is no slot."""
+    return text.replace("%", "%%")
 
 
 Key = tuple[int, int, int]

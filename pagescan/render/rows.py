@@ -71,7 +71,7 @@ def lines(rows: Rows, output: Output, style: LineStyle) -> Iterator[str]:
             else style.cell(column.value(row), column)
             for column in style.columns
         ]
-        return LineTemplate(style.line(cells))
+        return LineTemplate.of(style.line(cells))
 
     yield from batch_lines(batch, template, output)
 

@@ -215,7 +215,7 @@ def test_the_first_lines_wait_for_no_other() -> None:
 
     def template(key: line_template.Key) -> LineTemplate:
         made.append(key)
-        return LineTemplate([START, " ", END, "\n"])
+        return LineTemplate.of([START, " ", END, "\n"])
 
     batch = some_batch(5000)
     first = next(line_template.batch_lines(batch, template, Output()))
@@ -226,7 +226,7 @@ def test_the_first_lines_wait_for_no_other() -> None:
 def test_templates_are_not_kept_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """If all lines differ, memory does not grow with their number."""
     monkeypatch.setattr(line_template, "_MOST_TEMPLATES", 7)
-    templates = line_template._Templates(lambda key: LineTemplate([str(key)]))
+    templates = line_template._Templates(lambda key: LineTemplate.of([str(key)]))
     keys = list(itertools.product(range(20), [1], [1]))
     assert [templates[key] for key in keys] == [str(key) for key in keys]
     assert len(templates) == 7
@@ -234,6 +234,6 @@ def test_templates_are_not_kept_without_end(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_slots_are_filled_with_addresses() -> None:
     """A literal % stays one, and a slot is padded to its width."""
-    line = LineTemplate([START, "-", Slot("end", 12), "100 %"])
+    line = LineTemplate.of([START, "-", Slot("end", 12), "100 %"])
     assert line.slots == ("start", "end")
     assert line.text % (0x1000, 0x2000) == "0x1000-0x2000      100 %"
