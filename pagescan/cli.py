@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from pagescan import __version__
-from pagescan.commands.streams import OutputError, finish, tell
+from pagescan.console.streams import OutputError, finish, tell
 from pagescan.model.errors import BY_ERRNO, PagescanError, UsageError
 
 COMMANDS = {
@@ -147,7 +147,7 @@ def cli(ctx: click.Context) -> None:
 
     Options of all commands may also stand before the command.
     """
-    from pagescan.commands.context import Context
+    from pagescan.console.context import Context
 
     ctx.obj = Context()
 

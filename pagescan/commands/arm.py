@@ -3,7 +3,6 @@
 import click
 
 from pagescan import render
-from pagescan.commands.context import Context
 from pagescan.commands.options import (
     common,
     output,
@@ -12,6 +11,7 @@ from pagescan.commands.options import (
     tables_option,
     target_argument,
 )
+from pagescan.console.context import Context
 from pagescan.model.results import Output, Report, Summary
 from pagescan.model.units import format_seconds, format_size
 from pagescan.native import Pace

@@ -3,8 +3,8 @@
 import click
 
 from pagescan.checkpoint import api as checkpoint
-from pagescan.commands.context import Context
 from pagescan.commands.options import common, pace_option, target_argument
+from pagescan.console.context import Context
 from pagescan.native import Pace
 
 

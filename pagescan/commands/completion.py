@@ -3,9 +3,9 @@
 import click
 from click.shell_completion import get_completion_class
 
-from pagescan.commands.context import Context
 from pagescan.commands.options import common
-from pagescan.commands.streams import put
+from pagescan.console.context import Context
+from pagescan.console.streams import put
 
 
 @click.command(

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 import click
 
-from pagescan.commands.context import Context
 from pagescan.commands.live import show
 from pagescan.commands.options import common, output, pace_option
 from pagescan.commands.signals import stop_on_signals
-from pagescan.commands.streams import put
 from pagescan.commands.workload import PAGE, Workload
+from pagescan.console.context import Context
+from pagescan.console.streams import put
 from pagescan.model.batch import Batch
 from pagescan.model.errors import PagescanError
 from pagescan.model.looks import Tick

@@ -5,9 +5,9 @@ import contextlib
 import click
 
 from pagescan import render
-from pagescan.commands.context import Context
 from pagescan.commands.options import common, oldest_option, output, pace_option
-from pagescan.commands.streams import arrived
+from pagescan.console.context import Context
+from pagescan.console.streams import arrived
 from pagescan.model.batch import Batch
 from pagescan.model.errors import TargetError, UsageError
 from pagescan.model.results import Output, Report

@@ -2,7 +2,6 @@
 
 import click
 
-from pagescan.commands.context import Context
 from pagescan.commands.options import (
     common,
     oldest_option,
@@ -10,6 +9,7 @@ from pagescan.commands.options import (
     pace_option,
     restore_option,
 )
+from pagescan.console.context import Context
 from pagescan.model.errors import UsageError
 from pagescan.model.results import Output
 from pagescan.native import Pace

@@ -2,9 +2,9 @@
 
 import click
 
-from pagescan.commands.context import Context
 from pagescan.commands.options import common, output
-from pagescan.commands.streams import put
+from pagescan.console.context import Context
+from pagescan.console.streams import put
 from pagescan.model.errors import KernelUnsupportedError
 from pagescan.model.results import Output
 from pagescan.render.document import document, write_document

@@ -6,13 +6,13 @@ import click
 
 from pagescan import render
 from pagescan.checkpoint import api as checkpoint
-from pagescan.commands.context import Context
 from pagescan.commands.options import (
     common,
     output,
     pace_option,
     target_argument,
 )
+from pagescan.console.context import Context
 from pagescan.model.errors import UsageError
 from pagescan.model.results import Output, PlanFacts, Report
 from pagescan.model.units import now

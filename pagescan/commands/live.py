@@ -5,9 +5,9 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 
-from pagescan.commands.context import Context
-from pagescan.commands.streams import put
 from pagescan.commands.tick_text import end_line
+from pagescan.console.context import Context
+from pagescan.console.streams import put
 from pagescan.model.errors import PagescanError
 from pagescan.model.looks import Tick, WatchedFacts
 from pagescan.render.live_view.screen import Screen, shown

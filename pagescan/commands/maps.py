@@ -6,7 +6,6 @@ from dataclasses import replace
 import click
 
 from pagescan import render
-from pagescan.commands.context import Context
 from pagescan.commands.options import (
     common,
     output,
@@ -14,6 +13,7 @@ from pagescan.commands.options import (
     ranges_argument,
     target_argument,
 )
+from pagescan.console.context import Context
 from pagescan.model.batch import PAGE_COUNTED
 from pagescan.model.memory import Mapping
 from pagescan.model.results import MappingCounts, Output, Report, Summary

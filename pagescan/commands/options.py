@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pagescan.commands.context import Context, moves_cursor
+from pagescan.console.context import Context, moves_cursor
 from pagescan.model.errors import UsageError
 from pagescan.model.memory import CATEGORY_NAMES, NO_CATEGORY, Category
 from pagescan.model.results import Output

@@ -6,7 +6,6 @@ from contextlib import AbstractContextManager
 import click
 
 from pagescan import render
-from pagescan.commands.context import Context
 from pagescan.commands.options import (
     Categories,
     common,
@@ -15,7 +14,8 @@ from pagescan.commands.options import (
     ranges_argument,
     target_argument,
 )
-from pagescan.commands.streams import arrived
+from pagescan.console.context import Context
+from pagescan.console.streams import arrived
 from pagescan.model.batch import Batch
 from pagescan.model.errors import UsageError
 from pagescan.model.memory import DEFAULT_RETURNED, NO_CATEGORY, Category, Mapping

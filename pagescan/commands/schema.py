@@ -4,9 +4,9 @@ from importlib.resources import files
 
 import click
 
-from pagescan.commands.context import Context
 from pagescan.commands.options import common
-from pagescan.commands.streams import put
+from pagescan.console.context import Context
+from pagescan.console.streams import put
 
 
 @click.command(

@@ -2,8 +2,8 @@
 
 import click
 
-from pagescan.commands.context import Context
 from pagescan.commands.options import common, output
+from pagescan.console.context import Context
 from pagescan.model.results import Output
 from pagescan.render.session_list import write_sessions
 from pagescan.session.lookup import (

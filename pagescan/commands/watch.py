@@ -9,7 +9,6 @@ from collections.abc import Iterator
 import click
 
 from pagescan import render
-from pagescan.commands.context import Context
 from pagescan.commands.options import (
     common,
     oldest_option,
@@ -19,8 +18,9 @@ from pagescan.commands.options import (
     tables_option,
 )
 from pagescan.commands.signals import stop_on_signals
-from pagescan.commands.streams import OutputError
 from pagescan.commands.tick_text import end_line, tick_line
+from pagescan.console.context import Context
+from pagescan.console.streams import OutputError
 from pagescan.model.batch import Batch
 from pagescan.model.errors import PagescanError, UsageError
 from pagescan.model.looks import Tick

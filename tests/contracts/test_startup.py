@@ -114,8 +114,7 @@ def test_a_look_loads_nothing_slow(words: tuple[str, ...]) -> None:
 def test_help_loads_no_command(words: tuple[str, ...]) -> None:
     """The list of the commands is printed without loading them."""
     modules = of_command(*words)
-    of_commands = {name for name in modules if name.startswith("pagescan.commands.")}
-    assert of_commands == {"pagescan.commands.streams"}
+    assert not [name for name in modules if name.startswith("pagescan.commands")]
     assert "pagescan.native" not in modules
 
 

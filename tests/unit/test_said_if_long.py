@@ -5,7 +5,7 @@ import time
 import pytest
 
 from pagescan.commands import watch
-from pagescan.commands.context import Context
+from pagescan.console.context import Context
 
 
 def test_only_what_takes_long_is_said(

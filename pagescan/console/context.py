@@ -4,7 +4,7 @@ import os
 import sys
 from dataclasses import dataclass
 
-from pagescan.commands.streams import tell
+from pagescan.console.streams import tell
 from pagescan.model.memory import Untracked
 from pagescan.model.units import escape
 
