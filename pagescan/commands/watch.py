@@ -102,26 +102,20 @@ def command(
     One thread of the target is stopped once, for about 0.2 ms. From then on the first
     write to each page per interval costs the target one short fault.
     """
-    limits = Limits(
-        parse_seconds(interval), count, parse_seconds(duration) if duration else None
-    )
-    percent = None if budget is None else parse_percent(budget)
+    most = parse_seconds(duration) if duration else None
+    limits = Limits(parse_seconds(interval), count, most)
     run = is_command(sys.argv, words)
-    if not words:
-        raise UsageError(
-            "watch what? TARGET or -- CMD is missing",
-            hint="pagescan watch PID, or pagescan watch -- CMD",
-        )
+    check_words(words)
     live = output.format == "table"
     check_possible()
     with contextlib.ExitStack() as undo:
+        launched, selection = None, Selection()
         if run:
             launched = _launch(words, cmd_output, live=live, undo=undo)
             if launched.note:
                 context.say(launched.note)
-            pid, selection = launched.pid, Selection()
+            pid = launched.pid
         else:
-            launched = None
             pid = find_pid(words[0], oldest=oldest)
             selection = Selection.parse(words[1:])
         terms = Terms(
@@ -129,14 +123,12 @@ def command(
             pace,
             max_tables=max_tables,
             restore_huge=restore_huge,
-            percent=percent,
+            percent=None if budget is None else parse_percent(budget),
             interval=limits.interval,
             say=context.say,
             detail=context.detail,
         )
-        with said_if_long(
-            context, f"arming {pid}: it has many mappings, or much memory"
-        ):
+        with said_if_long(context, f"arming {pid}: many mappings, or much memory"):
             watched = undo.enter_context(Watched.armed(pid, terms, launched=launched))
         stop = undo.enter_context(stop_on_signals())
         if live:
@@ -146,6 +138,15 @@ def command(
             run_live(watched, limits, stop, context, note=note)
         else:
             run_plain(watched, limits, stop, output, context)
+
+
+def check_words(words: tuple[str, ...]) -> None:
+    """Raise a UsageError if neither TARGET nor CMD is given."""
+    if not words:
+        raise UsageError(
+            "watch what? TARGET or -- CMD is missing",
+            hint="pagescan watch PID, or pagescan watch -- CMD",
+        )
 
 
 @contextlib.contextmanager
