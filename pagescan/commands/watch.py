@@ -104,6 +104,7 @@ def command(
     """
     most = parse_seconds(duration) if duration else None
     limits = Limits(parse_seconds(interval), count, most)
+    percent = None if budget is None else parse_percent(budget)
     run = is_command(sys.argv, words)
     check_words(words)
     live = output.format == "table"
@@ -123,7 +124,7 @@ def command(
             pace,
             max_tables=max_tables,
             restore_huge=restore_huge,
-            percent=None if budget is None else parse_percent(budget),
+            percent=percent,
             interval=limits.interval,
             say=context.say,
             detail=context.detail,
@@ -132,12 +133,19 @@ def command(
             watched = undo.enter_context(Watched.armed(pid, terms, launched=launched))
         stop = undo.enter_context(stop_on_signals())
         if live:
-            from pagescan.commands.live import run_live
-
             note = "" if not run else f"CMD's output: {cmd_output or 'discarded'}"
-            run_live(watched, limits, stop, context, note=note)
+            run_on_terminal(watched, limits, stop, context, note)
         else:
             run_plain(watched, limits, stop, output, context)
+
+
+def run_on_terminal(
+    watched: Watched, limits: Limits, stop: int, context: Context, note: str
+) -> None:
+    """Show the live view until the end; it needs rich, which is loaded here."""
+    from pagescan.commands.live import run_live
+
+    run_live(watched, limits, stop, context, note=note)
 
 
 def check_words(words: tuple[str, ...]) -> None:
