@@ -81,6 +81,8 @@ class LazyGroup(click.Group):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Accept the options of all commands also before the command."""
         args = _behind_the_command(args)
+        if args[:1] == ["help"]:
+            args = [*args[1:2], "--help"]
         if not args and not ctx.resilient_parsing:
             raise HelpWantedError(ctx.get_help())
         return super().parse_args(ctx, args)
@@ -96,10 +98,10 @@ class LazyGroup(click.Group):
             from difflib import get_close_matches
 
             near = get_close_matches(name, COMMANDS, 1)
-            raise UsageError(
-                f"no such command: {name!r}",
-                hint=f"did you mean {near[0]}?" if near else "pagescan -h lists them",
-            )
+            hint = f"did you mean {near[0]}?" if near else "pagescan -h lists them"
+            if name.isdigit():
+                hint = f"did you mean pagescan watch {name}?"
+            raise UsageError(f"no such command: {name!r}", hint=hint)
         return super().resolve_command(ctx, args)
 
     def format_commands(
@@ -223,6 +225,8 @@ def _reason(error: OSError) -> str:
 def _click_hint(error: click.ClickException) -> str | None:
     if not isinstance(error, click.UsageError):
         return None
+    if isinstance(error, click.NoSuchOption) and error.option_name in ("-p", "--pid"):
+        return "TARGET needs no option: pagescan watch PID"
     if error.ctx is not None:
         return f"{error.ctx.command_path} -h shows how it is called"
     return None

@@ -34,14 +34,15 @@ class Context:
             tell(f"pagescan: {message}")
 
     def say_untracked(self, untracked: tuple[Untracked, ...]) -> None:
-        """Print which memory is not tracked: one line per reason."""
+        """Print which memory could be written and is not tracked, also with -q."""
         by_reason: dict[str, list[str]] = {}
         for item in untracked:
-            by_reason.setdefault(item.why, []).append(escape(item.mapping))
+            if not item.never_written:
+                by_reason.setdefault(item.why, []).append(escape(item.mapping))
         for why, names in by_reason.items():
             shown = ", ".join(dict.fromkeys(names[:4]))
             more = f" and {len(names) - 4} more" if len(names) > 4 else ""
-            self.say(f"not tracked: {shown}{more}: {why}")
+            tell(f"pagescan: not tracked: {shown}{more}: {why}")
 
     @property
     def shows_progress(self) -> bool:

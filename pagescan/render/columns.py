@@ -222,7 +222,7 @@ _OF_MAPPING: list[Column[MappingCounts]] = [
 ]
 MAPPING_COLUMNS = {column.key: column for column in _OF_MAPPING}
 MAPS_DEFAULT = (
-    "start,size,present,swapped,file,pfnzero,huge,guard,written,mapping,label"
+    "start,size,present,swapped,file,pfnzero,huge,guard,written,label,mapping"
 )
 BY_MAPPING_DEFAULT = "start,size,pages,written,file,present,swapped,mapping"
 

@@ -50,7 +50,8 @@ def find_pid(text: str, *, oldest: bool = False) -> int:
     if os.geteuid():
         matches = [named for named in matches if named.ours] or matches
     if not matches:
-        raise NoSuchTargetError(f"no process is named {text!r}")
+        hint = "a shell's own pid is $$: pagescan maps $$" if text == "self" else None
+        raise NoSuchTargetError(f"no process is named {text!r}", hint=hint)
     if len(matches) == 1 or oldest:
         return matches[0].pid
     listed = "; ".join(

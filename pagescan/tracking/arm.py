@@ -16,6 +16,7 @@ from pagescan.model.errors import from_oserror
 from pagescan.model.mapping_set import Covers, bounds_of, kept_scans, kinds_of
 from pagescan.model.memory import (
     HUGE_PAGE,
+    NEVER_WRITABLE,
     PAGE_SIZE,
     Category,
     Kind,
@@ -39,7 +40,7 @@ _DEV_MEMORY = ("/dev/shm/", "/dev/zero", "/dev/hugepages/")  # noqa: S108 - name
 
 _WHY = {
     errno.EBUSY: "another userfaultfd has it: the target's own or another session's",
-    errno.EPERM: "shared and never writable",
+    errno.EPERM: NEVER_WRITABLE,
     errno.EINVAL: "the kernel does not let this mapping be registered",
     errno.ENOMEM: "the target has reached its limit of mappings (vm.max_map_count)",
 }
