@@ -1,4 +1,7 @@
-"""Writes a table for a terminal: as wide as the window; the last column may be cut."""
+"""Writes a table for a terminal: as wide as the window; the last column may be cut.
+
+Of the default columns, those that are empty throughout are left out.
+"""
 
 import os
 import shutil
@@ -6,8 +9,10 @@ from collections.abc import Sequence
 from itertools import islice
 from typing import Any, TextIO
 
-from pagescan.model.results import Output, Report
-from pagescan.render.cells import elide_middle, width_of
+from pagescan.model.batch import Batch
+from pagescan.model.results import MappingCounts, Output, Report
+from pagescan.model.units import plural
+from pagescan.render.cells import elide_middle, fit_path, width_of
 from pagescan.render.columns import Column, Value, show
 from pagescan.render.line_template import Part
 from pagescan.render.rows import (
@@ -26,13 +31,54 @@ _ROWS_FOR_WIDTHS = 500
 
 def write(report: Report, rows: Rows, output: Output, stream: TextIO) -> None:
     """Write one result; the first rows appear before the last are known."""
-    style = _Style(selected_columns(report, rows, output), output)
-    style.fit(list(islice(row_cells(rows, output, style), _ROWS_FOR_WIDTHS)))
+    columns = selected_columns(report, rows, output)
+    if output.columns is None:
+        columns = [column for column in columns if _in_use(column, report, rows)]
+    style = _Style(columns, output)
+    total = _total(report, rows, style)
+    first = islice(row_cells(rows, output, style), _ROWS_FOR_WIDTHS)
+    style.fit([*first, *total])
+    bold = wants_color(output.color, stream)
     if output.header:
-        head = line_text(style, [column.key for column in style.columns])
-        bold = wants_color(output.color, stream)
+        head = line_text(style, [column.key for column in columns])
         stream.write(f"\x1b[1m{head[:-1]}\x1b[0m\n" if bold else head)
     stream.writelines(lines(rows, output, style))
+    for cells in total:
+        line = line_text(style, cells)
+        stream.write(f"\x1b[1m{line[:-1]}\x1b[0m\n" if bold else line)
+
+
+def _in_use(column: Column[Any], report: Report, rows: Rows) -> bool:
+    """Whether any row has something in a column; addresses and sizes always have."""
+    if column.key == "label":
+        return bool(rows.labels) if isinstance(rows, Batch) else any(map(_label, rows))
+    if isinstance(rows, Batch):
+        return report.summary.categories.get(column.key) != 0
+    if column.json.startswith("counts."):
+        return any(column.value(row) for row in rows)
+    return True
+
+
+def _label(row: MappingCounts) -> str | None:
+    return row.label
+
+
+def _total(report: Report, rows: Rows, style: "_Style") -> list[list[str]]:
+    """Return the cells of the last line of `maps`: the sums; of others, no line."""
+    if report.kind != "maps" or isinstance(rows, Batch) or len(rows) < 2:
+        return []
+    cells = []
+    for column in style.columns:
+        if column.key == "start":
+            text = plural(len(rows), "mapping")
+        elif column.right:
+            values = [column.value(row) for row in rows]
+            known = [value for value in values if isinstance(value, int)]
+            text = style.cell(sum(known) if known else None, column)
+        else:
+            text = ""
+        cells.append(text)
+    return [cells]
 
 
 class _Style:
@@ -51,6 +97,9 @@ class _Style:
             max(map(width_of, cells)) for cells in zip(heads, *first, strict=True)
         ]
         window = shutil.get_terminal_size().columns
+        for at, column in enumerate(self.columns[:-1]):
+            if column.unit == "text":  # the last column is a name, and needs more
+                self._widths[at] = min(self._widths[at], max(12, window // 5))
         others = sum(self._widths[:-1]) + 2 * (len(self.columns) - 1)
         self._room = max(8, window - others)
 
@@ -58,10 +107,17 @@ class _Style:
         return show(value, column, exact=self._exact)
 
     def line(self, cells: Sequence[Part]) -> list[Part]:
-        last = cells[-1]
-        if isinstance(last, str) and self.columns[-1].unit in ("text", "names"):
-            cells = [*cells[:-1], elide_middle(last, self._room)]
-        return padded(cells, self.columns, self._widths)
+        *others, last = zip(cells, self.columns, self._widths, strict=True)
+        fitted: list[Part] = [
+            elide_middle(cell, width)
+            if isinstance(cell, str) and column.unit == "text"
+            else cell
+            for cell, column, width in others
+        ]
+        cell, column, _ = last
+        if isinstance(cell, str) and column.unit in ("text", "names"):
+            cell = fit_path(cell, self._room)
+        return padded([*fitted, cell], self.columns, self._widths)
 
 
 def wants_color(setting: bool | None, stream: TextIO) -> bool:

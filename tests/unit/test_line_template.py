@@ -16,7 +16,7 @@ from pagescan.model.memory import Category, Mapping, Region
 from pagescan.model.results import Output, Report, Summary
 from pagescan.model.units import exactly
 from pagescan.render import line_template, rows as rendered, write_result
-from pagescan.render.cells import elide_middle
+from pagescan.render.cells import fit_path
 from pagescan.render.columns import (
     REGION_COLUMNS,
     RegionRow,
@@ -177,7 +177,7 @@ def test_table(
             for text, column, width in zip(row, columns_of, widths, strict=True)
         ]
         if columns_of[-1].unit in ("text", "names"):
-            padded[-1] = elide_middle(row[-1], room)
+            padded[-1] = fit_path(row[-1], room)
         assert line == "  ".join(padded).rstrip()
 
 
