@@ -1,7 +1,7 @@
-"""How long an attach stops its target where pagescan itself does not get on.
+"""Measures the stop of a target while pagescan itself cannot run.
 
-On a machine with six busy processes per processor; and where pagescan is stopped,
-frozen or throttled in the very moment in which a thread stands still for it.
+That is on a machine with six busy processes per processor, and if pagescan is stopped,
+frozen or throttled at the moment in which a thread stands still.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ _NATIVE = Path(native.__file__).parent
 _GROUPS = Path("/sys/fs/cgroup")
 _QUOTA = {"cpu.cfs_period_us": 100_000, "cpu.cfs_quota_us": 2_000}
 _HOW: tuple[tuple[str, str, str, dict[str, int]], ...] = (
-    # what is said, the word for frozen.c, the hierarchy, settings of the group
+    # name in the table, word for frozen.c, hierarchy, settings of the group
     ("nothing stops pagescan", "not", "", {}),
     ("the surgeon is stopped", "stop", "", {}),
     ("the process that waits for it is", "host", "", {}),
@@ -35,7 +35,7 @@ _HOW: tuple[tuple[str, str, str, dict[str, int]], ...] = (
 
 
 def run(bench: Bench) -> None:
-    """Attach on a busy machine, then amid what holds pagescan up."""
+    """Attach on a busy machine, then while pagescan is held up."""
     with idle(sys.executable, "-c", _ASLEEP) as pid, spinning():
         stops, failed = attach(pid, 40 if bench.quick else 300)
     note = f"{failed} of {len(stops)} attaches failed"
@@ -72,7 +72,7 @@ def spinning() -> Iterator[None]:
 
 
 def held_up(how: str, hierarchy: str, settings: Mapping[str, int]) -> float:
-    """Attach once, held up on the way; return the target's longest gap in ms."""
+    """Attach once, while pagescan is held up; return the target's longest gap in ms."""
     sources = sorted(map(str, _NATIVE.glob("shim_*.c")))
     program = build("frozen", "-DPS_FAULT", *sources)
     with contextlib.ExitStack() as undo:
@@ -89,7 +89,7 @@ def held_up(how: str, hierarchy: str, settings: Mapping[str, int]) -> float:
 
 
 def attach(pid: int, times: int) -> tuple[list[float], int]:
-    """Attach repeatedly; return the lengths of the stops in ms, and how many failed."""
+    """Attach repeatedly; return the stops in ms, and the number of failures."""
     stops: list[float] = []
     failed = 0
     for _ in range(times):

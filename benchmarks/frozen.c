@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * frozen HOW [GROUP]: stops pagescan while a thread of a target stands still for it, for 4 s, and prints
+ * frozen HOW [GROUP]: stops pagescan for 4 s while a thread of a target stands still, and prints
  * the longest time in which the target did not compute: {"gap_ns", "stopped_ns", "error"}.
  *
  *	not		the control

@@ -180,7 +180,7 @@ def build(name: str, *more: str) -> Path:
     """Compile NAME.c of this directory, once per run, and return the program.
 
     Args:
-        name: Of the program and its source.
+        name: The name of the program and its source.
         more: Words for the compiler: other sources, settings.
     """
     program = scratch() / name

@@ -70,5 +70,5 @@ def _compare(bench: Bench, ways: dict[str, Helper], percent: int) -> None:
             "ms",
             against=None if name == "async" else _NAMES["async"],
             base=None if name == "async" else looks["async"],
-            note="lists what was written, and protects all again",
+            note="lists the written pages, and protects all again",
         )

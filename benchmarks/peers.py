@@ -26,8 +26,8 @@ from benchmarks.measure import (
 )
 from benchmarks.processes import pagescan, redis, session, target
 from pagescan.native import Pace
-from pagescan.session.locks import find
-from pagescan.session.opened import look_at
+from pagescan.session.delivery import look_at
+from pagescan.session.lookup import find_session
 
 _PSUTIL = (
     "import psutil, sys; psutil.Process(int(sys.argv[1])).memory_maps(grouped=False)"
@@ -128,7 +128,7 @@ def _costs(bench: Bench, pid: int, whom: str) -> None:
         return done.wall * 1e3
 
     def look() -> float:
-        found = find(pid)
+        found = find_session(pid)
         return elapsed_ns(lambda: look_at(found, rearm=False, pace=Pace())) / 1e6
 
     ways: dict[str, Callable[[], float]] = {
@@ -172,7 +172,7 @@ def _costs(bench: Bench, pid: int, whom: str) -> None:
 
 def _delays(bench: Bench, made: Helper, size: str) -> None:
     """Measure the longest stall that the target itself sees during a look."""
-    session_found = find(made.pid)
+    session_found = find_session(made.pid)
 
     def look() -> None:
         look_at(session_found, rearm=False, pace=Pace())

@@ -1,6 +1,6 @@
 """Measures the algebra of region lists at 100,000 mappings, beside plain Python.
 
-The Python of each operation searches as well: with few regions it visits few mappings.
+The Python code also searches: with few regions it visits few mappings.
 """
 
 from __future__ import annotations  # array[int] is no type at run time before 3.12

@@ -43,6 +43,7 @@ SUBJECTS = {
     "write_watch": "WriteWatch, beside mprotect and SIGSEGV",
     "scaling": "64 MiB to 16 GiB, one thread and two",
     "address_space": "many mappings, holes, a reservation",
+    "growth": "the mappings that stay where memory grows",
     "region_lists": "the algebra of region lists, beside plain Python",
 }
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import pagescan
 from benchmarks.measure import GIB, MIB, Bench, Helper, in_turn
 from benchmarks.processes import target
-from pagescan.session import locks as session
+from pagescan.session.lookup import find_session
 
 _IDLE = 0.4  # seconds
 
@@ -27,14 +27,22 @@ def run(bench: Bench) -> None:
         found |= in_turn(bench.rounds(9), _restoring(made))
     for name, samples in found.items():
         bench.add(
-            f"stalls.{name.replace(' ', '-')}", name, samples, "ms",
+            f"stalls.{_key(name)}", name, samples, "ms",
             against="nobody looks", base=found["nobody looks"],
         )  # fmt: skip
-    between = [
-        one - other
-        for one, other in zip(found["disarm"], found["nobody looks"], strict=True)
-    ]
-    bench.add("stalls.disarm.more", "disarm, beside nobody looking", between, "ms")
+    for name, samples in found.items():
+        if name == "nobody looks":
+            continue
+        between = [
+            one - other
+            for one, other in zip(samples, found["nobody looks"], strict=True)
+        ]
+        key = f"stalls.{_key(name)}.more"
+        bench.add(key, f"{name}, more than with nobody looking", between, "ms")
+
+
+def _key(name: str) -> str:
+    return name.replace(",", "").replace(" ", "-")
 
 
 def _ways(made: Helper) -> dict[str, Callable[[], float]]:
@@ -62,6 +70,11 @@ def _ways(made: Helper) -> dict[str, Callable[[], float]]:
         finally:
             pagescan.end_session(pid)
 
+    def watch() -> None:
+        with pagescan.track(pid) as tracking:
+            for _ in range(3):
+                tracking.look(rearm=True)
+
     def look_in_vain() -> None:
         with contextlib.suppress(pagescan.SessionError):
             pagescan.look_at_session(pid)
@@ -72,6 +85,10 @@ def _ways(made: Helper) -> dict[str, Callable[[], float]]:
         "diff": armed(lambda: pagescan.look_at_session(pid, rearm=True)),
         "disarm": armed(lambda: pagescan.end_session(pid)),
         "maps": lambda: worst(lambda: pagescan.maps(pid)),
+        "scan": lambda: worst(lambda: pagescan.scan(pid)),
+        "watch, to its end": lambda: worst(watch),
+        "changed": armed(lambda: pagescan.changed(pid)),
+        "dump-plan": armed(lambda: pagescan.dump_plan(pid, 0)),
         "diff without a session": lambda: worst(look_in_vain),
         "a keeper is killed": armed(lambda: _kill_keeper(pid)),
     }
@@ -95,7 +112,7 @@ def _restoring(made: Helper) -> dict[str, Callable[[], float]]:
 
 def _kill_keeper(pid: int) -> None:
     """Measure the kernel's own way: it unregisters everything at the last close."""
-    keeper = session.find(pid).keeper_pid
+    keeper = find_session(pid).keeper_pid
     pidfd = os.pidfd_open(keeper)
     try:
         signal.pidfd_send_signal(pidfd, signal.SIGKILL)

@@ -9,6 +9,8 @@
  *			maps BYTES more and stores to a page every STEP bytes, by default to every
  *			second page, to COUNT at most; {"start", "end"}
  *	mappings COUNT	maps and populates COUNT more pages, each as its own mapping; {"start", "end"}
+ *	grow heap|mmap BYTES
+ *			adds BYTES of populated memory, beside what came before; {}
  *	churn		starts a thread that maps, unmaps and allocates in a loop
  *	calm		ends that thread: {"calls", "max_ns", "max_wait_ns", "malloc_max_ns"}
  *
@@ -157,6 +159,18 @@ static void mappings(size_t count)
 	answer("{\"start\": %lu, \"end\": %lu}\n", (uint64_t)at, (uint64_t)at + bytes);
 }
 
+static void grow(const char *where, size_t bytes)
+{
+	void *at = where && !strcmp(where, "heap") ?
+			   sbrk((intptr_t)bytes) :
+			   mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (at == MAP_FAILED)
+		fail();
+	memset(at, 1, bytes);
+	answer("{}\n");
+}
+
 /* The next number of a line that strtok() began. */
 static size_t next(size_t otherwise)
 {
@@ -198,6 +212,10 @@ int main(int argc, char **argv)
 			spots(all, step, next(SIZE_MAX));
 		} else if (word && !strcmp(word, "mappings")) {
 			mappings(next(0));
+		} else if (word && !strcmp(word, "grow")) {
+			char *where = strtok(NULL, " \n");
+
+			grow(where, next(0));
 		} else if (word && !strcmp(word, "churn")) {
 			memset(&seen, 0, sizeof(seen));
 			churning = 1;

@@ -60,6 +60,7 @@ CONTENTS = {
         "Region",
         "Mapping",
         "model.results.MappingCounts",
+        "model.results.MappingTable",
         "model.results.Summary",
         "Category",
         "Range",
@@ -82,7 +83,10 @@ CONTENTS = {
 
 MEMBERS: dict[str, list[str]] = {
     "Mapping": ["length", "shared", "label"],
-    "Batch": ["regions", "pages", "summary", "by_mapping"],
+    "Batch": [
+        *("regions", "pages", "summary", "by_mapping", "table"),
+        *("to_pandas", "to_polars", "to_arrow"),
+    ],
     "Query": [],
     "Session": ["name"],
     "Tracking": ["look", "written", "close"],

@@ -18,7 +18,7 @@ def main() -> None:
 def _run() -> int:
     import gc
 
-    from pagescan.commands.streams import take_over
+    from pagescan.console.streams import take_over
 
     take_over()
     # Loading makes no garbage, and the end of the process need not search all objects:

@@ -5,16 +5,14 @@ import json
 import os
 import re
 import sys
-from datetime import UTC, datetime
 from importlib import import_module
 from typing import Any
 
 import click
 
 from pagescan import __version__
-from pagescan.commands.streams import OutputError, finish, tell
+from pagescan.console.streams import OutputError, finish, tell
 from pagescan.model.errors import BY_ERRNO, PagescanError, UsageError
-from pagescan.model.units import format_time
 
 COMMANDS = {
     "watch": "Show live what a process writes, mapping by mapping.",
@@ -83,6 +81,8 @@ class LazyGroup(click.Group):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Accept the options of all commands also before the command."""
         args = _behind_the_command(args)
+        if args[:1] == ["help"]:
+            args = [*args[1:2], "--help"]
         if not args and not ctx.resilient_parsing:
             raise HelpWantedError(ctx.get_help())
         return super().parse_args(ctx, args)
@@ -98,10 +98,10 @@ class LazyGroup(click.Group):
             from difflib import get_close_matches
 
             near = get_close_matches(name, COMMANDS, 1)
-            raise UsageError(
-                f"no such command: {name!r}",
-                hint=f"did you mean {near[0]}?" if near else "pagescan -h lists them",
-            )
+            hint = f"did you mean {near[0]}?" if near else "pagescan -h lists them"
+            if name.isdigit():
+                hint = f"did you mean pagescan watch {name}?"
+            raise UsageError(f"no such command: {name!r}", hint=hint)
         return super().resolve_command(ctx, args)
 
     def format_commands(
@@ -143,11 +143,15 @@ Examples:
   pagescan doctor""",
 )
 @click.version_option(__version__, message="%(prog)s %(version)s")
-def cli() -> None:
+@click.pass_context
+def cli(ctx: click.Context) -> None:
     """Show which pages a live process has written, exactly and almost for free.
 
     Options of all commands may also stand before the command.
     """
+    from pagescan.console.context import Context
+
+    ctx.obj = Context()
 
 
 def run(argv: list[str] | None = None) -> int:
@@ -221,6 +225,8 @@ def _reason(error: OSError) -> str:
 def _click_hint(error: click.ClickException) -> str | None:
     if not isinstance(error, click.UsageError):
         return None
+    if isinstance(error, click.NoSuchOption) and error.option_name in ("-p", "--pid"):
+        return "TARGET needs no option: pagescan watch PID"
     if error.ctx is not None:
         return f"{error.ctx.command_path} -h shows how it is called"
     return None
@@ -237,16 +243,10 @@ def _fail(words: list[str], message: str, hint: str | None, code: int) -> int:
             tell(line)
     message = " ".join(message.splitlines())
     if "--json" in words or "--jsonl" in words:
-        document = {
-            "schema": "pagescan/1",
-            "kind": "error",
-            "version": __version__,
-            "time": format_time(datetime.now(UTC)),
-            "code": code,
-            "error": message,
-            "hint": hint,
-        }
-        tell(json.dumps(document))
+        from pagescan.render.document import document
+
+        keys = document("error", code=code, error=message, hint=hint)
+        tell(json.dumps(keys))
         return code
     if code == 2 or not message.startswith("pagescan"):
         message = f"pagescan: {message[:1].lower()}{message[1:].rstrip('.')}"

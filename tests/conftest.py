@@ -20,8 +20,13 @@ from typing import Any
 
 import jsonschema
 import pytest
+from hypothesis import settings
 
-from tests import witness
+from tests import machine, witness
+
+# No test fails because the machine is busy.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 HERE = Path(__file__).parent
 ROOTS_SESSIONS = "/run/pagescan"
@@ -155,6 +160,10 @@ PROBES: dict[str, Callable[[], str | None]] = {
     "hugetlb": _can_set("/proc/sys/vm/nr_hugepages"),
     "max-map-count": _can_set("/proc/sys/vm/max_map_count"),
     "ksm": _can_set("/sys/kernel/mm/ksm/run"),
+    "fuse": lambda: None if os.path.exists("/dev/fuse") else "there is no FUSE",
+    "cgroup-cpu": lambda: machine.has_controller("cpu"),
+    "cgroup-freezer": lambda: machine.has_controller("freezer"),
+    "cgroup-memory": lambda: machine.has_controller("memory"),
     "io_uring": _io_uring,
     "java": _tool("javac"),
     "go": _tool("go"),
@@ -162,6 +171,8 @@ PROBES: dict[str, Callable[[], str | None]] = {
     "busybox": _tool("busybox"),
     "cc-m32": _compiles_32_bit,
     "numpy": _module("numpy"),
+    "pandas": _module("pandas"),
+    "polars": _module("polars"),
     "pyarrow": _module("pyarrow"),
     "mypy": _module("mypy"),
 }

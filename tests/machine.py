@@ -81,6 +81,62 @@ def frozen(pid: int, place: Path) -> Iterator[None]:
         subprocess.run(["umount", "-l", str(mounted)], check=True)
 
 
+CONTROLLERS = {
+    # the limit's file in cgroup v1 and in v2
+    "cpu": ("cpu.cfs_period_us", "cpu.max"),
+    "memory": ("memory.limit_in_bytes", "memory.max"),
+    "freezer": ("freezer.state", "cgroup.freeze"),
+}
+
+
+def has_controller(name: str) -> str | None:
+    """Return why a cgroup with a controller cannot be made here; None: it can."""
+    if os.geteuid():
+        return "only root makes cgroups"
+    return None if _hierarchy(name) else f"no cgroup has the controller {name}"
+
+
+def _hierarchy(controller: str) -> tuple[Path, bool] | None:
+    """Return a mounted hierarchy with a controller, and whether it is cgroup v2."""
+    for line in Path("/proc/self/mounts").read_text().splitlines():
+        place, kind, options = line.split()[1:4]
+        if kind == "cgroup" and controller in options.split(","):
+            return Path(place), False
+        given = Path(place) / "cgroup.subtree_control"
+        if kind == "cgroup2" and controller in given.read_text().split():
+            return Path(place), True
+    return None
+
+
+@contextlib.contextmanager
+def cgroup(controller: str, value: str) -> Iterator[Path]:
+    """Make a cgroup with a limit, as v2 writes it; who is left in it is moved out.
+
+    Args:
+        controller: "cpu": "QUOTA PERIOD" in microseconds; "memory": bytes.
+        value: The limit.
+    """
+    found = _hierarchy(controller)
+    assert found
+    root, unified = found
+    group = root / f"pagescan-tests-{os.getpid()}"
+    group.mkdir()
+    try:
+        if unified:
+            (group / CONTROLLERS[controller][1]).write_text(value)
+        else:
+            quota, *period = value.split()
+            (group / CONTROLLERS[controller][0]).write_text((period or [quota])[0])
+            if period:
+                (group / "cpu.cfs_quota_us").write_text(quota)
+        yield group
+    finally:
+        for pid in (group / "cgroup.procs").read_text().split():
+            with contextlib.suppress(ProcessLookupError):
+                (root / "cgroup.procs").write_text(pid)
+        group.rmdir()
+
+
 @contextlib.contextmanager
 def merging() -> Iterator[None]:
     """Let KSM merge as fast as it can during the block; then unmerge all pages."""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pagescan.model.results import TargetFacts
 
 
-ACTION_BITS = 0xFFF  # of a region's second word; the other bits are its length
+ACTION_BITS = 0xFFF  # low bits of a region's second word; the other bits are its length
 
 
 class PlanRegion(NamedTuple):

@@ -4,7 +4,6 @@ import click
 
 from pagescan import render
 from pagescan.commands.options import (
-    Common,
     common,
     output,
     pace_option,
@@ -12,6 +11,7 @@ from pagescan.commands.options import (
     tables_option,
     target_argument,
 )
+from pagescan.console.context import Context
 from pagescan.model.results import Output, Report, Summary
 from pagescan.model.units import format_seconds, format_size
 from pagescan.native import Pace
@@ -42,7 +42,7 @@ def command(
     output: Output,
     pace: Pace,
     max_tables: int,
-    common: Common,
+    context: Context,
 ) -> None:
     """Start to track which pages TARGET writes, and return.
 
@@ -53,11 +53,11 @@ def command(
     check_possible()
     with Target.open(pid) as target:
         for note in selection.check(mappings.read(target)):
-            common.say(note)
+            context.say(note)
         tracking = start(target, selection, max_tables=max_tables, pace=pace)
-    common.detail(tracking.attached)
-    common.say_untracked(tuple(tracking.armed.untracked))
-    common.say(
+    context.detail(tracking.attached)
+    context.say_untracked(tuple(tracking.armed.untracked))
+    context.say(
         f"armed {target}: {format_size(tracking.armed.tracked_bytes)},"
         f" stopped for {format_seconds(tracking.cost.stopped_ns / 1e9)}"
     )
@@ -65,10 +65,10 @@ def command(
         "arm",
         tracking.armed_at,
         target.facts,
-        Summary(0, 0, 0, {}),
+        Summary.none(),
         session=session_of(tracking, "keeper").facts,
         untracked=tuple(tracking.armed.untracked),
         cost=tracking.cost,
     )
-    if output.format in ("json", "jsonl"):
+    if output.is_json:
         render.write_result(report, [], output)

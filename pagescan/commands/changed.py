@@ -2,8 +2,9 @@
 
 import click
 
-from pagescan.checkpoint import epochs as checkpoint
-from pagescan.commands.options import Common, common, pace_option, target_argument
+from pagescan.checkpoint import api as checkpoint
+from pagescan.commands.options import common, pace_option, target_argument
+from pagescan.console.context import Context
 from pagescan.native import Pace
 
 
@@ -22,12 +23,12 @@ Examples:
 )
 @pace_option
 @common
-def command(*, pid: int, epoch: int | None, pace: Pace, common: Common) -> int:
+def command(*, pid: int, epoch: int | None, pace: Pace, context: Context) -> int:
     """Exit 0 if TARGET was written since the last acknowledged epoch, 1 if not.
 
     Needs a session. Without a checkpoint it compares with arming or the last rearm.
     Exit code 2: it cannot tell (other commands then exit with 1).
     """
     something = checkpoint.changed(pid, epoch, pace)
-    common.detail("something was written" if something else "nothing was written")
+    context.detail("something was written" if something else "nothing was written")
     return 0 if something else 1

@@ -3,8 +3,9 @@
 import click
 from click.shell_completion import get_completion_class
 
-from pagescan.commands.options import Common, common
-from pagescan.commands.streams import put
+from pagescan.commands.options import common
+from pagescan.console.context import Context
+from pagescan.console.streams import put
 
 
 @click.command(
@@ -15,12 +16,12 @@ Examples:
 )
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @common
-def command(*, shell: str, common: Common) -> None:
+def command(*, shell: str, context: Context) -> None:
     """Print the completion script for SHELL."""
-    del common
+    del context
     kind = get_completion_class(shell)
     if kind is None:
         raise click.UsageError(f"no completion for {shell}")
-    context = click.get_current_context()
-    script = kind(context.find_root().command, {}, "pagescan", "_PAGESCAN_COMPLETE")
+    group = click.get_current_context().find_root().command
+    script = kind(group, {}, "pagescan", "_PAGESCAN_COMPLETE")
     put(script.source())

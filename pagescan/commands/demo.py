@@ -6,22 +6,23 @@ from dataclasses import dataclass
 
 import click
 
-from pagescan import render
 from pagescan.commands.live import show
-from pagescan.commands.options import Common, common, output, pace_option
+from pagescan.commands.options import common, output, pace_option
 from pagescan.commands.signals import stop_on_signals
-from pagescan.commands.streams import put
 from pagescan.commands.workload import PAGE, Workload
+from pagescan.console.context import Context
+from pagescan.console.streams import put
 from pagescan.model.batch import Batch
 from pagescan.model.errors import PagescanError
 from pagescan.model.looks import Tick
-from pagescan.model.results import Output
+from pagescan.model.results import Output, TargetFacts
 from pagescan.model.units import format_size, parse_seconds, parse_size, plural
 from pagescan.native import Pace
+from pagescan.render.document import document, target_keys, write_document
 from pagescan.session.watched import Terms, Watched
 from pagescan.target.selection import Selection
 from pagescan.target.wp_async import check_possible
-from pagescan.tracking.ticks import Limits
+from pagescan.tracking.ticks import Inputs, Limits
 
 _ROUND = 0.5
 
@@ -57,7 +58,7 @@ Examples:
 @pace_option
 @common
 def command(
-    *, size: str, seconds: str, output: Output, pace: Pace, common: Common
+    *, size: str, seconds: str, output: Output, pace: Pace, context: Context
 ) -> int:
     """Run a workload that knows what it writes, and check what pagescan finds.
 
@@ -72,47 +73,53 @@ def command(
     with contextlib.ExitStack() as undo:
         stop = undo.enter_context(stop_on_signals())
         workload = undo.enter_context(Workload(length, _ROUND))
-        terms = Terms(Selection(), pace, say=common.say, detail=common.detail)
+        terms = Terms(Selection(), pace, say=context.say, detail=context.detail)
         watched = undo.enter_context(Watched.armed(workload.pid, terms))
         count = max(1, round(duration / _ROUND))
-        rounds = _rounds(watched, workload, check, count, stop)
+        limits = Limits(_ROUND, count)
+
+        def rounds(inputs: Inputs) -> Iterator[Tick]:
+            return _rounds(watched, workload, check, limits, stop, inputs)
+
         if output.format == "table":
-            show(
-                watched, rounds, _ROUND, common, note="a workload that knows its writes"
-            )
+            note = "a workload that knows its writes"
+            show(watched, rounds, limits, context, note=note)
         else:
-            _follow(rounds, check, output, common)
+            _follow(rounds({}), check, output, context)
         target = watched.target.facts
     if not check.rounds:
         raise PagescanError("interrupted before the first round was over")
-    if output.format in ("json", "jsonl"):
-        render.write_document(
-            render.document(
-                "demo",
-                target=render.target_keys(target),
-                check={
-                    "expected": check.expected,
-                    "found": check.found,
-                    "missed": check.missed,
-                    "extra": check.extra,
-                },
-                rounds=check.rounds,
-                seconds=check.rounds * _ROUND,
-            )
-        )
+    if output.is_json:
+        _write_json(check, target)
     else:
         for line in _verdict(check, length):
             put(line)
     return 1 if check.missed else 0
 
 
+def _write_json(check: Check, target: TargetFacts) -> None:
+    names = ("expected", "found", "missed", "extra")
+    keys = document(
+        "demo",
+        target=target_keys(target),
+        check={name: getattr(check, name) for name in names},
+        rounds=check.rounds,
+        seconds=check.rounds * _ROUND,
+    )
+    write_document(keys)
+
+
 def _rounds(
-    watched: Watched, workload: Workload, check: Check, count: int, stop: int
+    watched: Watched,
+    workload: Workload,
+    check: Check,
+    limits: Limits,
+    stop: int,
+    inputs: Inputs,
 ) -> Iterator[Tick]:
     """Run each round, look while the workload waits, and compare; yield each look."""
     watched.tracking.look(rearm=True)
-    limits = Limits(_ROUND, count)
-    for tick in watched.ticks(limits, stop, worker=workload):
+    for tick in watched.ticks(limits, stop, worker=workload, inputs=inputs):
         if tick.end == "interrupted":
             return
         wrote = workload.wrote()
@@ -132,11 +139,9 @@ def _pages_of(batch: Batch, workload: Workload) -> set[int]:
 
 
 def _follow(
-    rounds: Iterator[Tick], check: Check, output: Output, common: Common
+    rounds: Iterator[Tick], check: Check, output: Output, context: Context
 ) -> None:
-    say: Callable[[str], None] = (
-        common.say if output.format in ("json", "jsonl") else put
-    )
+    say: Callable[[str], None] = context.say if output.is_json else put
     for tick in rounds:
         say(
             f"round {tick.number}: so far {plural(check.expected, 'page')} written,"
@@ -157,5 +162,5 @@ def _verdict(check: Check, length: int) -> list[str]:
         lines.append(
             "exact: every page the workload stored to was reported, and no other one"
         )
-    lines.append("now on something of yours: pagescan watch PID")
+    lines.append("now try one of your own processes: pagescan watch PID")
     return lines

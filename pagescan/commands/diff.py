@@ -1,16 +1,22 @@
 """`pagescan diff`: lists the pages written since arm, or since the last rearm."""
 
+import contextlib
+
 import click
 
 from pagescan import render
-from pagescan.commands.options import Common, common, oldest_option, output, pace_option
-from pagescan.commands.streams import arrived
-from pagescan.model.errors import UsageError
+from pagescan.commands.options import common, oldest_option, output, pace_option
+from pagescan.console.context import Context
+from pagescan.console.streams import arrived
+from pagescan.model.batch import Batch
+from pagescan.model.errors import TargetError, UsageError
 from pagescan.model.results import Output, Report
 from pagescan.native import Pace
-from pagescan.session import locks as session
-from pagescan.session.opened import looking
-from pagescan.target.find import find
+from pagescan.session.delivery import look_until_delivered
+from pagescan.session.lookup import find_session
+from pagescan.session.record import Session
+from pagescan.target.find import find_pid
+from pagescan.target.process import Target
 
 
 @click.command(
@@ -41,7 +47,7 @@ def command(
     oldest: bool,
     output: Output,
     pace: Pace,
-    common: Common,
+    context: Context,
 ) -> None:
     """Show the pages that TARGET has written since `arm`, or since the last --rearm.
 
@@ -50,14 +56,16 @@ def command(
     del since_wp
     if len(targets) > 1:
         raise UsageError("diff OLD NEW does not exist yet: name one TARGET")
-    found = session.find(find(targets[0], oldest=oldest) if targets else None)
-    with looking(found, rearm=rearm, pace=pace) as (before, look):
+    session = find_session(find_pid(targets[0], oldest=oldest) if targets else None)
+    with look_until_delivered(session, rearm=rearm, pace=pace) as (before, look):
         if before.since is None:
-            common.say(
+            context.say(
                 "the session has no common baseline: a part was protected by scan --wp,"
                 " or a look was killed and what it had found is not known"
             )
-        common.say_untracked(look.untracked)
+        context.say_untracked(look.untracked)
+        if output.labelled:
+            _label(look.batch, session)
         report = Report(
             "diff",
             look.time,
@@ -70,3 +78,15 @@ def command(
         render.write_result(report, look.batch, output)
         if rearm:
             arrived()
+
+
+def _label(batch: Batch, session: Session) -> None:
+    """Label the mappings of a look; a target that has ended since keeps none."""
+    from pagescan.target.labels import Labels
+
+    facts = session.target
+    with (
+        contextlib.suppress(TargetError),
+        Target.open(facts.pid, start_time=facts.start_time) as target,
+    ):
+        batch.labels = Labels(target).cover(batch.mappings)

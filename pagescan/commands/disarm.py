@@ -3,20 +3,20 @@
 import click
 
 from pagescan.commands.options import (
-    Common,
     common,
     oldest_option,
     output,
     pace_option,
     restore_option,
 )
-from pagescan.commands.sessions import write_sessions
+from pagescan.console.context import Context
 from pagescan.model.errors import UsageError
 from pagescan.model.results import Output
 from pagescan.native import Pace
-from pagescan.session import locks as session
+from pagescan.render.session_list import write_sessions
+from pagescan.session.lookup import find_session, keeper_sessions
 from pagescan.session.opened import end
-from pagescan.target.find import find
+from pagescan.target.find import find_pid
 
 
 @click.command(
@@ -40,27 +40,28 @@ def command(
     restore_huge: bool,
     output: Output,
     pace: Pace,
-    common: Common,
+    context: Context,
 ) -> None:
     """End the session of TARGET, or the only one: nothing is left in the target."""
     if every and target is not None:
         raise UsageError("--all and TARGET exclude each other")
     if every:
-        ended = session.kept()
+        ended = keeper_sessions()
     else:
-        ended = [session.find(None if target is None else find(target, oldest=oldest))]
+        pid = None if target is None else find_pid(target, oldest=oldest)
+        ended = [find_session(pid)]
     costs = []
     caught = False
     for item in ended:
         cost, restored = end(item, restore_huge=restore_huge and not caught, pace=pace)
         costs.append(cost)
         caught |= restored.caught
-        common.say(f"disarmed {item.target.pid} ({item.target.name})")
+        context.say(f"disarmed {item.target.pid} ({item.target.name})")
         if restored.note:
-            common.say(restored.note)
+            context.say(restored.note)
     if every and not ended:
-        common.say("no session")
-    if output.format in ("json", "jsonl"):
+        context.say("no session")
+    if output.is_json:
         write_sessions("disarm", ended, output, costs)
     if caught:
         raise KeyboardInterrupt

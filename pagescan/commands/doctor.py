@@ -2,11 +2,13 @@
 
 import click
 
-from pagescan import render
-from pagescan.commands.options import Common, common, output
-from pagescan.commands.streams import put
+from pagescan.commands.options import common, output
+from pagescan.console.context import Context
+from pagescan.console.streams import put
 from pagescan.model.errors import KernelUnsupportedError
 from pagescan.model.results import Output
+from pagescan.render.document import document, write_document
+from pagescan.render.few_rows import write_rows
 from pagescan.tracking.doctor import Check, checks
 
 _WORDS = {True: "yes", False: "no", None: "-"}
@@ -20,27 +22,25 @@ Examples:
 )
 @output(by=False)
 @common
-def command(*, output: Output, common: Common) -> int:
+def command(*, output: Output, context: Context) -> int:
     """Show what this kernel supports and this user may do, tried row by row.
 
     Touches only its own memory and a child of its own. Exit code 5: nothing can be
     tracked here.
     """
     answers, can_track = checks()
-    if output.format in ("json", "jsonl"):
+    if output.is_json:
         rows = [
             {"name": row.name, "ok": row.ok, "why": row.why, "fix": row.fix}
             for row in answers
         ]
-        render.write_document(
-            render.document("doctor", checks=rows, can_track=can_track)
-        )
+        write_document(document("doctor", checks=rows, can_track=can_track))
     elif output.format == "csv":
         cells = [(*_cells(row), row.fix or "") for row in answers]
-        render.write_rows(("check", "ok", "why", "fix"), cells, output)
+        write_rows(("check", "ok", "why", "fix"), cells, output)
     else:
         _write_table(answers)
-        common.say(
+        context.say(
             "this kernel and this user can track writes"
             if can_track
             else "nothing can be tracked here: see the rows that say no"

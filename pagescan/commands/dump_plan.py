@@ -5,15 +5,14 @@ import sys
 import click
 
 from pagescan import render
-from pagescan.checkpoint import epochs as checkpoint
-from pagescan.checkpoint.binary import write_binary
+from pagescan.checkpoint import api as checkpoint
 from pagescan.commands.options import (
-    Common,
     common,
     output,
     pace_option,
     target_argument,
 )
+from pagescan.console.context import Context
 from pagescan.model.errors import UsageError
 from pagescan.model.results import Output, PlanFacts, Report
 from pagescan.model.units import now
@@ -56,7 +55,7 @@ def command(
     binary: bool,
     output: Output,
     pace: Pace,
-    common: Common,
+    context: Context,
 ) -> None:
     """List the pages of TARGET that a checkpoint has to store.
 
@@ -69,10 +68,8 @@ def command(
             raise UsageError("--ack makes no plan: leave out --epoch and --binary")
         checkpoint.acknowledge(pid, ack)
         return
-    if binary and output.format in ("json", "jsonl", "csv"):
-        raise UsageError(f"--binary and --{output.format} exclude each other")
-    if binary and sys.stdout.isatty():
-        raise UsageError("--binary output is not for a terminal", hint="as in: > plan")
+    if binary:
+        _check_binary(output)
     if epoch is None:
         with Target.open(pid) as target:
             planned = checkpoint.plan_now(target, pace)
@@ -80,10 +77,12 @@ def command(
         planned = checkpoint.plan_epoch(pid, epoch, pace)
     plan = planned.plan
     for note in planned.notes:
-        common.say(note)
+        context.say(note)
     untracked = planned.look.untracked if planned.look else ()
-    common.say_untracked(untracked)
+    context.say_untracked(untracked)
     if binary:
+        from pagescan.checkpoint.binary import write_binary
+
         write_binary(plan, sys.stdout.buffer)
         return
     summary = plan.batch.summary()
@@ -98,3 +97,11 @@ def command(
         plan=PlanFacts(plan.epoch, plan.parent, plan.pages(), plan.left_out),
     )
     render.write_result(report, plan.batch, output)
+
+
+def _check_binary(output: Output) -> None:
+    """Refuse options and streams that exclude the binary form."""
+    if output.is_json or output.format == "csv":
+        raise UsageError(f"--binary and --{output.format} exclude each other")
+    if sys.stdout.isatty():
+        raise UsageError("--binary output is not for a terminal", hint="as in: > plan")

@@ -5,31 +5,37 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 
-from pagescan.commands.options import Common
-from pagescan.commands.streams import put
 from pagescan.commands.tick_text import end_line
+from pagescan.console.context import Context
+from pagescan.console.streams import put
 from pagescan.model.errors import PagescanError
 from pagescan.model.looks import Tick, WatchedFacts
-from pagescan.render.live import LiveView, live, summary_lines
-from pagescan.scanner.counts import count_by_mapping
+from pagescan.render.live_view.screen import Screen, shown
+from pagescan.render.live_view.view import LiveView, summary_lines
+from pagescan.scanner.counts import populated_by_mapping
 from pagescan.scanner.scanner import Scanner
 from pagescan.session.watched import Watched
 from pagescan.target import maps as mappings
-from pagescan.tracking.ticks import Limits
+from pagescan.target.labels import Labels
+from pagescan.tracking.ticks import Inputs, Limits
 from pagescan.tracking.tracking import Tracking
 
 # Counting present pages walks every page; it may take no more than this share of the
 # time.
 _COUNTING_SHARE = 0.02
-_COUNT_EVERY = 3.0
+_COUNT_EVERY = 0.9
 
 
 def run_live(
-    watched: Watched, limits: Limits, stop: int, common: Common, *, note: str = ""
+    watched: Watched, limits: Limits, stop: int, common: Context, *, note: str = ""
 ) -> None:
     """Show looks until the end; leave a summary on the screen."""
     view, last = show(
-        watched, watched.ticks(limits, stop), limits.interval, common, note=note
+        watched,
+        lambda inputs: watched.ticks(limits, stop, inputs=inputs),
+        limits,
+        common,
+        note=note,
     )
     ending = watched.end(stop)
     for line in summary_lines(view):
@@ -43,20 +49,30 @@ def run_live(
 
 def show(
     watched: Watched,
-    looks: Iterator[Tick],
-    interval: float,
-    common: Common,
+    looks: Callable[[Inputs], Iterator[Tick]],
+    limits: Limits,
+    common: Context,
     *,
     note: str = "",
 ) -> tuple[LiveView, Tick | None]:
-    """Show looks as they arrive; return the view, and the last look."""
-    view = LiveView(_facts(watched.tracking), interval, note=note)
+    """Show looks as they arrive; return the view, and the last look.
+
+    Args:
+        watched: An armed target.
+        looks: Yields the looks, and serves the keyboard in the meantime.
+        limits: The interval and the pause: keys change them.
+        common: The options of every command.
+        note: A text for the head line.
+    """
+    view = LiveView(_facts(watched.tracking), limits.interval, note=note)
     last = None
     counter = _Counter(view)
-    counter.count(watched)
-    with live(view, color=common.color) as screen, _on_resize(screen.refresh):
+    with shown(view, color=common.color) as screen:
+        view.has_keys = screen.keyboard is not None
         screen.refresh()
-        for tick in looks:
+        counter.count(watched)
+        screen.refresh()
+        for tick in looks(_inputs(view, screen, limits)):
             last = tick
             view.watched = _facts(watched.tracking)
             view.update(tick)
@@ -64,6 +80,26 @@ def show(
             counter.count(watched)
             screen.refresh()
     return view, last
+
+
+def _inputs(view: LiveView, screen: Screen, limits: Limits) -> Inputs:
+    """Return the handlers of the keyboard, if there is one."""
+    keyboard = screen.keyboard
+    if keyboard is None:
+        return {}
+
+    def serve() -> bool:
+        keys = keyboard.read()
+        if keys is None:
+            return False
+        view.press(keys)
+        limits.interval, limits.paused = view.state.interval, view.state.paused
+        if view.state.ended:
+            signal.raise_signal(signal.SIGINT)  # like Ctrl-C: the normal end
+        screen.refresh()
+        return True
+
+    return {keyboard.fd: serve}
 
 
 def _facts(tracking: Tracking) -> WatchedFacts:
@@ -81,6 +117,7 @@ class _Counter:
     def __init__(self, view: LiveView) -> None:
         self.view = view
         self.due = 0.0
+        self.labels: Labels | None = None
 
     def count(self, watched: Watched) -> None:
         if (begun := time.monotonic()) < self.due:
@@ -88,16 +125,9 @@ class _Counter:
         with contextlib.suppress(PagescanError):
             scanner = Scanner(watched.target, watched.terms.pace)
             chosen = watched.terms.selection.select(mappings.read(watched.target))
-            self.view.set_counts(count_by_mapping(scanner, chosen))
+            counts, found = populated_by_mapping(scanner, chosen)
+            if self.labels is None or self.labels.target is not watched.target:
+                self.labels = Labels(watched.target)
+            self.view.set_counts(counts, found, self.labels.cover(chosen))
         took = time.monotonic() - begun
         self.due = begun + max(_COUNT_EVERY, took / _COUNTING_SHARE)
-
-
-@contextlib.contextmanager
-def _on_resize(refresh: Callable[[], None]) -> Iterator[None]:
-    """Draw the view again when the window changes its size."""
-    before = signal.signal(signal.SIGWINCH, lambda *_: refresh())
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGWINCH, before)

@@ -4,18 +4,17 @@ import functools
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from pagescan.commands.streams import tell
+from pagescan.console.context import Context, moves_cursor
 from pagescan.model.errors import UsageError
-from pagescan.model.memory import CATEGORY_NAMES, NO_CATEGORY, Category, Untracked
+from pagescan.model.memory import CATEGORY_NAMES, NO_CATEGORY, Category
 from pagescan.model.results import Output
 from pagescan.model.units import escape, parse_seconds, parse_size
 from pagescan.native import Pace, Progress
-from pagescan.target.find import find, processes
+from pagescan.target.find import find_pid, processes
 from pagescan.target.process import read_stat
 from pagescan.target.selection import Selection
 
@@ -27,157 +26,147 @@ else:
 
 _COLOR = {"auto": None, "always": True, "never": False}
 Command = Callable[..., Any]
+Words = dict[str, Any]
+"""The values of a command's options, as click has read them."""
 
 
-@dataclass(frozen=True, slots=True)
-class Common:
-    """The settings of every command: how many messages, and which colours."""
+def _shared(
+    name: str, build: Callable[[Words], object], *options: Callable[[Command], Command]
+) -> Callable[[Command], Command]:
+    """Return a decorator that adds options or arguments to a command.
 
-    quiet: bool
-    verbose: int
-    color: bool | None
-    """None: decided by the terminal and the environment."""
-
-    def say(self, message: str) -> None:
-        """Print a message on stderr, unless -q was given."""
-        if not self.quiet:
-            tell(f"pagescan: {message}")
-
-    def hint(self, message: str) -> None:
-        """Print a hint on stderr."""
-        if not self.quiet:
-            tell(f"hint: {message}")
-
-    def detail(self, message: str) -> None:
-        """Print a message that only -v shows."""
-        if self.verbose and not self.quiet:
-            tell(f"pagescan: {message}")
-
-    def say_untracked(self, untracked: tuple[Untracked, ...]) -> None:
-        """Print which memory is not tracked: one line per reason."""
-        by_reason: dict[str, list[str]] = {}
-        for item in untracked:
-            by_reason.setdefault(item.why, []).append(escape(item.mapping))
-        for why, names in by_reason.items():
-            shown = ", ".join(dict.fromkeys(names[:4]))
-            more = f" and {len(names) - 4} more" if len(names) > 4 else ""
-            self.say(f"not tracked: {shown}{more}: {why}")
-
-
-def common(function: Command) -> Command:
-    """Add -q, -v, --color and --debug; the command gets them as `common`."""
-
-    @click.option(
-        "-q", "--quiet", is_flag=True, help="Print no messages except errors."
-    )
-    @click.option(
-        "-v", "--verbose", count=True, help="Print more messages; twice: still more."
-    )
-    @click.option(
-        "--color",
-        type=click.Choice(["auto", "always", "never"]),
-        default="auto",
-        show_default=True,
-        help="Whether to use colours; overrides NO_COLOR.",
-    )
-    @click.option("--debug", is_flag=True, help="Show tracebacks.")
-    @functools.wraps(function)
-    def wrapper(
-        *args: Any, quiet: bool, verbose: int, color: str, debug: bool, **kwargs: Any
-    ) -> Any:
-        del debug  # cli.py looks for the word itself, because usage errors need it too
-        told = Common(quiet, verbose, _COLOR[color])
-        return function(*args, common=told, **kwargs)
-
-    return wrapper
-
-
-def output(*, by: bool = True) -> Callable[[Command], Command]:
-    """Add the output options; the command gets them as `output`."""
+    Args:
+        name: The keyword by which the command gets their one value.
+        build: Removes their words from those of the command, and returns the value.
+        options: The results of click's `option` and `argument`.
+    """
 
     def decorate(function: Command) -> Command:
-        @click.option(
-            "--json", "as_json", is_flag=True, help="Print one JSON document."
-        )
-        @click.option("--jsonl", is_flag=True, help="Print JSON, one line per region.")
-        @click.option("--csv", is_flag=True, help="Comma-separated values.")
-        @click.option(
-            "-c",
-            "--columns",
-            metavar="A,B",
-            help="Show these columns; +A,B adds them to the default.",
-        )
-        @click.option(
-            "--no-header", is_flag=True, help="Leave out the line of column names."
-        )
-        @click.option(
-            "--bytes",
-            "exact",
-            is_flag=True,
-            help="Print sizes as exact numbers of bytes.",
-        )
         @functools.wraps(function)
-        def wrapper(
-            *args: Any,
-            as_json: bool,
-            jsonl: bool,
-            csv: bool,
-            columns: str | None,
-            no_header: bool,
-            exact: bool,
-            by: str = "region",
-            **kwargs: Any,
-        ) -> Any:
-            forms = [
-                name
-                for name, on in (("json", as_json), ("jsonl", jsonl), ("csv", csv))
-                if on
-            ]
-            if len(forms) > 1:
-                raise UsageError(f"--{forms[0]} and --{forms[1]} exclude each other")
-            chosen = Output(
-                format=forms[0] if forms else _form_for_stdout(),
-                columns=columns,
-                header=not no_header,
-                exact=exact,
-                by=by,
-                color=_COLOR[kwargs["color"]],
-                progress=_writing_bar(by, quiet=kwargs["quiet"]),
-            )
-            return function(*args, output=chosen, **kwargs)
+        def wrapper(**words: Any) -> Any:
+            return function(**{name: build(words)}, **words)
 
-        if by:
-            wrapper = click.option(
-                "--by",
-                type=click.Choice(["region", "mapping", "page"]),
-                default="region",
-                show_default=True,
-                help="What one row stands for.",
-            )(wrapper)
-        return wrapper
+        command: Command = wrapper
+        for option in reversed(options):
+            command = option(command)
+        return command
 
     return decorate
 
 
-def _writing_bar(by: str, *, quiet: bool) -> Progress | None:
+def _context() -> Context:
+    return click.get_current_context().ensure_object(Context)
+
+
+def _set_quiet(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
+    ctx.ensure_object(Context).quiet = value
+
+
+def _set_verbose(ctx: click.Context, parameter: click.Parameter, value: int) -> None:
+    ctx.ensure_object(Context).verbose = value
+
+
+def _set_color(ctx: click.Context, parameter: click.Parameter, value: str) -> None:
+    ctx.ensure_object(Context).color = _COLOR[value]
+
+
+common = _shared(
+    "context",
+    lambda _: _context(),
+    click.option(
+        "-q",
+        "--quiet",
+        is_flag=True,
+        expose_value=False,
+        callback=_set_quiet,
+        help="Print no messages except errors.",
+    ),
+    click.option(
+        "-v",
+        "--verbose",
+        count=True,
+        expose_value=False,
+        callback=_set_verbose,
+        help="Print more messages; twice: still more.",
+    ),
+    click.option(
+        "--color",
+        type=click.Choice(["auto", "always", "never"]),
+        default="auto",
+        show_default=True,
+        expose_value=False,
+        callback=_set_color,
+        help="Whether to use colours; overrides NO_COLOR.",
+    ),
+    click.option(  # cli.py looks for the word itself, because usage errors need it too
+        "--debug", is_flag=True, expose_value=False, help="Show tracebacks."
+    ),
+)
+"""Adds -q, -v, --color and --debug; the command gets the run's `context`."""
+
+_FORMS = (
+    click.option("--json", "as_json", is_flag=True, help="Print one JSON document."),
+    click.option("--jsonl", is_flag=True, help="Print JSON, one line per region."),
+    click.option("--csv", is_flag=True, help="Comma-separated values."),
+    click.option(
+        "-c",
+        "--columns",
+        metavar="A,B",
+        help="Show these columns; +A,B adds them to the default.",
+    ),
+    click.option(
+        "--no-header", is_flag=True, help="Leave out the line of column names."
+    ),
+    click.option(
+        "--bytes", "exact", is_flag=True, help="Print sizes as exact numbers of bytes."
+    ),
+)
+_BY = click.option(
+    "--by",
+    type=click.Choice(["region", "mapping", "page"]),
+    default="region",
+    show_default=True,
+    help="What one row stands for.",
+)
+
+
+def output(*, by: bool = True) -> Callable[[Command], Command]:
+    """Add the output options; the command gets them as `output`."""
+    return _shared("output", _output, *([_BY] if by else []), *_FORMS)
+
+
+def _output(words: Words) -> Output:
+    asked = {form: words.pop(word) for word, form in _FORM_WORDS.items()}
+    forms = [form for form, on in asked.items() if on]
+    if len(forms) > 1:
+        raise UsageError(f"--{forms[0]} and --{forms[1]} exclude each other")
+    context = _context()
+    by = words.pop("by", "region")
+    return Output(
+        format=forms[0] if forms else _form_for_stdout(),
+        columns=words.pop("columns"),
+        header=not words.pop("no_header"),
+        exact=words.pop("exact"),
+        by=by,
+        color=context.color,
+        progress=_writing_bar(by) if context.shows_progress else None,
+    )
+
+
+_FORM_WORDS = {"as_json": "json", "jsonl": "jsonl", "csv": "csv"}
+
+
+def _writing_bar(by: str) -> Progress | None:
     """Return the progress bar of the writing; none on a terminal."""
-    if sys.stdout.isatty() or not _shows_progress(quiet=quiet):
+    if sys.stdout.isatty():
         return None
     from pagescan.render.progress import WritingBar
 
     return WritingBar(f"{by}s")
 
 
-def _shows_progress(*, quiet: bool) -> bool:
-    return not quiet and sys.stderr.isatty() and _moves_cursor()
-
-
 def _form_for_stdout() -> str:
-    return "table" if sys.stdout.isatty() and _moves_cursor() else "plain"
-
-
-def _moves_cursor() -> bool:
-    return os.environ.get("TERM", "dumb") != "dumb"
+    return "table" if sys.stdout.isatty() and moves_cursor() else "plain"
 
 
 def _complete_target(
@@ -208,82 +197,68 @@ def oldest_option(function: Command) -> Command:
     )(function)
 
 
-def target_argument(function: Command) -> Command:
-    """Add TARGET; the command gets a pid as `pid`, even if no such process exists."""
+target_argument = _shared(
+    "pid",
+    lambda words: find_pid(words.pop("target"), oldest=words.pop("oldest")),
+    click.argument("target", metavar="TARGET", shell_complete=_complete_target),
+    oldest_option,
+)
+"""Adds TARGET; the command gets a pid as `pid`, even if no such process exists."""
 
-    @click.argument("target", metavar="TARGET", shell_complete=_complete_target)
-    @oldest_option
-    @functools.wraps(function)
-    def wrapper(*args: Any, target: str, oldest: bool, **kwargs: Any) -> Any:
-        return function(*args, pid=find(target, oldest=oldest), **kwargs)
-
-    return wrapper
-
-
-def ranges_argument(function: Command) -> Command:
-    """Add RANGE…; the command gets a `selection`."""
-
-    @click.argument("ranges", metavar="[RANGE]...", nargs=-1)
-    @functools.wraps(function)
-    def wrapper(*args: Any, ranges: tuple[str, ...], **kwargs: Any) -> Any:
-        return function(*args, selection=Selection.parse(ranges), **kwargs)
-
-    return wrapper
+ranges_argument = _shared(
+    "selection",
+    lambda words: Selection.parse(words.pop("ranges")),
+    click.argument("ranges", metavar="[RANGE]...", nargs=-1),
+)
+"""Adds RANGE…; the command gets a `selection`."""
 
 
-def pace_option(function: Command) -> Command:
-    """Add --max-stall; the command gets a `pace`."""
+def _pace(words: Words) -> Pace:
+    seconds = parse_seconds(words.pop("max_stall"))
+    pace = Pace(max_stall_ns=max(1, int(seconds * 1e9)))
+    if _context().shows_progress:
+        from pagescan.render.progress import Bar
 
-    @click.option(
+        pace.progress = Bar()
+    return pace
+
+
+pace_option = _shared(
+    "pace",
+    _pace,
+    click.option(
         "--max-stall",
         metavar="TIME",
         default="200us",
         show_default=True,
         help="The longest time that one call may hold the target's mmap lock.",
-    )
-    @functools.wraps(function)
-    def wrapper(*args: Any, max_stall: str, **kwargs: Any) -> Any:
-        pace = Pace(max_stall_ns=max(1, int(parse_seconds(max_stall) * 1e9)))
-        if not _shows_progress(quiet=kwargs["quiet"]):
-            return function(*args, pace=pace, **kwargs)
-        from pagescan.render.progress import Bar
+    ),
+)
+"""Adds --max-stall; the command gets a `pace`."""
 
-        pace.progress = Bar()
-        return function(*args, pace=pace, **kwargs)
-
-    return wrapper
-
-
-def tables_option(function: Command) -> Command:
-    """Add --max-tables; the command gets `max_tables` in bytes."""
-
-    @click.option(
+tables_option = _shared(
+    "max_tables",
+    lambda words: parse_size(words.pop("max_tables")),
+    click.option(
         "--max-tables",
         metavar="SIZE",
         default="16M",
         show_default=True,
         help="Limit of page tables for holes of shared memory.",
-    )
-    @functools.wraps(function)
-    def wrapper(*args: Any, max_tables: str, **kwargs: Any) -> Any:
-        return function(*args, max_tables=parse_size(max_tables), **kwargs)
+    ),
+)
+"""Adds --max-tables; the command gets `max_tables` in bytes."""
 
-    return wrapper
-
-
-def restore_option(function: Command) -> Command:
-    """Add --no-restore-huge; the command gets `restore_huge`."""
-
-    @click.option(
+restore_option = _shared(
+    "restore_huge",
+    lambda words: not words.pop("no_restore_huge"),
+    click.option(
         "--no-restore-huge",
         is_flag=True,
         help="Do not put back the huge pages that tracking has split.",
-    )
-    @functools.wraps(function)
-    def wrapper(*args: Any, no_restore_huge: bool, **kwargs: Any) -> Any:
-        return function(*args, restore_huge=not no_restore_huge, **kwargs)
-
-    return wrapper
+    ),
+)
+"""Adds --no-restore-huge; the command gets `restore_huge`."""
 
 
 class Categories(_Type):

@@ -8,14 +8,14 @@ import click
 from pagescan import render
 from pagescan.commands.options import (
     Categories,
-    Common,
     common,
     output,
     pace_option,
     ranges_argument,
     target_argument,
 )
-from pagescan.commands.streams import arrived
+from pagescan.console.context import Context
+from pagescan.console.streams import arrived
 from pagescan.model.batch import Batch
 from pagescan.model.errors import UsageError
 from pagescan.model.mapping_set import MappingSet
@@ -27,8 +27,7 @@ from pagescan.scanner.counts import scan_mappings, tracked_mappings
 from pagescan.scanner.query import Query
 from pagescan.scanner.scanner import Scanner
 from pagescan.session import unregistered
-from pagescan.session.locks import find, hint_to_arm
-from pagescan.session.opened import protecting
+from pagescan.session.lookup import find_session, hint_to_arm
 from pagescan.session.record import Session
 from pagescan.target import maps as mappings
 from pagescan.target.process import Target
@@ -96,7 +95,7 @@ def command(
     raw: bool,
     output: Output,
     pace: Pace,
-    common: Common,
+    context: Context,
 ) -> None:
     """List the page regions of TARGET by category.
 
@@ -119,7 +118,7 @@ def command(
         scanner = Scanner(target, pace)
         there = mappings.read(target)
         for note in selection.check(there):
-            common.say(note)
+            context.say(note)
         chosen = selection.select(there)
         session: SessionFacts | None
         if wp or wp_only:
@@ -129,12 +128,16 @@ def command(
             found = unregistered.session_of(scanner)
             batch = unregistered.scan(scanner, chosen, query, found)
             session = found.facts if found else None
+        if output.labelled:
+            from pagescan.target.labels import Labels
+
+            batch.labels = Labels(target).cover(batch.mappings)
         asked = query.require | query.any_of | (returned or NO_CATEGORY)
         if asked & (Category.WRITTEN | Category.WPALLOWED) and not tracked_mappings(
             scanner, chosen
         ):
-            common.say("nothing of the selection is tracked: no page has `written`")
-            common.hint(hint_to_arm(pid))
+            context.say("nothing of the selection is tracked: no page has `written`")
+            context.hint(hint_to_arm(pid))
         summary = batch.summary()
         if wp_only:
             batch = Batch.empty(batch)
@@ -154,9 +157,11 @@ def command(
 def _protected(
     scanner: Scanner, chosen: MappingSet, query: Query
 ) -> AbstractContextManager[tuple[Session, Batch]]:
-    """Get and write-protect through a session; store the result until it arrives."""
-    return protecting(
-        find(scanner.target.pid),
+    """Get and write-protect on a session; what was written is kept until it arrives."""
+    from pagescan.session.delivery import protect_until_delivered
+
+    return protect_until_delivered(
+        find_session(scanner.target.pid),
         lambda uffd: scan_mappings(scanner, chosen, query, uffd),
         written=bool(query.returned & Category.WRITTEN),
     )

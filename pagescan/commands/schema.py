@@ -4,8 +4,9 @@ from importlib.resources import files
 
 import click
 
-from pagescan.commands.options import Common, common
-from pagescan.commands.streams import put
+from pagescan.commands.options import common
+from pagescan.console.context import Context
+from pagescan.console.streams import put
 
 
 @click.command(
@@ -14,7 +15,7 @@ Example:
   pagescan schema > pagescan.schema.json"""
 )
 @common
-def command(*, common: Common) -> None:
+def command(*, context: Context) -> None:
     """Print the JSON Schema that every JSON output follows."""
-    del common
+    del context
     put(files("pagescan").joinpath("schema.json").read_text().rstrip("\n"))

@@ -3,12 +3,13 @@
 import contextlib
 import os
 import sys
+import threading
+from collections.abc import Iterator
 
 import click
 
 from pagescan import render
 from pagescan.commands.options import (
-    Common,
     common,
     oldest_option,
     output,
@@ -17,8 +18,9 @@ from pagescan.commands.options import (
     tables_option,
 )
 from pagescan.commands.signals import stop_on_signals
-from pagescan.commands.streams import OutputError
 from pagescan.commands.tick_text import end_line, tick_line
+from pagescan.console.context import Context
+from pagescan.console.streams import OutputError
 from pagescan.model.batch import Batch
 from pagescan.model.errors import PagescanError, UsageError
 from pagescan.model.looks import Tick
@@ -33,12 +35,15 @@ from pagescan.model.units import (
 )
 from pagescan.native import Pace
 from pagescan.session.watched import Terms, Watched
-from pagescan.target.find import find
+from pagescan.target.find import find_pid
 from pagescan.target.launch import Launched, launch
 from pagescan.target.selection import Selection
 from pagescan.target.wp_async import check_possible
 from pagescan.tracking.ticks import Limits
 from pagescan.tracking.tracking import Tracking
+
+PATIENCE = 0.7
+"""Seconds without a sign of life before a message says what takes so long."""
 
 
 @click.command(
@@ -88,35 +93,32 @@ def command(
     output: Output,
     pace: Pace,
     max_tables: int,
-    common: Common,
+    context: Context,
 ) -> None:
     """Arm TARGET, or run CMD, and show at every interval the pages it has written.
 
-    Ctrl-C ends it. One thread of the target is stopped once, for about 0.2 ms. From
-    then on the first write to each page per interval costs the target one short fault.
+    Ctrl-C ends it, or q in the live view, where ? lists the keys.
+
+    One thread of the target is stopped once, for about 0.2 ms. From then on the first
+    write to each page per interval costs the target one short fault.
     """
-    limits = Limits(
-        parse_seconds(interval), count, parse_seconds(duration) if duration else None
-    )
+    most = parse_seconds(duration) if duration else None
+    limits = Limits(parse_seconds(interval), count, most)
     percent = None if budget is None else parse_percent(budget)
     run = is_command(sys.argv, words)
-    if not words:
-        raise UsageError(
-            "watch what? TARGET or -- CMD is missing",
-            hint="pagescan watch PID, or pagescan watch -- CMD",
-        )
+    check_words(words)
     live = output.format == "table"
     check_possible()
     with contextlib.ExitStack() as undo:
+        launched, selection = None, Selection()
         if run:
             launched = _launch(words, cmd_output, live=live, undo=undo)
-            undo.callback(launched.close)
             if launched.note:
-                common.say(launched.note)
-            pid, selection = launched.pid, Selection()
+                context.say(launched.note)
+            pid = launched.pid
         else:
-            launched = None
-            pid, selection = find(words[0], oldest=oldest), Selection.parse(words[1:])
+            pid = find_pid(words[0], oldest=oldest)
+            selection = Selection.parse(words[1:])
         terms = Terms(
             selection,
             pace,
@@ -124,18 +126,47 @@ def command(
             restore_huge=restore_huge,
             percent=percent,
             interval=limits.interval,
-            say=common.say,
-            detail=common.detail,
+            say=context.say,
+            detail=context.detail,
         )
-        watched = undo.enter_context(Watched.armed(pid, terms, launched=launched))
+        with said_if_long(context, f"arming {pid}: many mappings, or much memory"):
+            watched = undo.enter_context(Watched.armed(pid, terms, launched=launched))
         stop = undo.enter_context(stop_on_signals())
         if live:
-            from pagescan.commands.live import run_live
-
             note = "" if not run else f"CMD's output: {cmd_output or 'discarded'}"
-            run_live(watched, limits, stop, common, note=note)
+            run_on_terminal(watched, limits, stop, context, note)
         else:
-            run_plain(watched, limits, stop, output, common)
+            run_plain(watched, limits, stop, output, context)
+
+
+def run_on_terminal(
+    watched: Watched, limits: Limits, stop: int, context: Context, note: str
+) -> None:
+    """Show the live view until the end; it needs rich, which is loaded here."""
+    from pagescan.commands.live import run_live
+
+    run_live(watched, limits, stop, context, note=note)
+
+
+def check_words(words: tuple[str, ...]) -> None:
+    """Raise a UsageError if neither TARGET nor CMD is given."""
+    if not words:
+        raise UsageError(
+            "watch what? TARGET or -- CMD is missing",
+            hint="pagescan watch PID, or pagescan watch -- CMD",
+        )
+
+
+@contextlib.contextmanager
+def said_if_long(context: Context, message: str) -> Iterator[None]:
+    """Print a message if the block takes longer than a moment."""
+    timer = threading.Timer(PATIENCE, context.say, (message,))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def is_command(argv: list[str], words: tuple[str, ...]) -> bool:
@@ -155,30 +186,39 @@ def _launch(
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
         out = os.open(cmd_output or os.devnull, flags, 0o666)
         undo.callback(os.close, out)
-    return launch(list(words), stdout=out, stderr=out)
+    launched = launch(list(words), stdout=out, stderr=out)
+    undo.callback(launched.close)
+    return launched
 
 
 def run_plain(
-    watched: Watched, limits: Limits, stop: int, output: Output, common: Common
+    watched: Watched, limits: Limits, stop: int, output: Output, context: Context
 ) -> None:
     """Write each look to stdout, in any of the formats."""
     tracking = watched.tracking
-    common.say_untracked(tuple(tracking.armed.untracked))
-    common.say(
+    context.say_untracked(tuple(tracking.armed.untracked))
+    context.say(
         f"watching {tracking.target}, {format_size(tracking.armed.tracked_bytes)},"
         f" every {format_seconds(limits.interval)}; Ctrl-C to end"
     )
     last, ending = None, Cost()
+    labels = None
     for tick in watched.ticks(limits, stop):
         last = tick
         tracking = watched.tracking
+        if output.labelled and (labels is None or labels.target is not tracking.target):
+            from pagescan.target.labels import Labels
+
+            labels = Labels(tracking.target)
         if message := watched.cost_warning.text(tick):
-            common.say(message)
+            context.say(message)
         if output.format == "plain" and tick.look:
-            common.say(tick_line(tick))
+            context.say(tick_line(tick))
         ending = watched.end(stop) if tick.end else Cost()
         report = report_of(tracking, tick, ending)
         rows = tick.look.batch if tick.look else empty_batch(tracking)
+        if labels is not None:
+            rows.labels = labels.cover(rows.mappings)
         try:
             render.write_result(report, rows, output)
         except OutputError as error:
@@ -187,7 +227,7 @@ def run_plain(
                 f" ({plural(report.summary.pages, 'page')} written) is not complete"
             ) from error
     if last is not None:
-        common.say(end_line(last, ending))
+        context.say(end_line(last, ending))
 
 
 def report_of(tracking: Tracking, tick: Tick, ending: Cost) -> Report:
@@ -197,13 +237,14 @@ def report_of(tracking: Tracking, tick: Tick, ending: Cost) -> Report:
         "watch",
         look.time if look else now(),
         tracking.target.facts,
-        look.batch.summary() if look else Summary(0, 0, 0, {}),
+        look.batch.summary() if look else Summary.none(),
         session=SessionFacts(str(tracking.target.pid), tracking.armed_at, tick.since),
         untracked=look.untracked if look else (),
         cost=(look.cost if look else Cost())
         + ending
         + Cost(stopped_ns=tracking.cost.stopped_ns if tick.number == 1 else 0),
         tick=tick.number,
+        interval_ns=round(tick.seconds * 1e9),
         end=tick.end,
         totals=tick.totals if tick.end else None,
         total_share=tick.total_share if tick.end else None,

@@ -7,10 +7,13 @@ Objects, one per region, are made only for the regions that a caller reads one b
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping as Dict, Sequence
+from dataclasses import dataclass, field
+from operator import sub
+from typing import Any
 
 from pagescan import native
+from pagescan.model.frame import Frame
 from pagescan.model.mapping_set import MappingSet
 from pagescan.model.memory import (
     CATEGORY_NAMES,
@@ -20,12 +23,13 @@ from pagescan.model.memory import (
     Region,
 )
 from pagescan.model.results import MappingCounts, Summary
+from pagescan.model.units import format_size, plural
 
 PAGE_COUNTED = ("present", "file", "swapped", "pfnzero", "huge", "guard", "written")
 
 
-@dataclass(slots=True)
-class Batch:
+@dataclass(slots=True, repr=False)
+class Batch(Frame):
     """The regions that a look found: ascending, disjoint, maximal; one column per fact.
 
     Attributes:
@@ -38,6 +42,7 @@ class Batch:
         new: Indices of the mappings that appeared after arming.
         page_size: Bytes per page.
         returned: The categories that were asked for.
+        labels: What mappings are for, by their starts, as far as rules know it.
 
     Examples:
         >>> import pagescan
@@ -54,6 +59,7 @@ class Batch:
     page_size: int
     new: frozenset[int] = frozenset()
     returned: Category = DEFAULT_RETURNED
+    labels: Dict[int, str] = field(default_factory=dict)
 
     @classmethod
     def join(
@@ -108,6 +114,45 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.starts)
+
+    def __repr__(self) -> str:
+        counts = self.summary()
+        names = ", ".join(f"{name} {n:,}" for name, n in counts.categories.items())
+        size = format_size(counts.bytes)
+        return (
+            f"<Batch: {plural(counts.regions, 'region')}, "
+            f"{plural(counts.pages, 'page')} ({size}): {names}>"
+        )
+
+    def label_of(self, owner: int) -> str | None:
+        """Return what the mapping with an index is for; None: no rule knows it."""
+        return self.labels.get(self.mappings[owner].start) if owner >= 0 else None
+
+    def table(self) -> dict[str, Sequence[Any]]:
+        """Return the regions as columns of scalars, one row per region.
+
+        start, end, pages and bytes are integers; each returned category is a column of
+        booleans; mapping, perms, label and new are those of the region's mapping.
+        """
+        size = self.page_size
+        lengths = list(map(sub, self.ends, self.starts))
+        columns: dict[str, Sequence[Any]] = {
+            "start": self.starts,
+            "end": self.ends,
+            "pages": [length // size for length in lengths],
+            "bytes": lengths,
+        }
+        for bit, name in CATEGORY_NAMES:
+            if bit & self.returned:
+                mask = int(bit)
+                columns[name] = [bool(bits & mask) for bits in self.bits]
+        names = [*(mapping.label for mapping in self.mappings), None]
+        perms = [*(mapping.perms for mapping in self.mappings), None]
+        columns["mapping"] = [names[owner] for owner in self.owners]  # -1: the last
+        columns["perms"] = [perms[owner] for owner in self.owners]
+        columns["label"] = [self.label_of(owner) for owner in self.owners]
+        columns["new"] = [owner in self.new for owner in self.owners]
+        return columns
 
     @property
     def categories(self) -> array[int]:
@@ -174,6 +219,7 @@ class Batch:
                     if name in PAGE_COUNTED and bit & self.returned
                 },
                 new=index in self.new,
+                label=self.label_of(index),
             )
             for index, mapping in enumerate(self.mappings)
             if pages[index]

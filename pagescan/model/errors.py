@@ -164,7 +164,10 @@ IN_THE_TARGET = {
         "has reached its limit of descriptors, and the attach needs one (EMFILE)",
         "raise its limit: prlimit --nofile=N --pid PID",
     ),
-    errno.ENFILE: BY_ERRNO[errno.ENFILE],
+    errno.ENFILE: (
+        "could not open a descriptor: the machine has none left (ENFILE)",
+        BY_ERRNO[errno.ENFILE][1],
+    ),
     errno.ENOMEM: ("could get no memory for a userfaultfd (ENOMEM)", None),
 }
 """The meaning of an errno of a call that the target was made to make."""

@@ -144,6 +144,10 @@ class Region:
         return self.end - self.start
 
 
+NEVER_WRITABLE = "shared and never writable"
+"""Why such memory is not tracked: the kernel refuses it, and no store can come."""
+
+
 class Untracked(NamedTuple):
     """A part of the selection that is not tracked, and why."""
 
@@ -151,6 +155,12 @@ class Untracked(NamedTuple):
     end: int
     mapping: str
     why: str
+
+    @property
+    def never_written(self) -> bool:
+        """Whether no store can reach it: nothing is missed there."""
+        kernel = self.mapping in _SPECIAL_NAMES or self.mapping.startswith("[vvar")
+        return kernel or self.why == NEVER_WRITABLE
 
 
 PAGE_SIZE = os.sysconf("SC_PAGE_SIZE")

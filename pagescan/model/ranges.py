@@ -26,7 +26,7 @@ class Ranges(NamedTuple):
 
 
 def ranges_of(intervals: Iterable[Interval]) -> Ranges:
-    """Return what any of some intervals covers; these may overlap, in any order."""
+    """Return the union of some intervals, which may overlap, in any order."""
     starts, ends = ranges = Ranges(array("Q"), array("Q"))
     for start, end in sorted(intervals):
         if ends and start <= ends[-1]:
@@ -72,7 +72,7 @@ def first_bytes(regions: Columns, length: int) -> Columns:
 
 
 def whole_pages(arrays: Iterable[array[int]], page_size: int) -> Ranges:
-    """Return the pages filled entirely by one of our arrays."""
+    """Return the pages filled entirely by one array of this process."""
     filled = []
     for one in arrays:
         start, length = one.buffer_info()

@@ -1,14 +1,17 @@
 """The records that results are made of: facts, cost, summary, report; no I/O."""
 
 import enum
-from collections.abc import Mapping as Dict
+from collections.abc import Mapping as Dict, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pagescan.model.frame import Frame
+from pagescan.model.memory import Mapping, Untracked
+from pagescan.model.units import format_size, plural
 
 if TYPE_CHECKING:
     from pagescan.native import Progress
-from pagescan.model.memory import Mapping, Untracked
 
 
 class TargetFacts(NamedTuple):
@@ -82,6 +85,11 @@ class Summary(NamedTuple):
     categories: Dict[str, int]
     """Pages per category: the returned categories only, in the kernel's order."""
 
+    @classmethod
+    def none(cls) -> "Summary":
+        """Return the totals of no regions."""
+        return cls(0, 0, 0, {})
+
 
 class Estimate(NamedTuple):
     """The number of written pages, extrapolated from a random part of the memory.
@@ -110,6 +118,40 @@ class MappingCounts:
     counts: Dict[str, int | None] = field(default_factory=dict)
     """Keys: present file swapped pfnzero huge guard written."""
     new: bool = False
+    label: str | None = None
+    """What the memory is for, as "[java heap]"; None: no rule knows it."""
+
+    @property
+    def start(self) -> int:
+        """The first address of the mapping."""
+        return self.mapping.start
+
+    @property
+    def end(self) -> int:
+        """The address behind the mapping."""
+        return self.mapping.end
+
+
+class MappingTable(list[MappingCounts], Frame):
+    """One row per mapping, as a list of `MappingCounts`, and as a table of scalars."""
+
+    def __repr__(self) -> str:
+        size = format_size(sum(row.bytes for row in self))
+        return f"<{plural(len(self), 'mapping')}, {size}>"
+
+    def table(self) -> dict[str, Sequence[Any]]:
+        """Return the mappings as columns of scalars; an unknown count is None."""
+        columns: dict[str, Sequence[Any]] = {
+            name: [getattr(row.mapping, name) for row in self]
+            for name in ("start", "end", "perms", "offset", "inode")
+        }
+        columns["mapping"] = [row.mapping.label for row in self]
+        columns["label"] = [row.label for row in self]
+        columns["pages"] = [row.pages for row in self]
+        columns["bytes"] = [row.bytes for row in self]
+        for name in self[0].counts if self else ():
+            columns[name] = [row.counts[name] for row in self]
+        return columns
 
 
 class Action(enum.IntEnum):
@@ -158,6 +200,8 @@ class Report:
     cost: Cost = Cost()
     tick: int | None = None
     """Number of the look, from 1, in watch; None elsewhere."""
+    interval_ns: int | None = None
+    """In watch: the time since the previous look, for which the summary holds."""
     end: str | None = None
     """In the last line of watch: interrupted count duration exited exec lost."""
     totals: Summary | None = None
@@ -167,7 +211,7 @@ class Report:
     estimate: Estimate | None = None
     """With a budget; the rows then cover only the part that was tracked."""
     plan: PlanFacts | None = None
-    """In dump-plan; the categories of the rows are then actions."""
+    """In dump-plan: the bits of the rows are then actions, elsewhere categories."""
 
 
 class Output(NamedTuple):
@@ -190,3 +234,13 @@ class Output(NamedTuple):
     by: str = "region"
     color: bool | None = None
     progress: "Progress | None" = None
+
+    @property
+    def is_json(self) -> bool:
+        """Whether the result is JSON, in one document or in lines."""
+        return self.format in ("json", "jsonl")
+
+    @property
+    def labelled(self) -> bool:
+        """Whether labels are shown."""
+        return self.format in ("json", "jsonl") or "label" in (self.columns or "")

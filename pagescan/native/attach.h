@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What the files of the attach share; see shim_attach.c for the story. */
+/* Shared by the files of the attach; shim_attach.c explains it. */
 #ifndef PAGESCAN_ATTACH_H
 #define PAGESCAN_ATTACH_H
 
@@ -13,25 +13,25 @@
 #if defined(__x86_64__)
 #include <sys/user.h>
 
-/* Instructions that the target has already, by address; 0: not found. */
+/* Instructions of the target, by address; 0: not found. */
 struct gadgets {
-	uint64_t syscall;     /* syscall, anywhere: the plain way needs no more */
+	uint64_t syscall;     /* syscall, anywhere: enough for the plain method */
 	uint64_t syscall_ret; /* syscall; ret */
 	uint64_t restorer;    /* mov $15, %eax; syscall: rt_sigreturn */
 	uint64_t restorer_length;
 	uint64_t pop_rax;     /* pop %rax; ret */
 	uint64_t pop_rdi;     /* pop %rdi; ret */
-	uint64_t ret_imm[16]; /* ret $imm, by imm / PS_PAGE: steps over what is between */
+	uint64_t ret_imm[16]; /* ret $imm, by imm / PS_PAGE: skips the bytes between */
 };
 
-/* What is known of a fact that decides about harm. */
+/* The answer to a question that decides about harm. */
 enum ps_answer {
 	PS_NO,
 	PS_YES,
-	PS_NOT_KNOWN, /* never to be taken for no */
+	PS_NOT_KNOWN, /* never treated as a no */
 };
 
-/* Eight bytes of the address space that was looked into. */
+/* Eight bytes of the examined address space. */
 struct witness {
 	uint64_t address;
 	uint64_t word;
@@ -39,44 +39,47 @@ struct witness {
 
 struct surgery {
 	struct ps_attach *call;
-	/* Of the process that operates: it may be killed at any instruction, so it takes no lock. */
+	/*
+	 * Fields of the operating process: it may be killed at any instruction, so it takes no
+	 * lock.
+	 */
 	int timer;	    /* kills it: ps_kill_me_after() */
-	uint64_t killed_at; /* when it will; 0: not */
-	uint8_t *room;	    /* memory that was made ready for it, in the place of malloc */
+	uint64_t killed_at; /* when the timer will; 0: it is not set */
+	uint8_t *room;	    /* prepared memory, used instead of malloc */
 	size_t room_left;
-	/* Of the target. */
+	/* Fields of the target. */
 	int memory; /* /proc/PID/mem, read-write */
 	int maps;   /* /proc/PID/maps, for PROCMAP_QUERY */
 	int pagemap;
 	int pidfd;
-	int table; /* a pidfd by which this thread's descriptors are reached, or -1 */
+	int table; /* a pidfd for access to this thread's descriptors, or -1 */
 	int own_fds; /* our own /proc/thread-self/fd, or -1 */
 	uint64_t deadline;
 	pid_t tid;
-	struct gadgets all_gadgets; /* that were found */
-	struct gadgets gadgets;	    /* those of them that the stopped thread may use */
-	bool filter_counts;	    /* this user may not suspend a seccomp filter of the thread's */
-	bool unsuitable;	    /* this thread, and it was let go: another one may do */
-	struct witness witnesses[8]; /* by which it is known again; unused ones: address 0 */
-	bool untold;	 /* its random bytes could not be read: another program could not be told */
-	bool plain_only; /* shadow stack: a return that was not called for would be fatal */
-	uint64_t stack_start; /* of [stack]; 0: there is none, or a small one */
+	struct gadgets all_gadgets; /* all that were found */
+	struct gadgets gadgets;	    /* the ones that the stopped thread may use */
+	bool filter_counts;	    /* this user may not suspend the thread's seccomp filter */
+	bool unsuitable;	    /* this thread is, and was released: try another one */
+	struct witness witnesses[8]; /* to recognise it again; unused ones: address 0 */
+	bool untold;	 /* its random bytes are unreadable: an exec would go unnoticed */
+	bool plain_only; /* shadow stack: a return without a call would be fatal */
+	uint64_t stack_start; /* of [stack]; 0: it has no [stack], or a small one */
 	uint64_t slack;	      /* bytes behind an ELF's .bss: [slack, slack_end) */
 	uint64_t slack_end;
-	bool garbage; /* what was looked at last holds the frame of an attach that died */
-	/* Of the stopped thread, as it is to go on. */
+	bool garbage; /* the last examined memory holds the frame of an attach that died */
+	/* State of the stopped thread with which it goes on. */
 	struct user_regs_struct saved;
 	uint64_t mask;
-	uint64_t standing_since; /* 0: it does not stand still for us */
-	bool plain_standing;     /* it does, and nothing but us puts it back */
-	/* The self-restoring stack; chain is where rsp starts, 0: the plain way. */
+	uint64_t standing_since; /* 0: it is not stopped by us */
+	bool plain_standing;     /* it is, and only we can restore it */
+	/* The self-restoring stack; chain is its first rsp, 0: the plain method. */
 	uint64_t chain;
-	bool masked; /* every signal is blocked during the calls; in rop nothing could undo that */
-	uint64_t wrote; /* [wrote, wrote_end) is to be wiped */
+	bool masked; /* every signal is blocked during the calls; rop could not undo that */
+	uint64_t wrote; /* [wrote, wrote_end) must be wiped */
 	uint64_t wrote_end;
 };
 
-/* Room for a frame, and what the method is called with it there. */
+/* Room for a frame, and the name of the method with a frame there. */
 struct ps_place {
 	uint64_t start;
 	uint64_t end;
@@ -91,23 +94,23 @@ struct area {
 	uint64_t inode;
 	uint64_t device;
 	uint64_t flags;
-	const char *name; /* NULL: it was not asked for */
+	const char *name; /* NULL: not asked for */
 	size_t name_length;
 };
 
-/* Is shown one mapping after the other, until it returns what is not 0. */
+/* Gets one mapping after another, until it returns a value other than 0. */
 typedef int ps_visit(struct surgery *s, const struct area *area, void *context);
 
-/* A mapping of code, and which other mapping its file begins in. */
+/* A mapping of code, and the mapping with the beginning of its file. */
 struct code {
 	uint64_t start;
 	uint64_t end;
 	uint64_t offset;
 	uint64_t inode;
 	uint64_t device;
-	uint64_t head; /* 0: not known */
-	int order;     /* in which it is searched */
-	bool no_slack; /* what is behind its .bss is used, or that is not known */
+	uint64_t head; /* 0: unknown */
+	int order;     /* position in the order of the search */
+	bool no_slack; /* the bytes behind its .bss are used, or this is unknown */
 };
 
 #define PS_PAGE 4096u
@@ -118,12 +121,12 @@ struct code {
 #define PS_STAT_SIZE 1024
 
 /*
- * In all that follows: no malloc, no stdio on files, no opendir. The surgeon shares its memory with us,
- * and a lock that it holds when it is killed would be locked for ever. snprintf on an array is fine.
+ * No function below may use malloc, stdio on files, or opendir. The surgeon shares its memory with its
+ * caller, and a lock that it holds when it is killed would stay locked. snprintf on an array is fine.
  */
 int ps_operate(struct surgery *s);
 void ps_kill_me_after(struct surgery *s, uint64_t ns);
-void *ps_room(struct surgery *s, size_t size); /* NULL: there is no more; given back by our end */
+void *ps_room(struct surgery *s, size_t size); /* NULL: used up; freed at the surgeon's end */
 
 bool ps_peek(const struct surgery *s, uint64_t address, void *ret, size_t size);
 bool ps_poke(const struct surgery *s, uint64_t address, const void *data, size_t size);
@@ -169,8 +172,8 @@ void ps_clear_chain(struct surgery *s);
 #endif
 
 /*
- * A test build can die at each step of the surgery; elsewhere a step is nothing at all.
- * PAGESCAN_KILL_AT=n: SIGKILL to ourselves at the n-th.
+ * A test build can die at each step of the attach; in other builds a step does nothing.
+ * PAGESCAN_KILL_AT=n: SIGKILL itself at the n-th step.
  */
 #ifdef PS_FAULT
 void ps_fault_step(const char *name);

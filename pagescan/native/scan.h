@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What the files that call PAGEMAP_SCAN share: single probes, and the loop over a part of a scan. */
+/* Shared by the files that call PAGEMAP_SCAN: single probes, and the loop over a part of a scan. */
 #ifndef PAGESCAN_SCAN_H
 #define PAGESCAN_SCAN_H
 
@@ -13,8 +13,8 @@ int ps_first_region(int pagemap, uint64_t start, uint64_t end, const struct ps_m
 		    struct ps_page_region *ret);
 
 /*
- * Returns the address of the first present or swapped page of [start, end), `end` if there is none, or
- * -errno. Of the masks only WPALLOWED counts.
+ * Returns the address of the first present or swapped page of [start, end), `end` if none exists,
+ * or -errno. Of the masks only WPALLOWED is used.
  */
 int64_t ps_next_populated(int pagemap, uint64_t start, uint64_t end, const struct ps_masks *masks);
 

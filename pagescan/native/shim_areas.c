@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The mappings of the target, for the attach: one after the other, and named only where the name is
- * asked for. A process may have 65,530 of them, each with a path of 4 KiB: 250 MB of text, for a few
- * pages of code. Before Linux 6.11 the text is all that there is; it is read in pieces.
+ * The mappings of the target, for the attach: visited one after another, and the name of one is
+ * read only if the visitor asks for it. A process may have 65,530 of them, each with a path of 4
+ * KiB: 250 MB of text for a few pages of code. Before Linux 6.11 only the text is available; it is
+ * read in pieces.
  *
- * The kernel could skip all that is no code. It would hold the target's lock as long.
+ * The kernel could skip all mappings that are not code, but it would hold the target's lock as
+ * long.
  */
 #define _GNU_SOURCE
 #include "attach.h"
@@ -20,7 +22,7 @@
 #include "uapi.h"
 
 #define COVERING_OR_NEXT 0x10u
-#define PIECE (64u << 10)  /* more than the longest line: a path of 4 KiB, each byte written as four */
+#define PIECE (64u << 10)  /* longer than any line: a path of 4 KiB, each byte written as four */
 #define LEAST_LINE 40u
 #define LINES (PIECE / LEAST_LINE)
 #define COLUMNS 9u
@@ -51,7 +53,10 @@ static int ask(const struct surgery *s, uint64_t address, uint64_t flags, char *
 	return 0;
 }
 
-/* Whatever was there when it began is visited, unless it has gone; what the visitor returns ends it. */
+/*
+ * Visits every mapping that existed at the start and still exists, until the visitor returns
+ * nonzero.
+ */
 static int visit_by_asking(struct surgery *s, ps_visit *visit, void *context)
 {
 	struct area area = {.end = 0};
@@ -67,7 +72,7 @@ static int visit_by_asking(struct surgery *s, ps_visit *visit, void *context)
 	return error == -ENOENT ? 0 : error;
 }
 
-/* Visits the lines of a piece, all of them whole. */
+/* Visits the lines of a piece, which are complete. */
 static int visit_lines(struct surgery *s, const char *text, size_t length, struct ps_maps *maps,
 		       ps_visit *visit, void *context)
 {
@@ -123,7 +128,7 @@ static int visit_text(struct surgery *s, char *text, uint64_t *columns, ps_visit
 	return error;
 }
 
-/* In the order of their addresses; 0, what the visitor returned, or an error. */
+/* Visits them in the order of addresses; returns 0, the visitor's value, or an error. */
 int ps_visit_areas(struct surgery *s, ps_visit *visit, void *context)
 {
 	uint8_t *room = s->room;
@@ -137,7 +142,7 @@ int ps_visit_areas(struct surgery *s, ps_visit *visit, void *context)
 	text = ps_room(s, PIECE);
 	columns = ps_room(s, (size_t)COLUMNS * LINES * sizeof(*columns));
 	error = text && columns ? visit_text(s, text, columns, visit, context) : -ENOMEM;
-	s->room = room; /* the visitor keeps what it has room for before */
+	s->room = room; /* what the visitor stores stays */
 	s->room_left = room_left;
 	return error;
 }
@@ -167,7 +172,7 @@ static int find(struct surgery *s, const struct area *area, void *context)
 	return 1;
 }
 
-/* Finds the mapping of an address, with its name; a name that is longer than the room is left out. */
+/* Finds the mapping of an address, with its name; a name longer than the room is left out. */
 bool ps_area_at(struct surgery *s, uint64_t address, struct area *ret, char *name, size_t room)
 {
 	struct wanted wanted = {address, ret, name, room};

@@ -1,27 +1,27 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Takes a userfaultfd out of a live process: one of its threads is made to call userfaultfd(2) with a
- * system call instruction that is there already, the descriptor is pulled over with pidfd_getfd(2) and
- * closed there, and the thread goes on where it was. No code and no data of the target is changed.
- * shim_surgeon.c runs it, in a process that may be killed.
+ * system call instruction that the target already has. The descriptor is fetched with pidfd_getfd(2) and
+ * closed in the target, and the thread goes on where it was. No code and no data of the target is
+ * changed. shim_surgeon.c runs this in a process that may be killed: the surgeon, "we" in this file.
  *
  * shim_gadgets_x86_64.c finds the instructions before anything is stopped. shim_frame_x86_64.c lays out
- * the stack that puts the thread back without us, should we die in the middle. Where that cannot be
- * done, the plain way is left: registers and mask are kept by us alone. shim_remote.c reads and writes
- * the memory of the target.
+ * the stack from which the thread restores itself if we die in the middle. If that is not possible, the
+ * plain method remains: only we can restore registers and mask. shim_remote.c reads and writes the
+ * memory of the target.
  *
- * What makes it exact, whether we live or die:
+ * These rules make it exact, whether we live or die:
  *   - SETREGS first, then the full mask; on the way back the mask first, then SETREGS. A death between
  *     the two never leaves signals blocked: rsp is on the chain, which restores the mask;
  *   - the last stop before the registers go back is an EVENT_STOP, inside get_signal(): there the
  *     kernel itself judges an interrupted call by the -ERESTART* in rax, pending signals included;
- *   - never PTRACE_SINGLESTEP, whose flag outlives a dead tracer; TRACESYSGOOD, so that a dead
- *     tracer's system call stop is not taken for a SIGTRAP;
- *   - stops are looked at and not reaped: a dead tracer's signal stop still has its signal;
- *   - what was found before the stop is used only if the thread still lives in that address space;
- *   - every wait is bounded. A thread that does not stop is released by the end of the surgeon, its
- *     tracer; another surgeon tries the next one. So there is one tracee at a time, and one that has
- *     ended is reaped: else an exec of another thread would wait for that, and we for the exec.
+ *   - never use PTRACE_SINGLESTEP, whose flag outlives a dead tracer; use TRACESYSGOOD, so that a
+ *     system call stop of a dead tracer does not look like a SIGTRAP;
+ *   - look at stops without reaping them, so that the signal of a signal stop survives a dead tracer;
+ *   - use facts from before the stop only if the thread still lives in that address space;
+ *   - bound every wait. A thread that does not stop is released by the end of the surgeon, its tracer;
+ *     another surgeon tries the next thread. So there is one tracee at a time, and one that has ended is
+ *     reaped: otherwise an exec of another thread would wait for that, and we would wait for the exec.
  */
 #define _GNU_SOURCE
 #include "attach.h"
@@ -52,7 +52,8 @@
 #define YIELD_NS 100000u
 #define THREAD_WAIT_NS 250000000u
 #define CALL_WAIT_NS 1000000000u
-#define STANDING_NS 1500000000u /* what puts a thread back needs us no more: see ps_kill_me_after */
+#define LAST_WAIT_NS 10000000000u /* longer than pagescan lets the surgeon live */
+#define STANDING_NS 1500000000u /* after that the thread can restore itself: see ps_kill_me_after */
 
 static bool is_event_stop(int status)
 {
@@ -65,9 +66,10 @@ static bool is_syscall_stop(int status)
 }
 
 /*
- * Waits for a change of the tracee, or for a moment. There is a SIGCHLD for each stop, which is blocked,
- * and so waits for us: to sleep gives our processor to the thread, also if we take precedence over it.
- * In a thread of another process the signal may go to any of its threads: there it is asked again.
+ * Waits for a change of the tracee, or for a moment. Each stop causes a SIGCHLD, which is blocked
+ * and stays pending. Sleeping gives our processor to the thread, even if we have the higher
+ * priority. In a thread of another process the signal may go to any of its threads: that caller
+ * asks again.
  */
 static void rest(const struct surgery *s, uint64_t waited)
 {
@@ -92,8 +94,8 @@ static void reap(const struct surgery *s)
 }
 
 /*
- * Waits for the thread's next stop; 0, -ETIMEDOUT, or -ESRCH when it has ended. It is only looked at
- * (WNOWAIT): a signal whose stop has been reaped would be lost if we died before we let it through.
+ * Waits for the thread's next stop; 0, -ETIMEDOUT, or -ESRCH when it has ended. The stop is not
+ * reaped (WNOWAIT): otherwise its signal would be lost if we died before we delivered it.
  */
 static int wait_for_stop(const struct surgery *s, uint64_t until, int *status)
 {
@@ -108,7 +110,7 @@ static int wait_for_stop(const struct surgery *s, uint64_t until, int *status)
 			   WEXITED | WSTOPPED | WNOWAIT | WNOHANG | __WALL) < 0)
 			return -ESRCH;
 		if (info.si_pid == s->tid && info.si_code == CLD_TRAPPED) {
-			*status = info.si_status << 8 | 0x7f; /* as waitpid(2) has it */
+			*status = info.si_status << 8 | 0x7f; /* in the form of waitpid(2) */
 			return 0;
 		}
 		if (info.si_pid == s->tid) {
@@ -122,9 +124,9 @@ static int wait_for_stop(const struct surgery *s, uint64_t until, int *status)
 }
 
 /*
- * Lets it run with `request` until a stop of our own asking. With a full mask only SIGSTOP can come in
- * between, and takes effect when we let go. Without (rop) any signal can: -EINTR, with the thread in
- * its signal-delivery stop and `*status` saying which.
+ * Lets it run with `request` until a stop that we have asked for. With a full mask only SIGSTOP can
+ * come in between, and takes effect when we release the thread. Without it (rop) any signal can:
+ * -EINTR, with the thread in its signal-delivery stop, and `*status` tells which signal.
  */
 static int run_until(const struct surgery *s, int request, bool (*wanted)(int status), int *status)
 {
@@ -155,11 +157,13 @@ static int stop(const struct surgery *s, int status, uint64_t until)
 	for (;;) {
 		int error;
 
-		/* 0: not yet heard of. Else a signal's stop, which is let through. */
+		/*
+		 * Status 0: no stop was seen yet. After a signal's stop, deliver the signal.
+		 */
 		long signal = is_syscall_stop(status) ? 0 : WSTOPSIG(status);
 
 		if (status && ptrace(PTRACE_CONT, s->tid, NULL, (void *)signal) < 0 &&
-		    errno != ESRCH) /* ESRCH: it is dying, and its end will be seen */
+		    errno != ESRCH) /* ESRCH: it is dying, and its end will be noticed */
 			return -errno;
 		error = wait_for_stop(s, until, &status);
 		if (error || is_event_stop(status))
@@ -168,17 +172,18 @@ static int stop(const struct surgery *s, int status, uint64_t until)
 }
 
 /*
- * A thread that does not come to its call, or not back from it, is in a frozen cgroup. Even there it
- * stops for its tracer, who else could not put it back.
+ * A thread that does not reach its call, or does not return from it, is in a frozen or throttled
+ * cgroup. In a frozen one of cgroup v2 it stops for its tracer all the same; in the others it may
+ * not. Then its stack restores it, as if we had been killed. Without one we wait until we are.
  */
 static void regain(struct surgery *s)
 {
-	s->deadline = ps_now_ns() + THREAD_WAIT_NS;
+	s->deadline = ps_now_ns() + (s->chain ? THREAD_WAIT_NS : LAST_WAIT_NS);
 	ptrace(PTRACE_INTERRUPT, s->tid, NULL, NULL);
 	stop(s, 0, s->deadline);
 }
 
-/* Makes the stopped thread do one system call, and leaves it in an EVENT_STOP behind it. */
+/* Makes the stopped thread make one system call, and leaves it in an EVENT_STOP after it. */
 static int call_in_target(struct surgery *s, uint64_t number, uint64_t argument, int64_t *ret)
 {
 	struct user_regs_struct regs = s->saved;
@@ -188,7 +193,7 @@ static int call_in_target(struct surgery *s, uint64_t number, uint64_t argument,
 	regs.rip = s->chain ? s->gadgets.syscall_ret : s->gadgets.syscall;
 	regs.rax = number;
 	regs.rdi = argument;
-	regs.orig_rax = (unsigned long)-1; /* no call is being restarted */
+	regs.orig_rax = (unsigned long)-1; /* no call is restarted */
 	if (s->chain)
 		regs.rsp = s->chain;
 	PS_FAULT_STEP("chain");
@@ -215,7 +220,7 @@ static int call_in_target(struct surgery *s, uint64_t number, uint64_t argument,
 	if (error == -ETIMEDOUT)
 		regain(s);
 	if (error == -EINTR) {
-		/* The signal is delivered to the thread as it was, and stopped again behind that. */
+		/* The signal is delivered to the restored thread, which is then stopped again. */
 		if (ptrace(PTRACE_SETREGS, s->tid, NULL, &s->saved) < 0)
 			return -errno;
 		PS_FAULT_STEP("signal");
@@ -227,7 +232,7 @@ static int call_in_target(struct surgery *s, uint64_t number, uint64_t argument,
 	return error;
 }
 
-#define RANDOM_WORDS 2u /* they come first among the witnesses */
+#define RANDOM_WORDS 2u /* they are the first witnesses */
 
 static bool remember(struct surgery *s, size_t index, uint64_t address)
 {
@@ -238,8 +243,8 @@ static bool remember(struct surgery *s, size_t index, uint64_t address)
 }
 
 /*
- * What tells this address space from the next one: the 16 random bytes that each exec lays down, and
- * the code that is going to be used. Without the bytes it could not be told.
+ * Records the facts that tell this address space from a later one: the 16 random bytes that each
+ * exec lays down, and the code that will be used. Without these bytes it could not be told.
  */
 static int remember_address_space(struct surgery *s)
 {
@@ -258,14 +263,14 @@ static int remember_address_space(struct surgery *s)
 		if (vector[i].a_type == AT_RANDOM)
 			known = remember(s, 0, vector[i].a_un.a_val) &&
 				remember(s, 1, vector[i].a_un.a_val + sizeof(uint64_t));
-	s->untold = !known; /* of a 32-bit process too, whose vector is another one */
+	s->untold = !known; /* also for a 32-bit process, whose vector differs */
 	return 0;
 }
 
 /*
- * Whether the stopped thread lives in the address space that was looked into before the stop: it may
+ * Whether the stopped thread lives in the address space that was examined before the stop: it may
  * have called execve(2) in between, and our /proc/PID/mem would still be the old one's. The random
- * bytes may have changed there (Go clears them as it starts); the code may not.
+ * bytes may have changed (Go clears them as it starts), but not the code.
  */
 static bool is_as_remembered(const struct surgery *s)
 {
@@ -291,7 +296,7 @@ static int refuse(struct surgery *s, int step, int error)
 	return error;
 }
 
-/* Whether the stopped thread may be sent into a call. What is not known is a no. */
+/* Whether the stopped thread may be made to call. An unknown fact counts as a no. */
 static int judge(struct surgery *s)
 {
 	enum ps_answer shadow_stack = ps_has_shadow_stack(s), may_call = ps_may_call(s);
@@ -312,12 +317,12 @@ static int judge(struct surgery *s)
 	return 0;
 }
 
-/* Reads what the stopped thread is to go on with, and lays out the stack that would see to it. */
+/* Reads the registers and mask of the stopped thread, and lays out the stack that restores them. */
 static int prepare(struct surgery *s)
 {
 	int error;
 
-	ps_clear_chain(s); /* of an attempt that a signal has ended */
+	ps_clear_chain(s); /* left by an attempt that a signal ended */
 	s->chain = 0;
 	s->masked = true;
 	s->call->method = PS_METHOD_PLAIN;
@@ -335,17 +340,23 @@ static int prepare(struct surgery *s)
 	return 0;
 }
 
-/* The thread gets back what prepare() read. */
+/*
+ * Restores the state that prepare() read. A thread that does not stop for that is left to its stack,
+ * which is then not touched: to set the registers without the mask, or to wipe the stack, would harm.
+ */
 static int put_back(struct surgery *s)
 {
 	int error = 0;
 
 	PS_FAULT_STEP("closed");
-	if (s->masked)
-		ptrace(PTRACE_SETSIGMASK, s->tid, (void *)sizeof(s->mask), &s->mask);
-	PS_FAULT_STEP("unmask");
-	if (ptrace(PTRACE_SETREGS, s->tid, NULL, &s->saved) < 0)
+	if (s->masked &&
+	    ptrace(PTRACE_SETSIGMASK, s->tid, (void *)sizeof(s->mask), &s->mask) < 0)
 		error = -errno;
+	PS_FAULT_STEP("unmask");
+	if (error && s->chain)
+		return error;
+	if (ptrace(PTRACE_SETREGS, s->tid, NULL, &s->saved) < 0)
+		return -errno;
 	s->plain_standing = false;
 	PS_FAULT_STEP("restored");
 	ps_clear_chain(s);
@@ -353,7 +364,7 @@ static int put_back(struct surgery *s)
 	return error;
 }
 
-/* Has the thread close its userfaultfd; another file that stands there by now is left alone. */
+/* Makes the thread close its userfaultfd; another file with that number is left alone. */
 static int close_there(struct surgery *s, int64_t there, int64_t *closed)
 {
 	enum ps_answer answer = ps_is_still_there(s, there);
@@ -366,8 +377,9 @@ static int close_there(struct surgery *s, int64_t there, int64_t *closed)
 }
 
 /*
- * Two calls in the stopped thread, userfaultfd and close; everything is put back, come what may. A
- * signal that comes first (-EINTR) is delivered, and what is left to do is done from where that led.
+ * Makes two calls in the stopped thread, userfaultfd and close; everything is restored in any case.
+ * A signal that comes first (-EINTR) is delivered, and the rest is done from the state that it led
+ * to.
  */
 static int operate(struct surgery *s)
 {
@@ -400,7 +412,7 @@ static int operate(struct surgery *s)
 	return taking ? taking : error;
 }
 
-/* With every filter suspended where this user may; where not, a thread that has one is left alone. */
+/* Suspends every filter if this user may; otherwise a thread with a filter is left alone. */
 static int seize(struct surgery *s)
 {
 	const unsigned long options = PTRACE_O_TRACESYSGOOD;
@@ -425,8 +437,8 @@ static int seize(struct surgery *s)
 }
 
 /*
- * A thread that stands still waits for us to get a processor: where we may, we take precedence. What is
- * left to do then is little, and the priority goes with the surgeon.
+ * A stopped thread waits until we get a processor, so we take a real-time priority if we may.
+ * Little work is left at that point, and the priority ends with the surgeon.
  */
 static void hurry(void)
 {
@@ -437,8 +449,8 @@ static void hurry(void)
 }
 
 /*
- * Operates on a thread that this process traces and that is in an EVENT_STOP, however it came to that;
- * the caller lets it go on.
+ * Performs the two calls on a thread that this process traces and that is in an EVENT_STOP, from
+ * whatever cause; the caller releases it.
  */
 static int operate_on_stopped(struct surgery *s)
 {
@@ -449,8 +461,9 @@ static int operate_on_stopped(struct surgery *s)
 }
 
 /*
- * Whether the process is the one that was meant, and the thread one of its: a number may have been used
- * again. True for good once the thread is traced: its number is its own until we let it go.
+ * Whether the process is the intended one, and the thread belongs to it: a number may have been
+ * reused. Valid for good once the thread is traced, because its number is its own until we release
+ * it.
  */
 static bool is_the_one(const struct surgery *s)
 {
@@ -461,8 +474,8 @@ static bool is_the_one(const struct surgery *s)
 }
 
 /*
- * Seizes and stops one thread and operates on it. -EAGAIN: it did not stop, and only our end lets go of
- * it. -ESRCH: it is no more.
+ * Seizes and stops one thread and operates on it. -EAGAIN: it did not stop, and only our end
+ * releases it. -ESRCH: it no longer exists.
  */
 static int try_thread(struct surgery *s, uint64_t until)
 {
@@ -499,7 +512,7 @@ static int try_thread(struct surgery *s, uint64_t until)
 	return error == -ESRCH ? -EAGAIN : error;
 }
 
-/* One thread after the other, the `turn`-th first; the only one has all the time that there is. */
+/* Tries one thread after another, the `turn`-th first; an only thread gets all the time. */
 static int try_threads(struct surgery *s)
 {
 	pid_t tids[MAX_THREADS];
@@ -509,7 +522,7 @@ static int try_threads(struct surgery *s)
 		s->tid = tids[(s->call->turn + i) % count];
 		error = try_thread(s, count == 1 ? s->deadline : ps_now_ns() + THREAD_WAIT_NS);
 		ps_close_table(s);
-		/* A main thread that has exited says EPERM; the others may do. */
+		/* A main thread that has exited causes EPERM; the other threads may still work. */
 		if (!s->unsuitable && error != -ESRCH &&
 		    !(error == -EPERM && s->call->step <= PS_STEP_SEIZE))
 			break;
@@ -517,7 +530,7 @@ static int try_threads(struct surgery *s)
 	return error;
 }
 
-/* Opens what tells of the target, before anything is stopped. */
+/* Opens the target's files, before anything is stopped. */
 static int open_target(struct surgery *s)
 {
 	char path[64];
@@ -547,13 +560,16 @@ static int search(struct surgery *s)
 	return remember_address_space(s);
 }
 
-/* All of it. The search has half of the time, so that the stop always has the other half. */
+/*
+ * Does the whole attach. The search gets half of the time, so that the stop always has the other
+ * half.
+ */
 int ps_operate(struct surgery *s)
 {
 	uint64_t half = (uint64_t)s->call->timeout_ms * 1000000u / 2;
 	int error;
 
-	prctl(PR_SET_TIMERSLACK, 1); /* this thread's: short naps are to be short */
+	prctl(PR_SET_TIMERSLACK, 1); /* for this thread: short sleeps must be short */
 	s->deadline = ps_now_ns() + half;
 	ps_kill_me_after(s, half);
 	error = search(s);

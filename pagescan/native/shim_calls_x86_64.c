@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * System calls that end early although no signal came: a stop alone makes them return EINTR, or less
- * than they were asked for.
+ * System calls that end early without a signal: a stop alone makes them return EINTR, or a part of the
+ * result.
  *
- * Most calls return -ERESTART* instead, and the kernel starts them over: signal(7). The rows here were
- * read in its source (Linux 6.18: each `return -EINTR` behind signal_pending()), and each one that is
- * started over has a test. Where the call has no timeout that runs, starting it over cannot be told
- * from never having been stopped: -ERESTARTNOHAND stands in for -EINTR, and the kernel decides, as it
- * does for pause(2): EINTR if there is a signal to handle, else the call goes on.
+ * Most calls return -ERESTART* instead, and the kernel restarts them: signal(7). The rows here come from
+ * its source (Linux 6.18: each `return -EINTR` after signal_pending()), and each restarted call has a
+ * test. If a call has no running timeout, restarting it is the same as never stopping it. So
+ * -ERESTARTNOHAND replaces -EINTR, and the kernel decides as for pause(2): EINTR if there is a signal to
+ * handle, otherwise the call goes on.
  */
 #define _GNU_SOURCE
 #include "attach.h"
@@ -21,13 +21,13 @@
 #define SYS_EPOLL_PWAIT2 441
 #define SYS_SENDMMSG 307
 
-/* What is known of a wait that a stop ends. */
+/* When a wait that a stop ends may be restarted. */
 enum exact {
-	ALWAYS,	  /* it has no timeout */
-	IF_NULL,  /* it has none if that argument is NULL */
-	IF_MINUS, /* … if it is a negative int */
+	ALWAYS,	  /* always: it has no timeout */
+	IF_NULL,  /* if that argument, the timeout, is NULL */
+	IF_MINUS, /* if that argument is a negative int */
 	RING,	  /* io_uring_enter(2): see is_endless_ring */
-	NEVER, /* what is done already cannot be told, or how long it waits: a socket's timeouts */
+	NEVER, /* the amount done, or a socket's timeout, is unknown */
 };
 
 static const struct row {
@@ -66,11 +66,13 @@ static const struct row {
 	{SYS_copy_file_range, NEVER, 0},
 	{SYS_getrandom, NEVER, 0},
 	{SYS_bpf, NEVER, 0},
-	/* They are started over, with what is left of the time: it lasts as much longer. */
+	/*
+	 * They are restarted with the remaining time, so they last longer by the time of the stop.
+	 */
 	{SYS_ppoll, NEVER, 0},
 	{SYS_select, NEVER, 0},
 	{SYS_pselect6, NEVER, 0},
-	/* If we die, a signal within the same moment may be missed. */
+	/* If we die, a signal at the same moment may be missed. */
 	{SYS_pause, NEVER, 0},
 	{SYS_rt_sigsuspend, NEVER, 0},
 };
@@ -79,7 +81,7 @@ static const struct row {
 #define IORING_ENTER_ABS_TIMER (1u << 5)
 #define IORING_ENTER_EXT_ARG_REG (1u << 6)
 
-/* Its timeout is in a structure, or in memory that only the kernel knows. */
+/* Its timeout is in a structure, or in memory known only to the kernel. */
 static bool is_endless_ring(const struct surgery *s, const uint64_t *arguments)
 {
 	struct {
@@ -122,7 +124,7 @@ static const struct row *row_of(int64_t number)
 	return NULL;
 }
 
-/* Has the kernel judge anew a call that returns EINTR for the bare stop. */
+/* Makes the kernel decide again about a call that returned EINTR only because of the stop. */
 void ps_start_over(struct surgery *s)
 {
 	struct user_regs_struct *regs = &s->saved;
@@ -135,8 +137,8 @@ void ps_start_over(struct surgery *s)
 }
 
 /*
- * How ill a thread is suited for a stop, by the call that it waits in: 0 not at all, 1 its call is
- * started over, 2 it may end early, 3 not known.
+ * How much a stop would disturb a thread, by the call that it waits in: 0 not at all, 1 its call is
+ * restarted, 2 it may end early, 3 unknown.
  */
 int ps_rank_of_call(const struct surgery *s)
 {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Chooses the order in which threads are tried: first those for which a stop means least. */
+/* Chooses the order in which threads are tried: first those that a stop disturbs least. */
 #define _GNU_SOURCE
 #include "attach.h"
 
@@ -36,13 +36,13 @@ static bool lives(struct surgery *s, pid_t tid)
 
 	s->tid = tid;
 	text[ps_read_file(s, "stat", text, sizeof(text) - 1)] = 0;
-	at = strrchr(text, ')'); /* the name may hold anything */
+	at = strrchr(text, ')'); /* the name may contain any character */
 	return at && at[1] && at[2] && !strchr("ZXx", at[2]);
 }
 
 /*
- * Returns a thread by which the memory is read: the main one, or another one if that has exited, since
- * it has let go of the memory.
+ * Returns a thread through which the memory is read: the main one, or another if the main one has
+ * exited, because it has released the memory.
  */
 pid_t ps_living_thread(struct surgery *s)
 {
@@ -67,15 +67,15 @@ pid_t ps_living_thread(struct surgery *s)
 	return found ? found : s->call->pid;
 }
 
-/* A filter weighs more than any call: it need not be suspended where there is none. */
+/* A filter counts more than any call: a thread without one needs no suspension. */
 static int rank_of(const struct surgery *s)
 {
 	return ps_rank_of_call(s) + (ps_has_filter(s) == PS_NO ? 0 : FILTERED);
 }
 
 /*
- * Fills in at most `room` threads, the best ones first, and returns how many. Workers of io_uring are
- * left out, and what is not known not to be one.
+ * Fills in at most `room` threads, the best ones first, and returns how many. Workers of io_uring
+ * are left out, and so is any thread that may be one.
  */
 int ps_list_threads(struct surgery *s, pid_t *tids, int room)
 {

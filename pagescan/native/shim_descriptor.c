@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Pulls the new userfaultfd over, and knows it from other files.
+ * Fetches the new userfaultfd, and tells it apart from other files.
  *
- * From the return of userfaultfd(2) on any thread of the target can put another file in its place. So
- * what came is looked at before anything is asked of it: a userfaultfd, and one that nobody has set up.
- * Whether it belongs to this address space is for ps_uffd_is_of() to say, when the thread runs again.
- * And the number is closed in the target only while that very file stands there.
+ * After userfaultfd(2) has returned, any thread of the target can replace the descriptor by another file.
+ * So the fetched file is checked before it is used: it must be a userfaultfd that is not set up yet.
+ * ps_uffd_is_of() checks whether it belongs to this address space, when the thread runs again. The
+ * number is closed in the target only while it refers to that same file.
  */
 #define _GNU_SOURCE
 #include "attach.h"
@@ -30,7 +30,7 @@ static long compare(const struct surgery *s, pid_t pid, int type, int ours, int 
 	return syscall(SYS_kcmp, pid, s->tid, type, ours, theirs);
 }
 
-/* Opens a way to the descriptors of this thread: they need not be those of the main one. */
+/* Opens access to this thread's descriptors, which may differ from the main thread's. */
 int ps_open_table(struct surgery *s)
 {
 	s->own_fds = open("/proc/thread-self/fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -40,7 +40,7 @@ int ps_open_table(struct surgery *s)
 	if (errno != EINVAL)
 		return -errno;
 	if (s->tid != s->call->pid && compare(s, s->call->pid, KCMP_FILES, 0, 0) != 0)
-		return -EOPNOTSUPP; /* of its own, or not known */
+		return -EOPNOTSUPP; /* a table of its own, or unknown */
 	s->table = fcntl(s->pidfd, F_DUPFD_CLOEXEC, 0);
 	return s->table < 0 ? -errno : 0;
 }
@@ -64,7 +64,7 @@ static bool is_userfaultfd(const struct surgery *s, int fd)
 	       !memcmp(text, name, sizeof(name) - 1);
 }
 
-/* Agrees on the features with it; -ESTALE: somebody has already, so it is not the new one. */
+/* Enables its features; -ESTALE: they already are, so it is not the new one. */
 static int set_up(int fd)
 {
 	if (ps_uffd_api(fd, PS_UFFD_FEATURES) == 0)
@@ -72,7 +72,7 @@ static int set_up(int fd)
 	return ps_uffd_api(fd, 0) == 0 ? -ENOTTY : -ESTALE;
 }
 
-/* Pulls the target's descriptor over; -ESTALE: another file had taken its place. */
+/* Fetches the target's descriptor; -ESTALE: another file has replaced it. */
 int ps_take(struct surgery *s, int64_t there)
 {
 	int fd, error = -ESTALE;
@@ -91,7 +91,7 @@ int ps_take(struct surgery *s, int64_t there)
 	return error;
 }
 
-/* Whether what was pulled over stands at that number still. */
+/* Whether that number still refers to the fetched file. */
 enum ps_answer ps_is_still_there(const struct surgery *s, int64_t there)
 {
 	struct stat ours, theirs;
@@ -105,7 +105,7 @@ enum ps_answer ps_is_still_there(const struct surgery *s, int64_t there)
 		return result ? PS_NO : PS_YES;
 	if (errno == EBADF)
 		return PS_NO;
-	/* No kcmp(2): each userfaultfd has an inode of its own. */
+	/* Without kcmp(2): each userfaultfd has its own inode. */
 	snprintf(path, sizeof(path), "/proc/%d/task/%d/fd/%d", s->call->pid, s->tid, (int)there);
 	if (fstat(s->call->uffd, &ours) < 0 || stat(path, &theirs) < 0)
 		return errno == ENOENT ? PS_NO : PS_NOT_KNOWN;

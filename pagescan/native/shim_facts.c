@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Facts about a thread that decide about harm. Each is yes, no or not known: what could not be read,
- * or not to its end, is not known, and is never taken for no.
+ * Facts about a thread that decide about harm. Each is yes, no or unknown: a fact that could not be
+ * read completely is unknown, and is never treated as a no.
  */
 #define _GNU_SOURCE
 #include "attach.h"
@@ -29,15 +29,16 @@
 #define PF_USER_WORKER 0x4000u
 
 /*
- * A line of status, without its end if it is longer than this: only that of the groups and the sets of
- * processors and nodes are. The name comes first, and the kernel escapes newlines in it.
+ * A line of status, without its end if it is longer than this: only the lines of the groups and of
+ * the sets of processors and nodes are. The name comes first, and the kernel escapes newlines in
+ * it.
  */
 struct line {
 	char text[128];
 	size_t length;
 };
 
-/* Goes through the whole of status; how long it is depends on the groups of its user. */
+/* Reads all of status; its length depends on the groups of the user. */
 enum ps_answer ps_has_filter(const struct surgery *s)
 {
 	enum ps_answer answer = PS_NOT_KNOWN;
@@ -62,14 +63,14 @@ enum ps_answer ps_has_filter(const struct surgery *s)
 			if (!strncmp(line.text, "Seccomp:", 8))
 				answer = strtol(line.text + 8, NULL, 10) ? PS_YES : PS_NO;
 			else if (!strncmp(line.text, "nonvoluntary_ctxt_switches:", 27))
-				answer = PS_NO; /* it stands behind: this kernel has no seccomp */
+				answer = PS_NO; /* later lines come: this kernel has no seccomp */
 		}
 	}
 	close(fd);
 	return answer;
 }
 
-/* With one, a return that no call has led to is a fault: the chain consists of them. */
+/* With one, a return without a call is a fault: the chain consists of them. */
 enum ps_answer ps_has_shadow_stack(const struct surgery *s)
 {
 	uint64_t pointer;
@@ -77,13 +78,13 @@ enum ps_answer ps_has_shadow_stack(const struct surgery *s)
 
 	if (ptrace(PTRACE_GETREGSET, s->tid, (void *)NT_X86_SHADOW_STACK, &io) == 0)
 		return PS_YES;
-	/* ENODEV: it has none; EINVAL: this kernel knows of none. */
+	/* ENODEV: it has none; EINVAL: this kernel does not support them. */
 	return errno == ENODEV || errno == EINVAL ? PS_NO : PS_NOT_KNOWN;
 }
 
 /*
- * Whether it is a thread of the kernel's that only looks like the target's: a worker of io_uring or
- * vhost. It stops, and makes no system call of the program's.
+ * Whether it is a kernel thread that only looks like the target's: a worker of io_uring or vhost.
+ * It stops, and makes no system call of the program's.
  */
 enum ps_answer ps_is_worker(const struct surgery *s)
 {
@@ -91,13 +92,13 @@ enum ps_answer ps_is_worker(const struct surgery *s)
 	unsigned flags;
 
 	text[ps_read_file(s, "stat", text, sizeof(text) - 1)] = 0;
-	at = strrchr(text, ')'); /* the name may hold anything */
+	at = strrchr(text, ')'); /* the name may contain any character */
 	if (!at || sscanf(at, ") %*c %*d %*d %*d %*d %*d %u", &flags) != 1)
 		return PS_NOT_KNOWN;
 	return flags & (PF_IO_WORKER | PF_USER_WORKER) ? PS_YES : PS_NO;
 }
 
-/* A thread in a restartable sequence must not find itself still in it: the kernel would not know. */
+/* A thread must not return into a restartable sequence: the kernel would not notice. */
 enum ps_answer ps_leave_rseq(struct surgery *s)
 {
 	struct {
@@ -111,7 +112,8 @@ enum ps_answer ps_leave_rseq(struct surgery *s)
 	uint64_t at;
 
 	if (ptrace(PTRACE_GET_RSEQ_CONFIGURATION, s->tid, (void *)sizeof(area), &area) <= 0)
-		return errno == EIO || errno == EINVAL ? PS_NO : PS_NOT_KNOWN; /* no such kernel */
+		/* not supported by this kernel */
+		return errno == EIO || errno == EINVAL ? PS_NO : PS_NOT_KNOWN;
 	if (!area.pointer)
 		return PS_NO;
 	if (!ps_peek(s, area.pointer + 8, &at, sizeof(at)))
@@ -132,9 +134,9 @@ static uint64_t within(const struct ps_attach *call, uint64_t instruction, uint6
 }
 
 /*
- * Syscall User Dispatch turns calls into SIGSYS while its selector says so, but for those from one
- * range of addresses. Takes out of the gadgets those that the thread may not use now, and says whether
- * any system call is left. The range is told, so that gadgets can be looked for there.
+ * Syscall User Dispatch turns calls into SIGSYS while its selector says so, except calls from one
+ * range of addresses. Removes the gadgets that the thread may not use now, and tells whether any
+ * system call is left. The range is returned, so that gadgets can be searched in it.
  */
 enum ps_answer ps_may_call(struct surgery *s)
 {
@@ -167,8 +169,8 @@ enum ps_answer ps_may_call(struct surgery *s)
 }
 
 /*
- * Whether the thread waits in a call of another ABI, x32 or int $0x80, or was just about to make one:
- * its numbers are others, and what restarts it too.
+ * Whether the thread waits in a call of another ABI, x32 or int $0x80, or was about to make one:
+ * the numbers of its calls differ, and so does its restart call.
  */
 enum ps_answer ps_is_in_foreign_call(const struct surgery *s)
 {

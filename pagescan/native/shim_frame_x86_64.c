@@ -1,27 +1,27 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The self-restoring stacks: what makes the attach survive our own death at any instant.
+ * The self-restoring stacks: with them the target survives the death of the surgeon at any instant.
  *
- * Before the thread is sent into a system call that is not its own, a stack is laid out where there is
- * nothing (shim_stack_x86_64.c), and rsp points to it. The call's instruction is followed by `ret`: if nobody stops the thread
- * any more, it returns into the stack, which puts everything back.
+ * Before the thread makes a system call that is not its own, a stack is laid out in empty memory
+ * (shim_stack_x86_64.c), and rsp points to it. A `ret` follows the call's instruction: if nothing stops
+ * the thread after the call, it returns into that stack, which restores everything.
  *
- * frame (general). The stack is a signal frame of the kernel's, and `ret` goes to a restorer, which
- * calls rt_sigreturn(2): every register, the vector state and the signal mask come from the frame.
+ * frame (general). The stack is a signal frame in the kernel's format, and `ret` leads to a restorer,
+ * which calls rt_sigreturn(2): every register, the vector state and the signal mask come from the frame.
  *
  *	chain -> restorer | ucontext, registers, mask | siginfo | … | vector state
  *
- *	Without a restorer in the target: pop rax; ret | 15 | syscall; ret stands in front of it.
- *	The frame's uc_stack is invalid on purpose: rt_sigreturn ignores that, and the thread's real
- *	alternative stack, which cannot be known from outside, stays.
+ *	If the target has no restorer: pop rax; ret | 15 | syscall; ret comes before the frame.
+ *	The frame's uc_stack is invalid on purpose: rt_sigreturn ignores it, and the thread keeps its real
+ *	alternative stack, which cannot be read from outside.
  *
  * rop (after -ERESTART_RESTARTBLOCK: nanosleep, poll, futex with a timeout). rt_sigreturn(2) would
- * make the call return EINTR, so only what the chain has changed is put back, word by word:
+ * make the call return EINTR, so only the changed registers are restored, word by word:
  *
  *	chain -> pop rdi | rdi | pop rax | number | ret imm | rip of the syscall instruction
  *
- *	rax, rdi, rsp and rip come back, and a system call destroys rcx and r11 anyway. ret imm steps
- *	over all that lies between to where rsp was. The signal mask is not touched: nothing would restore it.
+ *	rax, rdi, rsp and rip are restored, and a system call destroys rcx and r11 anyway. ret imm skips
+ *	the bytes up to the old rsp. The signal mask is not touched, because nothing would restore it.
  *
  * Layouts: arch/x86/include/asm/sigframe.h, uapi/asm/sigcontext.h; Intel SDM on XSAVE.
  */
@@ -53,9 +53,9 @@
 #define XSTATE_MAGIC2 0x46505845u
 #define XSTATE_HEADER 512u     /* offset of xfeatures in the image */
 #define XSTATE_LEGACY_END 576u /* legacy area and header */
-#define XSTATE_SOFTWARE 464u   /* bytes of the legacy area that are the software's */
+#define XSTATE_SOFTWARE 464u   /* bytes of the legacy area reserved for software */
 #define XSTATE_MAX 16384u
-#define ALIGNMENTS 128u /* most that is lost to them */
+#define ALIGNMENTS 128u /* the most bytes lost to them */
 
 struct sigcontext_64 {
 	uint64_t r8, r9, r10, r11, r12, r13, r14, r15;
@@ -79,7 +79,9 @@ struct signal_frame {
 _Static_assert(sizeof(struct sigcontext_64) == 256, "as the kernel lays it out");
 _Static_assert(sizeof(struct signal_frame) == 440, "as the kernel lays it out");
 
-/* What lies in the target's memory, from the pretcode or the words before it up to the second magic. */
+/*
+ * The bytes in the target's memory, from the pretcode or the words before it to the second magic.
+ */
 struct image {
 	uint8_t bytes[2 * XSTATE_MAX];
 	uint8_t xstate[XSTATE_MAX];
@@ -108,8 +110,8 @@ static bool write_chain(struct surgery *s, uint64_t at, const void *data, size_t
 }
 
 /*
- * A thread that an attach that died has left on its chain, since the target is stopped: that chain is
- * used again, and the thread is left on it.
+ * Handles a thread that a dead attach has left on its chain, because the target is stopped: that
+ * chain is used again, and the thread is left on it.
  */
 static bool resume(struct surgery *s)
 {
@@ -122,7 +124,7 @@ static bool resume(struct surgery *s)
 		return false;
 	if (first != g->pop_rdi && first != g->restorer && first != g->pop_rax)
 		return false;
-	regs->rip = g->syscall_ret + 2; /* if it has not made that call yet, it need not */
+	regs->rip = g->syscall_ret + 2; /* if it has not made that call yet, skip it */
 	s->wrote = s->wrote_end = 0;
 	s->chain = regs->rsp;
 	s->masked = first != g->pop_rdi;
@@ -135,12 +137,12 @@ static bool is_at_restart(const struct surgery *s)
 {
 	uint8_t code[2];
 
-	/* Whatever orig_rax says: a signal may have come since. */
+	/* Ignore orig_rax: a signal may have come since. */
 	return s->saved.rax == NR_RESTART_SYSCALL && ps_peek(s, s->saved.rip, code, sizeof(code)) &&
 	       code[0] == 0x0f && code[1] == 0x05;
 }
 
-/* As far below the stack pointer as it takes for there to be nothing. */
+/* Far enough below the stack pointer that nothing is there. */
 static bool build_rop(struct surgery *s, bool restart)
 {
 	const struct user_regs_struct *regs = &s->saved;
@@ -169,7 +171,7 @@ static bool build_rop(struct surgery *s, bool restart)
 	return false;
 }
 
-/* Reads the vector state and turns it into what rt_sigreturn(2) takes: no longer than it must be. */
+/* Reads the vector state and converts it, as short as possible, for rt_sigreturn(2). */
 static bool read_xstate(const struct surgery *s, struct image *image)
 {
 	struct iovec io = {image->xstate, sizeof(image->xstate)};
@@ -230,7 +232,7 @@ static void fill_context(struct sigcontext_64 *to, const struct user_regs_struct
 	to->flags = from->eflags;
 	to->cs = (uint16_t)from->cs;
 	to->ss = (uint16_t)from->ss;
-	if (is_restarted(from)) { /* the call is made again, in full: never EINTR */
+	if (is_restarted(from)) { /* the whole call is made again: never EINTR */
 		to->ip -= 2;
 		to->ax = from->orig_rax;
 	}
@@ -249,7 +251,7 @@ static bool build_frame(struct surgery *s, struct image *image)
 		return false;
 	xstate = (place.end - size - 4) & ~(uint64_t)63;
 	frame_at = ((xstate - sizeof(struct signal_frame)) & ~(uint64_t)15) - 8;
-	low = frame_at - 16; /* room for the two words that stand in for a restorer */
+	low = frame_at - 16; /* room for the two words that replace a restorer */
 	length = xstate + size + 4 - low;
 	if (low < place.start || length > sizeof(image->bytes))
 		return false;
@@ -276,7 +278,7 @@ static bool build_frame(struct surgery *s, struct image *image)
 			   place.method);
 }
 
-/* Lays out a self-restoring stack for the stopped thread; false: only the plain way is left. */
+/* Lays out a self-restoring stack for the stopped thread; false: only the plain method remains. */
 bool ps_build_chain(struct surgery *s)
 {
 	const struct user_regs_struct *regs = &s->saved;
@@ -293,7 +295,7 @@ bool ps_build_chain(struct surgery *s)
 	return read_xstate(s, &image) && build_frame(s, &image);
 }
 
-/* Wipes what was laid out, once the thread has its own registers again: there was nothing before. */
+/* Wipes that stack once the thread has its own registers again: the memory was empty before. */
 void ps_clear_chain(struct surgery *s)
 {
 	ps_wipe(s, s->wrote, s->wrote_end);

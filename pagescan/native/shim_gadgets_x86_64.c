@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Looks, before anything is stopped, for what the attach borrows from the target: instructions in its
- * file-backed code, and a few bytes of memory that nobody owns. Nothing is changed, and the bytes of
- * code are read from the files where that may be: reading them through the target faults pages in.
+ * Finds, before anything is stopped, the parts of the target that the attach borrows: instructions
+ * in its file-backed code, and a few bytes of unused memory. Nothing is changed, and the bytes of
+ * code are read from the files if possible, because reading them through the target faults pages
+ * in.
  */
 #define _GNU_SOURCE
 #include "attach.h"
@@ -26,14 +27,14 @@
 #define CODE_LIMIT (64u << 20)
 #define PIECE (1u << 20)
 #define LONGEST_CODE 16u
-#define MOST_CODE 65536u /* mappings: more are not looked at */
+#define MOST_CODE 65536u /* limit of mappings that are examined */
 
-/* What has been found of the mappings. */
+/* Facts about the mappings. */
 struct survey {
 	struct code *code;
 	size_t count;
-	struct area head; /* where the file that was met last begins */
-	bool donates;	  /* musl is there: it gives what is behind a .bss to malloc */
+	struct area head; /* the beginning of the last file */
+	bool donates;	  /* it has musl, which gives the bytes behind a .bss to malloc */
 };
 
 static bool has(const char *name, const char *part)
@@ -42,8 +43,8 @@ static bool has(const char *name, const char *part)
 }
 
 /*
- * The order in which code is searched: what is surely not unmapped first; JIT memory never (-1). A name
- * that is empty is too long to be known.
+ * The order in which code is searched: code that will surely stay mapped first; JIT memory never
+ * (-1). An empty name was too long to be read.
  */
 static int order_of(const struct area *area, const char *name)
 {
@@ -69,7 +70,7 @@ static void name_code(struct surgery *s, const struct area *area, char *name, si
 	}
 }
 
-/* Takes note of code, and of where the file of it begins: before it, as the loader maps them. */
+/* Records code, and where its file begins: before it, in the order of the loader. */
 static int survey(struct surgery *s, const struct area *area, void *context)
 {
 	struct survey *found = context;
@@ -96,14 +97,15 @@ static int survey(struct surgery *s, const struct area *area, void *context)
 		.device = area->device,
 		.head = is_same ? found->head.start : 0,
 		.order = order,
-		.no_slack = has(name, "/ld-"), /* the loader's goes to its own allocator */
+		/* the loader uses these bytes for its own allocator */
+		.no_slack = has(name, "/ld-"),
 	};
 	return 0;
 }
 
 /*
- * Finds the file of a mapping by its name, which is the target's: no link in its last part is followed,
- * none leads out of the target's root, and it must be the file that is mapped.
+ * Finds the file of a mapping by its name, which the target chooses: a link in its last part is not
+ * followed, no link leads out of the target's root, and it must be the mapped file.
  */
 static int find_by_name(struct surgery *s, const struct code *code)
 {
@@ -133,8 +135,8 @@ static int find_by_name(struct surgery *s, const struct code *code)
 }
 
 /*
- * Opens the file behind code without touching the target; -1: only its memory is left. It is found by
- * O_PATH first, since opening alone can do something if it is a device, or another file.
+ * Opens the file behind code without touching the target; -1: only its memory is left. It is looked
+ * up with O_PATH first, because opening has effects if it is a device or another special file.
  */
 static int open_code(struct surgery *s, const struct code *code)
 {
@@ -158,7 +160,7 @@ static int open_code(struct surgery *s, const struct code *code)
 	return fd;
 }
 
-/* Takes a gadget over if there is none yet and the living bytes are what the file says. */
+/* Takes a gadget if none was found yet and the bytes in memory equal those of the file. */
 static void keep(const struct surgery *s, uint64_t *gadget, uint64_t address, const uint8_t *code,
 		 size_t length)
 {
@@ -240,7 +242,7 @@ static bool done(const struct surgery *s)
 	return complete(&s->all_gadgets) || ps_now_ns() > s->deadline;
 }
 
-/* Piece by piece, so that there is an end to it: the file may have no bytes, and the code any length. */
+/* In pieces, so that it ends: the file may be a hole, and the code of any length. */
 static void search_code(struct surgery *s, const struct code *code, uint8_t *piece)
 {
 	uint64_t most = code->end - code->start;

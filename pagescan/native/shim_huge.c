@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Puts huge pages back that tracking has split: process_madvise(2) with MADV_COLLAPSE, one huge page for
- * each call. The call fills holes, and copies what a child shares, so each is looked at just before.
+ * Puts back the huge pages that tracking has split: process_madvise(2) with MADV_COLLAPSE, one huge
+ * page per call. The call would fill holes, and copy pages shared with a child, so each unit is
+ * checked just before it.
  */
 #include <errno.h>
 #include <stdbool.h>
@@ -15,7 +16,7 @@
 #include "scan.h"
 #include "shim.h"
 
-/* Up to this many words of pagemap are read at once. */
+/* Limit of pagemap words per read. */
 #define WORDS 512u
 #define REST_MAX_NS 200000000u
 
@@ -28,7 +29,9 @@ static int is_huge(int pagemap, uint64_t at, uint64_t size)
 	return ps_first_region(pagemap, at, at + size, &huge, &first);
 }
 
-/* How many pages of the range are there, on swap included, and how many are present and nobody else's. */
+/*
+ * Counts the populated pages of the range, with those on swap, and the pages present and unshared.
+ */
 static int count_pages(int pagemap, uint64_t at, uint64_t size, uint64_t page, uint64_t *populated,
 		       uint64_t *ours)
 {
@@ -43,7 +46,7 @@ static int count_pages(int pagemap, uint64_t at, uint64_t size, uint64_t page, u
 		if (got < 0)
 			return -errno;
 		if (got < 8)
-			return -ESRCH; /* this address space is gone */
+			return -ESRCH; /* the address space is gone */
 		for (ssize_t i = 0; i < got / 8; i++) {
 			bool guard = words[i] & PS_PM_GUARD;
 
@@ -71,7 +74,7 @@ int ps_file_pages(int file, uint64_t offset, uint64_t size, uint64_t *in_memory,
 	return 0;
 }
 
-/* How many pages of a range the file has in memory, if none of them is on swap; else 0. */
+/* Returns how many pages of a range the file has in memory if none is on swap; else 0. */
 static uint64_t pages_of_file(int file, uint64_t offset, uint64_t size)
 {
 	uint64_t in_memory = 0, elsewhere = 0;
@@ -92,8 +95,8 @@ static int collapse(const struct ps_collapse *job, uint64_t at)
 }
 
 /*
- * Amid the call the kernel waits for a worker on each processor, and holds the lock: on a busy machine that
- * takes many milliseconds. Then the lock is left alone for twice as long.
+ * In that call the kernel waits for a worker on each processor while it holds the lock: on a busy
+ * machine this takes many milliseconds. After the call the lock is left alone for twice as long.
  */
 static void rest_after(struct ps_pace *pace, struct ps_cost *cost, uint64_t ns)
 {
@@ -105,7 +108,7 @@ static void rest_after(struct ps_pace *pace, struct ps_cost *cost, uint64_t ns)
 	pace->pause_ns = usual;
 }
 
-/* One huge page; returns -errno only where there is no going on. */
+/* Puts back one huge page; returns -errno only if it is pointless to go on. */
 static int put_back(struct ps_collapse *job, uint64_t page, struct ps_pace *pace, struct ps_cost *cost)
 {
 	uint64_t before = ps_now_ns(), populated, ours, all = job->size / page;
@@ -118,7 +121,7 @@ static int put_back(struct ps_collapse *job, uint64_t page, struct ps_pace *pace
 	if (rc < 0)
 		return rc;
 	ps_pace_call(pace, cost, 0, ps_now_ns() - before);
-	if (job->file >= 0) { /* shared memory: what is not mapped just now is there all the same */
+	if (job->file >= 0) { /* shared memory: pages that are not mapped now exist all the same */
 		uint64_t there = pages_of_file(job->file, job->offset + job->at - job->start, job->size);
 
 		ours = there == all ? all : 0;
@@ -131,7 +134,7 @@ static int put_back(struct ps_collapse *job, uint64_t page, struct ps_pace *pace
 		before = ps_now_ns();
 		rc = collapse(job, job->at);
 		job->refused = rc == -EPERM;
-		if (rc == -EAGAIN) /* a page was being looked at, or moved */
+		if (rc == -EAGAIN) /* a page was in use by the kernel, or moved */
 			collapse(job, job->at);
 		if (!job->refused)
 			rest_after(pace, cost, ps_now_ns() - before);

@@ -12,7 +12,7 @@
 
 #include "shim.h"
 
-/* As a shell would start it: our own ignored signals and mask are none of its business. */
+/* Starts it like a shell: without our ignored signals and mask. */
 static void reset_signals(void)
 {
 	struct sigaction usual = {.sa_handler = SIG_DFL};
@@ -24,7 +24,7 @@ static void reset_signals(void)
 	sigprocmask(SIG_SETMASK, &none, NULL);
 }
 
-/* Puts the three descriptors at 0, 1 and 2, whichever of these they were before. */
+/* Moves the three descriptors to 0, 1 and 2, even if some have these numbers already. */
 static bool place(int in, int out, int err)
 {
 	int kept[3] = {in, out, err};
@@ -40,13 +40,13 @@ static bool place(int in, int out, int err)
 	return true;
 }
 
-/* Has our parent trace us, and nobody else: an orphan would be traced, and stopped, by init. */
+/* Lets only our parent trace us: init would trace, and stop, an orphan. */
 static bool be_traced(pid_t parent)
 {
 	if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 || getppid() != parent ||
 	    ptrace(PTRACE_TRACEME, 0, NULL, NULL) < 0)
 		return false;
-	return prctl(PR_SET_PDEATHSIG, 0) == 0; /* it would outlast the exec */
+	return prctl(PR_SET_PDEATHSIG, 0) == 0; /* it would remain after the exec */
 }
 
 static _Noreturn void become(const char *path, char *const *argv, char *const *envp, int in,
@@ -57,7 +57,7 @@ static _Noreturn void become(const char *path, char *const *argv, char *const *e
 	reset_signals();
 	if (!place(in, out, err) || !be_traced(parent))
 		error = errno ? errno : ESRCH;
-	/* For Yama, after the exec too: our parent and its descendants may trace us. */
+	/* For Yama, also after the exec: our parent and its descendants may trace us. */
 	prctl(PR_SET_PTRACER, (unsigned long)parent, 0, 0, 0);
 	if (!error) {
 		execve(path, argv, envp);
@@ -68,7 +68,7 @@ static _Noreturn void become(const char *path, char *const *argv, char *const *e
 	_exit(127);
 }
 
-/* Only what a signal handler may call: other threads may have held any lock at the fork. */
+/* Only calls that a signal handler may make: other threads may have held any lock at the fork. */
 static _Noreturn void watch_over(pid_t child, int alive)
 {
 	sigset_t all;
@@ -109,7 +109,7 @@ int ps_launch(const char *path, char *const *argv, char *const *envp, int in, in
 
 	if (pipe2(report, O_CLOEXEC) < 0)
 		return -errno;
-	if (report[1] < 3) { /* one of 0, 1, 2 was closed: keep clear of them */
+	if (report[1] < 3) { /* one of 0, 1, 2 was closed: avoid these numbers */
 		int higher = fcntl(report[1], F_DUPFD_CLOEXEC, 3);
 
 		close(report[1]);
@@ -129,7 +129,10 @@ int ps_launch(const char *path, char *const *argv, char *const *envp, int in, in
 	guard->fd = guard->pid = -1;
 	if (!error && waitpid(child, &status, 0) == child && WIFSTOPPED(status) &&
 	    start_guard(child, guard) == 0) {
-		/* It is in the exec's SIGTRAP: the pending SIGSTOP comes before its first instruction. */
+		/*
+		 * It is in the exec's SIGTRAP: the pending SIGSTOP stops it before its first
+		 * instruction.
+		 */
 		kill(child, SIGSTOP);
 		if (ptrace(PTRACE_DETACH, child, NULL, NULL) == 0 &&
 		    waitpid(child, &status, WUNTRACED) == child && WIFSTOPPED(status))

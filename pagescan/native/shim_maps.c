@@ -4,6 +4,7 @@
 #include <stdbool.h>
 #include <sys/ioctl.h>
 
+#include "clock.h"
 #include "page.h"
 #include "shim.h"
 
@@ -84,10 +85,19 @@ static bool line(struct text *text, const char *begin, struct ps_maps *out, uint
 static int ask_page_size(int maps, struct ps_maps *out, uint64_t row)
 {
 	struct ps_procmap_query query = {.size = sizeof(query), .query_addr = out->start[row]};
+	uint64_t begun, ns;
+	int rc;
 
 	if (!out->inode[row] || out->device[row] >> 32)
 		return 0;
-	if (ioctl(maps, PS_PROCMAP_QUERY, &query) < 0)
+	begun = ps_now_ns();
+	rc = ioctl(maps, PS_PROCMAP_QUERY, &query);
+	ns = ps_now_ns() - begun;
+	out->cost.scan_ns += ns;
+	out->cost.ioctls++;
+	if (ns > out->cost.max_wait_ns)
+		out->cost.max_wait_ns = ns;
+	if (rc < 0)
 		return errno == ENOENT ? 0 : -errno; /* ENOENT: it has been unmapped */
 	if (query.vma_page_size > ps_page_size())
 		out->page_size[row] = query.vma_page_size;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What the process that operates has for itself: a timer that kills it, and memory without a lock. */
+/* Means of the operating process: a timer that kills it, and memory without a lock. */
 #define _GNU_SOURCE
 #include "attach.h"
 
@@ -10,7 +10,10 @@
 
 #include "clock.h"
 
-/* 0: no longer. What the kernel does then needs nothing of us: we may be stopped, or frozen. */
+/*
+ * Sets the timer; 0: removes it. The kernel needs no help to kill us, even if we are stopped or
+ * frozen.
+ */
 void ps_kill_me_after(struct surgery *s, uint64_t ns)
 {
 	struct itimerspec at = {

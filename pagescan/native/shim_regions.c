@@ -205,7 +205,8 @@ int ps_relabel(const struct ps_columns *regions, const uint64_t *old_bits, const
 	for (uint64_t i = 0; i < regions->length; i++) {
 		uint64_t bits = regions->categories[i];
 
-		if (k == labels || old_bits[k] != bits) /* most have those of the one before */
+		/* most regions have the bits of the previous one */
+		if (k == labels || old_bits[k] != bits)
 			for (k = 0; k < labels && old_bits[k] != bits; k++)
 				;
 		if (k < labels)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What the attach reads and writes of another process: its memory, and the files of its /proc
- * directory; shim_areas.c: its mappings. Nothing here stops it or decides anything.
+ * Reads and writes another process for the attach: its memory, and the files of its /proc directory
+ * (shim_areas.c reads its mappings). Nothing here stops it or decides anything.
  */
 #define _GNU_SOURCE
 #include "attach.h"
@@ -25,7 +25,7 @@ bool ps_poke(const struct surgery *s, uint64_t address, const void *data, size_t
 	return pwrite(s->memory, data, size, (off_t)address) == (ssize_t)size;
 }
 
-/* Reads a file of the thread's /proc directory; returns its length, 0 where there is none. */
+/* Reads a file of the thread's /proc directory; returns its length, 0 if there is no such file. */
 size_t ps_read_file(const struct surgery *s, const char *name, void *ret, size_t size)
 {
 	char path[64];
@@ -53,7 +53,7 @@ uint64_t ps_status_field(const char *status, const char *name, int base)
 	return at ? strtoull(at + strlen(name), NULL, base) : 0;
 }
 
-/* When the process began, in clock ticks since boot; 0: it cannot be read. */
+/* Returns the start time of the process in clock ticks since boot; 0: unreadable. */
 uint64_t ps_start_time(const struct surgery *s)
 {
 	char path[64], text[PS_STAT_SIZE], *at;
@@ -67,13 +67,13 @@ uint64_t ps_start_time(const struct surgery *s)
 	length = read(fd, text, sizeof(text) - 1);
 	close(fd);
 	text[length > 0 ? length : 0] = 0;
-	at = strrchr(text, ')'); /* the name before it may hold anything */
+	at = strrchr(text, ')'); /* the name before it may contain any character */
 	for (int field = 2; at && field < 22; field++)
 		at = strchr(at + 1, ' ');
 	return at ? strtoull(at + 1, NULL, 10) : 0;
 }
 
-/* A field of the thread's stat, from the third on; 0 where it cannot be read. */
+/* Returns a field of the thread's stat, from the third on; 0: unreadable. */
 uint64_t ps_stat_field(const struct surgery *s, int number)
 {
 	char text[PS_STAT_SIZE], *at;
@@ -85,7 +85,7 @@ uint64_t ps_stat_field(const struct surgery *s, int number)
 	return at ? strtoull(at, NULL, 10) : 0;
 }
 
-/* Reading a page that is not there would put the zero page there: ask first. */
+/* Reading an absent page would map the zero page there, so ask first. */
 bool ps_is_present(const struct surgery *s, uint64_t address)
 {
 	uint64_t entry;

@@ -2,12 +2,12 @@
 /*
  * The loop over the ranges of one part of a scan. Each range is scanned slice by slice:
  *
- *	cross_hole     where there were next to no page tables: to the next populated page
- *	take_whole     what needs no call: dense memory, for a second stage
+ *	cross_hole     where page tables are nearly missing: go to the next populated page
+ *	take_whole     dense memory for a second stage: take it without a call
  *	scan_slice     one PAGEMAP_SCAN, then take_regions and learn
  *
- * take_regions reads the kernel's bits by the rule, cuts regions at markers, and appends those that
- * are wanted. learn decides what the next slice is: dense, a hole, longer or shorter.
+ * take_regions interprets the kernel's bits by the rule, cuts regions at markers, and appends those
+ * that match. learn decides about the next slice: dense, a hole, longer or shorter.
  */
 #include <errno.h>
 #include <stdbool.h>
@@ -147,8 +147,8 @@ static void take_whole(struct walk *w, uint64_t end)
 }
 
 /*
- * Appends what is wanted of the kernel's regions, and adds up its bytes. Returns false if there is no
- * more room: the cursor then is where to go on.
+ * Appends the kernel's regions that match, and adds up their bytes. Returns false if the room is
+ * used up: the cursor is then at the place to continue.
  */
 static bool take_regions(struct walk *w, const struct ps_page_region *regions, int count,
 			 uint64_t *matched)

@@ -1,17 +1,17 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Where the stack goes that puts a thread back: memory in which there is nothing.
+ * Finds empty memory for the stack that restores a thread.
  *
- * That memory lies below the stack pointer does not make it dead: the stacks of fibers lie in pools and
- * in local arrays, with those of others below them. So whatever is used is empty: never touched, or
- * full of zeros, in whole pages, or what an attach that died has left there. It is wiped when the
- * thread has its own registers again. In this order:
+ * Memory below the stack pointer is not necessarily unused: the stacks of fibers lie in pools and in
+ * local arrays, with other stacks below them. So only empty memory is used: whole pages that were never
+ * touched or are full of zeros, or the remains of a dead attach. It is wiped when the thread has its own
+ * registers again. These places are tried in order:
  *
- *	low     the lowest pages of [stack]; a signal handler that runs there, should we die, finds
- *	        what it finds on any stack: room below
+ *	low     the lowest pages of [stack]; if the surgeon dies, a signal handler that runs there has
+ *	        room below it, as on any stack
  *	own     empty pages of the thread's own stack: [stack], or a mapping with a guard below and the
  *	        thread's control block above
- *	slack   the rest of the page behind an ELF's .bss, which nobody owns
+ *	slack   the rest of the page behind an ELF's .bss, which belongs to nothing
  */
 #define _GNU_SOURCE
 #include "attach.h"
@@ -29,21 +29,21 @@
 
 #define PRESENT (1ull << 63)
 #define GUARD (1ull << 58) /* Linux 6.15 */
-#define LOW_PAGES 16u	   /* a [stack] with fewer is in use down to its end */
+#define LOW_PAGES 16u	   /* a smaller [stack] is in use down to its end */
 #define MARGIN 2u	   /* empty pages above the lowest ones */
-#define REACH 64u	   /* pages below rsp that are looked at */
+#define REACH 64u	   /* pages below rsp that are examined */
 #define WORDS (PS_PAGE / sizeof(uint64_t))
 #define ROP_WORDS 6u
 
 static const char magic[] = "pagescan attach";
 
-/* Lies in a frame, so that what an attach that died has left there is known. */
+/* A mark in each frame, by which a later attach recognises the frame of a dead one. */
 struct mark {
 	char magic[16];
 	int64_t tid;
 	uint64_t chain;
 };
-#define CHAIN_LENGTH 32u /* where the stack pointer is until rt_sigreturn(2) */
+#define CHAIN_LENGTH 32u /* bytes before rt_sigreturn(2) moves the stack pointer */
 
 void ps_write_mark(const struct surgery *s, void *at, uint64_t chain)
 {
@@ -53,7 +53,7 @@ void ps_write_mark(const struct surgery *s, void *at, uint64_t chain)
 	memcpy(at, &mark, sizeof(mark));
 }
 
-/* Whether a thread may yet come back to a frame: it was stopped on its way there. */
+/* Whether a thread may still return to a frame: it was stopped on its way there. */
 static bool is_alive(const struct surgery *s, const struct mark *mark)
 {
 	struct surgery other = *s;
@@ -64,19 +64,19 @@ static bool is_alive(const struct surgery *s, const struct mark *mark)
 		other.tid = (pid_t)mark->tid;
 		text[ps_read_file(&other, "syscall", text, sizeof(text) - 1)] = 0;
 		if (!*text)
-			return false;	 /* it is no more */
+			return false;	 /* it no longer exists */
 		at = strrchr(text, ' '); /* … sp pc */
 		if (at)
 			*at = 0;
 		at = strrchr(text, ' ');
 		if (!at)
-			return true; /* it runs: not known */
+			return true; /* it runs: unknown */
 		rsp = strtoull(at, NULL, 16);
 	}
 	return rsp - mark->chain <= CHAIN_LENGTH;
 }
 
-/* Zeros, frames of the dead, and six words of theirs; anything else is somebody's. */
+/* Accepts zeros, and frames and six-word chains of dead attaches; anything else is in use. */
 static bool is_empty(struct surgery *s, const uint64_t *words, size_t count)
 {
 	const struct gadgets *g = &s->gadgets;
@@ -102,7 +102,7 @@ static bool is_empty(struct surgery *s, const uint64_t *words, size_t count)
 	return true;
 }
 
-/* Whether there is nothing in whole pages; a page that was never touched is not even read. */
+/* Whether whole pages are empty; a page that was never touched is not even read. */
 static bool are_empty(struct surgery *s, uint64_t start, uint64_t end)
 {
 	uint64_t entries[REACH], words[WORDS];
@@ -146,7 +146,7 @@ static bool place_low(struct surgery *s, uint64_t pages, struct ps_place *ret)
 	return false;
 }
 
-/* glibc 2.42 and later have guards that are no mappings of their own. */
+/* glibc 2.42 and later have guards that are not separate mappings. */
 static bool has_guard_below(struct surgery *s, const struct area *area, uint64_t low)
 {
 	uint64_t entries[256];
@@ -171,7 +171,7 @@ static bool has_guard_below(struct surgery *s, const struct area *area, uint64_t
 	return false;
 }
 
-/* The mapping of the thread's own stack, if rsp is on it. */
+/* Finds the mapping of the thread's own stack, if rsp is in it. */
 bool ps_own_stack(struct surgery *s, struct area *ret)
 {
 	uint64_t rsp = s->saved.rsp;
@@ -211,7 +211,7 @@ static bool place_slack(struct surgery *s, uint64_t length, struct ps_place *ret
 	return offer(ret, s->slack, s->slack_end, PS_METHOD_SLACK);
 }
 
-/* Finds room for a frame of so many bytes. */
+/* Finds room for a frame of the given size. */
 bool ps_place_frame(struct surgery *s, uint64_t length, struct ps_place *ret)
 {
 	uint64_t pages = (length + PS_PAGE - 1) / PS_PAGE;
@@ -238,7 +238,7 @@ void ps_wipe(const struct surgery *s, uint64_t start, uint64_t end)
 
 /* ---- before the stop ------------------------------------------------------------------------ */
 
-#define ENOUGH 3584u /* of slack: as much as a frame with all the vector state of AVX-512 takes */
+#define ENOUGH 3584u /* bytes of slack that a frame with the whole vector state of AVX-512 needs */
 #define START_OF_STACK 28 /* fields of stat */
 #define START_OF_HEAP 47
 
@@ -252,8 +252,8 @@ static bool is_writable(struct surgery *s, uint64_t start, uint64_t end)
 }
 
 /*
- * The rest of the page behind an ELF's .bss: mapped, and nobody's. Without randomness the heap may
- * begin right behind the program's .bss.
+ * Finds the rest of the page behind an ELF's .bss: mapped, and used by nothing. Without address
+ * randomisation the heap may begin right behind the program's .bss.
  */
 static void slack_of_elf(struct surgery *s, uint64_t first, uint64_t heap)
 {

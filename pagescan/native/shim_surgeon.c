@@ -1,30 +1,30 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The surgeon: a process that is made for one attach, operates (shim_attach.c), and ends.
+ * The surgeon: a process that is made for one attach, performs it (shim_attach.c), and ends.
  *
- * It is a process of its own because it may wait for things that have no bound: a target whose exec
- * does not end, a page of a file on a dead server. A process can be killed, and a kill is harmless at
- * every instant. It kills itself by a timer of the kernel's, also while it is stopped or frozen; the
- * caller kills it too, at the deadline or for a Ctrl-C. Its tracees are not those of the caller's
- * process, which may call waitpid(-1) as it likes; it ends without a SIGCHLD, and in a session of its
- * own, so that Ctrl-Z does not stop it.
+ * It is a separate process because it may have to wait for an unlimited time: for a target whose exec
+ * does not end, or for a page of a file on a dead server. A process can be killed, and a kill does no
+ * harm at any instant. A kernel timer kills the surgeon, also while it is stopped or frozen; the caller
+ * kills it too, at the deadline or after a Ctrl-C. Its tracees do not belong to the caller's process,
+ * which may call waitpid(-1). It ends without a SIGCHLD, and is in a session of its own, so that Ctrl-Z
+ * does not stop it.
  *
  * It shares the caller's memory (CLONE_VM). fork(2) would copy page tables, and then each page that the
- * caller writes: for 2 GiB of small pages 0.4 s, and 2.6 s for the writes, where clone(2) took 3 ms
- * (medians, on a busy machine). What that asks for:
- *   - it may be killed at any instruction, so it takes no lock: no malloc, no stdio, no opendir, but
- *     system calls on memory that was made ready before (ps_room). What the caller allocates is all in
- *     one mapping, so nothing of the surgeon's is left;
+ * caller writes: for 2 GiB of small pages 0.4 s, and 2.6 s for the writes, while clone(2) took 3 ms
+ * (medians, on a busy machine). Sharing has these consequences:
+ *   - the surgeon may be killed at any instruction, so it takes no lock: it uses no malloc, stdio or
+ *     opendir, only system calls on memory prepared before (ps_room). All its memory is in one mapping,
+ *     which the caller allocates and frees;
  *   - errno and the like belong to a thread: a second thread of the caller, the attendant, lends its
- *     own, and sleeps as long (CLONE_VFORK);
- *   - its descriptors are its own: what it has open goes with it. Copies of the caller's are closed
- *     first of all, since to close one may wait for a server. The userfaultfd comes back by a socket:
- *     pidfd_getfd(2) of the caller would be refused where the caller is not dumpable (setuid(2)).
+ *     own, and sleeps in the meantime (CLONE_VFORK);
+ *   - it has a descriptor table of its own, which ends with it. Copies of the caller's descriptors are
+ *     closed first, because closing one may wait for a server. The userfaultfd is sent through a socket:
+ *     pidfd_getfd(2) from the caller would be refused if the caller is not dumpable (setuid(2)).
  *
- * Yama, at scope 1, lets a process trace its descendants only, and the surgeon has none. A program that
- * pagescan started has named us (PR_SET_PTRACER), which goes for our descendants too. For another child
- * of the caller the attendant itself operates (by_thread). A thread cannot be killed: if it hangs, it
- * is left alone, with all that it uses.
+ * With Yama's scope 1, a process may only trace its descendants, and the surgeon has no descendants. A
+ * program that pagescan started has allowed the caller and its descendants (PR_SET_PTRACER). For another
+ * child of the caller the attendant itself performs the attach (by_thread). A thread cannot be killed:
+ * if it hangs, it is left alone, with all the memory that it uses.
  */
 #define _GNU_SOURCE
 #include "attach.h"
@@ -55,16 +55,16 @@
 #define ROOM_LEAST (8u << 20)
 #define MS 1000000u
 #define GRACE_NS (500u * MS)	     /* the surgeon's own timer comes first */
-#define PLAIN_GRACE_NS (3000u * MS)  /* a kill would harm: it must be hung to be killed */
+#define PLAIN_GRACE_NS (3000u * MS)  /* a kill would do harm: only a hanging surgeon is killed */
 #define DYING_NS (1000u * MS)
 #define STEP_NS (5u * MS)
 
 enum state {
 	WORKING,
-	ENDED, /* nothing of the surgeon runs any more */
+	ENDED, /* the surgeon has ended */
 };
 
-/* All that one attach needs, in one mapping: this, the surgeon's stack, and its room. */
+/* All memory of one attach, in one mapping: this, the surgeon's stack, and its room. */
 struct ps_theatre {
 	struct ps_attach call;
 	struct surgery surgery;
@@ -79,7 +79,7 @@ struct ps_theatre {
 	uint8_t room[] __attribute__((aligned(64)));
 };
 
-/* Returns at the surgeon's end, when the time is over, or for a signal. */
+/* Returns when the surgeon has ended, when the time is up, or after a signal. */
 static void wait_for_end(struct ps_theatre *t, uint64_t ns)
 {
 	struct timespec most = {(time_t)(ns / 1000000000u), (long)(ns % 1000000000u)};
@@ -87,7 +87,7 @@ static void wait_for_end(struct ps_theatre *t, uint64_t ns)
 	syscall(SYS_futex, &t->state, FUTEX_WAIT_PRIVATE, WORKING, &most, NULL, 0);
 }
 
-/* Leaves it a table of its own with one descriptor in it, and nothing of ours at 0, 1 and 2. */
+/* Leaves the surgeon a table with one descriptor, and nothing of the caller's at 0, 1 and 2. */
 static int leave_descriptors(int keep)
 {
 	int fd;
@@ -112,7 +112,8 @@ static int prepare(struct surgery *s, int socket)
 		return error;
 	if (syscall(SYS_timer_create, CLOCK_MONOTONIC, &kill, &s->timer) < 0)
 		return -errno;
-	signal(SIGCHLD, SIG_DFL); /* its own table: if the caller ignores it, it would not be sent */
+	/* its own setting: SIGCHLD would not be sent if the caller ignores it */
+	signal(SIGCHLD, SIG_DFL);
 	setsid();
 	return 0;
 }
@@ -140,7 +141,7 @@ static bool send_over(int socket, int fd)
 	return sendmsg(socket, &message, MSG_NOSIGNAL | MSG_DONTWAIT) == 1;
 }
 
-/* -1: there is none. */
+/* -1: no descriptor. */
 static int receive(int socket)
 {
 	char byte;
@@ -211,8 +212,9 @@ static struct ps_theatre *make_theatre(const struct ps_attach *call)
 	t->call.step = PS_STEP_NONE;
 	t->call.attempts = 0;
 	t->call.stopped_ns = 0;
+	t->call.killed_by = 0;
 	t->surgeon = -1;
-	t->error = -EINPROGRESS; /* of one that is killed */
+	t->error = -EINPROGRESS; /* valid if it is killed */
 	t->kill_at = ps_now_ns() + (uint64_t)call->timeout_ms * MS + GRACE_NS;
 	t->surgery.call = &t->call;
 	t->surgery.timer = t->surgery.memory = t->surgery.maps = -1;
@@ -256,7 +258,7 @@ static void kill_surgeon(struct ps_theatre *t)
 		syscall(SYS_pidfd_send_signal, t->surgeon, SIGKILL, NULL, 0);
 }
 
-/* When nothing but a kill is left: later where that would harm. */
+/* The time of the kill: later if a kill would do harm. */
 static bool is_time_to_kill(const struct ps_theatre *t)
 {
 	return ps_now_ns() > t->kill_at + (t->surgery.plain_standing ? PLAIN_GRACE_NS : 0);
@@ -268,7 +270,7 @@ int ps_attach_wait(struct ps_theatre *t, int32_t ms)
 	return t->state == ENDED || is_time_to_kill(t);
 }
 
-/* Kills the surgeon, if it runs, and waits for its end; false: it does not come to it. */
+/* Kills the surgeon, if it runs, and waits for its end; false: it does not end. */
 static bool is_ended(struct ps_theatre *t)
 {
 	while (t->state != ENDED && t->surgery.plain_standing && !is_time_to_kill(t))
@@ -282,7 +284,7 @@ static bool is_ended(struct ps_theatre *t)
 	return true;
 }
 
-/* Whether a kill of the surgeon was ours. */
+/* Whether the surgeon was killed by its caller. */
 static bool was_late(const struct ps_theatre *t)
 {
 	uint64_t now = ps_now_ns(), own = t->surgery.killed_at;
@@ -292,12 +294,14 @@ static bool was_late(const struct ps_theatre *t)
 
 static int reap(struct ps_theatre *t)
 {
-	siginfo_t info;
+	siginfo_t info = {.si_status = 0}; /* a host that waits for all has it */
 
 	if (t->surgeon >= 0) {
 		while (waitid(P_PIDFD, (id_t)t->surgeon, &info, WEXITED | __WALL) < 0 &&
 		       errno == EINTR)
 			;
+		if (info.si_code == CLD_KILLED || info.si_code == CLD_DUMPED)
+			t->call.killed_by = info.si_status;
 		close(t->surgeon);
 	}
 	if (t->error != -EINPROGRESS)
@@ -309,7 +313,7 @@ int ps_attach_end(struct ps_theatre *t, struct ps_attach *ret)
 {
 	int error;
 
-	if (!is_ended(t)) { /* left alone: it may yet write to what it shares with us */
+	if (!is_ended(t)) { /* leave it alone: it may still write to the shared memory */
 		pthread_detach(t->attendant);
 		*ret = t->call;
 		ret->uffd = -1;
@@ -322,7 +326,7 @@ int ps_attach_end(struct ps_theatre *t, struct ps_attach *ret)
 		ret->uffd = receive(t->ends[0]);
 	if (!error)
 		ret->step = PS_STEP_DONE;
-	if (!error && ret->uffd < 0) { /* it was sent: there is no number for it here */
+	if (!error && ret->uffd < 0) { /* it was sent, but no descriptor is free here */
 		ret->step = PS_STEP_TAKE;
 		error = -EMFILE;
 	}

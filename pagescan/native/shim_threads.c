@@ -101,7 +101,7 @@ static uint64_t start(struct worker *workers, uint64_t count, struct crew *crew)
 		count = idle;
 	CPU_CLR((size_t)here, &crew->others);
 	pthread_attr_init(&attributes);
-#ifdef __GLIBC__ /* a thread that began on our processor would wait for us to end */
+#ifdef __GLIBC__ /* a thread that starts on our processor would wait for us to end */
 	pthread_attr_setaffinity_np(&attributes, sizeof(crew->others), &crew->others);
 #endif
 	sigfillset(&all);

@@ -11,9 +11,9 @@
 #include "scan.h"
 #include "shim.h"
 
-/* A populated page is looked for in this many page tables at first. */
+/* Number of page tables in which a populated page is searched at first. */
 #define FIRST_TABLES 128u
-/* A search that takes longer has met page tables that are empty. */
+/* A search that takes longer has met empty page tables. */
 #define EMPTY_TABLES_NS 20000u
 
 static const struct ps_masks registered = {
@@ -78,8 +78,9 @@ int ps_uffd_is_of(int uffd, int pagemap, uint64_t start, uint64_t end)
 }
 
 /*
- * UFFDIO_UNREGISTER holds the lock for writing and visits each entry: 43 us for each MiB of pages of the usual
- * size. So a slice is so much of what is populated, and the hole in front of it: a hole costs nothing.
+ * UFFDIO_UNREGISTER holds the lock for writing and visits each entry: 43 us per MiB of pages of the
+ * usual size. So a slice has a fixed amount of populated memory, together with the hole in front of
+ * it, which costs nothing.
  */
 int ps_uffd_unregister_slices(int uffd, int pagemap, uint64_t start, uint64_t end, uint64_t align,
 			      struct ps_pace *pace, uint64_t *done, struct ps_cost *cost)
@@ -104,17 +105,17 @@ int ps_uffd_unregister_slices(int uffd, int pagemap, uint64_t start, uint64_t en
 				break;
 			reach *= 2;
 		}
-		/* Page tables without a page are visited, too. */
+		/* Empty page tables are visited, too. */
 		if (ns > EMPTY_TABLES_NS)
 			reach = reach_min;
 		stop = ps_pace_slice(pace, (uint64_t)next, end, align);
 		before = ps_now_ns();
 		rc = ps_uffd_unregister(uffd, *done, stop);
-		if (rc == -ENOMEM) { /* as many mappings as it may have: none can be split */
+		if (rc == -ENOMEM) { /* at its limit of mappings: none can be split */
 			stop = end;
 			rc = ps_uffd_unregister(uffd, *done, stop);
 		}
-		if (rc < 0 && rc != -EINVAL) /* EINVAL: unmapped by now */
+		if (rc < 0 && rc != -EINVAL) /* EINVAL: it has been unmapped */
 			return rc;
 		before = ps_now_ns() - before;
 		ps_pace_call(pace, cost, stop - (uint64_t)next, before);

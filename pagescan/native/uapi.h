@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The kernel's constants and structures, by value: installed headers may be older than the running
- * kernel, and what it can do is found out by trying, never by what the headers know.
+ * The kernel's constants and structures, by value, because installed headers may be older than the
+ * running kernel. What that kernel supports is found out by trying, never from headers.
  *
  * Source: include/uapi/linux/fs.h and userfaultfd.h of Linux 6.18; PAGEMAP_SCAN(2const).
  */

@@ -32,6 +32,17 @@ def elide_middle(text: str, width: int) -> str:
     return f"{_head(text, width - 1 - tail)}…{_head(text[::-1], tail)[::-1]}"
 
 
+def fit_path(text: str, width: int) -> str:
+    """Return a name that fits into a width: of a path, the last parts stay."""
+    if width_of(text) <= width or not text.startswith("/"):
+        return elide_middle(text, width)
+    parts = text.split("/")
+    shown = parts.pop()
+    while len(parts) > 1 and width_of(parts[-1]) + width_of(shown) + 3 <= width:
+        shown = f"{parts.pop()}/{shown}"
+    return elide_middle(f"…/{shown}", width) if shown != text else shown
+
+
 def _head(text: str, width: int) -> str:
     """Return the first characters of a text, as many as fit into a width."""
     used = 0

@@ -1,32 +1,65 @@
-"""The columns, one entry per column: table, CSV, help and manual page use them."""
+"""The columns: one row per column, with its getter; all formats are made of these rows.
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+To add a column, add its row here: tables, CSV, -c and JSON are made from it.
+"""
 
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
+
+from pagescan.model import memory
+from pagescan.model.batch import PAGE_COUNTED, Batch
 from pagescan.model.errors import UsageError
-from pagescan.model.memory import CATEGORY_NAMES, Region
+from pagescan.model.memory import CATEGORY_NAMES, Category
 from pagescan.model.results import Action, MappingCounts
 from pagescan.model.units import escape, format_address, format_size
 
-Value = int | str | bool | None
+Value = int | str | bool | tuple[str, ...] | None
+Unit = Literal["pages", "bytes", "address", "offset", "flag", "names", "text", "number"]
 
 
-class Column(NamedTuple):
-    """A column of a table.
+class RegionRow(NamedTuple):
+    """The facts of one region; `bits` are categories, or the action of a plan."""
+
+    start: int
+    end: int
+    pages: int
+    bits: int
+    mapping: memory.Mapping | None
+    """None: the mapping was unmapped during the look."""
+    new: bool
+    label: str | None = None
+    """What the memory is for; None: no rule knows it."""
+
+    @property
+    def bytes(self) -> int:
+        """Length in bytes."""
+        return self.end - self.start
+
+
+Row = RegionRow | MappingCounts
+_Row_contra = TypeVar("_Row_contra", contravariant=True)
+
+
+class Column(NamedTuple, Generic[_Row_contra]):
+    """A column: of a table, of CSV, and a key of JSON.
 
     Attributes:
-        key: The name that -c takes and CSV prints.
-        header: The heading in tables.
-        unit: "pages", "bytes", "address", "flag" or "text".
+        key: The name that -c takes, that heads a table, and that CSV prints.
+        unit: How a value is shown, and its type in JSON.
         width: Characters in a pipe, where rows are printed before all are known.
         help: One line for the manual page.
+        value: The getter. Except in `start` and `end`, it may not depend on addresses.
+        json: The key in JSON, "counts.present" in an object of its own; "": not there.
+        unknown: The text where the value is None; "": a dash, and nothing in CSV.
     """
 
     key: str
-    header: str
-    unit: str
+    unit: Unit
     width: int
     help: str
+    value: Callable[[_Row_contra], Value]
+    json: str = ""
+    unknown: str = ""
 
     @property
     def right(self) -> bool:
@@ -37,126 +70,176 @@ class Column(NamedTuple):
 _ADDRESS = 18  # 0x and up to 16 digits
 _COUNT = 9
 
-_START = Column("start", "start", "address", _ADDRESS, "First address.")
-_END = Column("end", "end", "address", _ADDRESS, "Address behind the last byte.")
-_PAGES = Column("pages", "pages", "pages", _COUNT, "Number of pages.")
-_BYTES = Column("bytes", "bytes", "bytes", 10, "Length; exact with --bytes.")
-_PERMS = Column("perms", "perms", "text", 5, "Permissions, as in /proc/PID/maps.")
-_MAPPING = Column(
-    "mapping", "mapping", "text", 32, "Name of the mapping; [anon] if it has none."
+_START: Column[Row] = Column(
+    "start", "address", _ADDRESS, "First address.", lambda row: row.start, "start"
 )
-_NEW = Column("new", "new", "flag", 3, "The mapping appeared after arming.")
-
-REGION_COLUMNS: dict[str, Column] = {
-    column.key: column
-    for column in (
-        _START,
-        _END,
-        _PAGES,
-        _BYTES,
-        *(
-            Column(name, name, "flag", len(name), f"Whether the pages are {name}.")
-            for _, name in CATEGORY_NAMES
-        ),
-        Column("categories", "categories", "text", 30, "All categories, in one."),
-        _PERMS,
-        _NEW,
-        _MAPPING,
-    )
-}
-REGION_DEFAULT = [
-    "start",
+_END: Column[Row] = Column(
     "end",
-    "pages",
-    "written",
-    "file",
-    "present",
-    "swapped",
+    "address",
+    _ADDRESS,
+    "Address behind the last byte.",
+    lambda row: row.end,
+    "end",
+)
+_PAGES: Column[Row] = Column(
+    "pages", "pages", _COUNT, "Number of pages.", lambda row: row.pages, "pages"
+)
+_BYTES: Column[Row] = Column(
+    "bytes",
+    "bytes",
+    10,
+    "Length; exact with --bytes.",
+    lambda row: row.bytes,
+    "bytes",
+)
+_MAPPING: Column[Row] = Column(
     "mapping",
-]
+    "text",
+    32,
+    "Name of the mapping; [anon] if it has none.",
+    lambda row: row.mapping.label if row.mapping else None,
+    "mapping",
+    "[gone]",
+)
+_LABEL: Column[Row] = Column(
+    "label",
+    "text",
+    22,
+    "What the memory is for, as [java heap]; - where no rule knows it.",
+    lambda row: row.label,
+    "label",
+)
+_PERMS: Column[Row] = Column(
+    "perms",
+    "text",
+    5,
+    "Permissions, as in /proc/PID/maps.",
+    lambda row: row.mapping.perms if row.mapping else None,
+    "perms",
+)
+_NEW: Column[Row] = Column(
+    "new", "flag", 3, "The mapping appeared after arming.", lambda row: row.new, "new"
+)
 
-PLAN_COLUMNS: dict[str, Column] = {
-    column.key: column
-    for column in (
-        _START,
-        _END,
-        _PAGES,
-        _BYTES,
-        Column("plan", "plan", "text", 4, "What to do: dump, zero or keep."),
-        _PERMS,
-        _MAPPING,
-    )
-}
-PLAN_DEFAULT = ["start", "end", "pages", "plan", "mapping"]
 
-MAPPING_COLUMNS: dict[str, Column] = {
-    column.key: column
-    for column in (
-        _START,
-        _END,
-        Column("size", "size", "bytes", 10, "Length; exact with --bytes."),
-        _PAGES,
-        _BYTES,
-        *(
-            Column(
-                key,
-                key,
-                "pages",
-                _COUNT,
-                f"Pages that are {key}; - if that is unknown.",
-            )
-            for key in ("present", "swapped", "file", "pfnzero", "huge", "guard")
-        ),
-        Column(
-            "written",
-            "written",
-            "pages",
-            _COUNT,
-            "Pages written since arming; - if the mapping is not tracked.",
-        ),
-        _PERMS,
-        Column("offset", "offset", "address", 12, "Offset in the file."),
-        Column("inode", "inode", "text", 10, "Inode of the file."),
-        _NEW,
-        _MAPPING,
+def _flag(bit: Category, name: str) -> Column[RegionRow]:
+    """Return the column that says whether the pages of a region have a category."""
+    return Column(
+        name,
+        "flag",
+        len(name),
+        f"Whether the pages are {name}.",
+        lambda row: bool(row.bits & bit),
     )
-}
-MAPS_DEFAULT = [
-    "start",
-    "size",
-    "present",
-    "swapped",
-    "file",
-    "pfnzero",
-    "huge",
-    "guard",
-    "written",
-    "mapping",
+
+
+def _count(name: str) -> Column[MappingCounts]:
+    """Return the column with a mapping's number of pages that have a category."""
+    return Column(
+        name,
+        "pages",
+        _COUNT,
+        f"Pages that are {name}; - if that is unknown.",
+        lambda row: row.counts.get(name),
+        f"counts.{name}",
+    )
+
+
+_REGION: list[Column[RegionRow]] = [
+    _START,
+    _END,
+    _PAGES,
+    _BYTES,
+    *(_flag(bit, name) for bit, name in CATEGORY_NAMES),
+    Column(
+        "categories",
+        "names",
+        30,
+        "All categories, in one.",
+        lambda row: Category(row.bits).names,
+        "categories",
+    ),
+    _MAPPING,
+    _LABEL,
+    _PERMS,
+    _NEW,
 ]
-BY_MAPPING_DEFAULT = [
-    "start",
-    "size",
-    "pages",
-    "written",
-    "file",
-    "present",
-    "swapped",
-    "mapping",
+REGION_COLUMNS = {column.key: column for column in _REGION}
+REGION_DEFAULT = "start,end,pages,written,file,present,swapped,mapping"
+
+_PLAN: list[Column[RegionRow]] = [
+    _START,
+    _END,
+    _PAGES,
+    _BYTES,
+    Column(
+        "plan",
+        "text",
+        4,
+        "What to do: dump, zero or keep.",
+        lambda row: Action(row.bits).word,
+        "plan",
+    ),
+    _MAPPING,
+    _PERMS,
 ]
+PLAN_COLUMNS = {column.key: column for column in _PLAN}
+PLAN_DEFAULT = "start,end,pages,plan,mapping"
+
+_OF_MAPPING: list[Column[MappingCounts]] = [
+    _START,
+    _END,
+    Column(
+        "size",
+        "bytes",
+        10,
+        "Length; exact with --bytes.",
+        lambda row: row.mapping.length,
+    ),
+    _PAGES,
+    _BYTES,
+    _MAPPING,
+    _LABEL,
+    _PERMS,
+    Column(
+        "offset",
+        "offset",
+        12,
+        "Offset in the file.",
+        lambda row: row.mapping.offset,
+        "offset",
+    ),
+    Column(
+        "inode",
+        "number",
+        10,
+        "Inode of the file.",
+        lambda row: row.mapping.inode,
+        "inode",
+    ),
+    *(_count(name) for name in PAGE_COUNTED),
+    _NEW._replace(json=""),
+]
+MAPPING_COLUMNS = {column.key: column for column in _OF_MAPPING}
+MAPS_DEFAULT = (
+    "start,size,present,swapped,file,pfnzero,huge,guard,written,label,mapping"
+)
+BY_MAPPING_DEFAULT = "start,size,pages,written,file,present,swapped,mapping"
 
 
 def select(
-    text: str | None, default: Sequence[str], columns: Mapping[str, Column]
-) -> list[Column]:
+    text: str | None, default: str, columns: Mapping[str, Column[_Row_contra]]
+) -> list[Column[_Row_contra]]:
     """Return the columns that -c names: "a,b" only these, "+a,b" adds to the default.
 
     Raises:
         UsageError: A column does not exist.
     """
-    keys = list(default)
-    if text is not None:
-        words = [word.strip() for word in text.removeprefix("+").split(",")]
-        keys = [*keys, *words] if text.startswith("+") else words
+    if text is None:
+        text = default
+    elif text.startswith("+"):
+        text = f"{default},{text[1:]}"
+    keys = [word.strip() for word in text.split(",")]
     for key in keys:
         if key not in columns:
             raise UsageError(
@@ -165,56 +248,47 @@ def select(
     return [columns[key] for key in keys]
 
 
-def region_value(region: Region, key: str) -> Value:
-    """Return the value of a column for a region, with the types of JSON."""
-    return _REGION[key](region)
+def region_rows(batch: Batch, *, by_page: bool = False) -> Iterator[RegionRow]:
+    """Yield the rows of a batch, lazily: the reader may stop after the first."""
+    size = batch.page_size
+    for start, end, bits, owner in zip(
+        batch.starts, batch.ends, batch.bits, batch.owners, strict=True
+    ):
+        of_mapping = mapping_of(batch, owner), owner in batch.new, batch.label_of(owner)
+        if not by_page:
+            yield RegionRow(start, end, (end - start) // size, bits, *of_mapping)
+            continue
+        for page in range(start, end, size):
+            yield RegionRow(page, page + size, 1, bits, *of_mapping)
 
 
-def mapping_value(row: MappingCounts, key: str) -> Value:
-    """Return the value of a column for a mapping, with the types of JSON."""
-    getter = _MAPPINGS.get(key)
-    return getter(row) if getter else row.counts.get(key)
+def mapping_of(batch: Batch, owner: int) -> memory.Mapping | None:
+    """Return the mapping with an index; None: it was unmapped during the look."""
+    return batch.mappings[owner] if owner >= 0 else None
 
 
-def _flag(name: str) -> Callable[[Region], Value]:
-    bit = next(bit for bit, known in CATEGORY_NAMES if known == name)
-    return lambda region: bool(region.categories & bit)
-
-
-_REGION: dict[str, Callable[[Region], Value]] = {
-    "start": lambda region: region.start,
-    "end": lambda region: region.end,
-    "pages": lambda region: region.pages,
-    "bytes": lambda region: region.bytes,
-    "categories": lambda region: ",".join(region.categories.names),
-    "plan": lambda region: Action(int(region.categories)).word,
-    "perms": lambda region: region.mapping.perms if region.mapping else None,
-    "new": lambda region: region.new,
-    "mapping": lambda region: region.mapping.label if region.mapping else "[gone]",
-    **{name: _flag(name) for _, name in CATEGORY_NAMES},
-}
-_MAPPINGS: dict[str, Callable[[MappingCounts], Value]] = {
-    "start": lambda row: row.mapping.start,
-    "end": lambda row: row.mapping.end,
-    "size": lambda row: row.mapping.length,
-    "bytes": lambda row: row.bytes,
-    "pages": lambda row: row.pages,
-    "perms": lambda row: row.mapping.perms,
-    "offset": lambda row: row.mapping.offset,
-    "inode": lambda row: str(row.mapping.inode),
-    "new": lambda row: row.new,
-    "mapping": lambda row: row.mapping.label,
-}
-
-
-def show(value: Value, column: Column, *, exact: bool) -> str:
+def show(value: Value, column: Column[Any], *, exact: bool) -> str:
     """Return a value as text for people: "-" stands for unknown and for false."""
-    if value is None:
-        return "-"
-    if column.unit == "flag":
-        return column.key if value else "-"
-    if column.unit == "address":
-        return format_address(int(value))
-    if column.unit == "bytes":
-        return str(value) if exact else format_size(int(value))
-    return escape(str(value)) if column.unit == "text" else str(value)
+    match value:
+        case None:
+            text = column.unknown or "-"
+        case bool():
+            text = column.key if value else "-"
+        case tuple():
+            text = ",".join(value)
+        case str():
+            text = escape(value)
+        case _ if column.unit in ("address", "offset"):
+            text = format_address(value)
+        case _ if column.unit == "bytes" and not exact:
+            text = format_size(value)
+        case _:
+            text = str(value)
+    return text
+
+
+def json_value(value: Value, column: Column[Any]) -> object:
+    """Return a value with its type in JSON: addresses are texts, offsets are not."""
+    if isinstance(value, int) and column.unit == "address":
+        return format_address(value)
+    return value

@@ -1,16 +1,16 @@
 """Writes comma-separated values: a line of keys, then rows with exact numbers."""
 
 import csv
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from io import StringIO
-from typing import TextIO
+from typing import Any, TextIO
 
 from pagescan.model.results import Output, Report
 from pagescan.model.units import escape, exactly
-from pagescan.render import Rows
 from pagescan.render.columns import Column, Value
-from pagescan.render.rows import chosen_columns, lines
+from pagescan.render.line_template import Part
+from pagescan.render.rows import Columns, Rows, line_text, lines, selected_columns
 
 
 def write(report: Report, rows: Rows, output: Output, stream: TextIO) -> None:
@@ -18,18 +18,10 @@ def write(report: Report, rows: Rows, output: Output, stream: TextIO) -> None:
 
     On a terminal, characters that are not printable are escaped.
     """
-    columns = chosen_columns(report, rows, output)
+    style = _Style(selected_columns(report, rows, output), stream)
     if output.header and (report.tick or 1) == 1:
-        stream.write(_line([column.key for column in columns]))
-    stream.writelines(
-        lines(rows, columns, output, partial(_show, name=shown_on(stream)), _line)
-    )
-
-
-def _line(texts: list[str]) -> str:
-    buffer = StringIO()
-    csv.writer(buffer, lineterminator="\n").writerow(texts)
-    return buffer.getvalue()
+        stream.write(line_text(style, [column.key for column in style.columns]))
+    stream.writelines(lines(rows, output, style))
 
 
 def shown_on(stream: TextIO) -> Callable[[str], str]:
@@ -39,11 +31,37 @@ def shown_on(stream: TextIO) -> Callable[[str], str]:
     return partial(exactly, encoding=getattr(stream, "encoding", None) or "utf-8")
 
 
-def _show(value: Value, column: Column, *, name: Callable[[str], str]) -> str:
-    if value is None:
-        return ""
-    if column.unit == "flag":
-        return "1" if value else "0"
-    if column.unit == "address":
-        return hex(int(value))
-    return name(value) if isinstance(value, str) else str(value)
+class _Style:
+    """Cells between commas, quoted where csv quotes them."""
+
+    def __init__(self, columns: Columns, stream: TextIO) -> None:
+        self.columns = columns
+        self._shown = shown_on(stream)
+
+    def cell(self, value: Value, column: Column[Any]) -> str:
+        if value is None:
+            return column.unknown
+        if column.unit == "flag":
+            return "1" if value else "0"
+        if isinstance(value, tuple):
+            return ",".join(value)
+        if isinstance(value, str):
+            return self._shown(value)
+        return hex(value) if column.unit in ("address", "offset") else str(value)
+
+    def line(self, cells: Sequence[Part]) -> list[Part]:
+        if list(cells) == [""]:
+            return ['""\n']  # an empty line would be no row
+        parts: list[Part] = []
+        for cell in cells:
+            parts += (_quoted(cell) if isinstance(cell, str) else cell, ",")
+        return [*parts[:-1], "\n"]
+
+
+def _quoted(text: str) -> str:
+    """Return the text as csv writes it among other cells."""
+    if text.isalnum():
+        return text
+    buffer = StringIO()
+    csv.writer(buffer, lineterminator="").writerow([text, ""])
+    return buffer.getvalue()[:-1]

@@ -1,61 +1,75 @@
 """Writes one JSON document: the keys of the report, and one line per region."""
 
 import json
-from collections.abc import Iterator
-from typing import Any, TextIO
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
-from pagescan import __version__
 from pagescan.model.batch import Batch
-from pagescan.model.memory import Category, Mapping, Untracked
-from pagescan.model.results import (
-    Action,
-    Cost,
-    Estimate,
-    MappingCounts,
-    Output,
-    Report,
-    SessionFacts,
-    Summary,
+from pagescan.model.results import MappingCounts, Output, Report
+from pagescan.render.columns import (
+    MAPPING_COLUMNS,
+    PLAN_COLUMNS,
+    REGION_COLUMNS,
+    Column,
+    RegionRow,
+    json_value,
+    mapping_of,
 )
-from pagescan.model.units import format_address, format_time
-from pagescan.render import SCHEMA, Rows, target_keys
-from pagescan.render.batch_text import ADDRESS, Key, chunks
+from pagescan.render.document import (
+    cost_keys,
+    document,
+    estimate_keys,
+    session_keys,
+    share_key,
+    summary_keys,
+    target_keys,
+    untracked_keys,
+)
+from pagescan.render.line_template import (
+    END,
+    START,
+    Key,
+    LineTemplate,
+    batch_lines,
+    plain,
+)
+
+if TYPE_CHECKING:
+    from pagescan.render.rows import Rows
 
 
-def write(report: Report, rows: Rows, output: Output, stream: TextIO) -> None:
+def write(report: Report, rows: "Rows", output: Output, stream: TextIO) -> None:
     """Write one document: in watch as one line, elsewhere one line per region."""
-    between = ", " if report.tick is not None else ",\n    "
-    opened = "[" if report.tick is not None else "[\n    "
-    closed = "]" if report.tick is not None else "\n  ]"
+    one_line = report.tick is not None
+    between = ", " if one_line else ",\n    "
     head = json.dumps(header_keys(report))
-    key, parts = row_chunks(report, rows, output, "", "", between)
-    first = next(parts, None)
-    stream.write(head[:-1] + ("," if report.tick is not None else ",\n "))
+    key, texts = row_texts(report, rows, output, Frame(between=between))
+    first = next(texts, None)
+    stream.write(head[:-1] + ("," if one_line else ",\n "))
     stream.write(f' "{key}": ')
     if first is None:
         stream.write("[]")
     else:
-        stream.write(opened + first)
-        stream.writelines(between + part for part in parts)
-        stream.write(closed)
+        stream.write(("[" if one_line else "[\n    ") + first)
+        stream.writelines(between + text for text in texts)
+        stream.write("]" if one_line else "\n  ]")
     tail = json.dumps(trailer_keys(report))
     stream.write(", " + tail[1:] + "\n")
 
 
 def header_keys(report: Report) -> dict[str, Any]:
     """Return the keys before the rows."""
-    keys: dict[str, Any] = {
-        "schema": SCHEMA,
-        "kind": report.kind,
-        "version": __version__,
-        "time": format_time(report.time),
-        "target": target_keys(report.target) if report.target else None,
-        "session": session_keys(report.session),
-        "summary": summary_keys(report.summary),
-    }
+    keys = document(
+        report.kind,
+        time=report.time,
+        target=target_keys(report.target),
+        session=session_keys(report.session),
+        summary=summary_keys(report.summary),
+    )
     if report.tick is not None:
         totals = report.totals
         keys["tick"] = report.tick
+        keys["interval_ns"] = report.interval_ns
         keys["end"] = report.end
         keys["totals"] = (
             {**summary_keys(totals), "target_share": share_key(report.total_share)}
@@ -79,146 +93,83 @@ def trailer_keys(report: Report) -> dict[str, Any]:
     }
 
 
-def row_chunks(
-    report: Report, rows: Rows, output: Output, before: str, behind: str, between: str
-) -> tuple[str, Iterator[str]]:
-    """Return the key of the rows, and the text of their objects in chunks.
+class Frame(NamedTuple):
+    """The texts around the objects of the rows.
 
-    Args:
-        report: The report that the rows belong to.
-        rows: The rows.
-        output: Says what one row is.
-        before: Text in front of the first key of each object.
-        behind: Text behind each object.
-        between: Text between two objects; the caller adds it between two chunks.
+    Attributes:
+        before: The text in front of the first key of each object.
+        behind: The text behind each object.
+        between: The text between two objects; the caller adds it between two chunks.
     """
+
+    before: str = ""
+    behind: str = ""
+    between: str = ""
+
+
+def row_texts(
+    report: Report, rows: "Rows", output: Output, frame: Frame
+) -> tuple[str, Iterator[str]]:
+    """Return the key of the rows, and the text of their objects in chunks."""
     if isinstance(rows, Batch):
-        batch, size = rows, rows.page_size
-        tails = _Tails(batch, actions=report.plan is not None)
-
-        def template(key: Key) -> str:
-            length, bits, owner = key
-            return (
-                f'{{{before}"start": "{ADDRESS}", "end": "{ADDRESS}"'
-                f', "pages": {length // size}, "bytes": {length}'
-                f"{tails[bits, owner]}{behind}"
-            )
-
-        texts = chunks(
-            batch,
-            template,
-            by_page=output.by == "page",
-            between=between,
-            progress=output.progress,
-        )
-        return "regions", texts
+        columns = PLAN_COLUMNS if report.plan is not None else REGION_COLUMNS
+        objects = _RegionObjects(rows, list(columns.values()), frame)
+        return "regions", batch_lines(rows, objects.template, output, frame.between)
     by_mapping = report.kind == "maps" or output.by == "mapping"
-    texts = (f"{{{before}{json.dumps(mapping_keys(row))[1:]}{behind}" for row in rows)
-    return "mappings" if by_mapping else "regions", texts
+    return "mappings" if by_mapping else "regions", _mapping_texts(rows, frame)
 
 
-class _Tails(dict[tuple[int, int], str]):
-    """A cache of the end of a region's object, as a template, by bits and mapping."""
+_BY_LENGTH = ("start", "end", "pages", "bytes")
+"""The first columns of regions: the values of the others do not depend on a length."""
 
-    def __init__(self, batch: Batch, *, actions: bool) -> None:
-        super().__init__()
+
+class _RegionObjects:
+    """The objects of a batch's regions; the ends of objects are cached."""
+
+    def __init__(
+        self, batch: Batch, columns: Sequence[Column[RegionRow]], frame: Frame
+    ) -> None:
         self._batch = batch
-        self._actions = actions
+        self._columns = [
+            column for column in columns if column.json and column.key not in _BY_LENGTH
+        ]
+        self._frame = frame
+        self._page_size = batch.page_size
+        self._ends: dict[tuple[int, int], str] = {}
+        self._head = LineTemplate.of(
+            (f'{{{frame.before}"start": "', START, '", "end": "', END, '", "pages": ')
+        )
 
-    def __missing__(self, key: tuple[int, int]) -> str:
-        bits, owner = key
+    def template(self, key: Key) -> LineTemplate:
+        """Return the object of a region, with slots for its addresses."""
+        length, bits, owner = key
+        end = self._ends.get((bits, owner))
+        if end is None:
+            end = self._ends[bits, owner] = plain(self._end(bits, owner))
+        head = self._head
+        text = f'{head.text}{length // self._page_size}, "bytes": {length}{end}'
+        return LineTemplate(text, head.slots)
+
+    def _end(self, bits: int, owner: int) -> str:
         batch = self._batch
-        mapping = batch.mappings[owner] if owner >= 0 else None
-        label = json.dumps(mapping.label if mapping else None)
-        perms = json.dumps(mapping.perms if mapping else None)
-        if self._actions:
-            what, new = f'"plan": "{Action(bits).word}"', ""
-        else:
-            what = f'"categories": {json.dumps(Category(bits).names)}'
-            new = f', "new": {json.dumps(owner in batch.new)}'
-        tail = f', {what}, "mapping": {label}, "perms": {perms}{new}}}'
-        tail = tail.replace("%", "%%")
-        self[key] = tail
-        return tail
+        of_mapping = mapping_of(batch, owner), owner in batch.new, batch.label_of(owner)
+        row = RegionRow(0, 0, 0, bits, *of_mapping)
+        keys = {
+            column.json: json_value(column.value(row), column)
+            for column in self._columns
+        }
+        return f", {json.dumps(keys)[1:]}{self._frame.behind}"
 
 
-def session_keys(session: SessionFacts | None) -> dict[str, Any] | None:
-    """Return the JSON keys of a session; None without one."""
-    if session is None:
-        return None
-    return {
-        "name": session.name,
-        "armed_at": format_time(session.armed_at),
-        "since": format_time(session.since) if session.since else None,
-        "method": session.method,
-    }
-
-
-def summary_keys(summary: Summary) -> dict[str, Any]:
-    """Return the JSON keys of totals."""
-    return {
-        "regions": summary.regions,
-        "pages": summary.pages,
-        "bytes": summary.bytes,
-        "categories": dict(summary.categories),
-    }
-
-
-def estimate_keys(estimate: Estimate | None) -> dict[str, Any] | None:
-    """Return the JSON keys of an estimate; None: the listed regions are complete."""
-    if estimate is None:
-        return None
-    return {
-        "pages": estimate.pages,
-        "low": estimate.low,
-        "high": estimate.high,
-        "confidence": 0.95,
-        "share": round(estimate.share, 4),
-    }
-
-
-def untracked_keys(item: Untracked) -> dict[str, Any]:
-    """Return the JSON keys of a part that is not tracked."""
-    return {
-        "start": format_address(item.start),
-        "end": format_address(item.end),
-        "mapping": item.mapping,
-        "why": item.why,
-    }
-
-
-def cost_keys(cost: Cost) -> dict[str, Any]:
-    """Return the JSON keys of a command's cost."""
-    return {
-        "stopped_ns": cost.stopped_ns,
-        "scan_ns": cost.scan_ns,
-        "max_wait_ns": cost.max_wait_ns,
-        "ioctls": cost.ioctls,
-        "pages_walked": cost.pages_walked,
-        "mappings_added": cost.mappings_added,
-        "target_share": share_key(cost.target_share),
-        "huge_restored": cost.huge_restored,
-        "huge_lost": cost.huge_lost,
-    }
-
-
-def share_key(share: float | None) -> float | None:
-    """Return a share as a number with five decimals; None stays None."""
-    return None if share is None else round(share, 5)
-
-
-def mapping_keys(row: MappingCounts) -> dict[str, Any]:
-    """Return the JSON keys of a mapping and its counts."""
-    mapping: Mapping = row.mapping
-    counts = ("present", "file", "swapped", "pfnzero", "huge", "guard", "written")
-    return {
-        "start": format_address(mapping.start),
-        "end": format_address(mapping.end),
-        "pages": row.pages,
-        "bytes": row.bytes,
-        "mapping": mapping.label,
-        "perms": mapping.perms,
-        "offset": mapping.offset,
-        "inode": mapping.inode,
-        "counts": {name: row.counts.get(name) for name in counts},
-    }
+def _mapping_texts(rows: Sequence[MappingCounts], frame: Frame) -> Iterator[str]:
+    columns = [column for column in MAPPING_COLUMNS.values() if column.json]
+    for row in rows:
+        keys: dict[str, Any] = {}
+        for column in columns:
+            outer, _, inner = column.json.partition(".")
+            value = json_value(column.value(row), column)
+            if inner:
+                keys.setdefault(outer, {})[inner] = value
+            else:
+                keys[outer] = value
+        yield f"{{{frame.before}{json.dumps(keys)[1:]}{frame.behind}"

@@ -4,25 +4,34 @@ A reader that finds no summary knows that the stream was cut off.
 """
 
 import json
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from pagescan.model.batch import Batch
 from pagescan.model.results import Output, Report
-from pagescan.render import Rows
-from pagescan.render.json_document import header_keys, row_chunks, trailer_keys
+from pagescan.render.json_document import Frame, header_keys, row_texts, trailer_keys
 
-_IN_SUMMARY = ("summary", "end", "totals", "estimated", "plan", "left_out")
+if TYPE_CHECKING:
+    from pagescan.render.rows import Rows
+
+_IN_SUMMARY = (
+    "summary",
+    "interval_ns",
+    "end",
+    "totals",
+    "estimated",
+    "plan",
+    "left_out",
+)
 
 
-def write(report: Report, rows: Rows, output: Output, stream: TextIO) -> None:
+def write(report: Report, rows: "Rows", output: Output, stream: TextIO) -> None:
     """Write the lines of one result."""
     keys = header_keys(report)
     summary = {key: keys.pop(key) for key in _IN_SUMMARY if key in keys}
     stream.write(json.dumps({"line": "header", **keys}) + "\n")
     stream.flush()
     kind = "region" if isinstance(rows, Batch) else "mapping"
-    before = f'"line": "{kind}", '
-    _, parts = row_chunks(report, rows, output, before, "\n", "")
-    stream.writelines(parts)
+    frame = Frame(before=f'"line": "{kind}", ', behind="\n")
+    stream.writelines(row_texts(report, rows, output, frame)[1])
     last = {"line": "summary", **summary, **trailer_keys(report)}
     stream.write(json.dumps(last) + "\n")

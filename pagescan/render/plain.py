@@ -1,30 +1,39 @@
 """Writes columns of fixed width for a pipe: no text is cut, and no row waits."""
 
-from functools import partial
-from typing import TextIO
+from collections.abc import Sequence
+from typing import Any, TextIO
 
 from pagescan.model.results import Output, Report
-from pagescan.render import Rows
-from pagescan.render.cells import pad
-from pagescan.render.columns import Column, show
-from pagescan.render.rows import chosen_columns, lines
+from pagescan.render.columns import Column, Value, show
+from pagescan.render.line_template import Part
+from pagescan.render.rows import (
+    Columns,
+    Rows,
+    line_text,
+    lines,
+    padded,
+    selected_columns,
+)
 
 
 def write(report: Report, rows: Rows, output: Output, stream: TextIO) -> None:
     """Write one result."""
-    columns = chosen_columns(report, rows, output)
-    widths = [max(column.width, len(column.header)) for column in columns]
+    style = _Style(selected_columns(report, rows, output), output)
     if output.header:
-        stream.write(line([column.header for column in columns], columns, widths))
-    text = partial(show, exact=output.exact)
-    whole = partial(line, columns=columns, widths=widths)
-    stream.writelines(lines(rows, columns, output, text, whole, widths))
+        stream.write(line_text(style, [column.key for column in style.columns]))
+    stream.writelines(lines(rows, output, style))
 
 
-def line(texts: list[str], columns: list[Column], widths: list[int]) -> str:
-    """Return one line: cells padded to their columns, two blanks between them."""
-    padded = (
-        pad(text, width, right=column.right)
-        for text, column, width in zip(texts, columns, widths, strict=True)
-    )
-    return "  ".join(padded).rstrip() + "\n"
+class _Style:
+    """Cells as wide as their column is declared to be."""
+
+    def __init__(self, columns: Columns, output: Output) -> None:
+        self.columns = columns
+        self._exact = output.exact
+        self._widths = [max(column.width, len(column.key)) for column in columns]
+
+    def cell(self, value: Value, column: Column[Any]) -> str:
+        return show(value, column, exact=self._exact)
+
+    def line(self, cells: Sequence[Part]) -> list[Part]:
+        return padded(cells, self.columns, self._widths)

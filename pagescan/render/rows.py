@@ -1,12 +1,13 @@
 """Selects columns and makes the text of rows, for all formats with columns."""
 
-import re
-from collections.abc import Callable, Iterator, Sequence
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
 
 from pagescan.model.batch import Batch
-from pagescan.model.results import Output, Report
-from pagescan.render import Rows
-from pagescan.render.batch_text import PLACES, Key, chunks, region_of
+from pagescan.model.results import MappingCounts, Output, Report
+from pagescan.render.cells import pad
 from pagescan.render.columns import (
     BY_MAPPING_DEFAULT,
     MAPPING_COLUMNS,
@@ -16,84 +17,101 @@ from pagescan.render.columns import (
     REGION_COLUMNS,
     REGION_DEFAULT,
     Column,
+    RegionRow,
     Value,
-    mapping_value,
-    region_value,
+    mapping_of,
+    region_rows,
     select,
 )
+from pagescan.render.line_template import Key, LineTemplate, Part, Slot, batch_lines
 
-# Placeholder for an address, repeated to the column's width; no name can have a NUL.
-_HOLE = "\0"
-_HOLES = re.compile(f"{_HOLE}+")
+Rows = Batch | Sequence[MappingCounts]
+Columns = Sequence[Column[Any]]
 
 
-def chosen_columns(report: Report, rows: Rows, output: Output) -> list[Column]:
+class LineStyle(Protocol):
+    """The look of a line, in one format."""
+
+    @property
+    def columns(self) -> Columns:
+        """The columns of each line."""
+
+    def cell(self, value: Value, column: Column[Any]) -> str:
+        """Return the text of a value."""
+
+    def line(self, cells: Sequence[Part]) -> list[Part]:
+        """Return the parts of a line with these cells, its newline included."""
+
+
+def selected_columns(report: Report, rows: Rows, output: Output) -> Columns:
     """Return the columns that the user selected, or the default ones of the report."""
     if report.plan is not None:
         return select(output.columns, PLAN_DEFAULT, PLAN_COLUMNS)
     if isinstance(rows, Batch):
         return select(output.columns, REGION_DEFAULT, REGION_COLUMNS)
-    usual = MAPS_DEFAULT if report.kind == "maps" else BY_MAPPING_DEFAULT
-    return select(output.columns, usual, MAPPING_COLUMNS)
+    default = MAPS_DEFAULT if report.kind == "maps" else BY_MAPPING_DEFAULT
+    return select(output.columns, default, MAPPING_COLUMNS)
 
 
-def lines(
-    rows: Rows,
-    columns: Sequence[Column],
-    output: Output,
-    text: Callable[[Value, Column], str],
-    line: Callable[[list[str]], str],
-    widths: Sequence[int] = (),
-) -> Iterator[str]:
-    """Yield the text of the rows; each item may hold many lines.
-
-    Args:
-        rows: The rows.
-        columns: The columns of each row.
-        output: Says what one row is.
-        text: Returns the text of one cell.
-        line: Returns the line for a list of cells, with its newline.
-        widths: The widths of the columns, if cells are padded.
-    """
+def lines(rows: Rows, output: Output, style: LineStyle) -> Iterator[str]:
+    """Yield the text of the rows; each item may hold many lines."""
     if not isinstance(rows, Batch):
-        for values in cells(rows, list(columns), output):
-            pairs = zip(values, columns, strict=True)
-            yield line([text(value, column) for value, column in pairs])
+        for cells in row_cells(rows, output, style):
+            yield line_text(style, cells)
         return
     batch = rows
-    holes = [_HOLE] * len(columns)
-    if widths:  # the last cell of a line is not padded
-        holes[:-1] = [_HOLE * width for width in widths[:-1]]
 
-    def template(key: Key) -> str:
-        region = region_of(batch, key)
-        texts = [
-            hole if one.key in PLACES else text(region_value(region, one.key), one)
-            for one, hole in zip(columns, holes, strict=True)
+    def template(key: Key) -> LineTemplate:
+        length, bits, owner = key
+        of_mapping = mapping_of(batch, owner), owner in batch.new, batch.label_of(owner)
+        row = RegionRow(0, length, length // batch.page_size, bits, *of_mapping)
+        cells: list[Part] = [
+            Slot(column.key)
+            if column.key in ("start", "end")
+            else style.cell(column.value(row), column)
+            for column in style.columns
         ]
-        return _HOLES.sub(_address, line(texts).replace("%", "%%"))
+        return LineTemplate.of(style.line(cells))
 
-    addresses = tuple(one.key for one in columns if one.key in PLACES)
-    yield from chunks(
-        batch,
-        template,
-        addresses,
-        by_page=output.by == "page",
-        progress=output.progress,
+    yield from batch_lines(batch, template, output)
+
+
+def row_cells(rows: Rows, output: Output, style: LineStyle) -> Iterator[list[str]]:
+    """Yield the cells of each row, lazily: the reader may stop after the first."""
+    facts: Iterator[Any] = (
+        region_rows(rows, by_page=output.by == "page")
+        if isinstance(rows, Batch)
+        else iter(rows)
     )
+    for row in facts:
+        yield [style.cell(column.value(row), column) for column in style.columns]
 
 
-def _address(hole: re.Match[str]) -> str:
-    return f"%#-{len(hole[0])}x"
+def line_text(style: LineStyle, cells: Sequence[str]) -> str:
+    """Return a line without slots."""
+    return "".join(part for part in style.line(cells) if isinstance(part, str))
 
 
-def cells(rows: Rows, columns: list[Column], output: Output) -> Iterator[list[Value]]:
-    """Yield the values of each row, lazily: the reader may stop after the first."""
-    keys = [column.key for column in columns]
-    if isinstance(rows, Batch):
-        regions = rows.pages() if output.by == "page" else rows.regions()
-        for region in regions:
-            yield [region_value(region, key) for key in keys]
-    else:
-        for row in rows:
-            yield [mapping_value(row, key) for key in keys]
+def padded(
+    cells: Sequence[Part], columns: Columns, widths: Sequence[int]
+) -> list[Part]:
+    """Return a line's parts: cells padded to their columns, two blanks between them.
+
+    No blank ends the line.
+    """
+    parts: list[Part] = []
+    for cell, column, width in zip(cells, columns, widths, strict=True):
+        if isinstance(cell, Slot):
+            parts.append(Slot(cell.name, width))
+        else:
+            parts.append(pad(cell, width, right=column.right))
+        parts.append("  ")
+    while parts:
+        last = parts.pop()
+        if isinstance(last, Slot):
+            parts.append(Slot(last.name))
+            break
+        if text := last.rstrip():
+            parts.append(text)
+            break
+    return [*parts, "\n"]

@@ -48,6 +48,13 @@ def count_by_mapping(scanner: Scanner, selected: MappingSet) -> list[MappingCoun
 
     The files behind shared mappings are asked: page-table entries hide swapped pages.
     """
+    return populated_by_mapping(scanner, selected)[0]
+
+
+def populated_by_mapping(
+    scanner: Scanner, selected: MappingSet
+) -> tuple[list[MappingCounts], Batch]:
+    """Return the rows of `count_by_mapping`, and the populated regions."""
     known = known_categories()
     counted = Category(0)
     for name in PAGE_COUNTED:
@@ -76,7 +83,7 @@ def count_by_mapping(scanner: Scanner, selected: MappingSet) -> list[MappingCoun
             counts["swapped"] = swap.get(mapping.start, 0)
         pages = mapping.length // size
         rows.append(MappingCounts(mapping, pages, mapping.length, counts))
-    return rows
+    return rows, batch
 
 
 def _written_and_gone(

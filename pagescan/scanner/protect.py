@@ -135,5 +135,5 @@ def protect_regions(scanner: Scanner, regions: Columns, align: int, uffd: int) -
             )
         except OSError as error:
             if error.errno == errno.ESRCH:
-                raise scanner.target.gone() from error
+                raise scanner.target.gone(error) from error
             # It was unmapped since: there is nothing to protect.

@@ -63,6 +63,8 @@ class Scanner:
     def take_cost(self, stopped_ns: int = 0) -> Cost:
         """Return what was counted since the last call of this, and start anew."""
         meter, self.meter = self.meter, Meter()
+        meter.add(self.target.meter)
+        self.target.meter = Meter()
         return Cost(
             stopped_ns,
             meter.scan_ns,
@@ -144,7 +146,7 @@ class Scanner:
             yield
         except OSError as error:
             if error.errno == errno.ESRCH:
-                raise self.target.gone() from error
+                raise self.target.gone(error) from error
             raise from_oserror(
                 error,
                 doing=f"scan {self.target}",

@@ -6,15 +6,17 @@ from collections.abc import Iterable
 
 from pagescan.model.batch import Batch
 from pagescan.model.looks import Look
-from pagescan.model.results import MappingCounts
+from pagescan.model.results import MappingTable
 from pagescan.scanner.query import Query
 from pagescan.scanner.scanner import Scanner
-from pagescan.session import locks as session
-from pagescan.session import opened as session_tracking
 from pagescan.session import unregistered
+from pagescan.session.delivery import look_at
 from pagescan.session.locks import Lock
+from pagescan.session.lookup import find_session, keeper_sessions
+from pagescan.session.opened import end, start
 from pagescan.session.record import Session, session_of
 from pagescan.target import maps as mappings
+from pagescan.target.find import pid_of
 from pagescan.target.process import Target
 from pagescan.target.selection import Selection
 from pagescan.target.wp_async import check_possible
@@ -22,14 +24,14 @@ from pagescan.tracking.tracking import Tracking
 
 
 def scan(
-    pid: int | None,
+    pid: int | str | None,
     ranges: Iterable[str] | None = None,
     query: Query | None = None,
 ) -> Batch:
     """Return the page regions of a process that match a query.
 
     Args:
-        pid: The process; None: this one.
+        pid: The process, by its pid or its name; None: this one.
         ranges: RANGE words, as the command takes them; None: everything.
         query: The masks; None: all pages, with the default categories.
 
@@ -48,7 +50,7 @@ def scan(
     """
     query = query or Query()
     selection = Selection.parse(ranges or ())
-    with Target.open(os.getpid() if pid is None else pid) as target:
+    with Target.open(pid_of(pid)) as target:
         there = mappings.read(target)
         selection.check(there)
         scanner = Scanner(target)
@@ -56,11 +58,11 @@ def scan(
         return unregistered.scan(scanner, selection.select(there), query, session)
 
 
-def maps(pid: int | None, ranges: Iterable[str] | None = None) -> list[MappingCounts]:
+def maps(pid: int | str | None, ranges: Iterable[str] | None = None) -> MappingTable:
     """Return one row per mapping, with its pages by category.
 
     Args:
-        pid: The process; None: this one.
+        pid: The process, by its pid or its name; None: this one.
         ranges: RANGE words, as the command takes them; None: everything.
 
     Raises:
@@ -71,21 +73,25 @@ def maps(pid: int | None, ranges: Iterable[str] | None = None) -> list[MappingCo
         >>> [row] = pagescan.maps(4242, ["[stack]"])
         >>> row.mapping.label, row.counts["present"] > 0
         ('[stack]', True)
+        >>> pagescan.maps(4242).table()["mapping"].count("[stack]")
+        1
     """
     selection = Selection.parse(ranges or ())
-    with Target.open(os.getpid() if pid is None else pid) as target:
+    with Target.open(pid_of(pid)) as target:
         there = mappings.read(target)
         selection.check(there)
         scanner = Scanner(target)
         session = unregistered.session_of(scanner)
-        return unregistered.maps(scanner, selection.select(there), session)
+        return MappingTable(
+            unregistered.maps(scanner, selection.select(there), session)
+        )
 
 
-def start_session(pid: int, ranges: Iterable[str] | None = None) -> Session:
+def start_session(pid: int | str, ranges: Iterable[str] | None = None) -> Session:
     """Arm a process and leave the tracking to a keeper, like `pagescan arm`.
 
     Args:
-        pid: The process.
+        pid: The process, by its pid or its name.
         ranges: RANGE words; None: everything. The same words select mappings that
             appear later.
 
@@ -101,10 +107,11 @@ def start_session(pid: int, ranges: Iterable[str] | None = None) -> Session:
     """
     selection = Selection.parse(ranges or ())
     check_possible()
+    pid = pid_of(pid)
     with Target.open(pid) as target:
         selection.check(mappings.read(target))
-        session_tracking.start(target, selection)
-    return session.find(pid)
+        start(target, selection)
+    return find_session(pid)
 
 
 def sessions() -> list[Session]:
@@ -117,14 +124,14 @@ def sessions() -> list[Session]:
         True
         >>> pagescan.end_session(4242)
     """
-    return session.kept()
+    return keeper_sessions()
 
 
-def look_at_session(pid: int | None = None, *, rearm: bool = False) -> Look:
+def look_at_session(pid: int | str | None = None, *, rearm: bool = False) -> Look:
     """Return the pages written since arming or the last rearm, like `pagescan diff`.
 
     Args:
-        pid: The target; None: the target of the only session.
+        pid: The target, by its pid or name; None: that of the only session.
         rearm: Protect the found pages in the same step: the next look starts there.
 
     Raises:
@@ -139,27 +146,27 @@ def look_at_session(pid: int | None = None, *, rearm: bool = False) -> Look:
         True
         >>> pagescan.end_session(4242)
     """
-    return session_tracking.look_at(session.find(pid), rearm=rearm)[1]
+    return look_at(find_session(pid), rearm=rearm)[1]
 
 
-def end_session(pid: int | None = None, *, restore_huge: bool = True) -> None:
+def end_session(pid: int | str | None = None, *, restore_huge: bool = True) -> None:
     """End a session, like `pagescan disarm`: nothing is left in the target.
 
     Args:
-        pid: The target; None: the target of the only session.
+        pid: The target, by its pid or name; None: that of the only session.
         restore_huge: Put back the huge pages that tracking has split.
 
     Raises:
         SessionError: No session exists.
         KeyboardInterrupt: It came while huge pages were put back.
     """
-    _, restored = session_tracking.end(session.find(pid), restore_huge=restore_huge)
+    _, restored = end(find_session(pid), restore_huge=restore_huge)
     if restored.caught:
         raise KeyboardInterrupt
 
 
 def track(
-    pid: int | None = None,
+    pid: int | str | None = None,
     ranges: Iterable[str] | None = None,
     *,
     restore_huge: bool = True,
@@ -167,7 +174,8 @@ def track(
     """Arm a process and return its tracking, a context manager that disarms at the end.
 
     Args:
-        pid: The process; None: this one, without ptrace or privileges.
+        pid: The process, by its pid or its name; None: this one, without ptrace or
+            privileges.
         ranges: RANGE words; None: everything. The same words select mappings that
             appear later.
         restore_huge: At the end, put back the huge pages that tracking has split.
@@ -187,7 +195,7 @@ def track(
         True
     """
     selection = Selection.parse(ranges or ())
-    pid = os.getpid() if pid is None else pid
+    pid = pid_of(pid)
     if pid != os.getpid():
         check_possible()
     target = Target.open(pid)

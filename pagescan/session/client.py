@@ -11,20 +11,26 @@ A request is one line of JSON, and so is the answer:
 """
 
 import contextlib
+import errno
 import json
 import os
 import socket
 import struct
 import time
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
-from pagescan.model.errors import NoSuchTargetError, PagescanError, SessionError
+from pagescan.model.errors import (
+    NoSuchTargetError,
+    PagescanError,
+    SessionError,
+    SessionLostError,
+)
 from pagescan.model.results import Cost
 from pagescan.native import MAX_STALL_NS
-from pagescan.session.files import directories, open_own
-from pagescan.session.locks import lock_files, lost_tracking, still_there
+from pagescan.session.files import peer_uid, receive_line
+from pagescan.session.locks import directories, lock_files, open_own
+from pagescan.session.lookup import clear_away, lost_tracking, still_runs
 from pagescan.session.record import Session
-from pagescan.session.wire import peer_uid, receive_line
 
 _TIMEOUT = 10.0
 _TIMEVAL = struct.pack("ll", int(_TIMEOUT), 0)
@@ -56,7 +62,7 @@ class Client:
             self._socket.settimeout(_TIMEOUT)
         except OSError as error:
             self._socket.close()
-            raise _hung_up(session) from error
+            _raise_why_hung_up(session, error)
 
     def _connect(self, pid: int) -> None:
         for path in directories():
@@ -126,9 +132,12 @@ class Client:
             raise SessionError(
                 f"session {self._opened.name} does not answer:"
                 " another command is rearming it, or its keeper is stopped",
+                pid=self._opened.target.pid,
+                call="recvmsg",
+                errno=errno.ETIMEDOUT,
             ) from error
         except OSError as error:
-            raise _hung_up(self._opened) from error
+            _raise_why_hung_up(self._opened, error)
         for fd in fds:
             if self.uffd >= 0:
                 os.close(self.uffd)
@@ -171,31 +180,44 @@ class Client:
         self.close()
 
 
-def directory_of(session: Session) -> int:
-    """Return a descriptor of the directory that contains a live session."""
-    for found in lock_files():
-        if found.held and found.pid == session.target.pid:
-            return os.dup(found.directory)
-    raise _hung_up(session)
+def _raise_why_hung_up(session: Session, error: OSError | None) -> NoReturn:
+    """Raise the reason for which a keeper does not answer.
+
+    The loss of a session is reported once: its files are removed.
+    """
+    reason = _why_hung_up(session)
+    if isinstance(reason, SessionLostError):
+        clear_away(session)
+    raise reason from error
 
 
-def _hung_up(session: Session) -> PagescanError:
+def _why_hung_up(session: Session) -> PagescanError:
     """Return the error that tells why a keeper no longer answers."""
     pid, name = session.target.pid, session.target.name
-    if not still_there(session.target):
-        return NoSuchTargetError(f"process {pid} ({name}) has ended")
+    if not still_runs(session.target):
+        return NoSuchTargetError(f"process {pid} ({name}) has ended", pid=pid)
     deadline = time.monotonic() + _DYING
     while time.monotonic() < deadline:
-        holders = [found.held for found in lock_files() if found.pid == pid]
-        if not holders:
+        locked = [file.held for file in lock_files() if file.pid == pid]
+        if not locked:
             return SessionError(
                 f"session {session.name} was ended by another command",
                 hint=f"start over with: pagescan arm {pid}",
+                pid=pid,
             )
-        if not any(holders):
+        if not any(locked):
             return lost_tracking(session)
         time.sleep(0.005)
     return SessionError(
         f"session {session.name} does not answer: too many commands ask it at once",
         hint="try again",
+        pid=pid,
     )
+
+
+def directory_of(session: Session) -> int:
+    """Return a descriptor of the directory that a live session is in."""
+    for file in lock_files():
+        if file.held and file.pid == session.target.pid:
+            return os.dup(file.directory)
+    _raise_why_hung_up(session, None)

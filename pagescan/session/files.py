@@ -1,83 +1,114 @@
-"""The directories of sessions and the names of a session's files."""
+"""The files of one session, and messages of its socket; standard library only.
+
+The keeper loads this module, and it loads little else.
+"""
 
 from __future__ import annotations
 
+import array
 import contextlib
-import errno
+import json
 import os
-import stat
-
-from pagescan.model.errors import PagescanError
-from pagescan.target.process import above_stdio
+import socket
+import sys
+from collections.abc import Iterable
+from typing import Any
 
 SUFFIXES = (
     *("sock", "pages", "pages.new", "found", "found.new", "huge", "huge.new"),
     "lock",
 )
-"""The files of a session; the lock, which marks it as existing, is removed last."""
+"""The files of a session. The lock, which marks it as existing, is removed last."""
+
+MESSAGE_LIMIT = 8 << 20
+"""Limit of a message, and of a lock file, in bytes: 50,000 untracked ranges fit."""
+
+_PATIENCE = 2.0  # seconds
 
 
-def directories() -> list[str]:
-    """Return the possible session directories of this user, the preferred one first."""
-    uid = os.geteuid()
-    if uid == 0:
-        return ["/run/pagescan"]
-    places = [
-        f"/run/user/{uid}/pagescan",
-        f"/tmp/pagescan-{uid}",  # noqa: S108 - used only if it is ours alone
-    ]
-    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
-    if os.path.isabs(runtime):  # the specification says to ignore a relative one
-        places.insert(0, os.path.join(runtime, "pagescan"))
-    return list(dict.fromkeys(places))
-
-
-def open_directory(*, create: bool = False) -> int:
-    """Return a descriptor of the preferred session directory; make it if necessary.
-
-    Raises:
-        PagescanError: None of them belongs to this user with mode 0700, and is no link.
-    """
-    reasons = []
-    for path in directories():
-        try:
-            if create:
-                _make_own(path)
-            return open_own(path)
-        except OSError as error:
-            reasons.append(f"{path} ({(error.strerror or str(error)).lower()})")
-    raise PagescanError(
-        f"no directory for sessions: {', '.join(reasons)}",
-        hint="one of them must belong to this user, with mode 0700, and be no link",
-    )
-
-
-def _make_own(path: str) -> None:
-    """Make a directory if it is missing, with mode 0700 whatever the umask."""
-    try:
-        os.mkdir(path, 0o700)
-    except FileExistsError:
-        return
-    fd = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        os.chmod(f"/proc/self/fd/{fd}", 0o700)
-    finally:
-        os.close(fd)
-
-
-def open_own(path: str) -> int:
-    """Open a directory; PermissionError if another user can enter it."""
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-    fd = above_stdio(os.open(path, flags))
-    facts = os.fstat(fd)
-    if facts.st_uid == os.geteuid() and stat.S_IMODE(facts.st_mode) & 0o077 == 0:
-        return fd
-    os.close(fd)
-    raise PermissionError(errno.EACCES, "not this user's alone", path)
-
-
-def unlink_quietly(directory: int, pid: int) -> None:
+def remove_files(directory: int, pid: int) -> None:
     """Remove the files of a session, ignoring errors."""
     for suffix in SUFFIXES:
         with contextlib.suppress(OSError):
             os.unlink(f"{pid}.{suffix}", dir_fd=directory)
+
+
+def lock_inode(directory: int, pid: int) -> int | None:
+    """Return the inode of the lock file in a directory; None: there is no such file."""
+    try:
+        return os.stat(f"{pid}.lock", dir_fd=directory).st_ino
+    except FileNotFoundError:
+        return None
+
+
+def write_facts(fd: int, facts: dict[str, Any]) -> None:
+    """Replace the content of a lock file; OSError: the facts are not on disk."""
+    data = json.dumps(facts).encode()
+    written = os.pwrite(fd, data, 0)
+    if written < len(data):
+        os.pwrite(fd, data[written:], written)  # this call has the errno
+    os.ftruncate(fd, len(data))
+
+
+def peer_uid(sock: socket.socket) -> int:
+    """Return the user at the other end of a socket; source: SO_PEERCRED in unix(7)."""
+    credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+    return int.from_bytes(credentials[4:8], sys.byteorder)  # pid, uid, gid
+
+
+def facts_of(directory: int, pid: int) -> dict[str, Any]:
+    """Return the facts from a target's keeper; OSError or ValueError if it has none.
+
+    Args:
+        directory: Descriptor of the directory that contains its socket.
+        pid: The target.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        sock.settimeout(_PATIENCE)
+        sock.connect(f"/proc/self/fd/{directory}/{pid}.sock")
+        if peer_uid(sock) != os.geteuid():
+            raise PermissionError("another user listens")
+        sock.sendall(b'{"op": "open"}\n')
+        data, fds = receive_line(sock)
+    _close_all(fds)
+    facts: dict[str, Any] = json.loads(data)["facts"]
+    return facts
+
+
+def receive_line(sock: socket.socket) -> tuple[bytes, list[int]]:
+    """Receive one line and the descriptors sent with it (close-on-exec).
+
+    Raises:
+        ConnectionError: The peer hung up before the end of the line, or sent too much.
+    """
+    data = bytearray()
+    fds = array.array("i")
+    try:
+        while not data.endswith(b"\n"):
+            data += _receive(sock, fds)
+            if len(data) > MESSAGE_LIMIT:
+                break
+        else:
+            return bytes(data), list(fds)
+    except BaseException:
+        _close_all(fds)
+        raise
+    _close_all(fds)
+    raise ConnectionError("the keeper sends too much")
+
+
+def _receive(sock: socket.socket, fds: array.array[int]) -> bytes:
+    piece, ancillary, _, _ = sock.recvmsg(
+        1 << 16, socket.CMSG_SPACE(4 * fds.itemsize), socket.MSG_CMSG_CLOEXEC
+    )
+    for level, kind, payload in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
+    if not piece:
+        raise ConnectionError("the keeper hung up")
+    return piece
+
+
+def _close_all(fds: Iterable[int]) -> None:
+    for fd in fds:
+        os.close(fd)

@@ -5,7 +5,6 @@ process session of its own, serves one socket, ends with its target or on reques
 leaves nothing behind. It never waits for a client, and only the request `end` makes it
 end. Requests are bounded and checked. A client that does not read its answer gets no
 further one, and a client that stalls makes room for the next.
-further one, and a client that stalls makes room for the next.
 
 The process stays small: of pagescan it imports native and little else, and it stores
 the facts of the session as the JSON that it received.
@@ -24,12 +23,24 @@ import sys
 import time
 from typing import Any
 
-from pagescan import native
-from pagescan.target.living import memory_dir
+# By name, so that all is loaded now: another version may be installed later.
+from pagescan.native import (
+    MAX_STALL_NS,
+    Meter,
+    Pace,
+    keeping_the_processor,
+    parse_maps,
+    uffd_unregister,
+)
+from pagescan.session.files import (
+    MESSAGE_LIMIT,
+    lock_inode,
+    peer_uid,
+    remove_files,
+    write_facts,
+)
+from pagescan.target.living import has_address_space, memory_dir
 from pagescan.tracking.unregistering import Row, tmpfs_of, unregister_all
-
-MESSAGE_LIMIT = 8 << 20
-"""Limit of one message in bytes: 50,000 untracked ranges fit."""
 
 REQUEST_LIMIT = 4096
 """Limit of one request, in bytes, from a client without the right to rearm."""
@@ -90,11 +101,7 @@ class Keeper:
     def _keep(self, facts: dict[str, Any]) -> None:
         """Replace the facts; OSError: they are not on disk."""
         self.facts = {**facts, "keeper_pid": os.getpid()}
-        data = json.dumps(self.facts).encode()
-        written = os.pwrite(self.lock, data, 0)
-        if written < len(data):
-            os.pwrite(self.lock, data[written:], written)  # raises the reason
-        os.ftruncate(self.lock, len(data))
+        write_facts(self.lock, self.facts)
 
     def care(self) -> None:
         """Renew the times of the session's files; end if they were removed.
@@ -102,13 +109,10 @@ class Keeper:
         Without its files no command finds the session. Source: tmpfiles.d(5) removes
         old files from /tmp.
         """
-        lock, sock = (f"{self.pid}.{suffix}" for suffix in ("lock", "sock"))
         try:
-            if (
-                os.stat(lock, dir_fd=self.directory).st_ino
-                == os.fstat(self.lock).st_ino
-            ):
-                for name in (lock, sock):
+            if lock_inode(self.directory, self.pid) == self._inode():
+                for suffix in ("lock", "sock"):
+                    name = f"{self.pid}.{suffix}"
                     os.utime(name, dir_fd=self.directory, follow_symlinks=False)
                 os.utime(self.directory)
                 return
@@ -120,23 +124,14 @@ class Keeper:
         self.ended = True
 
     def remove_files(self) -> None:
-        """Remove lock and socket, unless they belong to a later session."""
+        """Remove the files, unless a later session of this target has the names now."""
         with contextlib.suppress(OSError):
-            there = os.stat(f"{self.pid}.lock", dir_fd=self.directory)
-            if there.st_ino != os.fstat(self.lock).st_ino:
+            if lock_inode(self.directory, self.pid) not in (None, self._inode()):
                 return
-        suffixes = (
-            "sock",
-            "pages",
-            "pages.new",
-            "found",
-            "found.new",
-            "huge",
-            "huge.new",
-        )
-        for suffix in (*suffixes, "lock"):
-            with contextlib.suppress(OSError):
-                os.unlink(f"{self.pid}.{suffix}", dir_fd=self.directory)
+        remove_files(self.directory, self.pid)
+
+    def _inode(self) -> int:
+        return os.fstat(self.lock).st_ino
 
     def _accept(self) -> None:
         if len(self.peers) >= CLIENTS:
@@ -147,8 +142,7 @@ class Keeper:
             if error.errno in (errno.EMFILE, errno.ENFILE):
                 self._make_room()
             return
-        credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-        uid = int.from_bytes(credentials[4:8], sys.byteorder)  # pid, uid, gid
+        uid = peer_uid(connection)
         if uid not in (0, os.geteuid()) or len(self.peers) >= CLIENTS:
             connection.close()
             return
@@ -223,16 +217,10 @@ class Keeper:
         peer.committed = False
 
     def _hand_over(self, peer: _Peer) -> None:
-        peer.send({"facts": self.facts, "alive": self._alive()}, self.uffd)
+        alive = has_address_space(self.pagemap)
+        peer.send({"facts": self.facts, "alive": alive}, self.uffd)
 
-    def _alive(self) -> bool:
-        """Whether the armed address space is still the target's: no exec."""
-        try:
-            return bool(os.pread(self.pagemap, 8, 0))
-        except OSError:
-            return False
-
-    def _unregister(self, max_stall_ns: int = native.MAX_STALL_NS) -> dict[str, int]:
+    def _unregister(self, max_stall_ns: int = MAX_STALL_NS) -> dict[str, int]:
         """Unregister everything in the target, in case a fork inherited the descriptor.
 
         Parts that would crash Linux before 6.17 are left to the last close of the
@@ -241,12 +229,12 @@ class Keeper:
         Returns:
             The cost to the target, with the keys of the JSON output.
         """
-        pace, meter = native.Pace(max_stall_ns), native.Meter()
+        pace, meter = Pace(max_stall_ns), Meter()
         left_out = [(item["start"], item["end"]) for item in self.facts["untracked"]]
 
         def unregister(row: Row, align: int) -> None:
             if not any(low <= row.start and row.end <= high for low, high in left_out):
-                native.uffd_unregister(
+                uffd_unregister(
                     self.uffd,
                     self.pagemap,
                     row.start,
@@ -256,8 +244,8 @@ class Keeper:
                     meter=meter,
                 )
 
-        with contextlib.suppress(OSError), native.keeping_the_processor(pace):
-            rows, tmpfs = _rows(self.pid), tmpfs_of(self.pid)
+        with contextlib.suppress(OSError), keeping_the_processor(pace):
+            rows, tmpfs = _rows(self.pid, meter), tmpfs_of(self.pid)
             unregister_all(rows, tmpfs, unregister, self.pagemap)
         os.close(self.uffd)
         return {
@@ -284,24 +272,23 @@ class Keeper:
                     following.hang_up()
 
 
-def _rows(pid: int) -> list[Row]:
-    """Return the mappings of a process."""
+def _rows(pid: int, meter: Meter) -> list[Row]:
+    """Return the mappings of a process; each 4 KiB read of them counts as a call."""
     with open(f"{memory_dir(pid)}/maps", "rb") as maps:
+        begun = time.perf_counter_ns()
         text = maps.read()
-        rows = native.parse_maps(text, maps.fileno())
-    names = [
-        text[at : at + length]
-        for at, length in zip(rows.name_at, rows.name_length, strict=True)
-    ]
+        meter.count(begun, calls=len(text) // 4096 + 1)
+        rows = parse_maps(text, maps.fileno(), meter)
+    places = zip(rows.name_at, rows.name_length, strict=True)
+    names = [text[at : at + length] for at, length in places]
     devices = [(device >> 32, device & 0xFFFFFFFF) for device in rows.device]
-    columns = rows.start, rows.end, rows.flags, rows.offset
-    more = devices, rows.inode, names, rows.page_size
-    return list(map(Row, *columns, *more))
+    head = rows.start, rows.end, rows.flags, rows.offset
+    return list(map(Row, *head, devices, rows.inode, names, rows.page_size))
 
 
 def _stall(request: dict[str, Any]) -> int:
     """Return how long one call may hold the lock, according to a request."""
-    asked = request.get("max_stall_ns", native.MAX_STALL_NS)
+    asked = request.get("max_stall_ns", MAX_STALL_NS)
     if type(asked) is not int or not 0 < asked < 1 << 60:
         raise ValueError(asked)
     return asked

@@ -69,13 +69,13 @@ def start(session: Session, lock: Lock, uffd: int, pidfd: int, pagemap: int) -> 
 def _failed(session: Session, pid: int, said: bytes, before: int) -> PagescanError:
     """Return the error that tells why the keeper did not start, and reap it."""
     from pagescan.model.errors import PagescanError
-    from pagescan.session.locks import not_kept
+    from pagescan.session.locks import not_on_disk
     from pagescan.target.causes import how_it_ended
 
     code = said.removeprefix(FAILED)
     if said.startswith(FAILED) and code.isdigit():
         how_it_ended(pid, before)
-        return not_kept(OSError(int(code), ""), session.target.pid)
+        return not_on_disk(OSError(int(code), ""), session.target.pid)
     why = how_it_ended(pid, before)
     lines = said.decode(errors="replace").split("\n")
     last = next((line for line in reversed(lines) if line.strip()), "")

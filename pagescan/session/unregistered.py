@@ -19,7 +19,7 @@ from pagescan.scanner.counts import count_by_mapping, joined, scan_mappings
 from pagescan.scanner.query import Query
 from pagescan.scanner.rules import POPULATED
 from pagescan.scanner.scanner import Scanner
-from pagescan.session.locks import kept
+from pagescan.session.lookup import keeper_sessions
 from pagescan.session.record import Session
 from pagescan.target.selection import Selection, cut
 from pagescan.tracking.arm import Armed
@@ -30,7 +30,7 @@ from pagescan.tracking.tracking import Tracking
 def session_of(scanner: Scanner) -> Session | None:
     """Return this user's session of a target, or None."""
     facts = scanner.target.facts
-    for session in kept():
+    for session in keeper_sessions():
         if (session.target.pid, session.target.start_time) == (
             facts.pid,
             facts.start_time,

@@ -22,11 +22,11 @@ from pagescan.target.launch import Launched
 from pagescan.target.process import Target
 from pagescan.target.selection import Selection
 from pagescan.tracking.target_cost import TargetCost
-from pagescan.tracking.ticks import Limits, Worker, ticks
+from pagescan.tracking.ticks import Inputs, Limits, Worker, ticks
 from pagescan.tracking.tracking import Tracking
 
 if TYPE_CHECKING:
-    from pagescan.tracking.sampled import Budget
+    from pagescan.tracking.sample import Budget
 
 _MUCH = 0.05  # of the target's processor time
 _LITTLE = 1e-3  # of a processor: an idle target has nothing to lose
@@ -35,7 +35,7 @@ Say = Callable[[str], None]
 
 
 def _silent(_: str) -> None:
-    """Say nothing."""
+    """Discard a message."""
 
 
 @dataclass(slots=True)
@@ -51,7 +51,7 @@ class Terms:
             no bound, and everything is tracked.
         interval: Seconds between two looks; a bound on the cost depends on it.
         say: Called with each message for the user.
-        detail: Called with each message that only a curious user wants.
+        detail: Called with each message that only -v shows.
     """
 
     selection: Selection
@@ -65,13 +65,13 @@ class Terms:
 
 
 class Watched:
-    """A tracked target; the process that made it holds the session's lock.
+    """A tracked target; the process that made this object holds the session's lock.
 
     Attributes:
         target: The process; another object after an exec of a launched CMD.
-        tracking: The tracking of it, likewise.
+        tracking: Its tracking; also another object then.
         terms: The terms on which it is tracked.
-        cost_warning: Says once that tracking costs the target much.
+        cost_warning: Warns once if tracking costs the target much.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Watched:
         tracking: Tracking,
         launched: Launched | None,
     ) -> None:
-        """Take over an armed target; use `armed`."""
+        """Take over an armed target; only `armed` calls this."""
         self.terms = arming.terms
         self.target = target
         self.tracking = tracking
@@ -104,14 +104,14 @@ class Watched:
             launched: The CMD that has this pid; None: the process ran before.
 
         Raises:
-            PagescanError: As `arm` says; a launched CMD is ended then.
+            PagescanError: As for `arm`; a launched CMD is ended then.
         """
         with contextlib.ExitStack() as undo:
             if launched:
                 undo.callback(_reap, pid)
             toll, budget = _cost_of(terms)
             undo.callback(toll.close)
-            terms.pace.progress = None  # the screen belongs to the view
+            terms.pace.progress = None  # the live view owns the screen
             with contextlib.ExitStack() as before:
                 target = before.enter_context(Target.open(pid))
                 for note in terms.selection.check(maps.read(target)):
@@ -124,17 +124,24 @@ class Watched:
                 before.pop_all()
             undo.callback(watched._close)
             if launched:
-                launched.go_on()  # once: a later stop had its own reason
+                launched.go_on()  # only once: a later stop has another cause
             yield watched
 
     def ticks(
-        self, limits: Limits, stop: int, *, worker: Worker | None = None
+        self,
+        limits: Limits,
+        stop: int,
+        *,
+        worker: Worker | None = None,
+        inputs: Inputs | None = None,
     ) -> Iterator[Tick]:
-        """Yield the ticks, as `tracking.ticks` does; an exec of CMD is followed."""
-        return ticks(self.tracking, limits, stop, self._follow, worker=worker)
+        """Yield the ticks like `tracking.ticks`; go on after an exec of CMD."""
+        return ticks(
+            self.tracking, limits, stop, self._follow, worker=worker, inputs=inputs
+        )
 
     def _follow(self) -> Tracking | None:
-        """Attach again after an exec of CMD; None: nothing to follow, the loop ends."""
+        """Attach again after an exec of CMD; None: not possible, so the loop ends."""
         if not self._launched:
             return None
         self.tracking.close()
@@ -162,10 +169,10 @@ class Watched:
         return None
 
     def end(self, stop: int) -> Cost:
-        """Disarm and put huge pages back; say how many stay split, and what it cost.
+        """Disarm and put huge pages back; report the split ones, and the cost.
 
         Args:
-            stop: As `ticks` has it; one more signal leaves the rest of them split.
+            stop: As for `ticks`; one more signal leaves the rest of them split.
         """
         with contextlib.suppress(BlockingIOError):
             os.read(stop, 1 << 10)  # the signal that ended the looks
@@ -193,7 +200,7 @@ class _Arming:
     budget: "Budget | None"
 
     def arm(self, target: Target) -> Tracking:
-        """Attach to an open target and arm it; the lock file tells who tracks it."""
+        """Attach to an open target and arm it; write the facts to the lock file."""
         tracking = self._start(target)
         try:
             tracking.restore_huge = self.terms.restore_huge
@@ -224,13 +231,13 @@ class _Arming:
 
 
 def _cost_of(terms: Terms) -> "tuple[TargetCost, Budget | None]":
-    """Return the cost to be counted, and its bound; measure a write's cost for one."""
+    """Return the counter of the cost, and the budget; measure a write for a budget."""
     if terms.percent is None:
         toll = TargetCost()
         toll.on_measured = lambda cost: terms.detail(str(cost))
         return toll, None
     from pagescan.tracking.fault_cost import Trial
-    from pagescan.tracking.sampled import Budget
+    from pagescan.tracking.sample import Budget
 
     trial = Trial()
     try:
@@ -243,22 +250,22 @@ def _cost_of(terms: Terms) -> "tuple[TargetCost, Budget | None]":
 
 
 def _runs_another_program(target: Target) -> bool:
-    """Whether a target was exec'd since it was opened, and has not ended."""
+    """Whether a target called exec since it was opened, and has not ended."""
     ended = isinstance(target.gone(), NoSuchTargetError)
     return not ended and not target.has_address_space()
 
 
 def _reap(pid: int) -> None:
-    """Take the exit status of a child that has ended."""
+    """Reap a child that has ended."""
     with contextlib.suppress(ChildProcessError):
         os.waitpid(pid, os.WNOHANG)
 
 
 class CostWarning:
-    """Says once, and only where nothing bounds it, that tracking costs much."""
+    """Warns once that tracking costs much, unless a budget bounds the cost."""
 
     def __init__(self, toll: TargetCost, *, bounded: bool = False) -> None:
-        """Watch a cost; `bounded`: a budget bounds it, and nothing is said."""
+        """Watch a cost; `bounded`: a budget bounds it, so never warn."""
         self.toll = toll
         self._done = bounded
 

@@ -14,15 +14,15 @@ _ENDING = 5.0  # seconds that a failed child of this process may take to end
 def oom_kills() -> int:
     """Return how many processes of this cgroup were killed for lack of memory.
 
-    Source: memory.events in cgroup-v2.rst; 0 if there is no such file.
+    Source: memory.events in cgroup-v2.rst, memory.oom_control in cgroup-v1/memory.rst;
+    0 if there is no such file.
     """
-    try:
-        with open("/proc/self/cgroup") as file:
-            path = next(line for line in file if line.startswith("0::"))[3:].strip()
-        with open(f"/sys/fs/cgroup{path}/memory.events") as file:
-            return int(dict(line.split() for line in file)["oom_kill"])
-    except (OSError, StopIteration, KeyError, ValueError):
-        return 0
+    for folder in _cgroups(os.getpid()):
+        for name in ("memory.events", "memory.oom_control"):
+            _, _, count = _text(f"{folder}/{name}").rpartition("oom_kill ")
+            if count:
+                return int(count.split()[0])
+    return 0
 
 
 def how_it_ended(pid: int, before: int) -> str:
@@ -40,12 +40,16 @@ def how_it_ended(pid: int, before: int) -> str:
         return f"it ended with exit code {code}"
     if code == -signal.SIGKILL and oom_kills() > before:
         return "the kernel killed it for lack of memory"
-    try:
-        name = signal.Signals(-code).name
-    except ValueError:
-        name = f"signal {-code}"
     by = ", for lack of memory or by another process" if code == -signal.SIGKILL else ""
-    return f"it was killed by {name}{by}"
+    return f"it was killed by {signal_name(-code)}{by}"
+
+
+def signal_name(number: int) -> str:
+    """Return the name of a signal, as in "SIGKILL"."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 def _reaped(pid: int) -> int | None:
@@ -98,14 +102,26 @@ def why_it_stands(pid: int) -> tuple[str, str] | None:
                 "does not run: its cgroup is frozen, as a paused container is",
                 f"thaw it first: {folder}",
             )
-        quota = re.match(r"(\d+) (\d+)", _text(f"{folder}/cpu.max"))
+        quota = _quota(folder)
         throttled = re.search(r"nr_throttled ([1-9]\d*)", _text(f"{folder}/cpu.stat"))
         if quota and throttled:
-            share = int(quota[1]) / int(quota[2])
+            share, path = quota
             return (
-                f"is throttled: its cgroup may use {share:.0%} of a processor",
-                f"raise its quota for the attach: {folder}/cpu.max",
+                f"is throttled: its cgroup may use {share:.2g} % of a processor",
+                f"raise its quota for the attach: {path}",
             )
+    return None
+
+
+def _quota(folder: str) -> tuple[float, str] | None:
+    """Return what a cgroup may use of a processor, in percent, and what says so."""
+    path = f"{folder}/cpu.max"
+    if found := re.match(r"(\d+) (\d+)", _text(path)):
+        return 100 * int(found[1]) / int(found[2]), path
+    path = f"{folder}/cpu.cfs_quota_us"  # cgroup v1
+    quota, period = _text(path), _text(f"{folder}/cpu.cfs_period_us")
+    if quota and period and int(quota) > 0:
+        return 100 * int(quota) / int(period), path
     return None
 
 

@@ -26,7 +26,7 @@ class _Named(NamedTuple):
     """Whether the process belongs to this user."""
 
 
-def find(text: str, *, oldest: bool = False) -> int:
+def find_pid(text: str, *, oldest: bool = False) -> int:
     """Return the pid that TARGET names: a pid, or a name that one process has.
 
     A name is the kernel's (15 bytes) or the basename of the executable. Processes of
@@ -50,7 +50,8 @@ def find(text: str, *, oldest: bool = False) -> int:
     if os.geteuid():
         matches = [named for named in matches if named.ours] or matches
     if not matches:
-        raise NoSuchTargetError(f"no process is named {text!r}")
+        hint = "a shell's own pid is $$: pagescan maps $$" if text == "self" else None
+        raise NoSuchTargetError(f"no process is named {text!r}", hint=hint)
     if len(matches) == 1 or oldest:
         return matches[0].pid
     listed = "; ".join(
@@ -63,6 +64,21 @@ def find(text: str, *, oldest: bool = False) -> int:
         f" {listed}{more}",
         hint="give the pid of one of them, or take the oldest with --oldest",
     )
+
+
+def pid_of(target: int | str | None) -> int:
+    """Return the pid of a target as the library takes it.
+
+    Args:
+        target: A pid; a name, as the commands take it; None: this process.
+
+    Raises:
+        NoSuchTargetError: No process has the name.
+        TargetError: Several have.
+    """
+    if target is None:
+        return os.getpid()
+    return find_pid(target) if isinstance(target, str) else target
 
 
 def processes() -> list[int]:

@@ -34,8 +34,8 @@ class UnknownError(Exception):
 def known_categories() -> Category:
     """Return the categories that the running kernel knows, found by trying.
 
-    KernelUnsupportedError: The kernel has no PAGEMAP_SCAN at all.
-        KernelUnsupportedError: It has no PAGEMAP_SCAN at all.
+    Raises:
+        KernelUnsupportedError: The kernel has no PAGEMAP_SCAN at all.
     """
     known = NO_CATEGORY
     with own_pagemap() as pagemap:
@@ -178,7 +178,9 @@ def own_uffd() -> Iterator[int]:
 def scan_own(pagemap: int, start: int, end: int, rule: Rule) -> Columns:
     """Scan one range of this process with one rule, without pauses."""
     spans = Spans(array("Q", [start]), array("Q", [end]), array("Q", [0]))
-    return native.scan(pagemap, spans, [rule], pace=Pace(pause_ns=0), meter=Meter())
+    return native.scan_once(
+        pagemap, spans, [rule], pace=Pace(pause_ns=0), meter=Meter()
+    )
 
 
 def read_setting(path: str) -> str:

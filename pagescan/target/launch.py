@@ -64,7 +64,9 @@ def launch(argv: list[str], *, stdout: int, stderr: int) -> Launched:
         )
     except OSError as error:
         reason = why_not_run(path, error.errno or 0)
-        raise TargetError(f"cannot run {argv[0]!r}: {reason}") from error
+        raise TargetError(
+            f"cannot run {argv[0]!r}: {reason}", call="execve", errno=error.errno
+        ) from error
     return Launched(pid, guard, guard_pid, rights_lost(path))
 
 

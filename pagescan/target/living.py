@@ -1,4 +1,4 @@
-"""Finds the directory of /proc that shows a process whose main thread has exited."""
+"""Where /proc shows the memory of a process, and whether that still exists."""
 
 import contextlib
 import os
@@ -25,3 +25,15 @@ def _lives(directory: str) -> bool:
         # The name may contain any character, also ")": the last one is the end.
         return file.read().rpartition(b") ")[2][:1] not in b"ZXx"
     return False
+
+
+def has_address_space(pagemap: int) -> bool:
+    """Whether the address space of an open pagemap still exists: no exec, no exit.
+
+    The pagemap of a dead address space reads as empty; source: pagemap_read in
+    fs/proc/task_mmu.c.
+    """
+    try:
+        return bool(os.pread(pagemap, 8, 0))
+    except OSError:
+        return False

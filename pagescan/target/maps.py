@@ -40,14 +40,17 @@ class Reader:
             maps = f"{memory_dir(target.pid)}/maps"
             fd = os.open(maps, os.O_RDONLY | os.O_CLOEXEC)
             try:
-                text = _text(fd)
+                text = _text(fd, target.meter)
                 if text != self._text:
                     self._take(text, fd)
             finally:
                 os.close(fd)
         except OSError as error:
             raise from_oserror(
-                error, doing=f"read the mappings of {target}", pid=target.pid
+                error,
+                doing=f"read the mappings of {target}",
+                pid=target.pid,
+                call="read",
             ) from error
         if not text:
             raise target.gone()
@@ -58,17 +61,27 @@ class Reader:
         head, tail = _same_lines(self._text, text) if self._disjoint else (0, 0)
         end, old = len(text) - tail, self._found
         before, behind = text.count(b"\n", 0, head), text.count(b"\n", end)
-        middle, disjoint = _parse(text[head:end], fd, self.target.pid)
+        middle, disjoint = _parse(text[head:end], fd, self.target)
         found = [*old[:before], *middle, *old[len(old) - behind :]]
         seams = (at for at in (before, before + len(middle)) if 0 < at < len(found))
         if any(found[at - 1].end > found[at].start for at in seams):
-            found, disjoint = _parse(text, fd, self.target.pid)
+            found, disjoint = _parse(text, fd, self.target)
         self._text, self._found, self._disjoint = text, found, disjoint
 
 
-def _text(fd: int) -> bytes:
-    """Read the text without [vsyscall], which is above user space, in no page table."""
-    text = b"".join(iter(lambda: os.read(fd, _READ), b""))
+def _text(fd: int, meter: native.Meter) -> bytes:
+    """Read the text without [vsyscall], which is above user space, in no page table.
+
+    One read returns some 4 KiB, and the lock is free between two.
+    """
+
+    def piece() -> bytes:
+        begun = time.perf_counter_ns()
+        text = os.read(fd, _READ)
+        meter.count(begun)
+        return text
+
+    text = b"".join(iter(piece, b""))
     last = text.rfind(b"\n", 0, -1) + 1
     return text[:last] if text.startswith(b"ffffffff", last) else text
 
@@ -108,12 +121,12 @@ def _longest(most: int, same: Callable[[int, int], bool]) -> int:
     return known
 
 
-def _parse(text: bytes, fd: int, pid: int) -> tuple[list[Mapping], bool]:
+def _parse(text: bytes, fd: int, target: Target) -> tuple[list[Mapping], bool]:
     """Return the mappings of a text, and whether each line gave exactly one."""
-    rows = native.parse_maps(text, fd)
+    rows = native.parse_maps(text, fd, target.meter)
     sizes: Sequence[int] = rows.page_size
     if not rows.page_size_known and _may_be_hugetlb(rows):
-        by_start = smaps_field(pid, b"KernelPageSize")
+        by_start = smaps_field(target.pid, b"KernelPageSize", target.meter)
         usual = {0, PAGE_SIZE}
         sizes = [
             0 if by_start.get(start, 0) in usual else by_start[start]
@@ -178,10 +191,7 @@ def _smaps(pid: int, meter: native.Meter) -> bytes:
         while True:
             begun = time.perf_counter_ns()
             piece = smaps.read(PAGE_SIZE)
-            took = time.perf_counter_ns() - begun
-            meter.scan_ns += took
-            meter.max_wait_ns = max(meter.max_wait_ns, took)
-            meter.ioctls += 1
+            meter.count(begun)
             if not piece:
                 return b"".join(pieces)
             pieces.append(piece)

@@ -10,6 +10,7 @@ from functools import cache
 from types import TracebackType
 from typing import NamedTuple, Self
 
+from pagescan import native
 from pagescan.model.errors import (
     AccessDeniedError,
     NoSuchTargetError,
@@ -21,7 +22,7 @@ from pagescan.model.memory import PAGE_SIZE
 from pagescan.model.results import TargetFacts
 from pagescan.model.units import escape
 from pagescan.target.causes import has_filter
-from pagescan.target.living import memory_dir
+from pagescan.target.living import has_address_space, memory_dir
 
 _PF_EXITING, PF_KTHREAD = 0x4, 0x00200000  # include/linux/sched.h
 
@@ -83,6 +84,8 @@ class Target:
         facts: Pid, name, exe, start time, page size.
         pagemap: /proc/PID/pagemap of the current address space, opened read-only.
         pidfd: Becomes readable when the process has ended.
+        meter: What calls cost it that are no scans: reading its mappings, attaching,
+            registering. `Scanner.take_cost` counts them with its own.
     """
 
     def __init__(self, facts: TargetFacts, pidfd: int, pagemap: int) -> None:
@@ -90,6 +93,7 @@ class Target:
         self.facts = facts
         self.pidfd = pidfd
         self.pagemap = pagemap
+        self.meter = native.Meter()
 
     @classmethod
     def open(cls, pid: int, *, start_time: int | None = None) -> Self:
@@ -133,23 +137,30 @@ class Target:
         return bool(poll.poll(0))
 
     def has_address_space(self) -> bool:
-        """Whether the opened address space still exists: no exec, no exit.
+        """Whether the address space that was opened still exists: no exec, no exit."""
+        return has_address_space(self.pagemap)
 
-        pagemap of a dead address space reads as empty; source: pagemap_read in
-        fs/proc/task_mmu.c.
+    def check_alive(self) -> None:
+        """Raise the error of `gone` unless the address space still exists."""
+        if not has_address_space(self.pagemap):
+            raise self.gone()
+
+    def gone(self, error: OSError | None = None) -> TargetError:
+        """Return the error that tells how the address space ended.
+
+        Args:
+            error: The failure that has shown it, if there was one.
         """
-        try:
-            return bool(os.pread(self.pagemap, 8, 0))
-        except OSError:
-            return False
-
-    def gone(self) -> TargetError:
-        """Return the error that tells how the address space ended."""
+        code = error.errno if error else None
         if self.exited() or self._ending():
-            return NoSuchTargetError(f"process {self} has ended")
+            return NoSuchTargetError(
+                f"process {self} has ended", pid=self.pid, errno=code
+            )
         return UnsuitableTargetError(
             f"process {self} runs another program by now (exec)",
             hint=f"start over with: pagescan arm {self.pid}",
+            pid=self.pid,
+            errno=code,
         )
 
     def _ending(self) -> bool:
@@ -192,7 +203,7 @@ def _open_pidfd(pid: int) -> int:
             raise from_oserror(
                 error, doing=f"open process {pid}", call="pidfd_open"
             ) from error
-        raise _no_such(pid) from error
+        raise _no_such(pid, error) from error
 
 
 def above_stdio(fd: int) -> int:
@@ -231,25 +242,28 @@ def check_proc() -> None:
     )
 
 
-def _no_such(pid: int) -> TargetError:
+def _no_such(pid: int, error: Exception) -> TargetError:
     """Return the error for a pid without a process: a thread's id, or unused."""
+    code = error.errno if isinstance(error, OSError) else None
     with contextlib.suppress(OSError, KeyError, ValueError):
         leader = int(read_status(pid)["Tgid"])
         if leader != pid:
             return UnsuitableTargetError(
                 f"{pid} is a thread, not a process",
                 hint=f"its process is {leader}",
+                pid=pid,
+                errno=code,
             )
-    return NoSuchTargetError(f"no process with pid {pid}")
+    return NoSuchTargetError(f"no process with pid {pid}", pid=pid, errno=code)
 
 
 def _suitable_stat(pid: int) -> Stat:
     try:
         stat = read_stat(pid)
     except (FileNotFoundError, ProcessLookupError) as error:
-        raise _hidden(pid) or _no_such(pid) from error
+        raise _hidden(pid) or _no_such(pid, error) from error
     except PermissionError as error:
-        raise _hidden(pid) or denied(pid, f"look at {pid}") from error
+        raise _hidden(pid) or denied(pid, f"look at {pid}", error) from error
     if stat.flags & PF_KTHREAD:
         raise UnsuitableTargetError(
             f"{pid} ({stat.name}) is a kernel thread: it has no memory of its own"
@@ -296,13 +310,13 @@ def _open_pagemap(pid: int, stat: Stat) -> int:
         return os.open(f"{memory_dir(pid)}/pagemap", os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
         if error.errno in (errno.EACCES, errno.EPERM):
-            raise denied(pid, f"look at {pid} ({stat.name})") from error
+            raise denied(pid, f"look at {pid} ({stat.name})", error) from error
         raise from_oserror(
             error, doing=f"look at {pid} ({stat.name})", pid=pid, call="open"
         ) from error
 
 
-def denied(pid: int, doing: str) -> AccessDeniedError:
+def denied(pid: int, doing: str, error: OSError | None = None) -> AccessDeniedError:
     """Return the error for denied access: whose process it is, and a remedy."""
     why, hint = "the kernel does not let this user trace it", "run as root"
     with contextlib.suppress(OSError, KeyError, ValueError, IndexError):
@@ -326,7 +340,8 @@ def denied(pid: int, doing: str) -> AccessDeniedError:
             if level != "0":
                 why = f"Yama restricts tracing (ptrace_scope is {level})"
                 hint = "run as root, or: sysctl kernel.yama.ptrace_scope=0"
-    return AccessDeniedError(f"cannot {doing}: {why}", hint=hint)
+    code = error.errno if error else None
+    return AccessDeniedError(f"cannot {doing}: {why}", hint=hint, pid=pid, errno=code)
 
 
 def yama_scope() -> str:

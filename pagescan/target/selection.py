@@ -125,10 +125,10 @@ def cut(mapping: Mapping, start: int, end: int) -> Mapping:
 def _parse_range(word: str) -> Range:
     match = _SPAN.fullmatch(word)
     if match is None:
-        raise UsageError(
-            f"malformed range: {word!r}",
-            hint="START-END, START+LEN (0x7f0000000000+64K) or a mapping's name",
-        )
+        hint = "START-END, START+LEN (0x7f0000000000+64K) or a mapping's name"
+        if word.isdigit():
+            hint = "one TARGET at a time; the words after it are ranges: " + hint
+        raise UsageError(f"malformed range: {word!r}", hint=hint)
     try:
         start = parse_address(match[1])
         if match[2] == "+":

@@ -16,6 +16,7 @@ from pagescan.model.errors import from_oserror
 from pagescan.model.mapping_set import Covers, MappingSet, bounds_of
 from pagescan.model.memory import (
     HUGE_PAGE,
+    NEVER_WRITABLE,
     PAGE_SIZE,
     Kind,
     Mapping,
@@ -44,7 +45,7 @@ _DEV_MEMORY = ("/dev/shm/", "/dev/zero", "/dev/hugepages/")  # noqa: S108 - name
 
 _WHY = {
     errno.EBUSY: "another userfaultfd has it: the target's own or another session's",
-    errno.EPERM: "shared and never writable",
+    errno.EPERM: NEVER_WRITABLE,
     errno.EINVAL: "the kernel does not let this mapping be registered",
     errno.ENOMEM: "the target has reached its limit of mappings (vm.max_map_count)",
 }
@@ -236,7 +237,9 @@ class Armer:
             )
             return False
         try:
-            native.uffd_register(self.uffd, mapping.start, mapping.end)
+            native.uffd_register(
+                self.uffd, mapping.start, mapping.end, self.scanner.meter
+            )
         except OSError as error:
             if error.errno not in _WHY:
                 raise from_oserror(
@@ -247,7 +250,7 @@ class Armer:
                     range=(mapping.start, mapping.end),
                 ) from error
             if not self.scanner.target.has_address_space():
-                raise self.scanner.target.gone() from error
+                raise self.scanner.target.gone(error) from error
             self._leave_out(mapping, _WHY[error.errno])
             return False
         self.armed.tables_left -= tables
@@ -275,7 +278,7 @@ class Armer:
             )
         except OSError as error:
             if error.errno == errno.ESRCH:
-                raise self.scanner.target.gone() from error
+                raise self.scanner.target.gone(error) from error
             # ENOENT: a part has been unmapped. The rest is not protected.
             self._leave_out(mapping, "it was unmapped in part while it was armed")
 

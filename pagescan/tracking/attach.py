@@ -8,8 +8,10 @@ here.
 
 import errno
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import BinaryIO
 
 from pagescan import native
 from pagescan.model.errors import (
@@ -21,12 +23,15 @@ from pagescan.model.errors import (
     from_oserror,
 )
 from pagescan.target import wp_async
-from pagescan.target.causes import check_descriptors, why_it_stands
+from pagescan.target.causes import check_descriptors, signal_name, why_it_stands
 from pagescan.target.living import memory_dir
 from pagescan.target.process import Target, above_stdio, denied, tracer_of, yama_scope
 
 _DESCRIPTORS = 12
-"""The most descriptors that an attach opens in this process at once."""
+"""The most descriptors that an attach needs at once.
+
+8 by a thread of this process, 6 by a surgeon, and 3 more to leave 0 to 2 free.
+"""
 
 
 @dataclass(slots=True)
@@ -135,9 +140,9 @@ def _check_it_is_of(target: Target, uffd: int) -> None:
     except OSError:
         raise _replaced(target) from None
     codes = set()
-    for start, end in _anonymous(fd):
+    for start, end in _anonymous(fd, target.meter):
         try:
-            if native.uffd_is_of(uffd, target.pagemap, start, end):
+            if native.uffd_is_of(uffd, target.pagemap, start, end, target.meter):
                 return
             break
         except OSError as error:
@@ -151,10 +156,10 @@ def _check_it_is_of(target: Target, uffd: int) -> None:
     raise _replaced(target)
 
 
-def _anonymous(maps: int) -> Iterator[tuple[int, int]]:
+def _anonymous(maps: int, meter: native.Meter) -> Iterator[tuple[int, int]]:
     """Yield the ranges of private mappings without a file, small ones first."""
     with open(maps, "rb") as file:
-        while lines := file.readlines(_MAPS):
+        while lines := _lines(file, meter):
             bounds = []
             for words in map(bytes.split, lines):
                 special = words[-1].startswith(b"[v")  # [vdso] and the like
@@ -163,6 +168,14 @@ def _anonymous(maps: int) -> Iterator[tuple[int, int]]:
                     start, end = (int(word, 16) for word in words[0].split(b"-"))
                     bounds.append((start, end))
             yield from sorted(bounds, key=lambda pair: pair[1] - pair[0])
+
+
+def _lines(maps: BinaryIO, meter: native.Meter) -> list[bytes]:
+    """Return the next lines; reading them is counted as one call."""
+    begun = time.perf_counter_ns()
+    lines = maps.readlines(_MAPS)
+    meter.count(begun)
+    return lines
 
 
 def _replaced(target: Target) -> TargetError:
@@ -196,6 +209,17 @@ def _by_looking(target: Target, result: native.Attached) -> PagescanError | None
     late = result.error in (errno.ETIMEDOUT, errno.EAGAIN)
     if late and (stands := why_it_stands(target.pid)):
         return UnsuitableTargetError(f"{target} {stands[0]}", hint=stands[1])
+    if late and (stands := why_it_stands(os.getpid())):
+        return PagescanError(
+            f"{target} was left alone: pagescan itself {stands[0]}", hint=stands[1]
+        )
+    if result.error == errno.ECANCELED:
+        by = signal_name(result.killed_by) if result.killed_by else "a signal"
+        return PagescanError(
+            f"{target} was left alone: the attaching process was killed by {by},"
+            " not by pagescan",
+            hint="try again",
+        )
     if result.step == "call" and result.error in IN_THE_TARGET:
         reason, hint = IN_THE_TARGET[result.error]
         return PagescanError(f"{target} {reason}", hint=hint, errno=result.error)
@@ -212,16 +236,14 @@ def _by_step(target: Target, result: native.Attached) -> PagescanError:
             hint="pagescan doctor shows what this kernel can do",
             errno=result.error,
         )
-    if _is_denial(result.error):
-        return denied(target.pid, f"attach to {target}")
     error = OSError(result.error, os.strerror(result.error))
+    if _is_denial(result.error):
+        return denied(target.pid, f"attach to {target}", error)
     return from_oserror(error, doing=f"attach to {target}", pid=target.pid)
 
 
 def _cause(result: native.Attached) -> str:
     """Return the failed step, or a name for the way in which it failed."""
-    if result.error == errno.ECANCELED:
-        return "killed"
     special = {
         ("open", errno.ETIMEDOUT): "search",
         ("gadget", errno.ETIMEDOUT): "search",
@@ -277,10 +299,6 @@ _WHY = {
     ("execs", False): (
         "does not respond: it is in an execve(2) that does not end",
         "does it wait for a file on a server? Try again when the call has ended",
-    ),
-    ("killed", False): (
-        "was left alone: the attaching process was killed, not by pagescan",
-        "was memory exhausted? See the kernel's log",
     ),
     ("stop", False): (
         "could not be stopped: none of its threads stopped in time",

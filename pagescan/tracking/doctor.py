@@ -30,6 +30,7 @@ from pagescan.target.kernel import (
     scan_own,
 )
 from pagescan.target.process import Target, read_status, yama_scope
+from pagescan.tracking.mapping_count import most_mappings
 
 
 class Check(NamedTuple):
@@ -262,7 +263,11 @@ def _swap() -> str:
 
 
 def _map_count() -> str:
-    return f"a process may have {read_setting('/proc/sys/vm/max_map_count').strip()}"
+    limit = read_setting("/proc/sys/vm/max_map_count").strip()
+    return (
+        f"a process may have {limit} (vm.max_map_count); from {most_mappings()} on no"
+        " more is tracked; cost.mappings_added counts those that tracking adds"
+    )
 
 
 def _sigchld() -> str:
@@ -302,14 +307,14 @@ ROWS: tuple[Row, ...] = (
     Row(
         "exact-private",
         functools.partial(_exact, Kind.ANON, mmap.MAP_PRIVATE, drops=False),
-        "report it, please: tracking would not be exact here",
+        "please report this: tracking would not be exact here",
         needed=True,
         follows=_TRACKING,
     ),
     Row(
         "exact-shared",
         functools.partial(_exact, Kind.SHARED, mmap.MAP_SHARED, drops=True),
-        "report it, please: shared memory would not be exact here",
+        "please report this: shared memory would not be exact here",
         needed=True,
         follows=_TRACKING,
     ),

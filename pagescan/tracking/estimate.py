@@ -60,7 +60,7 @@ def student(freedom: int) -> float:
     """Return the half-width of 95 % in standard errors, by degrees of freedom.
 
     Source: Abramowitz and Stegun, 26.7.5; a table for up to 10 degrees, where that
-        formula is too small.
+    formula is too small.
     """
     if freedom <= len(_STUDENT):
         return _STUDENT[freedom - 1]

@@ -284,8 +284,10 @@ class GrowingEnds:
             if is_top and (grew or any(end.heap for end in self.known)):
                 return End(mapping.end - PAGE_SIZE, mapping.end, heap=True)
             return None
-        may_grow = (known or grew) and not has_no_room(mapping, chosen.all_mappings)
-        if mapping.name == "[stack]" or not may_grow:
+        # Lost room beside a reservation does not come back; elsewhere it does.
+        was_edge = bool(known) and (known[0].below or known[-1].above)
+        is_over = was_edge and has_no_room(mapping, chosen.all_mappings)
+        if mapping.name == "[stack]" or is_over or not (known or grew):
             return None
         low, high, read = mapping.start, mapping.end, 0
         if known:
@@ -313,8 +315,11 @@ class GrowingEnds:
         It was there at the last look. It is gone if the block above was unmapped and a
         larger one mapped there. Then the page at that address is a different page.
         """
-        before = end.digest(end.start)
-        if before == NOTHING or self._frames(end)[: len(end.frames)] != end.frames:
+        page, now = _first_populated(end), self._frames(end)
+        if page is None or len(now) != len(end.frames):
+            return False
+        pairs = zip(end.frames, now, strict=True)
+        if any(before not in (0, after) for before, after in pairs):
             return False
         # A single page may get the same frame by chance: the next free one.
         known = sum(map(bool, end.frames))
@@ -322,14 +327,16 @@ class GrowingEnds:
             return True
         if known < _TELLING and not end.varied:
             return False
-        return self.digests.page(end.start)[0] == before
+        return self.digests.page(page)[0] == end.digest(page)
 
     def _seen(self, end: End, digests: bytes) -> End:
         """Return an end with all the facts that the next look needs."""
+        end = end._replace(digests=digests)
         if end.heap:
-            return end._replace(digests=digests)
-        varied = digests[:DIGEST] != NOTHING and self.digests.page(end.start)[1]
-        return end._replace(digests=digests, frames=self._frames(end), varied=varied)
+            return end
+        page = _first_populated(end)
+        varied = page is not None and self.digests.page(page)[1]
+        return end._replace(frames=self._frames(end), varied=varied)
 
     def _frames(self, end: End) -> tuple[int, ...]:
         """Return the page frames of the first pages of an end."""
@@ -349,6 +356,12 @@ class GrowingEnds:
                     same[-1] = same[-1][0], page + PAGE_SIZE
                 else:
                     same.append((page, page + PAGE_SIZE))
+
+
+def _first_populated(end: End) -> int | None:
+    """Return the first populated page near its start: some pools begin with a hole."""
+    pages = range(end.start, min(end.end, end.start + _FRAMES * PAGE_SIZE), PAGE_SIZE)
+    return next((page for page in pages if end.digest(page) != NOTHING), None)
 
 
 def _within_limit(moves: Moves, chosen: MappingSet, populated: Columns) -> Moves:

@@ -14,151 +14,130 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from pagescan import native
 from pagescan.model.errors import PagescanError, UsageError
-from pagescan.model.mapping_set import MappingSet
-from pagescan.model.memory import DEFAULT_RETURNED, Category, Kind, Mapping, Untracked
 from pagescan.model.results import Cost
-from pagescan.native import Columns, Masks, Pace, PreparedScan, Rule, Spans
-from pagescan.scanner.rules import protection_scan, unregistered_rule
-from pagescan.scanner.spans import as_spans
-from pagescan.scanner.stages import look_stages
 from pagescan.target import maps as mappings
-from pagescan.target.kernel import user_space_end
 from pagescan.target.process import Target
-from pagescan.target.selection import Selection, cut
-from pagescan.tracking.tracking import Tracking
+from pagescan.target.selection import Selection
+from pagescan.tracking.block_scans import UNPACED, BlockTracking
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from pagescan.model.batch import Batch
-    from pagescan.model.memory import Region
+    from pagescan.model.memory import Region, Untracked
     from pagescan.model.results import MappingCounts
+    from pagescan.native import Columns
 
 
-# Only this process waits for its mmap lock: no pauses are needed.
-_UNPACED = Pace(max_stall_ns=1 << 40, pause_ns=0)
-# Initial capacity in regions, enough for most blocks: it grows only after the block.
-_ROOM = 4096
-_STACK_GROWTH = 1 << 30
+class _Answer(NamedTuple):
+    """The result of one block; its fields are the properties of `WrittenPages`."""
+
+    batch: Batch
+    untracked: tuple[Untracked, ...]
+    cost: Cost
 
 
-class _Prepared(NamedTuple):
-    """The scans of one block.
+class Block:
+    """One open block, with the scans that begin and end it.
 
     Attributes:
-        protect: Protects the populated private pages written since they were armed.
-        unprotected: Lists the written pages of registered memory.
-        outside: Lists the populated pages of unregistered memory, new memory included.
-        exact: The rules that the tags of `unprotected` refer to.
+        selection: The ranges that its answer covers.
+        tracking: The tracking that all open blocks share.
+        prepared: Its scans.
+        earlier: Its pages that other blocks have collected and re-protected.
+        pid: The process in which it began.
     """
 
-    protect: PreparedScan
-    unprotected: PreparedScan
-    outside: PreparedScan
-    exact: Sequence[Rule]
-
-    @property
-    def buffers(self) -> tuple[Columns, ...]:
-        """The arrays to which the scans of this block write their results."""
-        return (*self.protect.rows, *self.unprotected.rows, *self.outside.rows)
+    def __init__(self, selection: Selection, tracking: BlockTracking) -> None:
+        """Prepare the scans."""
+        self.selection = selection
+        self.tracking = tracking
+        self.prepared = tracking.prepare()
+        self.earlier: list[Columns] = []
+        self.pid = os.getpid()
 
 
-class _BlockTracking(Tracking):
-    """Tracks this process; its looks are prepared scans."""
-
-    leaves_growth_out = False  # a block has one look: little can stay behind
-
-    warm = False
-    """Whether the scans have run in this process: the first run writes more pages."""
-
-    def prepare(self) -> _Prepared:
-        """Prepare the scans of a block; the first block of a process runs them once."""
-        prepared = self._prepare()
-        if not _BlockTracking.warm:
-            _BlockTracking.warm = True
-            prepared.protect.run()
-            prepared.unprotected.run()
-            prepared.outside.run()
-            prepared = self._prepare()
-        return prepared
-
-    def _prepare(self) -> _Prepared:
-        chosen = MappingSet(_with_room_to_grow(self._judged()))
-        spans, stages = look_stages(chosen, rearm=False, returned=DEFAULT_RETURNED)
-        exact = stages.exact
-        candidates = list(stages.candidates)
-        for index, rule in enumerate(candidates):
-            if rule.whole_range:  # files: ask for pages written now, not for candidates
-                wanted = Masks(mask=Category.WRITTEN)
-                candidates[index] = _labelled(exact[index], wanted, index)
-        end = user_space_end()  # beyond the last mapping: a new one may lie above it
-        everywhere = Spans(array("Q", [0]), array("Q", [end]), array("Q", [0]))
-        outside = unregistered_rule(align=end)  # one call
-        return _Prepared(
-            self._scan(*protection_scan(chosen)),
-            self._scan(spans, candidates),
-            self._scan(everywhere, [outside]),
-            exact,
-        )
-
-    def _scan(self, spans: Spans, rules: list[Rule]) -> PreparedScan:
-        prepared = PreparedScan(self.target.pagemap, [spans], rules, room=_ROOM)
-        prepared.begin(_UNPACED)
-        return prepared
-
-    def result_of(self, scan: PreparedScan) -> Columns:
-        """Return the regions that a scan found when it ran."""
-        return scan.finish(_UNPACED, self.scanner.meter)
-
-    def take_stock(self, prepared: _Prepared) -> tuple[Columns, Columns]:
-        """Return the written pages, and the pages of new mappings, from both scans."""
-        written = self.result_of(prepared.unprotected)
-        outside = self.result_of(prepared.outside)
-        chosen = self._judged()
-        exact = self.scanner.scan_ranges(as_spans(written), prepared.exact)
-        fresh = native.inside(self._armer.populated_outside(chosen), *outside[:2])
-        buffers = prepared.buffers
-        return self._without_own(exact, *buffers), self._without_own(fresh, *buffers)
-
-    def batch(self, written: Columns, fresh: Columns, selection: Selection) -> Batch:
-        """Join both lists into one batch, restricted to a block's selection."""
-        chosen = self._judged()
-        new = frozenset(native.shares(fresh, *chosen.bounds).ranges)
-        found = native.overlay(written, fresh, outside=True)
-        # Pages that an inner block found may have been unmapped since.
-        found = native.inside(found, *selection.select(chosen).bounds)
-        return self._joined(found, chosen, new, DEFAULT_RETURNED)
-
-    def bank(self) -> Columns:
-        """Look and rearm as an inner block begins; the outer blocks get the result."""
-        batch = self.look(rearm=True).batch
-        return Columns(batch.starts, batch.ends, batch.categories)
-
-
-class _GoingOn:
+class OwnWrites:
     """The open blocks of this process, in the order in which they began.
 
-    Blocks of several threads may end in any order. They share one userfaultfd, so
-    pages that one block collects and re-protects are credited to all open blocks.
+    There is one such object per process. Blocks of several threads may end in any
+    order. They share one userfaultfd, because memory can have only one. So pages that
+    one block collects and re-protects are credited to all open blocks.
+
+    Attributes:
+        lock: Held while a block begins or ends.
+        blocks: The open blocks.
     """
 
     def __init__(self) -> None:
+        """Start without blocks."""
         self.forget()
 
     def forget(self) -> None:
         """Reset to no blocks; also in a forked child, whose memory is not tracked."""
         self.lock = threading.Lock()
-        self.blocks: list[WrittenPages] = []
+        self.blocks: list[Block] = []
+
+    def begin(self, selection: Selection) -> Block:
+        """Return a new block, open and not protected yet.
+
+        Raises:
+            UsageError: Its ranges are malformed, or not those of the open blocks.
+            PagescanError: This process cannot be tracked.
+        """
+        if not self.blocks:
+            tracking = _armed(selection)
+            try:
+                block = Block(selection, tracking)
+            except BaseException:
+                tracking.end()
+                raise
+        else:
+            tracking = self.blocks[-1].tracking
+            _check_within(selection, tracking)
+            self._credit(tracking.bank())
+            block = Block(selection, tracking)
+        self.blocks.append(block)
+        return block
+
+    def credit_protected(self, block: Block) -> None:
+        """Credit the pages that a block has protected to the blocks around it."""
+        if self.blocks[0] is not block:
+            regions = block.tracking.result_of(block.prepared.protect)
+            self._credit(regions, besides=block)
+
+    def answer(self, block: Block) -> _Answer:
+        """Return the pages that a block has written, after its last scans."""
+        tracking = block.tracking
+        written, fresh = tracking.take_stock(block.prepared)
+        for columns in block.earlier:
+            written = native.overlay(columns, written, outside=True)
+        return _Answer(
+            tracking.batch(written, fresh, block.selection),
+            tuple(tracking.armed.untracked),
+            tracking.cost + tracking.scanner.take_cost(),
+        )
+
+    def end(self, block: Block) -> None:
+        """Close a block; the last one ends the tracking."""
+        self.blocks.remove(block)
+        if not self.blocks:
+            block.tracking.end()
+
+    def _credit(self, regions: Columns, besides: Block | None = None) -> None:
+        """Credit pages that were collected and re-protected to the open blocks."""
+        for block in self.blocks:
+            if block is not besides:
+                block.earlier.append(regions)
 
 
-_going_on = _GoingOn()
-os.register_at_fork(after_in_child=_going_on.forget)
+own_writes = OwnWrites()
+os.register_at_fork(after_in_child=own_writes.forget)
 
 
 class WrittenPages:
@@ -180,33 +159,20 @@ class WrittenPages:
     def __init__(self, ranges: Iterable[str] | None = None) -> None:
         """Take RANGE words, as the commands take them; None: everything."""
         self._selection = Selection.parse(ranges or ())
-        self._tracking: _BlockTracking | None = None
-        self._prepared: _Prepared | None = None
-        self._batch: Batch | None = None
-        self._pid = 0
-        self._earlier: list[Columns] = []
+        self._block: Block | None = None
+        self._answer: _Answer | None = None
+        self._is_used = False
         self._why = "the block has not begun"
-        self._cost = Cost()
 
     def __enter__(self) -> Self:
-        if self._pid:
+        if self._is_used:
             raise UsageError("this written_pages() was already used for a block")
-        with _going_on.lock:
-            around = tuple(_going_on.blocks)
-            tracking = self._within(around) if around else self._armed()
-            try:
-                self._prepared = prepared = tracking.prepare()
-            except BaseException:
-                if not around:
-                    _end(tracking)
-                raise
-            self._pid = os.getpid()
-            self._tracking = tracking
+        with own_writes.lock:
+            self._block = block = own_writes.begin(self._selection)
+            self._is_used = True
             self._why = "the block is not over yet"
-            _going_on.blocks.append(self)
-            prepared.protect.run()
-            if around:
-                _keep(around, tracking.result_of(prepared.protect))
+            block.prepared.protect.run()
+            own_writes.credit_protected(block)
         return self
 
     def __exit__(
@@ -215,26 +181,24 @@ class WrittenPages:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        tracking, prepared = self._tracking, self._prepared
-        if tracking is None or prepared is None:
+        block = self._block
+        if block is None:
             return
-        if self._pid != os.getpid():
+        if block.pid != os.getpid():
             self._why = "this process was forked in the block: it is not tracked"
-            _end(tracking)
+            block.tracking.end()
             return
-        with _going_on.lock:
-            prepared.unprotected.run()
-            prepared.outside.run()
+        with own_writes.lock:
+            block.prepared.unprotected.run()
+            block.prepared.outside.run()
             # If the block raised, its exception takes precedence over ours.
             quiet = contextlib.suppress(*([PagescanError] if error else []))
             try:
                 with quiet:
-                    self._finish(tracking, prepared)
+                    self._answer = own_writes.answer(block)
             finally:
-                _going_on.blocks.remove(self)
-                if not _going_on.blocks:
-                    _end(tracking)
-                self._tracking = self._prepared = None
+                own_writes.end(block)
+                self._block = None
 
     @property
     def batch(self) -> Batch:
@@ -243,9 +207,7 @@ class WrittenPages:
         Raises:
             PagescanError: The block is not over, or this is a child forked in it.
         """
-        if self._batch is None:
-            raise PagescanError(f"there is no answer: {self._why}")
-        return self._batch
+        return self._known_answer().batch
 
     @property
     def pages(self) -> int:
@@ -264,13 +226,12 @@ class WrittenPages:
         Raises:
             PagescanError: As for `batch`.
         """
-        _ = self.batch
-        return self._untracked
+        return self._known_answer().untracked
 
     @property
     def cost(self) -> Cost:
         """The cost of arming and scanning; no thread was stopped."""
-        return self._cost
+        return self._answer.cost if self._answer else Cost()
 
     def regions(self) -> Iterator[Region]:
         """Yield the written regions, ascending."""
@@ -280,41 +241,10 @@ class WrittenPages:
         """Return the mappings that were written to, with their page counts."""
         return self.batch.by_mapping()
 
-    _untracked: tuple[Untracked, ...] = ()
-
-    def _armed(self) -> _BlockTracking:
-        target = Target.open(os.getpid())
-        try:
-            if not self._selection.everything:
-                self._selection.check(mappings.read(target))
-            return _BlockTracking.start(target, self._selection, pace=_UNPACED)
-        except BaseException:
-            target.close()
-            raise
-
-    def _within(self, around: tuple[WrittenPages, ...]) -> _BlockTracking:
-        """Share the userfaultfd of the outer blocks: memory can have only one."""
-        tracking = around[-1]._tracking  # noqa: SLF001 - of this class
-        if tracking is None:
-            raise AssertionError
-        asked, there = self._selection, tracking.armed.selection
-        if not there.everything and there != asked:
-            raise UsageError(
-                "an inner written_pages() cannot have other ranges than the outer one",
-                hint="give the outer one no ranges, or give both the same ranges",
-            )
-        if not asked.everything:
-            asked.check(mappings.read(tracking.target))
-        _keep(around, tracking.bank())
-        return tracking
-
-    def _finish(self, tracking: _BlockTracking, prepared: _Prepared) -> None:
-        found, fresh = tracking.take_stock(prepared)
-        for columns in self._earlier:
-            found = native.overlay(columns, found, outside=True)
-        self._batch = tracking.batch(found, fresh, self._selection)
-        self._untracked = tuple(tracking.armed.untracked)
-        self._cost = tracking.cost + tracking.scanner.take_cost()
+    def _known_answer(self) -> _Answer:
+        if self._answer is None:
+            raise PagescanError(f"there is no answer: {self._why}")
+        return self._answer
 
 
 def written_pages(ranges: Iterable[str] | None = None) -> WrittenPages:
@@ -336,27 +266,25 @@ def written_pages(ranges: Iterable[str] | None = None) -> WrittenPages:
     return WrittenPages(ranges)
 
 
-def _with_room_to_grow(chosen: Iterable[Mapping]) -> Iterator[Mapping]:
-    """Extend the stack downwards: pages that it grows into are registered with it."""
-    end = 0
-    for mapping in chosen:
-        start = mapping.start
-        if mapping.name == "[stack]" and mapping.kind is Kind.ANON:
-            start = max(end, start - _STACK_GROWTH)
-        yield cut(mapping, start, mapping.end)
-        end = mapping.end
+def _armed(selection: Selection) -> BlockTracking:
+    """Arm this process."""
+    target = Target.open(os.getpid())
+    try:
+        if not selection.everything:
+            selection.check(mappings.read(target))
+        return BlockTracking.start(target, selection, pace=UNPACED)
+    except BaseException:
+        target.close()
+        raise
 
 
-def _labelled(rule: Rule, wanted: Masks, label: int) -> Rule:
-    return rule._replace(result_masks=wanted, label=label)
-
-
-def _keep(blocks: Iterable[WrittenPages], columns: Columns) -> None:
-    """Credit pages that were collected and re-protected to all open blocks."""
-    for block in blocks:
-        block._earlier.append(columns)  # noqa: SLF001 - of this file
-
-
-def _end(tracking: _BlockTracking) -> None:
-    tracking.close()
-    tracking.target.close()
+def _check_within(selection: Selection, tracking: BlockTracking) -> None:
+    """Raise if an inner block cannot have its ranges in the tracking of the outer."""
+    outer = tracking.armed.selection
+    if not outer.everything and outer != selection:
+        raise UsageError(
+            "an inner written_pages() cannot have other ranges than the outer one",
+            hint="give the outer one no ranges, or give both the same ranges",
+        )
+    if not selection.everything:
+        selection.check(mappings.read(tracking.target))

@@ -1,12 +1,13 @@
 """Units: the parts of mappings that `watch --budget` draws from; pure, no I/O."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from pagescan import native
 from pagescan.model.mapping_set import bounds_of
-from pagescan.model.memory import Mapping
+from pagescan.model.memory import HUGE_PAGE, Mapping
 from pagescan.model.ranges import numbered, ranges_of
 from pagescan.native import Columns
+from pagescan.tracking.growing_ends import End
 
 
 def count_pages(
@@ -48,3 +49,26 @@ def holes(mappings: Sequence[Mapping], units: Sequence[Mapping]) -> list[Mapping
         mappings[index]._replace(start=start, end=end)
         for start, end, index in zip(*outside, strict=True)
     ]
+
+
+def units_around(regions: Columns, mappings: Sequence[Mapping]) -> list[Mapping]:
+    """Return the units that contain a part of some regions, ascending.
+
+    A unit is a huge page, or a whole mapping if that is smaller.
+    """
+    parts, owners = native.join(regions, *bounds_of(mappings))
+    units: dict[int, Mapping] = {}
+    for start, end, owner in zip(parts.starts, parts.ends, owners, strict=True):
+        if owner < 0:
+            continue
+        mapping = mappings[owner]
+        size = mapping.page_size or HUGE_PAGE
+        for cut in range(start - start % size, end, size):
+            low = max(mapping.start, cut)
+            units[low] = mapping._replace(start=low, end=min(mapping.end, cut + size))
+    return list(units.values())
+
+
+def units_of(ends: Iterable[End], mappings: Sequence[Mapping]) -> list[Mapping]:
+    """Return growing ends in the form of units."""
+    return [mappings[0]._replace(start=end.start, end=end.end) for end in ends]

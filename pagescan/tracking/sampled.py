@@ -9,11 +9,8 @@ nothing. The result of the drawn units is extrapolated to all inhabited units
 written.
 """
 
-import math
-import random
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from statistics import fmean, variance
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple, Self
 
 from pagescan import native
@@ -40,62 +37,19 @@ from pagescan.tracking.estimate import Extremes, estimate
 from pagescan.tracking.growing_ends import End, Moves
 from pagescan.tracking.ledger import Ledger
 from pagescan.tracking.mapping_count import count_alike
-from pagescan.tracking.sample_units import apart, count_pages, holes, within
+from pagescan.tracking.sample import Budget, Sample
+from pagescan.tracking.sample_units import (
+    apart,
+    count_pages,
+    holes,
+    units_around,
+    units_of,
+    within,
+)
 from pagescan.tracking.tracking import Tracking
 
-_FEWEST = 2  # units: fewer would have no variance
 _ASKED_ANEW = 32  # looks after which all units are checked for pages
 _RESTORED = 64  # huge pages put back per look: 20 ms
-
-
-@dataclass(frozen=True, slots=True)
-class Budget:
-    """The number of write faults that a look may cause.
-
-    Attributes:
-        faults: Per interval; if there is a share, only in the first one.
-        share: Part of the target's processor time, 0 to 1; None: the faults are fixed.
-    """
-
-    faults: float
-    share: float | None = None
-
-    @classmethod
-    def of(cls, percent: float, interval: float, fault_seconds: float) -> Self:
-        """Return the budget for that percentage of a target's processor time.
-
-        The target's use is not known yet: one processor is assumed for the start.
-        """
-        share = percent / 100
-        return cls(Ledger(share).share * interval / fault_seconds, share)
-
-    def units(
-        self,
-        population: int,
-        tracked: int,
-        counts: Sequence[int],
-        faults: float | None = None,
-    ) -> int:
-        """Return how many units may be tracked next.
-
-        Args:
-            population: The number of all units.
-            tracked: The number tracked this time; it grows at most twofold.
-            counts: Pages written in each of them; empty: unknown yet.
-            faults: How many the next look may cause; None: the fixed number.
-        """
-        faults = self.faults if faults is None else faults
-        if not counts:
-            expected = HUGE_PAGE / PAGE_SIZE  # the worst case: every page of a unit
-            most = population
-        else:
-            # Use an upper bound of the mean, not the mean itself: the budget is a
-            # limit.
-            spread = math.sqrt(variance(counts) / len(counts)) if tracked > 1 else 0.0
-            expected = fmean(counts) + 2 * spread
-            most = 2 * tracked
-        affordable = faults / expected if expected else math.inf
-        return int(min(population, max(_FEWEST, min(affordable, most))))
 
 
 class _Grown(NamedTuple):
@@ -132,13 +86,11 @@ class SampledTracking(Tracking):
         """Remember the budget; `start_within` arms."""
         super().__init__(target, uffd, armed, armed_at=now(), since=None, pace=pace)
         self.budget = budget
-        self.units: list[Mapping] = []
+        self.sample: Sample[Mapping] = Sample()
         self.exact = False
         self._ledger = Ledger(budget.share or 1.0)
         self._calls = 0  # calls that changed protections since the last count
         self._left: list[Mapping] = []  # have left the sample, and may have been huge
-        # the units from which the sample was drawn
-        self._population: list[Mapping] = []
         self._extremes = Extremes()
         self._out: list[End] = []  # left out; not in any unit
         self._came: list[Mapping] = []  # parts that were registered at this look
@@ -154,28 +106,28 @@ class SampledTracking(Tracking):
         pace: Pace | None = None,
     ) -> Self:
         """Attach, register the selection, and arm a first random sample of it."""
-        return cls.attached_by(
-            lambda uffd, armed: cls(target, uffd, armed, budget, pace),
-            target,
-            selection,
-            max_tables,
-        )
+        from pagescan.tracking import attach
+
+        taken = attach.take(target)
+        armed = Armed(selection or Selection(), tables_left=max_tables)
+        tracking = cls(target, taken.uffd, armed, budget, pace)
+        return tracking.arm_attached(taken)
 
     def arm(self) -> None:
         """Register the whole selection, and protect as much as the budget pays for."""
-        there = self._judged()
+        there = self.mappings.trackable()
         self.armed.alike = count_alike(there.all_mappings)
-        self._has_registered = bool(self._armer.register(there))
-        self.check_armed(self._has_registered)
-        chosen = self._judged()
+        self.mappings.has_registered = bool(self.armer.register(there))
+        self.check_armed(self.mappings.has_registered)
+        chosen = self.mappings.trackable()
         self._draw(self._inhabited(chosen), 0, ())
-        self._protect(self.units)
+        self._protect(self.sample.drawn)
         if self.exact:
-            self._armer.protect_whole(chosen)
+            self.armer.protect_whole(chosen)
         self.armed_at = self.since = now()
 
     def look(
-        self, *, rearm: bool = True, returned: Category = DEFAULT_RETURNED
+        self, *, rearm: bool = False, returned: Category = DEFAULT_RETURNED
     ) -> Look:
         """Find the written pages of the tracked sample; draw the next sample.
 
@@ -185,9 +137,11 @@ class SampledTracking(Tracking):
         if not self.exact:
             return self._look_at_part(rearm=rearm, returned=returned)
         look = super().look(rearm=rearm, returned=returned)
+        if self.unregistered.edge is not None:
+            self._forget_edge(self.unregistered.edge)
         if rearm:
             self._out, self._came = list(self.armed.ends), []
-            population = self._populate(self._judged())
+            population = self._populate(self.mappings.trackable())
             counts = self._counts(look.batch.columns(), population)
             self._extremes.learn(counts, len(population))
             self._account()
@@ -204,46 +158,47 @@ class SampledTracking(Tracking):
         one step, and a newly drawn one is protected before the old ones are got.
         """
         grown = self._register_new() if rearm else None
-        chosen = self._judged()
+        chosen = self.mappings.trackable()
         new = frozenset(
             index
             for index, mapping in enumerate(chosen)
             if grown and any(low <= mapping.start < high for low, high in grown.new)
         )
-        drawn_from = within(self._population, chosen)
-        tracked = within(self.units, chosen)
+        drawn_from = within(self.sample.population, chosen)
+        tracked = within(self.sample.drawn, chosen)
         came: list[Mapping] = []
         arrived = Columns.empty()
         share = None
         if rearm:
             population = self._populate(chosen)
             came = apart(population, drawn_from)
-            ahead = self._written(MappingSet(tracked), rearm=False, returned=returned)
+            ahead = self.writes.scan(
+                MappingSet(tracked), rearm=False, returned=returned
+            )
             counts = self._counts(ahead, tracked)
             share = self._toll_for(sum(counts))
             self._draw(population, len(tracked), counts)
-            self._protect(apart(self.units, sorted(tracked + came)))
+            self._protect(apart(self.sample.drawn, sorted(tracked + came)))
             arrived = self._protect_shared(came, tracked, chosen)
         private = [unit for unit in came if unit.kind in PRIVATE]
         units = MappingSet(sorted(tracked + private))
-        found = self._written(units, rearm=rearm, returned=returned)
-        arrived = self._without_own(arrived, arrived)
+        found = self.writes.scan(units, rearm=rearm, returned=returned)
+        arrived = self.writes.without_own(arrived, arrived)
         found = native.overlay(found, arrived, outside=True)
         if grown and (grown.moves.out or self.armed.ends):
             found, came = self._with_ends(found, came, grown, chosen, returned)
         if rearm and not self.exact:
             self._lift(sorted(tracked + came))
-        batch = self._joined(found, chosen, new, returned)
+        batch = self.joined(found, chosen, new, returned)
         said = self._estimate(found, tracked, drawn_from, came)
-        if not self.target.has_address_space():
-            raise self.target.gone()
+        self.target.check_alive()
         moment = now()
         if rearm:
             self._extremes.learn(self._counts(found, tracked), len(drawn_from))
             self.armed.epoch += 1
             self.since = moment
         cost = self._take_cost(rearm=rearm, share=share)
-        return Look(batch, self._untracked(), moment, cost, said)
+        return Look(batch, self.unregistered.untracked(), moment, cost, said)
 
     def _toll_for(self, written: int) -> float | None:
         """Count what a look at a part has cost the target; return its share."""
@@ -286,10 +241,9 @@ class SampledTracking(Tracking):
 
     def _register_new(self) -> _Grown:
         """Register new memory; leave growing ends out."""
-        chosen, populated, new = self._unregistered()
-        self._ends.wanted = not self._armer.is_full()
-        moves = self._ends.plan(chosen, new, populated)
-        self._register(chosen, moves)
+        chosen, populated, new = self.unregistered.find()
+        moves = self.unregistered.plan(chosen, new, populated)
+        self.unregistered.register(chosen, moves)
         self._out, self._came = moves.out, moves.register
         bounds = [(chosen[index].start, chosen[index].end) for index in sorted(new)]
         return _Grown(bounds, moves, populated)
@@ -306,33 +260,32 @@ class SampledTracking(Tracking):
 
         The ends are not units: they have no protection, and are known exactly.
         """
-        left = self._left_out(grown.moves, grown.populated)
+        left = self.unregistered.left_out(grown.moves, grown.populated)
         same = ranges_of(
-            self._ends.settle(grown.moves, grown.populated, self.scanner.meter)
+            self.unregistered.ends.settle(
+                grown.moves, grown.populated, self.scanner.meter
+            )
         )
         found = native.overlay(
             native.outside(found, *same), native.outside(left, *same), outside=True
         )
-        page = self._ends.heap_without_edge(chosen)
+        page = self.unregistered.ends.heap_without_edge(chosen)
         if page is not None:
-            found = self._put_back_edge(page, found, returned)
-        return found, sorted([*came, *_as_units(self._out, chosen)])
+            found = self.unregistered.put_back_edge(page, found, returned)
+            self._forget_edge(page)
+        return found, sorted([*came, *units_of(self._out, chosen)])
 
-    def _put_back_edge(
-        self, page: Mapping, found: Columns, returned: Category
-    ) -> Columns:
-        """Leave a page out again; no unit contains it any more."""
-        found = super()._put_back_edge(page, found, returned)
+    def _forget_edge(self, page: Mapping) -> None:
+        """Remove a page that was left out again from the units."""
         self._out = list(self.armed.ends)
-        for units in (self.units, self._population):
-            units[:] = [
-                unit._replace(end=min(unit.end, page.start))
-                if unit.end == page.end
-                else unit
-                for unit in units
-                if unit.start != page.start
-            ]
-        return found
+
+        def without_page(unit: Mapping) -> Mapping | None:
+            if unit.start == page.start:
+                return None
+            end = min(unit.end, page.start) if unit.end == page.end else unit.end
+            return unit._replace(end=end)
+
+        self.sample.replace(without_page)
 
     def _populate(self, chosen: Sequence[Mapping]) -> list[Mapping]:
         """Return the current units: the earlier ones, and those around new pages.
@@ -344,11 +297,11 @@ class SampledTracking(Tracking):
         if self._out or self._came:
             # New memory is not joined with an earlier unit: it is examined by itself.
             came = self._inhabited(self._came)
-            others = [*self._came, *_as_units(self._out, chosen)]
+            others = [*self._came, *units_of(self._out, chosen)]
             chosen = holes(chosen, sorted(others))
         if self.armed.epoch % _ASKED_ANEW == 0:
             return sorted(came + self._inhabited(chosen))
-        known = within(self._population, chosen)
+        known = within(self.sample.population, chosen)
         return sorted(came + known + self._inhabited(holes(chosen, known)))
 
     def _inhabited(self, chosen: Sequence[Mapping]) -> list[Mapping]:
@@ -365,39 +318,21 @@ class SampledTracking(Tracking):
         found = self.scanner.scan_ranges(
             spans_of(selected, rules), asked, join_gap=HUGE_PAGE
         )
-        parts, owners = native.join(found, *selected.bounds)
-        units: dict[int, Mapping] = {}
-        for start, end, owner in zip(parts.starts, parts.ends, owners, strict=True):
-            if owner < 0:
-                continue
-            mapping = chosen[owner]
-            size = mapping.page_size or HUGE_PAGE
-            for cut in range(start - start % size, end, size):
-                low = max(mapping.start, cut)
-                units[low] = mapping._replace(
-                    start=low, end=min(mapping.end, cut + size)
-                )
-        return list(units.values())
+        return units_around(found, chosen)
 
     def _draw(
         self, population: list[Mapping], tracked: int, counts: Sequence[int]
     ) -> bool:
-        """Draw the next sample, not protected yet; return whether it is everything."""
+        """Draw the next sample, without protection; return whether it is everything."""
         faults = self._affordable()
         wanted = self.budget.units(len(population), tracked, counts, faults)
-        # Half of it is replaced: lifting and protecting cost more than looking.
-        there = set(population)
-        still = [unit for unit in self.units if unit in there]
-        kept = set(random.sample(still, min(len(still), wanted // 2)))
-        others = [unit for unit in population if unit not in kept]
-        self.units = sorted([*kept, *random.sample(others, wanted - len(kept))])
+        self.sample.draw(population, wanted)
         self.exact = wanted == len(population)
-        self._population = population
         return self.exact
 
     def _protect(self, units: Sequence[Mapping]) -> None:
         """Protect units; earlier writes to them are not reported."""
-        self._armer.protect(units)
+        self.armer.protect(units)
         self._calls += len(units)
         for unit in units:
             if unit.kind not in PRIVATE:
@@ -416,12 +351,12 @@ class SampledTracking(Tracking):
         parts = [unit for unit in came if unit.kind not in PRIVATE]
         if self.exact:
             shared = [mapping for mapping in chosen if mapping.kind not in PRIVATE]
-            parts += holes(shared, sorted(self._population + tracked))
-        return self._armer.protect_whole(sorted(parts))
+            parts += holes(shared, sorted(self.sample.population + tracked))
+        return self.armer.protect_whole(sorted(parts))
 
     def _lift(self, units: Sequence[Mapping]) -> None:
         """Lift the protection of those units that were not drawn again."""
-        left = apart(units, self.units)
+        left = apart(units, self.sample.drawn)
         for unit in left:
             self._calls += 1
             self._set(unit, protect=False)
@@ -434,14 +369,16 @@ class SampledTracking(Tracking):
         The rest stays split until one of the next looks, or until the end. Shared
         memory always does, because the kernel refuses while it is registered.
         """
-        drawn = set(self.units)
+        drawn = set(self.sample.drawn)
         waiting = [unit for unit in self._left if unit not in drawn]
         waiting += [unit for unit in left if unit.kind is Kind.ANON]
         now, self._left = waiting[:_RESTORED], waiting[_RESTORED:]
         ranges = ranges_of((unit.start, unit.end) for unit in now)
         huge = self.armed.huge
         done = huge.restore(
-            self.scanner, self._judged(), within=native.inside(huge.units, *ranges)
+            self.scanner,
+            self.mappings.trackable(),
+            within=native.inside(huge.units, *ranges),
         )
         self._restored_bytes += done.restored
         if done.caught:
@@ -460,13 +397,8 @@ class SampledTracking(Tracking):
             )
         except OSError as error:
             if not self.target.has_address_space():
-                raise self.target.gone() from error
+                raise self.target.gone(error) from error
             # Its mapping is gone, and will be missing at the next look.
 
     def _counts(self, found: Columns, units: Sequence[Mapping]) -> list[int]:
         return count_pages(found, units, page_size=self.target.facts.page_size)
-
-
-def _as_units(ends: Iterable[End], chosen: Sequence[Mapping]) -> list[Mapping]:
-    """Return growing ends in the form of units."""
-    return [chosen[0]._replace(start=end.start, end=end.end) for end in ends]

@@ -3,7 +3,7 @@
 import math
 import select
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -12,20 +12,27 @@ from pagescan.model.looks import Look, Tick, add, summary_of
 from pagescan.model.results import Summary
 from pagescan.tracking.tracking import Tracking
 
+Inputs = Mapping[int, Callable[[], bool]]
+"""Functions by the descriptor that becomes readable; False: never call it again."""
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(slots=True)
 class Limits:
     """The interval between looks, and when to stop; None: no such limit.
+
+    The interval and the pause may change while the loop waits.
 
     Attributes:
         interval: Seconds between looks, on a grid that does not drift.
         count: Stop after this many looks.
         duration: Stop after this many seconds.
+        paused: Whether looks are postponed; the next one finds all writes.
     """
 
     interval: float = 1.0
     count: int | None = None
     duration: float | None = None
+    paused: bool = False
 
 
 class Worker(Protocol):
@@ -45,6 +52,7 @@ def ticks(
     follow: Callable[[], Tracking | None] = lambda: None,
     *,
     worker: Worker | None = None,
+    inputs: Inputs | None = None,
 ) -> Iterator[Tick]:
     """Look and rearm at each tick, and yield it; the last tick says why in `end`.
 
@@ -55,11 +63,12 @@ def ticks(
         follow: Called after an exec: attaches again, or returns None to end the loop.
         worker: Does one round of work per tick, and nothing while its tick is looked
             at; the interval then means nothing. None: the ticks come by the clock.
+        inputs: Served while the loop waits; a keyboard may change the limits.
     """
-    timer = _Timer(limits, stop, worker)
+    timer = Timer(limits, stop, worker, inputs or {})
     timer.watch(tracking)
     before = time.monotonic()
-    totals = Summary(0, 0, 0, {})
+    totals = Summary.none()
     number = 0
     end = None
     while end is None:
@@ -80,8 +89,7 @@ def ticks(
             timer.forget(tracking)
             look, followed = None, follow()
             if followed is None:
-                ended = isinstance(tracking.target.gone(), NoSuchTargetError)
-                end = "exited" if ended else "exec"
+                end = _end_of(tracking)
             else:
                 tracking = followed
                 timer.watch(tracking)
@@ -96,19 +104,30 @@ def ticks(
         before = now
 
 
-class _Timer:
+def _end_of(tracking: Tracking) -> str:
+    """Return how a target was lost: by its end, or by an exec."""
+    ended = isinstance(tracking.target.gone(), NoSuchTargetError)
+    return "exited" if ended else "exec"
+
+
+class Timer:
     """Waits for each tick: by the clock, or until a worker has done its round."""
 
-    def __init__(self, limits: Limits, stop: int, worker: Worker | None) -> None:
+    def __init__(
+        self, limits: Limits, stop: int, worker: Worker | None, inputs: Inputs
+    ) -> None:
         """Start the clock."""
         self._limits = limits
         self._stop = stop
         self._worker = worker
+        self._inputs = inputs
         self._begun = time.monotonic()
+        self._grid = (limits.interval, limits.paused)
         duration = limits.duration
         self._deadline = self._begun + duration if duration else math.inf
         self._ready = select.poll()
-        self._ready.register(stop, select.POLLIN)
+        for fd in (stop, *inputs):
+            self._ready.register(fd, select.POLLIN)
         if worker is not None:
             self._ready.register(worker, select.POLLIN)
 
@@ -122,25 +141,34 @@ class _Timer:
 
     def wait(self) -> str | None:
         """Wait for the tick; return what ended the loop before it or with it."""
-        due = self._deadline
-        end: str | None = "duration"
-        if self._worker is not None:
-            self._worker.go()
-        elif (tick := _next_on_grid(self._begun, self._limits.interval)) < due:
-            due, end = tick, None
-        while (left := due - time.monotonic()) > 0:
-            for fd, _ in self._ready.poll(None if left == math.inf else left * 1000):
+        idle = self._worker
+        due = self._next()
+        while (left := min(due, self._deadline) - time.monotonic()) > 0:
+            if idle is not None and not self._limits.paused:
+                idle.go()
+                idle = None
+            ready = self._ready.poll(None if left == math.inf else left * 1000)
+            for fd, _ in ready:
                 if fd == self._stop:
                     return "interrupted"
-                return None if fd == self._done else "exited"
-        return end
+                if fd not in self._inputs:
+                    return None if fd == self._done else "exited"
+                if not self._inputs[fd]():
+                    self._ready.unregister(fd)
+            if (self._limits.interval, self._limits.paused) != self._grid:
+                due = self._next()
+        return None if due < self._deadline else "duration"
+
+    def _next(self) -> float:
+        """Return the time of the next tick; missed ticks are skipped, not caught up."""
+        now = time.monotonic()
+        if (grid := (self._limits.interval, self._limits.paused)) != self._grid:
+            self._begun, self._grid = now, grid
+        if self._worker is not None or self._limits.paused:
+            return math.inf
+        passed = int((now - self._begun) / self._limits.interval)
+        return self._begun + (passed + 1) * self._limits.interval
 
     @property
     def _done(self) -> int:
         return -1 if self._worker is None else self._worker.fileno()
-
-
-def _next_on_grid(begun: float, interval: float) -> float:
-    """Return the time of the next tick; missed ticks are skipped, not caught up."""
-    passed = int((time.monotonic() - begun) / interval)
-    return begun + (passed + 1) * interval

@@ -14,7 +14,7 @@ import os
 from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
-from pagescan import native
+from pagescan.native import uffd_is_registered
 from pagescan.target.living import memory_dir
 
 WHOLE = 1 << 62
@@ -62,7 +62,7 @@ def unregister_all(
         if may_be_cut(row, tmpfs):
             continue
         with contextlib.suppress(OSError):
-            if not (below and continues(row, below)) or native.uffd_is_registered(
+            if not (below and continues(row, below)) or uffd_is_registered(
                 pagemap, below.start
             ):
                 unregister(row, WHOLE)

@@ -61,19 +61,19 @@ def test_import_loads_nothing() -> None:
 
 ME = str(os.getpid())
 COMMANDS = [
-    (("diff", "--json"), 80),
-    (("diff", "4194303"), 80),
-    (("scan", ME, "--json", "--max-pages", "1"), 80),
-    (("scan", ME, "--max-pages", "1"), 85),
-    (("maps", ME, "--json", "[heap]"), 80),
-    (("sessions", "--json"), 60),
-    (("disarm", "4194303"), 80),
-    (("arm", "4194303"), 85),
-    (("dump-plan", ME, "--json"), 85),
-    (("dump-plan", "4194303", "--epoch", "1"), 85),
-    (("changed", "4194303"), 80),
-    (("completion", "bash"), 80),
-    (("schema",), 85),
+    (("diff", "--json"), 92),
+    (("diff", "4194303"), 90),
+    (("scan", ME, "--json", "--max-pages", "1"), 92),
+    (("scan", ME, "--max-pages", "1"), 95),
+    (("maps", ME, "--json", "[heap]"), 90),
+    (("sessions", "--json"), 65),
+    (("disarm", "4194303"), 90),
+    (("arm", "4194303"), 90),
+    (("dump-plan", ME, "--json"), 100),
+    (("dump-plan", "4194303", "--epoch", "1"), 95),
+    (("changed", "4194303"), 90),
+    (("completion", "bash"), 85),
+    (("schema",), 90),
 ]
 
 
@@ -114,8 +114,7 @@ def test_a_look_loads_nothing_slow(words: tuple[str, ...]) -> None:
 def test_help_loads_no_command(words: tuple[str, ...]) -> None:
     """The list of the commands is printed without loading them."""
     modules = of_command(*words)
-    of_commands = {name for name in modules if name.startswith("pagescan.commands.")}
-    assert of_commands == {"pagescan.commands.streams"}
+    assert not [name for name in modules if name.startswith("pagescan.commands")]
     assert "pagescan.native" not in modules
 
 
@@ -126,14 +125,22 @@ def test_library_loads_neither_click_nor_rich() -> None:
 
 
 def test_keeper_stays_small() -> None:
-    """The keeper lives as long as the session: it loads only native and itself."""
+    """The keeper lives as long as the session: it loads itself and a part of native.
+
+    All of it is loaded at its start, so that another version may be installed later.
+    """
     modules = loaded("-c", "import pagescan.session.keeper") - loaded("-c", "")
     ours = {name for name in modules if name.startswith("pagescan")}
     assert ours == {
         "pagescan",
         "pagescan.native",
         "pagescan.native._shim",
+        "pagescan.native.door",
+        "pagescan.native.maps",
+        "pagescan.native.pace",
+        "pagescan.native.uffd",
         "pagescan.session",
+        "pagescan.session.files",
         "pagescan.session.keeper",
         "pagescan.target",
         "pagescan.target.living",

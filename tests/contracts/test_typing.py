@@ -51,7 +51,7 @@ except pagescan.AccessDeniedError as error:
 """
 
 WRONG = {
-    "pagescan.scan('4242')": "arg-type",
+    "pagescan.scan(4242.0)": "arg-type",
     "pagescan.track(ranges=[1])": "list-item",
     "pagescan.written_pages().pages()": "operator",
     "pagescan.nothing": "attr-defined",

@@ -24,6 +24,7 @@ from pagescan.model.results import (
 )
 from pagescan.native import Columns
 from pagescan.render import write_result
+from pagescan.render.columns import REGION_COLUMNS
 from tests.conftest import checked
 
 EXPECTED = Path(__file__).parent / "expected"
@@ -79,6 +80,7 @@ FORMS = {
         format="table", color=False, columns="start,bytes,mapping"
     ),
     "rows.csv": Output(format="csv"),
+    "every-column.csv": Output(format="csv", columns=",".join(REGION_COLUMNS)),
     "bare.csv": Output(format="csv", header=False, columns="pages,new,mapping"),
     "document.json": Output(format="json"),
     "by-mapping.json": Output(format="json", by="mapping"),

@@ -15,10 +15,10 @@ import pytest
 
 import pagescan
 from pagescan.native import Pace
-from pagescan.session import api
-from pagescan.session import spawn as keeper
-from pagescan.session.locks import find
-from pagescan.session.opened import look_at, start
+from pagescan.session import api, spawn as keeper
+from pagescan.session.delivery import look_at
+from pagescan.session.lookup import find_session
+from pagescan.session.opened import start
 from pagescan.session.record import Session
 from pagescan.target.process import Target as Opened
 from pagescan.target.selection import Selection
@@ -209,7 +209,7 @@ def opened(made: Target) -> Iterator[Session]:
     """A session of the target, with a keeper."""
     with Opened.open(made.pid) as target:
         start(target, Selection(), max_tables=TABLES, pace=Pace())
-    found = find(made.pid)
+    found = find_session(made.pid)
     yield found
     keeper.end(found)
 
@@ -226,7 +226,7 @@ def test_diffs_of_one_session(
 
     def act() -> None:
         made.write("m", {7})
-        before, look = look_at(find(None), rearm=rearm, pace=Pace())
+        before, look = look_at(find_session(None), rearm=rearm, pace=Pace())
         assert before.target.pid == made.pid
         assert look.batch.summary().pages >= 1
 
@@ -259,7 +259,7 @@ def test_sessions(made: Target, thousandfold: Callable[..., None]) -> None:
     def act() -> None:
         with Opened.open(made.pid) as target:
             start(target, Selection(), max_tables=TABLES, pace=Pace())
-        found = find(made.pid)
+        found = find_session(made.pid)
         look_at(found, rearm=True, pace=Pace())
         keeper.end(found)
         # The keeper is a child of this process here, and no other process waits for it.

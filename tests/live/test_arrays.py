@@ -1,11 +1,17 @@
-"""The columns of a batch become numpy and pyarrow arrays without a copy."""
+"""Batches as arrays without a copy, as frames, and in a notebook."""
 
+import mmap
 import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 import pagescan
 from pagescan.model.batch import Batch
+from tests import witness
 
 
 @pytest.fixture
@@ -47,3 +53,90 @@ def test_pyarrow(batch: Batch) -> None:
     assert table.num_rows == len(batch)
     assert table.column("start").to_pylist() == batch.starts.tolist()
     assert table.column(1).buffers()[1].address == batch.ends.buffer_info()[0]
+
+
+def sums(batch: Batch) -> tuple[int, int]:
+    """Return the number of bytes, and of present pages."""
+    counts = batch.summary()
+    return counts.bytes, counts.categories["present"]
+
+
+@pytest.mark.needs("pandas")
+def test_pandas(batch: Batch) -> None:
+    frame = batch.to_pandas()
+    assert frame["start"].tolist() == batch.starts.tolist()
+    present = int(frame[frame["present"]]["pages"].sum())
+    assert (int(frame["bytes"].sum()), present) == sums(batch)
+    labels = [item.mapping.label if item.mapping else None for item in batch.regions()]
+    assert frame["mapping"].tolist() == labels
+    maps = pagescan.maps(os.getpid()).to_pandas()
+    assert {"start", "end", "perms", "mapping", "present"} <= set(maps.columns)
+    assert maps["start"].is_monotonic_increasing
+
+
+@pytest.mark.needs("polars")
+def test_polars(batch: Batch) -> None:
+    import polars as pl
+
+    frame = batch.to_polars()
+    assert int(frame["bytes"].sum()) == sums(batch)[0]
+    assert pl.DataFrame(batch).equals(frame), "by the PyCapsule interface"
+
+
+@pytest.mark.needs("pyarrow")
+def test_arrow_table(batch: Batch) -> None:
+    import pyarrow as pa
+
+    table = batch.to_arrow()
+    assert table.num_rows == len(batch)
+    assert table.column("end").to_pylist() == batch.ends.tolist()
+    assert pa.table(batch).equals(table), "by the PyCapsule interface"
+
+
+def test_a_library_that_is_missing(
+    batch: Batch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error names the library, and the hint tells how to install it."""
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(pagescan.PagescanError, match="pandas is not installed") as told:
+        batch.to_pandas()
+    assert told.value.hint == "pip install pandas"
+
+
+def test_in_a_notebook(batch: Batch) -> None:
+    """A cell shows one line, or the head of a table: no raw arrays."""
+    assert len(repr(batch)) < 200
+    assert f"{len(batch)} regions" in repr(batch)
+    assert len(repr(pagescan.maps(os.getpid()))) < 80
+    page = batch._repr_html_()
+    assert page.count("<tr>") == 11
+    assert f"{batch.starts[0]:#x}" in page
+    assert "more rows" in page
+
+
+def test_names_of_another_program_are_text(tmp_path: Path) -> None:
+    """A name from the target is escaped in the notebook's page."""
+    path = tmp_path / "<b>bold"
+    path.write_bytes(bytes(4096))
+    with path.open("rb") as file:
+        mapped = mmap.mmap(file.fileno(), 4096, prot=mmap.PROT_READ)
+    mapped[0]
+    page = pagescan.scan(None, ["*bold*"])._repr_html_()
+    assert "<b>" not in page
+    assert "&lt;b&gt;bold" in page
+    mapped.close()
+
+
+def test_a_target_by_name(tmp_path: Path) -> None:
+    """A name that one process has works as target; an unknown one is an error."""
+    program = tmp_path / f"only{os.getpid()}"
+    shutil.copy(shutil.which("sleep") or "", program)
+    child = subprocess.Popen([program, "60"])
+    try:
+        witness.wait_for(lambda: witness.status(child.pid, "Name") == program.name)
+        assert pagescan.maps(program.name).table() == pagescan.maps(child.pid).table()
+    finally:
+        child.kill()
+        child.wait()
+    with pytest.raises(pagescan.NoSuchTargetError, match="no process is named"):
+        pagescan.scan(program.name)

@@ -50,6 +50,20 @@ def test_an_unknown_name_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.needs("tracking")
+def test_growth_is_counted(tmp_path: Path) -> None:
+    """One mapping stays in heaps and in mmap'ed memory, or one for each look."""
+    out = tmp_path / "bench.json"
+    words = ("--quick", "--only", "growth", "--out", str(out))
+    subprocess.run([sys.executable, str(RUN), *words], capture_output=True, check=True)
+    figures = {one["key"]: one for one in json.loads(out.read_text())["figures"]}
+    for where in ("heap", "mmap"):
+        tracked = figures[f"growth.{where}.tracked"]
+        after = figures[f"growth.{where}.after"]
+        assert (tracked["value"], after["value"]) == (2, 1)
+        assert after["base"] >= 30
+
+
+@pytest.mark.needs("tracking")
 def test_write_watch_is_measured_beside_its_fallback(tmp_path: Path) -> None:
     """It measures C and Python at both sizes, and leaves nothing out."""
     out = tmp_path / "bench.json"

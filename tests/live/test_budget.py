@@ -9,7 +9,8 @@ import pytest
 
 from pagescan.model.memory import Mapping
 from pagescan.target.process import Target as Process
-from pagescan.tracking.sampled import Budget, SampledTracking
+from pagescan.tracking.sample import Budget
+from pagescan.tracking.sampled import SampledTracking
 from tests.conftest import Target, command
 
 pytestmark = pytest.mark.needs("tracking")
@@ -104,7 +105,7 @@ def test_nothing_is_lost_while_it_looks(
         tracking = Amid.start_within(Budget(3000), process)
         monkeypatch.setattr(tracking, "amid", store)
         for number in range(30):
-            look = tracking.look()
+            look = tracking.look(rearm=True)
             if number < 8 or look.estimate is None:
                 continue
             truth = sum(map(len, written.values()))
@@ -131,7 +132,7 @@ def test_memory_that_comes_is_counted(target: Start) -> None:
             }
             for name, pages in written.items():
                 made.write(name, pages)
-            look = tracking.look()
+            look = tracking.look(rearm=True)
             truth = sum(map(len, written.values()))
             if look.estimate is None:
                 held += look.batch.summary().pages >= truth
@@ -150,7 +151,7 @@ def test_memory_that_comes_is_exact_within_the_budget(target: Start, kind: str) 
         tracking = SampledTracking.start_within(Budget(1e9), process)
         for pages in ({7, 3000}, {7, 8}, {1, 4095}):
             made.write("m", pages)
-            batch = tracking.look().batch
+            batch = tracking.look(rearm=True).batch
             assert pages == {
                 (address - low) // 4096
                 for start, end in zip(batch.starts, batch.ends, strict=True)
@@ -168,10 +169,10 @@ def test_holes_are_no_units(target: Start) -> None:
     with Process.open(made.pid) as process:
         tracking = SampledTracking.start_within(Budget(600), process)
         for _ in range(3):
-            units = tracking._inhabited(tracking._judged())
+            units = tracking._inhabited(tracking.mappings.trackable())
             assert units == sorted(units)
             assert sum(low <= unit.start < high for unit in units) == 32
-            said = tracking.look().estimate
+            said = tracking.look(rearm=True).estimate
             assert said is not None
             assert said[:2] == (0, 0)
         tracking.close()

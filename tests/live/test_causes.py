@@ -72,6 +72,53 @@ def test_descriptors_of_the_target(target: Start) -> None:
     assert "prlimit --nofile=N" in result.stderr
 
 
+ENFILE = (
+    "import os, sys\n"
+    "from pagescan.model.errors import PagescanError\n"
+    "from pagescan.target.process import Target\n"
+    "from pagescan.tracking import attach\n"
+    "target = Target.open(int(sys.argv[1]))\n"
+    "user = int(sys.argv[2])\n"
+    "if user: os.setgroups([]); os.setgid(user); os.setuid(user)\n"
+    "print('ready', flush=True)\n"
+    "sys.stdin.readline()\n"
+    "try: attach.take(target)\n"
+    "except PagescanError as error: print(error)\n"
+)
+
+
+@pytest.mark.needs("tracking", "stranger")
+@pytest.mark.parametrize("whose", ["the target's", "ours"])
+def test_descriptors_of_the_machine(whose: str) -> None:
+    """If the machine has none left, the message says that; root still has some."""
+    user = str(STRANGER if whose == "ours" else 0)
+    with (
+        subprocess.Popen(
+            ["sleep", "60"], user=STRANGER, group=STRANGER, extra_groups=[]
+        ) as sleeper,
+        subprocess.Popen(
+            [sys.executable, "-c", ENFILE, str(sleeper.pid), user],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as process,
+    ):
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        witness.wait_for(lambda: witness.status(sleeper.pid, "State")[0] == "S")
+        used = int(Path("/proc/sys/fs/file-nr").read_text().split()[0])
+        # Twice as many sockets, of root too, are allowed.
+        with machine.setting(Path("/proc/sys/fs/file-max"), used * 3 // 4):
+            process.stdin.write("\n")
+            process.stdin.flush()
+            said = process.stdout.readline()
+        sleeper.kill()
+    assert "machine has" in said, said
+    assert "ENFILE" in said
+    assert (f"{sleeper.pid} (sleep) could not" in said) == (whose != "ours")
+
+
 # ---- stopped cgroups ---------------------------------------------------------------
 
 
@@ -82,6 +129,96 @@ def test_a_frozen_cgroup(target: Start, tmp_path: Path) -> None:
     with machine.frozen(made.pid, tmp_path):
         result = command("arm", made.pid)
     assert_says(result, 3, "does not run: its cgroup is frozen")
+
+
+@pytest.fixture
+def crowded() -> Iterator[Path]:
+    """A cgroup whose eight busy processes have used up its share for a long time."""
+    words = [sys.executable, "-c", "while True: pass"]
+    with machine.cgroup("cpu", "1000 1000000") as group:
+        spinning = [subprocess.Popen(words) for _ in range(8)]
+        try:
+            for process in spinning:
+                (group / "cgroup.procs").write_text(str(process.pid))
+            stat = group / "cpu.stat"
+            witness.wait_for(lambda: "nr_throttled 0" not in stat.read_text())
+            yield group
+        finally:
+            for process in spinning:
+                process.kill()
+                (group.parent / "cgroup.procs").write_text(str(process.pid))
+                process.wait()
+
+
+@pytest.mark.needs("tracking", "cgroup-cpu")
+def test_a_target_in_a_throttled_cgroup(crowded: Path) -> None:
+    """It is refused with the quota, and tracked once it may run."""
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as process:
+        try:
+            (crowded / "cgroup.procs").write_text(str(process.pid))
+            witness.wait_for(lambda: witness.status(process.pid, "State")[0] == "R")
+            result = command("arm", process.pid)
+            (crowded.parent / "cgroup.procs").write_text(str(process.pid))
+            assert_says(result, 3, "its cgroup may use 0.1 % of a processor")
+            assert command("arm", process.pid).code == 0
+            assert command("disarm", process.pid).code == 0
+        finally:
+            process.kill()
+
+
+@pytest.mark.needs("tracking", "cgroup-cpu")
+def test_pagescan_in_a_throttled_cgroup(target: Start) -> None:
+    """If the attach comes too late, it is not said to be the target's fault."""
+    made = target("m=anon,pages=4")
+    script = (
+        "import errno, os, sys, time\n"
+        "from pagescan import native\n"
+        "from pagescan.model.errors import PagescanError\n"
+        "from pagescan.target.process import Target\n"
+        "from pagescan.tracking import attach\n"
+        "open(sys.argv[2], 'w').write(str(os.getpid()))\n"
+        "until = time.process_time() + 0.1\n"
+        "while time.process_time() < until: pass\n"
+        "taken = native.attach(int(sys.argv[1]))\n"
+        "late = taken._replace(step='stop', error=errno.ETIMEDOUT)\n"
+        "native.attach = lambda *_, **__: late\n"
+        "try: attach.take(Target.open(int(sys.argv[1])))\n"
+        "except PagescanError as error: print(error)\n"
+    )
+    with machine.cgroup("cpu", "10000 100000") as group:
+        words = [
+            sys.executable,
+            "-c",
+            script,
+            str(made.pid),
+            str(group / "cgroup.procs"),
+        ]
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+    said = "was left alone: pagescan itself is throttled: its cgroup may use 10 %"
+    assert said in done.stdout, done
+
+
+@pytest.mark.needs("cgroup-memory")
+def test_killed_for_lack_of_memory() -> None:
+    """A child of ours that the kernel has killed for lack of memory: a real one."""
+    script = (
+        "import os, subprocess, sys\n"
+        "from pagescan.target import causes\n"
+        "open(sys.argv[1], 'w').write(str(os.getpid()))\n"
+        "hog = 'x = bytearray(1) * (1 << 30)'\n"
+        "for code in (hog, 'import os; os.kill(os.getpid(), 9)'):\n"
+        "    before = causes.oom_kills()\n"
+        "    child = subprocess.Popen([sys.executable, '-c', code])\n"
+        "    print(causes.how_it_ended(child.pid, before))\n"
+        "    child.returncode = 0\n"
+    )
+    with machine.cgroup("memory", str(100 << 20)) as group:
+        words = [sys.executable, "-c", script, str(group / "cgroup.procs")]
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines() == [
+        "the kernel killed it for lack of memory",
+        "it was killed by SIGKILL, for lack of memory or by another process",
+    ], done
 
 
 def test_a_throttled_cgroup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,7 +232,7 @@ def test_a_throttled_cgroup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     (tmp_path / "cpu.stat").write_text("nr_periods 9\nnr_throttled 3\n")
     why = causes.why_it_stands(1)
     assert why is not None
-    assert why[0] == "is throttled: its cgroup may use 5% of a processor"
+    assert why[0] == "is throttled: its cgroup may use 5 % of a processor"
     (tmp_path / "cpu.max").write_text("max 100000\n")
     assert causes.why_it_stands(1) is None
 
@@ -192,7 +329,7 @@ def test_a_filter_around_pagescan(target: Start) -> None:
     """The message names the filter, not the target or a missing right of root's."""
     made = target("m=anon,pages=4")
     result = run("arm", made.pid, before=forbid_ptrace)
-    assert_says(result, 4, "a seccomp filter around pagescan may refuse it")
+    assert_says(result, 4, "a seccomp filter around pagescan may forbid it")
 
 
 # ---- CMD ---------------------------------------------------------------------------

@@ -64,11 +64,11 @@ def test_mapped_in_a_narrow_hole_meanwhile(target: Start) -> None:
 
         made.write("m", {1, 50})
         assert written() == {1, 50}
-        before = tracking._reader.read()
+        before = tracking.mappings.reader.read()
         made.tell("again m")  # the neighbours are new as well
         made.write("m", {2, 20, 60})
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(tracking._reader, "read", lambda: before)
+            patch.setattr(tracking.mappings.reader, "read", lambda: before)
             assert written(rearm=False) == {2, 60}
             assert written() == {2, 60}
         assert written() == {20}

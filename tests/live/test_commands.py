@@ -28,7 +28,7 @@ def _addresses(made: Target, name: str, first: int, last: int) -> str:
 
 @pytest.mark.needs("tracking")
 class TestScan:
-    """The seed's operations one by one, judged by pagemap words."""
+    """The operations of the proposal one by one, judged by pagemap words."""
 
     def test_present_and_holes(self, target: Start) -> None:
         """Present pages are required; holes are found by excluding present pages."""
@@ -256,6 +256,7 @@ class TestWatch:
         lines = [checked(line) for line in result.stdout.splitlines()]
         assert [line["tick"] for line in lines] == [1, 2, 3]
         assert [line["end"] for line in lines] == [None, None, "count"]
+        assert all(5e7 < line["interval_ns"] < 60e9 for line in lines)
         assert lines[1]["session"]["since"] == lines[0]["time"]
         assert lines[2]["totals"]["pages"] == sum(
             line["summary"]["pages"] for line in lines

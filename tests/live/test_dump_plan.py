@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from pagescan.session import locks as session
-from pagescan.session.opened import opened
+from pagescan.session.lookup import find_session
+from pagescan.session.opened import open_session
 from tests import machine, witness
 from tests.conftest import (
     HERE,
@@ -385,8 +385,8 @@ def test_death_between_protecting_and_commit(armed: Start) -> None:
     take(made.pid, 0)
     assert command("dump-plan", made.pid, "--ack", 1).code == 0
     made.tell("write m 3")
-    with opened(session.find(made.pid), rearm=True) as through:
-        through.tracking.look(rearm=True)  # and disconnects
+    with open_session(find_session(made.pid), rearm=True) as session:
+        session.tracking.look(rearm=True)  # and disconnects
     assert command("changed", made.pid).code == 0
     after = take(made.pid, 1)
     assert after.json()["parent"] is None

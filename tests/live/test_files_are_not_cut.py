@@ -116,7 +116,7 @@ def test_tried_on_anonymous_memory(
     made = target(*WORDS)
     tried: list[int] = []
 
-    def noted(_uffd: int, _pagemap: int, start: int, _end: int) -> bool:
+    def noted(_uffd: int, _pagemap: int, start: int, *_: object) -> bool:
         tried.append(start)
         raise OSError
 

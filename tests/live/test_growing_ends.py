@@ -15,7 +15,8 @@ import pytest
 from pagescan.model.batch import Batch
 from pagescan.target.process import Target as Process
 from pagescan.tracking.growing_ends import GrowingEnds
-from pagescan.tracking.sampled import Budget, SampledTracking
+from pagescan.tracking.sample import Budget
+from pagescan.tracking.sampled import SampledTracking
 from pagescan.tracking.tracking import Tracking
 from tests import witness
 from tests.conftest import Result, Target, checked
@@ -288,6 +289,29 @@ def test_an_edge_with_no_room_to_grow(target: Start) -> None:
         made.tell("zero m 31")  # the same bytes: found only if registered
         found = pages_of(tracking.look(rearm=True).batch, (low, high))
         assert found == {low + 31 * PAGE}
+
+
+@pytest.mark.parametrize("frames", ["seen", "hidden"])
+def test_blocks_with_empty_first_pages(
+    target: Start, frames: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CPython aligns its pools to 16 KiB, so three of four arenas begin with a hole."""
+    if frames == "hidden":  # as for a user other than root
+        monkeypatch.setattr(GrowingEnds, "_frames", lambda *_: ())
+    monkeypatch.setattr("pagescan.tracking.growing_ends.LIMIT", 40 * PAGE)
+    made = target("m=anon,pages=16,fill=1")
+    before = mappings_in(made.pid)
+    with tracked(made) as tracking:
+        for turn in range(20):
+            name = f"b{turn}"
+            made.tell(f"map {name}=anon,pages=16")
+            low, _ = made.where(name)
+            for pages in (set(range(3, 6)), set(range(6, 16))):
+                made.write(name, pages)
+                found = pages_of(tracking.look(rearm=True).batch, *made.ranges.values())
+                assert found == {low + page * PAGE for page in pages}
+        assert mappings_in(made.pid) - before <= 2
+    assert mappings_in(made.pid) - before <= 1
 
 
 def test_growth_with_long_pauses(target: Start) -> None:

@@ -44,7 +44,7 @@ def test_reservation_turned_writable_step_by_step(target: Start) -> None:
             found = {(page.start - low) // witness.PAGE for page in batch.pages()}
             assert {page for page in found if 0 <= page < 1 << 18} == pages
         assert mappings_in(made.pid, low, high) == 2
-        assert tracking.mappings_added() == 0
+        assert tracking.mappings.added() == 0
     assert mappings_in(made.pid, low, high) == 2
 
 

@@ -53,12 +53,15 @@ class Layout:
 def layout(pid: int) -> Layout:
     """Read a process's mappings with their flags, since some programs set these."""
     runs: list[list[Any]] = []
-    flags = witness.smaps(pid, "VmFlags")
-    lines = Path(f"/proc/{pid}/maps").read_text(errors="replace").splitlines()
-    for line in lines:
-        span, perms, offset, device, inode, *name = line.split(None, 5)
+    count, words = 0, [""]
+    for line in Path(f"/proc/{pid}/smaps").read_text(errors="replace").splitlines():
+        if "-" in line.partition(":")[0].split(None, 1)[0]:
+            words, count = line.split(None, 5), count + 1
+        if not line.startswith("VmFlags:"):
+            continue
+        span, perms, offset, device, inode, *name = words
         start, end = (int(word, 16) for word in span.split("-"))
-        own = set(flags.get(start, "").split()) - _NOT_ITS_OWN
+        own = set(line.split()[1:]) - _NOT_ITS_OWN
         kind = (perms, device, inode, *name, *sorted(own))
         follows = runs and runs[-1][1] == start and runs[-1][2] == kind
         if follows and (inode == "0" or runs[-1][3] == int(offset, 16)):
@@ -66,7 +69,7 @@ def layout(pid: int) -> Layout:
         else:
             runs.append([start, end, kind, 0])
         runs[-1][3] = int(offset, 16) + end - start
-    return Layout(len(lines), frozenset((low, high) for low, high, *_ in runs))
+    return Layout(count, frozenset((low, high) for low, high, *_ in runs))
 
 
 @dataclass

@@ -20,7 +20,7 @@ import pytest
 
 import pagescan
 from pagescan.session import client as session_client
-from pagescan.session import locks as session
+from pagescan.session.lookup import find_session
 from tests import witness
 from tests.conftest import (
     ROOTS_SESSIONS,
@@ -680,7 +680,7 @@ def test_a_copy_of_the_descriptor_does_not_matter(target: Start) -> None:
     """If a child forked within the attach has a copy, disarm still unregisters all."""
     made = target("m=anon,pages=8,fill=1", "s=shmem,pages=8")
     assert command("arm", made.pid).code == 0
-    with session_client.Client(session.find(made.pid)) as client:
+    with session_client.Client(find_session(made.pid)) as client:
         copy = os.dup(client.open().uffd)
     try:
         assert witness.registered(made.pid) > 0

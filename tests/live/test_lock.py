@@ -11,9 +11,15 @@ import pytest
 
 import pagescan as library
 from pagescan import native
+from pagescan.model.memory import Kind
 from pagescan.native import Meter, Pace
-from pagescan.session import locks as session
+from pagescan.scanner.scanner import Scanner
+from pagescan.session.lookup import find_session
+from pagescan.target import maps
 from pagescan.target.process import Target as Process
+from pagescan.target.selection import Selection
+from pagescan.tracking import attach
+from pagescan.tracking.arm import Armed, Armer
 from pagescan.tracking.tracking import Tracking
 from tests import witness
 from tests.conftest import Result, Target
@@ -68,6 +74,40 @@ def test_a_longer_stall_makes_fewer_slices(target: Start) -> None:
     assert counts[1] < counts[0]
 
 
+def test_reading_the_mappings_is_counted(target: Start) -> None:
+    """Each piece of text from the kernel is a call, and each query of a page size."""
+    made = target("m=many,pages=1000", "n=shmem,pages=4")
+    text = Path(f"/proc/{made.pid}/maps").read_bytes()
+    asked = sum(
+        words[3].startswith(b"00:") and words[4] != b"0"
+        for words in map(bytes.split, text.splitlines())
+    )
+    with Process.open(made.pid) as process:
+        maps.read(process)
+        cost = Scanner(process).take_cost()
+        assert Scanner(process).take_cost().ioctls == 0
+    assert asked > 0
+    assert cost.ioctls >= asked + len(text) // 4096
+    assert cost.scan_ns >= cost.max_wait_ns > 0
+
+
+def test_attaching_and_registering_are_counted(target: Start) -> None:
+    """The check whether the userfaultfd is the target's takes four calls."""
+    made = target("m=anon,pages=16,fill=1")
+    with Process.open(made.pid) as process:
+        taken = attach.take(process)
+        scanner = Scanner(process)
+        assert scanner.take_cost().ioctls >= 4 + 1
+        armer = Armer(scanner, taken.uffd, Armed(Selection()))
+        chosen = [item for item in maps.read(process) if item.kind is Kind.ANON]
+        scanner.take_cost()
+        registered = armer.register(chosen)
+        cost = scanner.take_cost()
+        os.close(taken.uffd)
+    assert len(registered) == len(chosen) == cost.ioctls
+    assert cost.scan_ns >= cost.max_wait_ns > 0
+
+
 def test_holes_are_no_slices(target: Start) -> None:
     """Reserved empty memory takes one call, and stays one mapping."""
     made = target("m=anon,pages=4194304", "n=anon,pages=8,fill=1")  # 16 GiB
@@ -104,9 +144,9 @@ def test_unmapped_amid_slices(target: Start) -> None:
     made = target("m=anon,pages=16384,fill=1")
     with Process.open(made.pid) as process:
         tracking = Tracking.start(process)
-        tracking._reader.read()
+        before = tracking.mappings.read()
         made.tell("munmap m 1024-8191")
-        tracking._armer.disarm(tracking._reader._found)
+        tracking.armer.disarm(before)
         assert not witness.registered(made.pid)
         tracking.close()
 
@@ -138,7 +178,7 @@ def test_failed_arm_is_undone_in_slices(
 def test_keeper_told_to_end_leaves_nothing(armed: Start, pagescan: Run) -> None:
     """SIGTERM has the effect of `disarm`: the session is ended, not lost."""
     made = armed("m=anon,pages=1024,fill=1")
-    keeper = session.find(made.pid).keeper_pid
+    keeper = find_session(made.pid).keeper_pid
     with Process.open(keeper) as process:
         os.kill(keeper, signal.SIGTERM)
         witness.wait_for(process.exited)

@@ -34,7 +34,7 @@ def test_a_hundred_thousand(target: Callable[..., Target]) -> None:
         with Process.open(made.pid) as process:
             tracking = Tracking.start(process, Selection())
             assert witness.registered(made.pid) >= COUNT
-            chosen = tracking._judged()
+            chosen = tracking.mappings.trackable()
             assert len(chosen) >= COUNT
             for pages in ({0, 777, COUNT - 1}, set(range(5, COUNT, 9973)), set()):
                 made.write("m", pages)
@@ -94,7 +94,7 @@ def test_a_call_that_protects_is_short(target: Callable[..., Target]) -> None:
             tracking = Tracking.start(process, Selection())
             calls.append(tracking.cost.ioctls)
             tracking.scanner.take_cost()
-            tracking._armer.populated_outside(tracking._judged())
+            tracking.armer.populated_outside(tracking.mappings.trackable())
             assert tracking.scanner.take_cost().ioctls < 200
             tracking.close()
         assert calls[0] < 200

@@ -67,7 +67,7 @@ def test_column_of_each_name() -> None:
     for verb, columns in (("scan", REGION_COLUMNS), ("maps", MAPPING_COLUMNS)):
         names = ",".join(columns)
         lines = command(verb, os.getpid(), "-c", names).stdout.splitlines()
-        assert lines[0].split() == [column.header for column in columns.values()]
+        assert lines[0].split() == list(columns)
         added = command(verb, os.getpid(), "-c", "+perms", "--csv").stdout.splitlines()
         assert added[0].endswith(",perms")
 
@@ -112,7 +112,7 @@ def test_weird_names(target: Start, tmp_path: Path) -> None:
     assert "\x1b" not in plain
     rows = command("maps", made.pid, "--json").json()["mappings"]
     (name,) = [row["mapping"] for row in rows if "a b" in row["mapping"]]
-    # The name that maps prints can be used as RANGE,
+    # The name that maps prints can be used as RANGE, escaped or raw.
     for word in (name, line[line.index(str(tmp_path)) :], "*a b*"):
         shown = command("scan", made.pid, word, "--json").json()
         assert shown["summary"]["pages"] == 4

@@ -14,7 +14,7 @@ import pytest
 import pagescan
 from pagescan import native
 from pagescan.model import ranges
-from pagescan.tracking import tracking as tracking_module
+from pagescan.tracking import written_scan
 from tests import witness
 from tests.conftest import PAGE, STRANGER, python_of_all
 
@@ -312,7 +312,7 @@ class TestTrackOfOneself:
                 left_out.update(range(start, end, PAGE))
             return own
 
-        monkeypatch.setattr(tracking_module, "whole_pages", remembered)
+        monkeypatch.setattr(written_scan, "whole_pages", remembered)
         with pagescan.track() as tracking:
 
             def another_look() -> pagescan.Batch:

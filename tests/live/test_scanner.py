@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from pagescan import Category, Query, native
+from pagescan import Category, Query
 from pagescan.model.mapping_set import MappingSet
-from pagescan.native import Columns
+from pagescan.native import Columns, scan as native_scan
 from pagescan.scanner.protect import protect
 from pagescan.scanner.scanner import Scanner
 from pagescan.target import maps as mappings
@@ -52,25 +52,24 @@ def test_what_was_interrupted_is_not_used_again(
 ) -> None:
     """Ctrl-C may come while the shim's rows are only half replaced."""
     made = target(f"m=anon,pages={PAGES},fill=1")
-    made_room = native._make_room
 
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
     with Process.open(made.pid) as process, Tracking.start(process) as tracking:
         assert regions_in(tracking, made) == 0
-        before = list(tracking._chosen.scans.values())
+        before = list(tracking.mappings.trackable().scans.values())
         assert len(before) == 2  # the scans for new and for written pages
         made.write("m", STORED)
-        monkeypatch.setattr(native, "_make_room", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            tracking.look()
-        monkeypatch.setattr(native, "_make_room", made_room)
-        left = list(tracking._chosen.scans.values())
+        with monkeypatch.context() as patch:
+            patch.setattr(native_scan, "_make_room", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                tracking.look()
+        left = list(tracking.mappings.trackable().scans.values())
         assert len(left) == 1
         assert left[0] in before
         assert regions_in(tracking, made) == len(STORED)
-        assert left[0] in tracking._chosen.scans.values()
+        assert left[0] in tracking.mappings.trackable().scans.values()
 
 
 @pytest.mark.parametrize("written_before", [set(), {3}])

@@ -34,8 +34,11 @@ def limited(size: int) -> Callable[[], None]:
 
 
 def run(*words: object, **how: object) -> subprocess.CompletedProcess[str]:
-    """Run the command, with further arguments for subprocess."""
-    line = [sys.executable, "-m", "pagescan", *map(str, words)]
+    """Run the command, with further arguments for subprocess.
+
+    It writes no byte code: a limit on the size of files would cut it short.
+    """
+    line = [sys.executable, "-B", "-m", "pagescan", *map(str, words)]
     return subprocess.run(  # type: ignore[call-overload, no-any-return]
         line, capture_output=True, text=True, check=False, timeout=60, **how
     )
@@ -138,7 +141,7 @@ def test_the_umask_does_not_decide(umask: int, tmp_path: Path, target: Start) ->
     runtime = tmp_path / "run"
     runtime.mkdir()
     code = (
-        "import os; from pagescan.session import open_directory;"
+        "import os; from pagescan.session.locks import open_directory;"
         f"os.setuid({STRANGER}); os.umask({umask});"
         "os.close(open_directory(create=True))"
     )

@@ -13,7 +13,8 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from pagescan.target.process import Target as Process
-from pagescan.tracking.sampled import Budget, SampledTracking
+from pagescan.tracking.sample import Budget
+from pagescan.tracking.sampled import SampledTracking
 from pagescan.tracking.tracking import Tracking
 from tests.conftest import PAGE, Target
 

@@ -355,8 +355,11 @@ def test_the_screen_is_restored(number: int, target: Start) -> None:
             text += piece
     except OSError:
         pass
+    local = termios.tcgetattr(fd)[3]
     os.close(fd)
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    assert local & termios.ICANON
+    assert local & termios.ECHO
     assert code == (-number if number == signal.SIGQUIT else 0)
     assert text.rfind(b"\x1b[?1049l") > text.rfind(b"\x1b[?1049h") >= 0
     assert text.rfind(b"\x1b[?25h") > text.rfind(b"\x1b[?25l") >= 0
@@ -366,14 +369,15 @@ def test_the_screen_is_restored_after_an_error(
     monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:
     """The same if the drawing itself fails."""
-    from pagescan.render import live
+    from pagescan.render.live_view import screen
 
     class Broken:
         def __rich_console__(self, *_: object) -> object:
             raise RuntimeError("drawn no more")
 
-    with pytest.raises(RuntimeError), live.live(Broken(), color=None) as screen:  # type: ignore[arg-type]
-        screen.refresh()
+    broken: Any = Broken()
+    with pytest.raises(RuntimeError), screen.shown(broken, color=None) as made:
+        made.refresh()
     text = capfdbinary.readouterr().out
     assert text.rfind(b"\x1b[?1049l") > text.rfind(b"\x1b[?1049h")
 

@@ -98,7 +98,7 @@ def test_exec_that_does_not_end(stubborn: Path, tmp_path: Path) -> None:
     process = begin(stubborn, "leased", tmp_path)
     code, said, seconds = arm(process.pid)
     assert code == 3
-    assert "execve(2) of it goes on" in said
+    assert "it is in an execve(2)" in said
     assert seconds < BOUND
     ends_well(process)
 
@@ -136,6 +136,20 @@ def test_interrupted(stubborn: Path, tmp_path: Path, kind: str) -> None:
         command.send_signal(signal.SIGINT)
         assert command.wait(10) == 130
         assert time.monotonic() - begun < 1
+    ends_well(process)
+
+
+def test_surgeon_that_is_killed(stubborn: Path, tmp_path: Path) -> None:
+    """By another process: it is said what killed it, and that it was not pagescan."""
+    process = begin(stubborn, "leased", tmp_path)
+    words = [*PAGESCAN, "arm", str(process.pid)]
+    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as command:
+        witness.wait_for(lambda: children(command.pid))
+        os.kill(int(children(command.pid)[0]), signal.SIGKILL)
+        assert command.stderr is not None
+        said = command.stderr.read()
+        assert command.wait(10) == 1
+    assert "the attaching process was killed by SIGKILL, not by pagescan" in said
     ends_well(process)
 
 

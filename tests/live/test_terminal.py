@@ -1,8 +1,10 @@
 """The live view in a real terminal: the test reads the screen of tmux."""
 
 import os
+import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -40,6 +42,14 @@ class Terminal:
         """Return the lines on the screen."""
         return self.tmux("capture-pane", "-p").splitlines()
 
+    def press(self, *keys: str) -> None:
+        """Send keys, by the names that tmux has for them."""
+        self.tmux("send-keys", *keys)
+
+    def row(self, text: str) -> str:
+        """Return the line on the screen with a text; "": no line has it."""
+        return next((line for line in self.screen() if text in line), "")
+
     def shows(self, text: str) -> bool:
         """Whether a text is on the screen."""
         return any(text in line for line in self.screen())
@@ -61,7 +71,7 @@ PAGESCAN = f"{sys.executable} -m pagescan"
 def test_watch_fits(
     width: int, height: int, terminal: Terminal, target: Callable[..., Target]
 ) -> None:
-    """Head, rows, strip and foot fit; Ctrl-C leaves a summary and code 0."""
+    """Head, rows, strip and foot fit any size; Ctrl-C leaves a summary and code 0."""
     made = target("m=anon,pages=4000,fill=1")
     terminal.start(f"{PAGESCAN} watch {made.pid} -i 0.2", width, height)
     witness.wait_for(lambda: terminal.shows("since start"))
@@ -75,11 +85,161 @@ def test_watch_fits(
     witness.wait_for(lambda: terminal.shows("cost: stopped once"))
     terminal.tmux("resize-window", "-x", str(width + 20), "-y", str(height + 5))
     witness.wait_for(lambda: len(terminal.screen()) > height)
-    witness.wait_for(lambda: "Ctrl-C" in terminal.screen()[-1])
+    witness.wait_for(lambda: "q quit" in terminal.screen()[-1])
     terminal.tmux("send-keys", "C-c")
     witness.wait_for(lambda: terminal.shows("CODE=0"))
     assert terminal.shows("[anon]")
     assert terminal.shows("interrupted:")
+
+
+@pytest.fixture
+def watched(
+    terminal: Terminal, target: Callable[..., Target]
+) -> tuple[Terminal, Target]:
+    """A target with two mappings that were written, watched at 80x24."""
+    made = target("m=anon,pages=4000,fill=1", "n=memfd,pages=500,fill=1")
+    terminal.start(f"{PAGESCAN} watch {made.pid} -i 0.2", 80, 24)
+    witness.wait_for(lambda: terminal.shows("distinct pages in the last look"))
+    made.write("m", set(range(0, 4000, 4)))
+    made.write("n", set(range(500)))
+    witness.wait_for(lambda: terminal.shows("3.9M"))
+    witness.wait_for(lambda: terminal.shows("2.0M"))
+    return terminal, made
+
+
+def marked(terminal: Terminal) -> str:
+    """Return the line of the selected row."""
+    return terminal.row("▸")
+
+
+def test_keys_of_the_table(watched: tuple[Terminal, Target]) -> None:
+    """Each key does what the foot says."""
+    terminal, _ = watched
+    terminal.press("s")
+    witness.wait_for(lambda: terminal.shows("since▾"))
+    assert "3.9M" in marked(terminal)
+    terminal.press("Down")
+    witness.wait_for(lambda: "2.0M" in marked(terminal))
+    assert not terminal.shows("[vdso]")
+    terminal.press("h", "End")
+    witness.wait_for(lambda: not terminal.shows("never written"))
+    terminal.press("h", "g")
+    witness.wait_for(lambda: terminal.shows("[anon] ×"))
+    terminal.press("Home", "Enter")
+    witness.wait_for(lambda: terminal.shows(" in [anon] "))
+    terminal.press("Escape")
+    witness.wait_for(lambda: not terminal.shows(" in [anon] "))
+    terminal.press("g", "g", "/", "s", "t", "a", "c", "k")
+    witness.wait_for(lambda: terminal.shows("Enter keeps it"))
+    terminal.press("Enter")
+    witness.wait_for(lambda: terminal.shows("without “stack”"))
+    assert "[stack]" in marked(terminal) or terminal.shows("0 B")
+    terminal.press("Escape", "+")
+    witness.wait_for(lambda: "every 0.5 s" in terminal.screen()[0])
+    terminal.press("-", "-")
+    witness.wait_for(lambda: "every 0.1 s" in terminal.screen()[0])
+    terminal.press("?")
+    witness.wait_for(lambda: terminal.shows("select a mapping"))
+    terminal.press("x", "q")
+    witness.wait_for(lambda: terminal.shows("CODE=0"))
+    assert terminal.shows("interrupted:")
+
+
+def test_page_map_says_where_and_when(watched: tuple[Terminal, Target]) -> None:
+    """Every fourth page of a mapping was written, and some seconds ago."""
+    terminal, made = watched
+    terminal.press("s")
+    witness.wait_for(lambda: terminal.shows("since▾"))
+    terminal.press("Enter")
+    witness.wait_for(lambda: terminal.shows("4,000 pages populated"))
+    start = made.ranges["m"][0]
+    assert any(line.lstrip().startswith(f"{start:x} ") for line in terminal.screen())
+    terminal.press("Enter", "Enter", "Enter")
+    witness.wait_for(lambda: terminal.shows("pages 0 to 64 of 4,000"))
+    line = terminal.row(f"{start:x} ")
+    assert "█···█···█···" in line
+    terminal.press("Right")
+    witness.wait_for(lambda: terminal.shows("0 of 1 page written"))
+    terminal.press("Left")
+    witness.wait_for(lambda: terminal.shows("1 of 1 page written, the last "))
+    made.write("m", {1, 2})
+    witness.wait_for(lambda: "███·█···" in terminal.row(f"{start:x} "))
+    terminal.tmux("resize-window", "-x", "160", "-y", "50")
+    witness.wait_for(lambda: len(terminal.screen()) == 50)
+    witness.wait_for(lambda: terminal.shows("Esc back"))
+    terminal.press("Escape")
+    witness.wait_for(lambda: terminal.shows("where it wrote"))
+    terminal.press("q")
+    witness.wait_for(lambda: terminal.shows("CODE=0"))
+
+
+def test_pause_loses_nothing(watched: tuple[Terminal, Target]) -> None:
+    """No look is taken; the next one finds what was written while it was paused."""
+    terminal, made = watched
+    terminal.press("p")
+    witness.wait_for(lambda: terminal.shows(" PAUSED "))
+    made.write("n", set(range(100)))
+    time.sleep(0.5)
+    assert not terminal.shows("2.3M")
+    assert witness.registered(made.pid)
+    terminal.press("p")
+    witness.wait_for(lambda: terminal.shows("2.3M"))
+    assert not terminal.shows("PAUSED")
+
+
+def test_growth_is_shown(watched: tuple[Terminal, Target]) -> None:
+    """Memory that is mapped and filled after the start is growth."""
+    terminal, made = watched
+    made.tell("map late=anon,pages=700,fill=1")
+    terminal.press("s", "s")
+    witness.wait_for(lambda: "+2.7M" in marked(terminal))
+    assert re.search(r" \+2\.[789]M$", terminal.row("since start").rstrip())
+
+
+def test_stopped_by_ctrl_z(terminal: Terminal, target: Callable[..., Target]) -> None:
+    """While it is stopped the shell has the terminal; fg brings the view back."""
+    made = target("m=anon,pages=40,fill=1")
+    terminal.tmux("new-session", "-d", "-x", "80", "-y", "24", "exec bash --norc -i")
+    terminal.press(f"{PAGESCAN} watch {made.pid} -i 0.2", "Enter")
+    witness.wait_for(lambda: terminal.shows("distinct page"))
+    terminal.press("C-z")
+    witness.wait_for(lambda: terminal.shows("Stopped"))
+    terminal.press("stty -a", "Enter")
+    witness.wait_for(lambda: terminal.shows("icanon") and not terminal.shows("-icanon"))
+    terminal.press("fg", "Enter")
+    witness.wait_for(lambda: terminal.shows("q quit"))
+    terminal.press("s")
+    witness.wait_for(lambda: terminal.shows("since▾"))
+    terminal.press("q")
+    witness.wait_for(lambda: terminal.shows("interrupted:"))
+    terminal.press("clear; stty -a | grep -o -w -e -*icanon -e -*echo", "Enter")
+    witness.wait_for(lambda: terminal.screen()[0:2] == ["icanon", "echo"])
+
+
+def test_no_keys_where_stdin_is_no_terminal(
+    terminal: Terminal, target: Callable[..., Target]
+) -> None:
+    """The foot names no keys, and typed text stays in the terminal."""
+    made = target("m=anon,pages=40,fill=1")
+    terminal.start(f"{PAGESCAN} watch {made.pid} -i 0.2 </dev/null", 80, 24)
+    witness.wait_for(lambda: terminal.shows("distinct page"))
+    assert terminal.screen()[-1] == "Ctrl-C ends it"
+    terminal.press("q")
+    time.sleep(0.5)
+    assert terminal.shows("distinct page")
+    terminal.press("C-c")
+    witness.wait_for(lambda: terminal.shows("CODE=0"))
+
+
+def test_end_of_the_target_restores_the_terminal(
+    watched: tuple[Terminal, Target],
+) -> None:
+    """The view closes by itself, and the summary is there."""
+    terminal, made = watched
+    made.tell("quit")
+    made.process.wait()
+    witness.wait_for(lambda: terminal.shows("CODE=0"))
+    assert terminal.shows("the target has ended")
 
 
 BUSY = """

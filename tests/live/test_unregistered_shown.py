@@ -1,7 +1,7 @@
 """`scan` and `maps` of a process with a session: memory that it tracks unregistered.
 
-That is what came since the last look, and the ends that grow. `diff` says what of it
-was written; the other two have to agree.
+That is new memory since the last look, and the growing ends. `diff` tells which pages
+of it were written, and `scan` and `maps` have to agree.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ NAMES = ("m", "heap", "block")
 
 
 def grown(armed: Start, pagescan: Run) -> Target:
-    """Arm a target, and have it grow twice, with a look between."""
+    """Arm a target, and make it grow twice, with a look in between."""
     made = armed("m=anon,pages=16,fill=1")
     for heap, block in (("h0", "b0"), ("heap", "block")):
         made.tell(f"brk 8 {heap}")
@@ -34,7 +34,7 @@ def grown(armed: Start, pagescan: Run) -> Target:
 
 
 def by_diff(made: Target, pagescan: Run) -> list[set[int]]:
-    """Return what `diff` says of each range."""
+    """Return the pages of each range according to `diff`."""
     look = pagescan("diff", made.pid, "--json").json()
     return [made.pages(look, name) for name in NAMES]
 
@@ -56,7 +56,7 @@ def counted(made: Target, rows: list[dict[str, Any]], name: str) -> int:
 
 
 def test_scan_agrees_with_diff(armed: Start, pagescan: Run) -> None:
-    """Before a look that rearms, after it, and when the ends are written again."""
+    """They agree before and after a rearming look, and after more stores."""
     made = grown(armed, pagescan)
     expected = [set(), {0, 6, 7}, {0, 3}]
     for stored in ((), (("heap", {7}), ("block", {0}), ("m", {2}))):
@@ -72,7 +72,7 @@ def test_scan_agrees_with_diff(armed: Start, pagescan: Run) -> None:
 
 
 def test_categories_of_what_is_not_registered(armed: Start, pagescan: Run) -> None:
-    """`written` is required, excluded, returned and limited as of any other page."""
+    """`written` can be required, excluded, returned and limited as for other pages."""
     made = grown(armed, pagescan)
     pagescan("diff", made.pid, "--rearm")
     made.write("heap", {7})
@@ -101,7 +101,7 @@ def test_categories_of_what_is_not_registered(armed: Start, pagescan: Run) -> No
 
 
 def test_maps_agrees_with_diff(armed: Start, pagescan: Run) -> None:
-    """The command and the function; a mapping that came is counted, too."""
+    """The command and the function agree; a new mapping is counted, too."""
     made = grown(armed, pagescan)
     rows = pagescan("maps", made.pid, "--json").json()["mappings"]
     assert [counted(made, rows, name) for name in NAMES] == [0, 3, 2]
@@ -124,7 +124,7 @@ def test_maps_agrees_with_diff(armed: Start, pagescan: Run) -> None:
 
 
 def test_what_is_not_selected_has_no_written(target: Start, pagescan: Run) -> None:
-    """A session of a RANGE says nothing of the rest."""
+    """A session of a RANGE tells nothing about other memory."""
     made = target("m=anon,pages=16,fill=1")
     low, high = made.ranges["m"]
     assert pagescan("arm", made.pid, f"{low}-{high}").code == 0

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-import pagescan
 from pagescan.model.batch import Batch
 from pagescan.model.mapping_set import MappingSet
 from pagescan.model.memory import Category
+from pagescan.native import pace as native_pace, scan as native_scan
 from pagescan.scanner.counts import count_by_mapping, scan_mappings
 from pagescan.scanner.query import Query
 from pagescan.scanner.scanner import Scanner
@@ -222,8 +222,8 @@ def test_slices_and_threads_do_not_show(
     tracked: Callable[[str], Views], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In short calls and with several threads, the same pages are found."""
-    monkeypatch.setattr(pagescan.native, "_FIRST_SLICE", 2 << 20)
-    monkeypatch.setattr(pagescan.native, "_WORTH_A_THREAD_NS", 0)
+    monkeypatch.setattr(native_pace, "_FIRST_SLICE", 2 << 20)
+    monkeypatch.setattr(native_scan, "_WORTH_A_THREAD_NS", 0)
     view = tracked("m=shmem,pages=6000")
     view.tracking.scanner.threads = 4
     written = {page for page in range(6000) if page % 7 < 3 or 2000 < page < 2900}

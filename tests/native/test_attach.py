@@ -57,7 +57,7 @@ CALLS = (
     *("ppoll", "pselect", "recv", "msgrcv", "mq_receive", "eventfd", "inotify"),
     *("flock", "setlkw"),
 )
-# Syscall User Dispatch as Wine has it, an exec storm, a host: targets/wild.c.
+# Syscall User Dispatch as in Wine, a storm of execs, a host: targets/wild.c.
 WILD = ("dispatch", "dispatch-nap", "execs", "reaps")
 MEMORY = (
     *("registers-512", "nanosleep", "read", "small-stack", "futex-timeout"),
@@ -300,20 +300,20 @@ def test_death_at_random(
     kind: str,
     record_property: Callable[[str, object], None],
 ) -> None:
-    """The surgeon's, the caller's, that of both or of a thread of the caller's."""
+    """The surgeon may die, its caller, both, or a thread of the caller."""
     made = patient(kind, program)
     said = made.operate("random", KILLS, "any")
     assert said["harm"] == "", said
     assert said["kills"] == KILLS, "else it tests the attach that is not killed"
     record_property("kills", said["kills"])
     made.goes_on()
-    status = made.status()  # it may be late: this takes all the time there is
+    status = made.status()  # it may be late: this takes a long time
     assert status["faults"] == 0, status
     ends_early = program == "waiting" or kind in (*INTERRUPTED, "epoll", "sigtimedwait")
     assert ends_early or status["interrupted"] == 0, status
     assert kind in SUSPENDED or status["lost"] == 0, status
     assert witness.status(made.process.pid, "TracerPid") == "0"
-    # An exec in that time may end an attach, and it says so.
+    # An exec in that time may end an attach, which reports it.
     assert kind == "execs" or said["failed"] == 0, said
 
 

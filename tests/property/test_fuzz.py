@@ -18,8 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
+from hypothesis import example, given, settings, strategies as st
 
 from pagescan import native
 from pagescan.model.errors import PagescanError, TargetError, UsageError
@@ -27,7 +26,7 @@ from pagescan.model.results import TargetFacts
 from pagescan.model.units import now, parse_seconds, parse_size
 from pagescan.session import keeper
 from pagescan.session.record import Session
-from pagescan.target.find import find
+from pagescan.target.find import find_pid
 from pagescan.target.selection import Selection
 
 SECONDS = float(os.environ.get("PAGESCAN_FUZZ_SECONDS", "2"))
@@ -113,14 +112,14 @@ def lines(draw: st.DrawFn) -> bytes:
 @example(b"f" * 16 + b"1-2 rw-p 0 0:0 0\n")
 @example(b"1-2 rw-p 0 0:0 99999999999999999999999\n")
 @example(b"1-2 rw-p 0 100000000:0 0\n")
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_any_bytes(text: bytes) -> None:
     """Bytes are rows or a malformed line, like for the simple parser."""
     assert by_shim(text) == plainly(text)
 
 
 @given(parts=st.lists(lines(), max_size=6), end=st.sampled_from([b"", b"\n"]))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_lines(parts: list[bytes], end: bytes) -> None:
     """Lines, valid or almost valid, give the rows that the simple parser finds."""
     text = b"\n".join(parts) + (end if parts else b"")
@@ -197,11 +196,11 @@ def test_range(word: str) -> None:
 @example("")
 @example("\0")
 @example("../self")
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_target(word: str) -> None:
     """A TARGET gives a pid, or an error that names it."""
     with contextlib.suppress(TargetError):
-        assert find(word) >= 0
+        assert find_pid(word) >= 0
 
 
 @given(
@@ -333,7 +332,7 @@ steps = st.lists(
 
 
 @given(steps=steps)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_keeper_outlives_its_clients(steps: list[tuple[int, bytes | None]]) -> None:
     """After any bytes from several clients and hang-ups, the next client is served."""
     with served() as made:
@@ -380,7 +379,7 @@ def test_keeper_outlives_its_clients(steps: list[tuple[int, bytes | None]]) -> N
         min_size=1,
     )
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_keeper_keeps_facts_of_its_own_kind(changes: dict[str, Any]) -> None:
     """After any commit the session can still be disarmed."""
     with served() as made:

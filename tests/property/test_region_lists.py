@@ -1,15 +1,14 @@
-"""The algebra of region lists in C, against a model that knows each page by itself."""
+"""The algebra of region lists in C, compared with a model that works page by page."""
 
 from __future__ import annotations  # array[int] is no type at run time before 3.12
 
 from array import array
 
 import pytest
-from hypothesis import example, given
-from hypothesis import strategies as st
+from hypothesis import example, given, strategies as st
 
 from pagescan import native
-from pagescan.native import Columns
+from pagescan.native import Columns, regions as native_regions
 
 Pages = dict[int, int]
 """The category of each page of a list, by its number."""
@@ -19,7 +18,7 @@ PAGE = 1 << 12
 
 
 def _runs(kinds: list[int], cut: list[bool]) -> list[tuple[int, int, int]]:
-    """Return the runs of equal numbers that are not 0, cut at some pages too."""
+    """Return the runs of equal nonzero numbers, cut at some pages too."""
     rows: list[tuple[int, int, int]] = []
     for page, (kind, apart) in enumerate(zip(kinds, cut, strict=False)):
         if kind and rows and rows[-1][1:] == (page, kind) and not apart:
@@ -71,7 +70,7 @@ def owner_of(page: int, parts: Ranges) -> int:
 
 
 def longest(pages: Pages) -> list[tuple[int, int, int]]:
-    """Return the only list of these pages in which no two rows could be one."""
+    """Return the list of these pages with the fewest rows."""
     rows: list[tuple[int, int, int]] = []
     for page, bits in sorted(pages.items()):
         if rows and rows[-1][1:] == (page, bits):
@@ -90,8 +89,8 @@ def rows_of(made: Columns) -> list[tuple[int, int, int]]:
 
 @pytest.fixture(autouse=True)
 def _little_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the first try be too short as often as it is long enough."""
-    monkeypatch.setattr(native, "_MORE_ROWS", 3)
+    """Let the first try be too small in half of the cases."""
+    monkeypatch.setattr(native_regions, "_MORE_ROWS", 3)
 
 
 @given(regions, ranges)
@@ -99,7 +98,7 @@ def _little_room(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_inside_and_outside_part_a_list(
     rows: list[tuple[int, int, int]], parts: Ranges
 ) -> None:
-    """Each page is in one of the two, and in the one that it belongs to."""
+    """Each page is in exactly one of the two, and in the right one."""
     pages = pages_of(rows)
     inner = {page: pages[page] for page in pages if owner_of(page, parts) >= 0}
     outer = {page: pages[page] for page in pages if page not in inner}
@@ -114,7 +113,7 @@ def test_inside_and_outside_part_a_list(
 def test_shares_count_bytes_by_range(
     rows: list[tuple[int, int, int]], parts: Ranges
 ) -> None:
-    """Ranges without a page are not named; what lies in none is counted beside them."""
+    """Ranges without a page are left out; pages outside all ranges are counted."""
     owners = [owner_of(page, parts) for page in pages_of(rows)]
     made = native.shares(columns(rows), *bounds(parts))
     counted = {
@@ -147,7 +146,7 @@ def test_overlay_lets_the_upper_list_count(
     over: list[tuple[int, int, int]],
     outside: bool,
 ) -> None:
-    """Outside of the lower list the upper one is taken only if that was asked for."""
+    """Outside the lower list the upper one is taken only if requested."""
     lower, upper = pages_of(under), pages_of(over)
     expected = lower | {
         page: bits for page, bits in upper.items() if outside or page in lower
@@ -160,7 +159,7 @@ def test_overlay_lets_the_upper_list_count(
 def test_relabel_drops_what_has_no_label(
     rows: list[tuple[int, int, int]], labels: dict[int, int]
 ) -> None:
-    """Rows whose new categories are equal become one where they touch."""
+    """Rows that touch and get equal new categories become one."""
     expected = {
         page: labels[bits] for page, bits in pages_of(rows).items() if bits in labels
     }
@@ -169,7 +168,7 @@ def test_relabel_drops_what_has_no_label(
 
 @pytest.mark.parametrize("gap", [1, 2, 3, 7, 100, 1000])
 def test_search_passes_over_what_does_not_matter(gap: int) -> None:
-    """Among 20,000 ranges, and among as many regions, the right ones are met."""
+    """The search finds the right ones among 20,000 ranges and as many regions."""
     parts = [(at, at + 1) for at in range(0, 40_000, 2)]
     few = list(range(0, 40_000, 2 * gap))
     made = native.inside(columns([(at, at + 1, 5) for at in few]), *bounds(parts))

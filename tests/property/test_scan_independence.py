@@ -12,13 +12,20 @@ from array import array
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 import pagescan
 from pagescan import native
 from pagescan.model.memory import Category
-from pagescan.native import Masks, Meter, Pace, Rule, Spans
+from pagescan.native import (
+    Masks,
+    Meter,
+    Pace,
+    Rule,
+    Spans,
+    pace as native_pace,
+    scan as native_scan,
+)
 from pagescan.scanner import spans as parallel
 from pagescan.tracking.tracking import Tracking
 
@@ -84,7 +91,7 @@ def _scan(
         array("Q", bytes(8 * (len(edges) - 1))),
     )
     wanted = Masks(mask=Category.PRESENT, returned=Category.PRESENT)
-    return native.scan(
+    return native.scan_once(
         arena.pagemap,
         spans,
         [Rule(kernel_masks=wanted, result_masks=wanted)],
@@ -106,15 +113,14 @@ def _pages(arena: Arena, found: native.Columns) -> list[int]:
 @given(cuts=st.lists(st.integers(0, PAGES), max_size=20), rows=st.integers(1, 600))
 @settings(
     max_examples=60,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 def test_cut_anywhere_it_is_the_same(
     arena: Arena, cuts: list[int], rows: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Any division into ranges, any room for rows: the same pages, once each."""
-    monkeypatch.setattr(native, "_ROWS", rows)
-    monkeypatch.setattr(native, "_FEW_ROWS", rows)
+    monkeypatch.setattr(native_scan, "_ROWS", rows)
+    monkeypatch.setattr(native_scan, "_FEW_ROWS", rows)
     pages = _pages(arena, _scan(arena, cuts))
     assert pages == sorted(arena.present())
 
@@ -124,7 +130,7 @@ def test_slices_do_not_show(
     arena: Arena, slice_bytes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However short the calls are, neighbouring pages are one region."""
-    monkeypatch.setattr(native, "_FIRST_SLICE", slice_bytes)
+    monkeypatch.setattr(native_pace, "_FIRST_SLICE", slice_bytes)
     found = _scan(arena, [])
     assert sorted(arena.present()) == _pages(arena, found)
     assert all(
@@ -135,7 +141,6 @@ def test_slices_do_not_show(
 @given(limit=st.integers(1, PAGES))
 @settings(
     max_examples=40,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 def test_limit_of_pages_is_exact(arena: Arena, limit: int) -> None:
@@ -160,7 +165,6 @@ ranges = st.lists(
 @given(chosen=ranges, rolled=st.randoms(use_true_random=False))
 @settings(
     max_examples=40,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 def test_order_of_ranges_does_not_show(
@@ -209,7 +213,6 @@ def tracked() -> Iterator[tuple[Arena, Tracking]]:
 )
 @settings(
     max_examples=60,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 def test_written_does_not_depend_on_the_way(
@@ -227,10 +230,10 @@ def test_written_does_not_depend_on_the_way(
     }
     tracking.scanner.threads = threads
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(native, "_ROWS", rows)
-        patch.setattr(native, "_FEW_ROWS", rows)
-        patch.setattr(native, "_FIRST_SLICE", pages_a_slice * PAGE)
-        patch.setattr(native, "_WORTH_A_THREAD_NS", 0)
+        patch.setattr(native_scan, "_ROWS", rows)
+        patch.setattr(native_scan, "_FEW_ROWS", rows)
+        patch.setattr(native_pace, "_FIRST_SLICE", pages_a_slice * PAGE)
+        patch.setattr(native_scan, "_WORTH_A_THREAD_NS", 0)
         patch.setattr(parallel, "_WORTH_IT", 1)
         for page in stored:
             arena.memory[page * PAGE + 8] = 1

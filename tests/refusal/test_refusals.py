@@ -176,6 +176,10 @@ def test_usage_of_completion(words: list[str], said: str) -> None:
 def test_unknown_command_and_reserved_names() -> None:
     """The nearest command is offered; reserved names say that they do not exist yet."""
     refused(command("wacth"), 2, "did you mean watch?")
+    refused(command("4242"), 2, "did you mean pagescan watch 4242?")
+    refused(command("watch", "-p", "4242"), 2, "TARGET needs no option")
+    refused(command("maps", "self"), 3, "a shell's own pid is $$")
+    refused(command("scan", os.getpid(), "4242"), 2, "one TARGET at a time")
     refused(command("snapshot", 1), 2, "does not exist yet")
     refused(command("diff", "1", "2"), 2, "diff OLD NEW does not exist yet")
 

@@ -35,7 +35,7 @@
 
 #define PATIENCE_US 5000000
 #define METHODS 5
-#define MOST 20 /* attaches for each death that is asked for */
+#define MOST 20 /* attaches per requested death */
 
 static pid_t target;
 static bool surgeon_dies = true, caller_dies, by_thread, reaps;
@@ -113,7 +113,7 @@ static int operate(struct ps_attach *call)
 	return error;
 }
 
-/* A host that waits for any child, of threads of a library too. */
+/* A host that waits for any child, also those of a library's threads. */
 static void *reap(void *unused)
 {
 	for (;;)
@@ -214,7 +214,7 @@ static const char *verdict(bool was_stopped)
 	for (int waited = 0; waited < PATIENCE_US; waited += 200) {
 		char state = state_of(target);
 
-		/* The main thread is gone for a moment in the exec of another one. */
+		/* During the exec of another thread there is no main thread for a moment. */
 		dead = state == 'X' || state == 'Z' ? dead + 1 : 0;
 		if (dead > 5000)
 			return "dead";
@@ -291,7 +291,7 @@ bool __wrap_ps_build_chain(struct surgery *s)
 }
 #endif
 
-/* Linked with --wrap=ioctl: a kernel before 6.11. */
+/* Linked with --wrap=ioctl: imitates a kernel before 6.11. */
 #ifdef OLDER
 #include "../../pagescan/native/uapi.h"
 

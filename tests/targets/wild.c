@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Targets that an attach meets in the wild, and that watch over themselves: wild KIND STATUS
+ * Targets as an attach meets them in the wild, which check themselves: wild KIND STATUS
  *
  * dispatch: Syscall User Dispatch, as Wine has it: while it computes, each call from outside libc would
  *	be a SIGSYS. dispatch-nap: the same, asleep in libc in that time.
@@ -58,7 +58,7 @@ static void nap(long us)
 static void on_sigsys(int signal)
 {
 	(void)signal;
-	selector = 0; /* or the return from here would be caught as well */
+	selector = 0; /* otherwise the return from here would be caught, too */
 	fault(1);
 }
 
@@ -73,7 +73,7 @@ static void find_libc(unsigned long *start, unsigned long *end)
 	fclose(maps);
 }
 
-/* A sum that is carried in registers: x = a x + c, so often, and a real number beside it. */
+/* A sum carried in registers, x = a x + c, many times, and a real number beside it. */
 static uint64_t compute(uint64_t x, double *real)
 {
 	for (unsigned i = 0; i < STEPS; i++) {
@@ -147,7 +147,7 @@ static void execs(void)
 	for (int signal = 1; signal < 32; signal++)
 		if (sigismember(&mask, signal))
 			fault(11);
-	if (syscall(SYS_close_range, 3, ~0u, 0)) /* what was left was close-on-exec */
+	if (syscall(SYS_close_range, 3, ~0u, 0)) /* the remaining ones were close-on-exec */
 		fault(12);
 	srandom((unsigned)(getpid() + status->rounds));
 	for (int i = 0; i < 3; i++)

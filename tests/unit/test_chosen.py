@@ -2,8 +2,7 @@
 
 import itertools
 
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from pagescan.model.mapping_set import MappingSet
 from pagescan.model.memory import Kind, Mapping

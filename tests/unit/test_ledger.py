@@ -1,7 +1,6 @@
 """The account of `watch --budget`: debts are paid back, savings do not count."""
 
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from pagescan.tracking.ledger import Ledger
 

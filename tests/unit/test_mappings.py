@@ -4,8 +4,7 @@ import errno
 import os
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from pagescan import native
 from pagescan.model.errors import PagescanError, UsageError

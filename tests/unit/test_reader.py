@@ -18,7 +18,7 @@ from pagescan.target.process import Target
 def texts(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     """A list of texts; the file contains the last one."""
     said = [b""]
-    monkeypatch.setattr(reader, "_text", lambda _: said[-1])
+    monkeypatch.setattr(reader, "_text", lambda *_: said[-1])
     return said
 
 

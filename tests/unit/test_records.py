@@ -4,8 +4,7 @@ from array import array
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from pagescan import native
 from pagescan.model.batch import Batch
@@ -13,7 +12,7 @@ from pagescan.model.mapping_set import MappingSet
 from pagescan.model.memory import Category, Mapping
 from pagescan.native import Columns
 from pagescan.render.cells import elide_middle
-from pagescan.render.strip import Heat, bars, compact
+from pagescan.render.strip import bars, compact, log_block, signed
 
 PAGE = 4096
 Spans = list[tuple[int, int, int]]
@@ -128,26 +127,21 @@ def test_compact_numbers_fit(count: int) -> None:
     assert len(compact(count)) <= 5
 
 
-def test_strip_shows_where() -> None:
-    """A store at the start is shown at the left, one at the end at the right."""
-    mapping = Mapping(0, 1000 * PAGE, "rw-p", 0, (0, 0), 0, "")
-    heat = Heat()
-    heat.add(mapping, 0, PAGE)
-    heat.add(mapping, 999 * PAGE, 1000 * PAGE)
-    strip = heat.draw(12)
-    assert len(strip) == 12
-    assert strip[1] != " "
-    assert strip[10] != " "
-    assert strip[2:10] == " " * 8
-    for _ in range(20):
-        heat.fade()
-    assert heat.draw(12)[1:11] == " " * 10
-
-
 def test_bars_are_as_wide_as_asked() -> None:
     """The highest bar fills its cell, and anything above 0 is visible."""
     assert bars([0, 1, 1000], 5) == "   ▁█"
     assert bars([], 3) == "   "
+
+
+def test_shares_do_not_saturate() -> None:
+    """A share has its place on a log scale; only a whole cell has the full block."""
+    shares = [0.0, 0.00001, 0.001, 0.01, 0.1, 0.5, 0.99, 1.0]
+    assert "".join(map(log_block, shares)) == " ▁▁▃▆▇▇█"
+
+
+def test_growth_has_a_sign() -> None:
+    """What shrank has a minus, what grew a plus."""
+    assert [signed(n << 10) for n in (-3, 0, 1536)] == ["-3.0K", "0", "+1.5M"]
 
 
 @pytest.mark.parametrize("width", [1, 2, 5, 10, 40])

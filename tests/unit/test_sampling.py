@@ -1,9 +1,10 @@
-"""The arithmetic of `watch --budget`: how many units are drawn."""
+"""The sample of `watch --budget`: how many units are drawn, and which ones."""
 
-from hypothesis import given
-from hypothesis import strategies as st
+import random
 
-from pagescan.tracking.sampled import Budget
+from hypothesis import given, strategies as st
+
+from pagescan.tracking.sample import Budget, Sample
 
 UNIT = 512  # pages
 
@@ -26,3 +27,56 @@ def test_no_more_is_drawn_than_paid_for(
 def test_first_draw_fears_the_worst() -> None:
     """The first draw assumes that every page of every unit is written."""
     assert Budget(10 * UNIT).units(1000, 0, ()) == 10
+
+
+def last(units: list[int], number: int) -> list[int]:
+    """Draw the last units of a list, in place of a random draw."""
+    return units[len(units) - number :]
+
+
+def test_half_of_a_sample_stays_at_most() -> None:
+    """With 4 of 10: 2 are units of the sample before, 2 are drawn of all others."""
+    sample = Sample[int](last)
+    sample.draw(range(10), 4)
+    assert sample.drawn == [6, 7, 8, 9]
+    sample.draw(range(10), 4)
+    assert sample.drawn == [6, 7, 8, 9]  # 8 and 9 stay, 6 and 7 are drawn again
+    sample.draw([*range(8), 20, 21], 4)  # 8 and 9 are gone
+    assert sample.drawn == [6, 7, 20, 21]
+    assert sample.population == [*range(8), 20, 21]
+
+
+@given(
+    st.lists(st.tuples(st.sets(st.integers(0, 40)), st.floats(0, 1)), max_size=8),
+)
+def test_a_sample_is_a_part_of_its_population(
+    steps: list[tuple[set[int], float]],
+) -> None:
+    """It has the wanted size, has no unit twice, and up to half of it are old ones."""
+    sample = Sample[int]()
+    for population, share in steps:
+        wanted = int(len(population) * share)
+        sample.draw(sorted(population), wanted)
+        assert len(sample.drawn) == wanted
+        assert sample.drawn == sorted(set(sample.drawn))
+        assert set(sample.drawn) <= population
+
+
+def test_each_unit_is_drawn_as_often_as_any_other() -> None:
+    """2000 draws of 3 of 12: each is drawn 500 times, give or take 5 deviations."""
+    sample = Sample[int](random.Random(1).sample)
+    drawn = [0] * 12
+    for _ in range(2000):
+        sample.draw(range(12), 3)
+        for unit in sample.drawn:
+            drawn[unit] += 1
+    assert min(drawn) > 400
+    assert max(drawn) < 600
+
+
+def test_a_unit_may_shrink_or_go() -> None:
+    sample = Sample[int](last)
+    sample.draw(range(6), 3)
+    sample.replace(lambda unit: None if unit == 5 else unit * 10)
+    assert sample.population == [0, 10, 20, 30, 40]
+    assert sample.drawn == [30, 40]

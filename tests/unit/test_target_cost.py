@@ -114,7 +114,7 @@ def test_an_idle_target_is_no_reason_to_warn() -> None:
     warning = CostWarning(toll)
     nothing = Batch.join(Columns.empty(), MappingSet(), page_size=4096)
     look = Look(nothing, (), now(), Cost(target_share=0.5))
-    tick = Tick(1, look, now(), 1.0, None, Summary(0, 0, 0, {}))
+    tick = Tick(1, look, now(), 1.0, None, Summary.none())
     toll.last = 0.0005
     assert warning.text(tick) is None
     toll.last = 0.005

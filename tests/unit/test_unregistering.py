@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from pagescan import native
+from pagescan.tracking import unregistering
 from pagescan.tracking.unregistering import (
     WHOLE,
     Row,
@@ -80,7 +80,7 @@ def test_order(registered: bool, monkeypatch: pytest.MonkeyPatch) -> None:
         asked.append((item.start >> 24, align))
         raise OSError
 
-    monkeypatch.setattr(native, "uffd_is_registered", is_registered)
+    monkeypatch.setattr(unregistering, "uffd_is_registered", is_registered)
     unregister_all(rows, {MEMFD}, unregister, -1)
     files = [(2, WHOLE), (1, WHOLE)] if registered else [(1, WHOLE)]
     assert asked == [*files, (3, HUGE), (4, HUGE), (5, HUGE)]

@@ -6,7 +6,7 @@ from pagescan import native
 from pagescan.model.memory import PAGE_SIZE, Mapping
 from pagescan.target.kernel import end_of_accepted, user_space_end
 from pagescan.target.selection import Selection
-from pagescan.tracking import own_writes as block
+from pagescan.tracking.own_writes import WrittenPages, own_writes
 
 FIVE_LEVELS = b"""\
 00400000-00401000 r-xp 00000000 08:01 7                          /bin/x
@@ -52,8 +52,7 @@ def test_of_this_kernel() -> None:
     with open("/proc/self/maps") as maps:
         lines = [line.split() for line in maps if "[vsyscall]" not in line]
     assert int(lines[-1][0].partition("-")[2], 16) <= user_space_end()
-    with block.WrittenPages() as written:
-        prepared = written._prepared
-        assert prepared is not None
-        [[spans], *_] = prepared.outside._held
+    with WrittenPages():
+        [block] = own_writes.blocks
+        [[spans], *_] = block.prepared.outside._held
         assert (spans.starts[0], spans.ends[0]) == (0, user_space_end())

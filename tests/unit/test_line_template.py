@@ -8,7 +8,6 @@ import random
 from array import array
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import ClassVar
 
 import pytest
 
@@ -16,9 +15,16 @@ from pagescan.model.batch import Batch
 from pagescan.model.memory import Category, Mapping, Region
 from pagescan.model.results import Output, Report, Summary
 from pagescan.model.units import exactly
-from pagescan.render import batch_text, write_result
-from pagescan.render.cells import elide_middle
-from pagescan.render.columns import REGION_COLUMNS, Value, region_value, show
+from pagescan.render import line_template, rows as rendered, write_result
+from pagescan.render.cells import fit_path
+from pagescan.render.columns import (
+    REGION_COLUMNS,
+    RegionRow,
+    Value,
+    region_rows,
+    show,
+)
+from pagescan.render.line_template import END, START, LineTemplate, Slot
 
 PAGE = 4096
 NAMES = ["", "[heap]", "/a%d,b", 'say "100 %"', "%#-18x", "/tmp/\x1b[31m", "/é\udcff"]
@@ -30,6 +36,7 @@ ORDERS = [
     "end",
     "start,start,mapping,bytes,new,perms",
     "mapping",
+    "end,categories",
 ]
 
 
@@ -57,7 +64,7 @@ def some_batch(count: int, seed: int = 3) -> Batch:
 def text_of(batch: Batch, output: Output) -> str:
     """Return the printed text."""
     stream = io.StringIO()
-    report = Report("scan", datetime.now(UTC), None, Summary(0, 0, 0, {}))
+    report = Report("scan", datetime.now(UTC), None, Summary.none())
     write_result(report, batch, output, stream)
     return stream.getvalue()
 
@@ -68,7 +75,20 @@ def rows(batch: Batch, columns: str | None, by: str) -> list[list[Value]]:
         ","
     )
     regions = batch.pages() if by == "page" else batch.regions()
-    return [[region_value(region, key) for key in keys] for region in regions]
+    return [[value_of(region, key) for key in keys] for region in regions]
+
+
+def value_of(region: Region, key: str) -> Value:
+    """Return the value of a column, computed from an object."""
+    row = RegionRow(
+        region.start,
+        region.end,
+        region.pages,
+        int(region.categories),
+        region.mapping,
+        region.new,
+    )
+    return REGION_COLUMNS[key].value(row)
 
 
 @pytest.mark.parametrize("by", ["region", "page"])
@@ -86,7 +106,11 @@ def test_csv(columns: str | None, by: str) -> None:
             return "01"[value]
         if key in ("start", "end"):
             return hex(value)  # type: ignore[arg-type]
-        return "" if value is None else exactly(str(value), "utf-8")
+        if isinstance(value, tuple):
+            return ",".join(value)
+        if value is None:
+            return "[gone]" if key == "mapping" else ""
+        return exactly(str(value), "utf-8")
 
     assert found == [
         [plain(value, key) for value, key in zip(values, head, strict=True)]
@@ -108,7 +132,7 @@ def test_plain(columns: str | None, exact: bool) -> None:
         cells = []
         for key, value in zip(keys, values, strict=True):
             column = REGION_COLUMNS[key]
-            width = max(column.width, len(column.header))
+            width = max(column.width, len(key))
             text = show(value, column, exact=exact)
             cells.append(text.rjust(width) if column.right else text.ljust(width))
         assert line == "  ".join(cells).rstrip()
@@ -122,46 +146,39 @@ def test_table(
     """Columns are as wide as the first rows, which alone are made into objects."""
     monkeypatch.setenv("COLUMNS", window)
     batch = some_batch(2500)
-    made: list[Region] = []
+    made: list[RegionRow] = []
     values = rows(batch, columns, "region")
-    counting = CountingBatch(*(getattr(batch, name) for name in batch.__slots__))
-    monkeypatch.setattr(CountingBatch, "made", made)
-    found = text_of(counting, Output(format="table", columns=columns, color=False))
-    assert len(made) <= 501
+
+    def counted(batch: Batch, *, by_page: bool) -> Iterator[RegionRow]:
+        for row in region_rows(batch, by_page=by_page):
+            made.append(row)
+            yield row
+
+    monkeypatch.setattr(rendered, "region_rows", counted)
+    found = text_of(batch, Output(format="table", columns=columns, color=False))
+    assert 500 <= len(made) <= 501
     keys = (columns or "start,end,pages,written,file,present,swapped,mapping").split(
         ","
     )
-    chosen = [REGION_COLUMNS[key] for key in keys]
+    columns_of = [REGION_COLUMNS[key] for key in keys]
     texts = [
         [
             show(value, column, exact=False)
-            for value, column in zip(row, chosen, strict=True)
+            for value, column in zip(row, columns_of, strict=True)
         ]
         for row in values
     ]
-    heads = [column.header for column in chosen]
+    heads = [column.key for column in columns_of]
     widths = [max(map(len, cells)) for cells in zip(heads, *texts[:500], strict=True)]
-    room = max(8, int(window) - sum(widths[:-1]) - 2 * (len(chosen) - 1))
+    room = max(8, int(window) - sum(widths[:-1]) - 2 * (len(columns_of) - 1))
     for line, row in zip(found.splitlines()[1:], texts, strict=True):
         padded = [
             text.rjust(width) if column.right else text.ljust(width)
-            for text, column, width in zip(row, chosen, widths, strict=True)
+            for text, column, width in zip(row, columns_of, widths, strict=True)
         ]
-        if chosen[-1].unit == "text":
-            padded[-1] = elide_middle(row[-1], room)
+        if columns_of[-1].unit in ("text", "names"):
+            padded[-1] = fit_path(row[-1], room)
         assert line == "  ".join(padded).rstrip()
-
-
-class CountingBatch(Batch):
-    """A batch that counts the objects that it makes."""
-
-    made: ClassVar[list[Region]] = []
-
-    def regions(self) -> Iterator[Region]:
-        """Yield the regions as usual."""
-        for region in super().regions():
-            self.made.append(region)
-            yield region
 
 
 @pytest.mark.parametrize("form", ["json", "jsonl"])
@@ -183,6 +200,7 @@ def test_json(form: str) -> None:
             "bytes": region.bytes,
             "categories": list(region.categories.names),
             "mapping": mapping.label if mapping else None,
+            "label": None,
             "perms": mapping.perms if mapping else None,
             "new": region.new,
         }
@@ -195,20 +213,27 @@ def test_the_first_lines_wait_for_no_other() -> None:
     """Reading ten lines costs the work for a thousand lines, not for all."""
     made = []
 
-    def template(key: batch_text.Key) -> str:
+    def template(key: line_template.Key) -> LineTemplate:
         made.append(key)
-        return "%#x %#x\n"
+        return LineTemplate.of([START, " ", END, "\n"])
 
     batch = some_batch(5000)
-    first = next(batch_text.chunks(batch, template))
+    first = next(line_template.batch_lines(batch, template, Output()))
     assert first.count("\n") == len(made) == 1000 or len(made) < 1000
     assert first.startswith(f"{batch.starts[0]:#x} {batch.ends[0]:#x}\n")
 
 
 def test_templates_are_not_kept_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """If all lines differ, memory does not grow with their number."""
-    monkeypatch.setattr(batch_text, "_KEPT", 7)
-    templates = batch_text._Templates(str)
+    monkeypatch.setattr(line_template, "_MOST_TEMPLATES", 7)
+    templates = line_template._Templates(lambda key: LineTemplate.of([str(key)]))
     keys = list(itertools.product(range(20), [1], [1]))
     assert [templates[key] for key in keys] == [str(key) for key in keys]
     assert len(templates) == 7
+
+
+def test_slots_are_filled_with_addresses() -> None:
+    """A literal % stays one, and a slot is padded to its width."""
+    line = LineTemplate.of([START, "-", Slot("end", 12), "100 %"])
+    assert line.slots == ("start", "end")
+    assert line.text % (0x1000, 0x2000) == "0x1000-0x2000      100 %"

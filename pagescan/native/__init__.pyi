@@ -1,0 +1,92 @@
+"""The types of the names that `__init__.py` loads at their first use."""
+
+from pagescan.native.door import address_of, library
+from pagescan.native.huge import Collapse
+from pagescan.native.maps import MapsRows, parse_maps, swapped_pages
+from pagescan.native.pace import (
+    LONGEST_SLICE,
+    LONGEST_TO_PROTECT,
+    MAX_STALL_NS,
+    Meter,
+    Pace,
+    Progress,
+    keeping_the_processor,
+)
+from pagescan.native.process import Attached, attach, can_attach, launch
+from pagescan.native.regions import (
+    inside,
+    join,
+    outside,
+    overlay,
+    relabel,
+    shares,
+    tally,
+    whole_units,
+)
+from pagescan.native.scan import PreparedScan, scan_once
+from pagescan.native.types import (
+    ALL_PAGES,
+    CATEGORY_BITS,
+    Columns,
+    Masks,
+    Rule,
+    Shares,
+    Spans,
+)
+from pagescan.native.uffd import (
+    UFFD_FEATURES,
+    uffd_api,
+    uffd_is_of,
+    uffd_is_registered,
+    uffd_open,
+    uffd_protect,
+    uffd_register,
+    uffd_unregister,
+)
+from pagescan.native.watch import Watch
+
+__all__ = [
+    "ALL_PAGES",
+    "CATEGORY_BITS",
+    "LONGEST_SLICE",
+    "LONGEST_TO_PROTECT",
+    "MAX_STALL_NS",
+    "UFFD_FEATURES",
+    "Attached",
+    "Collapse",
+    "Columns",
+    "MapsRows",
+    "Masks",
+    "Meter",
+    "Pace",
+    "PreparedScan",
+    "Progress",
+    "Rule",
+    "Shares",
+    "Spans",
+    "Watch",
+    "address_of",
+    "attach",
+    "can_attach",
+    "inside",
+    "join",
+    "keeping_the_processor",
+    "launch",
+    "library",
+    "outside",
+    "overlay",
+    "parse_maps",
+    "relabel",
+    "scan_once",
+    "shares",
+    "swapped_pages",
+    "tally",
+    "uffd_api",
+    "uffd_is_of",
+    "uffd_is_registered",
+    "uffd_open",
+    "uffd_protect",
+    "uffd_register",
+    "uffd_unregister",
+    "whole_units",
+]

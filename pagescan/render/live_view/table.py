@@ -1,0 +1,153 @@
+"""Draws the table of the live view: one row per mapping, or per group of mappings."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.text import Text
+
+from pagescan.model.units import escape
+from pagescan.render.cells import elide_middle, pad, width_of
+from pagescan.render.live_view import paint
+from pagescan.render.live_view.figures import Figures, Row
+from pagescan.render.live_view.page_map import PageMap
+from pagescan.render.strip import bars, compact, signed
+
+_NARROW = 70
+_WIDE = 100
+_ADDRESS = 12
+_MARK = 1
+_RATE, _SINCE, _PRESENT, _GROWTH, _OTHER = 7, 7, 9, 8, 8
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The widths of the parts of a row, for a width of the window; 0: left out."""
+
+    label: int
+    strip: int
+    history: int = 0
+    address: int = 0
+    others: tuple[str, ...] = ()
+    """The counts that are shown beside the present one."""
+    wide: bool = True
+    """Whether there is room for the history and the counts."""
+
+    @classmethod
+    def fit(cls, width: int, others: Sequence[str] = ()) -> "Layout":
+        """Divide the width that the numbers leave between the other parts.
+
+        Args:
+            width: The width of the window.
+            others: The counts beside the present one that are not zero throughout.
+        """
+        if width < _NARROW:
+            label = max(8, width // 3)
+            strip = width - _MARK - label - _RATE - _SINCE - 1
+            return cls(label, max(3, strip), wide=False)
+        left = width - _MARK - _RATE - _SINCE - _PRESENT - _GROWTH - 2
+        if width < _WIDE:
+            others = ()
+        left -= _OTHER * len(others)
+        address = _ADDRESS if width >= _WIDE else 0
+        left -= address + (1 if address else 0)
+        history = max(8, min(20, left // 6))
+        label = max(10, min(48, left // 3))
+        strip = max(8, left - history - label)
+        return cls(label, strip, history, address, tuple(others))
+
+    def header(self, sort: str) -> Text:
+        """Return the line of column names; the one that orders the rows has a mark."""
+        line = Text(" ", style="bold")
+
+        def add(name: str, width: int, key: str = "", *, left: bool = False) -> None:
+            if key == sort:
+                name += "▾"
+            text = pad(name, width) if left else pad(name, width, right=True)
+            line.append(text, style=paint.RATE if key == sort else "bold")
+
+        if self.address:
+            add("address", self.address, "address", left=True)
+            line.append(" ")
+        add("mapping", self.label, "" if self.address else "address", left=True)
+        add("per s", _RATE, "rate")
+        if self.wide:
+            line.append(" " + pad("history", self.history))
+        add("since", _SINCE, "since")
+        if self.wide:
+            add("present", _PRESENT, "present")
+            add("growth", _GROWTH, "growth")
+            for name in self.others:
+                add(name, _OTHER)
+        line.append(" where it wrote")
+        return line
+
+    def name(self, row: Row) -> str:
+        """Return the row's name, shortened to fit.
+
+        A mapping without a name has its address there, unless that has a column.
+        """
+        if isinstance(row.key, str):
+            count = f" ×{len(row.mappings)}"
+            name = self._short(escape(row.key), self.label - len(count))
+            return pad(name + count, self.label)
+        mapping = row.mappings[0]
+        name = escape(row.label or mapping.name)
+        if not name:
+            name = "[anon]"
+            if not self.address:
+                name = f"[anon] {mapping.start:x}"
+                name = name if len(name) <= self.label else f"{mapping.start:x}"
+        return pad(self._short(name, self.label), self.label)
+
+    @staticmethod
+    def _short(name: str, width: int) -> str:
+        if width_of(name) > width and name.startswith("/"):
+            name = os.path.basename(name) or name
+        return elide_middle(name, width)
+
+
+def line_of(row: Row, layout: Layout, figures: Figures, *, selected: bool) -> Text:
+    """Return the line of a row."""
+    quiet = "" if row.rate > 0 else "dim"
+    line = Text(style=paint.SELECTED if selected else "")
+    line.append("▸" if selected else " ", style="bold bright_yellow")
+    if layout.address:
+        first = "" if isinstance(row.key, str) else f"{row.key:x}"
+        line.append(f"{first:<{layout.address}} ", style="dim")
+    line.append(layout.name(row), style="bold" if selected else quiet)
+    line.append(f"{compact(int(row.rate)):>{_RATE}}", style=quiet or paint.RATE)
+    if layout.wide:
+        history = bars(figures.bars_of(row, layout.history), layout.history)
+        line.append(f" {history}", style="yellow")
+    line.append(f"{compact(row.written):>{_SINCE}}", style=quiet)
+    if layout.wide:
+        _append_counts(line, row, layout)
+    line.append(" ▕", style="dim")
+    line.append_text(strip_of(row, figures, layout.strip - 2))
+    line.append("▏", style="dim")
+    return line
+
+
+def _append_counts(line: Text, row: Row, layout: Layout) -> None:
+    known = row.counts or {}
+    present = compact(row.present) if row.counts else "-"
+    line.append(f"{'gone' if row.gone else present:>{_PRESENT}}")
+    growth = signed(row.growth) if row.counts else "-"
+    style = "bold magenta" if row.growth > 0 else "green" if row.growth < 0 else "dim"
+    line.append(f"{growth:>{_GROWTH}}", style=style)
+    for name in layout.others:
+        text = compact(known.get(name, 0)) if row.counts else "-"
+        line.append(f"{text:>{_OTHER}}", style="dim" if text == "0" else "")
+
+
+def strip_of(row: Row, figures: Figures, width: int) -> Text:
+    """Return the strip of a row: the places that were written, and when."""
+    return paint.cells_of(page_map_of(row, figures).strip(width))
+
+
+def page_map_of(row: Row, figures: Figures) -> PageMap:
+    """Return the page map of the mappings of a row."""
+    ranges = sorted((mapping.start, mapping.end) for mapping in row.mappings)
+    populated = None if row.counts is None else figures.populated
+    return PageMap(ranges, populated, figures.ages, figures.page_size)

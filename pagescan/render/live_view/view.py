@@ -1,0 +1,315 @@
+"""The live view of `watch` and `demo`: its content, for the present size of the window.
+
+It is redrawn at each look, at each key and at each change of the window's size.
+"""
+
+import time
+from collections.abc import Sequence
+
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.text import Text
+
+from pagescan.model.batch import Batch
+from pagescan.model.looks import Tick, WatchedFacts
+from pagescan.model.results import MappingCounts
+from pagescan.model.units import (
+    escape,
+    format_seconds,
+    format_share,
+    format_size,
+    plural,
+)
+from pagescan.render.cells import elide_middle
+from pagescan.render.live_view import help_screen, paint, table
+from pagescan.render.live_view.figures import Figures, Row
+from pagescan.render.live_view.map_screen import MapScreen
+from pagescan.render.live_view.ordered_rows import OrderedRows
+from pagescan.render.live_view.view_state import Shown, ViewState, index_of, press
+from pagescan.render.strip import bars, signed
+
+_HEAD = 3
+_TALL = 16  # lines of a window that has room for a foot of four
+TABLE_KEYS = (
+    ("q", "quit"),
+    ("?", "help"),
+    ("↑↓⏎", "map"),
+    ("s", "sort"),
+    ("/", "filter"),
+    ("h", "idle"),
+    ("g", "group"),
+    ("p", "pause"),
+    ("+-", "interval"),
+)
+_MAP_KEYS = (
+    ("Esc", "back"),
+    ("←↑↓→", "move"),
+    ("⏎", "zoom in"),
+    ("⌫", "out"),
+    ("p", "pause"),
+    ("+-", "interval"),
+    ("?", "help"),
+    ("q", "quit"),
+)
+
+
+class LiveView:
+    """The content of the screen; call `update` after each look, then redraw.
+
+    Attributes:
+        watched: The facts of the target.
+        state: The user's choices.
+        warning: A message to print after the screen is restored.
+        has_keys: Whether there is a keyboard.
+    """
+
+    def __init__(
+        self, watched: WatchedFacts, interval: float, *, note: str = ""
+    ) -> None:
+        """Show one target; `note` is shown in the head line."""
+        self.watched = watched
+        self.note = note
+        self.state = ViewState(interval=interval)
+        self.figures = Figures(watched.target.page_size)
+        self.tick: Tick | None = None
+        self.warning: str | None = None
+        self.has_keys = False
+        self._ordered = OrderedRows(self.figures)
+        self._top = 0
+        self._size = (80, 24)
+
+    def set_counts(
+        self,
+        counts: Sequence[MappingCounts],
+        found: Batch,
+        labels: dict[int, str] | None = None,
+    ) -> None:
+        """Update what is present: each mapping's counts, regions and label."""
+        self.figures.set_counts(counts, found, labels)
+
+    def update(self, tick: Tick) -> None:
+        """Update the view from the look of a tick."""
+        self.tick = tick
+        self.figures.add(tick, time.monotonic())
+
+    def press(self, keys: Sequence[str]) -> None:
+        """Change the view according to the keys."""
+        for key in keys:
+            self.state = press(self.state, key, self._shown())
+
+    def _shown(self) -> Shown:
+        width, height = self._size
+        if (map_screen := self._map_screen(width, height)) is not None:
+            return map_screen.shown
+        rows = self._ordered.of(self.state)
+        return Shown([row.key for row in rows], self._room(height))
+
+    @staticmethod
+    def _foot_height(height: int) -> int:
+        return 4 if height >= _TALL else 2
+
+    def _room(self, height: int) -> int:
+        """Return how many rows the table has room for."""
+        return max(1, height - _HEAD - 2 - self._foot_height(height))
+
+    def _map_screen(self, width: int, height: int) -> MapScreen | None:
+        if self.state.map is None:
+            return None
+        room = height - _HEAD - self._foot_height(height) // 2
+        row = self.figures.rows.get(self.state.map.start)
+        if row is None:  # the mapping is gone, and was never written
+            row = Row(self.state.map.start, [], gone=True)
+        return MapScreen.of(row, self.figures, self.state.map, width, room)
+
+    def __rich_console__(
+        self, console: Console, options: ConsoleOptions
+    ) -> RenderResult:
+        """Draw the view for the present size of the window."""
+        width, height = self._size = console.size
+        lines = self._head(width)
+        foot = self._foot(width, height)
+        if self.state.help:
+            lines = [lines[0], Text(), *help_screen.lines()]
+            foot = foot[-1:]
+        elif (map_screen := self._map_screen(width, height)) is not None:
+            lines += map_screen.lines()
+        else:
+            lines += self._table(width, height)
+            foot = self._selected_line(width, height) + foot
+        lines = lines[: max(0, height - len(foot))]
+        lines += [Text()] * (height - len(foot) - len(lines))
+        lines += foot
+        for line in lines:
+            line.truncate(width)
+        yield Text("\n").join(lines[:height])
+
+    def _head(self, width: int) -> list[Text]:
+        return [self._title(width), self._sums(width), self._meaning(width)]
+
+    def _title(self, width: int) -> Text:
+        watched, state = self.watched, self.state
+        target = f"{watched.target.pid} {escape(watched.target.name)}"
+        title = Text.assemble(
+            (" pagescan ", "bold white on grey23"),
+            (f"{target} ", "bold bright_cyan on grey23"),
+        )
+        if state.paused:
+            title.append(" PAUSED ", style="bold black on bright_yellow")
+        if state.within is not None:
+            title.append(f" in {escape(state.within)} ", style=paint.KEY)
+        if state.filter:
+            title.append(f" filter: {escape(state.filter)} ", style=paint.KEY)
+        interval = f" every {state.interval:g} s"
+        tracked = f"  tracking {format_size(watched.tracked_bytes)}"
+        note = f"  {self.note}" if self.note else ""
+        if title.cell_len + len(interval + tracked + note) > width:
+            tracked = ""  # the note is on no other line
+        title.append(interval + tracked + note, style=paint.BAR)
+        return paint.bar(title, width)
+
+    def _sums(self, width: int) -> Text:
+        figures = self.figures
+        rate = figures.rates[-1] if figures.rates else 0.0
+        total = self.tick.totals.bytes if self.tick else 0
+        rows = figures.rows.values()
+        behind = Text.assemble(("  since start ", "dim"), format_size(total))
+        if figures.populated is not None:
+            behind.append("  present ", style="dim")
+            behind.append(format_size(sum(row.present for row in rows)))
+            if growth := sum(row.growth for row in rows):
+                style = "bold magenta" if growth > 0 else "green"
+                behind.append(f" {signed(growth)}", style=style)
+        front = Text.assemble(
+            ("written ", "dim"), (f"{format_size(int(rate))}/s ", "bold yellow")
+        )
+        room = max(0, min(30, width - len(front) - len(behind)))
+        return Text.assemble(front, (bars(figures.rates, room), "yellow"), behind)
+
+    def _meaning(self, width: int) -> Text:
+        """Return the meaning of the rate: distinct pages, once per look each."""
+        if self.tick is None:
+            text = f"the first look comes in {self.state.interval:g} s"
+            return Text(text, style="dim")
+        pages = f"{counted(self.figures.pages, 'distinct page')} in the last look"
+        if sureness := self._sureness():
+            pages = f"distinct pages per look, {sureness}"
+        longer = f"{pages}; a longer interval gives a lower rate"
+        return Text(longer if len(longer) <= width else pages, style="dim")
+
+    def _sureness(self) -> str:
+        estimate = self.tick.look.estimate if self.tick and self.tick.look else None
+        if estimate is None:
+            return ""
+        margin = (estimate.high - estimate.low) / 2 / max(1, estimate.pages)
+        return f"estimated ±{margin:.0%} from {estimate.share:.0%} of memory"
+
+    def _table(self, width: int, height: int) -> list[Text]:
+        rows = self._ordered.of(self.state)
+        room = self._room(height)
+        at = index_of(self.state, [row.key for row in rows])
+        self._top = max(0, min(self._top, len(rows) - room, at))
+        self._top = max(self._top, at - room + 1)
+        others = [name for name in ("swapped", "file") if self._ordered.has(name)]
+        layout = table.Layout.fit(width, others)
+        lines = [layout.header(self.state.sort)]
+        lines += [
+            table.line_of(row, layout, self.figures, selected=index + self._top == at)
+            for index, row in enumerate(rows[self._top : self._top + room])
+        ]
+        if rest := self._rest(rows[self._top + room :]):
+            lines.append(rest)
+        return lines
+
+    def _rest(self, below: Sequence[Row]) -> Text | None:
+        """Return a line about the mappings outside the table."""
+        parts = []
+        if self._top:
+            parts.append(f"{self._top} above")
+        if below:
+            size = format_size(sum(row.written for row in below))
+            parts.append(f"{len(below)} below, written {size}")
+        hidden = self._ordered.hidden(self.state)
+        hint = " (h)" if self.has_keys else ""
+        if hidden.filtered:
+            parts.append(f"{hidden.filtered} without “{escape(self.state.filter)}”")
+        if hidden.idle:
+            parts.append(f"{hidden.idle} never written{hint}")
+        if hidden.gone:
+            size = format_size(hidden.gone_written)
+            parts.append(f"{hidden.gone} unmapped{hint}, written {size}")
+        if not parts:
+            return None
+        return Text(f"… {'; '.join(parts)}", style="dim")
+
+    def _selected_line(self, width: int, height: int) -> list[Text]:
+        """Return the facts of the selected row that do not fit into the table."""
+        if height < _TALL:
+            return []
+        rows = self._ordered.of(self.state)
+        if not rows:
+            return [Text()]
+        row = rows[index_of(self.state, [row.key for row in rows])]
+        mark = ("▸ ", "bold bright_yellow")
+        if isinstance(row.key, str):
+            size = format_size(sum(mapping.length for mapping in row.mappings))
+            count = plural(len(row.mappings), "mapping")
+            return [Text.assemble(mark, f"{escape(row.key)}: {count}, {size}")]
+        mapping = row.mappings[0]
+        span = f"{mapping.start:x}-{mapping.end:x} {mapping.perms} "
+        span += f"{format_size(mapping.length)} "
+        name = elide_middle(escape(row.name), max(8, width - len(span) - 2))
+        return [Text.assemble(mark, span, (name, "bold cyan"))]
+
+    def _foot(self, width: int, height: int) -> list[Text]:
+        cost = Text(self._cost(width), style="dim")
+        keys = self._keys(width)
+        if height < _TALL:
+            return [cost, keys] if self.state.map is None else [keys]
+        if self.state.map is not None:
+            return [paint.legend(width), keys]
+        return [paint.legend(width), cost, keys]
+
+    def _cost(self, width: int) -> str:
+        """Return the costs, as many as fit, the weightiest first."""
+        watched = self.watched
+        parts = [f"stopped once {format_seconds(watched.stopped_ns / 1e9)}"]
+        cost = self.tick.look.cost if self.tick and self.tick.look else None
+        if cost is not None:
+            if cost.target_share is not None:
+                share = format_share(cost.target_share)
+                parts.insert(0, f"{share} of its processor time")
+            parts.append(f"longest wait {format_seconds(cost.max_wait_ns / 1e9)}")
+        if watched.untracked:
+            parts.append(f"{plural(watched.untracked, 'mapping')} not tracked")
+        if cost is not None:
+            calls = plural(cost.ioctls, "call")
+            parts.append(f"scan {format_seconds(cost.scan_ns / 1e9)}, {calls}")
+        while len(line := "cost: " + "; ".join(parts)) > width and len(parts) > 1:
+            parts.pop()
+        return line
+
+    def _keys(self, width: int) -> Text:
+        if self.state.typing:
+            text = f" filter: {escape(self.state.filter)}▏  Enter keeps it, Esc clears"
+            return paint.bar(Text(text, style=paint.BAR), width)
+        if not self.has_keys:
+            return Text("Ctrl-C ends it", style="dim")
+        if self.state.help:
+            return paint.keys_line([("any key", "back"), ("q", "quit")], width)
+        keys = TABLE_KEYS if self.state.map is None else _MAP_KEYS
+        return paint.keys_line(keys, width)
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a count with its noun; thousands have separators."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def summary_lines(view: LiveView, *, most: int = 8) -> list[str]:
+    """Return lines to print after the view: the mappings that were written most."""
+    rows = sorted(view.figures.written.values(), key=lambda row: -row.written)[:most]
+    return [
+        f"{format_size(row.written):>10}  {escape(row.name)}"
+        f"  {row.mappings[0].start:#x}-{row.mappings[0].end:#x}"
+        for row in rows
+        if row.written
+    ]

@@ -1,0 +1,174 @@
+"""Finds sessions: the live ones, the lost ones, and the one that a user means."""
+
+from __future__ import annotations
+
+import contextlib
+from array import array
+from typing import TYPE_CHECKING
+
+from pagescan.model.errors import (
+    AccessDeniedError,
+    PagescanError,
+    SessionError,
+    SessionLostError,
+    UsageError,
+)
+from pagescan.native import Meter, Pace, Spans, scan_once
+from pagescan.session.locks import live_sessions, lock_files
+from pagescan.target.find import pid_of
+from pagescan.target.maps import read
+from pagescan.target.process import Target, read_stat
+from pagescan.target.wp_async import why_impossible
+
+if TYPE_CHECKING:
+    from pagescan.model.results import TargetFacts
+    from pagescan.session.record import Session
+
+_USER_SPACE = 1 << 56
+_AT_ONCE = 500  # mappings: the kernel skips that many in 20 us
+
+
+def keeper_sessions() -> list[Session]:
+    """Return the live sessions held by a keeper: users call these sessions."""
+    return [session for session in live_sessions() if session.holder == "keeper"]
+
+
+def lost_sessions() -> list[Session]:
+    """Return the sessions of dead keepers whose targets still run."""
+    return [
+        session
+        for file in lock_files()
+        if not file.held and (session := file.read()) and _is_lost(session)
+    ]
+
+
+def clear_away(session: Session) -> None:
+    """Remove the files of a session whose holder died."""
+    for file in lock_files():
+        if file.pid == session.target.pid and not file.held:
+            file.remove()
+
+
+def clear_leftovers() -> None:
+    """Remove the files of dead holders, apart from those of lost sessions.
+
+    A killed `watch` leaves such files, and so does a keeper that died with its target.
+    """
+    for file in lock_files():
+        if not file.held:
+            session = file.read()
+            if session is None or not _is_lost(session):
+                file.remove()
+
+
+def _is_lost(session: Session) -> bool:
+    """Whether a session whose holder died has to be reported as lost."""
+    return session.holder == "keeper" and still_runs(session.target)
+
+
+def still_runs(target: TargetFacts) -> bool:
+    """Whether the process still exists, is the same one, and has not ended."""
+    try:
+        stat = read_stat(target.pid)
+    except OSError:
+        return False
+    return stat.start_time == target.start_time and stat.state not in "ZX"
+
+
+def find_session(target: int | str | None) -> Session:
+    """Return the session of a target, or the only session.
+
+    Args:
+        target: Its pid or its name; None: that of the only session.
+
+    Raises:
+        NoSuchTargetError: No process has the name.
+        SessionError: There is no session.
+        UsageError: No target was named and there are several; the message lists them.
+        SessionLostError: Its keeper died. The files are removed: it is reported once.
+    """
+    pid = None if target is None else pid_of(target)
+    sessions = keeper_sessions()
+    if pid is not None:
+        sessions = [session for session in sessions if session.target.pid == pid]
+    if len(sessions) > 1 and pid is None:
+        raise _several(sessions)
+    if sessions:
+        return sessions[0]
+    clear_leftovers()
+    for session in lost_sessions():
+        if pid in (None, session.target.pid):
+            clear_away(session)
+            raise lost_tracking(session)
+    if pid is None:
+        raise SessionError("no session", hint=hint_to_arm(None))
+    with Target.open(pid) as process:
+        raise _no_session(process)
+
+
+def hint_to_arm(pid: int | None) -> str:
+    """Return the hint on starting a session, or why none can be started here."""
+    error = why_impossible()
+    if error:
+        return f"no session can be started here: {error}"
+    return f"pagescan arm {pid}" if pid is not None else "pagescan arm PID starts one"
+
+
+def lost_tracking(session: Session) -> SessionLostError:
+    """Return the error for a session whose keeper died."""
+    target = session.target
+    return SessionLostError(
+        f"tracking of {target.pid} ({target.name}) was lost: its keeper"
+        f" (pid {session.keeper_pid}) died; what was written is unknown",
+        hint=f"start over with: pagescan arm {target.pid}",
+        pid=target.pid,
+    )
+
+
+def _several(sessions: list[Session]) -> UsageError:
+    """Return the error that lists the sessions to choose from."""
+    names = ", ".join(f"{item.name} ({item.target.name})" for item in sessions)
+    return UsageError(
+        f"{len(sessions)} sessions, and no TARGET: {names}",
+        hint="give one of them as TARGET",
+    )
+
+
+def _no_session(target: Target) -> PagescanError:
+    """Return the error that tells why this user has no session of a process."""
+    pid = target.pid
+    for other in live_sessions():  # a keeper's session would have been found
+        if other.target.pid == pid and other.holder != "keeper":
+            return SessionError(
+                f"no session for {target}:"
+                f" it is tracked by {other.holder}, pid {other.keeper_pid}",
+                hint=f"end that first, then: pagescan arm {pid}",
+                pid=pid,
+            )
+    if _write_protected(target):
+        return AccessDeniedError(
+            f"{target} is tracked by another user's session, or by itself",
+            hint="only that user can look at it; as root: pagescan sessions",
+            pid=pid,
+        )
+    return SessionError(f"no session for {target}", hint=hint_to_arm(pid), pid=pid)
+
+
+def _write_protected(target: Target) -> bool:
+    """Whether a mapping is registered for write-protect: its first page matches."""
+    from pagescan.scanner.rules import registered_rule  # an error's cause is rare
+
+    rule = registered_rule(align=_USER_SPACE)  # one call per span: skipped whole
+    with contextlib.suppress(PagescanError, OSError):
+        rows = read(target)
+        groups = [rows[at : at + _AT_ONCE] for at in range(0, len(rows), _AT_ONCE)]
+        spans = Spans(
+            array("Q", (group[0].start for group in groups)),
+            array("Q", (group[-1].end for group in groups)),
+            array("Q", bytes(8 * len(groups))),
+        )
+        regions = scan_once(
+            target.pagemap, spans, [rule], max_pages=1, pace=Pace(), meter=Meter()
+        )
+        return bool(regions.starts)
+    return False
