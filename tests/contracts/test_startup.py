@@ -61,19 +61,19 @@ def test_import_loads_nothing() -> None:
 
 ME = str(os.getpid())
 COMMANDS = [
-    (("diff", "--json"), 92),
-    (("diff", "4194303"), 90),
-    (("scan", ME, "--json", "--max-pages", "1"), 92),
+    (("diff", "--json"), 96),
+    (("diff", "4194303"), 95),
+    (("scan", ME, "--json", "--max-pages", "1"), 96),
     (("scan", ME, "--max-pages", "1"), 95),
-    (("maps", ME, "--json", "[heap]"), 90),
+    (("maps", ME, "--json", "[heap]"), 95),
     (("sessions", "--json"), 65),
-    (("disarm", "4194303"), 90),
-    (("arm", "4194303"), 90),
+    (("disarm", "4194303"), 95),
+    (("arm", "4194303"), 96),
     (("dump-plan", ME, "--json"), 100),
     (("dump-plan", "4194303", "--epoch", "1"), 95),
-    (("changed", "4194303"), 90),
+    (("changed", "4194303"), 95),
     (("completion", "bash"), 85),
-    (("schema",), 90),
+    (("schema",), 95),
 ]
 
 
