@@ -19,6 +19,9 @@ from typing import TYPE_CHECKING, Self
 from pagescan import native
 from pagescan.model.errors import PagescanError, UsageError, from_oserror
 from pagescan.model.memory import PAGE_SIZE
+
+# Loaded now: a process without a free descriptor can load nothing later.
+from pagescan.native import process as _process, uffd as _uffd, watch as _watch  # noqa: F401
 from pagescan.target import wp_async
 
 if TYPE_CHECKING:
