@@ -14,7 +14,7 @@ import errno
 import mmap
 import os
 from array import array
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from pagescan import native
 from pagescan.model.errors import PagescanError, UsageError, from_oserror
@@ -23,9 +23,6 @@ from pagescan.model.memory import PAGE_SIZE
 # Loaded now: a process without a free descriptor can load nothing later.
 from pagescan.native import process as _process, uffd as _uffd, watch as _watch  # noqa: F401
 from pagescan.target import wp_async
-
-if TYPE_CHECKING:
-    from types import TracebackType
 
 
 def library() -> str:
@@ -166,12 +163,7 @@ class WriteWatch:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 

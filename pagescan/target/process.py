@@ -7,7 +7,6 @@ import os
 import re
 import select
 from functools import cache
-from types import TracebackType
 from typing import NamedTuple, Self
 
 from pagescan import native
@@ -182,12 +181,7 @@ class Target:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
