@@ -20,7 +20,7 @@ from pagescan.model.batch import Batch
 from pagescan.model.errors import UsageError
 from pagescan.model.mapping_set import MappingSet
 from pagescan.model.memory import DEFAULT_RETURNED, NO_CATEGORY, Category
-from pagescan.model.results import Output, Report, SessionFacts
+from pagescan.model.results import Output, Report
 from pagescan.model.units import now
 from pagescan.native import Pace
 from pagescan.scanner.counts import scan_mappings, tracked_mappings
@@ -34,6 +34,9 @@ from pagescan.target.process import Target
 from pagescan.target.selection import Selection
 
 _MASKS = Categories()
+
+
+_OF_TRACKED = Category.WRITTEN | Category.WPALLOWED
 
 
 @click.command(
@@ -102,61 +105,51 @@ def command(
     RANGE is START-END, START+LEN or a mapping's name with * and ? as wildcards.
     Categories: wpallowed written file present swapped pfnzero huge soft_dirty guard.
     """
+    none, shown = NO_CATEGORY, returned or DEFAULT_RETURNED
     query = Query(
-        require or NO_CATEGORY,
-        any_of or NO_CATEGORY,
-        exclude or NO_CATEGORY,
-        returned or DEFAULT_RETURNED,
-        max_pages,
-        raw,
+        require or none, any_of or none, exclude or none, shown, max_pages, raw
     )
-    if raw and (wp or wp_only):
-        option = "--wp" if wp else "--wp-only"
-        raise UsageError(f"--raw-categories and {option} exclude each other")
+    protects = "--wp" if wp else "--wp-only" if wp_only else ""
+    if raw and protects:
+        raise UsageError(f"--raw-categories and {protects} exclude each other")
     with contextlib.ExitStack() as undo:
         target = undo.enter_context(Target.open(pid))
         scanner = Scanner(target, pace)
-        there = mappings.read(target)
-        for note in selection.check(there):
+        for note in selection.check(there := mappings.read(target)):
             context.say(note)
         chosen = selection.select(there)
-        session: SessionFacts | None
-        if wp or wp_only:
-            before, batch = undo.enter_context(_protected(scanner, chosen, query))
-            session = before.facts
+        if protects:
+            found, batch = undo.enter_context(_protected(scanner, chosen, query))
         else:
             found = unregistered.session_of(scanner)
             batch = unregistered.scan(scanner, chosen, query, found)
-            session = found.facts if found else None
         if output.labelled:
-            from pagescan.target.labels import Labels
-
-            batch.labels = Labels(target).cover(batch.mappings)
+            _label(batch, target)
         asked = query.require | query.any_of | (returned or NO_CATEGORY)
-        if asked & (Category.WRITTEN | Category.WPALLOWED) and not tracked_mappings(
-            scanner, chosen
-        ):
+        if asked & _OF_TRACKED and not tracked_mappings(scanner, chosen):
             context.say("nothing of the selection is tracked: no page has `written`")
             context.hint(hint_to_arm(pid))
         summary = batch.summary()
         if wp_only:
             batch = Batch.empty(batch)
+        session, cost = found.facts if found else None, scanner.take_cost()
         report = Report(
-            "scan",
-            now(),
-            target.facts,
-            summary,
-            session=session,
-            cost=scanner.take_cost(),
+            "scan", now(), target.facts, summary, session=session, cost=cost
         )
         render.write_result(report, batch, output)
-        if wp or wp_only:
+        if protects:
             arrived()
+
+
+def _label(batch: Batch, target: Target) -> None:
+    from pagescan.target.labels import Labels
+
+    batch.labels = Labels(target).cover(batch.mappings)
 
 
 def _protected(
     scanner: Scanner, chosen: MappingSet, query: Query
-) -> AbstractContextManager[tuple[Session, Batch]]:
+) -> AbstractContextManager[tuple[Session | None, Batch]]:
     """Get and write-protect on a session; what was written is kept until it arrives."""
     from pagescan.session.delivery import protect_until_delivered
 

@@ -166,4 +166,5 @@ class Untracked(NamedTuple):
 PAGE_SIZE = os.sysconf("SC_PAGE_SIZE")
 
 # Slices end on whole huge pages: a cut through one would split it when it is protected.
-HUGE_PAGE = 2 << 20
+HUGE_PAGE = PAGE_SIZE * (PAGE_SIZE // 8)
+"""Bytes that one page table maps, its entries being 8 bytes: a huge page of the CPU."""

@@ -15,14 +15,19 @@ from typing import NamedTuple
 
 from pagescan import native
 from pagescan.model.errors import KernelUnsupportedError, PagescanError, from_oserror
-from pagescan.model.memory import CATEGORY_NAMES, NO_CATEGORY, PAGE_SIZE, Category
+from pagescan.model.memory import (
+    CATEGORY_NAMES,
+    HUGE_PAGE,
+    NO_CATEGORY,
+    PAGE_SIZE,
+    Category,
+)
 from pagescan.native import Columns, Masks, Meter, Pace, Rule, Spans
 from pagescan.target import wp_async
 
 PAGES_TRIED = 16
 # larger than any address space; a sum of two fits in 64 bits
 _NO_SPACE_BEYOND = 1 << 57
-_TABLE_REACH = 2 << 20  # bytes that one page table maps
 MADV_PAGEOUT = 21  # mmap has no name for it
 
 
@@ -120,7 +125,7 @@ class EmptyEntries(NamedTuple):
 @functools.cache
 def named_empty_entries() -> EmptyEntries:
     """Drop a page of own shared memory, with its page table, and scan for it."""
-    size = _TABLE_REACH
+    size = HUGE_PAGE  # what one page table maps
     fast = Masks(mask=Category.WRITTEN, returned=Category.WRITTEN)
     slow = fast._replace(returned=Category.WRITTEN | Category.PRESENT)
     flags = mmap.MAP_SHARED | mmap.MAP_ANONYMOUS

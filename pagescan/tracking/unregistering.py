@@ -20,7 +20,8 @@ from pagescan.target.living import memory_dir
 WHOLE = 1 << 62
 """A slice size in bytes that no mapping reaches."""
 
-_HUGE_PAGE = 2 << 20
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+_HUGE_PAGE = _PAGE * (_PAGE // 8)  # as in model/memory.py, which the keeper leaves out
 
 
 class Row(NamedTuple):
