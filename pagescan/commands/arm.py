@@ -27,7 +27,7 @@ from pagescan.target.wp_async import check_possible
     epilog="""\b
 Examples:
   pagescan arm 4242
-  pagescan arm redis-server '[heap]' '[anon]'; sleep 10; pagescan diff"""
+  pagescan arm redis-server '[anon]'; sleep 10; pagescan diff"""
 )
 @target_argument
 @ranges_argument

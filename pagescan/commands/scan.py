@@ -15,13 +15,13 @@ from pagescan.commands.options import (
     target_argument,
 )
 from pagescan.console.context import Context
-from pagescan.console.streams import arrived
+from pagescan.console.streams import arrived, put
 from pagescan.model.batch import Batch
 from pagescan.model.errors import UsageError
 from pagescan.model.mapping_set import MappingSet
 from pagescan.model.memory import DEFAULT_RETURNED, NO_CATEGORY, Category
-from pagescan.model.results import Output, Report
-from pagescan.model.units import now
+from pagescan.model.results import Output, Report, Summary
+from pagescan.model.units import format_size, now, plural
 from pagescan.native import Pace
 from pagescan.scanner.counts import scan_mappings, tracked_mappings
 from pagescan.scanner.query import Query
@@ -136,9 +136,18 @@ def command(
         report = Report(
             "scan", now(), target.facts, summary, session=session, cost=cost
         )
-        render.write_result(report, batch, output)
+        if wp_only and output.format in ("table", "plain"):
+            put(_protected_line(summary))
+        else:
+            render.write_result(report, batch, output)
         if protects:
             arrived()
+
+
+def _protected_line(summary: Summary) -> str:
+    """Return the summary of --wp-only, where no rows are wanted."""
+    pages, regions = plural(summary.pages, "page"), plural(summary.regions, "region")
+    return f"{pages} ({format_size(summary.bytes)}) in {regions} protected"
 
 
 def _label(batch: Batch, target: Target) -> None:

@@ -51,7 +51,7 @@ PATIENCE = 0.7
     epilog="""\b
 Examples:
   pagescan watch 4242
-  pagescan watch redis-server '[heap]' -i 0.2 -n 50 --json | jq .summary.pages
+  pagescan watch redis-server '[anon]' -i 0.2 -n 50 --json | jq .summary.pages
   pagescan watch -- python3 train.py""",
 )
 @click.argument("words", metavar="TARGET [RANGE]... | -- CMD [ARG]...", nargs=-1)

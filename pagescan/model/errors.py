@@ -118,7 +118,7 @@ def from_oserror(
     call: str | None = None,
     range: tuple[int, int] | None = None,  # noqa: A002 - the word of the manual
 ) -> PagescanError:
-    """Turn the OSError of a failed step into an error; the only place that does so.
+    """Turn the OSError of a failed step into an error that carries its facts.
 
     Args:
         error: The exception that the step raised.

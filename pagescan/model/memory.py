@@ -110,7 +110,7 @@ class Mapping(NamedTuple):
 
     @property
     def kind(self) -> Kind:
-        """The kind: the row of the table of rules in docs/concepts.md."""
+        """The kind: a row of the table in scanner/rules.py."""
         if self.name in _SPECIAL_NAMES or self.name.startswith("[vvar"):
             return Kind.SPECIAL
         if self.page_size:

@@ -27,6 +27,8 @@ _GRANULE = 64 * _KIB
 _GO = 0xC0 << 32
 """Where the arenas of Go begin on 64-bit machines; source: runtime/malloc.go."""
 _V8_CHUNK = 256 * _KIB
+_ARENAS = 8 * _MIB
+"""Larger memory of a Python program is more likely an array or a mapping of its own."""
 _PYTHON = re.compile(r"(lib)?python3(\.\d+)?t?(\.so.*)?")
 _NODE = frozenset({"node", "nodejs", "electron", "chrome", "chromium"})
 _OTHER_MALLOC = re.compile(r"lib(jemalloc|tcmalloc|mimalloc|hoard|snmalloc)\b.*")
@@ -206,7 +208,7 @@ def _v8_code(program: Program, at: int) -> str | None:
 def _python_arenas(program: Program, at: int) -> str | None:
     """Label whole arenas; a stack has a guard page before it."""
     mapping = program.mappings[at]
-    if not _is_data(mapping) or mapping.length % _MIB:
+    if not _is_data(mapping) or mapping.length % _MIB or mapping.length > _ARENAS:
         return None
     return None if program.guarded(at) else "[python objects]"
 
@@ -275,7 +277,7 @@ RULES = (
         _is_go,
         _go_heap,
     ),
-    Rule("CPython: whole arenas of 1 MiB", _is_python, _python_arenas),
+    Rule("CPython: whole arenas of 1 MiB, at most 8", _is_python, _python_arenas),
     Rule("glibc: the heap of brk(2)", _has_glibc, _main_heap),
 )
 """The first row that knows a mapping labels it."""

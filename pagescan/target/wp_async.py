@@ -18,6 +18,7 @@ from pagescan.model.errors import (
     from_oserror,
     name_of,
 )
+from pagescan.target.causes import has_filter
 
 SINCE = "6.10" if os.uname().machine == "aarch64" else "6.7"
 """The first Linux that has asynchronous write-protect on this processor."""
@@ -87,7 +88,7 @@ def _missing() -> KernelUnsupportedError | None:
 
 
 def _no_userfaultfd(error: OSError) -> PagescanError:
-    hidden = error.errno == errno.ENOSYS and os.path.exists(_SWITCH) and _is_filtered()
+    hidden = error.errno == errno.ENOSYS and os.path.exists(_SWITCH) and has_filter()
     if hidden or error.errno in (errno.EPERM, errno.EACCES):
         return _forbidden(error, "userfaultfd")
     if error.errno == errno.EINVAL:
@@ -120,7 +121,7 @@ def _forbidden(error: OSError, call: str) -> AccessDeniedError:
     With UFFD_USER_MODE_ONLY, vm.unprivileged_userfaultfd=0 does not forbid it either.
     """
     code = error.errno or 0
-    if _is_filtered():
+    if has_filter():
         who = "a seccomp filter around this process"
         hint = "give it, or its container, a seccomp profile that allows userfaultfd(2)"
     else:
@@ -132,8 +133,3 @@ def _forbidden(error: OSError, call: str) -> AccessDeniedError:
         call=call,
         errno=code,
     )
-
-
-def _is_filtered() -> bool:
-    with open("/proc/self/status") as status:
-        return any(line.split() == ["Seccomp:", "2"] for line in status)

@@ -11,8 +11,7 @@ moves at each look:
     mmap'ed memory  the growth since the previous look
 
 A border is put only where the target itself has put one, because mremap(2) of a block
-fails if there is a border in it. The session stores a digest of each page that is left
-out.
+fails if there is a border in it. The session stores a digest of each page left out.
 """
 
 from __future__ import annotations

@@ -3,10 +3,9 @@
 Every tracked page costs its writer one fault per interval. If that would exceed the
 budget, only some units of 2 MiB are protected: as many as the budget pays for, judged
 by the target's loss in earlier looks (`target_cost`, `ledger`). Half of the sample is
-replaced at each look (a rotating panel); units outside it are not protected, and cost
-nothing. The result of the drawn units is extrapolated to all inhabited units
-(`estimate`). Memory that appeared since the last draw is counted exactly: all of it was
-written.
+replaced at each look (a rotating panel); units outside it cost nothing. The result of
+the drawn units is extrapolated to all inhabited units (`estimate`). Memory that
+appeared since the last draw is counted exactly.
 """
 
 from collections.abc import Sequence
@@ -387,18 +386,15 @@ class SampledTracking(Tracking):
     def _set(self, unit: Mapping, *, protect: bool) -> None:
         try:
             native.uffd_protect(
-                self.uffd,
-                unit.start,
-                unit.end,
+                *(self.uffd, unit.start, unit.end),
                 align=unit.page_size or HUGE_PAGE,
                 pace=self.scanner.pace,
                 meter=self.scanner.meter,
                 protect=protect,
             )
-        except OSError as error:
+        except OSError as error:  # its mapping is gone, and missing at the next look
             if not self.target.has_address_space():
                 raise self.target.gone(error) from error
-            # Its mapping is gone, and will be missing at the next look.
 
     def _counts(self, found: Columns, units: Sequence[Mapping]) -> list[int]:
         return count_pages(found, units, page_size=self.target.facts.page_size)

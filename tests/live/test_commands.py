@@ -143,6 +143,8 @@ class TestScan:
         made = armed("m=anon,pages=64")
         made.write("m", {1, 2, 60})
         where = _addresses(made, "m", 0, 63)
+        line = command("scan", made.pid, where, "--wp-only").stdout
+        assert line.endswith("protected\n")
         done = command("scan", made.pid, where, "--wp-only", "--json").json()
         assert done["regions"] == []
         assert done["summary"]["pages"] == 64

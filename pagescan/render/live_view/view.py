@@ -19,7 +19,7 @@ from pagescan.model.units import (
     format_size,
     plural,
 )
-from pagescan.render.cells import elide_middle
+from pagescan.render.cells import elide_middle, width_of
 from pagescan.render.live_view import help_screen, paint, table
 from pagescan.render.live_view.figures import Figures, Row
 from pagescan.render.live_view.map_screen import MapScreen
@@ -215,12 +215,12 @@ class LiveView:
             table.line_of(row, layout, self.figures, selected=index + self._top == at)
             for index, row in enumerate(rows[self._top : self._top + room])
         ]
-        if rest := self._rest(rows[self._top + room :]):
+        if rest := self._rest(rows[self._top + room :], width):
             lines.append(rest)
         return lines
 
-    def _rest(self, below: Sequence[Row]) -> Text | None:
-        """Return a line about the mappings outside the table."""
+    def _rest(self, below: Sequence[Row], width: int) -> Text | None:
+        """Return a line about the mappings outside the table: whole facts, as fit."""
         parts = []
         if self._top:
             parts.append(f"{self._top} above")
@@ -235,9 +235,11 @@ class LiveView:
             parts.append(f"{hidden.idle} never written{hint}")
         if hidden.gone:
             size = format_size(hidden.gone_written)
-            parts.append(f"{hidden.gone} unmapped{hint}, written {size}")
+            parts += [f"{hidden.gone} unmapped{hint}", f"{size} written to these"]
         if not parts:
             return None
+        while len(parts) > 1 and width_of("; ".join(parts)) > width - 2:
+            parts.pop()
         return Text(f"… {'; '.join(parts)}", style="dim")
 
     def _selected_line(self, width: int, height: int) -> list[Text]:
