@@ -2,6 +2,7 @@
 
 import contextlib
 from contextlib import AbstractContextManager
+from dataclasses import replace
 
 import click
 
@@ -20,7 +21,7 @@ from pagescan.model.batch import Batch
 from pagescan.model.errors import UsageError
 from pagescan.model.mapping_set import MappingSet
 from pagescan.model.memory import DEFAULT_RETURNED, NO_CATEGORY, Category
-from pagescan.model.results import Output, Report, Summary
+from pagescan.model.results import MappingCounts, Output, Report, Summary
 from pagescan.model.units import format_size, now, plural
 from pagescan.native import Pace
 from pagescan.scanner.counts import scan_mappings, tracked_mappings
@@ -106,9 +107,8 @@ def command(
     Categories: wpallowed written file present swapped pfnzero huge soft_dirty guard.
     """
     none, shown = NO_CATEGORY, returned or DEFAULT_RETURNED
-    query = Query(
-        require or none, any_of or none, exclude or none, shown, max_pages, raw
-    )
+    masks = require or none, any_of or none, exclude or none, shown
+    query = Query(*masks, max_pages, raw)
     protects = "--wp" if wp else "--wp-only" if wp_only else ""
     if raw and protects:
         raise UsageError(f"--raw-categories and {protects} exclude each other")
@@ -125,13 +125,11 @@ def command(
             batch = unregistered.scan(scanner, chosen, query, found)
         if output.labelled:
             _label(batch, target)
-        asked = query.require | query.any_of | (returned or NO_CATEGORY)
+        asked = query.require | query.any_of | (returned or none)
         if asked & _OF_TRACKED and not tracked_mappings(scanner, chosen):
-            context.say("nothing of the selection is tracked: no page has `written`")
-            context.hint(hint_to_arm(pid))
+            _say_untracked(context, pid)
         summary = batch.summary()
-        if wp_only:
-            batch = Batch.empty(batch)
+        rows = _rows(scanner, chosen, Batch.empty(batch) if wp_only else batch, output)
         session, cost = found.facts if found else None, scanner.take_cost()
         report = Report(
             "scan", now(), target.facts, summary, session=session, cost=cost
@@ -139,7 +137,7 @@ def command(
         if wp_only and output.format in ("table", "plain"):
             put(_protected_line(summary))
         else:
-            render.write_result(report, batch, output)
+            render.write_result(report, rows, output)
         if protects:
             arrived()
 
@@ -148,6 +146,26 @@ def _protected_line(summary: Summary) -> str:
     """Return the summary of --wp-only, where no rows are wanted."""
     pages, regions = plural(summary.pages, "page"), plural(summary.regions, "region")
     return f"{pages} ({format_size(summary.bytes)}) in {regions} protected"
+
+
+def _say_untracked(context: Context, pid: int) -> None:
+    context.say("nothing of the selection is tracked: no page has `written`")
+    context.hint(hint_to_arm(pid))
+
+
+def _rows(
+    scanner: Scanner, chosen: MappingSet, batch: Batch, output: Output
+) -> Batch | list[MappingCounts]:
+    """Return the rows; by mapping, `written` is unknown where nothing is tracked."""
+    if output.by != "mapping" or "written" not in batch.returned.names:
+        return batch
+    tracked = tracked_mappings(scanner, chosen)
+    return [
+        row
+        if row.start in tracked
+        else replace(row, counts={**row.counts, "written": None})
+        for row in batch.by_mapping()
+    ]
 
 
 def _label(batch: Batch, target: Target) -> None:

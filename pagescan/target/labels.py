@@ -5,6 +5,7 @@ stack pointers of threads), never from the memory of the target. Where no rule f
 there is no label: `maps -v` prints the rule beside each label.
 """
 
+import contextlib
 import os
 import re
 from bisect import bisect_right
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from typing import NamedTuple
 
+from pagescan.model.errors import PagescanError
 from pagescan.model.memory import Mapping
 from pagescan.target.maps import read
 from pagescan.target.process import Target
@@ -313,17 +315,19 @@ class Labels:
     def cover(self, mappings: Sequence[Mapping]) -> dict[int, str]:
         """Return the labels' texts by the starts of mappings, now and for later.
 
-        The target is asked again only if one of the mappings was not there before.
+        The target is asked again only if one of the mappings was not there before; one
+        that has ended keeps the labels that it had.
 
         Args:
             mappings: Some mappings of the target.
         """
         if not all(mapping.start in self._texts for mapping in mappings):
-            rows = read(self.target)
-            self._texts = {
-                mapping.start: label.text if label else ""
-                for mapping, label in zip(rows, self.of(rows), strict=True)
-            }
+            with contextlib.suppress(PagescanError):
+                rows = read(self.target)
+                self._texts = {
+                    mapping.start: label.text if label else ""
+                    for mapping, label in zip(rows, self.of(rows), strict=True)
+                }
         return {start: text for start, text in self._texts.items() if text}
 
     def _find_stacks(self, mappings: Sequence[Mapping]) -> None:

@@ -155,6 +155,18 @@ class TestScan:
         found = command("scan", made.pid, "--require", "written", "--json").json()
         assert made.pages(found, "m") == {2, 30}
 
+    def test_written_is_unknown_where_nothing_is_tracked(self, target: Start) -> None:
+        """By mapping, as in `maps`: null, until the mapping is armed."""
+        made = target("m=anon,pages=8,fill=1")
+        words = ("scan", made.pid, _addresses(made, "m", 0, 7), "--by", "mapping")
+        (row,) = command(*words, "--json").json()["mappings"]
+        assert (row["counts"]["present"], row["counts"]["written"]) == (8, None)
+        assert command("arm", made.pid).code == 0
+        made.write("m", {3})
+        (row,) = command(*words, "--json").json()["mappings"]
+        assert (row["counts"]["present"], row["counts"]["written"]) == (8, 1)
+        assert command("disarm", made.pid).code == 0
+
     def test_raw_categories(self, armed: Start) -> None:
         """The kernel's own bits: an empty entry of an armed mapping says WRITTEN."""
         made = armed("m=anon,pages=16")
