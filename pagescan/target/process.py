@@ -114,7 +114,8 @@ class Target:
             stat = _suitable_stat(pid)
             if start_time is not None and stat.start_time != start_time:
                 raise NoSuchTargetError(
-                    f"process {pid} is gone; its pid belongs to {stat.name!r} now"
+                    f"process {pid} is gone; its pid belongs to {stat.name!r} now",
+                    pid=pid,
                 )
             pagemap = above_stdio(_open_pagemap(pid, stat))
             undo.pop_all()
@@ -260,11 +261,13 @@ def _suitable_stat(pid: int) -> Stat:
         raise _hidden(pid) or denied(pid, f"look at {pid}", error) from error
     if stat.flags & PF_KTHREAD:
         raise UnsuitableTargetError(
-            f"{pid} ({stat.name}) is a kernel thread: it has no memory of its own"
+            f"{pid} ({stat.name}) is a kernel thread: it has no memory of its own",
+            pid=pid,
         )
     if stat.state in "ZXx" and memory_dir(pid) == f"/proc/{pid}":
         raise UnsuitableTargetError(
-            f"{pid} ({stat.name}) is a zombie: it has ended, its memory is gone"
+            f"{pid} ({stat.name}) is a zombie: it has ended, its memory is gone",
+            pid=pid,
         )
     return stat
 

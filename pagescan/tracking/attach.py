@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from pagescan import native
 from pagescan.model.errors import (
@@ -151,7 +151,9 @@ def _check_it_is_of(target: Target, uffd: int) -> None:
         if codes == {errno.EBUSY}:
             raise PagescanError(
                 f"nothing of {target} can be armed: another userfaultfd has it all:"
-                " the target's own, or another session's"
+                " the target's own, or another session's",
+                pid=target.pid,
+                errno=errno.EBUSY,
             )
     raise _replaced(target)
 
@@ -182,13 +184,14 @@ def _replaced(target: Target) -> TargetError:
     if target.exited():
         return target.gone()
     why, hint = _WHY["replaced", False]
-    return UnsuitableTargetError(f"{target} {why}", hint=hint)
+    return UnsuitableTargetError(f"{target} {why}", hint=hint, pid=target.pid)
 
 
 def _traced(target: Target, tracer: tuple[int, str]) -> PagescanError:
     return UnsuitableTargetError(
         f"{target} is traced already, by {tracer[0]} ({tracer[1]})",
         hint="end the debugger, strace or profiler first: only one can trace a process",
+        pid=target.pid,
     )
 
 
@@ -207,29 +210,32 @@ def _refusal(target: Target, result: native.Attached) -> PagescanError:
 def _by_looking(target: Target, result: native.Attached) -> PagescanError | None:
     """Return the cause from errno and a look at the machine, if it is clear."""
     late = result.error in (errno.ETIMEDOUT, errno.EAGAIN)
+    facts: dict[str, Any] = {"pid": target.pid, "errno": result.error}
     if late and (stands := why_it_stands(target.pid)):
-        return UnsuitableTargetError(f"{target} {stands[0]}", hint=stands[1])
+        return UnsuitableTargetError(f"{target} {stands[0]}", hint=stands[1], **facts)
     if late and (stands := why_it_stands(os.getpid())):
-        return PagescanError(
-            f"{target} was left alone: pagescan itself {stands[0]}", hint=stands[1]
-        )
+        itself = f"{target} was left alone: pagescan itself {stands[0]}"
+        return PagescanError(itself, hint=stands[1], **facts)
     if result.error == errno.ECANCELED:
         by = signal_name(result.killed_by) if result.killed_by else "a signal"
         return PagescanError(
             f"{target} was left alone: the attaching process was killed by {by},"
             " not by pagescan",
             hint="try again",
+            **facts,
         )
     if result.step == "call" and result.error in IN_THE_TARGET:
         reason, hint = IN_THE_TARGET[result.error]
-        return PagescanError(f"{target} {reason}", hint=hint, errno=result.error)
+        return PagescanError(f"{target} {reason}", hint=hint, **facts)
     return None
 
 
 def _by_step(target: Target, result: native.Attached) -> PagescanError:
     why = _WHY.get((_cause(result), _is_denial(result.error)))
     if why:
-        return UnsuitableTargetError(f"{target} {why[0]}", hint=why[1])
+        return UnsuitableTargetError(
+            f"{target} {why[0]}", hint=why[1], pid=target.pid, errno=result.error
+        )
     if (result.step, result.error) in _NO_KERNEL:
         return KernelUnsupportedError(
             "this kernel has no userfaultfd(2) with asynchronous write-protect",

@@ -4,7 +4,11 @@ import os
 
 import pytest
 
-from pagescan.model.errors import AccessDeniedError, UnsuitableTargetError
+from pagescan.model.errors import (
+    AccessDeniedError,
+    NoSuchTargetError,
+    UnsuitableTargetError,
+)
 from pagescan.target import process as target
 
 
@@ -24,3 +28,18 @@ def test_tracer_that_is_not_told_is_no_no(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(target, "read_status", lambda _: {"TracerPid": "1"})
     monkeypatch.setattr(target, "read_stat", deny)
     assert target.tracer_of(os.getpid()) == (1, "hidden")
+
+
+def test_an_error_names_its_process() -> None:
+    """A program reads the pid from the error, not from its text."""
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0)
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    with pytest.raises(UnsuitableTargetError, match="is a zombie") as told:
+        target.Target.open(pid)
+    assert told.value.pid == pid
+    os.waitpid(pid, 0)
+    with pytest.raises(NoSuchTargetError, match="no process with pid") as gone:
+        target.Target.open(pid)
+    assert gone.value.pid == pid
