@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from itertools import repeat
 from typing import TYPE_CHECKING
 
+from pagescan.model.memory import HUGE_PAGE
 from pagescan.model.ranges import length_of
 from pagescan.native import Columns, Spans
 
@@ -53,7 +54,7 @@ def split(spans: Spans, parts: int, align: int) -> list[Spans]:
 
 
 # A hole of up to this many bytes is scanned with its neighbours: that saves a call.
-_NARROW = 2 << 20
+_NARROW = HUGE_PAGE
 
 
 def spans_of(
