@@ -89,4 +89,4 @@ def _label(batch: Batch, session: Session) -> None:
         contextlib.suppress(TargetError),
         Target.open(facts.pid, start_time=facts.start_time) as target,
     ):
-        batch.labels = Labels(target).cover(batch.mappings)
+        Labels(target).label(batch)

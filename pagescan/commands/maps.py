@@ -1,8 +1,5 @@
 """`pagescan maps`: lists one row per mapping, with its pages by category."""
 
-from collections.abc import Sequence
-from dataclasses import replace
-
 import click
 
 from pagescan import render
@@ -15,41 +12,22 @@ from pagescan.commands.options import (
 )
 from pagescan.console.context import Context
 from pagescan.model.batch import PAGE_COUNTED
-from pagescan.model.memory import Mapping
-from pagescan.model.results import MappingCounts, Output, Report, Summary
+from pagescan.model.results import Output, Report, Summary
 from pagescan.model.units import now
 from pagescan.native import Pace
 from pagescan.scanner.scanner import Scanner
 from pagescan.session import unregistered
 from pagescan.target import maps
-from pagescan.target.labels import Label, Labels
+from pagescan.target.labels import Labels
 from pagescan.target.process import Target
 from pagescan.target.selection import Selection
 
 
-def _labelled(
-    rows: Sequence[MappingCounts],
-    labels: Sequence[Label | None],
-    mappings: Sequence[Mapping],
-    context: Context,
-) -> list[MappingCounts]:
-    """Return the rows with their labels; with -v, say by which rules."""
-    known = {
-        mapping.start: label
-        for mapping, label in zip(mappings, labels, strict=True)
-        if label is not None
-    }
-    by_rule: dict[str, set[str]] = {}
-    for label in known.values():
-        by_rule.setdefault(label.rule, set()).add(label.text)
-    for rule, texts in by_rule.items():
-        names = sorted(texts)
-        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-        context.detail(f"{', '.join(names[:3])}{more}, by the rule: {rule}")
-    return [
-        replace(row, label=known[row.start].text) if row.start in known else row
-        for row in rows
-    ]
+def _say_rules(labels: Labels, context: Context) -> None:
+    """Print, with -v, which rules have labelled which memory."""
+    for rule, texts in labels.by_rule().items():
+        more = f" and {len(texts) - 3} more" if len(texts) > 3 else ""
+        context.detail(f"{', '.join(texts[:3])}{more}, by the rule: {rule}")
 
 
 @click.command(
@@ -84,7 +62,9 @@ def command(
         session = unregistered.session_of(scanner)
         rows = unregistered.maps(scanner, selection.select(mappings), session)
         if output.columns is None or output.labelled:
-            rows = _labelled(rows, Labels(target).of(mappings), mappings, context)
+            labels = Labels(target)
+            rows = labels.label_rows(rows)
+            _say_rules(labels, context)
         totals = {
             name: sum(row.counts[name] or 0 for row in rows) for name in PAGE_COUNTED
         }

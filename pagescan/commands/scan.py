@@ -123,13 +123,13 @@ def command(
         else:
             found = unregistered.session_of(scanner)
             batch = unregistered.scan(scanner, chosen, query, found)
-        if output.labelled:
-            _label(batch, target)
-        asked = query.require | query.any_of | (returned or none)
-        if asked & _OF_TRACKED and not tracked_mappings(scanner, chosen):
+        asked = (query.require | query.any_of | (returned or none)) & _OF_TRACKED
+        judged = asked or output.by == "mapping"
+        tracked = tracked_mappings(scanner, chosen) if judged else set()
+        if asked and not tracked:
             _say_untracked(context, pid)
         summary = batch.summary()
-        rows = _rows(scanner, chosen, Batch.empty(batch) if wp_only else batch, output)
+        rows = _rows(Batch.empty(batch) if wp_only else batch, target, tracked, output)
         session, cost = found.facts if found else None, scanner.take_cost()
         report = Report(
             "scan", now(), target.facts, summary, session=session, cost=cost
@@ -154,24 +154,21 @@ def _say_untracked(context: Context, pid: int) -> None:
 
 
 def _rows(
-    scanner: Scanner, chosen: MappingSet, batch: Batch, output: Output
+    batch: Batch, target: Target, tracked: set[int], output: Output
 ) -> Batch | list[MappingCounts]:
     """Return the rows; by mapping, `written` is unknown where nothing is tracked."""
+    if output.labelled:
+        from pagescan.target.labels import Labels
+
+        Labels(target).label(batch)
     if output.by != "mapping" or "written" not in batch.returned.names:
         return batch
-    tracked = tracked_mappings(scanner, chosen)
     return [
         row
         if row.start in tracked
         else replace(row, counts={**row.counts, "written": None})
         for row in batch.by_mapping()
     ]
-
-
-def _label(batch: Batch, target: Target) -> None:
-    from pagescan.target.labels import Labels
-
-    batch.labels = Labels(target).cover(batch.mappings)
 
 
 def _protected(

@@ -47,7 +47,6 @@ PATIENCE = 0.7
 
 
 @click.command(
-    context_settings={"ignore_unknown_options": False},
     epilog="""\b
 Examples:
   pagescan watch 4242
@@ -218,7 +217,7 @@ def run_plain(
         report = report_of(tracking, tick, ending)
         rows = tick.look.batch if tick.look else empty_batch(tracking)
         if labels is not None:
-            rows.labels = labels.cover(rows.mappings)
+            labels.label(rows)
         try:
             render.write_result(report, rows, output)
         except OutputError as error:

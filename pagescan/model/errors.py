@@ -2,7 +2,7 @@
 
 PagescanError                     1  any failure while running
 ├─ SessionError                   1  no session, two sessions, tracked already
-│  └─ SessionLostError            1  the keeper died: what was written is unknown
+│  └─ SessionLostError            1  the keeper died: its written pages are unknown
 ├─ UsageError                     2  an invalid value from the caller
 ├─ TargetError                    3  ProcessLookupError as well
 │  ├─ NoSuchTargetError           3  no such process, or a later one with its pid

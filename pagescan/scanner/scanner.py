@@ -31,14 +31,14 @@ from pagescan.scanner.spans import spans_of, split
 from pagescan.target.kernel import check_known
 from pagescan.target.process import Target, read_status
 
-# Parts of a scan for each thread: the one that is done first takes another.
+# Parts of a scan per thread: a thread that is done with its part takes the next one.
 _PARTS = 8
-# So many regions are scanned one by one: less is walked than by asking for all.
+# Up to this many regions are scanned one by one, which walks less than one scan of all.
 FEW_REGIONS = 4096
-# From so many bytes on, the kernel is asked how much of it is page tables.
+# For longer ranges, the kernel is asked how much of them has page tables.
 _VAST = 16 << 30
 _NO_END = 1 << 56
-# A gap of so many bytes costs less to walk than another call does.
+# Walking a gap of up to this many bytes costs less than another call.
 JOIN_GAP = 128 << 10
 
 
@@ -61,7 +61,7 @@ class Scanner:
         self.meter = Meter()
 
     def take_cost(self, stopped_ns: int = 0) -> Cost:
-        """Return what was counted since the last call of this, and start anew."""
+        """Return the cost since the previous call, and start counting from zero."""
         meter, self.meter = self.meter, Meter()
         meter.add(self.target.meter)
         self.target.meter = Meter()

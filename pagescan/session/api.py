@@ -2,10 +2,11 @@
 
 import contextlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from pagescan.model.batch import Batch
 from pagescan.model.looks import Look
+from pagescan.model.mapping_set import MappingSet
 from pagescan.model.results import MappingTable
 from pagescan.scanner.query import Query
 from pagescan.scanner.scanner import Scanner
@@ -17,6 +18,7 @@ from pagescan.session.opened import end, start
 from pagescan.session.record import Session, session_of
 from pagescan.target import maps as mappings
 from pagescan.target.find import pid_of
+from pagescan.target.labels import Labels
 from pagescan.target.process import Target
 from pagescan.target.selection import Selection
 from pagescan.target.wp_async import check_possible
@@ -48,14 +50,9 @@ def scan(
         >>> batch.summary().bytes == sum(batch.ends) - sum(batch.starts)
         True
     """
-    query = query or Query()
-    selection = Selection.parse(ranges or ())
-    with Target.open(pid_of(pid)) as target:
-        there = mappings.read(target)
-        selection.check(there)
-        scanner = Scanner(target)
+    with _selected(pid, ranges) as (scanner, selected):
         session = unregistered.session_of(scanner)
-        return unregistered.scan(scanner, selection.select(there), query, session)
+        return unregistered.scan(scanner, selected, query or Query(), session)
 
 
 def maps(pid: int | str | None, ranges: Iterable[str] | None = None) -> MappingTable:
@@ -76,15 +73,21 @@ def maps(pid: int | str | None, ranges: Iterable[str] | None = None) -> MappingT
         >>> pagescan.maps(4242).table()["mapping"].count("[stack]")
         1
     """
+    with _selected(pid, ranges) as (scanner, selected):
+        rows = unregistered.maps(scanner, selected, unregistered.session_of(scanner))
+        return MappingTable(Labels(scanner.target).label_rows(rows))
+
+
+@contextlib.contextmanager
+def _selected(
+    pid: int | str | None, ranges: Iterable[str] | None
+) -> Iterator[tuple[Scanner, MappingSet]]:
+    """Open a process; yield its scanner, and the mappings that the ranges select."""
     selection = Selection.parse(ranges or ())
     with Target.open(pid_of(pid)) as target:
-        there = mappings.read(target)
-        selection.check(there)
-        scanner = Scanner(target)
-        session = unregistered.session_of(scanner)
-        return MappingTable(
-            unregistered.maps(scanner, selection.select(there), session)
-        )
+        rows = mappings.read(target)
+        selection.check(rows)
+        yield Scanner(target), selection.select(rows)
 
 
 def start_session(pid: int | str, ranges: Iterable[str] | None = None) -> Session:

@@ -157,7 +157,7 @@ class Lock:
             os.close(fd)
 
     def is_ours(self) -> bool:
-        """Whether the file of that name is still the one that is locked here."""
+        """Whether the name still refers to the file that this object has locked."""
         return lock_inode(self.directory, self.pid) == os.fstat(self.fd).st_ino
 
     def write(self, session: Session) -> None:

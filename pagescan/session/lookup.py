@@ -1,4 +1,4 @@
-"""Finds sessions: the live ones, the lost ones, and the one that a user means."""
+"""Finds sessions: live ones, lost ones, and the session of a named target."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def lost_tracking(session: Session) -> SessionLostError:
     target = session.target
     return SessionLostError(
         f"tracking of {target.pid} ({target.name}) was lost: its keeper"
-        f" (pid {session.keeper_pid}) died; what was written is unknown",
+        f" (pid {session.keeper_pid}) died; which pages were written is unknown",
         hint=f"start over with: pagescan arm {target.pid}",
         pid=target.pid,
     )

@@ -8,13 +8,17 @@ there is no label: `maps -v` prints the rule beside each label.
 import contextlib
 import os
 import re
+import time
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import NamedTuple
 
+from pagescan.model.batch import Batch
 from pagescan.model.errors import PagescanError
 from pagescan.model.memory import Mapping
+from pagescan.model.results import MappingCounts
 from pagescan.target.maps import read
 from pagescan.target.process import Target
 from pagescan.target.thread_stacks import ThreadStack, thread_stacks
@@ -31,6 +35,8 @@ _GO = 0xC0 << 32
 _V8_CHUNK = 256 * _KIB
 _ARENAS = 8 * _MIB
 """Larger memory of a Python program is more likely an array or a mapping of its own."""
+_FRESH = 3.0  # seconds
+_SHARE = 0.02  # of the time, at most: a target may have a hundred thousand mappings
 _PYTHON = re.compile(r"(lib)?python3(\.\d+)?t?(\.so.*)?")
 _NODE = frozenset({"node", "nodejs", "electron", "chrome", "chromium"})
 _OTHER_MALLOC = re.compile(r"lib(jemalloc|tcmalloc|mimalloc|hoard|snmalloc)\b.*")
@@ -296,7 +302,10 @@ class Labels:
         """Label the memory of a target."""
         self.target = target
         self._stacks: dict[int, ThreadStack] = {}
-        self._texts: dict[int, str] = {}
+        self._mappings: list[Mapping] = []  # as they were when they were labelled
+        self._labels: list[Label | None] = []
+        self._old = 0.0  # when they are out of date
+        self._due = 0.0  # when they may be made again
 
     def of(self, mappings: Sequence[Mapping]) -> list[Label | None]:
         """Return the label of each mapping; None: no rule knows it.
@@ -313,22 +322,57 @@ class Labels:
         ]
 
     def cover(self, mappings: Sequence[Mapping]) -> dict[int, str]:
-        """Return the labels' texts by the starts of mappings, now and for later.
+        """Return the texts of labels by the starts of mappings, where a rule knows one.
 
-        The target is asked again only if one of the mappings was not there before; one
-        that has ended keeps the labels that it had.
+        The target is asked again after a while, or when a mapping is new, if that takes
+        little of the time; one that has ended keeps the labels that it had.
 
         Args:
-            mappings: Some mappings of the target.
+            mappings: Some mappings of the target, or parts of some.
         """
-        if not all(mapping.start in self._texts for mapping in mappings):
+        begun = time.monotonic()
+        indices = self._indices(mappings)
+        if begun >= self._due and (begun >= self._old or None in indices):
             with contextlib.suppress(PagescanError):
                 rows = read(self.target)
-                self._texts = {
-                    mapping.start: label.text if label else ""
-                    for mapping, label in zip(rows, self.of(rows), strict=True)
-                }
-        return {start: text for start, text in self._texts.items() if text}
+                self._labels, self._mappings = self.of(rows), rows
+                indices = self._indices(mappings)
+            self._old = begun + _FRESH
+            self._due = begun + (time.monotonic() - begun) / _SHARE
+        labels = [None if at is None else self._labels[at] for at in indices]
+        pairs = zip(mappings, labels, strict=True)
+        return {mapping.start: label.text for mapping, label in pairs if label}
+
+    def label(self, batch: Batch) -> None:
+        """Label the mappings of a batch."""
+        batch.labels = self.cover(batch.mappings)
+
+    def label_rows(self, rows: Sequence[MappingCounts]) -> list[MappingCounts]:
+        """Return rows with the labels of their mappings."""
+        texts = self.cover([row.mapping for row in rows])
+        return [replace(row, label=texts.get(row.start)) for row in rows]
+
+    def by_rule(self) -> dict[str, list[str]]:
+        """Return the rules that have applied, each with its labels, sorted."""
+        texts: dict[str, set[str]] = {}
+        for label in filter(None, self._labels):
+            texts.setdefault(label.rule, set()).add(label.text)
+        return {rule: sorted(found) for rule, found in texts.items()}
+
+    def _indices(self, mappings: Sequence[Mapping]) -> list[int | None]:
+        """Return which labelled mapping holds each; None: none does."""
+        starts = [mapping.start for mapping in self._mappings]
+        indices: list[int | None] = []
+        for mapping in mappings:
+            at = bisect_right(starts, mapping.start) - 1
+            indices.append(at if at >= 0 and self._holds(at, mapping) else None)
+        return indices
+
+    def _holds(self, at: int, mapping: Mapping) -> bool:
+        """Whether a mapping is a labelled one, or a part of it, and not a later one."""
+        known = self._mappings[at]
+        same = (known.name, known.perms) == (mapping.name, mapping.perms)
+        return same and mapping.start < known.end
 
     def _find_stacks(self, mappings: Sequence[Mapping]) -> None:
         stacks = thread_stacks(self.target.pid)

@@ -1,7 +1,7 @@
 """Gets Debian's kernels from its archive, with an apt configuration of its own.
 
 Its sources, lists and downloads are in the cache, so the machine's own apt is not
-changed. The mirror is the one that this machine uses for Debian, or deb.debian.org.
+changed. The mirror is this machine's own for Debian, else deb.debian.org.
 """
 
 import functools

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
+import pagescan
 from pagescan.target import maps
 from pagescan.target.labels import Labels
 from pagescan.target.process import Target
 from tests import witness
-from tests.conftest import HERE
+from tests.conftest import HERE, PAGE, command
 
 THREAD = """\
 import ctypes, threading, time
@@ -114,3 +115,28 @@ def test_node(run: Callable[..., int]) -> None:
     code = "const keep = [...Array(1e6)].map(i => ({i})); console.log(keep.length);"
     pid = run("node", "-e", code + "setInterval(() => keep, 1000)")
     assert {"[v8 heap]", "[v8 code]"} <= labels(pid)
+
+
+def test_a_part_of_a_mapping_has_the_label_of_the_whole(
+    run: Callable[..., int],
+) -> None:
+    """A RANGE in the middle of a mapping: its rows and regions are labelled."""
+    pid = run(sys.executable, "-c", "print(flush=True); input()")
+    (heap,) = pagescan.maps(pid, ["[heap]"])
+    assert heap.label == "[malloc main arena]"
+    middle = f"{heap.mapping.start + PAGE}+{PAGE}"
+    (row,) = pagescan.maps(pid, [middle])
+    assert (row.pages, row.label) == (1, "[malloc main arena]")
+    (region,) = command("scan", pid, middle, "--json").json()["regions"]
+    assert region["label"] == "[malloc main arena]"
+
+
+def test_a_later_mapping_at_the_same_address() -> None:
+    """It has no label of its predecessor, though labels are kept for some seconds."""
+    with Target.open(os.getpid()) as target:
+        known = Labels(target)
+        rows = maps.read(target)
+        known.cover(rows)
+        one = next(row for row in rows if row.name == "[heap]")
+        assert known.cover([one])
+        assert not known.cover([one._replace(name="/dev/shm/other")])

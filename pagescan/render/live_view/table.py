@@ -57,7 +57,7 @@ class Layout:
         return cls(label, strip, history, address, tuple(others))
 
     def header(self, sort: str) -> Text:
-        """Return the line of column names; the one that orders the rows has a mark."""
+        """Return the line of column names, with a mark at the column that sorts."""
         line = Text(" ", style="bold")
 
         def add(name: str, width: int, key: str = "", *, left: bool = False) -> None:
