@@ -10,8 +10,6 @@ from pathlib import Path
 import griffe
 from griffe2md import ConfigDict, render_object_docs
 
-import pagescan
-
 HERE = Path(__file__).parent
 PAGE = HERE / "api.md"
 
@@ -114,10 +112,9 @@ STYLE = ConfigDict(
 )
 
 
-def _place(name: str) -> str:
-    """Return the module path of a public name inside the package."""
-    module = pagescan._HOME.get(name)  # noqa: SLF001 - the list of public names
-    return f"{module}.{name}" if module else name
+def _defined(named: griffe.Object | griffe.Alias) -> griffe.Object:
+    """Return the object itself of a name that the package hands on."""
+    return named.final_target if isinstance(named, griffe.Alias) else named
 
 
 def reference() -> str:
@@ -132,7 +129,7 @@ def reference() -> str:
             style = STYLE.copy()
             if name in MEMBERS:
                 style["members"] = MEMBERS[name] or False
-            parts.append(render_object_docs(package[_place(name)], style))
+            parts.append(render_object_docs(_defined(package[name]), style))
     # Links to anchors that do not exist in the page.
     linked = re.sub(r"\[([^\[\]]+)\]\(#[^)]*\)", r"\1", "\n".join(parts))
     text = "\n".join(line.rstrip() for line in linked.splitlines())

@@ -46,4 +46,3 @@ from pagescan.tracking.tracking import Tracking as Tracking
 
 __version__: str
 __all__: list[str]
-_HOME: dict[str, str]

@@ -117,7 +117,6 @@ struct code {
 #define PS_ERESTARTNOHAND 514
 #define PS_SYS_IO_URING_ENTER 426
 #define PS_X32_BIT 0x40000000u
-#define PS_STATUS_SIZE 8192
 #define PS_STAT_SIZE 1024
 
 /*
@@ -131,8 +130,6 @@ void *ps_room(struct surgery *s, size_t size); /* NULL: used up; freed at the su
 bool ps_peek(const struct surgery *s, uint64_t address, void *ret, size_t size);
 bool ps_poke(const struct surgery *s, uint64_t address, const void *data, size_t size);
 size_t ps_read_file(const struct surgery *s, const char *name, void *ret, size_t size);
-void ps_read_status(const struct surgery *s, char *text, size_t size);
-uint64_t ps_status_field(const char *status, const char *name, int base);
 uint64_t ps_start_time(const struct surgery *s);
 uint64_t ps_stat_field(const struct surgery *s, int number);
 bool ps_is_present(const struct surgery *s, uint64_t address);

@@ -42,11 +42,7 @@ def inside(regions: Columns, starts: array[int], ends: array[int]) -> Columns:
         starts: Starts of the ranges, ascending and disjoint: they may touch.
         ends: Ends of the ranges.
     """
-    c_regions = c_columns(regions, len(regions.starts))
-    return _fill(
-        len(regions.starts) + _MORE_ROWS,
-        lambda out: _ranged(lib.ps_inside, c_regions, starts, ends, out),
-    )
+    return _parts(lib.ps_inside, regions, starts, ends)
 
 
 def outside(regions: Columns, starts: array[int], ends: array[int]) -> Columns:
@@ -54,11 +50,7 @@ def outside(regions: Columns, starts: array[int], ends: array[int]) -> Columns:
 
     The arguments are those of `inside`.
     """
-    c_regions = c_columns(regions, len(regions.starts))
-    return _fill(
-        len(regions.starts) + _MORE_ROWS,
-        lambda out: _ranged(lib.ps_outside, c_regions, starts, ends, out),
-    )
+    return _parts(lib.ps_outside, regions, starts, ends)
 
 
 def shares(regions: Columns, starts: array[int], ends: array[int]) -> Shares:
@@ -144,6 +136,20 @@ def tally(
         )
     )
     return pages, counts
+
+
+def _parts(
+    function: Callable[..., int],
+    regions: Columns,
+    starts: array[int],
+    ends: array[int],
+) -> Columns:
+    """Return the parts of regions that a function of the shim picks by ranges."""
+    c_regions = c_columns(regions, len(regions.starts))
+    return _fill(
+        len(regions.starts) + _MORE_ROWS,
+        lambda out: _ranged(function, c_regions, starts, ends, out),
+    )
 
 
 def _ranged(

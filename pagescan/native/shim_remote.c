@@ -41,18 +41,6 @@ size_t ps_read_file(const struct surgery *s, const char *name, void *ret, size_t
 	return length > 0 ? (size_t)length : 0;
 }
 
-void ps_read_status(const struct surgery *s, char *text, size_t size)
-{
-	text[ps_read_file(s, "status", text, size - 1)] = 0;
-}
-
-uint64_t ps_status_field(const char *status, const char *name, int base)
-{
-	const char *at = strstr(status, name);
-
-	return at ? strtoull(at + strlen(name), NULL, base) : 0;
-}
-
 /* Returns the start time of the process in clock ticks since boot; 0: unreadable. */
 uint64_t ps_start_time(const struct surgery *s)
 {

@@ -47,7 +47,6 @@ class Column(NamedTuple, Generic[_Row_contra]):
         key: The name that -c takes, that heads a table, and that CSV prints.
         unit: How a value is shown, and its type in JSON.
         width: Characters in a pipe, where rows are printed before all are known.
-        help: One line for the manual page.
         value: The getter. Except in `start` and `end`, it may not depend on addresses.
         json: The key in JSON, "counts.present" in an object of its own; "": not there.
         unknown: The text where the value is None; "": a dash, and nothing in CSV.
@@ -56,7 +55,6 @@ class Column(NamedTuple, Generic[_Row_contra]):
     key: str
     unit: Unit
     width: int
-    help: str
     value: Callable[[_Row_contra], Value]
     json: str = ""
     unknown: str = ""
@@ -71,24 +69,20 @@ _ADDRESS = 18  # 0x and up to 16 digits
 _COUNT = 9
 
 _START: Column[Row] = Column(
-    "start", "address", _ADDRESS, "First address.", lambda row: row.start, "start"
+    "start", "address", _ADDRESS, lambda row: row.start, "start"
 )
 _END: Column[Row] = Column(
     "end",
     "address",
     _ADDRESS,
-    "Address behind the last byte.",
     lambda row: row.end,
     "end",
 )
-_PAGES: Column[Row] = Column(
-    "pages", "pages", _COUNT, "Number of pages.", lambda row: row.pages, "pages"
-)
+_PAGES: Column[Row] = Column("pages", "pages", _COUNT, lambda row: row.pages, "pages")
 _BYTES: Column[Row] = Column(
     "bytes",
     "bytes",
     10,
-    "Length; exact with --bytes.",
     lambda row: row.bytes,
     "bytes",
 )
@@ -96,7 +90,6 @@ _MAPPING: Column[Row] = Column(
     "mapping",
     "text",
     32,
-    "Name of the mapping; [anon] if it has none.",
     lambda row: row.mapping.label if row.mapping else None,
     "mapping",
     "[gone]",
@@ -105,7 +98,6 @@ _LABEL: Column[Row] = Column(
     "label",
     "text",
     22,
-    "What the memory is for, as [java heap]; - where no rule knows it.",
     lambda row: row.label,
     "label",
 )
@@ -113,13 +105,10 @@ _PERMS: Column[Row] = Column(
     "perms",
     "text",
     5,
-    "Permissions, as in /proc/PID/maps.",
     lambda row: row.mapping.perms if row.mapping else None,
     "perms",
 )
-_NEW: Column[Row] = Column(
-    "new", "flag", 3, "The mapping appeared after arming.", lambda row: row.new, "new"
-)
+_NEW: Column[Row] = Column("new", "flag", 3, lambda row: row.new, "new")
 
 
 def _flag(bit: Category, name: str) -> Column[RegionRow]:
@@ -128,7 +117,6 @@ def _flag(bit: Category, name: str) -> Column[RegionRow]:
         name,
         "flag",
         len(name),
-        f"Whether the pages are {name}.",
         lambda row: bool(row.bits & bit),
     )
 
@@ -139,7 +127,6 @@ def _count(name: str) -> Column[MappingCounts]:
         name,
         "pages",
         _COUNT,
-        f"Pages that are {name}; - if that is unknown.",
         lambda row: row.counts.get(name),
         f"counts.{name}",
     )
@@ -155,7 +142,6 @@ _REGION: list[Column[RegionRow]] = [
         "categories",
         "names",
         30,
-        "All categories, in one.",
         lambda row: Category(row.bits).names,
         "categories",
     ),
@@ -176,7 +162,6 @@ _PLAN: list[Column[RegionRow]] = [
         "plan",
         "text",
         4,
-        "What to do: dump, zero or keep.",
         lambda row: Action(row.bits).word,
         "plan",
     ),
@@ -193,7 +178,6 @@ _OF_MAPPING: list[Column[MappingCounts]] = [
         "size",
         "bytes",
         10,
-        "Length; exact with --bytes.",
         lambda row: row.mapping.length,
     ),
     _PAGES,
@@ -205,7 +189,6 @@ _OF_MAPPING: list[Column[MappingCounts]] = [
         "offset",
         "offset",
         12,
-        "Offset in the file.",
         lambda row: row.mapping.offset,
         "offset",
     ),
@@ -213,7 +196,6 @@ _OF_MAPPING: list[Column[MappingCounts]] = [
         "inode",
         "number",
         10,
-        "Inode of the file.",
         lambda row: row.mapping.inode,
         "inode",
     ),
@@ -254,7 +236,7 @@ def region_rows(batch: Batch, *, by_page: bool = False) -> Iterator[RegionRow]:
     for start, end, bits, owner in zip(
         batch.starts, batch.ends, batch.bits, batch.owners, strict=True
     ):
-        of_mapping = mapping_of(batch, owner), owner in batch.new, batch.label_of(owner)
+        of_mapping = facts_of_mapping(batch, owner)
         if not by_page:
             yield RegionRow(start, end, (end - start) // size, bits, *of_mapping)
             continue
@@ -262,9 +244,15 @@ def region_rows(batch: Batch, *, by_page: bool = False) -> Iterator[RegionRow]:
             yield RegionRow(page, page + size, 1, bits, *of_mapping)
 
 
-def mapping_of(batch: Batch, owner: int) -> memory.Mapping | None:
-    """Return the mapping with an index; None: it was unmapped during the look."""
-    return batch.mappings[owner] if owner >= 0 else None
+def facts_of_mapping(
+    batch: Batch, owner: int
+) -> tuple[memory.Mapping | None, bool, str | None]:
+    """Return the last fields of a `RegionRow`: mapping, new, label.
+
+    There is no mapping if it was unmapped during the look.
+    """
+    mapping = batch.mappings[owner] if owner >= 0 else None
+    return mapping, owner in batch.new, batch.label_of(owner)
 
 
 def show(value: Value, column: Column[Any], *, exact: bool) -> str:

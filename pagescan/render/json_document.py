@@ -12,8 +12,8 @@ from pagescan.render.columns import (
     REGION_COLUMNS,
     Column,
     RegionRow,
+    facts_of_mapping,
     json_value,
-    mapping_of,
 )
 from pagescan.render.document import (
     cost_keys,
@@ -152,7 +152,7 @@ class _RegionObjects:
 
     def _end(self, bits: int, owner: int) -> str:
         batch = self._batch
-        of_mapping = mapping_of(batch, owner), owner in batch.new, batch.label_of(owner)
+        of_mapping = facts_of_mapping(batch, owner)
         row = RegionRow(0, 0, 0, bits, *of_mapping)
         keys = {
             column.json: json_value(column.value(row), column)

@@ -19,7 +19,7 @@ from pagescan.render.columns import (
     Column,
     RegionRow,
     Value,
-    mapping_of,
+    facts_of_mapping,
     region_rows,
     select,
 )
@@ -63,7 +63,7 @@ def lines(rows: Rows, output: Output, style: LineStyle) -> Iterator[str]:
 
     def template(key: Key) -> LineTemplate:
         length, bits, owner = key
-        of_mapping = mapping_of(batch, owner), owner in batch.new, batch.label_of(owner)
+        of_mapping = facts_of_mapping(batch, owner)
         row = RegionRow(0, length, length // batch.page_size, bits, *of_mapping)
         cells: list[Part] = [
             Slot(column.key)
