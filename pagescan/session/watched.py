@@ -21,6 +21,7 @@ from pagescan.target import maps
 from pagescan.target.launch import Launched
 from pagescan.target.process import Target
 from pagescan.target.selection import Selection
+from pagescan.tracking.arm import MAX_TABLES
 from pagescan.tracking.target_cost import TargetCost
 from pagescan.tracking.ticks import Inputs, Limits, Worker, ticks
 from pagescan.tracking.tracking import Tracking
@@ -56,7 +57,7 @@ class Terms:
 
     selection: Selection
     pace: Pace
-    max_tables: int = 16 << 20
+    max_tables: int = MAX_TABLES
     restore_huge: bool = True
     percent: float | None = None
     interval: float = 1.0
