@@ -23,6 +23,9 @@ from pagescan.model.results import Cost
 from pagescan.target import maps as mappings
 from pagescan.target.process import Target
 from pagescan.target.selection import Selection
+
+# Loaded now: a process without a free descriptor can load nothing later.
+from pagescan.tracking import attach as _attach  # noqa: F401
 from pagescan.tracking.block_scans import UNPACED, BlockTracking
 
 if TYPE_CHECKING:

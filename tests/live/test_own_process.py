@@ -342,3 +342,23 @@ def test_self_is_not_dumpable(tmp_path: Path) -> None:
     )
     assert "AccessDeniedError" in done.stderr
     assert "not dumpable" in done.stderr
+
+
+def test_no_descriptor_is_left(tmp_path: Path) -> None:
+    """The first block of a process that may open nothing more: a clear error."""
+    code = (
+        "import os, resource, pagescan\n"
+        "written = pagescan.written_pages()\n"
+        "hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]\n"
+        "used = len(os.listdir('/proc/self/fd')) - 1\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (used, hard))\n"
+        "try:\n"
+        "    written.__enter__()\n"
+        "except pagescan.PagescanError as error:\n"
+        "    print(error)\n"
+    )
+    words = [sys.executable, "-c", code]
+    done = subprocess.run(
+        words, capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert "has reached its limit of descriptors (EMFILE)" in done.stdout, done.stderr
