@@ -259,6 +259,10 @@ def _suitable_stat(pid: int) -> Stat:
         raise _hidden(pid) or _no_such(pid, error) from error
     except PermissionError as error:
         raise _hidden(pid) or denied(pid, f"look at {pid}", error) from error
+    except OSError as error:  # of this process: no descriptor, no memory
+        raise from_oserror(
+            error, doing=f"look at {pid}", pid=pid, call="open"
+        ) from error
     if stat.flags & PF_KTHREAD:
         raise UnsuitableTargetError(
             f"{pid} ({stat.name}) is a kernel thread: it has no memory of its own",
