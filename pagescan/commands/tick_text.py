@@ -2,7 +2,7 @@
 
 from pagescan.model.looks import Tick, summary_of
 from pagescan.model.results import Cost, Estimate
-from pagescan.model.units import format_share, format_size, plural
+from pagescan.model.units import format_seconds, format_share, format_size, plural
 
 
 def tick_line(tick: Tick) -> str:
@@ -38,6 +38,8 @@ def end_line(tick: Tick, ending: Cost) -> str:
     cost = "" if share is None else f"; {cost_words(share)}"
     if ending.mappings_added:
         cost += f"; it has {plural(ending.mappings_added, 'mapping')} more by that"
+    if tick.unseen_ns is not None:
+        cost += f"; the last look was {format_seconds(tick.unseen_ns / 1e9)} before"
     return (
         f"{why}: {plural(tick.totals.pages, 'page')} ({format_size(tick.totals.bytes)})"
         f" written in {plural(tick.number, 'look')}{cost}"

@@ -43,6 +43,8 @@ class Tick:
         end: In the last tick: interrupted count duration exited exec lost.
         totals: The totals of all looks so far.
         total_share: The share of the target's processor time that all looks have cost.
+        unseen_ns: In the last tick, if the memory was gone before the look: how long
+            before its end the last look was. None: nothing is unseen.
     """
 
     number: int
@@ -52,6 +54,7 @@ class Tick:
     end: str | None
     totals: Summary
     total_share: float | None = None
+    unseen_ns: int | None = None
 
 
 def summary_of(look: Look) -> Summary:

@@ -208,6 +208,8 @@ class Report:
     """In the last line of watch: all its looks together."""
     total_share: float | None = None
     """Beside the totals: `Cost.target_share` of all looks together."""
+    unseen_ns: int | None = None
+    """In the last line of watch: how long before the target's end the last look was."""
     estimate: Estimate | None = None
     """With a budget; the rows then cover only the part that was tracked."""
     plan: PlanFacts | None = None

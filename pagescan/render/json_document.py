@@ -76,6 +76,7 @@ def header_keys(report: Report) -> dict[str, Any]:
             if totals is not None
             else None
         )
+        keys["unseen_ns"] = report.unseen_ns
         keys["estimated"] = estimate_keys(report.estimate)
     if report.plan is not None:
         keys["epoch"] = report.plan.epoch

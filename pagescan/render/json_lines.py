@@ -18,6 +18,7 @@ _IN_SUMMARY = (
     "interval_ns",
     "end",
     "totals",
+    "unseen_ns",
     "estimated",
     "plan",
     "left_out",

@@ -67,7 +67,7 @@ def ticks(
     """
     timer = Timer(limits, stop, worker, inputs or {})
     timer.watch(tracking)
-    before = time.monotonic()
+    before = looked = time.monotonic()
     totals = Summary.none()
     number = 0
     end = None
@@ -93,14 +93,18 @@ def ticks(
             else:
                 tracking = followed
                 timer.watch(tracking)
+                looked = time.monotonic()
                 if end is None:
                     number -= 1
                     continue
-        if look is not None:
-            totals = add(totals, summary_of(look))
         now = time.monotonic()
+        unseen = None
+        if look is not None:
+            totals, looked = add(totals, summary_of(look)), now
+        elif end:
+            unseen = round((now - looked) * 1e9)
         share = tracking.toll.share if tracking.toll else None
-        yield Tick(number, look, since, now - before, end, totals, share)
+        yield Tick(number, look, since, now - before, end, totals, share, unseen)
         before = now
 
 

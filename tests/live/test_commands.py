@@ -318,10 +318,12 @@ class TestWatch:
         while b"watching" not in watch.stderr.readline():
             pass
         made.tell("quit")
-        out, _ = watch.communicate(timeout=10)
+        out, said = watch.communicate(timeout=10)
         last = checked(out.decode().splitlines()[-1])
         assert last["end"] == "exited"
         assert last["totals"] is not None
+        assert 0 < last["unseen_ns"] < 10e9
+        assert b"; the last look was " in said
         assert watch.returncode == 0
 
     def test_exec_of_a_target(self, target: Start) -> None:
@@ -352,6 +354,7 @@ class TestWatch:
         last = checked(out.decode().splitlines()[-1])
         assert last["end"] == "exec"
         assert last["totals"] is not None
+        assert 0 < last["unseen_ns"] < 10e9
         assert watch.returncode == 0
 
     def test_command(self) -> None:
