@@ -31,7 +31,7 @@ Examples:
 )
 @target_argument
 @ranges_argument
-@output(by=False)
+@output("arm")
 @pace_option
 @tables_option
 @common

@@ -54,7 +54,7 @@ Examples:
 )
 @click.option("--size", metavar="SIZE", default="256M", help="Size of its heap (256M).")
 @click.option("--seconds", metavar="S", default="6", help="How long it runs (6).")
-@output(by=False)
+@output("demo")
 @pace_option
 @common
 def command(

@@ -36,7 +36,7 @@ Examples:
     help="Write-protect the listed pages in the same step: the next diff starts here.",
 )
 @oldest_option
-@output()
+@output("diff")
 @pace_option
 @common
 def command(

@@ -29,7 +29,7 @@ Examples:
 @click.option("--all", "every", is_flag=True, help="All sessions of this user.")
 @oldest_option
 @restore_option
-@output(by=False)
+@output("disarm")
 @pace_option
 @common
 def command(

@@ -20,7 +20,7 @@ Examples:
   pagescan doctor
   pagescan doctor --json | jq '.checks[] | select(.ok == false)'"""
 )
-@output(by=False)
+@output("doctor")
 @common
 def command(*, output: Output, context: Context) -> int:
     """Show what this kernel supports and this user may do, tried row by row.

@@ -44,7 +44,7 @@ Examples:
 @click.option(
     "--binary", is_flag=True, help="Print 16 bytes per region: see the guide."
 )
-@output(by=False)
+@output("dump-plan", by=False)
 @pace_option
 @common
 def command(

@@ -12,9 +12,10 @@ from pagescan.commands.options import (
 )
 from pagescan.console.context import Context
 from pagescan.model.batch import PAGE_COUNTED
-from pagescan.model.results import Output, Report, Summary
+from pagescan.model.results import SHARES, Output, Report, Summary
 from pagescan.model.units import now
 from pagescan.native import Pace
+from pagescan.scanner.counts import with_shares
 from pagescan.scanner.scanner import Scanner
 from pagescan.session import unregistered
 from pagescan.target import maps
@@ -34,18 +35,26 @@ def _say_rules(labels: Labels, context: Context) -> None:
     epilog="""\b
 Examples:
   pagescan maps 4242
-  pagescan maps java -c start,size,present,label
+  pagescan maps java --sort -present -c start,size,present,label
+  pagescan maps postgres --smaps --oldest
   pagescan maps postgres '/dev/zero*' --json | jq '.mappings[].counts'"""
 )
 @target_argument
 @ranges_argument
-@output(by=False)
+@click.option(
+    "--smaps",
+    is_flag=True,
+    help="Read smaps, too: columns private, shared, pss. Holds the target's mmap lock"
+    " for a whole mapping at a time.",
+)
+@output("maps")
 @pace_option
 @common
 def command(
     *,
     pid: int,
     selection: Selection,
+    smaps: bool,
     output: Output,
     pace: Pace,
     context: Context,
@@ -61,6 +70,8 @@ def command(
         scanner = Scanner(target, pace)
         session = unregistered.session_of(scanner)
         rows = unregistered.maps(scanner, selection.select(mappings), session)
+        if smaps or output.names(*SHARES):
+            rows = with_shares(scanner, rows)
         if output.columns is None or output.labelled:
             labels = Labels(target)
             rows = labels.label_rows(rows)

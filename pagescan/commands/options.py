@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pagescan.commands.forms import check_columns, check_form
 from pagescan.console.context import Context, moves_cursor
 from pagescan.model.errors import UsageError
 from pagescan.model.memory import CATEGORY_NAMES, NO_CATEGORY, Category
@@ -104,56 +105,113 @@ common = _shared(
 )
 """Adds -q, -v, --color and --debug; the command gets the run's `context`."""
 
-_FORMS = (
-    click.option("--json", "as_json", is_flag=True, help="Print one JSON document."),
-    click.option("--jsonl", is_flag=True, help="Print JSON, one line per region."),
-    click.option("--csv", is_flag=True, help="Comma-separated values."),
-    click.option(
+_OPTIONS = {
+    "by": click.option(
+        "--by",
+        type=click.Choice(["region", "mapping", "page"]),
+        help="What one row stands for; default: region, for watch in a pipe mapping.",
+    ),
+    "json": click.option(
+        "--json", "as_json", is_flag=True, help="Print one JSON document."
+    ),
+    "jsonl": click.option(
+        "--jsonl", is_flag=True, help="Print JSON, one line per region."
+    ),
+    "csv": click.option("--csv", is_flag=True, help="Comma-separated values."),
+    "columns": click.option(
         "-c",
         "--columns",
         metavar="A,B",
         help="Show these columns; +A,B adds them to the default.",
     ),
-    click.option(
+    "sort": click.option(
+        "--sort",
+        metavar="A,B",
+        help="Sort the rows by these columns; -A: the largest first.",
+    ),
+    "header": click.option(
         "--no-header", is_flag=True, help="Leave out the line of column names."
     ),
-    click.option(
-        "--bytes", "exact", is_flag=True, help="Print sizes as exact numbers of bytes."
+    "exact": click.option(
+        "--bytes",
+        "exact",
+        is_flag=True,
+        help="Print sizes as exact numbers of bytes.",
     ),
-)
-_BY = click.option(
-    "--by",
-    type=click.Choice(["region", "mapping", "page"]),
-    default="region",
-    show_default=True,
-    help="What one row stands for.",
-)
+}
+_JSON = ("json", "jsonl")
+_TABLE = (*_JSON, "csv", "columns", "header", "exact")
+_OF_KIND = {
+    "scan": ("by", *_TABLE, "sort"),
+    "diff": ("by", *_TABLE, "sort"),
+    "maps": (*_TABLE, "sort"),
+    "watch": ("by", *_TABLE),
+    "sessions": (*_JSON, "csv", "header", "exact"),
+    "doctor": (*_JSON, "csv", "header"),
+    "arm": _JSON,
+    "disarm": _JSON,
+    "demo": _JSON,
+}
+_LIVE = ("watch", "demo")
 
 
-def output(*, by: bool = True) -> Callable[[Command], Command]:
-    """Add the output options; the command gets them as `output`."""
-    return _shared("output", _output, *([_BY] if by else []), *_FORMS)
+def output(kind: str = "", *, by: bool = True) -> Callable[[Command], Command]:
+    """Add the output options that a command takes; it gets them as `output`.
+
+    Args:
+        kind: The command, if it takes other options than `by` says.
+        by: Whether a row may stand for a region, a mapping or a page.
+    """
+    names = _OF_KIND.get(kind, ("by", *_TABLE) if by else _TABLE)
+    return _shared(
+        "output",
+        functools.partial(_output, kind),
+        *(option for name, option in _OPTIONS.items() if name in names),
+    )
 
 
-def _output(words: Words) -> Output:
-    asked = {form: words.pop(word) for word, form in _FORM_WORDS.items()}
+def _output(kind: str, words: Words) -> Output:
+    asked = {form: words.pop(word, False) for word, form in _FORM_WORDS.items()}
     forms = [form for form, on in asked.items() if on]
     if len(forms) > 1:
         raise UsageError(f"--{forms[0]} and --{forms[1]} exclude each other")
     context = _context()
-    by = words.pop("by", "region")
-    return Output(
-        format=forms[0] if forms else _form_for_stdout(),
-        columns=words.pop("columns"),
-        header=not words.pop("no_header"),
-        exact=words.pop("exact"),
-        by=by,
+    form = forms[0] if forms else form_for_stdout()
+    by = words.pop("by", None)
+    given = {
+        "by": by,
+        "columns": words.pop("columns", None),
+        "sort": words.pop("sort", None),
+        "header": words.pop("no_header", False),
+        "exact": words.pop("exact", False),
+    }
+    check_form(_rules_of(kind, form), given)
+    # In a pipe, a look of a busy program would have thousands of lines.
+    default = "mapping" if kind == "watch" and form == "plain" else "region"
+    made = Output(
+        format=form,
+        columns=given["columns"],
+        header=not given["header"],
+        exact=given["exact"],
+        by=by or default,
         color=context.color,
-        progress=_writing_bar(by) if context.shows_progress else None,
+        progress=_writing_bar(by or default) if context.shows_progress else None,
+        sort=given["sort"],
     )
+    check_columns(made, kind)
+    return made
 
 
 _FORM_WORDS = {"as_json": "json", "jsonl": "jsonl", "csv": "csv"}
+
+
+def _rules_of(kind: str, form: str) -> str:
+    """Return the key of `OF_FORM` for a command and a format."""
+    if form == "table" and kind in _LIVE:
+        return "live"
+    if form in ("json", "jsonl"):
+        return "json"
+    return "list" if kind == "doctor" and form != "csv" else form
 
 
 def _writing_bar(by: str) -> Progress | None:
@@ -165,7 +223,8 @@ def _writing_bar(by: str) -> Progress | None:
     return WritingBar(f"{by}s")
 
 
-def _form_for_stdout() -> str:
+def form_for_stdout() -> str:
+    """Return the format where none is asked for: a table on a terminal only."""
     return "table" if sys.stdout.isatty() and moves_cursor() else "plain"
 
 

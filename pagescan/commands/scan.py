@@ -7,6 +7,7 @@ from dataclasses import replace
 import click
 
 from pagescan import render
+from pagescan.commands.forms import check_form
 from pagescan.commands.options import (
     Categories,
     common,
@@ -82,7 +83,7 @@ Examples:
     is_flag=True,
     help="Show the kernel's own bits, not interpreted.",
 )
-@output()
+@output("scan")
 @pace_option
 @common
 def command(
@@ -112,6 +113,8 @@ def command(
     protects = "--wp" if wp else "--wp-only" if wp_only else ""
     if raw and protects:
         raise UsageError(f"--raw-categories and {protects} exclude each other")
+    if wp_only:
+        check_form("summary", output.options)
     with contextlib.ExitStack() as undo:
         target = undo.enter_context(Target.open(pid))
         scanner = Scanner(target, pace)

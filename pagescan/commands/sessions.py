@@ -18,7 +18,7 @@ from pagescan.session.lookup import (
 Example:
   pagescan sessions --json | jq -r '.sessions[].name'"""
 )
-@output(by=False)
+@output("sessions")
 @common
 def command(*, output: Output, context: Context) -> None:
     """List the tracking sessions of this user."""

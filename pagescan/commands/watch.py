@@ -75,7 +75,7 @@ Examples:
 )
 @oldest_option
 @restore_option
-@output()
+@output("watch")
 @pace_option
 @tables_option
 @common

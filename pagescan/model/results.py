@@ -108,6 +108,10 @@ class Estimate(NamedTuple):
     share: float
 
 
+SHARES = ("private", "shared", "pss")
+"""The figures of smaps in `MappingCounts.shares`."""
+
+
 @dataclass(frozen=True, slots=True)
 class MappingCounts:
     """One mapping and its pages per category; None stands for an unknown count."""
@@ -120,6 +124,9 @@ class MappingCounts:
     new: bool = False
     label: str | None = None
     """What the memory is for, as "[java heap]"; None: no rule knows it."""
+    shares: Dict[str, int] = field(default_factory=dict)
+    """Bytes that only this process maps, that others map too, and its proportional
+    share of both (private shared pss), from smaps; empty: smaps was not read."""
 
     @property
     def start(self) -> int:
@@ -151,6 +158,9 @@ class MappingTable(list[MappingCounts], Frame):
         columns["bytes"] = [row.bytes for row in self]
         for name in self[0].counts if self else ():
             columns[name] = [row.counts[name] for row in self]
+        if any(row.shares for row in self):
+            for name in SHARES:
+                columns[name] = [row.shares.get(name) for row in self]
         return columns
 
 
@@ -227,6 +237,7 @@ class Output(NamedTuple):
         by: What one row is: a region, a mapping or a page.
         color: Whether to use colour; None: the terminal and the environment decide.
         progress: Told how many regions or pages are written so far.
+        sort: The argument of --sort; None: rows ascend by address.
     """
 
     format: str = "plain"
@@ -236,6 +247,19 @@ class Output(NamedTuple):
     by: str = "region"
     color: bool | None = None
     progress: "Progress | None" = None
+    sort: str | None = None
+
+    @property
+    def options(self) -> dict[str, object]:
+        """The options that were given, by their names; false where they were not."""
+        return {
+            "by": self.by != "region",
+            "columns": self.columns,
+            "sort": self.sort,
+            "header": not self.header,
+            "exact": self.exact,
+            "csv": self.format == "csv",
+        }
 
     @property
     def is_json(self) -> bool:
@@ -245,4 +269,9 @@ class Output(NamedTuple):
     @property
     def labelled(self) -> bool:
         """Whether labels are shown."""
-        return self.format in ("json", "jsonl") or "label" in (self.columns or "")
+        return self.is_json or self.names("label")
+
+    def names(self, *columns: str) -> bool:
+        """Whether -c or --sort names any of these columns."""
+        words = f"{self.columns or ''},{self.sort or ''}".split(",")
+        return any(word.strip().lstrip("+-") in columns for word in words)

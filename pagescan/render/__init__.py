@@ -17,6 +17,10 @@ def write_result(
     stream = stream or sys.stdout
     if output.by == "mapping" and isinstance(rows, Batch):
         rows = rows.by_mapping()
+    if output.sort is not None:
+        from pagescan.render.sorting import sorted_rows
+
+        rows = sorted_rows(report, rows, output)
     match output.format:
         case "json":
             from pagescan.render.json_document import write

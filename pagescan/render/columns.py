@@ -10,8 +10,8 @@ from pagescan.model import memory
 from pagescan.model.batch import PAGE_COUNTED, Batch
 from pagescan.model.errors import UsageError
 from pagescan.model.memory import CATEGORY_NAMES, Category
-from pagescan.model.results import Action, MappingCounts
-from pagescan.model.units import escape, format_address, format_size
+from pagescan.model.results import SHARES, Action, MappingCounts, Report
+from pagescan.model.units import escape, format_address, format_size, format_time
 
 Value = int | str | bool | tuple[str, ...] | None
 Unit = Literal["pages", "bytes", "address", "offset", "flag", "names", "text", "number"]
@@ -203,10 +203,58 @@ _OF_MAPPING: list[Column[MappingCounts]] = [
     _NEW._replace(json=""),
 ]
 MAPPING_COLUMNS = {column.key: column for column in _OF_MAPPING}
+
+
+def _share(name: str) -> Column[MappingCounts]:
+    """Return the column with a figure of smaps, which only `maps` has."""
+    return Column(name, "bytes", 10, lambda row: row.shares.get(name), name)
+
+
+MAPS_COLUMNS = {
+    **MAPPING_COLUMNS,
+    **{name: _share(name) for name in SHARES},
+}
 MAPS_DEFAULT = (
     "start,size,present,swapped,file,pfnzero,huge,guard,written,label,mapping"
 )
+MAPS_WITH_SHARES = "start,size,present,swapped,private,shared,pss,written,label,mapping"
 BY_MAPPING_DEFAULT = "start,size,pages,written,file,present,swapped,mapping"
+
+
+_OF_LOOK: list[Column[Any]] = [
+    Column("tick", "number", 6, lambda _: None),
+    Column("time", "text", 27, lambda _: None),
+]
+LOOK_COLUMNS = {column.key: column for column in _OF_LOOK}
+"""The columns that are the same in all rows of a look of `watch`: see `of_look`."""
+
+
+def of_look(report: Report) -> dict[str, Column[Any]]:
+    """Return the columns of `LOOK_COLUMNS` with the values of one look."""
+    when = format_time(report.time)
+    return {
+        "tick": LOOK_COLUMNS["tick"]._replace(value=lambda _: report.tick),
+        "time": LOOK_COLUMNS["time"]._replace(value=lambda _: when),
+    }
+
+
+def sort_keys(
+    text: str | None, columns: Mapping[str, Column[_Row_contra]]
+) -> list[tuple[Column[_Row_contra], bool]]:
+    """Return the columns that --sort names, each with whether the largest is first.
+
+    Raises:
+        UsageError: A column does not exist.
+    """
+    if text is None:
+        return []
+    words = [word.strip() for word in text.split(",")]
+    names = ",".join(word.lstrip("+-") for word in words)
+    found = select(names, "", columns)
+    return [
+        (column, word.startswith("-"))
+        for column, word in zip(found, words, strict=True)
+    ]
 
 
 def select(

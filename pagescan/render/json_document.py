@@ -1,13 +1,14 @@
 """Writes one JSON document: the keys of the report, and one line per region."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 from pagescan.model.batch import Batch
 from pagescan.model.results import MappingCounts, Output, Report
 from pagescan.render.columns import (
     MAPPING_COLUMNS,
+    MAPS_COLUMNS,
     PLAN_COLUMNS,
     REGION_COLUMNS,
     Column,
@@ -116,8 +117,9 @@ def row_texts(
         columns = PLAN_COLUMNS if report.plan is not None else REGION_COLUMNS
         objects = _RegionObjects(rows, list(columns.values()), frame)
         return "regions", batch_lines(rows, objects.template, output, frame.between)
-    by_mapping = report.kind == "maps" or output.by == "mapping"
-    return "mappings" if by_mapping else "regions", _mapping_texts(rows, frame)
+    of_maps = report.kind == "maps"
+    texts = _mapping_texts(rows, MAPS_COLUMNS if of_maps else MAPPING_COLUMNS, frame)
+    return "mappings" if of_maps or output.by == "mapping" else "regions", texts
 
 
 _BY_LENGTH = ("start", "end", "pages", "bytes")
@@ -162,8 +164,12 @@ class _RegionObjects:
         return f", {json.dumps(keys)[1:]}{self._frame.behind}"
 
 
-def _mapping_texts(rows: Sequence[MappingCounts], frame: Frame) -> Iterator[str]:
-    columns = [column for column in MAPPING_COLUMNS.values() if column.json]
+def _mapping_texts(
+    rows: Sequence[MappingCounts],
+    known: Mapping[str, Column[MappingCounts]],
+    frame: Frame,
+) -> Iterator[str]:
+    columns = [column for column in known.values() if column.json]
     for row in rows:
         keys: dict[str, Any] = {}
         for column in columns:

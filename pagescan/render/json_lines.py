@@ -32,7 +32,9 @@ def write(report: Report, rows: "Rows", output: Output, stream: TextIO) -> None:
     stream.write(json.dumps({"line": "header", **keys}) + "\n")
     stream.flush()
     kind = "region" if isinstance(rows, Batch) else "mapping"
-    frame = Frame(before=f'"line": "{kind}", ', behind="\n")
+    look = {key: keys[key] for key in ("tick", "time") if report.tick is not None}
+    before = json.dumps({"line": kind, **look})[1:-1]
+    frame = Frame(before=f"{before}, ", behind="\n")
     stream.writelines(row_texts(report, rows, output, frame)[1])
-    last = {"line": "summary", **summary, **trailer_keys(report)}
+    last = {"line": "summary", **look, **summary, **trailer_keys(report)}
     stream.write(json.dumps(last) + "\n")

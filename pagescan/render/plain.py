@@ -19,7 +19,7 @@ from pagescan.render.rows import (
 def write(report: Report, rows: Rows, output: Output, stream: TextIO) -> None:
     """Write one result."""
     style = _Style(selected_columns(report, rows, output), output)
-    if output.header:
+    if output.header and (len(rows) or (report.tick or 1) == 1):
         stream.write(line_text(style, [column.key for column in style.columns]))
     stream.writelines(lines(rows, output, style))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from pagescan.model.batch import Batch
@@ -10,8 +10,11 @@ from pagescan.model.results import MappingCounts, Output, Report
 from pagescan.render.cells import pad
 from pagescan.render.columns import (
     BY_MAPPING_DEFAULT,
+    LOOK_COLUMNS,
     MAPPING_COLUMNS,
+    MAPS_COLUMNS,
     MAPS_DEFAULT,
+    MAPS_WITH_SHARES,
     PLAN_COLUMNS,
     PLAN_DEFAULT,
     REGION_COLUMNS,
@@ -20,6 +23,7 @@ from pagescan.render.columns import (
     RegionRow,
     Value,
     facts_of_mapping,
+    of_look,
     region_rows,
     select,
 )
@@ -43,14 +47,50 @@ class LineStyle(Protocol):
         """Return the parts of a line with these cells, its newline included."""
 
 
+def columns_of(kind: str, by: str) -> tuple[str, Mapping[str, Column[Any]]]:
+    """Return the default columns of a kind of result, and all columns that it has.
+
+    Args:
+        kind: The kind of the report: the command's word for it.
+        by: What a row stands for, where the user decides that.
+    """
+    if kind == "dump-plan":
+        return PLAN_DEFAULT, PLAN_COLUMNS
+    if kind == "maps":
+        return MAPS_DEFAULT, MAPS_COLUMNS
+    default = BY_MAPPING_DEFAULT if by == "mapping" else REGION_DEFAULT
+    columns: Mapping[str, Column[Any]] = (
+        MAPPING_COLUMNS if by == "mapping" else REGION_COLUMNS
+    )
+    return default, {**columns, **LOOK_COLUMNS} if kind == "watch" else columns
+
+
 def selected_columns(report: Report, rows: Rows, output: Output) -> Columns:
-    """Return the columns that the user selected, or the default ones of the report."""
-    if report.plan is not None:
-        return select(output.columns, PLAN_DEFAULT, PLAN_COLUMNS)
-    if isinstance(rows, Batch):
-        return select(output.columns, REGION_DEFAULT, REGION_COLUMNS)
-    default = MAPS_DEFAULT if report.kind == "maps" else BY_MAPPING_DEFAULT
-    return select(output.columns, default, MAPPING_COLUMNS)
+    """Return the columns that the user selected, or the default ones of the report.
+
+    The rows of all looks of a `watch` are one CSV: there, `tick` and `time` come first.
+    """
+    default, columns = all_columns(report, rows)
+    if not isinstance(rows, Batch) and any(row.shares for row in rows):
+        default = MAPS_WITH_SHARES
+    chosen = select(output.columns, default, columns)
+    if report.tick is None or output.format != "csv":
+        return chosen
+    first = of_look(report)
+    return [
+        *first.values(),
+        *(column for column in chosen if column.key not in first),
+    ]
+
+
+def all_columns(report: Report, rows: Rows) -> tuple[str, Mapping[str, Column[Any]]]:
+    """Return the default columns of a result, and all columns that its rows have."""
+    kind = "dump-plan" if report.plan is not None else report.kind
+    by = "region" if isinstance(rows, Batch) else "mapping"
+    default, columns = columns_of(kind, by)
+    if report.tick is not None:
+        columns = {**columns, **of_look(report)}
+    return default, columns
 
 
 def lines(rows: Rows, output: Output, style: LineStyle) -> Iterator[str]:

@@ -2,9 +2,11 @@
 
 import contextlib
 from collections.abc import Container
+from dataclasses import replace
 
 from pagescan import native
 from pagescan.model.batch import PAGE_COUNTED, Batch
+from pagescan.model.errors import from_oserror
 from pagescan.model.mapping_set import MappingSet
 from pagescan.model.memory import Category, Kind
 from pagescan.model.ranges import unlabelled
@@ -16,8 +18,8 @@ from pagescan.scanner.rules import PRIVATE, registered_rule
 from pagescan.scanner.scanner import Scanner
 from pagescan.scanner.spans import as_spans
 from pagescan.target.kernel import known_categories, swap_in_use
-from pagescan.target.maps import smaps_field
 from pagescan.target.shared_files import file_of
+from pagescan.target.smaps import smaps_field, smaps_fields
 
 
 def scan_mappings(
@@ -84,6 +86,42 @@ def populated_by_mapping(
         pages = mapping.length // size
         rows.append(MappingCounts(mapping, pages, mapping.length, counts))
     return rows, batch
+
+
+def with_shares(scanner: Scanner, rows: list[MappingCounts]) -> list[MappingCounts]:
+    """Return the rows of whole mappings with their figures from smaps.
+
+    A part of a mapping has none. Huge pages of hugetlbfs count, too.
+
+    Raises:
+        PagescanError: smaps cannot be read.
+    """
+    target = scanner.target
+    fields = [name for names in _SHARES.values() for name in names]
+    try:
+        fields.append(b"Size")
+        found = smaps_fields(target.pid, fields, scanner.pace, scanner.meter)
+    except OSError as error:
+        raise from_oserror(
+            error, doing=f"read smaps of {target}", pid=target.pid, call="read"
+        ) from error
+    made = []
+    for row in rows:
+        sizes = found.get(row.start, {})
+        whole = sizes.get(b"Size") == row.mapping.length
+        shares = {
+            name: sum(sizes.get(field, 0) for field in names)
+            for name, names in _SHARES.items()
+        }
+        made.append(replace(row, shares=shares if whole else {}))
+    return made
+
+
+_SHARES = {
+    "private": (b"Private_Clean", b"Private_Dirty", b"Private_Hugetlb"),
+    "shared": (b"Shared_Clean", b"Shared_Dirty", b"Shared_Hugetlb"),
+    "pss": (b"Pss",),
+}
 
 
 def _written_and_gone(

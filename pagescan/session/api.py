@@ -8,6 +8,7 @@ from pagescan.model.batch import Batch
 from pagescan.model.looks import Look
 from pagescan.model.mapping_set import MappingSet
 from pagescan.model.results import MappingTable
+from pagescan.scanner.counts import with_shares
 from pagescan.scanner.query import Query
 from pagescan.scanner.scanner import Scanner
 from pagescan.session import unregistered
@@ -55,12 +56,19 @@ def scan(
         return unregistered.scan(scanner, selected, query or Query(), session)
 
 
-def maps(pid: int | str | None, ranges: Iterable[str] | None = None) -> MappingTable:
+def maps(
+    pid: int | str | None,
+    ranges: Iterable[str] | None = None,
+    *,
+    smaps: bool = False,
+) -> MappingTable:
     """Return one row per mapping, with its pages by category.
 
     Args:
         pid: The process, by its pid or its name; None: this one.
         ranges: RANGE words, as the command takes them; None: everything.
+        smaps: Also read smaps, for `shares`: it holds the target's mmap lock for a
+            whole mapping at a time.
 
     Raises:
         PagescanError: As for `scan`.
@@ -75,6 +83,8 @@ def maps(pid: int | str | None, ranges: Iterable[str] | None = None) -> MappingT
     """
     with _selected(pid, ranges) as (scanner, selected):
         rows = unregistered.maps(scanner, selected, unregistered.session_of(scanner))
+        if smaps:
+            rows = with_shares(scanner, rows)
         return MappingTable(Labels(scanner.target).label_rows(rows))
 
 

@@ -9,6 +9,7 @@ from pagescan.model.errors import from_oserror
 from pagescan.model.memory import PAGE_SIZE, Mapping
 from pagescan.target.living import memory_dir
 from pagescan.target.process import Target
+from pagescan.target.smaps import smaps_field
 
 _READ = 1 << 20
 _LETTERS = tuple(
@@ -163,38 +164,6 @@ def _mappings(
             size,
         )
         last_end = end
-
-
-def smaps_field(
-    pid: int, field: bytes, meter: native.Meter | None = None
-) -> dict[int, int]:
-    """Return one field of /proc/PID/smaps, in bytes, by the start of the mapping.
-
-    This is slow: the kernel walks every page of the process. It holds the target's mmap
-    lock for one mapping or more at a time; the meter counts this time.
-    """
-    sizes: dict[int, int] = {}
-    start = 0
-    for line in _smaps(pid, meter or native.Meter()).splitlines():
-        key, _, value = line.partition(b":")
-        if key == field:
-            sizes[start] = int(value.split()[0]) << 10
-        elif b"-" in key:
-            start = int(key.partition(b"-")[0], 16)
-    return sizes
-
-
-def _smaps(pid: int, meter: native.Meter) -> bytes:
-    """Read smaps in small pieces, because the lock is free between two reads."""
-    pieces: list[bytes] = []
-    with open(f"{memory_dir(pid)}/smaps", "rb", buffering=0) as smaps:
-        while True:
-            begun = time.perf_counter_ns()
-            piece = smaps.read(PAGE_SIZE)
-            meter.count(begun)
-            if not piece:
-                return b"".join(pieces)
-            pieces.append(piece)
 
 
 def read(target: Target) -> list[Mapping]:

@@ -1,0 +1,263 @@
+"""Rows in the order that was asked for; shares of memory; the time of each row."""
+
+import csv
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.conftest import Target, checked, command
+
+Start = Callable[..., Target]
+PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+def rows_of(text: str) -> list[dict[str, str]]:
+    """Return the rows of CSV."""
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+@pytest.fixture
+def busy(target: Start) -> Target:
+    """A target with three mappings of different sizes."""
+    made = target(
+        "a=anon,pages=30,fill=1", "b=anon,pages=90,fill=1", "c=anon,pages=60,fill=1"
+    )
+    made.write("a", set(range(0, 30, 2)))
+    return made
+
+
+def test_sort_by_a_number(busy: Target) -> None:
+    """Ascending, or with a minus the largest first; the rows are the same."""
+    plain = rows_of(command("maps", busy.pid, "--csv").stdout)
+    up = rows_of(command("maps", busy.pid, "--csv", "--sort", "present").stdout)
+    down = rows_of(command("maps", busy.pid, "--csv", "--sort", "-present").stdout)
+    assert [int(row["present"]) for row in up] == sorted(
+        int(row["present"]) for row in plain
+    )
+    assert [int(row["present"]) for row in down] == sorted(
+        (int(row["present"]) for row in plain), reverse=True
+    )
+    assert sorted(map(str, up)) == sorted(map(str, plain)) == sorted(map(str, down))
+
+
+def test_sort_by_two_columns(busy: Target) -> None:
+    """The second one decides where the first is equal."""
+    words = ("scan", busy.pid, "--csv", "--sort", "mapping,-start")
+    rows = rows_of(command(*words).stdout)
+    assert len({row["mapping"] for row in rows}) > 2
+    assert rows == sorted(
+        sorted(rows, key=lambda row: -int(row["start"], 16)),
+        key=lambda row: row["mapping"],
+    )
+
+
+def test_sort_by_a_column_that_is_not_shown(busy: Target) -> None:
+    """Such a column is computed too."""
+    words = ("maps", busy.pid, "-c", "mapping", "--no-header", "--sort")
+    labels = command(*words, "label").stdout
+    assert sorted(labels.splitlines()) == sorted(
+        command(*words, "start").stdout.splitlines()
+    )
+
+
+def test_sort_of_pages(busy: Target) -> None:
+    """--by page sorts single pages, not their regions."""
+    low, high = busy.ranges["b"]
+    words = ("scan", busy.pid, f"{low}-{high}", "--by", "page", "--csv")
+    rows = rows_of(command(*words, "--sort", "-start").stdout)
+    assert [int(row["start"], 16) for row in rows] == list(
+        range(high - PAGE, low - PAGE, -PAGE)
+    )
+
+
+def test_unknown_values_come_last(busy: Target) -> None:
+    """Untracked memory has no count of written pages: it follows the others."""
+    low, high = busy.ranges["a"]
+    command("arm", busy.pid, f"{low}-{high}")
+    for key in ("written", "-written"):
+        rows = rows_of(command("maps", busy.pid, "--csv", "--sort", key).stdout)
+        assert rows[0]["written"] != ""
+        assert rows[-1]["written"] == ""
+
+
+@pytest.mark.needs("tracking")
+def test_sort_of_diff(busy: Target) -> None:
+    """The mapping with most written pages is first."""
+    command("arm", busy.pid)
+    busy.write("a", {1, 2})
+    busy.write("b", set(range(50)))
+    words = ("diff", busy.pid, "--by", "mapping", "--sort", "-pages", "--csv")
+    counts = [int(row["pages"]) for row in rows_of(command(*words).stdout)]
+    assert counts[0] >= 50
+    assert counts == sorted(counts, reverse=True)
+
+
+FORKED = f"""
+import ctypes, mmap, os, sys
+memory = mmap.mmap(-1, 66 * {PAGE}, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+start = ctypes.addressof(ctypes.c_char.from_buffer(memory)) + {PAGE}
+protect = ctypes.CDLL(None).mprotect
+for edge in (start - {PAGE}, start + 64 * {PAGE}):  # no neighbour is merged with it
+    assert protect(ctypes.c_void_p(edge), ctypes.c_size_t({PAGE}), 0) == 0
+for page in range(1, 65):
+    memory[page * {PAGE}] = 1
+if os.fork() == 0:
+    sys.stdin.read()
+    os._exit(0)
+for page in range(1, 17):
+    memory[page * {PAGE}] = 2
+print(start, flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def forked() -> Iterator[tuple[int, int]]:
+    """A process that shares 48 of 64 pages with its child: its pid, and where."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", FORKED],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    yield process.pid, int(process.stdout.readline())
+    process.communicate()
+    assert process.returncode == 0
+
+
+def test_shares_of_a_fork(forked: tuple[int, int]) -> None:
+    """16 pages are private, 48 are shared by two: their share is a half."""
+    pid, start = forked
+    words = ("maps", pid, f"{start}+{64 * PAGE}")
+    [row] = command(*words, "--smaps", "--json").json()["mappings"]
+    assert (row["private"], row["shared"], row["pss"]) == (
+        16 * PAGE,
+        48 * PAGE,
+        (16 + 24) * PAGE,
+    )
+    # -c reads smaps without the option; without both, nothing is read.
+    named = ("-c", "private,shared,pss", "--bytes", "--no-header")
+    assert command(*words, *named).stdout.split() == [
+        str(row[name]) for name in ("private", "shared", "pss")
+    ]
+    [row] = command(*words, "--json").json()["mappings"]
+    assert [row[name] for name in ("private", "shared", "pss")] == [None] * 3
+
+
+def test_shares_of_a_part_are_unknown(forked: tuple[int, int]) -> None:
+    """It has figures of whole mappings only."""
+    pid, start = forked
+    words = ("maps", pid, f"{start}+{8 * PAGE}", "--smaps", "--json")
+    [row] = command(*words).json()["mappings"]
+    assert [row[name] for name in ("private", "shared", "pss")] == [None] * 3
+
+
+def test_shares_in_the_library(forked: tuple[int, int]) -> None:
+    """The table has columns for them only if smaps was read."""
+    import pagescan
+
+    pid, start = forked
+    where = [f"{start}+{64 * PAGE}"]
+    table = pagescan.maps(pid, where, smaps=True).table()
+    assert (table["private"], table["pss"]) == ([16 * PAGE], [40 * PAGE])
+    assert "pss" not in pagescan.maps(pid, where).table()
+
+
+def test_smaps_is_counted_in_the_cost(busy: Target) -> None:
+    """It needs more calls, and holds the lock for a mapping at a time."""
+    without = command("maps", busy.pid, "--json").json()["cost"]
+    with_it = command("maps", busy.pid, "--json", "--smaps").json()["cost"]
+    mappings = len(command("maps", busy.pid, "--csv").stdout.splitlines()) - 1
+    assert with_it["ioctls"] >= without["ioctls"] + mappings
+
+
+# ---- watch -----------------------------------------------------------------------
+
+
+WATCHED = ("-n", "3", "-i", "0.1")
+
+
+@pytest.fixture
+def writer() -> Iterator[int]:
+    """A process that writes all the time."""
+    code = """
+import mmap
+memory = mmap.mmap(-1, 40 * 4096, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+print(flush=True)
+while True:
+    for page in range(0, 40, 2):
+        memory[page * 4096] = 1
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.readline()
+    yield process.pid
+    process.kill()
+    process.communicate()
+
+
+TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
+
+
+@pytest.mark.needs("tracking")
+@pytest.mark.parametrize("columns", ["", "start,pages", "+perms", "pages,tick,time"])
+def test_csv_of_watch_has_the_time_in_each_row(writer: int, columns: str) -> None:
+    """One header; tick and time come first, once, also with -c."""
+    named = ("-c", columns) if columns else ()
+    result = command("watch", writer, *WATCHED, "--csv", *named)
+    assert result.code == 0, result.stderr
+    head = result.stdout.splitlines()[0].split(",")
+    assert head[:2] == ["tick", "time"]
+    assert len(head) == len(set(head))
+    assert result.stdout.count("tick,time,") == 1
+    rows = rows_of(result.stdout)
+    assert {row["tick"] for row in rows} == {"1", "2", "3"}
+    assert all(TIME.fullmatch(row["time"]) for row in rows)
+    assert len({(row["tick"], row["time"]) for row in rows}) == 3
+
+
+@pytest.mark.needs("tracking")
+def test_json_lines_of_watch_have_the_time_in_each_line(writer: int) -> None:
+    """Each line has tick and time: those of its header."""
+    result = command("watch", writer, *WATCHED, "--jsonl")
+    lines = [checked(line) for line in result.stdout.splitlines()]
+    assert {line["line"] for line in lines} == {"header", "region", "summary"}
+    assert {line["tick"] for line in lines} == {1, 2, 3}
+    assert len({(line["tick"], line["time"]) for line in lines}) == 3
+
+
+@pytest.mark.needs("tracking")
+def test_pipe_of_watch_has_a_line_per_mapping(writer: int) -> None:
+    """Twenty regions of one mapping are one line; --by region shows them."""
+
+    def most_lines(*words: str) -> int:
+        text = command("watch", writer, "-n", "1", "-i", "0.1", *words).stdout
+        return max(text.count(f"{name}\n") for name in ("[anon]", "[heap]"))
+
+    mappings = len(command("maps", writer, "--csv").stdout.splitlines())
+    assert most_lines() < min(20, mappings)
+    assert most_lines("--by", "region") >= 20
+
+
+@pytest.mark.needs("tracking")
+def test_time_is_a_column_of_plain_rows(writer: int) -> None:
+    """In a pipe it is there when it is asked for."""
+    words = ("watch", writer, "-n", "1", "-i", "0.1", "-c", "tick,pages,mapping")
+    head, *rows = command(*words).stdout.splitlines()
+    assert head.split() == ["tick", "pages", "mapping"]
+    assert {row.split()[0] for row in rows} == {"1"}
+
+
+def test_other_commands_have_no_tick(busy: Target) -> None:
+    """The columns of a look belong to watch alone."""
+    result = command("scan", busy.pid, "-c", "tick")
+    assert result.code == 2
+    assert json.dumps("tick") not in result.stderr
+    assert "unknown column: 'tick'" in result.stderr
