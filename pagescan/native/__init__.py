@@ -36,6 +36,7 @@ _HOME = {
     "keeping_the_processor": "pace",
     "launch": "process",
     "library": "door",
+    "open_in_root": "files",
     "outside": "regions",
     "overlay": "regions",
     "parse_maps": "maps",

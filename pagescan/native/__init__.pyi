@@ -1,6 +1,7 @@
 """The types of the names that `__init__.py` loads at their first use."""
 
 from pagescan.native.door import address_of, library
+from pagescan.native.files import open_in_root
 from pagescan.native.huge import Collapse
 from pagescan.native.maps import MapsRows, parse_maps, swapped_pages
 from pagescan.native.pace import (
@@ -73,6 +74,7 @@ __all__ = [
     "keeping_the_processor",
     "launch",
     "library",
+    "open_in_root",
     "outside",
     "overlay",
     "parse_maps",

@@ -321,6 +321,12 @@ int ps_launch(const char *path, char *const *argv, char *const *envp, int in, in
 int64_t ps_watch_get(const struct pagescan_watch *watch, int reset, uint64_t start, uint64_t size,
 		     uint64_t addresses, uint64_t room);
 int ps_watch_reset(const struct pagescan_watch *watch, uint64_t start, uint64_t size);
+
+/*
+ * Looks up a file by its name below a root: no link leads out of it, and with `follow` 0 none is
+ * followed. Returns an O_PATH descriptor: nothing has been opened yet.
+ */
+int ps_open_in_root(int root, const char *name, int follow);
 /* cdef end */
 
 #define PS_MAP_READ 1u

@@ -104,15 +104,11 @@ static int survey(struct surgery *s, const struct area *area, void *context)
 }
 
 /*
- * Finds the file of a mapping by its name, which the target chooses: a link in its last part is not
- * followed, no link leads out of the target's root, and it must be the mapped file.
+ * Finds the file of a mapping by its name, which the target chooses: no link is followed (maps shows
+ * the path without links), and it must be the mapped file.
  */
 static int find_by_name(struct surgery *s, const struct code *code)
 {
-	struct open_how how = {
-		.flags = O_PATH | O_NOFOLLOW | O_CLOEXEC,
-		.resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS,
-	};
 	char path[64], name[4096];
 	struct area area;
 	struct stat facts;
@@ -124,7 +120,7 @@ static int find_by_name(struct surgery *s, const struct code *code)
 	root = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
 	if (root < 0)
 		return -1;
-	found = (int)syscall(SYS_openat2, root, name, &how, sizeof(how));
+	found = ps_open_in_root(root, name, 0);
 	close(root);
 	if (found < 0 || (fstat(found, &facts) == 0 && facts.st_ino == code->inode &&
 			  major(facts.st_dev) == code->device >> 32 &&

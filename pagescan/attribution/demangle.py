@@ -1,0 +1,75 @@
+"""Turns the names that C++, Rust and Go give to the linker into those of the source.
+
+c++filt of the binutils does it for C++ and Rust. The names are the target's choice, and
+a demangler is a parser: in a process of its own it may fail, hang or grow.
+"""
+
+import re
+import shutil
+import subprocess
+import tempfile
+import threading
+from collections.abc import Iterable
+
+_MANGLED = re.compile(rb"_{1,2}[ZR][\w$.@]{2,4095}")
+_RUST_HASH = re.compile(r"::h[0-9a-f]{16}$")
+_RUST_CRATE = re.compile(r"\[[0-9a-f]{6,16}\]")
+_GO_ESCAPE = re.compile(r"%([0-9a-f]{2})")
+_SECONDS = 10
+_LONGEST_ANSWER = 16 << 20
+LONGEST = 1024
+"""Characters of a name that are shown; templates have longer ones."""
+
+
+def available() -> bool:
+    """Whether names of C++ and Rust can be read."""
+    return shutil.which("c++filt") is not None
+
+
+def demangle(names: Iterable[bytes]) -> dict[bytes, str]:
+    """Return the names of the source, by the names of the linker.
+
+    A name that no language here has made, or that cannot be read, stays as it is.
+    """
+    distinct = list(dict.fromkeys(names))
+    mangled = [name for name in distinct if _MANGLED.fullmatch(name)]
+    answers = dict(zip(mangled, _ask(mangled), strict=False))
+    return {name: _tidy(answers.get(name, name)) for name in distinct}
+
+
+def _tidy(name: bytes) -> str:
+    text = name.decode(errors="backslashreplace")
+    if _RUST_HASH.search(text):
+        text = _RUST_HASH.sub("", text)
+    text = _RUST_CRATE.sub("", text)
+    if "/" in text and "%" in text:
+        # The linker of Go writes the dots of an import path as %2e.
+        text = _GO_ESCAPE.sub(lambda code: chr(int(code[1], 16)), text)
+    text = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
+
+
+def _ask(mangled: list[bytes]) -> list[bytes]:
+    """Let c++filt read the names; fewer lines than names: it failed on the way."""
+    tool = shutil.which("c++filt") if mangled else None
+    if tool is None:
+        return []
+    with tempfile.TemporaryFile() as questions:
+        questions.write(b"\n".join(mangled) + b"\n")
+        questions.seek(0)
+        with subprocess.Popen(
+            [tool],
+            stdin=questions,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env={"LC_ALL": "C"},
+        ) as process:
+            timer = threading.Timer(_SECONDS, process.kill)
+            timer.start()
+            try:
+                answer = process.stdout.read(_LONGEST_ANSWER) if process.stdout else b""
+                process.kill()
+            finally:
+                timer.cancel()
+    lines = answer.split(b"\n")
+    return lines[:-1]  # the last is empty, or was cut
