@@ -31,7 +31,7 @@ Words = dict[str, Any]
 """The values of a command's options, as click has read them."""
 
 
-def _shared(
+def shared(
     name: str, build: Callable[[Words], object], *options: Callable[[Command], Command]
 ) -> Callable[[Command], Command]:
     """Return a decorator that adds options or arguments to a command.
@@ -71,7 +71,7 @@ def _set_color(ctx: click.Context, parameter: click.Parameter, value: str) -> No
     ctx.ensure_object(Context).color = _COLOR[value]
 
 
-common = _shared(
+common = shared(
     "context",
     lambda _: _context(),
     click.option(
@@ -163,7 +163,7 @@ def output(kind: str = "", *, by: bool = True) -> Callable[[Command], Command]:
         by: Whether a row may stand for a region, a mapping or a page.
     """
     names = _OF_KIND.get(kind, ("by", *_TABLE) if by else _TABLE)
-    return _shared(
+    return shared(
         "output",
         functools.partial(_output, kind),
         *(option for name, option in _OPTIONS.items() if name in names),
@@ -228,7 +228,7 @@ def form_for_stdout() -> str:
     return "table" if sys.stdout.isatty() and moves_cursor() else "plain"
 
 
-def _complete_target(
+def complete_target(
     context: click.Context, parameter: click.Parameter, incomplete: str
 ) -> list[Any]:
     """Offer the pids of this user's processes, with their names."""
@@ -256,15 +256,15 @@ def oldest_option(function: Command) -> Command:
     )(function)
 
 
-target_argument = _shared(
+target_argument = shared(
     "pid",
     lambda words: find_pid(words.pop("target"), oldest=words.pop("oldest")),
-    click.argument("target", metavar="TARGET", shell_complete=_complete_target),
+    click.argument("target", metavar="TARGET", shell_complete=complete_target),
     oldest_option,
 )
 """Adds TARGET; the command gets a pid as `pid`, even if no such process exists."""
 
-ranges_argument = _shared(
+ranges_argument = shared(
     "selection",
     lambda words: Selection.parse(words.pop("ranges")),
     click.argument("ranges", metavar="[RANGE]...", nargs=-1),
@@ -282,7 +282,7 @@ def _pace(words: Words) -> Pace:
     return pace
 
 
-pace_option = _shared(
+pace_option = shared(
     "pace",
     _pace,
     click.option(
@@ -295,7 +295,7 @@ pace_option = _shared(
 )
 """Adds --max-stall; the command gets a `pace`."""
 
-tables_option = _shared(
+tables_option = shared(
     "max_tables",
     lambda words: parse_size(words.pop("max_tables")),
     click.option(
@@ -308,7 +308,7 @@ tables_option = _shared(
 )
 """Adds --max-tables; the command gets `max_tables` in bytes."""
 
-restore_option = _shared(
+restore_option = shared(
     "restore_huge",
     lambda words: not words.pop("no_restore_huge"),
     click.option(

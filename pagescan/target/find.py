@@ -95,7 +95,7 @@ def _named() -> list[_Named]:
             if stat.flags & PF_KTHREAD or stat.state in "ZX":
                 continue
             program = os.path.basename(executable(pid) or "").removesuffix(" (deleted)")
-            if pid == os.getpid() or _is_pagescan(_words(pid), program):
+            if pid == os.getpid() or is_pagescan(_words(pid), program):
                 continue
             names = frozenset({stat.name, program} - {""})
             ours = os.stat(f"/proc/{pid}").st_uid == user
@@ -118,7 +118,7 @@ def _command_line(pid: int) -> str:
     return line if len(line) <= _WIDTH else f"{line[:half]}…{line[-half:]}"
 
 
-def _is_pagescan(words: list[str], program: str) -> bool:
+def is_pagescan(words: list[str], program: str) -> bool:
     """Whether a process is a pagescan command or keeper: a Python that runs pagescan.
 
     The words are interpreted as Python does; a mere word "pagescan" is not enough.

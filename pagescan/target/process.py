@@ -33,22 +33,26 @@ class Stat(NamedTuple):
     state: str
     flags: int
     start_time: int
+    parent: int
 
 
 def read_stat(pid: int) -> Stat:
-    """Read /proc/PID/stat; FileNotFoundError, ProcessLookupError: it is gone.
+    """Read /proc/PID/stat; FileNotFoundError, ProcessLookupError: it is gone."""
+    with open(f"/proc/{pid}/stat", "rb") as file:
+        return parse_stat(file.read())
+
+
+def parse_stat(text: bytes) -> Stat:
+    """Return the fields of the text of /proc/PID/stat.
 
     The start time is the machine's, whatever the time namespace of this process.
     """
-    with open(f"/proc/{pid}/stat", "rb") as file:
-        text = file.read()
     # The name may contain any character, also ")": the last one is the end.
     head, _, tail = text.rpartition(b")")
     fields = tail.split()
     name = os.fsdecode(head.partition(b"(")[2])
-    return Stat(
-        name, fields[0].decode(), int(fields[6]), int(fields[19]) - time_offset()
-    )
+    start_time = int(fields[19]) - time_offset()
+    return Stat(name, fields[0].decode(), int(fields[6]), start_time, int(fields[1]))
 
 
 @cache

@@ -467,9 +467,9 @@ def test_the_oldest_is_taken(named: list[subprocess.Popen[bytes]]) -> None:
 )
 def test_own_processes(words: list[str], program: str, ours: bool) -> None:
     """Own processes are recognised by the module that Python runs, not a word."""
-    from pagescan.target.find import _is_pagescan
+    from pagescan.target.find import is_pagescan
 
-    assert _is_pagescan(words, program) == ours
+    assert is_pagescan(words, program) == ours
 
 
 # ---- the end of a watch ------------------------------------------------------------

@@ -1,0 +1,355 @@
+"""Selects the processes of a group: a tree, a cgroup, a unit, a container, a match.
+
+    selector = Unit("postgresql")  # or Tree.of(pid), Cgroup(…), Container(…), Match(…)
+    members = selector.members()   # now: (Member(pid, start_time, name, label), …)
+    members = selector.members(known=members)  # later: with those that have come
+
+A selection reads /proc and keeps nothing: it can be made again and again, and compared.
+A `Member` is identified by its pid and start time: `Target.open(member.pid,
+start_time=member.start_time)` opens that process and no later one of the same pid.
+Members are sorted by age, the oldest first. An empty tuple is an answer, too: a command
+that needs a process calls `require`. Those who look repeatedly pass the members that
+they know: a descendant stays in its tree when its parent has ended. The members that
+are missing in the next answer have ended, or have left the group.
+
+Never members: kernel threads, zombies, and the processes of pagescan itself.
+"""
+
+import os
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import ClassVar, NamedTuple, Self
+
+from pagescan.model.errors import NoSuchTargetError, UsageError
+from pagescan.model.units import escape
+from pagescan.target.cgroups import (
+    cgroup_paths,
+    container_of,
+    has_unit,
+    unit_name,
+    within,
+)
+from pagescan.target.find import is_pagescan, processes
+from pagescan.target.living import memory_dir
+from pagescan.target.proc_files import read_proc
+from pagescan.target.process import (
+    PF_KTHREAD,
+    Stat,
+    check_proc,
+    executable,
+    parse_stat,
+)
+
+_CONTAINER_ID = re.compile(r"[0-9a-f]{12,64}|[0-9a-f]{32}-[0-9]+")
+_TYPE = re.compile(r"--type=([\w-]+)")
+_LABEL_WIDTH = 200
+_COMMAND_LINE = 4096
+
+
+class Member(NamedTuple):
+    """A process of a group; pid and start time identify it.
+
+    Attributes:
+        start_time: Clock ticks since boot: field 22 of /proc/PID/stat.
+        name: The kernel's name of it.
+        label: Its role, where its command line tells it: the title that it has given
+            itself ("postgres: checkpointer"), or the type of process of a browser
+            ("renderer"). None: nothing tells it from its siblings.
+    """
+
+    pid: int
+    start_time: int
+    name: str
+    label: str | None = None
+
+    @property
+    def key(self) -> tuple[int, int]:
+        """The pid and the start time."""
+        return self.pid, self.start_time
+
+
+class Selector(ABC):
+    """What selects the processes of a group.
+
+    Attributes:
+        kind: tree, cgroup, unit, container or match.
+        name: What the user gave: for a tree the pid of its root.
+    """
+
+    kind: ClassVar[str]
+    name: str
+
+    @abstractmethod
+    def members(self, known: Collection[Member] = ()) -> tuple[Member, ...]:
+        """Return the processes that belong to the group now, the oldest first.
+
+        Args:
+            known: The members of an earlier answer. Only a tree needs them.
+
+        Raises:
+            NoSuchTargetError: /proc is missing, or belongs to another PID namespace.
+            PagescanError: This process has no descriptor left, or no memory.
+        """
+
+    def require(self) -> tuple[Member, ...]:
+        """Return the members; raise NoSuchTargetError if there is no member now."""
+        members = self.members()
+        if not members:
+            raise NoSuchTargetError(f"no process in {self}", hint=self._where())
+        return members
+
+    def _where(self) -> str:
+        return "cat /proc/PID/cgroup shows the cgroups of a process"
+
+    def __str__(self) -> str:
+        return f"{self.kind} {escape(self.name)}"
+
+
+@dataclass(frozen=True)
+class Tree(Selector):
+    """A process and its descendants.
+
+    Attributes:
+        pid: The root. It may end before its descendants.
+        start_time: Its start time, so that no later process is taken for it.
+    """
+
+    kind: ClassVar[str] = "tree"
+    pid: int
+    start_time: int
+
+    @classmethod
+    def of(cls, pid: int) -> Self:
+        """Return the tree of a process that lives now.
+
+        Raises:
+            NoSuchTargetError: No process has this pid.
+        """
+        check_proc()
+        stat = _stat(pid)
+        if stat is None:
+            raise NoSuchTargetError(f"no process with pid {pid}", pid=pid)
+        return cls(pid, stat.start_time)
+
+    @property
+    def name(self) -> str:  # type: ignore[override] # a field elsewhere
+        """The pid of the root."""
+        return str(self.pid)
+
+    def members(self, known: Collection[Member] = ()) -> tuple[Member, ...]:
+        """Return the root, its descendants, and the descendants of known members."""
+        check_proc()
+        stats = dict(_stats())
+        children: dict[int, list[int]] = {}
+        for pid, stat in stats.items():
+            children.setdefault(stat.parent, []).append(pid)
+        roots = {(self.pid, self.start_time), *(member.key for member in known)}
+        waiting = [
+            pid
+            for pid, start in roots
+            if pid in stats and stats[pid].start_time == start
+        ]
+        tree: set[int] = set()
+        while waiting:
+            if (pid := waiting.pop()) not in tree:
+                tree.add(pid)
+                waiting += children.get(pid, ())
+        return _members((pid, stats[pid]) for pid in tree)
+
+    def _where(self) -> str:
+        return "its root has ended; pagescan itself is never a member"
+
+
+class _EachByItself(Selector):
+    """A group that takes each process by what /proc tells of it."""
+
+    @abstractmethod
+    def takes(self, pid: int) -> bool:
+        """Whether a process belongs to the group."""
+
+    def members(
+        self,
+        known: Collection[Member] = (),  # noqa: ARG002 - only a tree needs them
+    ) -> tuple[Member, ...]:
+        """Return the processes that the group takes now; `known` has no effect."""
+        check_proc()
+        return _members((pid, stat) for pid, stat in _stats() if self.takes(pid))
+
+
+@dataclass(frozen=True)
+class Cgroup(_EachByItself):
+    """The processes of a cgroup and of those below it, in any hierarchy.
+
+    Attributes:
+        name: The path, as /proc/PID/cgroup shows it.
+    """
+
+    kind: ClassVar[str] = "cgroup"
+    name: str
+
+    def __post_init__(self) -> None:
+        """Refuse what /proc/PID/cgroup never shows."""
+        if not self.name.startswith("/"):
+            raise UsageError(
+                f"malformed cgroup: {self.name!r} does not begin with /",
+                hint="give the path as /proc/PID/cgroup shows it",
+            )
+        if self.name.startswith("/sys/fs/cgroup"):
+            raise UsageError(
+                f"malformed cgroup: {self.name!r} is where it is mounted",
+                hint="give what /proc/PID/cgroup shows, without /sys/fs/cgroup",
+            )
+        object.__setattr__(self, "name", self.name.rstrip("/") or "/")
+
+    def takes(self, pid: int) -> bool:
+        """Whether its cgroup is this one, or lies below it."""
+        return any(within(path, self.name) for path in cgroup_paths(pid))
+
+
+@dataclass(frozen=True)
+class Unit(_EachByItself):
+    """The processes of a systemd unit, which its name in the cgroup's path tells.
+
+    Attributes:
+        name: The unit; without a suffix a service.
+    """
+
+    kind: ClassVar[str] = "unit"
+    name: str
+
+    def __post_init__(self) -> None:
+        """Complete the name; refuse a path."""
+        if not self.name or "/" in self.name:
+            raise UsageError(
+                f"malformed unit: {self.name!r}",
+                hint="give a name, as in postgresql.service; a path is for --cgroup",
+            )
+        object.__setattr__(self, "name", unit_name(self.name))
+
+    def takes(self, pid: int) -> bool:
+        """Whether its cgroup's path contains the unit."""
+        return has_unit(cgroup_paths(pid), self.name)
+
+
+@dataclass(frozen=True)
+class Container(_EachByItself):
+    """The processes of a container, which its id in the cgroup's path tells.
+
+    Attributes:
+        name: The id, or its first 12 digits or more.
+    """
+
+    kind: ClassVar[str] = "container"
+    name: str
+
+    def __post_init__(self) -> None:
+        """Refuse what is no id: names are known to the container runtime alone."""
+        if not _CONTAINER_ID.fullmatch(self.name):
+            raise UsageError(
+                f"malformed container id: {self.name!r}",
+                hint="give the id, or at least its first 12 hex digits;"
+                " docker inspect -f '{{.Id}}' NAME prints it",
+            )
+
+    def takes(self, pid: int) -> bool:
+        """Whether its cgroup is that of the container."""
+        container = container_of(pid, cgroup_paths(pid))
+        return container is not None and container.startswith(self.name)
+
+
+@dataclass(frozen=True)
+class Match(_EachByItself):
+    """The processes whose name or command line contains a match.
+
+    Of this process's ancestors only the name is searched: the command line of a shell
+    or of sudo that runs pagescan contains the expression itself.
+
+    Attributes:
+        name: The regular expression, in Python's syntax.
+    """
+
+    kind: ClassVar[str] = "match"
+    name: str
+    pattern: re.Pattern[str] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Compile the expression."""
+        try:
+            pattern = re.compile(self.name)
+        except re.error as error:
+            raise UsageError(
+                f"malformed regular expression: {self.name!r}: {error}"
+            ) from error
+        object.__setattr__(self, "pattern", pattern)
+
+    def takes(self, pid: int) -> bool:
+        """Whether the name or the command line contains a match."""
+        if self.pattern.search(os.fsdecode(read_proc(pid, "comm") or b"").strip("\n")):
+            return True
+        line = " ".join(_words(pid))
+        return bool(self.pattern.search(line)) and pid not in _ancestors()
+
+    def _where(self) -> str:
+        return "the kernel's name and the command line are searched: ps -e -o comm,args"
+
+
+def _stats() -> Iterator[tuple[int, Stat]]:
+    """Yield all processes, without kernel threads."""
+    for pid in processes():
+        stat = _stat(pid)
+        if stat is not None and not stat.flags & PF_KTHREAD:
+            yield pid, stat
+
+
+def _stat(pid: int) -> Stat | None:
+    text = read_proc(pid, "stat")
+    return parse_stat(text) if text else None
+
+
+def _members(found: Iterable[tuple[int, Stat]]) -> tuple[Member, ...]:
+    """Return processes as members, without zombies and those of pagescan."""
+    members = []
+    for pid, stat in found:
+        if stat.state in "ZXx" and memory_dir(pid) == f"/proc/{pid}":
+            continue
+        words = _words(pid)
+        if pid == os.getpid() or _is_ours(pid, words):
+            continue
+        members.append(Member(pid, stat.start_time, stat.name, _label(words)))
+    return tuple(sorted(members, key=lambda member: (member.start_time, member.pid)))
+
+
+def _is_ours(pid: int, words: list[str]) -> bool:
+    if not any("pagescan" in word for word in words):
+        return False
+    program = os.path.basename(executable(pid) or "").removesuffix(" (deleted)")
+    return is_pagescan(words, program)
+
+
+def _ancestors() -> set[int]:
+    """Return the pids of this process's parent, of its parent, and so on."""
+    found: set[int] = set()
+    pid = os.getppid()
+    while pid and pid not in found:
+        found.add(pid)
+        stat = _stat(pid)
+        pid = stat.parent if stat else 0
+    return found
+
+
+def _words(pid: int) -> list[str]:
+    text = read_proc(pid, "cmdline", _COMMAND_LINE) or b""
+    return os.fsdecode(text.rstrip(b"\0")).split("\0")
+
+
+def _label(words: list[str]) -> str | None:
+    """Return the role of a process that its command line tells; None: it does not."""
+    title = words[0].strip()
+    if len(words) == 1 and " " in title and not title.startswith("/"):
+        return escape(title[:_LABEL_WIDTH])
+    for word in words[1:]:
+        if found := _TYPE.fullmatch(word):
+            return found[1]
+    return None
