@@ -221,26 +221,23 @@ def test_the_shell_that_runs_pagescan_does_not_match() -> None:
     assert done.stdout.splitlines() == ["[]", "True"], done
 
 
-def test_labels() -> None:
+@pytest.mark.parametrize(
+    ("words", "label"),
+    [
+        (["postgres: checkpointer "], "postgres: checkpointer"),
+        (["/opt/a program"], None),
+        (["plain"], None),
+        (["/bin/sh", "-c", "read line", "--type=renderer"], "renderer"),
+    ],
+)
+def test_labels(words: list[str], label: str | None) -> None:
     """The title that a process gives itself is its label; a plain argv is not."""
-    script = "read line"
-    cases = {
-        "postgres: checkpointer ": "postgres: checkpointer",
-        "/opt/a program": None,
-        "plain": None,
-    }
-    for title, label in cases.items():
-        with subprocess.Popen(
-            [title], executable="/bin/cat", stdin=subprocess.PIPE
-        ) as process:
-            line = Path(f"/proc/{process.pid}/cmdline")
-            witness.wait_for(line.read_bytes)  # exec sets it last
-            (member,) = Tree.of(process.pid).members()
-            assert member.label == label
-    words = ["sh", "-c", script, "--type=renderer"]
-    with subprocess.Popen(words, stdin=subprocess.PIPE) as process:
+    program = words[0] if words[1:] else "/bin/cat"
+    with subprocess.Popen(words, executable=program, stdin=subprocess.PIPE) as process:
+        # exec sets the command line last
+        witness.wait_for(Path(f"/proc/{process.pid}/cmdline").read_bytes)
         (member,) = Tree.of(process.pid).members()
-        assert member.label == "renderer"
+        assert member.label == label
 
 
 # ---- cgroups -----------------------------------------------------------------------
