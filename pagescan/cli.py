@@ -29,6 +29,8 @@ COMMANDS = {
     "schema": "Print the JSON Schema of every output.",
     "completion": "Print the completion script for a shell.",
 }
+# Names of commands to come: they are refused, so that no process name or script comes
+# to rely on another meaning.
 LATER = ("snapshot", "record", "report", "export", "who", "cow")
 
 

@@ -26,7 +26,7 @@ from pagescan.target.process import Target
 
 
 @dataclass(frozen=True, slots=True)
-class Planned:
+class PlanResult:
     """A plan, and how it came about.
 
     Attributes:
@@ -44,17 +44,19 @@ class Planned:
     notes: tuple[str, ...] = ()
 
 
-def plan_now(target: Target, pace: Pace | None = None) -> Planned:
+def plan_now(target: Target, pace: Pace | None = None) -> PlanResult:
     """Plan a complete image of a process as it is now; changes nothing in it."""
     scanner = Scanner(target, pace)
     rows = mappings.read(target)
     pages = list_pages(scanner, rows, Action.DUMP)
     batch = join_private(pages, mappings.read(target), target)
     plan = Plan(target.facts, batch, None, None, left_out(rows))
-    return Planned(plan, None, None, scanner.take_cost())
+    return PlanResult(plan, None, None, scanner.take_cost())
 
 
-def plan_epoch(pid: int | str | None, epoch: int, pace: Pace | None = None) -> Planned:
+def plan_epoch(
+    pid: int | str | None, epoch: int, pace: Pace | None = None
+) -> PlanResult:
     """Plan which pages to store on top of the image of an epoch; rearms the session.
 
     Args:
@@ -100,15 +102,26 @@ def plan_epoch(pid: int | str | None, epoch: int, pace: Pace | None = None) -> P
     plan = Plan(
         target.facts, batch, number, parent.acknowledged or None, left_out(selected)
     )
+    notes = _notes(epoch if complete else 0, stored=stored)
+    return PlanResult(plan, session.before, look, look.cost + counted, notes)
+
+
+def _notes(forgotten: int, *, stored: bool) -> tuple[str, ...]:
+    """Return what to say about a plan.
+
+    Args:
+        forgotten: The named epoch, if the plan cannot build on it; otherwise 0.
+        stored: Whether the session could store the plan.
+    """
     notes = []
-    if complete and epoch:
+    if forgotten:
         notes.append(
-            f"the pages written since epoch {epoch} are no longer known:"
+            f"the pages written since epoch {forgotten} are no longer known:"
             " this plan is complete and builds on no image"
         )
     if not stored:
         notes.append("the session's directory is full: the next plan will be complete")
-    return Planned(plan, session.before, look, look.cost + counted, tuple(notes))
+    return tuple(notes)
 
 
 def acknowledge(pid: int | str | None, epoch: int) -> None:

@@ -118,25 +118,23 @@ def command(
     with contextlib.ExitStack() as undo:
         target = undo.enter_context(Target.open(pid))
         scanner = Scanner(target, pace)
-        for note in selection.check(there := mappings.read(target)):
+        for note in selection.check(mapped := mappings.read(target)):
             context.say(note)
-        chosen = selection.select(there)
+        selected = selection.select(mapped)
         if protects:
-            found, batch = undo.enter_context(_protected(scanner, chosen, query))
+            session, batch = undo.enter_context(_protected(scanner, selected, query))
         else:
-            found = unregistered.session_of(scanner)
-            batch = unregistered.scan(scanner, chosen, query, found)
+            session = unregistered.session_of(scanner)
+            batch = unregistered.scan(scanner, selected, query, session)
         asked = (query.require | query.any_of | (returned or none)) & _OF_TRACKED
         judged = asked or output.by == "mapping"
-        tracked = tracked_mappings(scanner, chosen) if judged else set()
+        tracked = tracked_mappings(scanner, selected) if judged else set()
         if asked and not tracked:
             _say_untracked(context, pid)
         summary = batch.summary()
         rows = _rows(Batch.empty(batch) if wp_only else batch, target, tracked, output)
-        session, cost = found.facts if found else None, scanner.take_cost()
-        report = Report(
-            "scan", now(), target.facts, summary, session=session, cost=cost
-        )
+        facts, cost = session.facts if session else None, scanner.take_cost()
+        report = Report("scan", now(), target.facts, summary, session=facts, cost=cost)
         if wp_only and output.format in ("table", "plain"):
             put(_protected_line(summary))
         else:

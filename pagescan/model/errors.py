@@ -120,6 +120,9 @@ def from_oserror(
 ) -> PagescanError:
     """Turn the OSError of a failed step into an error that carries its facts.
 
+    This knows what an errno means whatever the call was. Where an errno has another
+    meaning in one step, the function of that step looks at it first, and ends here.
+
     Args:
         error: The exception that the step raised.
         doing: The step, as in "cannot <doing>", with the target's name.

@@ -1,4 +1,4 @@
-"""The only door to C: typed wrappers around the shim, with one errno convention.
+"""Calls the C shim, for all other folders: typed functions, one errno convention.
 
 Every function raises `OSError` with the errno that the shim returned; `from_oserror` in
 `pagescan.model.errors` explains it, given the step that failed. Addresses are bytes,

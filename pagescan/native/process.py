@@ -24,11 +24,8 @@ class Attached(NamedTuple):
     """
 
     uffd: int
-    tid: int
     method: str
     step: str
-    attempts: int
-    left_fd: int
     stopped_ns: int
     allowed: tuple[int, int]
     error: int
@@ -69,23 +66,19 @@ def attach(
     call = ffi.new("struct ps_attach *")
     call.pid, call.start_time, call.by_thread = pid, start_time, by_thread
     call.allowed_start, call.allowed_length = allowed
-    attempts = stopped_ns = 0
+    stopped_ns = 0
     while True:
         left = until - time.monotonic()
         call.timeout_ms = int(left * 1000)
         code = _operate(call)
-        attempts += call.attempts
         stopped_ns += call.stopped_ns
         call.turn += 1
         if code != -errno.EAGAIN or until - time.monotonic() < _SHORTEST_TURN:
             break
     return Attached(
         call.uffd,
-        call.tid,
         _enumerator("enum ps_method", call.method),
         _enumerator("enum ps_step", call.step),
-        attempts,
-        call.left_fd,
         stopped_ns,
         (call.allowed_start, call.allowed_length),
         max(0, -code),
@@ -98,7 +91,7 @@ def _operate(call: Any) -> int:
     theatre = ffi.new("struct ps_theatre **")
     code = int(lib.ps_attach_begin(call, theatre))
     if code < 0:
-        call.uffd, call.attempts, call.stopped_ns = -1, 0, 0
+        call.uffd, call.stopped_ns = -1, 0
         return code
     try:
         while not lib.ps_attach_wait(theatre[0], _WAIT_MS):

@@ -1,4 +1,4 @@
-"""The scan of many ranges, in several threads if that is worth it."""
+"""Scans many ranges with PAGEMAP_SCAN, in several threads where that is faster."""
 
 from __future__ import annotations  # array[int] is no type at run time before 3.12
 

@@ -44,7 +44,7 @@ def write(report: Report, rows: "Rows", output: Output, stream: TextIO) -> None:
     one_line = report.tick is not None
     between = ", " if one_line else ",\n    "
     head = json.dumps(header_keys(report))
-    key, texts = row_texts(report, rows, output, Frame(between=between))
+    key, texts = row_texts(report, rows, output, Surround(between=between))
     first = next(texts, None)
     stream.write(head[:-1] + ("," if one_line else ",\n "))
     stream.write(f' "{key}": ')
@@ -95,7 +95,7 @@ def trailer_keys(report: Report) -> dict[str, Any]:
     }
 
 
-class Frame(NamedTuple):
+class Surround(NamedTuple):
     """The texts around the objects of the rows.
 
     Attributes:
@@ -110,7 +110,7 @@ class Frame(NamedTuple):
 
 
 def row_texts(
-    report: Report, rows: "Rows", output: Output, frame: Frame
+    report: Report, rows: "Rows", output: Output, frame: Surround
 ) -> tuple[str, Iterator[str]]:
     """Return the key of the rows, and the text of their objects in chunks."""
     if isinstance(rows, Batch):
@@ -130,7 +130,7 @@ class _RegionObjects:
     """The objects of a batch's regions; the ends of objects are cached."""
 
     def __init__(
-        self, batch: Batch, columns: Sequence[Column[RegionRow]], frame: Frame
+        self, batch: Batch, columns: Sequence[Column[RegionRow]], frame: Surround
     ) -> None:
         self._batch = batch
         self._columns = [
@@ -167,7 +167,7 @@ class _RegionObjects:
 def _mapping_texts(
     rows: Sequence[MappingCounts],
     known: Mapping[str, Column[MappingCounts]],
-    frame: Frame,
+    frame: Surround,
 ) -> Iterator[str]:
     columns = [column for column in known.values() if column.json]
     for row in rows:

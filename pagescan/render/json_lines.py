@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from pagescan.model.batch import Batch
 from pagescan.model.results import Output, Report
-from pagescan.render.json_document import Frame, header_keys, row_texts, trailer_keys
+from pagescan.render.json_document import Surround, header_keys, row_texts, trailer_keys
 
 if TYPE_CHECKING:
     from pagescan.render.rows import Rows
@@ -34,7 +34,7 @@ def write(report: Report, rows: "Rows", output: Output, stream: TextIO) -> None:
     kind = "region" if isinstance(rows, Batch) else "mapping"
     look = {key: keys[key] for key in ("tick", "time") if report.tick is not None}
     before = json.dumps({"line": kind, **look})[1:-1]
-    frame = Frame(before=f"{before}, ", behind="\n")
+    frame = Surround(before=f"{before}, ", behind="\n")
     stream.writelines(row_texts(report, rows, output, frame)[1])
     last = {"line": "summary", **look, **summary, **trailer_keys(report)}
     stream.write(json.dumps(last) + "\n")

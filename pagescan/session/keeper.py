@@ -40,7 +40,7 @@ from pagescan.session.files import (
     write_facts,
 )
 from pagescan.target.living import has_address_space, memory_dir
-from pagescan.tracking.unregistering import Row, tmpfs_of, unregister_all
+from pagescan.tracking.unregistering import MapsLine, tmpfs_of, unregister_all
 
 REQUEST_LIMIT = 4096
 """Limit of one request, in bytes, from a client without the right to rearm."""
@@ -232,7 +232,7 @@ class Keeper:
         pace, meter = Pace(max_stall_ns), Meter()
         left_out = [(item["start"], item["end"]) for item in self.facts["untracked"]]
 
-        def unregister(row: Row, align: int) -> None:
+        def unregister(row: MapsLine, align: int) -> None:
             if not any(low <= row.start and row.end <= high for low, high in left_out):
                 uffd_unregister(
                     self.uffd,
@@ -272,7 +272,7 @@ class Keeper:
                     following.hang_up()
 
 
-def _rows(pid: int, meter: Meter) -> list[Row]:
+def _rows(pid: int, meter: Meter) -> list[MapsLine]:
     """Return the mappings of a process; each 4 KiB read of them counts as a call."""
     with open(f"{memory_dir(pid)}/maps", "rb") as maps:
         begun = time.perf_counter_ns()
@@ -283,7 +283,7 @@ def _rows(pid: int, meter: Meter) -> list[Row]:
     names = [text[at : at + length] for at, length in places]
     devices = [(device >> 32, device & 0xFFFFFFFF) for device in rows.device]
     head = rows.start, rows.end, rows.flags, rows.offset
-    return list(map(Row, *head, devices, rows.inode, names, rows.page_size))
+    return list(map(MapsLine, *head, devices, rows.inode, names, rows.page_size))
 
 
 def _stall(request: dict[str, Any]) -> int:

@@ -103,7 +103,7 @@ class Program:
         )
 
 
-class Rule(NamedTuple):
+class LabelRule(NamedTuple):
     """One row of the table.
 
     Attributes:
@@ -258,35 +258,37 @@ def _any(_program: Program) -> bool:
 
 
 RULES = (
-    Rule("named by the program, prctl(2)", _any, _named("[anon:", "[{}]")),
-    Rule("named by the program, prctl(2)", _any, _named("[anon_shmem:", "[{}]")),
-    Rule("the name of a memfd", _is_java, _named("/memfd:java_heap", "[java heap]")),
-    Rule("the name of a memfd", _any, _named("/memfd:", "[memfd {}]")),
-    Rule("System V shared memory", _any, _named("/SYSV", "[System V, key {}]")),
-    Rule(
+    LabelRule("named by the program, prctl(2)", _any, _named("[anon:", "[{}]")),
+    LabelRule("named by the program, prctl(2)", _any, _named("[anon_shmem:", "[{}]")),
+    LabelRule(
+        "the name of a memfd", _is_java, _named("/memfd:java_heap", "[java heap]")
+    ),
+    LabelRule("the name of a memfd", _any, _named("/memfd:", "[memfd {}]")),
+    LabelRule("System V shared memory", _any, _named("/SYSV", "[System V, key {}]")),
+    LabelRule(
         "shared memory of postgres; its buffers are most of it",
         _is_postgres,
         _shared_buffers,
     ),
-    Rule(
+    LabelRule(
         "shared memory of postgres",
         _is_postgres,
         _named("/dev/shm/PostgreSQL.", "[postgres dynamic shared memory]"),  # noqa: S108
     ),
-    Rule("JVM: memory below 32 GiB", _is_java, _java_heap),
-    Rule("JVM: executable, without a file", _is_java, _java_code),
-    Rule("glibc: at a multiple of 64 MiB, the rest reserved", _has_glibc, _arena),
-    Rule("JVM: touches the class data archive", _is_java, _class_space),
-    Rule("JVM: 64 MiB reserved, used in granules of 64 KiB", _is_java, _metaspace),
-    Rule("V8: placed at random, at a multiple of 256 KiB", _is_v8, _v8_heap),
-    Rule("V8: executable, without a file", _is_v8, _v8_code),
-    Rule(
+    LabelRule("JVM: memory below 32 GiB", _is_java, _java_heap),
+    LabelRule("JVM: executable, without a file", _is_java, _java_code),
+    LabelRule("glibc: at a multiple of 64 MiB, the rest reserved", _has_glibc, _arena),
+    LabelRule("JVM: touches the class data archive", _is_java, _class_space),
+    LabelRule("JVM: 64 MiB reserved, used in granules of 64 KiB", _is_java, _metaspace),
+    LabelRule("V8: placed at random, at a multiple of 256 KiB", _is_v8, _v8_heap),
+    LabelRule("V8: executable, without a file", _is_v8, _v8_code),
+    LabelRule(
         "Go: its arenas, with the goroutines' stacks, begin at 0xc000000000",
         _is_go,
         _go_heap,
     ),
-    Rule("CPython: whole arenas of 1 MiB, at most 8", _is_python, _python_arenas),
-    Rule("glibc: the heap of brk(2)", _has_glibc, _main_heap),
+    LabelRule("CPython: whole arenas of 1 MiB, at most 8", _is_python, _python_arenas),
+    LabelRule("glibc: the heap of brk(2)", _has_glibc, _main_heap),
 )
 """The first row that knows a mapping labels it."""
 
@@ -400,7 +402,7 @@ class Labels:
         return Label(text, "the stack pointer of that thread")
 
 
-def _labels(program: Program, at: int, rules: Sequence[Rule]) -> Iterator[Label]:
+def _labels(program: Program, at: int, rules: Sequence[LabelRule]) -> Iterator[Label]:
     for rule in rules:
         text = rule.label(program, at)
         if text:

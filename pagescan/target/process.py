@@ -262,7 +262,7 @@ def _suitable_stat(pid: int) -> Stat:
     except (FileNotFoundError, ProcessLookupError) as error:
         raise _hidden(pid) or _no_such(pid, error) from error
     except PermissionError as error:
-        raise _hidden(pid) or denied(pid, f"look at {pid}", error) from error
+        raise _hidden(pid) or denied(pid, f"look at {pid}", "open", error) from error
     except OSError as error:  # of this process: no descriptor, no memory
         raise from_oserror(
             error, doing=f"look at {pid}", pid=pid, call="open"
@@ -315,13 +315,15 @@ def _open_pagemap(pid: int, stat: Stat) -> int:
         return os.open(f"{memory_dir(pid)}/pagemap", os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
         if error.errno in (errno.EACCES, errno.EPERM):
-            raise denied(pid, f"look at {pid} ({stat.name})", error) from error
+            raise denied(pid, f"look at {pid} ({stat.name})", "open", error) from error
         raise from_oserror(
             error, doing=f"look at {pid} ({stat.name})", pid=pid, call="open"
         ) from error
 
 
-def denied(pid: int, doing: str, error: OSError | None = None) -> AccessDeniedError:
+def denied(
+    pid: int, doing: str, call: str, error: OSError | None = None
+) -> AccessDeniedError:
     """Return the error for denied access: whose process it is, and a remedy."""
     why, hint = "the kernel does not let this user trace it", "run as root"
     with contextlib.suppress(OSError, KeyError, ValueError, IndexError):
@@ -346,7 +348,9 @@ def denied(pid: int, doing: str, error: OSError | None = None) -> AccessDeniedEr
                 why = f"Yama restricts tracing (ptrace_scope is {level})"
                 hint = "run as root, or: sysctl kernel.yama.ptrace_scope=0"
     code = error.errno if error else None
-    return AccessDeniedError(f"cannot {doing}: {why}", hint=hint, pid=pid, errno=code)
+    return AccessDeniedError(
+        f"cannot {doing}: {why}", hint=hint, pid=pid, call=call, errno=code
+    )
 
 
 def yama_scope() -> str:

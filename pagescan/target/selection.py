@@ -1,4 +1,4 @@
-"""Reads a process's mappings, and selects those that the user's RANGE words name."""
+"""Selects, from a process's mappings, those that the user's RANGE words name."""
 
 import re
 from collections.abc import Iterable, Sequence

@@ -185,18 +185,18 @@ class Armer:
 
         Parts that would crash Linux before 6.17 are left to the last close of the fd.
         """
-        from pagescan.tracking.unregistering import Row, tmpfs_of, unregister_all
+        from pagescan.tracking.unregistering import MapsLine, tmpfs_of, unregister_all
 
         untracked = Covers(self.armed.untracked)
-        there = list(mappings)
-        by_row = {mapping.start: mapping for mapping in there}
+        mapped = list(mappings)
+        by_row = {mapping.start: mapping for mapping in mapped}
 
-        def unregister(row: Row, align: int) -> None:
+        def unregister(row: MapsLine, align: int) -> None:
             mapping = by_row[row.start]
             if mapping not in untracked:
                 self._unregister(mapping, align)
 
-        rows = [Row._make(mapping) for mapping in there]
+        rows = [MapsLine._make(mapping) for mapping in mapped]
         target = self.scanner.target
         with native.keeping_the_processor(self.scanner.pace):
             unregister_all(rows, tmpfs_of(target.pid), unregister, target.pagemap)

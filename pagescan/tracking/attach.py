@@ -35,7 +35,7 @@ _DESCRIPTORS = 12
 
 
 @dataclass(slots=True)
-class Taken:
+class TakenUffd:
     """A userfaultfd of the target's address space, to be closed by the caller.
 
     Attributes:
@@ -63,7 +63,7 @@ class Taken:
         return f"a thread was stopped {how[self.method]}"
 
 
-def take(target: Target) -> Taken:
+def take(target: Target) -> TakenUffd:
     """Take a userfaultfd out of a target; for this process itself, without ptrace.
 
     Raises:
@@ -74,7 +74,7 @@ def take(target: Target) -> Taken:
             write-protect, or this processor has no attach; no thread was stopped.
     """
     if target.pid == os.getpid():
-        return Taken(above_stdio(wp_async.open_own()), 0, "own")
+        return TakenUffd(above_stdio(wp_async.open_own()), 0, "own")
     wp_async.check_possible()
     taken = _of_other(target)
     try:
@@ -85,7 +85,7 @@ def take(target: Target) -> Taken:
     return taken
 
 
-def _of_other(target: Target) -> Taken:
+def _of_other(target: Target) -> TakenUffd:
     tracer = tracer_of(target.pid)
     if tracer:
         raise _traced(target, tracer)
@@ -101,7 +101,7 @@ def _of_other(target: Target) -> Taken:
             result = result._replace(step="dispatch", error=errno.EPERM)
     if result.uffd >= 0 and not result.error:
         uffd = above_stdio(result.uffd)
-        return Taken(uffd, result.stopped_ns, result.method)
+        return TakenUffd(uffd, result.stopped_ns, result.method)
     raise _refusal(target, result)
 
 
@@ -243,9 +243,10 @@ def _by_step(target: Target, result: native.Attached) -> PagescanError:
             errno=result.error,
         )
     error = OSError(result.error, os.strerror(result.error))
+    call = _CALL.get(result.step, "ptrace")
     if _is_denial(result.error):
-        return denied(target.pid, f"attach to {target}", error)
-    return from_oserror(error, doing=f"attach to {target}", pid=target.pid)
+        return denied(target.pid, f"attach to {target}", call, error)
+    return from_oserror(error, doing=f"attach to {target}", pid=target.pid, call=call)
 
 
 def _cause(result: native.Attached) -> str:
@@ -264,6 +265,8 @@ def _is_denial(code: int) -> bool:
     return code in (errno.EPERM, errno.EACCES)
 
 
+# The system call of a step; all other steps are of ptrace.
+_CALL = {"open": "open", "call": "userfaultfd", "take": "pidfd_getfd"}
 _ONLY_LOOK = "pagescan scan and pagescan maps work with it"
 
 _NO_KERNEL = (

@@ -50,7 +50,7 @@ class Check(NamedTuple):
     fix: str | None = None
 
 
-class Row(NamedTuple):
+class DoctorRow(NamedTuple):
     """One check: its probe, and the remedy for a "no".
 
     Attributes:
@@ -92,7 +92,7 @@ def checks() -> tuple[list[Check], bool]:
     return answers, can_track
 
 
-def _answer(row: Row) -> Check:
+def _answer(row: DoctorRow) -> Check:
     try:
         return Check(row.name, True, row.probe())
     except UnknownError as unknown:
@@ -287,61 +287,61 @@ _TRACKING = ("wp-async", "pagemap-scan")
 
 _SECCOMP = "a seccomp filter may forbid it: containers want a profile that allows it"
 
-ROWS: tuple[Row, ...] = (
-    Row("kernel", _release, ""),
-    Row("pagemap-scan", _pagemap_scan, _NEWER, needed=True),
-    Row(
+ROWS: tuple[DoctorRow, ...] = (
+    DoctorRow("kernel", _release, ""),
+    DoctorRow("pagemap-scan", _pagemap_scan, _NEWER, needed=True),
+    DoctorRow(
         "soft-dirty-category",
         functools.partial(_category, Category.SOFT_DIRTY),
         "run Linux 6.8 or newer; nothing needs it",
         follows=("pagemap-scan",),
     ),
-    Row(
+    DoctorRow(
         "guard-category",
         functools.partial(_category, Category.GUARD),
         "run Linux 6.16 or newer; before, guard regions look like swap",
         follows=("pagemap-scan",),
     ),
-    Row("userfaultfd", _userfaultfd, f"{_NEWER}; {_SECCOMP}", needed=True),
-    Row("wp-async", _wp_async, _NEWER, needed=True, follows=("userfaultfd",)),
-    Row(
+    DoctorRow("userfaultfd", _userfaultfd, f"{_NEWER}; {_SECCOMP}", needed=True),
+    DoctorRow("wp-async", _wp_async, _NEWER, needed=True, follows=("userfaultfd",)),
+    DoctorRow(
         "exact-private",
         functools.partial(_exact, Kind.ANON, mmap.MAP_PRIVATE, drops=False),
         "please report this: tracking would not be exact here",
         needed=True,
         follows=_TRACKING,
     ),
-    Row(
+    DoctorRow(
         "exact-shared",
         functools.partial(_exact, Kind.SHARED, mmap.MAP_SHARED, drops=True),
         "please report this: shared memory would not be exact here",
         needed=True,
         follows=_TRACKING,
     ),
-    Row(
+    DoctorRow(
         "attach-child",
         _attach_child,
         f"ptrace, process_vm and pidfd_getfd must be allowed; {_SECCOMP}",
         needed=True,
         follows=_TRACKING,
     ),
-    Row(
+    DoctorRow(
         "attach-others",
         _attach_others,
         "run as root, or: sysctl kernel.yama.ptrace_scope=0",
     ),
-    Row(
+    DoctorRow(
         "huge-restore",
         _huge_restore,
         "run as root, or: setcap cap_sys_nice+ep on the Python that runs pagescan",
     ),
-    Row("sigchld", _sigchld, "start pagescan with SIGCHLD at its default"),
-    Row("hugetlb", _hugetlb, "sysctl vm.nr_hugepages=16 reserves some to try it"),
-    Row(
+    DoctorRow("sigchld", _sigchld, "start pagescan with SIGCHLD at its default"),
+    DoctorRow("hugetlb", _hugetlb, "sysctl vm.nr_hugepages=16 reserves some to try it"),
+    DoctorRow(
         "soft-dirty",
         _soft_dirty,
         "not needed: it was the way to track before userfaultfd",
     ),
-    Row("swap", _swap, ""),
-    Row("mappings", _map_count, ""),
+    DoctorRow("swap", _swap, ""),
+    DoctorRow("mappings", _map_count, ""),
 )

@@ -12,6 +12,7 @@ import os
 from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from pagescan import native
 from pagescan.model.mapping_set import bounds_of
@@ -144,20 +145,44 @@ class HugePages:
                 low = start + -start % size
                 with file_of(scanner.target, mapping) as file:
                     offset = mapping.offset + low - mapping.start
-                    try:
-                        stopped = job.run(
-                            low, end, file, offset, scanner.pace, scanner.meter,
-                            interrupted,
-                        )  # fmt: skip
-                    except KeyboardInterrupt:
-                        job.only_count = stopped = result.caught = True
-                        job.run(
-                            job.at, end, file, offset + job.at - low,
-                            scanner.pace, scanner.meter, never,
-                        )  # fmt: skip
-                    result.interrupted |= stopped
+                    part = Part(low, end, file, offset)
+                    _put_back(job, part, scanner, interrupted, result)
         result.restored, result.lost, result.denied = job.restored, job.lost, job.denied
         return result
+
+
+class Part(NamedTuple):
+    """A part of one mapping, with the file behind it.
+
+    Attributes:
+        start: Its first address, a multiple of the huge page's size.
+        end: Its end.
+        file: The descriptor of the file; -1: anonymous memory.
+        offset: The offset of `start` in the file, in bytes.
+    """
+
+    start: int
+    end: int
+    file: int
+    offset: int
+
+
+def _put_back(
+    job: native.Collapse,
+    part: Part,
+    scanner: Scanner,
+    interrupted: Callable[[], bool],
+    result: Restored,
+) -> None:
+    """Put back the huge pages of a part; after Ctrl-C only count the rest of it."""
+    meters = scanner.pace, scanner.meter
+    try:
+        stopped = job.run(*part, *meters, interrupted)
+    except KeyboardInterrupt:
+        job.only_count = stopped = result.caught = True
+        done = job.at - part.start
+        job.run(job.at, part.end, part.file, part.offset + done, *meters, never)
+    result.interrupted |= stopped
 
 
 def noticing(rules: Sequence[Rule]) -> list[Rule]:

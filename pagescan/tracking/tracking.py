@@ -33,7 +33,7 @@ from pagescan.tracking.unregistered_memory import UnregisteredMemory
 from pagescan.tracking.written_scan import WrittenScan
 
 if TYPE_CHECKING:
-    from pagescan.tracking.attach import Taken
+    from pagescan.tracking.attach import TakenUffd
     from pagescan.tracking.target_cost import TargetCost
 from pagescan.model.looks import Look
 
@@ -117,7 +117,7 @@ class Tracking:
         tracking = cls(target, taken.uffd, armed, armed_at=now(), since=None, pace=pace)
         return tracking.arm_attached(taken)
 
-    def arm_attached(self, taken: "Taken") -> Self:
+    def arm_attached(self, taken: "TakenUffd") -> Self:
         """Arm after the attach, and return self; on errors, undo both."""
         try:
             self.arm()

@@ -24,7 +24,7 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 _HUGE_PAGE = _PAGE * (_PAGE // 8)  # as in model/memory.py, which the keeper leaves out
 
 
-class Row(NamedTuple):
+class MapsLine(NamedTuple):
     """A line of /proc/PID/maps.
 
     Attributes:
@@ -44,9 +44,9 @@ class Row(NamedTuple):
 
 
 def unregister_all(
-    rows: Sequence[Row],
+    rows: Sequence[MapsLine],
     tmpfs: Collection[tuple[int, int]],
-    unregister: Callable[[Row, int], None],
+    unregister: Callable[[MapsLine, int], None],
     pagemap: int,
 ) -> None:
     """Unregister all possible mappings; files first, while nothing has changed.
@@ -73,7 +73,7 @@ def unregister_all(
                 unregister(row, row.page_size or _HUGE_PAGE)
 
 
-def may_be_cut(row: Row, tmpfs: Collection[tuple[int, int]]) -> bool:
+def may_be_cut(row: MapsLine, tmpfs: Collection[tuple[int, int]]) -> bool:
     """Whether it is anonymous, tmpfs or hugetlb, judged by its device, not its name."""
     if row.page_size or (row.device, row.inode) == ((0, 0), 0):
         return True
@@ -81,7 +81,7 @@ def may_be_cut(row: Row, tmpfs: Collection[tuple[int, int]]) -> bool:
     return row.device in tmpfs and not sysv
 
 
-def continues(row: Row, below: Row) -> bool:
+def continues(row: MapsLine, below: MapsLine) -> bool:
     """Whether the two could be one mapping, as far as maps shows."""
     length = below.end - below.start
     return (below.end, below.offset + length) == (row.start, row.offset) and (

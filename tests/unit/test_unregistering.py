@@ -7,7 +7,7 @@ import pytest
 from pagescan.tracking import unregistering
 from pagescan.tracking.unregistering import (
     WHOLE,
-    Row,
+    MapsLine,
     continues,
     may_be_cut,
     tmpfs_of,
@@ -18,9 +18,9 @@ HUGE = 2 << 20
 MEMFD, DISK = (0, 1), (8, 1)
 
 
-def row(start: int, **more: object) -> Row:
+def row(start: int, **more: object) -> MapsLine:
     """Return a mapping of 16 MiB of a file on disk, with the given changes."""
-    made = Row(start << 24, (start + 1) << 24, "r-xp", 0, DISK, 7, "/lib/c.so", 0)
+    made = MapsLine(start << 24, (start + 1) << 24, "r-xp", 0, DISK, 7, "/lib/c.so", 0)
     return made._replace(**more)  # type: ignore[arg-type]
 
 
@@ -76,7 +76,7 @@ def test_order(registered: bool, monkeypatch: pytest.MonkeyPatch) -> None:
         looked.append(start)
         return registered
 
-    def unregister(item: Row, align: int) -> None:
+    def unregister(item: MapsLine, align: int) -> None:
         asked.append((item.start >> 24, align))
         raise OSError
 

@@ -21,7 +21,7 @@ HISTORY = 60
 
 
 @dataclass(slots=True)
-class Row:
+class LiveRow:
     """The figures of a mapping, or of the mappings of a group, in bytes.
 
     Attributes:
@@ -80,15 +80,15 @@ class Figures:
     def __init__(self, page_size: int) -> None:
         """Begin without a look."""
         self.page_size = page_size
-        self.rows: dict[int, Row] = {}
-        self.written: dict[int, Row] = {}
+        self.rows: dict[int, LiveRow] = {}
+        self.written: dict[int, LiveRow] = {}
         self.rates: deque[float] = deque(maxlen=HISTORY)
         self.looks = 0
         self.version = 0
         self.pages = 0
         self.ages = Ages()
         self.populated: native.Columns | None = None
-        self._fresh: list[Row] = []
+        self._fresh: list[LiveRow] = []
 
     def add(self, tick: Tick, time: float) -> None:
         """Add the look of a tick, at a time in seconds."""
@@ -116,10 +116,10 @@ class Figures:
         self.rates.append(sum(row.rate for row in self._fresh))
         self.ages.add(batch.starts, batch.ends, time)
 
-    def _row(self, mapping: Mapping) -> Row:
+    def _row(self, mapping: Mapping) -> LiveRow:
         row = self.rows.get(mapping.start)
         if row is None:
-            row = self.rows[mapping.start] = Row(mapping.start, [mapping])
+            row = self.rows[mapping.start] = LiveRow(mapping.start, [mapping])
         else:
             row.mappings[0] = mapping
             row.gone = False
@@ -157,7 +157,7 @@ class Figures:
         self.populated = native.relabel(columns, unlabelled)
         self.ages.keep(self.populated)
 
-    def bars_of(self, row: Row, width: int) -> list[float]:
+    def bars_of(self, row: LiveRow, width: int) -> list[float]:
         """Return the rates of the last looks, as many as fit; 0 without a write."""
         count = min(width, self.looks)
         first = self.looks - count + 1
@@ -168,13 +168,13 @@ class Figures:
         return rates
 
 
-def group(rows: Iterable[Row], by: str) -> list[Row]:
+def group(rows: Iterable[LiveRow], by: str) -> list[LiveRow]:
     """Return one row per name, or per kind, of mappings."""
-    groups: dict[str, Row] = {}
+    groups: dict[str, LiveRow] = {}
     for row in rows:
         name = group_of(row, by)
         if (whole := groups.get(name)) is None:
-            whole = groups[name] = Row(name, [], history=deque(), gone=True)
+            whole = groups[name] = LiveRow(name, [], history=deque(), gone=True)
         whole.mappings += row.mappings
         whole.rate += row.rate
         whole.written += row.written
@@ -188,7 +188,7 @@ def group(rows: Iterable[Row], by: str) -> list[Row]:
     return list(groups.values())
 
 
-def group_of(row: Row, by: str) -> str:
+def group_of(row: LiveRow, by: str) -> str:
     """Return the name of the group that a mapping's row belongs to."""
     mapping = row.mappings[0]
     return row.name if by == "name" else mapping.kind.value

@@ -7,7 +7,7 @@ from rich.text import Text
 from pagescan.model.units import escape, format_seconds, plural
 from pagescan.render.cells import elide_middle
 from pagescan.render.live_view import paint
-from pagescan.render.live_view.figures import Figures, Row
+from pagescan.render.live_view.figures import Figures, LiveRow
 from pagescan.render.live_view.page_map import PageMap
 from pagescan.render.live_view.table import page_map_of
 from pagescan.render.live_view.view_state import MapState, Shown
@@ -23,7 +23,7 @@ _WIDEST = 4
 class MapScreen(NamedTuple):
     """The page map of a mapping, as a window of some size shows it."""
 
-    row: Row
+    row: LiveRow
     figures: Figures
     state: MapState
     width: int
@@ -32,7 +32,7 @@ class MapScreen(NamedTuple):
 
     @classmethod
     def of(
-        cls, row: Row, figures: Figures, state: MapState, width: int, height: int
+        cls, row: LiveRow, figures: Figures, state: MapState, width: int, height: int
     ) -> "MapScreen":
         """Divide the mapping for a window; `height` is without head and foot."""
         page_map = page_map_of(row, figures)

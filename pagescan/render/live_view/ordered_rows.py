@@ -3,10 +3,10 @@
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from pagescan.render.live_view.figures import Figures, Row, group, group_of
+from pagescan.render.live_view.figures import Figures, LiveRow, group, group_of
 from pagescan.render.live_view.view_state import ViewState
 
-_ORDERS: dict[str, Callable[[Row], tuple[float, ...]]] = {
+_ORDERS: dict[str, Callable[[LiveRow], tuple[float, ...]]] = {
     "rate": lambda row: (-row.rate, -row.written, -row.present),
     "since": lambda row: (-row.written, -row.rate, -row.present),
     "growth": lambda row: (-row.growth, -row.written, -row.present),
@@ -38,10 +38,10 @@ class OrderedRows:
         """Remember the figures."""
         self._figures = figures
         self._made_for: object = None
-        self._rows: list[Row] = []
+        self._rows: list[LiveRow] = []
         self._hidden = Hidden()
 
-    def of(self, state: ViewState) -> list[Row]:
+    def of(self, state: ViewState) -> list[LiveRow]:
         """Return the rows in order."""
         wanted = (
             self._figures.version,
@@ -65,9 +65,9 @@ class OrderedRows:
         """Whether a count is above zero in any of the rows."""
         return any(row.counts and row.counts.get(name) for row in self._rows)
 
-    def _make(self, state: ViewState) -> tuple[list[Row], Hidden]:
+    def _make(self, state: ViewState) -> tuple[list[LiveRow], Hidden]:
         figures = self._figures
-        rows: Iterable[Row] = figures.rows.values()
+        rows: Iterable[LiveRow] = figures.rows.values()
         hidden = Hidden()
         if not state.idle:
             gone = [row for row in figures.written.values() if row.gone]
@@ -89,6 +89,6 @@ class OrderedRows:
         return sorted(rows, key=_ORDERS[state.sort]), hidden
 
 
-def _matches(row: Row, text: str) -> bool:
+def _matches(row: LiveRow, text: str) -> bool:
     mapping = row.mappings[0]
     return text in row.name.lower() or text in f"{mapping.start:x}-{mapping.end:x}"

@@ -9,7 +9,7 @@ from rich.text import Text
 from pagescan.model.units import escape
 from pagescan.render.cells import elide_middle, pad, width_of
 from pagescan.render.live_view import paint
-from pagescan.render.live_view.figures import Figures, Row
+from pagescan.render.live_view.figures import Figures, LiveRow
 from pagescan.render.live_view.page_map import PageMap
 from pagescan.render.strip import bars, compact, signed
 
@@ -82,7 +82,7 @@ class Layout:
         line.append(" where it wrote")
         return line
 
-    def name(self, row: Row) -> str:
+    def name(self, row: LiveRow) -> str:
         """Return the row's name, shortened to fit.
 
         A mapping without a name has its address there, unless that has a column.
@@ -107,7 +107,7 @@ class Layout:
         return elide_middle(name, width)
 
 
-def line_of(row: Row, layout: Layout, figures: Figures, *, selected: bool) -> Text:
+def line_of(row: LiveRow, layout: Layout, figures: Figures, *, selected: bool) -> Text:
     """Return the line of a row."""
     quiet = "" if row.rate > 0 else "dim"
     line = Text(style=paint.SELECTED if selected else "")
@@ -129,7 +129,7 @@ def line_of(row: Row, layout: Layout, figures: Figures, *, selected: bool) -> Te
     return line
 
 
-def _append_counts(line: Text, row: Row, layout: Layout) -> None:
+def _append_counts(line: Text, row: LiveRow, layout: Layout) -> None:
     known = row.counts or {}
     present = compact(row.present) if row.counts else "-"
     line.append(f"{'gone' if row.gone else present:>{_PRESENT}}")
@@ -141,12 +141,12 @@ def _append_counts(line: Text, row: Row, layout: Layout) -> None:
         line.append(f"{text:>{_OTHER}}", style="dim" if text == "0" else "")
 
 
-def strip_of(row: Row, figures: Figures, width: int) -> Text:
+def strip_of(row: LiveRow, figures: Figures, width: int) -> Text:
     """Return the strip of a row: the places that were written, and when."""
     return paint.cells_of(page_map_of(row, figures).strip(width))
 
 
-def page_map_of(row: Row, figures: Figures) -> PageMap:
+def page_map_of(row: LiveRow, figures: Figures) -> PageMap:
     """Return the page map of the mappings of a row."""
     ranges = sorted((mapping.start, mapping.end) for mapping in row.mappings)
     populated = None if row.counts is None else figures.populated

@@ -21,7 +21,7 @@ from pagescan.model.units import (
 )
 from pagescan.render.cells import elide_middle, width_of
 from pagescan.render.live_view import help_screen, paint, table
-from pagescan.render.live_view.figures import Figures, Row
+from pagescan.render.live_view.figures import Figures, LiveRow
 from pagescan.render.live_view.map_screen import MapScreen
 from pagescan.render.live_view.ordered_rows import OrderedRows
 from pagescan.render.live_view.view_state import Shown, ViewState, index_of, press
@@ -117,7 +117,7 @@ class LiveView:
         room = height - _HEAD - self._foot_height(height) // 2
         row = self.figures.rows.get(self.state.map.start)
         if row is None:  # the mapping is gone, and was never written
-            row = Row(self.state.map.start, [], gone=True)
+            row = LiveRow(self.state.map.start, [], gone=True)
         return MapScreen.of(row, self.figures, self.state.map, width, room)
 
     def __rich_console__(
@@ -219,7 +219,7 @@ class LiveView:
             lines.append(rest)
         return lines
 
-    def _rest(self, below: Sequence[Row], width: int) -> Text | None:
+    def _rest(self, below: Sequence[LiveRow], width: int) -> Text | None:
         """Return a line about the mappings outside the table: whole facts, as fit."""
         parts = []
         if self._top:
