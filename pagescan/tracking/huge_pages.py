@@ -168,7 +168,7 @@ class Part(NamedTuple):
 
 
 def _put_back(
-    job: native.Collapse,
+    job: "native.Collapse",
     part: Part,
     scanner: Scanner,
     interrupted: Callable[[], bool],
