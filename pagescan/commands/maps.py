@@ -11,7 +11,7 @@ from pagescan.commands.options import (
     target_argument,
 )
 from pagescan.console.context import Context
-from pagescan.model.batch import PAGE_COUNTED
+from pagescan.model.memory import PAGE_COUNTED
 from pagescan.model.results import SHARES, Output, Report, Summary
 from pagescan.model.units import now
 from pagescan.native import Pace

@@ -18,14 +18,13 @@ from pagescan.model.mapping_set import MappingSet
 from pagescan.model.memory import (
     CATEGORY_NAMES,
     DEFAULT_RETURNED,
+    PAGE_COUNTED,
     Category,
     Mapping,
     Region,
 )
 from pagescan.model.results import MappingCounts, Summary
 from pagescan.model.units import format_size, plural
-
-PAGE_COUNTED = ("present", "file", "swapped", "pfnzero", "huge", "guard", "written")
 
 
 @dataclass(slots=True, repr=False)
@@ -204,7 +203,11 @@ class Batch(Frame):
         )
 
     def by_mapping(self) -> list[MappingCounts]:
-        """Return the pages per category of each mapping that has a region here."""
+        """Return the pages per category of each mapping that has a region here.
+
+        A batch does not know what is tracked: `written` is 0 where nothing is, too.
+        `maps()` tells the two apart, with None.
+        """
         total = len(self.mappings)
         pages, counts = native.tally(self.columns(), self.owners, self.page_size, total)
         width = native.CATEGORY_BITS

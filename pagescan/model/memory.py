@@ -40,6 +40,8 @@ class Category(enum.IntFlag):
 CATEGORY_NAMES: tuple[tuple[Category, str], ...] = tuple(
     (bit, str(bit.name).lower()) for bit in Category
 )
+PAGE_COUNTED = ("present", "file", "swapped", "pfnzero", "huge", "guard", "written")
+"""The categories of which `maps` counts the pages, in the order of its columns."""
 NO_CATEGORY = Category(0)
 DIGEST = 16
 """Bytes of the digest of a page."""

@@ -334,6 +334,7 @@ int ps_open_in_root(int root, const char *name, int follow);
 #define PS_MAP_EXEC 4u
 #define PS_MAP_SHARED 8u
 
-#define PS_CATEGORY_BITS 9u
+/* As CATEGORY_BITS in types.py. */
+#define PS_CATEGORY_BITS 16u
 
 #endif

@@ -5,7 +5,8 @@ from __future__ import annotations  # array[int] is no type at run time before 3
 from array import array
 from typing import NamedTuple
 
-CATEGORY_BITS = 9
+CATEGORY_BITS = 16
+"""Counts per mapping: one per bit that a category has, or may get in a later Linux."""
 ALL_PAGES = (1 << 64) - 1
 ZERO = array("Q", [0])
 

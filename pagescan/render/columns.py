@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 from pagescan.model import memory
-from pagescan.model.batch import PAGE_COUNTED, Batch
+from pagescan.model.batch import Batch
 from pagescan.model.errors import UsageError
-from pagescan.model.memory import CATEGORY_NAMES, Category
+from pagescan.model.memory import CATEGORY_NAMES, PAGE_COUNTED, Category
 from pagescan.model.results import SHARES, Action, MappingCounts, Report
 from pagescan.model.units import escape, format_address, format_size, format_time
 

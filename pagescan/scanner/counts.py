@@ -5,10 +5,10 @@ from collections.abc import Container
 from dataclasses import replace
 
 from pagescan import native
-from pagescan.model.batch import PAGE_COUNTED, Batch
+from pagescan.model.batch import Batch
 from pagescan.model.errors import from_oserror
 from pagescan.model.mapping_set import MappingSet
-from pagescan.model.memory import Category, Kind
+from pagescan.model.memory import PAGE_COUNTED, Category, Kind
 from pagescan.model.ranges import unlabelled
 from pagescan.model.results import MappingCounts
 from pagescan.native import Columns

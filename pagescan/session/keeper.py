@@ -51,7 +51,10 @@ CLIENTS = 64
 READY = b"ready"
 FAILED = b"errno "
 _CARE = 60.0
-"""Seconds between two checks of the session's files, which a cleaner may remove."""
+"""Seconds between two checks of the session's files, which a cleaner may remove.
+
+Cleaners run daily; one check is a stat(2) per file.
+"""
 
 
 class Keeper:

@@ -16,7 +16,7 @@ from pagescan.session.client import Client, directory_of
 from pagescan.session.epochs import Epochs
 from pagescan.session.locks import Lock
 from pagescan.session.record import Session, session_of
-from pagescan.session.unregistered import resumed
+from pagescan.session.resume import resume
 from pagescan.target.maps import read
 from pagescan.target.process import Target
 from pagescan.target.selection import Selection
@@ -125,7 +125,7 @@ class OpenSession:
         """Take over an open client; only `open_session` calls this."""
         self.before = before = client.session
         self.target = target
-        self.tracking = resumed(before, Scanner(target, pace), client.uffd, pace)
+        self.tracking = resume(before, Scanner(target, pace), client.uffd, pace)
         self._client = client
 
     def epochs(self) -> Epochs:

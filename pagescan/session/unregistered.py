@@ -14,17 +14,15 @@ from pagescan.model.mapping_set import MappingSet
 from pagescan.model.memory import NO_CATEGORY, Category
 from pagescan.model.ranges import Interval, first_bytes
 from pagescan.model.results import MappingCounts
-from pagescan.native import Columns, Pace
+from pagescan.native import Columns
 from pagescan.scanner.counts import count_by_mapping, joined, scan_mappings
 from pagescan.scanner.query import Query
 from pagescan.scanner.rules import POPULATED
 from pagescan.scanner.scanner import Scanner
 from pagescan.session.lookup import keeper_sessions
 from pagescan.session.record import Session
-from pagescan.target.selection import Selection, cut
-from pagescan.tracking.arm import Armed
-from pagescan.tracking.growing_ends import End
-from pagescan.tracking.tracking import Tracking
+from pagescan.session.resume import resume
+from pagescan.target.selection import cut
 
 
 def session_of(scanner: Scanner) -> Session | None:
@@ -37,35 +35,6 @@ def session_of(scanner: Scanner) -> Session | None:
         ):
             return session
     return None
-
-
-def resumed(
-    session: Session, scanner: Scanner, uffd: int = -1, pace: Pace | None = None
-) -> Tracking:
-    """Return a tracking that continues from the state of a session.
-
-    Args:
-        session: The facts of the session.
-        scanner: The scanner of its target.
-        uffd: Its userfaultfd; -1: nothing will be changed.
-        pace: How the target's mmap lock is spared.
-    """
-    return Tracking(
-        scanner.target,
-        uffd,
-        Armed(
-            Selection.parse(session.words),
-            list(session.untracked),
-            session.tracked_bytes,
-            session.tables_left,
-            session.epoch,
-            session.alike,
-            ends=[End.from_json(end) for end in session.ends],
-        ),
-        armed_at=session.armed_at,
-        since=session.since,
-        pace=pace,
-    )
 
 
 class Unregistered(NamedTuple):
@@ -82,7 +51,7 @@ class Unregistered(NamedTuple):
     @classmethod
     def of(cls, scanner: Scanner, session: Session) -> "Unregistered":
         """Look at the target; the scanner counts the cost."""
-        tracking = resumed(session, scanner, pace=scanner.pace)
+        tracking = resume(session, scanner, pace=scanner.pace)
         tracking.scanner.meter = scanner.meter
         written = tracking.written_outside()
         ends = tracking.ends_that_are_read()

@@ -128,6 +128,28 @@ def test_no_other_exit_code_is_documented() -> None:
     ]
 
 
+CATEGORIES = " ".join(name for _, name in CATEGORY_NAMES)
+
+
+@pytest.mark.parametrize(
+    ("place", "text"),
+    [
+        ("pagescan/commands/scan.py", f"Categories: {CATEGORIES}."),
+        ("docs/concepts.md", f"one of `{CATEGORIES}`"),
+        ("man/pagescan.1", f".It Cm {CATEGORIES.replace(' ', ' , ')}\n"),
+    ],
+)
+def test_categories_are_those_of_the_table(place: str, text: str) -> None:
+    """Each list of all categories is that of model/memory.py, in its order."""
+    assert text in (ROOT / place).read_text()
+
+
+def test_categories_of_the_schema() -> None:
+    """The schema's list is that of model/memory.py, too."""
+    schema = json.loads((ROOT / "pagescan/schema.json").read_text())
+    assert schema["$defs"]["category"]["enum"] == CATEGORIES.split()
+
+
 NAMES = sorted(
     {name for _, name in CATEGORY_NAMES} | {*REGION_COLUMNS, *MAPPING_COLUMNS}
 )

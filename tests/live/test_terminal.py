@@ -180,7 +180,7 @@ def test_pause_loses_nothing(watched: tuple[Terminal, Target]) -> None:
     terminal.press("p")
     witness.wait_for(lambda: terminal.shows(" PAUSED "))
     made.write("n", set(range(100)))
-    time.sleep(0.5)
+    time.sleep(0.5)  # two looks would have been taken by then
     assert not terminal.shows("2.3M")
     assert witness.registered(made.pid)
     terminal.press("p")
@@ -226,7 +226,7 @@ def test_no_keys_where_stdin_is_no_terminal(
     witness.wait_for(lambda: terminal.shows("distinct page"))
     assert terminal.screen()[-1] == "Ctrl-C ends it"
     terminal.press("q")
-    time.sleep(0.5)
+    time.sleep(0.5)  # a key takes effect at the next look at the latest: 0.2 s
     assert terminal.shows("distinct page")
     terminal.press("C-c")
     witness.wait_for(lambda: terminal.shows("CODE=0"))
