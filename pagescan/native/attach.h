@@ -87,7 +87,7 @@ struct ps_place {
 };
 
 /* One mapping of the target. */
-struct area {
+struct mapping {
 	uint64_t start;
 	uint64_t end;
 	uint64_t offset;
@@ -99,7 +99,7 @@ struct area {
 };
 
 /* Gets one mapping after another, until it returns a value other than 0. */
-typedef int ps_visit(struct surgery *s, const struct area *area, void *context);
+typedef int ps_visit(struct surgery *s, const struct mapping *mapping, void *context);
 
 /* A mapping of code, and the mapping with the beginning of its file. */
 struct code {
@@ -134,8 +134,8 @@ uint64_t ps_start_time(const struct surgery *s);
 uint64_t ps_stat_field(const struct surgery *s, int number);
 bool ps_is_present(const struct surgery *s, uint64_t address);
 
-int ps_visit_areas(struct surgery *s, ps_visit *visit, void *context);
-bool ps_area_at(struct surgery *s, uint64_t address, struct area *ret, char *name, size_t room);
+int ps_visit_mappings(struct surgery *s, ps_visit *visit, void *context);
+bool ps_mapping_at(struct surgery *s, uint64_t address, struct mapping *ret, char *name, size_t room);
 
 enum ps_answer ps_has_filter(const struct surgery *s);
 enum ps_answer ps_is_worker(const struct surgery *s);
@@ -159,8 +159,8 @@ void ps_forget_gadgets(struct surgery *s);
 
 void ps_find_places(struct surgery *s, const struct code *code, size_t count);
 bool ps_place_frame(struct surgery *s, uint64_t length, struct ps_place *ret);
-bool ps_own_stack(struct surgery *s, struct area *ret);
-bool ps_is_free_stack(struct surgery *s, const struct area *stack, uint64_t low, uint64_t end);
+bool ps_own_stack(struct surgery *s, struct mapping *ret);
+bool ps_is_free_stack(struct surgery *s, const struct mapping *stack, uint64_t low, uint64_t end);
 void ps_write_mark(const struct surgery *s, void *at, uint64_t chain);
 void ps_wipe(const struct surgery *s, uint64_t start, uint64_t end);
 

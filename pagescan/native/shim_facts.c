@@ -104,19 +104,19 @@ enum ps_answer ps_leave_rseq(struct surgery *s)
 	struct {
 		uint64_t pointer;
 		uint32_t size, signature, flags, pad;
-	} area;
+	} mapping;
 	struct {
 		uint32_t version, flags;
 		uint64_t start, length, abort;
 	} sequence;
 	uint64_t at;
 
-	if (ptrace(PTRACE_GET_RSEQ_CONFIGURATION, s->tid, (void *)sizeof(area), &area) <= 0)
+	if (ptrace(PTRACE_GET_RSEQ_CONFIGURATION, s->tid, (void *)sizeof(mapping), &mapping) <= 0)
 		/* not supported by this kernel */
 		return errno == EIO || errno == EINVAL ? PS_NO : PS_NOT_KNOWN;
-	if (!area.pointer)
+	if (!mapping.pointer)
 		return PS_NO;
-	if (!ps_peek(s, area.pointer + 8, &at, sizeof(at)))
+	if (!ps_peek(s, mapping.pointer + 8, &at, sizeof(at)))
 		return PS_NOT_KNOWN;
 	if (!at)
 		return PS_NO;

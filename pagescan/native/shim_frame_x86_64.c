@@ -52,8 +52,8 @@
 #define XSTATE_MAGIC1 0x46505853u
 #define XSTATE_MAGIC2 0x46505845u
 #define XSTATE_HEADER 512u     /* offset of xfeatures in the image */
-#define XSTATE_LEGACY_END 576u /* legacy area and header */
-#define XSTATE_SOFTWARE 464u   /* bytes of the legacy area reserved for software */
+#define XSTATE_LEGACY_END 576u /* legacy mapping and header */
+#define XSTATE_SOFTWARE 464u   /* bytes of the legacy mapping reserved for software */
 #define XSTATE_MAX 16384u
 #define ALIGNMENTS 128u /* the most bytes lost to them */
 
@@ -147,7 +147,7 @@ static bool build_rop(struct surgery *s, bool restart)
 {
 	const struct user_regs_struct *regs = &s->saved;
 	const struct gadgets *g = &s->gadgets;
-	struct area stack;
+	struct mapping stack;
 	uint64_t words[6] = {
 		g->pop_rdi,	    regs->rdi, g->pop_rax,
 		NR_RESTART_SYSCALL, 0,	       restart ? regs->rip - 2 : regs->rip,

@@ -33,7 +33,7 @@
 struct survey {
 	struct code *code;
 	size_t count;
-	struct area head; /* the beginning of the last file */
+	struct mapping head; /* the beginning of the last file */
 	bool donates;	  /* it has musl, which gives the bytes behind a .bss to malloc */
 };
 
@@ -46,55 +46,55 @@ static bool has(const char *name, const char *part)
  * The order in which code is searched: code that will surely stay mapped first; JIT memory never
  * (-1). An empty name was too long to be read.
  */
-static int order_of(const struct area *area, const char *name)
+static int order_of(const struct mapping *mapping, const char *name)
 {
 	if (!strcmp(name, "[vdso]"))
 		return 3;
-	if (!area->inode || (*name && *name != '/'))
+	if (!mapping->inode || (*name && *name != '/'))
 		return -1;
 	if (has(name, "/libc.so") || has(name, "/libc-2") || has(name, "/ld-musl"))
 		return 0;
 	return *name && !has(name, "/lib") ? 1 : 2;
 }
 
-static void name_code(struct surgery *s, const struct area *area, char *name, size_t room)
+static void name_code(struct surgery *s, const struct mapping *mapping, char *name, size_t room)
 {
-	struct area again;
+	struct mapping again;
 
 	*name = 0;
-	if (!area->name) {
-		ps_area_at(s, area->start, &again, name, room);
-	} else if (area->name_length < room) {
-		memcpy(name, area->name, area->name_length);
-		name[area->name_length] = 0;
+	if (!mapping->name) {
+		ps_mapping_at(s, mapping->start, &again, name, room);
+	} else if (mapping->name_length < room) {
+		memcpy(name, mapping->name, mapping->name_length);
+		name[mapping->name_length] = 0;
 	}
 }
 
 /* Records code, and where its file begins: before it, in the order of the loader. */
-static int survey(struct surgery *s, const struct area *area, void *context)
+static int survey(struct surgery *s, const struct mapping *mapping, void *context)
 {
 	struct survey *found = context;
 	char name[256];
 	bool is_same;
 	int order;
 
-	if (area->inode && !area->offset)
-		found->head = *area;
-	if (!(area->flags & PS_MAP_EXEC) || area->flags & PS_MAP_WRITE || found->count == MOST_CODE)
+	if (mapping->inode && !mapping->offset)
+		found->head = *mapping;
+	if (!(mapping->flags & PS_MAP_EXEC) || mapping->flags & PS_MAP_WRITE || found->count == MOST_CODE)
 		return 0;
-	name_code(s, area, name, sizeof(name));
-	order = order_of(area, name);
+	name_code(s, mapping, name, sizeof(name));
+	order = order_of(mapping, name);
 	if (order < 0)
 		return 0;
-	is_same = area->inode && area->inode == found->head.inode &&
-		  area->device == found->head.device;
+	is_same = mapping->inode && mapping->inode == found->head.inode &&
+		  mapping->device == found->head.device;
 	found->donates |= !*name || has(name, "/ld-musl");
 	found->code[found->count++] = (struct code){
-		.start = area->start,
-		.end = area->end,
-		.offset = area->offset,
-		.inode = area->inode,
-		.device = area->device,
+		.start = mapping->start,
+		.end = mapping->end,
+		.offset = mapping->offset,
+		.inode = mapping->inode,
+		.device = mapping->device,
 		.head = is_same ? found->head.start : 0,
 		.order = order,
 		/* the loader uses these bytes for its own allocator */
@@ -110,11 +110,11 @@ static int survey(struct surgery *s, const struct area *area, void *context)
 static int find_by_name(struct surgery *s, const struct code *code)
 {
 	char path[64], name[4096];
-	struct area area;
+	struct mapping mapping;
 	struct stat facts;
 	int root, found;
 
-	if (!ps_area_at(s, code->start, &area, name, sizeof(name)) || *name != '/')
+	if (!ps_mapping_at(s, code->start, &mapping, name, sizeof(name)) || *name != '/')
 		return -1;
 	snprintf(path, sizeof(path), "/proc/%d/task/%d/root", s->call->pid, s->tid);
 	root = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
@@ -277,7 +277,7 @@ int ps_find_gadgets(struct surgery *s)
 		return -errno;
 	if (!piece || !found.code)
 		return -ENOMEM;
-	error = ps_visit_areas(s, survey, &found);
+	error = ps_visit_mappings(s, survey, &found);
 	if (error)
 		return error;
 	for (int order = 0; order <= 3 && !done(s); order++)

@@ -147,16 +147,16 @@ static bool place_low(struct surgery *s, uint64_t pages, struct ps_place *ret)
 }
 
 /* glibc 2.42 and later have guards that are not separate mappings. */
-static bool has_guard_below(struct surgery *s, const struct area *area, uint64_t low)
+static bool has_guard_below(struct surgery *s, const struct mapping *mapping, uint64_t low)
 {
 	uint64_t entries[256];
-	struct area below;
+	struct mapping below;
 	char name[64];
 
-	if (ps_area_at(s, area->start - 1, &below, name, sizeof(name)) && !(below.flags & 7))
+	if (ps_mapping_at(s, mapping->start - 1, &below, name, sizeof(name)) && !(below.flags & 7))
 		return true;
-	for (uint64_t at = low & ~(uint64_t)(PS_PAGE - 1); at > area->start;) {
-		uint64_t count = (at - area->start) / PS_PAGE;
+	for (uint64_t at = low & ~(uint64_t)(PS_PAGE - 1); at > mapping->start;) {
+		uint64_t count = (at - mapping->start) / PS_PAGE;
 
 		if (count > 256)
 			count = 256;
@@ -172,11 +172,11 @@ static bool has_guard_below(struct surgery *s, const struct area *area, uint64_t
 }
 
 /* Finds the mapping of the thread's own stack, if rsp is in it. */
-bool ps_own_stack(struct surgery *s, struct area *ret)
+bool ps_own_stack(struct surgery *s, struct mapping *ret)
 {
 	uint64_t rsp = s->saved.rsp;
 	char name[64];
-	bool found = ps_area_at(s, rsp, ret, name, sizeof(name));
+	bool found = ps_mapping_at(s, rsp, ret, name, sizeof(name));
 
 	ret->name = NULL;
 	if (!found || !(ret->flags & PS_MAP_WRITE) || ret->flags & PS_MAP_SHARED)
@@ -190,7 +190,7 @@ bool ps_own_stack(struct surgery *s, struct area *ret)
 static bool place_own(struct surgery *s, uint64_t pages, struct ps_place *ret)
 {
 	uint64_t end = (s->saved.rsp - 128) & ~(uint64_t)(PS_PAGE - 1), size = pages * PS_PAGE;
-	struct area stack;
+	struct mapping stack;
 
 	if (!ps_own_stack(s, &stack))
 		return false;
@@ -220,7 +220,7 @@ bool ps_place_frame(struct surgery *s, uint64_t length, struct ps_place *ret)
 }
 
 /* Whether [low, end) of the thread's own stack is empty, and room for a signal's frame below it. */
-bool ps_is_free_stack(struct surgery *s, const struct area *stack, uint64_t low, uint64_t end)
+bool ps_is_free_stack(struct surgery *s, const struct mapping *stack, uint64_t low, uint64_t end)
 {
 	uint64_t first = (low & ~(uint64_t)(PS_PAGE - 1)) - MARGIN * PS_PAGE;
 
@@ -244,11 +244,11 @@ void ps_wipe(const struct surgery *s, uint64_t start, uint64_t end)
 
 static bool is_writable(struct surgery *s, uint64_t start, uint64_t end)
 {
-	struct area area;
+	struct mapping mapping;
 	char name[64];
 
-	return ps_area_at(s, start, &area, name, sizeof(name)) && end <= area.end &&
-	       area.flags & PS_MAP_WRITE;
+	return ps_mapping_at(s, start, &mapping, name, sizeof(name)) && end <= mapping.end &&
+	       mapping.flags & PS_MAP_WRITE;
 }
 
 /*
@@ -286,12 +286,12 @@ static void slack_of_elf(struct surgery *s, uint64_t first, uint64_t heap)
 
 static void find_stack(struct surgery *s)
 {
-	struct area area;
+	struct mapping mapping;
 	char name[64];
 
-	if (ps_area_at(s, ps_stat_field(s, START_OF_STACK), &area, name, sizeof(name)) &&
-	    !strcmp(name, "[stack]") && area.end - area.start >= LOW_PAGES * PS_PAGE)
-		s->stack_start = area.start;
+	if (ps_mapping_at(s, ps_stat_field(s, START_OF_STACK), &mapping, name, sizeof(name)) &&
+	    !strcmp(name, "[stack]") && mapping.end - mapping.start >= LOW_PAGES * PS_PAGE)
+		s->stack_start = mapping.start;
 }
 
 void ps_find_places(struct surgery *s, const struct code *code, size_t count)

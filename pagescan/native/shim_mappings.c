@@ -28,7 +28,7 @@
 #define COLUMNS 9u
 
 static int ask(const struct surgery *s, uint64_t address, uint64_t flags, char *name, uint32_t room,
-	       struct area *ret)
+	       struct mapping *ret)
 {
 	struct ps_procmap_query query = {
 		.size = sizeof(query),
@@ -40,7 +40,7 @@ static int ask(const struct surgery *s, uint64_t address, uint64_t flags, char *
 
 	if (ioctl(s->maps, PS_PROCMAP_QUERY, &query) < 0)
 		return -errno;
-	*ret = (struct area){
+	*ret = (struct mapping){
 		.start = query.vma_start,
 		.end = query.vma_end,
 		.offset = query.vma_offset,
@@ -59,11 +59,11 @@ static int ask(const struct surgery *s, uint64_t address, uint64_t flags, char *
  */
 static int visit_by_asking(struct surgery *s, ps_visit *visit, void *context)
 {
-	struct area area = {.end = 0};
+	struct mapping mapping = {.end = 0};
 	int error;
 
-	while ((error = ask(s, area.end, COVERING_OR_NEXT, NULL, 0, &area)) == 0) {
-		error = visit(s, &area, context);
+	while ((error = ask(s, mapping.end, COVERING_OR_NEXT, NULL, 0, &mapping)) == 0) {
+		error = visit(s, &mapping, context);
 		if (error)
 			return error;
 		if (ps_now_ns() > s->deadline)
@@ -81,7 +81,7 @@ static int visit_lines(struct surgery *s, const char *text, size_t length, struc
 	if (error)
 		return error < 0 ? error : -EBADMSG;
 	for (size_t i = 0; i < maps->length && !error; i++) {
-		struct area area = {
+		struct mapping mapping = {
 			.start = maps->start[i],
 			.end = maps->end[i],
 			.offset = maps->offset[i],
@@ -92,7 +92,7 @@ static int visit_lines(struct surgery *s, const char *text, size_t length, struc
 			.name_length = maps->name_length[i],
 		};
 
-		error = visit(s, &area, context);
+		error = visit(s, &mapping, context);
 	}
 	return error;
 }
@@ -129,7 +129,7 @@ static int visit_text(struct surgery *s, char *text, uint64_t *columns, ps_visit
 }
 
 /* Visits them in the order of addresses; returns 0, the visitor's value, or an error. */
-int ps_visit_areas(struct surgery *s, ps_visit *visit, void *context)
+int ps_visit_mappings(struct surgery *s, ps_visit *visit, void *context)
 {
 	uint8_t *room = s->room;
 	size_t room_left = s->room_left;
@@ -149,43 +149,43 @@ int ps_visit_areas(struct surgery *s, ps_visit *visit, void *context)
 
 struct wanted {
 	uint64_t address;
-	struct area *area;
+	struct mapping *mapping;
 	char *name;
 	size_t room;
 };
 
-static int find(struct surgery *s, const struct area *area, void *context)
+static int find(struct surgery *s, const struct mapping *mapping, void *context)
 {
 	struct wanted *wanted = context;
 
 	(void)s;
-	if (wanted->address >= area->end)
+	if (wanted->address >= mapping->end)
 		return 0;
-	if (wanted->address < area->start)
+	if (wanted->address < mapping->start)
 		return -ENOENT;
-	*wanted->area = *area;
-	wanted->area->name = wanted->name;
-	if (area->name_length >= wanted->room)
-		wanted->area->name_length = 0;
-	memcpy(wanted->name, area->name, wanted->area->name_length);
-	wanted->name[wanted->area->name_length] = 0;
+	*wanted->mapping = *mapping;
+	wanted->mapping->name = wanted->name;
+	if (mapping->name_length >= wanted->room)
+		wanted->mapping->name_length = 0;
+	memcpy(wanted->name, mapping->name, wanted->mapping->name_length);
+	wanted->name[wanted->mapping->name_length] = 0;
 	return 1;
 }
 
 /* Finds the mapping of an address, with its name; a name longer than the room is left out. */
-bool ps_area_at(struct surgery *s, uint64_t address, struct area *ret, char *name, size_t room)
+bool ps_mapping_at(struct surgery *s, uint64_t address, struct mapping *ret, char *name, size_t room)
 {
 	struct wanted wanted = {address, ret, name, room};
 	int error = ask(s, address, 0, name, (uint32_t)room, ret);
 
-	*ret = error ? (struct area){.name = name} : *ret;
+	*ret = error ? (struct mapping){.name = name} : *ret;
 	if (error == -ENAMETOOLONG)
 		error = ask(s, address, 0, NULL, 0, ret);
 	ret->name = name;
 	if (!ret->name_length)
 		*name = 0;
 	if (error == -ENOTTY)
-		error = ps_visit_areas(s, find, &wanted) == 1 ? 0 : -ENOENT;
+		error = ps_visit_mappings(s, find, &wanted) == 1 ? 0 : -ENOENT;
 	return !error;
 }
 #endif
