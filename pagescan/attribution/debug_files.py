@@ -28,7 +28,8 @@ def find(elf: Elf, path: bytes, files: CodeFiles) -> int:
     """
     if elf.build_id:
         name = f"{_DEBUG_DIR}/.build-id/{elf.build_id[:2]}/{elf.build_id[2:]}.debug"
-        for fd in (open_own(name), files.open_named(name.encode())):
+        for find_it in (open_own, lambda name: files.open_named(name.encode())):
+            fd = find_it(name)
             if _kept(fd, has_build_id(fd, elf.build_id)):
                 return fd
     return _by_link(elf, path, files)

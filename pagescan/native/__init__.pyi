@@ -1,5 +1,6 @@
 """The types of the names that `__init__.py` loads at their first use."""
 
+from pagescan.native.copies import Comparison, compare_copies, mark_copies
 from pagescan.native.door import address_of, library
 from pagescan.native.files import open_in_root
 from pagescan.native.huge import Collapse
@@ -12,6 +13,13 @@ from pagescan.native.pace import (
     Pace,
     Progress,
     keeping_the_processor,
+)
+from pagescan.native.perf import (
+    Faults,
+    drain_faults,
+    open_faults,
+    same_memory,
+    share_ring,
 )
 from pagescan.native.process import Attached, attach, can_attach, launch
 from pagescan.native.regions import (
@@ -56,6 +64,8 @@ __all__ = [
     "Attached",
     "Collapse",
     "Columns",
+    "Comparison",
+    "Faults",
     "MapsRows",
     "Masks",
     "Meter",
@@ -69,17 +79,23 @@ __all__ = [
     "address_of",
     "attach",
     "can_attach",
+    "compare_copies",
+    "drain_faults",
     "inside",
     "join",
     "keeping_the_processor",
     "launch",
     "library",
+    "mark_copies",
+    "open_faults",
     "open_in_root",
     "outside",
     "overlay",
     "parse_maps",
     "relabel",
+    "same_memory",
     "scan_once",
+    "share_ring",
     "shares",
     "swapped_pages",
     "tally",

@@ -327,7 +327,65 @@ int ps_watch_reset(const struct pagescan_watch *watch, uint64_t start, uint64_t 
  * followed. Returns an O_PATH descriptor: nothing has been opened yet.
  */
 int ps_open_in_root(int root, const char *name, int follow);
+
+/* Page-fault samples, as columns: pid << 32 | tid, when (CLOCK_MONOTONIC), the code, the page. */
+struct ps_faults {
+	uint64_t *thread;
+	uint64_t *time;
+	uint64_t *ip;
+	uint64_t *address;
+	int64_t capacity;
+	int64_t length;
+	uint64_t *tasks; /* rows of type (COMM: an exec), time, pid, parent, tid, thread that made it */
+	int64_t task_capacity;
+	int64_t task_length;
+	uint64_t lost;
+};
+
+/*
+ * Opens the page-fault events of a thread on one processor, with those of the threads that it makes,
+ * and with PS_FAULTS_CHILDREN of the processes; with PS_FAULTS_USER only of user mode.
+ */
+int ps_faults_open(int tid, int cpu, uint32_t flags, uint64_t period);
+int ps_faults_share(int fd, int ring); /* the samples of fd go to the ring of another event */
+/* Appends what a ring of `size` bytes holds: 1, if the columns were full before it was empty. */
+int ps_faults_drain(void *ring, uint64_t size, struct ps_faults *out);
+int ps_same_memory(int pid, int other); /* 1: two processes have one address space (kcmp) */
+
+/* One side of a fork: the samples of a process from one moment to another. */
+struct ps_side {
+	uint64_t pid;
+	uint64_t since;
+	uint64_t until;
+};
+
+/*
+ * Says of each sample what it was to one side: not of it; a page that was not shared; the first
+ * write to a shared page, for which its bit is set; a later one. `first_page` is the index of the
+ * first page of each shared region. Returns how many bits were set.
+ */
+int64_t ps_copies_mark(const struct ps_columns *shared, const uint64_t *first_page,
+		       const struct ps_faults *samples, const struct ps_side *side, uint8_t *bitmap,
+		       uint8_t *verdicts);
+
+struct ps_comparison {
+	uint64_t shared;
+	uint64_t copied;
+	uint64_t unknown; /* on swap, or gone since */
+};
+
+/* Compares two processes page by page; `shared` gets the regions that are still one memory. */
+int ps_copies_compare(int parent, int child, const struct ps_columns *both, struct ps_columns *shared,
+		      struct ps_comparison *counts);
 /* cdef end */
+
+#define PS_FAULTS_CHILDREN 1u
+#define PS_FAULTS_USER 2u
+
+#define PS_NOT_OF_SIDE 0
+#define PS_COPIED 1
+#define PS_NEW_PAGE 2
+#define PS_COPIED_BEFORE 3
 
 #define PS_MAP_READ 1u
 #define PS_MAP_WRITE 2u

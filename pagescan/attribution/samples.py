@@ -1,0 +1,270 @@
+"""Takes a sample of every page fault of processes: perf events, rings, a drain thread.
+
+Nothing in the target is stopped or armed. A sample costs the target about half a
+microsecond per fault. Every thread that exists needs its own event per processor; one
+ring per processor takes the samples of all.
+"""
+
+import contextlib
+import errno
+import mmap
+import os
+import resource
+import threading
+import time
+from collections import deque
+from datetime import UTC, datetime
+from functools import cache
+from typing import Self
+
+from pagescan import native
+from pagescan.model.errors import (
+    AccessDeniedError,
+    KernelUnsupportedError,
+    NoSuchTargetError,
+    PagescanError,
+    from_oserror,
+)
+from pagescan.model.memory import PAGE_SIZE
+
+RING_BYTES = 4 << 20
+"""Per processor: 100,000 samples, a tenth of a second of the fastest writers."""
+_LEAST_RING = 64 << 10
+_DRAIN_SECONDS = 0.004
+_ROOM = 1 << 16
+_PASSES = 50
+
+
+class FaultSampler:
+    """The page faults of some processes. A context manager.
+
+    Attributes:
+        user_only: Faults of the kernel, as in read(2), are not seen: this user may not.
+        ring_bytes: Per processor.
+        lost: Samples that the rings had no room for, so far.
+    """
+
+    def __init__(
+        self, pids: list[int], *, children: bool, ring_bytes: int = RING_BYTES
+    ) -> None:
+        """Begin to take samples.
+
+        Args:
+            pids: The processes.
+            children: Include what they fork from now on.
+            ring_bytes: Per processor, a power of two; halved until the kernel agrees.
+
+        Raises:
+            PagescanError: The kernel does not allow it, or has too few descriptors.
+        """
+        self._children = children
+        self._cpus = sorted(os.sched_getaffinity(0) | set(_online()))
+        self._fds: list[int] = []
+        self._leaders: dict[int, int] = {}
+        self._rings: list[mmap.mmap] = []
+        self._known: set[int] = set()
+        self._batches: deque[native.Faults] = deque()
+        self._lock = threading.Lock()
+        self._buffer = native.Faults(_ROOM)
+        self._end = threading.Event()
+        self._thread: threading.Thread | None = None
+        self.user_only = False
+        self.ring_bytes = ring_bytes
+        self.lost = 0
+        _raise_limit()
+        with contextlib.ExitStack() as undo:
+            undo.callback(self.close)
+            for pid in pids:
+                self.add(pid)
+            self._thread = threading.Thread(target=self._run, daemon=True)
+            self._thread.start()
+            undo.pop_all()
+
+    def add(self, pid: int) -> None:
+        """Take samples of the threads of one more process.
+
+        A thread that begins while the list is read is in a later one, or was made by a
+        thread that has its events already; so the list is read until nothing is new.
+
+        Raises:
+            PagescanError: As for the class; NoSuchTargetError: the process has ended.
+        """
+        found = False
+        for _ in range(_PASSES):
+            try:
+                tids = {int(tid) for tid in os.listdir(f"/proc/{pid}/task")}
+            except OSError:
+                break
+            new = tids - self._known
+            if not new:
+                break
+            for tid in sorted(new):
+                found |= self._open_thread(pid, tid)
+            self._known |= new
+        if not found and pid not in self._known:
+            raise NoSuchTargetError(f"process {pid} has ended", pid=pid)
+
+    def _open_thread(self, pid: int, tid: int) -> bool:
+        for cpu in self._cpus:
+            try:
+                fd = self._open(tid, cpu)
+            except OSError as error:
+                if error.errno in (errno.ESRCH, errno.ENODEV):  # ended; CPU is off
+                    continue
+                raise _explained(error, pid) from error
+            self._fds.append(fd)
+            if cpu in self._leaders:
+                native.share_ring(fd, self._leaders[cpu])
+            else:
+                self._rings.append(self._map(fd, pid))
+                self._leaders[cpu] = fd
+        return True
+
+    def _open(self, tid: int, cpu: int) -> int:
+        try:
+            return native.open_faults(
+                tid, cpu, children=self._children, user_only=self.user_only
+            )
+        except PermissionError:
+            if self.user_only:
+                raise
+            self.user_only = True
+            return self._open(tid, cpu)
+
+    def _map(self, fd: int, pid: int) -> mmap.mmap:
+        while True:
+            try:
+                return mmap.mmap(fd, self.ring_bytes + PAGE_SIZE)
+            except OSError as error:
+                if error.errno != errno.EPERM or self.ring_bytes <= _LEAST_RING:
+                    raise from_oserror(
+                        error, doing="map a ring for samples", pid=pid, call="mmap"
+                    ) from error
+                self.ring_bytes //= 2  # perf_event_mlock_kb and RLIMIT_MEMLOCK
+
+    def _run(self) -> None:
+        while not self._end.wait(_DRAIN_SECONDS):
+            self._drain()
+
+    def _drain(self) -> None:
+        """Empty all rings into batches."""
+        with self._lock:
+            for ring in self._rings:
+                more = True
+                while more:
+                    more = native.drain_faults(ring, self._buffer)
+                    if more:
+                        self._keep()
+            self._keep()
+
+    def _keep(self) -> None:
+        if len(self._buffer) or self._buffer.tasks() or self._buffer.lost:
+            self.lost += self._buffer.lost
+            self._batches.append(self._buffer.copy())
+            self._buffer.clear()
+
+    def take(self) -> list[native.Faults]:
+        """Return the batches of samples since the last call.
+
+        What happened before the call is in them; within a batch there is no order.
+        """
+        self._drain()
+        with self._lock:
+            batches = [*self._batches]
+            self._batches.clear()
+        return batches
+
+    @property
+    def descriptors(self) -> int:
+        """How many events are open."""
+        return len(self._fds)
+
+    def close(self) -> None:
+        """End the thread and the events; a second call has no effect."""
+        self._end.set()
+        if self._thread is not None:
+            self._thread.join()
+        for ring in self._rings:
+            ring.close()
+        self._rings.clear()
+        for fd in self._fds:
+            os.close(fd)
+        self._fds.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def clock_ns() -> int:
+    """Return the time on the clock of the samples."""
+    return time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+
+
+@cache
+def _offset_ns() -> int:
+    """Return what the clock of the time of day is ahead of that of the samples."""
+    return time.time_ns() - clock_ns()
+
+
+def to_time(clock: int) -> datetime:
+    """Return a moment on the clock of the samples as a time."""
+    return datetime.fromtimestamp((clock + _offset_ns()) / 1e9, UTC)
+
+
+def _online() -> list[int]:
+    """Return the numbers of the processors that are on; source: sysfs."""
+    cpus: list[int] = []
+    with contextlib.suppress(OSError), open("/sys/devices/system/cpu/online") as file:
+        for part in file.read().strip().split(","):
+            first, _, last = part.partition("-")
+            cpus.extend(range(int(first), int(last or first) + 1))
+    return cpus
+
+
+def _raise_limit() -> None:
+    """Allow as many descriptors as this process may have: one per thread and CPU."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _explained(error: OSError, pid: int) -> PagescanError:
+    """Return the error for an event that cannot be opened, with a remedy."""
+    code = error.errno
+    if code in (errno.EACCES, errno.EPERM):
+        return AccessDeniedError(
+            f"cannot sample the page faults of {pid}: perf_event_paranoid is"
+            f" {paranoid_level()}, or the process belongs to another user",
+            hint="run as root, or: sysctl kernel.perf_event_paranoid=2",
+            pid=pid,
+            call="perf_event_open",
+            errno=code,
+        )
+    if code in (errno.ENOSYS, errno.EINVAL, errno.ENOENT, errno.EOPNOTSUPP):
+        return KernelUnsupportedError(
+            f"cannot sample the page faults of {pid}:"
+            " this kernel has no software events of perf that are inherited",
+            hint="pagescan doctor shows what this kernel can do",
+            pid=pid,
+            call="perf_event_open",
+            errno=code,
+        )
+    return from_oserror(
+        error,
+        doing=f"sample the page faults of {pid}",
+        pid=pid,
+        call="perf_event_open",
+    )
+
+
+def paranoid_level() -> str:
+    """Return kernel.perf_event_paranoid as text; "unknown" if it cannot be read."""
+    try:
+        with open("/proc/sys/kernel/perf_event_paranoid") as file:
+            return file.read().strip()
+    except OSError:
+        return "unknown"

@@ -1,0 +1,128 @@
+"""Page-fault samples of perf: events, and rings that are emptied into columns."""
+
+from __future__ import annotations  # array[int] is no type at run time before 3.12
+
+import mmap
+from array import array
+from typing import Any, NamedTuple
+
+from pagescan.native.door import check, ffi, lib, u64
+
+_CHILDREN, _USER = 1, 2  # PS_FAULTS_*
+_TASK_ROW = 6
+_TASKS = 4096
+FORK, EXIT, EXEC = 7, 4, 3
+"""The types of a `Task`; source: PERF_RECORD_* in perf_event_open(2)."""
+
+
+class Task(NamedTuple):
+    """A thread or process that began, ended, or ran another program."""
+
+    kind: int
+    time: int
+    """CLOCK_MONOTONIC, in nanoseconds."""
+    pid: int
+    parent: int
+    tid: int
+    maker: int
+    """The thread that made it."""
+
+
+class Faults:
+    """Columns of samples, to which rings are emptied.
+
+    Attributes:
+        threads: pid << 32 | tid.
+        times: CLOCK_MONOTONIC, in nanoseconds.
+        ips: Addresses of code.
+        addresses: Addresses that were accessed.
+        lost: Samples that the ring had no room for.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        """Make room for a number of samples."""
+        zero = bytes(8 * capacity)
+        self.threads, self.times, self.ips, self.addresses = (
+            array("Q", zero) for _ in range(4)
+        )
+        self._tasks = array("Q", bytes(8 * _TASK_ROW * _TASKS))
+        self.c = ffi.new("struct ps_faults *")
+        self._point(capacity)
+
+    def _point(self, capacity: int) -> None:
+        c = self.c
+        c.thread, c.time = u64(self.threads), u64(self.times)
+        c.ip, c.address = u64(self.ips), u64(self.addresses)
+        c.capacity, c.task_capacity = capacity, _TASKS
+        c.tasks = u64(self._tasks)
+
+    def __len__(self) -> int:
+        return int(self.c.length)
+
+    @property
+    def lost(self) -> int:
+        """Samples that the rings had no room for."""
+        return int(self.c.lost)
+
+    def tasks(self) -> list[Task]:
+        """Return what began and ended, ring by ring."""
+        count = self.c.task_length
+        rows = [self._tasks[at : at + 6] for at in range(0, 6 * count, 6)]
+        return [Task(*row) for row in rows]
+
+    def copy(self) -> Faults:
+        """Return a copy with room for nothing more."""
+        length, tasks = len(self), self.c.task_length
+        new = Faults(0)
+        for name in ("threads", "times", "ips", "addresses"):
+            setattr(new, name, getattr(self, name)[:length])
+        new._tasks = self._tasks[: _TASK_ROW * tasks]
+        new._point(length)
+        new.c.length, new.c.task_length, new.c.lost = length, tasks, self.c.lost
+        return new
+
+    def clear(self) -> None:
+        """Forget all samples; the room stays."""
+        self.c.length = self.c.task_length = self.c.lost = 0
+
+
+def open_faults(
+    tid: int, cpu: int, *, children: bool, user_only: bool, period: int = 1
+) -> int:
+    """Open the page-fault events of a thread on a processor; return the descriptor.
+
+    Threads that it makes later are included.
+
+    Args:
+        tid: The thread.
+        cpu: The processor.
+        children: Include the processes that it forks.
+        user_only: Leave out faults of the kernel, as in read(2).
+        period: One sample per so many faults.
+
+    Raises:
+        OSError: ESRCH, the thread has ended; EACCES, perf_event_paranoid forbids it;
+            EMFILE.
+    """
+    flags = _CHILDREN * children | _USER * user_only
+    return check(lib.ps_faults_open(tid, cpu, flags, period))
+
+
+def share_ring(fd: int, ring: int) -> None:
+    """Let the samples of an event go to the ring of another one of the processor."""
+    check(lib.ps_faults_share(fd, ring))
+
+
+def drain_faults(ring: mmap.mmap, out: Faults) -> bool:
+    """Append the samples of a ring to columns; whether the columns were too short."""
+    memory: Any = ffi.from_buffer(ring)
+    return bool(check(lib.ps_faults_drain(memory, len(ring) - mmap.PAGESIZE, out.c)))
+
+
+def same_memory(pid: int, other: int) -> bool:
+    """Whether two processes have one address space, as after vfork(2).
+
+    Raises:
+        OSError: ESRCH, one has ended; EPERM; ENOSYS.
+    """
+    return bool(check(lib.ps_same_memory(pid, other)))

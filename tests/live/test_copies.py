@@ -1,0 +1,302 @@
+"""Copy-on-write of targets that know which pages each side has written."""
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from pagescan.attribution.copies import CopyWatch
+from pagescan.model.copies import CopyReport, ForkCopies
+from pagescan.model.errors import NoSuchTargetError
+from tests import witness
+from tests.conftest import HERE
+
+PAGES = 4000
+AREA = "/memfd:area (deleted)"
+Say = Callable[[str], list[int]]
+
+
+class Target:
+    """A process of forks.c."""
+
+    def __init__(self, *words: str) -> None:
+        self.process = subprocess.Popen(
+            words,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            bufsize=1,
+        )
+        (self.pid,) = self._answer()
+
+    def _answer(self) -> list[int]:
+        assert self.process.stdout is not None
+        return [int(word) for word in self.process.stdout.readline().split()]
+
+    def say(self, line: str) -> list[int]:
+        """Send a line; return the numbers of the answer."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(line + "\n")
+        return self._answer()
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Iterator[Target]:
+    program = tmp_path / "forks"
+    source = str(HERE / "targets/forks.c")
+    subprocess.run(["cc", "-O1", "-w", "-o", program, source], check=True)
+    target = Target(str(program), str(PAGES))
+    yield target
+    target.process.kill()
+    target.process.communicate()
+
+
+def in_area(fork: ForkCopies, role: str) -> int:
+    """Return the pages of the area that one side has copied."""
+    (side,) = (side for side in fork.sides if side.role == role)
+    return sum(row.pages for row in side.by if row.mapping == AREA)
+
+
+def fork_of(report: CopyReport, child: int) -> ForkCopies:
+    (fork,) = (fork for fork in report.forks if fork.child == child)
+    return fork
+
+
+def test_both_sides(target: Target) -> None:
+    """Each side is told its own first writes; the fork, the pages that differ now."""
+    with CopyWatch(target.pid) as watch:
+        (child,) = target.say("f 700")
+        watch.pump()
+        target.say("p 1000")
+        target.say("p 1000")  # the pages are its own now
+        report = watch.report("mapping")
+    fork = fork_of(report, child)
+    assert (in_area(fork, "child"), in_area(fork, "parent")) == (700, 1000)
+    assert fork.shared_at_fork is not None
+    assert PAGES <= fork.shared_at_fork < PAGES + 200
+    assert 1000 <= fork.copied < 1030  # the child's 700 are among them
+    assert (fork.engine, fork.lost, fork.end) == ("perf", 0, None)
+    rows = {row.pid: row for row in report.processes}
+    assert rows[child].role == "child"
+    assert 0 <= rows[child].copied - 700 < 30
+    assert PAGES - 1030 < rows[child].shared <= fork.shared_at_fork - 1000
+
+
+def test_private_dirty_of_smaps(target: Target) -> None:
+    """What a child has copied and made new is what smaps calls private and dirty."""
+    with CopyWatch(target.pid) as watch:
+        (child,) = target.say("f 2500")
+        report = watch.report()
+        rows = witness.smaps(child, "Private_Dirty").values()
+        dirty = sum(int(row.split()[0]) for row in rows) // 4
+    side = fork_of(report, child).sides[1]
+    assert abs(side.copied + side.new - dirty) < 20
+
+
+def test_function_is_named(target: Target) -> None:
+    with CopyWatch(target.pid) as watch:
+        (child,) = target.say("f 700")
+        report = watch.report("function")
+    first = fork_of(report, child).sides[1].by[0]
+    assert (first.function, first.pages) == ("store", 700)
+    assert first.share > 0.9
+    assert {row.function for row in report.processes if row.pid == child} == {"store"}
+
+
+def test_counts_end_with_the_child(target: Target) -> None:
+    """What the parent writes after the child's end is its own: no copy."""
+    with CopyWatch(target.pid) as watch:
+        (child,) = target.say("f 10")
+        watch.pump()
+        target.say("p 300")
+        target.say("e")
+        target.say("p 4000")
+        report = watch.report("mapping")
+        fork = fork_of(report, child)
+        assert (in_area(fork, "parent"), fork.end) == (300, "exited")
+        assert fork.predicted is None
+        assert watch.living == []
+        again = watch.report("mapping")
+        assert again.forks == ()  # told once
+        assert [f.child for f in watch.report(end="interrupted").forks] == [child]
+
+
+def test_nested_fork(target: Target) -> None:
+    with CopyWatch(target.pid) as watch:
+        grandchild, child = target.say("n 500")
+        report = watch.report("mapping")
+    inner, outer = fork_of(report, grandchild), fork_of(report, child)
+    assert inner.parent == child
+    assert (in_area(inner, "child"), in_area(inner, "parent")) == (500, 0)
+    assert (in_area(outer, "child"), in_area(outer, "parent")) == (0, 0)
+
+
+@pytest.mark.parametrize("how", ["s", "v"])
+def test_vfork_is_no_fork(target: Target, how: str) -> None:
+    """A child with its parent's memory copies nothing; the next real fork does."""
+    with CopyWatch(target.pid) as watch:
+        target.say(how)
+        target.say(how)
+        (child,) = target.say("f 50")
+        report = watch.report("mapping")
+    assert [fork.child for fork in report.forks] == [child]
+    assert report.vforks == 2
+
+
+def test_exec_ends_a_fork(target: Target) -> None:
+    with CopyWatch(target.pid) as watch:
+        (child,) = target.say("x")
+        target.say("p 4000")
+        report = watch.report("mapping")
+    fork = fork_of(report, child)
+    assert in_area(fork, "parent") == 0
+    assert fork.end in {"exec", "exited"}
+
+
+def test_two_hundred_short_children(target: Target) -> None:
+    """Each has copied its 100 pages, and ended before it could be looked at."""
+    with CopyWatch(target.pid) as watch:
+        target.say("q 200")
+        report = watch.report("mapping")
+    assert len(report.forks) == 200
+    assert {in_area(fork, "child") for fork in report.forks} == {100}
+    assert {fork.end for fork in report.forks} == {"exited"}
+    assert report.lost == 0
+
+
+@pytest.mark.needs("root")
+def test_state_of_an_existing_child(target: Target) -> None:
+    """What was copied before is counted by frames, what comes later by samples."""
+    (child,) = target.say("f 600")
+    target.say("p 900")
+    with CopyWatch(target.pid) as watch:
+        before = fork_of(watch.report("mapping"), child)
+        target.say("p 1200")
+        after = fork_of(watch.report("mapping"), child)
+        rows = {row.pid: row for row in watch.report().processes}
+    assert (before.engine, before.shared_at_fork) == ("state", None)
+    assert 900 <= before.copied < 930
+    assert in_area(after, "parent") == 300
+    assert after.copied - before.copied == 300
+    assert rows[child].age is not None
+    assert PAGES - 1200 - 30 < rows[child].shared < PAGES - 1200 + 200
+
+
+COMPARE = """
+import sys
+from pagescan import native
+from pagescan.attribution.copies import _both
+from pagescan.target.process import Target
+one, other = (Target.open(int(word)) for word in sys.argv[1:])
+print(*native.compare_copies(one.pagemap, other.pagemap, _both(one, other))[1:])
+"""
+WITHOUT_RIGHTS = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"]
+
+
+@pytest.mark.needs("root")
+def test_state_without_frames(target: Target) -> None:
+    """Where frames are hidden, the exclusive bit is exact for one child."""
+    program = target.process.args
+    plain = Target(*WITHOUT_RIGHTS, *program)  # type: ignore[misc]
+    try:
+        (child,) = plain.say("f 600")
+        plain.say("p 900")
+        pids = [str(plain.pid), str(child)]
+        answers = [
+            subprocess.run(
+                [*words, sys.executable, "-c", COMPARE, *pids],
+                stdout=subprocess.PIPE,
+                text=True,
+                check=True,
+            ).stdout
+            for words in ([], WITHOUT_RIGHTS)
+        ]
+    finally:
+        plain.process.kill()
+        plain.process.communicate()
+    assert answers[0] == answers[1]
+    assert int(answers[0].split()[1]) >= 900
+
+
+PREFORK = """
+import gc, os, sys
+gc.disable()
+data = [{"id": i, "tags": (str(i), i)} for i in range(60_000)]
+if sys.argv[1] == "freeze":
+    gc.collect()
+    gc.freeze()
+print(os.getpid(), flush=True)
+sys.stdin.readline()
+for work in (
+    "",
+    "gc.collect()",
+    "sum(1 for d in data if d['id'] & 1)",
+    "for d in data: d['tags']",
+):
+    if not os.fork():
+        exec(work)
+        with open("/proc/self/smaps_rollup") as file:
+            rows = dict(line.split(":") for line in file if ":" in line)
+        print(os.getpid(), int(rows["Private_Dirty"].split()[0]) // 4, flush=True)
+        os._exit(0)
+    os.wait()
+"""
+
+
+@pytest.mark.parametrize("freeze", ["freeze", "thaw"])
+def test_forked_workers_of_python(freeze: str) -> None:
+    """Idle, a collection, one field of each object, a walk: as smaps counts them."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", PREFORK, freeze],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    pid = int(process.stdout.readline())
+    dirty: dict[int, int] = {}
+
+    def read() -> None:
+        for line in process.stdout or ():
+            worker, pages = map(int, line.split())
+            dirty[worker] = pages
+
+    reader = threading.Thread(target=read)
+    with CopyWatch(pid) as watch:
+        process.stdin.write("\n")
+        process.stdin.flush()
+        reader.start()
+        while process.poll() is None:
+            watch.pump()
+        reader.join()
+        report = watch.report(end="exited")
+    process.communicate()
+    assert len(dirty) == len(report.forks) == 4
+    for fork in report.forks:
+        side = fork.sides[1]
+        assert abs(side.copied + side.new - dirty[fork.child]) < 100
+    idle, collect, *readers = (fork.sides[1].copied for fork in report.forks)
+    assert idle < 1000 < min(readers)
+    assert (collect < 1000) == (freeze == "freeze")
+    assert any("gc.freeze()" in hint for hint in report.hints) == (freeze == "thaw")
+    assert any("reference counts" in hint for hint in report.hints)
+
+
+def test_nothing_is_left(target: Target) -> None:
+    before = witness.descriptors(os.getpid())
+    with CopyWatch(target.pid) as watch:
+        target.say("f 10")
+        watch.report()
+    assert witness.descriptors(os.getpid()) == before
+
+
+def test_gone(target: Target) -> None:
+    target.process.kill()
+    target.process.wait()
+    with pytest.raises(NoSuchTargetError):
+        CopyWatch(target.pid)

@@ -1,0 +1,122 @@
+/*
+ * Forks, and knows which pages each side writes: forks PAGES. Answers each line of stdin with one:
+ *   f K   forks a child that writes the first K pages, and waits: its pid
+ *   n K   forks a child that forks one that writes K pages; both wait: their pids
+ *   p K   writes the first K pages itself
+ *   s, v, x   posix_spawn, vfork + exec, fork + exec of true(1), waited for
+ *   q K   forks K children that write 100 pages each and end at once
+ *   e     ends the youngest child
+ */
+#define _GNU_SOURCE
+#include <signal.h>
+#include <spawn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+extern char **environ;
+static volatile char *area;
+static int done[2], kids[4096], count;
+
+static void store(int pages)
+{
+	for (int i = 0; i < pages; i++)
+		area[(long)i * 4096]++;
+}
+
+static int child(int pages, int nested)
+{
+	int inner = 0, pid = fork(), told[2];
+
+	if (pid == 0) {
+		int above = done[1];
+
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		pipe(done); /* of its own, for its own child */
+		if (nested)
+			inner = child(pages, 0);
+		else
+			store(pages);
+		told[0] = getpid();
+		told[1] = inner;
+		write(above, told, sizeof(told));
+		for (;;)
+			pause();
+	}
+	read(done[0], told, sizeof(told));
+	if (nested)
+		printf("%d ", told[1]);
+	return kids[count++] = pid;
+}
+
+static void spawn(char how)
+{
+	char *words[] = {"true", NULL};
+	int pid = 0;
+
+	if (how == 's')
+		posix_spawnp(&pid, "true", NULL, NULL, words, environ);
+	else if ((pid = how == 'v' ? vfork() : fork()) == 0) {
+		execvp("true", words);
+		_exit(1);
+	}
+	waitpid(pid, NULL, 0);
+	printf("%d\n", pid);
+}
+
+static void quick(int number)
+{
+	for (int i = 0; i < number; i++) {
+		if (fork() == 0) {
+			store(100);
+			_exit(0);
+		}
+		wait(NULL);
+	}
+	printf("%d\n", number);
+}
+
+int main(int argc, char **argv)
+{
+	int pages = argc > 1 ? atoi(argv[1]) : 1000, number, file;
+	char line[64];
+
+	/* private pages in a mapping that has a name */
+	file = memfd_create("area", MFD_CLOEXEC);
+	ftruncate(file, (off_t)pages * 4096);
+	area = mmap(NULL, (size_t)pages * 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE, file, 0);
+	memset((void *)area, 1, (size_t)pages * 4096);
+	pipe(done);
+	setvbuf(stdout, NULL, _IOLBF, 0);
+	printf("%d\n", getpid());
+	while (fgets(line, sizeof(line), stdin)) {
+		number = atoi(line + 1);
+		switch (line[0]) {
+		case 'f':
+			printf("%d\n", child(number, 0));
+			break;
+		case 'n':
+			printf("%d\n", child(number, 1));
+			break;
+		case 'p':
+			store(number);
+			printf("%d\n", number);
+			break;
+		case 'q':
+			quick(number);
+			break;
+		case 'e':
+			kill(kids[--count], SIGKILL);
+			waitpid(kids[count], NULL, 0);
+			printf("%d\n", kids[count]);
+			break;
+		default:
+			spawn(line[0]);
+		}
+	}
+	return 0;
+}
