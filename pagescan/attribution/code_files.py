@@ -80,7 +80,7 @@ class CodeFiles:
         return _open_found(path)
 
     def open_named(self, name: bytes, *, owners: frozenset[int] | None = None) -> int:
-        """Open a regular file by its path below the process's root; -1: there is none.
+        """Open a regular file by its path below the process's root; -1: it does not exist.
 
         Args:
             name: An absolute path.
@@ -119,7 +119,7 @@ class CodeFiles:
 
 
 def open_own(name: str) -> int:
-    """Open a regular file of this machine by its path; -1: there is none."""
+    """Open a regular file of this machine by its path; -1: it does not exist."""
     try:
         path = os.open(name, os.O_PATH | os.O_CLOEXEC)
     except (OSError, ValueError):

@@ -48,7 +48,7 @@ class ForkCopies(NamedTuple):
     """Pages of which each side has its own now."""
     sides: tuple[SideCopies, ...]
     lost: int
-    """Samples that were lost since the fork: so many copies may be missing."""
+    """Samples that were lost since the fork: up to that many copies are missing."""
     engine: str
     """perf: every copy was seen; state: the fork was before, so only the later ones."""
     seconds: float

@@ -98,7 +98,7 @@ def open_faults(
         cpu: The processor.
         children: Include the processes that it forks.
         user_only: Leave out faults of the kernel, as in read(2).
-        period: One sample per so many faults.
+        period: Faults per sample.
 
     Raises:
         OSError: ESRCH, the thread has ended; EACCES, perf_event_paranoid forbids it;
