@@ -1,5 +1,8 @@
 """`pagescan doctor`: tells what this kernel and user can do, with a fix for each no."""
 
+import shutil
+import textwrap
+
 import click
 
 from pagescan.commands.options import common, output
@@ -39,7 +42,7 @@ def command(*, output: Output, context: Context) -> int:
         cells = [(*_cells(row), row.fix or "") for row in answers]
         write_rows(("check", "ok", "why", "fix"), cells, output)
     else:
-        _write_table(answers)
+        _write_table(answers, wrapped=output.format == "table")
         context.say(
             "this kernel and this user can track writes"
             if can_track
@@ -52,10 +55,17 @@ def _cells(row: Check) -> tuple[str, ...]:
     return row.name, _WORDS[row.ok], row.why
 
 
-def _write_table(answers: list[Check]) -> None:
+def _write_table(answers: list[Check], *, wrapped: bool) -> None:
     width = max(len(row.name) for row in answers)
+    room = shutil.get_terminal_size().columns - width - 7 if wrapped else 0
+
+    def write(front: str, text: str) -> None:
+        for line in textwrap.wrap(text, max(30, room)) if wrapped else [text]:
+            put(f"{front}  {line}")
+            front = " " * len(front)
+
     for row in answers:
         name, word, why = _cells(row)
-        put(f"{name:<{width}}  {word:<3}  {why}")
+        write(f"{name:<{width}}  {word:<3}", why)
         if row.fix:
-            put(f"{'':<{width}}       fix: {row.fix}")
+            write(" " * (width + 5), f"fix: {row.fix}")

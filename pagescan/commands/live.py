@@ -1,6 +1,7 @@
 """Runs the live view of `watch` and `demo` on a terminal."""
 
 import contextlib
+import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ from pagescan.console.context import Context
 from pagescan.console.streams import put
 from pagescan.model.errors import PagescanError
 from pagescan.model.looks import Tick, WatchedFacts
+from pagescan.render.cells import folded
 from pagescan.render.live_view.screen import Screen, shown
 from pagescan.render.live_view.view import LiveView, summary_lines
 from pagescan.scanner.counts import populated_by_mapping
@@ -38,13 +40,17 @@ def run_live(
         note=note,
     )
     ending = watched.end(stop)
-    for line in summary_lines(view):
+    width = shutil.get_terminal_size().columns
+    for line in summary_lines(view, width):
         put(line)
     common.say_untracked(tuple(watched.tracking.armed.untracked))
     if last is not None:
-        common.say(end_line(last, ending))
+        text = end_line(last, ending, by_key=view.state.ended)
+        for line in folded(text, width - len("pagescan: ")):
+            common.say(line)
     if view.warning:
-        common.say(view.warning)
+        for line in folded(view.warning, width - len("pagescan: "), ": "):
+            common.say(line)
 
 
 def show(

@@ -10,6 +10,7 @@ from pagescan.session.lookup import (
     clear_leftovers,
     keeper_sessions,
     lost_sessions,
+    other_holders,
 )
 
 
@@ -21,11 +22,14 @@ Example:
 @output("sessions")
 @common
 def command(*, output: Output, context: Context) -> None:
-    """List the tracking sessions of this user."""
-    sessions = keeper_sessions()
+    """List the tracking sessions of this user, and what `watch` tracks just now.
+
+    A watch ends with its command: `disarm` ends sessions only.
+    """
+    sessions, watches = keeper_sessions(), other_holders()
     clear_leftovers()
     for session in lost_sessions():
         context.say(f"session {session.name} was lost: its keeper died")
     if not sessions:
         context.say("no session")
-    write_sessions("sessions", sessions, output)
+    write_sessions("sessions", sessions, output, watches=watches)

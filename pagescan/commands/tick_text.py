@@ -24,18 +24,25 @@ def words_of(estimate: Estimate) -> str:
     )
 
 
-def end_line(tick: Tick, ending: Cost) -> str:
-    """Return the last line: why the watch ended, totals, and added mappings."""
+def end_line(tick: Tick, ending: Cost, *, by_key: bool = False) -> str:
+    """Return the last line: why the watch ended, totals, and added mappings.
+
+    Args:
+        tick: The last tick.
+        ending: The cost of the end.
+        by_key: Whether a key has ended it, which is no interruption.
+    """
     why = {
-        "interrupted": "interrupted",
+        "interrupted": "ended by q" if by_key else "interrupted",
         "count": "all requested looks are done",
         "duration": "the time is up",
         "exited": "the target has ended",
         "exec": "the target runs another program now (exec)",
         "lost": "tracking was lost",
     }[tick.end or "interrupted"]
-    share = tick.total_share
-    cost = "" if share is None else f"; {cost_words(share)}"
+    cost = ""
+    if tick.total_share is not None and tick.total_ns is not None:
+        cost = f"; {cost_words(tick.total_share, tick.total_ns)}"
     if ending.mappings_added:
         cost += f"; it has {plural(ending.mappings_added, 'mapping')} more by that"
     if tick.unseen_ns is not None:
@@ -46,6 +53,9 @@ def end_line(tick: Tick, ending: Cost) -> str:
     )
 
 
-def cost_words(share: float) -> str:
+def cost_words(share: float, cost_ns: int) -> str:
     """Return the words for the cost to the target; the share is 0 to 1."""
-    return f"tracking cost it about {format_share(share)} of its processor time"
+    return (
+        f"tracking cost it about {format_seconds(cost_ns / 1e9)} of processor time,"
+        f" {format_share(share)} of its own"
+    )

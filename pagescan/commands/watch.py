@@ -247,6 +247,7 @@ def report_of(tracking: Tracking, tick: Tick, ending: Cost) -> Report:
         end=tick.end,
         totals=tick.totals if tick.end else None,
         total_share=tick.total_share if tick.end else None,
+        total_ns=tick.total_ns if tick.end else None,
         unseen_ns=tick.unseen_ns,
         estimate=look.estimate if look else None,
     )

@@ -45,6 +45,7 @@ class Tick:
         total_share: The share of the target's processor time that all looks have cost.
         unseen_ns: In the last tick, if the memory was gone before the look: how long
             before its end the last look was. None: nothing is unseen.
+        total_ns: The processor time of the target that all looks have cost.
     """
 
     number: int
@@ -55,6 +56,7 @@ class Tick:
     totals: Summary
     total_share: float | None = None
     unseen_ns: int | None = None
+    total_ns: int | None = None
 
 
 def summary_of(look: Look) -> Summary:

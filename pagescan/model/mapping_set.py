@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import accumulate
 from typing import TYPE_CHECKING, NamedTuple, overload
@@ -164,3 +164,41 @@ class Covers:
     def __contains__(self, mapping: Mapping | Untracked) -> bool:
         index = bisect_right(self._starts, mapping.start) - 1
         return index >= 0 and mapping.end <= self._ends[index]
+
+
+def look_alike(one: Mapping, other: Mapping) -> bool:
+    """Whether two mappings touch and look alike in /proc/PID/maps."""
+    return (
+        one.end == other.start
+        and one.perms == other.perms
+        and one.name == other.name
+        and one.inode == other.inode
+        and one.device == other.device
+        and one.page_size == other.page_size
+        and (not one.inode or one.offset + one.end - one.start == other.offset)
+    )
+
+
+def whole(
+    mappings: Sequence[Mapping], at: int, borders: Container[int] = ()
+) -> tuple[Mapping, int]:
+    """Return a mapping with its neighbours that look alike, and the index behind them.
+
+    Tracking divides a mapping that grows; this is the mapping as its program knows it.
+
+    Args:
+        mappings: Mappings, ascending.
+        at: The index of one of them.
+        borders: Starts of mappings that are not joined with those before them.
+    """
+
+    def joins(index: int) -> bool:
+        one, other = mappings[index - 1], mappings[index]
+        return look_alike(one, other) and other.start not in borders
+
+    first, behind = at, at + 1
+    while first and joins(first):
+        first -= 1
+    while behind < len(mappings) and joins(behind):
+        behind += 1
+    return mappings[first]._replace(end=mappings[behind - 1].end), behind

@@ -50,6 +50,8 @@ class Cost:
     target_share: float | None = None
     """The estimated part of the target's processor time that tracking has cost since
     the last look, 0 to 1; None: unknown, or not a look of `watch`."""
+    target_ns: int | None = None
+    """That part in nanoseconds."""
     huge_restored: int | None = None
     """Bytes of huge pages that were split and put back; None: none could be."""
     huge_lost: int | None = None
@@ -67,6 +69,7 @@ class Cost:
             if other.mappings_added is None
             else other.mappings_added,
             self.target_share if other.target_share is None else other.target_share,
+            _both(self.target_ns, other.target_ns),
             _both(self.huge_restored, other.huge_restored),
             _both(self.huge_lost, other.huge_lost),
         )
@@ -218,6 +221,8 @@ class Report:
     """In the last line of watch: all its looks together."""
     total_share: float | None = None
     """Beside the totals: `Cost.target_share` of all looks together."""
+    total_ns: int | None = None
+    """Beside the totals: `Cost.target_ns` of all looks together."""
     unseen_ns: int | None = None
     """In the last line of watch: how long before the target's end the last look was."""
     estimate: Estimate | None = None

@@ -90,6 +90,14 @@ def format_seconds(seconds: float) -> str:
     return f"{seconds:.1f} s"
 
 
+def format_age(seconds: float) -> str:
+    """Return how long ago something was, roughly: "12 s", "3 min", "5 h", "4 days"."""
+    for limit, unit, name in ((120, 1, "s"), (7200, 60, "min"), (172_800, 3600, "h")):
+        if seconds < limit:
+            return f"{max(0, seconds) / unit:.0f} {name}"
+    return f"{seconds / 86_400:.0f} days"
+
+
 def format_share(share: float) -> str:
     """Return a share, 0 to 1, as a percentage of about two digits: "0.2 %", "13 %"."""
     percent = share * 100

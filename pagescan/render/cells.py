@@ -43,6 +43,17 @@ def fit_path(text: str, width: int) -> str:
     return elide_middle(f"…/{shown}", width) if shown != text else shown
 
 
+def folded(text: str, width: int, mark: str = "; ") -> list[str]:
+    """Return a text as lines that fit into a width: it is cut at marks only."""
+    lines: list[str] = []
+    for part in text.split(mark):
+        if lines and width_of(lines[-1]) + width_of(mark) + width_of(part) <= width:
+            lines[-1] += f"{mark}{part}"
+        else:
+            lines.append(part)
+    return lines
+
+
 def _head(text: str, width: int) -> str:
     """Return the first characters of a text, as many as fit into a width."""
     used = 0

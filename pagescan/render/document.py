@@ -29,6 +29,7 @@ class ListedSession(Protocol):
     target: TargetFacts
     tracked_bytes: int
     keeper_pid: int
+    holder: str
 
     @property
     def facts(self) -> SessionFacts:
@@ -86,6 +87,18 @@ def listed_session_keys(session: ListedSession) -> dict[str, Any]:
     }
 
 
+def watch_keys(session: ListedSession) -> dict[str, Any]:
+    """Return the JSON keys of a target that `watch` or the library tracks."""
+    return {
+        "name": session.facts.name,
+        "target": target_keys(session.target),
+        "armed_at": format_time(session.facts.armed_at),
+        "tracked_bytes": session.tracked_bytes,
+        "holder": session.holder,
+        "holder_pid": session.keeper_pid,
+    }
+
+
 def _times(session: SessionFacts) -> dict[str, Any]:
     return {
         "armed_at": format_time(session.armed_at),
@@ -136,6 +149,7 @@ def cost_keys(cost: Cost) -> dict[str, Any]:
         "pages_walked": cost.pages_walked,
         "mappings_added": cost.mappings_added,
         "target_share": share_key(cost.target_share),
+        "target_ns": cost.target_ns,
         "huge_restored": cost.huge_restored,
         "huge_lost": cost.huge_lost,
     }

@@ -73,7 +73,11 @@ def header_keys(report: Report) -> dict[str, Any]:
         keys["interval_ns"] = report.interval_ns
         keys["end"] = report.end
         keys["totals"] = (
-            {**summary_keys(totals), "target_share": share_key(report.total_share)}
+            {
+                **summary_keys(totals),
+                "target_share": share_key(report.total_share),
+                "target_ns": report.total_ns,
+            }
             if totals is not None
             else None
         )

@@ -33,6 +33,11 @@ def keeper_sessions() -> list[Session]:
     return [session for session in live_sessions() if session.holder == "keeper"]
 
 
+def other_holders() -> list[Session]:
+    """Return what `watch` and the library track for as long as they run."""
+    return [session for session in live_sessions() if session.holder != "keeper"]
+
+
 def lost_sessions() -> list[Session]:
     """Return the sessions of dead keepers whose targets still run."""
     return [

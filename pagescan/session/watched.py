@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Self
 from pagescan.model.errors import NoSuchTargetError, TargetError
 from pagescan.model.looks import Tick
 from pagescan.model.results import Cost
-from pagescan.model.units import format_share
+from pagescan.model.units import format_seconds, format_share
 from pagescan.native import Pace
 from pagescan.session.locks import Lock
 from pagescan.session.record import session_of
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from pagescan.tracking.sample import Budget
 
 _MUCH = 0.05  # of the target's processor time
-_LITTLE = 1e-3  # of a processor: an idle target has nothing to lose
+_LITTLE = 5e-3  # of a processor: an idle target has nothing to lose
 
 Say = Callable[[str], None]
 
@@ -281,6 +281,8 @@ class CostWarning:
             return None
         self._done = True
         return (
-            f"tracking costs the target about {format_share(share)} of its processor"
-            " time: --budget 2 keeps that to 2 %, and a longer interval costs less"
+            "tracking costs the target about"
+            f" {format_seconds(self.toll.last / tick.seconds)} of processor time per"
+            f" second, {format_share(share)} of its own: --budget 2 keeps that to 2 %,"
+            " and a longer interval costs less"
         )

@@ -28,12 +28,12 @@ from pagescan.model.mapping_set import (
     MappingSet,
     has_no_room,
     is_whole,
+    look_alike,
     reserved_beside,
 )
 from pagescan.model.memory import DIGEST, PAGE_SIZE, Category, Kind, Mapping, Untracked
 from pagescan.model.ranges import Interval, length_of, ranges_of
 from pagescan.target.selection import cut
-from pagescan.tracking.mapping_count import look_alike
 
 if TYPE_CHECKING:
     from pagescan.native import Columns, Meter

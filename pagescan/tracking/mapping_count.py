@@ -9,24 +9,12 @@ earlier reason; the latter are counted when a target is armed.
 from collections.abc import Sequence
 from itertools import pairwise
 
+from pagescan.model.mapping_set import look_alike
 from pagescan.model.memory import Mapping
 
 _LIMIT = "/proc/sys/vm/max_map_count"
 _USUAL_LIMIT = 65530  # if the file cannot be read
 _PART_OF_LIMIT = 0.95  # the rest is reserved for the target
-
-
-def look_alike(one: Mapping, other: Mapping) -> bool:
-    """Whether two mappings touch and look alike in /proc/PID/maps."""
-    return (
-        one.end == other.start
-        and one.perms == other.perms
-        and one.name == other.name
-        and one.inode == other.inode
-        and one.device == other.device
-        and one.page_size == other.page_size
-        and (not one.inode or one.offset + one.end - one.start == other.offset)
-    )
 
 
 def count_alike(there: Sequence[Mapping]) -> int:

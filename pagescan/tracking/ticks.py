@@ -103,8 +103,8 @@ def ticks(
             totals, looked = add(totals, summary_of(look)), now
         elif end:
             unseen = round((now - looked) * 1e9)
-        share = tracking.toll.share if tracking.toll else None
-        yield Tick(number, look, since, now - before, end, totals, share, unseen)
+        share, spent = tracking.toll_of_all
+        yield Tick(number, look, since, now - before, end, totals, share, unseen, spent)
         before = now
 
 

@@ -204,12 +204,24 @@ class Tracking:
                 cost,
                 mappings_added=self.mappings.added(),
                 target_share=share,
+                target_ns=self._lost_ns if share is not None else None,
                 huge_restored=self._restored_bytes,
                 huge_lost=0,
             )
             self._restored_bytes = 0
         self.cost += cost
         return cost
+
+    @property
+    def toll_of_all(self) -> tuple[float | None, int | None]:
+        """The share and the nanoseconds of the target's time that all looks cost."""
+        if self.toll is None or self.toll.share is None:
+            return None, None
+        return self.toll.share, round(self.toll.spent * 1e9)
+
+    @property
+    def _lost_ns(self) -> int:
+        return round(self.toll.last * 1e9) if self.toll else 0
 
     def written(self, *, rearm: bool = True) -> Iterator[Region]:
         """Yield the pages written since arming, or the last call that rearmed.

@@ -261,3 +261,29 @@ def test_other_commands_have_no_tick(busy: Target) -> None:
     assert result.code == 2
     assert json.dumps("tick") not in result.stderr
     assert "unknown column: 'tick'" in result.stderr
+
+
+@pytest.mark.needs("tracking")
+def test_sessions_lists_what_a_watch_tracks(busy: Target) -> None:
+    """`arm` refuses such a target, so the list has it; disarm --all leaves it alone."""
+    words = [sys.executable, "-m", "pagescan", "watch", str(busy.pid), "-i", "0.1"]
+    watch = subprocess.Popen(
+        [*words, "--jsonl"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+    assert watch.stdout is not None
+    try:
+        watch.stdout.readline()
+        listed = command("sessions", "--json").json()
+        assert listed["sessions"] == []
+        [row] = listed["watches"]
+        assert (row["target"]["pid"], row["holder"]) == (busy.pid, "watch")
+        assert row["holder_pid"] == watch.pid
+        head, line = command("sessions", "--csv").stdout.splitlines()
+        assert head.endswith(",keeper,holder")
+        assert line.endswith(f",{watch.pid},watch")
+        assert "no session" in command("disarm", "--all").stderr
+        assert watch.poll() is None
+    finally:
+        watch.terminate()
+        watch.communicate()
+    assert command("sessions", "--json").json()["watches"] == []

@@ -1,5 +1,6 @@
 """The live view in a real terminal: the test reads the screen of tmux."""
 
+import functools
 import os
 import re
 import subprocess
@@ -143,7 +144,7 @@ def test_keys_of_the_table(watched: tuple[Terminal, Target]) -> None:
     witness.wait_for(lambda: terminal.shows("select a mapping"))
     terminal.press("x", "q")
     witness.wait_for(lambda: terminal.shows("CODE=0"))
-    assert terminal.shows("interrupted:")
+    assert terminal.shows("ended by q:")
 
 
 def test_page_map_says_where_and_when(watched: tuple[Terminal, Target]) -> None:
@@ -212,7 +213,7 @@ def test_stopped_by_ctrl_z(terminal: Terminal, target: Callable[..., Target]) ->
     terminal.press("s")
     witness.wait_for(lambda: terminal.shows("since▾"))
     terminal.press("q")
-    witness.wait_for(lambda: terminal.shows("interrupted:"))
+    witness.wait_for(lambda: terminal.shows("ended by q:"))
     terminal.press("clear; stty -a | grep -o -w -e -*icanon -e -*echo", "Enter")
     witness.wait_for(lambda: terminal.screen()[0:2] == ["icanon", "echo"])
 
@@ -367,3 +368,72 @@ def test_writing_says_how_far_it_is(
     assert " pages" in shown(f"--by page --csv {reader}")
     for words in (f"--json -q {reader}", f"--json 2>/dev/null {reader}", "--csv"):
         assert "writing ▕" not in shown(words)
+
+
+GROWING = """
+import mmap, sys
+kept = []
+while sys.stdin.readline():
+    for _ in range(4):
+        block = mmap.mmap(-1, 1 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        block.write(b"x" * (1 << 20))
+        kept.append(block)
+    print(len(kept), flush=True)
+"""
+
+
+def test_mapping_that_grows_stays_one_row(terminal: Terminal) -> None:
+    """Tracking divides it at each look; the view shows no part, and none as gone."""
+    grower = subprocess.Popen(
+        [sys.executable, "-c", GROWING],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert grower.stdin is not None
+    assert grower.stdout is not None
+    given, taken = grower.stdin, grower.stdout
+
+    def grow() -> None:
+        given.write("\n")
+        given.flush()
+        taken.readline()
+
+    def shows_growth(megabytes: int) -> bool:
+        return bool(re.search(rf"\+{megabytes}(\.\d)?M", marked(terminal)))
+
+    try:
+        grow()
+        terminal.start(f"{PAGESCAN} watch {grower.pid} -i 0.2", 100, 30)
+        witness.wait_for(lambda: terminal.shows("distinct page"))
+        terminal.press("s", "s")
+        for megabytes in (4, 8, 12):
+            grow()
+            witness.wait_for(functools.partial(shows_growth, megabytes))
+        assert not terminal.shows("unmapped")
+        large = [line for line in terminal.screen() if re.search(r"\d\dM ", line)]
+        terminal.press("q")
+        witness.wait_for(lambda: terminal.shows("CODE=0"))
+        assert terminal.shows("ended by q: ")
+        [row] = [line for line in terminal.screen() if re.search(r"\+1[2-5]M", line)]
+        assert "gone" not in row
+        assert large
+    finally:
+        grower.kill()
+        grower.communicate()
+
+
+@pytest.mark.parametrize("words", ["doctor", "sessions"])
+def test_lists_fit_into_a_window(
+    words: str, terminal: Terminal, armed: Callable[..., Target]
+) -> None:
+    """No line is broken by the terminal at 80 columns; times are ages."""
+    made = armed("m=anon,pages=4")
+    terminal.start(f"{PAGESCAN} {words} >/dev/null; {PAGESCAN} {words}", 80, 60)
+    witness.wait_for(lambda: terminal.shows("CODE=0"))
+    text = terminal.tmux("capture-pane", "-p", "-J").splitlines()
+    assert max(map(len, text)) <= 80
+    if words == "sessions":
+        assert re.search(rf"{made.pid} +mkmem +\d+ s ago", "\n".join(text))
+    else:
+        assert terminal.shows("fix: ")

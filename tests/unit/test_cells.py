@@ -8,7 +8,7 @@ from pagescan import render
 from pagescan.model.memory import Mapping
 from pagescan.model.results import MappingCounts, Output, Report, Summary
 from pagescan.model.units import now
-from pagescan.render.cells import fit_path, width_of
+from pagescan.render.cells import fit_path, folded, width_of
 
 PATH = "/usr/lib/x86_64-linux-gnu/libc.so.6"
 
@@ -68,3 +68,10 @@ def test_maps_ends_with_the_sums() -> None:
         *("2", "mappings", "16.0", "KiB", "3"),
     ]
     assert len(table({"present": 1})) == 2
+
+
+def test_folded_text_breaks_at_its_marks() -> None:
+    """A line is as full as it can be, and no part is divided."""
+    text = "one; two; three; " + "x" * 20
+    assert folded(text, 80) == [text]
+    assert folded(text, 10) == ["one; two", "three", "x" * 20]

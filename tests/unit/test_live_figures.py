@@ -3,6 +3,7 @@
 import io
 import re
 from array import array
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import product
 
@@ -16,7 +17,7 @@ from pagescan.model.memory import Category, Mapping
 from pagescan.model.results import Cost, Estimate, MappingCounts, Summary, TargetFacts
 from pagescan.native import Columns
 from pagescan.render.live_view.ages import MINUTE, NEVER, NOW, OLDER, RECENT, Ages
-from pagescan.render.live_view.figures import Figures, group
+from pagescan.render.live_view.figures import Figures, LiveRow, group
 from pagescan.render.live_view.ordered_rows import OrderedRows
 from pagescan.render.live_view.page_map import Cell, PageMap
 from pagescan.render.live_view.view import TABLE_KEYS, LiveView, summary_lines
@@ -24,6 +25,7 @@ from pagescan.render.live_view.view_state import MapState, ViewState
 
 PAGE = 4096
 WRITTEN = Category.WRITTEN | Category.PRESENT
+NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
 
 
 def mapping(first: int, pages: int, name: str = "", inode: int = 0) -> Mapping:
@@ -362,7 +364,7 @@ def test_keys_reach_the_view() -> None:
         draw(view, 80, 24)
     )
     view.press(["escape", "?"])
-    assert "PgDn select a mapping" in "".join(draw(view, 80, 24))
+    assert "select a mapping; also PgUp" in "".join(draw(view, 80, 24))
 
 
 def test_scrolled_table_shows_the_selected_row() -> None:
@@ -382,6 +384,120 @@ def test_summary_names_the_mappings_written_most() -> None:
     view = LiveView(facts(), 1.0)
     counted(view.figures, (100, 110), (300, 1300))
     view.update(look((100, 102), (300, 310)))
-    first, second = summary_lines(view)
-    assert "40.0 KiB  [anon]" in first
-    assert "8.0 KiB  [heap]" in second
+    head, first, second = summary_lines(view, 80)
+    assert head.split() == ["written", "present", "growth", "mapping"]
+    assert first.split()[:2] == ["40.0", "KiB"]
+    assert "0  [anon]" in first
+    assert "8.0 KiB" in second
+    assert "0  [heap]" in second
+
+
+def test_summary_fits_into_the_window() -> None:
+    """A long path is cut, its end stays; the addresses stay whole."""
+    long = mapping(9000, 4, f"/opt/{'directory/' * 12}library.so.6", 8)
+    view = LiveView(facts(), 1.0)
+    batch = Batch.join(columns((9000, 9004)), MappingSet([long]), page_size=PAGE)
+    view.update(look((9000, 9001)))
+    view.figures.add(replace(look(), look=Look(batch, (), NOON, Cost())), 1.0)
+    for width in (80, 100, 160):
+        lines = summary_lines(view, width)
+        assert max(map(len, lines)) <= width
+        assert "library.so.6" in lines[1]
+        assert f"{long.start:x}-{long.end:x}" in lines[1]
+
+
+# ---- mappings that grow -----------------------------------------------------------
+
+
+def seen(figures: Figures, *parts: tuple[int, int, int], name: str = "[heap]") -> None:
+    """Count mappings: first page, pages, and how many of them are present."""
+    rows = [
+        MappingCounts(
+            mapping(first, pages, name),
+            pages,
+            pages * PAGE,
+            {"present": present, "swapped": 0, "file": 0},
+        )
+        for first, pages, present in parts
+    ]
+    found = Batch.join(Columns.empty(), MappingSet(()), page_size=PAGE)
+    figures.set_counts(rows, found)
+
+
+def wrote(figures: Figures, *parts: tuple[int, int], name: str = "[heap]") -> None:
+    """Add a look at mappings (first page, pages) that finds their last page written."""
+    runs = [(first + pages - 1, first + pages) for first, pages in parts]
+    there = MappingSet([mapping(first, pages, name) for first, pages in parts])
+    batch = Batch.join(columns(*runs), there, page_size=PAGE)
+    figures.add(replace(look(), look=Look(batch, (), NOON, Cost())), 1.0)
+
+
+def test_parts_of_a_growing_mapping_are_one_row() -> None:
+    """Tracking divides it; its program knows one mapping, and so does the view."""
+    figures = Figures(PAGE)
+    seen(figures, (100, 50, 20))
+    wrote(figures, (100, 50), (150, 10))
+    seen(figures, (100, 50, 20), (150, 10, 10))
+    wrote(figures, (100, 60), (160, 5))
+    seen(figures, (100, 60, 30), (160, 5, 5))
+    [row] = figures.rows.values()
+    assert (row.written, row.present, row.growth) == (4 * PAGE, 35 * PAGE, 15 * PAGE)
+    assert (row.mappings[0].start, row.mappings[0].end) == (100 * PAGE, 165 * PAGE)
+    assert not row.gone
+    assert list(figures.written) == [row.key]
+
+
+def test_mapping_that_grows_downwards_is_the_same_row() -> None:
+    """New memory below it takes over its row, with all that was written before."""
+    figures = Figures(PAGE)
+    seen(figures, (200, 50, 20), name="")
+    wrote(figures, (200, 50), name="")
+    wrote(figures, (180, 20), (200, 50), name="")
+    assert [row.present for row in figures.rows.values()] == [20 * PAGE]  # not "-"
+    seen(figures, (180, 20, 20), (200, 50, 20), name="")
+    [row] = figures.rows.values()
+    assert (row.key, row.written, row.growth) == (180 * PAGE, 3 * PAGE, 20 * PAGE)
+    assert figures.bars_of(row, 2) == [PAGE, 2 * PAGE]
+
+
+def test_mappings_that_were_separate_before_stay_so() -> None:
+    """The kernel does not always join neighbours: a border from before is no cut."""
+    figures = Figures(PAGE)
+    parts = [(100, 20), (120, 20), (140, 20)]
+    rows = [
+        MappingCounts(
+            mapping(first, pages),
+            pages,
+            pages * PAGE,
+            {"present": 5, "written": None if first == 140 else 0},
+        )
+        for first, pages in parts
+    ]
+    found = Batch.join(Columns.empty(), MappingSet(()), page_size=PAGE)
+    figures.set_counts(rows, found)
+    wrote(figures, *parts, name="")
+    assert [(row.key, row.written) for row in figures.rows.values()] == [
+        (100 * PAGE, PAGE),
+        (120 * PAGE, 2 * PAGE),  # the last one is not registered: a growing end
+    ]
+
+
+def test_hole_in_a_mapping_divides_what_was_there_at_the_start() -> None:
+    """The part behind the hole has not grown."""
+    figures = Figures(PAGE)
+    seen(figures, (100, 50, 50))
+    seen(figures, (100, 20, 20), (130, 20, 20))
+    assert [row.growth for row in figures.rows.values()] == [-10 * PAGE, 0]
+
+
+def test_stacks_of_threads_are_one_group() -> None:
+    """Each has a name of its own; the kernel's own [stack] stays by itself."""
+    rows = [
+        LiveRow(1, [ANON], label="[stack of worker-1 7]"),
+        LiveRow(2, [ANON], label="[stack of worker-2 8]"),
+        LiveRow(3, [mapping(1, 1, "[stack]")]),
+    ]
+    assert [(row.key, len(row.mappings)) for row in group(rows, "name")] == [
+        ("[stacks of threads]", 2),
+        ("[stack]", 1),
+    ]

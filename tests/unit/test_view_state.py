@@ -4,6 +4,7 @@ from itertools import pairwise
 
 import pytest
 
+from pagescan.render.live_view import help_screen
 from pagescan.render.live_view.view_state import (
     GROUPS,
     INTERVALS,
@@ -175,3 +176,49 @@ def test_keys_without_a_meaning_change_nothing() -> None:
         assert after(ViewState(), key) == ViewState()
         state = ViewState(map=MapState(0x1000))
         assert after(state, key, shown=MAP) == state
+
+
+SHOWN_AS = {
+    "up": "↑",
+    "down": "↓",
+    "left": "←",
+    "right": "→",
+    "pageup": "PgUp",
+    "pagedown": "PgDn",
+    "home": "Home",
+    "end": "End",
+    "enter": "Enter",
+    "escape": "Esc",
+    "backspace": "Backspace",
+    " ": "space",
+}
+
+
+def keys_with_an_effect(state: ViewState, shown: Shown) -> set[str]:
+    """Return the keys that change a state, by trying every key."""
+    every = [*SHOWN_AS, *map(chr, range(33, 127))]
+    return {key for key in every if press(state, key, shown) != state}
+
+
+@pytest.mark.parametrize(
+    ("state", "shown", "least"),
+    [
+        (ViewState(selected=0x2000, filter="x"), ROWS, 20),
+        (ViewState(map=MapState(0x1000, 256, 256, 500)), MAP, 15),
+    ],
+)
+def test_help_names_every_key(state: ViewState, shown: Shown, least: int) -> None:
+    """Whatever has an effect is in the list that ? shows, and that fits 80x24."""
+    lines = [line.plain for line in help_screen.lines()]
+    words = {
+        word
+        for line in lines
+        for word in line.replace(",", " ").split()
+        if line.startswith("  ")
+    }
+    keys = keys_with_an_effect(state, shown)
+    assert len(keys) >= least
+    known = {SHOWN_AS.get(key, key) for key in keys - {"?"}}
+    assert known - words == set()
+    assert len(lines) <= 21
+    assert max(map(len, lines)) <= 80

@@ -19,7 +19,7 @@ from pagescan.model.units import (
     format_size,
     plural,
 )
-from pagescan.render.cells import elide_middle, width_of
+from pagescan.render.cells import elide_middle, fit_path, width_of
 from pagescan.render.live_view import help_screen, paint, table
 from pagescan.render.live_view.figures import Figures, LiveRow
 from pagescan.render.live_view.map_screen import MapScreen
@@ -276,9 +276,11 @@ class LiveView:
         parts = [f"stopped once {format_seconds(watched.stopped_ns / 1e9)}"]
         cost = self.tick.look.cost if self.tick and self.tick.look else None
         if cost is not None:
-            if cost.target_share is not None:
+            if cost.target_share is not None and self.tick:
+                spent = (cost.target_ns or 0) / 1e9 / max(self.tick.seconds, 1e-6)
                 share = format_share(cost.target_share)
-                parts.insert(0, f"{share} of its processor time")
+                time = format_seconds(spent) if spent else "0 s"
+                parts.insert(0, f"{time}/s, {share} of its processor time")
             parts.append(f"longest wait {format_seconds(cost.max_wait_ns / 1e9)}")
         if watched.untracked:
             parts.append(f"{plural(watched.untracked, 'mapping')} not tracked")
@@ -306,12 +308,26 @@ def counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
-def summary_lines(view: LiveView, *, most: int = 8) -> list[str]:
-    """Return lines to print after the view: the mappings that were written most."""
+def summary_lines(view: LiveView, width: int, *, most: int = 8) -> list[str]:
+    """Return lines to print after the view: the mappings that were written most.
+
+    Args:
+        view: The view.
+        width: The width of the window.
+        most: The number of mappings.
+    """
     rows = sorted(view.figures.written.values(), key=lambda row: -row.written)[:most]
-    return [
-        f"{format_size(row.written):>10}  {escape(row.name)}"
-        f"  {row.mappings[0].start:#x}-{row.mappings[0].end:#x}"
-        for row in rows
-        if row.written
-    ]
+    rows = [row for row in rows if row.written]
+    if not rows:
+        return []
+    lines = [f"{'written':>10}  {'present':>9}  {'growth':>9}  mapping"]
+    for row in rows:
+        known = row.counts is not None
+        present = "gone" if row.gone else format_size(row.present) if known else "-"
+        growth = signed(row.growth) if known else "-"
+        figures = f"{format_size(row.written):>10}  {present:>9}  {growth:>9}  "
+        span = f"{row.mappings[0].start:x}-{row.mappings[0].end:x}"
+        room = width - len(figures) - len(span) - 2
+        name = fit_path(escape(row.name), max(12, room))
+        lines.append(f"{figures}{name}  {span}")
+    return lines
