@@ -90,7 +90,10 @@ def test_it_is_said_once(busy: int) -> None:
     assert looks[0]["totals"] is None
     assert min(shares) <= looks[-1]["totals"]["target_share"] <= max(shares)
     assert result.stderr.count("--budget 2") == 1
-    assert "of its processor time" in result.stderr.splitlines()[-1]
+    assert " of processor time, " in result.stderr.splitlines()[-1]
+    times = [look["cost"]["target_ns"] for look in looks]
+    assert all(0 < time < 60e9 for time in times[1:])
+    assert looks[-1]["totals"]["target_ns"] == pytest.approx(sum(times), rel=0.01)
     assert command(*words, "-q").stderr == ""
     assert command("scan", busy, "--json").json()["cost"]["target_share"] is None
 
