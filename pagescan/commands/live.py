@@ -30,8 +30,8 @@ _COUNT_EVERY = 0.9
 
 def run_live(
     watched: Watched, limits: Limits, stop: int, common: Context, *, note: str = ""
-) -> None:
-    """Show looks until the end; leave a summary on the screen."""
+) -> Tick | None:
+    """Show looks until the end; leave a summary on the screen; return the last look."""
     view, last = show(
         watched,
         lambda inputs: watched.ticks(limits, stop, inputs=inputs),
@@ -51,6 +51,7 @@ def run_live(
     if view.warning:
         for line in folded(view.warning, width - len("pagescan: "), ": "):
             common.say(line)
+    return last
 
 
 def show(

@@ -93,7 +93,7 @@ def command(
     pace: Pace,
     max_tables: int,
     context: Context,
-) -> None:
+) -> int:
     """Arm TARGET, or run CMD, and show at every interval the pages it has written.
 
     Ctrl-C ends it, or q in the live view, where ? lists the keys.
@@ -133,18 +133,19 @@ def command(
         stop = undo.enter_context(stop_on_signals())
         if live:
             note = "" if not run else f"CMD's output: {cmd_output or 'discarded'}"
-            run_on_terminal(watched, limits, stop, context, note)
+            last = run_on_terminal(watched, limits, stop, context, note)
         else:
-            run_plain(watched, limits, stop, output, context)
+            last = run_plain(watched, limits, stop, output, context)
+        return watched.exit_code(last, stop)
 
 
 def run_on_terminal(
     watched: Watched, limits: Limits, stop: int, context: Context, note: str
-) -> None:
+) -> Tick | None:
     """Show the live view until the end; it needs rich, which is loaded here."""
     from pagescan.commands.live import run_live
 
-    run_live(watched, limits, stop, context, note=note)
+    return run_live(watched, limits, stop, context, note=note)
 
 
 def check_words(words: tuple[str, ...]) -> None:
@@ -192,8 +193,8 @@ def _launch(
 
 def run_plain(
     watched: Watched, limits: Limits, stop: int, output: Output, context: Context
-) -> None:
-    """Write each look to stdout, in any of the formats."""
+) -> Tick | None:
+    """Write each look to stdout, in any of the formats; return the last one."""
     tracking = watched.tracking
     context.say_untracked(tuple(tracking.armed.untracked))
     context.say(
@@ -213,11 +214,11 @@ def run_plain(
             context.say(message)
         if output.format == "plain" and tick.look:
             context.say(tick_line(tick))
-        ending = watched.end(stop) if tick.end else Cost()
-        report = report_of(tracking, tick, ending)
         rows = tick.look.batch if tick.look else empty_batch(tracking)
         if labels is not None:
             labels.label(rows)
+        ending = watched.end(stop) if tick.end else Cost()
+        report = report_of(tracking, tick, ending)
         try:
             render.write_result(report, rows, output)
         except OutputError as error:
@@ -227,6 +228,7 @@ def run_plain(
             ) from error
     if last is not None:
         context.say(end_line(last, ending))
+    return last
 
 
 def report_of(tracking: Tracking, tick: Tick, ending: Cost) -> Report:

@@ -21,7 +21,7 @@ from pagescan.native.perf import (
     same_memory,
     share_ring,
 )
-from pagescan.native.process import Attached, attach, can_attach, launch
+from pagescan.native.process import Attached, attach, can_attach
 from pagescan.native.regions import (
     inside,
     join,
@@ -33,6 +33,7 @@ from pagescan.native.regions import (
     whole_units,
 )
 from pagescan.native.scan import PreparedScan, scan_once
+from pagescan.native.tracee import Tracee, launch
 from pagescan.native.types import (
     ALL_PAGES,
     CATEGORY_BITS,
@@ -75,6 +76,7 @@ __all__ = [
     "Rule",
     "Shares",
     "Spans",
+    "Tracee",
     "Watch",
     "address_of",
     "attach",

@@ -58,6 +58,7 @@ struct surgery {
 	pid_t tid;
 	struct gadgets all_gadgets; /* all that were found */
 	struct gadgets gadgets;	    /* the ones that the stopped thread may use */
+	unsigned long options; /* of ptrace(2), besides those of the attach */
 	bool filter_counts;	    /* this user may not suspend the thread's seccomp filter */
 	bool unsuitable;	    /* this thread is, and was released: try another one */
 	struct witness witnesses[8]; /* to recognise it again; unused ones: address 0 */
@@ -123,7 +124,9 @@ struct code {
  * No function below may use malloc, stdio on files, or opendir. The surgeon shares its memory with its
  * caller, and a lock that it holds when it is killed would stay locked. snprintf on an array is fine.
  */
+void ps_begin_surgery(struct surgery *s, struct ps_attach *call, void *room, size_t size);
 int ps_operate(struct surgery *s);
+int ps_operate_on_own(struct surgery *s); /* on a process that the caller traces and has stopped */
 void ps_kill_me_after(struct surgery *s, uint64_t ns);
 void *ps_room(struct surgery *s, size_t size); /* NULL: used up; freed at the surgeon's end */
 

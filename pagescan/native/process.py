@@ -1,12 +1,11 @@
-"""Processes: the attach to a live one, and the start of one that stays stopped."""
+"""The attach to a live process."""
 
 import errno
 import os
 import time
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from pagescan.native.door import check, ffi, lib
+from pagescan.native.door import ffi, lib
 
 # for a signal that the kernel delivered to another thread of this process
 _WAIT_MS = 50
@@ -75,11 +74,17 @@ def attach(
         call.turn += 1
         if code != -errno.EAGAIN or until - time.monotonic() < _SHORTEST_TURN:
             break
+    call.stopped_ns = stopped_ns
+    return attached(call, code)
+
+
+def attached(call: Any, code: int) -> Attached:
+    """Return the result that C left in its struct."""
     return Attached(
         call.uffd,
-        _enumerator("enum ps_method", call.method),
-        _enumerator("enum ps_step", call.step),
-        stopped_ns,
+        enumerator("enum ps_method", call.method),
+        enumerator("enum ps_step", call.step),
+        call.stopped_ns,
         (call.allowed_start, call.allowed_length),
         max(0, -code),
         call.killed_by,
@@ -104,34 +109,7 @@ def _operate(call: Any) -> int:
     return int(lib.ps_attach_end(theatre[0], call))
 
 
-def _enumerator(enum: str, value: int) -> str:
+def enumerator(enum: str, value: int) -> str:
+    """Return the last word of the name that a number has in an enum."""
     name: str = ffi.typeof(enum).elements[value]
     return name.rpartition("_")[2].lower()
-
-
-def launch(
-    path: bytes,
-    argv: Sequence[bytes],
-    environment: Sequence[bytes],
-    stdio: tuple[int, int, int],
-) -> tuple[int, int, int]:
-    """Start a program and leave it stopped before its first instruction.
-
-    Returns:
-        Its pid: a child of this process, in a group stop until SIGCONT. And the
-        descriptor and pid of its guard, also a child: the guard kills the program when
-        the descriptor is closed, and ends when a byte is written to it.
-    """
-    words = [ffi.new("char[]", word) for word in argv]
-    variables = [ffi.new("char[]", word) for word in environment]
-    guard = ffi.new("struct ps_guard *")
-    pid = check(
-        lib.ps_launch(
-            path,
-            ffi.new("char *[]", [*words, ffi.NULL]),
-            ffi.new("char *[]", [*variables, ffi.NULL]),
-            *stdio,
-            guard,
-        )
-    )
-    return pid, guard.fd, guard.pid

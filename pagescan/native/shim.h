@@ -303,19 +303,34 @@ int ps_can_attach(void); /* 1: the attach exists for this architecture; 0: it do
 
 /*
  * Starts argv[0] with the environment envp and the three descriptors as its stdin, stdout and
- * stderr, and leaves it stopped (SIGSTOP) before its first instruction. Returns the pid; -errno of
- * the exec if that failed.
+ * stderr, and its tracer, which holds it before its first instruction: see shim_tracer.c. Both are
+ * children of the caller. -errno: of the exec, or why it cannot be traced.
  *
- * If the caller is killed, nothing else would wake the program. So a second child, the guard, kills
- * it when guard->fd is closed; the guard ends when a byte is written there.
+ * The program begins with ps_tracee_go(). If the caller or the tracer ends before that, the program is
+ * killed; if the tracer ends later, the program goes on.
  */
-struct ps_guard {
-	int32_t fd;
+struct ps_tracee {
 	int32_t pid;
+	int32_t tracer; /* its pid */
+	int32_t socket; /* readable: ps_tracee_event() has an event */
+};
+
+enum ps_event {
+	PS_EVENT_NONE,
+	PS_EVENT_EXEC, /* it stands before the first instruction of another program */
+	PS_EVENT_EXIT, /* its last thread stands at its end, and the memory still exists */
+	PS_EVENT_ATTACHED, /* the answer to ps_tracee_attach() */
+	PS_EVENT_LOST, /* the tracer has ended: the program goes on without one */
 };
 
 int ps_launch(const char *path, char *const *argv, char *const *envp, int in, int out, int err,
-	      struct ps_guard *guard);
+	      struct ps_tracee *ret);
+/* Asks for an attach to the standing program: ps_attach_begin() would find it traced. */
+int ps_tracee_attach(int socket, const struct ps_attach *call);
+int ps_tracee_stay(int socket); /* asks for more time: a program is held for 10 s only, then for 60 */
+int ps_tracee_go(int socket);   /* lets the standing program go on */
+/* Waits for an event; PS_EVENT_ATTACHED: the other arguments are the result of the attach. */
+int ps_tracee_event(int socket, int32_t ms, struct ps_attach *ret, int32_t *error);
 
 /* pagescan_watch_get() for whole 64-bit numbers: returns how many pages there are, or -errno. */
 int64_t ps_watch_get(const struct pagescan_watch *watch, int reset, uint64_t start, uint64_t size,

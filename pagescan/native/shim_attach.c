@@ -412,15 +412,27 @@ static int operate(struct surgery *s)
 	return taking ? taking : error;
 }
 
-/* Suspends every filter if this user may; otherwise a thread with a filter is left alone. */
-static int seize(struct surgery *s)
+/* Sets options for the attach: at the seizing, or later for a thread that is traced and stopped. */
+typedef long ps_set_options(pid_t tid, unsigned long options);
+
+static long seize(pid_t tid, unsigned long options)
 {
-	const unsigned long options = PTRACE_O_TRACESYSGOOD;
-	const unsigned long suspending = options | PTRACE_O_SUSPEND_SECCOMP;
+	return ptrace(PTRACE_SEIZE, tid, NULL, (void *)options);
+}
+
+static long set_options(pid_t tid, unsigned long options)
+{
+	return ptrace(PTRACE_SETOPTIONS, tid, NULL, (void *)options);
+}
+
+/* Suspends every filter if this user may; otherwise a thread with a filter is left alone. */
+static int begin(struct surgery *s, ps_set_options *set)
+{
+	const unsigned long options = PTRACE_O_TRACESYSGOOD | s->options;
 
 	s->call->step = PS_STEP_SEIZE;
 	s->filter_counts = false;
-	if (ptrace(PTRACE_SEIZE, s->tid, NULL, (void *)suspending) == 0)
+	if (set(s->tid, options | PTRACE_O_SUSPEND_SECCOMP) == 0)
 		return 0;
 	if (errno != EPERM && errno != EINVAL)
 		return -errno;
@@ -433,7 +445,7 @@ static int seize(struct surgery *s)
 	case PS_NO:
 		break;
 	}
-	return ptrace(PTRACE_SEIZE, s->tid, NULL, (void *)options) < 0 ? -errno : 0;
+	return set(s->tid, options) < 0 ? -errno : 0;
 }
 
 /*
@@ -450,10 +462,13 @@ static void hurry(void)
 
 /*
  * Performs the two calls on a thread that this process traces and that is in an EVENT_STOP, from
- * whatever cause; the caller releases it.
+ * whatever cause; the caller releases it. It has stood since that time.
  */
-static int operate_on_stopped(struct surgery *s)
+static int operate_on_stopped(struct surgery *s, uint64_t since)
 {
+	s->standing_since = since;
+	ps_kill_me_after(s, STANDING_NS);
+	PS_FAULT_STEP("stopped");
 	if (is_as_remembered(s))
 		return operate(s);
 	s->call->step = PS_STEP_EXEC;
@@ -488,7 +503,7 @@ static int try_thread(struct surgery *s, uint64_t until)
 	error = ps_open_table(s);
 	if (error)
 		return refuse(s, PS_STEP_TABLE, error);
-	error = seize(s);
+	error = begin(s, seize);
 	if (error)
 		return error;
 	PS_FAULT_STEP("seized");
@@ -501,10 +516,7 @@ static int try_thread(struct surgery *s, uint64_t until)
 	error = stop(s, 0, until);
 	if (error)
 		return error == -ESRCH ? -ESRCH : -EAGAIN;
-	s->standing_since = begun;
-	ps_kill_me_after(s, STANDING_NS);
-	PS_FAULT_STEP("stopped");
-	error = operate_on_stopped(s);
+	error = operate_on_stopped(s, begun);
 	ptrace(PTRACE_DETACH, s->tid, NULL, NULL);
 	s->call->stopped_ns += ps_now_ns() - begun;
 	s->standing_since = 0;
@@ -527,6 +539,26 @@ static int try_threads(struct surgery *s)
 		    !(error == -EPERM && s->call->step <= PS_STEP_SEIZE))
 			break;
 	}
+	return error;
+}
+
+/* The same for the only thread of a process that has just begun a program. */
+static int try_own(struct surgery *s)
+{
+	uint64_t begun = ps_now_ns();
+	int error;
+
+	s->call->tid = s->tid = s->call->pid;
+	s->call->attempts++;
+	error = ps_open_table(s);
+	if (error)
+		return refuse(s, PS_STEP_TABLE, error);
+	error = begin(s, set_options);
+	if (!error)
+		error = operate_on_stopped(s, begun);
+	s->call->stopped_ns = ps_now_ns() - begun;
+	s->standing_since = 0;
+	ps_close_table(s);
 	return error;
 }
 
@@ -564,12 +596,11 @@ static int search(struct surgery *s)
  * Does the whole attach. The search gets half of the time, so that the stop always has the other
  * half.
  */
-int ps_operate(struct surgery *s)
+static int perform(struct surgery *s, int (*attempt)(struct surgery *s))
 {
 	uint64_t half = (uint64_t)s->call->timeout_ms * 1000000u / 2;
 	int error;
 
-	prctl(PR_SET_TIMERSLACK, 1); /* for this thread: short sleeps must be short */
 	s->deadline = ps_now_ns() + half;
 	ps_kill_me_after(s, half);
 	error = search(s);
@@ -577,7 +608,7 @@ int ps_operate(struct surgery *s)
 		s->deadline += half;
 		ps_kill_me_after(s, s->deadline - ps_now_ns() + THREAD_WAIT_NS);
 		s->call->step = PS_STEP_STOP;
-		error = try_threads(s);
+		error = attempt(s);
 	}
 	ps_forget_gadgets(s);
 	if (s->memory >= 0)
@@ -585,5 +616,16 @@ int ps_operate(struct surgery *s)
 	if (s->pidfd >= 0)
 		close(s->pidfd);
 	return error;
+}
+
+int ps_operate(struct surgery *s)
+{
+	prctl(PR_SET_TIMERSLACK, 1); /* for this thread: short sleeps must be short */
+	return perform(s, try_threads);
+}
+
+int ps_operate_on_own(struct surgery *s)
+{
+	return perform(s, try_own);
 }
 #endif

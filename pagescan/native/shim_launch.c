@@ -1,16 +1,17 @@
 /* SPDX-License-Identifier: MIT */
-/* Starts a program and leaves it stopped before its first instruction. */
+/* Starts a program and its tracer, which holds it before its first instruction. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <sys/prctl.h>
-#include <sys/ptrace.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "shim.h"
+#include "tracer.h"
 
 /* Starts it like a shell: without our ignored signals and mask. */
 static void reset_signals(void)
@@ -25,12 +26,12 @@ static void reset_signals(void)
 }
 
 /* Moves the three descriptors to 0, 1 and 2, even if some have these numbers already. */
-static bool place(int in, int out, int err)
+static bool place(const int stdio[3])
 {
-	int kept[3] = {in, out, err};
+	int kept[3];
 
 	for (int i = 0; i < 3; i++) {
-		kept[i] = fcntl(kept[i], F_DUPFD_CLOEXEC, 3);
+		kept[i] = fcntl(stdio[i], F_DUPFD_CLOEXEC, 3);
 		if (kept[i] < 0)
 			return false;
 	}
@@ -40,25 +41,32 @@ static bool place(int in, int out, int err)
 	return true;
 }
 
-/* Lets only our parent trace us: init would trace, and stop, an orphan. */
-static bool be_traced(pid_t parent)
+/* Waits until the tracer has it; false: there is no tracer. */
+static bool wait_for_tracer(pid_t parent, int begin)
 {
-	if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 || getppid() != parent ||
-	    ptrace(PTRACE_TRACEME, 0, NULL, NULL) < 0)
+	char byte;
+
+	/* For Yama, also after the exec: our parent and its descendants may trace us. */
+	prctl(PR_SET_PTRACER, (unsigned long)parent, 0, 0, 0);
+	if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 || getppid() != parent)
 		return false;
+	while (read(begin, &byte, 1) != 1)
+		if (errno != EINTR)
+			return false;
 	return prctl(PR_SET_PDEATHSIG, 0) == 0; /* it would remain after the exec */
 }
 
-static _Noreturn void become(const char *path, char *const *argv, char *const *envp, int in,
-			     int out, int err, int report, pid_t parent)
+static _Noreturn void become(const char *path, char *const *argv, char *const *envp,
+			     const int stdio[3], int report, int begin, pid_t parent)
 {
 	int error = 0;
 
 	reset_signals();
-	if (!place(in, out, err) || !be_traced(parent))
-		error = errno ? errno : ESRCH;
-	/* For Yama, also after the exec: our parent and its descendants may trace us. */
-	prctl(PR_SET_PTRACER, (unsigned long)parent, 0, 0, 0);
+	if (!place(stdio))
+		error = errno;
+	errno = 0;
+	if (!error && !wait_for_tracer(parent, begin))
+		_exit(127); /* the tracer has said why */
 	if (!error) {
 		execve(path, argv, envp);
 		error = errno;
@@ -68,82 +76,166 @@ static _Noreturn void become(const char *path, char *const *argv, char *const *e
 	_exit(127);
 }
 
-/* Only calls that a signal handler may make: other threads may have held any lock at the fork. */
-static _Noreturn void watch_over(pid_t child, int alive)
+/* A descriptor above 2, so that 0, 1 and 2 can be placed. */
+static int move_up(int fd)
 {
-	sigset_t all;
-	char byte;
+	int higher;
 
-	sigfillset(&all);
-	sigprocmask(SIG_SETMASK, &all, NULL);
-	if (read(alive, &byte, 1) == 0)
-		kill(child, SIGKILL);
-	_exit(0);
+	if (fd < 0 || fd > 2)
+		return fd;
+	higher = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+	close(fd);
+	return higher;
 }
 
-static int start_guard(pid_t child, struct ps_guard *guard)
-{
-	int ends[2];
+struct ends {
+	int report[2]; /* of the exec's error */
+	int begin[2];  /* from the tracer to the program */
+	int order[2];  /* from the caller to the tracer, and back */
+};
 
-	if (pipe2(ends, O_CLOEXEC) < 0)
-		return -errno;
-	guard->pid = fork();
-	if (guard->pid == 0) {
-		close(ends[1]);
-		watch_over(child, ends[0]);
+static void shut(int *fd)
+{
+	if (*fd >= 0)
+		close(*fd);
+	*fd = -1;
+}
+
+static void shut_all(struct ends *ends)
+{
+	for (int i = 0; i < 2; i++) {
+		shut(&ends->report[i]);
+		shut(&ends->begin[i]);
+		shut(&ends->order[i]);
 	}
-	close(ends[0]);
-	guard->fd = ends[1];
-	if (guard->pid > 0)
+}
+
+static int open_ends(struct ends *ends)
+{
+	int error = 0;
+
+	*ends = (struct ends){{-1, -1}, {-1, -1}, {-1, -1}};
+	if (pipe2(ends->report, O_CLOEXEC) < 0 || pipe2(ends->begin, O_CLOEXEC) < 0 ||
+	    socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends->order) < 0)
+		error = -errno;
+	for (int i = 0; !error && i < 2; i++) {
+		ends->report[i] = move_up(ends->report[i]);
+		ends->begin[i] = move_up(ends->begin[i]);
+		ends->order[i] = move_up(ends->order[i]);
+		if (ends->report[i] < 0 || ends->begin[i] < 0 || ends->order[i] < 0)
+			error = -errno;
+	}
+	if (error)
+		shut_all(ends);
+	return error;
+}
+
+/* Waits until the program stands before its first instruction; -errno: why it does not. */
+static int wait_for_program(const struct ends *ends)
+{
+	struct ps_message message;
+	struct pollfd ready = {.fd = ends->order[0], .events = POLLIN};
+	int error = 0, got, fd;
+
+	while (read(ends->report[0], &error, sizeof(error)) < 0 && errno == EINTR)
+		;
+	if (error)
+		return -error;
+	do {
+		poll(&ready, 1, -1);
+		got = ps_receive_message(ends->order[0], &message, sizeof(message), &fd);
+	} while (got == -EAGAIN);
+	if (got == 1 && message.event == PS_EVENT_EXEC)
 		return 0;
-	close(ends[1]);
-	guard->fd = -1;
-	return -EAGAIN;
+	return got == 1 && message.error ? message.error : -ECHILD;
+}
+
+static void end_child(pid_t pid)
+{
+	if (pid <= 0)
+		return;
+	kill(pid, SIGKILL);
+	while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+		;
 }
 
 int ps_launch(const char *path, char *const *argv, char *const *envp, int in, int out, int err,
-	      struct ps_guard *guard)
+	      struct ps_tracee *ret)
 {
-	int report[2], error = 0, status;
-	pid_t child, parent = getpid();
+	const int stdio[3] = {in, out, err};
+	pid_t parent = getpid();
+	struct ends ends;
+	int error = open_ends(&ends);
 
-	if (pipe2(report, O_CLOEXEC) < 0)
-		return -errno;
-	if (report[1] < 3) { /* one of 0, 1, 2 was closed: avoid these numbers */
-		int higher = fcntl(report[1], F_DUPFD_CLOEXEC, 3);
+	if (error)
+		return error;
+	ret->tracer = -1;
+	ret->pid = fork();
+	if (ret->pid == 0) {
+		close(ends.begin[1]);
+		become(path, argv, envp, stdio, ends.report[1], ends.begin[0], parent);
+	}
+	if (ret->pid > 0)
+		ret->tracer = fork();
+	if (ret->tracer == 0)
+		ps_trace(ret->pid, ends.order[1], ends.begin[1]);
+	if (ret->pid < 0 || ret->tracer < 0)
+		error = -errno;
+	shut(&ends.report[1]);
+	shut(&ends.begin[0]);
+	shut(&ends.begin[1]);
+	shut(&ends.order[1]);
+	if (!error)
+		error = wait_for_program(&ends);
+	if (error) {
+		end_child(ret->tracer);
+		end_child(ret->pid);
+		shut_all(&ends);
+		return error;
+	}
+	shut(&ends.report[0]);
+	ret->socket = ends.order[0];
+	return 0;
+}
 
-		close(report[1]);
-		report[1] = higher;
-	}
-	child = fork();
-	if (child == 0)
-		become(path, argv, envp, in, out, err, report[1], parent);
-	if (child < 0)
-		error = errno;
-	close(report[1]);
-	if (!error && read(report[0], &error, sizeof(error)) <= 0)
-		error = 0; /* closed by the exec */
-	close(report[0]);
-	if (child < 0)
-		return -error;
-	guard->fd = guard->pid = -1;
-	if (!error && waitpid(child, &status, 0) == child && WIFSTOPPED(status) &&
-	    start_guard(child, guard) == 0) {
-		/*
-		 * It is in the exec's SIGTRAP: the pending SIGSTOP stops it before its first
-		 * instruction.
-		 */
-		kill(child, SIGSTOP);
-		if (ptrace(PTRACE_DETACH, child, NULL, NULL) == 0 &&
-		    waitpid(child, &status, WUNTRACED) == child && WIFSTOPPED(status))
-			return child;
-		error = ECHILD;
-	}
-	kill(child, SIGKILL);
-	waitpid(child, &status, 0);
-	if (guard->fd >= 0) {
-		close(guard->fd);
-		waitpid(guard->pid, &status, 0);
-	}
-	return error ? -error : -ECHILD;
+static int order(int socket, int what, const struct ps_attach *call)
+{
+	struct ps_request request = {.order = what};
+
+	if (call)
+		request.call = *call;
+	return ps_send_message(socket, &request, sizeof(request), -1);
+}
+
+int ps_tracee_attach(int socket, const struct ps_attach *call)
+{
+	return order(socket, PS_ORDER_ATTACH, call);
+}
+
+int ps_tracee_stay(int socket)
+{
+	return order(socket, PS_ORDER_STAY, NULL);
+}
+
+int ps_tracee_go(int socket)
+{
+	return order(socket, PS_ORDER_GO, NULL);
+}
+
+int ps_tracee_event(int socket, int32_t ms, struct ps_attach *ret, int32_t *error)
+{
+	struct ps_message message;
+	struct pollfd ready = {.fd = socket, .events = POLLIN};
+	int got, fd;
+
+	poll(&ready, 1, ms);
+	got = ps_receive_message(socket, &message, sizeof(message), &fd);
+	if (got == -EAGAIN)
+		return PS_EVENT_NONE;
+	if (got != 1)
+		return PS_EVENT_LOST;
+	*error = message.error;
+	*ret = message.call;
+	ret->uffd = fd;
+	return message.event;
 }

@@ -25,6 +25,18 @@ void ps_kill_me_after(struct surgery *s, uint64_t ns)
 	syscall(SYS_timer_settime, s->timer, 0, &at, NULL);
 }
 
+void ps_begin_surgery(struct surgery *s, struct ps_attach *call, void *room, size_t size)
+{
+	*s = (struct surgery){.call = call, .room = room, .room_left = size};
+	s->timer = s->memory = s->maps = s->pagemap = s->pidfd = s->table = s->own_fds = -1;
+	call->uffd = call->left_fd = -1;
+	call->method = PS_METHOD_NONE;
+	call->step = PS_STEP_NONE;
+	call->attempts = 0;
+	call->stopped_ns = 0;
+	call->killed_by = 0;
+}
+
 void *ps_room(struct surgery *s, size_t size)
 {
 	void *room = s->room;

@@ -28,6 +28,7 @@
  */
 #define _GNU_SOURCE
 #include "attach.h"
+#include "tracer.h"
 
 #if defined(__x86_64__)
 #include <errno.h>
@@ -39,11 +40,9 @@
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
-#include <sys/uio.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -118,59 +117,26 @@ static int prepare(struct surgery *s, int socket)
 	return 0;
 }
 
-union rights { /* a message that carries one descriptor */
-	char room[CMSG_SPACE(sizeof(int))];
-	struct cmsghdr header;
-};
-
-static bool send_over(int socket, int fd)
-{
-	char byte = 0;
-	struct iovec io = {&byte, 1};
-	union rights rights = {
-		.header = {CMSG_LEN(sizeof(fd)), SOL_SOCKET, SCM_RIGHTS},
-	};
-	struct msghdr message = {
-		.msg_iov = &io,
-		.msg_iovlen = 1,
-		.msg_control = &rights,
-		.msg_controllen = sizeof(rights),
-	};
-
-	memcpy(CMSG_DATA(&rights.header), &fd, sizeof(fd));
-	return sendmsg(socket, &message, MSG_NOSIGNAL | MSG_DONTWAIT) == 1;
-}
-
 /* -1: no descriptor. */
 static int receive(int socket)
 {
 	char byte;
-	struct iovec io = {&byte, 1};
-	union rights rights;
-	struct msghdr message = {
-		.msg_iov = &io,
-		.msg_iovlen = 1,
-		.msg_control = &rights,
-		.msg_controllen = sizeof(rights),
-	};
-	int fd = -1;
+	int fd;
 
-	if (recvmsg(socket, &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT) == 1 &&
-	    message.msg_controllen >= CMSG_LEN(sizeof(fd)))
-		memcpy(&fd, CMSG_DATA(&rights.header), sizeof(fd));
+	ps_receive_message(socket, &byte, sizeof(byte), &fd);
 	return fd;
 }
 
 static int surgeon(void *argument)
 {
 	struct ps_theatre *t = argument;
-	int error = prepare(&t->surgery, t->ends[1]);
+	int failure = 0, error = prepare(&t->surgery, t->ends[1]);
 
 	if (!error)
 		error = ps_operate(&t->surgery);
-	if (t->call.uffd >= 0 && !send_over(t->ends[1], t->call.uffd) && !error)
-		error = -errno;
-	t->error = error;
+	if (t->call.uffd >= 0)
+		failure = ps_send_message(t->ends[1], "", 1, t->call.uffd);
+	t->error = error ? error : failure;
 	return 0;
 }
 
@@ -207,21 +173,10 @@ static struct ps_theatre *make_theatre(const struct ps_attach *call)
 	madvise(t, size, MADV_DONTFORK);
 	t->size = size;
 	t->call = *call;
-	t->call.uffd = t->call.left_fd = -1;
-	t->call.method = PS_METHOD_NONE;
-	t->call.step = PS_STEP_NONE;
-	t->call.attempts = 0;
-	t->call.stopped_ns = 0;
-	t->call.killed_by = 0;
+	ps_begin_surgery(&t->surgery, &t->call, t->room, size - sizeof(*t));
 	t->surgeon = -1;
 	t->error = -EINPROGRESS; /* valid if it is killed */
 	t->kill_at = ps_now_ns() + (uint64_t)call->timeout_ms * MS + GRACE_NS;
-	t->surgery.call = &t->call;
-	t->surgery.timer = t->surgery.memory = t->surgery.maps = -1;
-	t->surgery.pagemap = t->surgery.pidfd = -1;
-	t->surgery.table = t->surgery.own_fds = -1;
-	t->surgery.room = t->room;
-	t->surgery.room_left = size - sizeof(*t);
 	return t;
 }
 

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Self
 from pagescan.model.errors import NoSuchTargetError, TargetError
 from pagescan.model.looks import Tick
 from pagescan.model.results import Cost
-from pagescan.model.units import format_seconds, format_share
+from pagescan.model.units import format_seconds, format_share, now
 from pagescan.native import Pace
 from pagescan.session.locks import Lock
 from pagescan.session.record import session_of
 from pagescan.target import maps
+from pagescan.target.causes import rights_lost
 from pagescan.target.launch import Launched
 from pagescan.target.process import Target
 from pagescan.target.selection import Selection
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from pagescan.tracking.sample import Budget
 
 _MUCH = 0.05  # of the target's processor time
+_TRACER_LOST = "the tracer of CMD was killed: CMD goes on, and its end is not seen"
 _LITTLE = 5e-3  # of a processor: an idle target has nothing to lose
 
 Say = Callable[[str], None]
@@ -95,9 +97,16 @@ class Watched:
     def armed(
         cls, pid: int, terms: Terms, *, launched: Launched | None = None
     ) -> Iterator[Self]:
-        """Attach to a process and arm it; a launched CMD starts to run.
+        """Attach to a process and arm it; at the end it is disarmed.
 
-        At the end it is disarmed, and others may track it.
+        This is the door for every command that runs a CMD:
+
+            launched = launch(argv, stdout=2, stderr=2)  # stands; undo: launched.close
+            with Watched.armed(launched.pid, terms, launched=launched) as watched:
+                for tick in watched.ticks(limits, stop):  # CMD begins here
+                    ...  # in the last tick CMD still stands, with its memory
+                cost = watched.end(stop)  # CMD ends, or runs on untracked
+                code = watched.exit_code(tick, stop)  # CMD's, or 0
 
         Args:
             pid: The process.
@@ -115,6 +124,7 @@ class Watched:
             terms.pace.progress = None  # the live view owns the screen
             with contextlib.ExitStack() as before:
                 target = before.enter_context(Target.open(pid))
+                target.tracee = launched.tracee if launched else None
                 for note in terms.selection.check(maps.read(target)):
                     terms.say(note)
                 lock = Lock.take(pid)
@@ -124,8 +134,6 @@ class Watched:
                 watched = cls(arming, target, arming.arm(target), launched)
                 before.pop_all()
             undo.callback(watched._close)
-            if launched:
-                launched.go_on()  # only once: a later stop has another cause
             yield watched
 
     def ticks(
@@ -136,10 +144,23 @@ class Watched:
         worker: Worker | None = None,
         inputs: Inputs | None = None,
     ) -> Iterator[Tick]:
-        """Yield the ticks like `tracking.ticks`; go on after an exec of CMD."""
-        return ticks(
-            self.tracking, limits, stop, self._follow, worker=worker, inputs=inputs
-        )
+        """Let CMD begin; yield the ticks like `tracking.ticks`; follow its execs."""
+        tracee = self._launched.tracee if self._launched else None
+        if self._launched:
+            self._launched.go_on()
+        for tick in ticks(
+            self.tracking,
+            limits,
+            stop,
+            self._follow,
+            tracer=tracee,
+            worker=worker,
+            inputs=inputs,
+        ):
+            if tracee is not None and tracee.lost and not self.target.exited():
+                self.terms.say(_TRACER_LOST)
+                tracee = None
+            yield tick
 
     def _follow(self) -> Tracking | None:
         """Attach again after an exec of CMD; None: not possible, so the loop ends."""
@@ -152,6 +173,7 @@ class Watched:
                 target = Target.open(old.pid)
             except TargetError:
                 return None
+            target.tracee = self._launched.tracee
             try:
                 tracking = self._arming.arm(target)
             except TargetError:
@@ -163,14 +185,36 @@ class Watched:
             except BaseException:
                 target.close()
                 raise
+            unseen = now() - (self.tracking.since or self.tracking.armed_at)
             self.target, self.tracking = target, tracking
             old.close()
-            self.terms.say(f"{target} was exec'd: attached again")
+            self._say_exec(unseen.total_seconds())
+            self._launched.go_on()
             return tracking
         return None
 
+    def _say_exec(self, unseen: float) -> None:
+        """Say that CMD is another program now, and what that means."""
+        self.terms.say(
+            f"{self.target} was exec'd: attached again; writes in the last"
+            f" {format_seconds(max(0, unseen))} before are unseen"
+        )
+        if note := rights_lost(self.target.facts.exe or ""):
+            self.terms.say(note)
+
+    def exit_code(self, last: Tick | None, stop: int) -> int:
+        """Return the exit status of a launched CMD, 128 + N after signal N.
+
+        Args:
+            last: The last tick; 0 unless it ended with the target.
+            stop: As for `ticks`: a signal ends the wait for CMD's end, with 0.
+        """
+        if self._launched is None or last is None or last.end != "exited":
+            return 0
+        return self._launched.exit_code(stop)
+
     def end(self, stop: int) -> Cost:
-        """Disarm and put huge pages back; report the split ones, and the cost.
+        """Let CMD go on; disarm and put huge pages back; return the cost of that.
 
         Args:
             stop: As for `ticks`; one more signal leaves the rest of them split.
@@ -179,6 +223,12 @@ class Watched:
             os.read(stop, 1 << 10)  # the signal that ended the looks
         ready = select.poll()
         ready.register(stop, select.POLLIN)
+        if self._launched:
+            self._launched.go_on()
+        if self._launched and self._launched.tracee.ends:
+            ready.register(self.target.pidfd, select.POLLIN)
+            ready.poll()  # not to be disarmed while its memory goes
+            ready.unregister(self.target.pidfd)
         tracking = self.tracking
         tracking.end_early = lambda: bool(ready.poll(0))
         tracking.close()

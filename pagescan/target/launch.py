@@ -1,8 +1,7 @@
-"""Starts a command of the user's as a target, stopped before its first instruction."""
+"""Starts a command of the user's as a target, held before its first instruction."""
 
-import contextlib
 import os
-import signal
+import select
 
 from pagescan import native
 from pagescan.model.errors import TargetError
@@ -10,50 +9,74 @@ from pagescan.target.causes import rights_lost, why_not_run
 
 
 class Launched:
-    """A program that waits before its first instruction.
+    """A program that waits before its first instruction, and its tracer.
 
-    If pagescan dies, or never lets it go on, its guard kills the program, because
-    nothing else would wake it.
+    The tracer is a process that stays until the program's end: it holds the program
+    after each exec, for another attach, and at its end, for the last look. If pagescan
+    dies before it lets the program go on, the program is killed; if it dies later, the
+    program runs on without a tracer.
 
     Attributes:
-        pid: The pid of the program.
+        pid: The pid of the program, a child of this process.
+        tracee: Its tracer, and what the tracer tells.
         note: A message for the user before it runs, or None.
     """
 
-    def __init__(
-        self, pid: int, guard: int, guard_pid: int, note: str | None = None
-    ) -> None:
-        """Take over the guard's descriptor; only `launch` calls this."""
-        self.pid = pid
+    def __init__(self, tracee: native.Tracee, note: str | None = None) -> None:
+        """Take over a standing program; only `launch` calls this."""
+        self.pid = tracee.pid
+        self.tracee = tracee
         self.note = note
-        self._guard = guard
-        self._guard_pid = guard_pid
 
     def go_on(self) -> None:
-        """Let the program run; a second call has no effect."""
-        if self._guard >= 0:
-            os.kill(self.pid, signal.SIGCONT)
-            os.write(self._guard, b"!")
-            self.close()
+        """Let the program go on from where it stands."""
+        self.tracee.go_on()
 
     def close(self) -> None:
-        """End the guard, and the program too unless it was let go on."""
-        if self._guard >= 0:
-            os.close(self._guard)
-            self._guard = -1
-            with contextlib.suppress(ChildProcessError):
-                os.waitpid(self._guard_pid, 0)
+        """End the tracer, and the program too unless it was let go on."""
+        self.tracee.close()
+
+    def exit_code(self, stop: int) -> int:
+        """Wait for the program's end and return its status, as a shell does.
+
+        Args:
+            stop: A descriptor that ends the wait when it becomes readable.
+
+        Returns:
+            128 + N if signal N ended it; 0 if it runs on, or another part of this
+            process has taken its status.
+        """
+        try:
+            pidfd = os.pidfd_open(self.pid)
+        except ProcessLookupError:
+            return 0
+        try:
+            if not _ended(pidfd, stop):
+                return 0
+            code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        except ChildProcessError:
+            return 0
+        finally:
+            os.close(pidfd)
+        return code if code >= 0 else 128 - code
+
+
+def _ended(pidfd: int, stop: int) -> bool:
+    ready = select.poll()
+    ready.register(pidfd, select.POLLIN)
+    ready.register(stop, select.POLLIN)
+    return pidfd in dict(ready.poll())
 
 
 def launch(argv: list[str], *, stdout: int, stderr: int) -> Launched:
-    """Start a program, stopped before its first instruction, with this process's stdin.
+    """Start a program, held before its first instruction, with this process's stdin.
 
     Raises:
         TargetError: The program does not exist, or cannot be run.
     """
     path = _which(argv[0])
     try:
-        pid, guard, guard_pid = native.launch(
+        tracee = native.launch(
             os.fsencode(path),
             [os.fsencode(word) for word in argv],
             [
@@ -67,7 +90,7 @@ def launch(argv: list[str], *, stdout: int, stderr: int) -> Launched:
         raise TargetError(
             f"cannot run {argv[0]!r}: {reason}", call="execve", errno=error.errno
         ) from error
-    return Launched(pid, guard, guard_pid, rights_lost(path))
+    return Launched(tracee, rights_lost(path))
 
 
 def _which(program: str) -> str:

@@ -89,6 +89,8 @@ class Target:
         pidfd: Becomes readable when the process has ended.
         meter: What calls cost it that are no scans: reading its mappings, attaching,
             registering. `Scanner.take_cost` counts them with its own.
+        tracee: The tracer of a program that this process has started: an attach goes
+            through it. None: another process.
     """
 
     def __init__(self, facts: TargetFacts, pidfd: int, pagemap: int) -> None:
@@ -97,6 +99,7 @@ class Target:
         self.pidfd = pidfd
         self.pagemap = pagemap
         self.meter = native.Meter()
+        self.tracee: native.Tracee | None = None
 
     @classmethod
     def open(cls, pid: int, *, start_time: int | None = None) -> Self:

@@ -86,7 +86,7 @@ def take(target: Target) -> TakenUffd:
 
 
 def _of_other(target: Target) -> TakenUffd:
-    tracer = tracer_of(target.pid)
+    tracer = _other_tracer(target)
     if tracer:
         raise _traced(target, tracer)
     try:
@@ -105,13 +105,24 @@ def _of_other(target: Target) -> TakenUffd:
     raise _refusal(target, result)
 
 
+def _other_tracer(target: Target) -> tuple[int, str] | None:
+    """Return the tracer of a target, unless it is the one of this process."""
+    tracer = tracer_of(target.pid)
+    own = target.tracee.tracer if target.tracee is not None else None
+    return None if tracer and tracer[0] == own else tracer
+
+
 def _attached(target: Target, allowed: tuple[int, int] = (0, 0)) -> native.Attached:
     """Attach by a surgeon process, or by a thread here if Yama forbids that.
+
+    A program that this process has started has a tracer, which attaches.
 
     With ptrace_scope 1 only the ancestors of a process may trace it. The surgeon is not
     an ancestor of this process's child.
     """
     start_time = target.facts.start_time
+    if target.tracee is not None and not target.tracee.lost:
+        return target.tracee.attach(start_time=start_time, allowed=allowed)
     result = native.attach(target.pid, start_time=start_time, allowed=allowed)
     refused = result.step in ("open", "seize") and _is_denial(result.error)
     if not refused or yama_scope() != "1":
@@ -201,7 +212,7 @@ def _refusal(target: Target, result: native.Attached) -> PagescanError:
         os.close(result.uffd)
     if target.exited() or not target.has_address_space():
         return target.gone()
-    tracer = tracer_of(target.pid)
+    tracer = _other_tracer(target)
     if tracer:
         return _traced(target, tracer)
     return _by_looking(target, result) or _by_step(target, result)

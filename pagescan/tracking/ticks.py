@@ -45,12 +45,23 @@ class Worker(Protocol):
         """Return the descriptor that becomes readable at the end of a round."""
 
 
+class Tracer(Protocol):
+    """The tracer of a program, which holds it at an exec and at its end."""
+
+    def fileno(self) -> int:
+        """Return the descriptor that becomes readable when there is an event."""
+
+    def event(self) -> str:
+        """Return the event: exec, exit, lost, or none."""
+
+
 def ticks(
     tracking: Tracking,
     limits: Limits,
     stop: int,
     follow: Callable[[], Tracking | None] = lambda: None,
     *,
+    tracer: Tracer | None = None,
     worker: Worker | None = None,
     inputs: Inputs | None = None,
 ) -> Iterator[Tick]:
@@ -63,9 +74,11 @@ def ticks(
         follow: Called after an exec: attaches again, or returns None to end the loop.
         worker: Does one round of work per tick, and nothing while its tick is looked
             at; the interval then means nothing. None: the ticks come by the clock.
+        tracer: The tracer of the target, if this process started it: an exec is
+            followed at once, and the last look is one at the target's end.
         inputs: Served while the loop waits; a keyboard may change the limits.
     """
-    timer = Timer(limits, stop, worker, inputs or {})
+    timer = Timer(limits, stop, worker, inputs or {}, tracer)
     timer.watch(tracking)
     before = looked = time.monotonic()
     totals = Summary.none()
@@ -73,13 +86,12 @@ def ticks(
     end = None
     while end is None:
         number += 1
-        end = timer.wait()
-        if end is None and number == limits.count:
-            end = "count"
+        woken = timer.wait()
+        end = _end_after(woken, last=number == limits.count)
         since = tracking.since or tracking.armed_at
         look: Look | None
         try:
-            look = None if end == "exited" else tracking.look(rearm=True)
+            look = None if woken == "exited" else tracking.look(rearm=True)
         except NoSuchTargetError:
             look, end = None, "exited"
         except SessionLostError:
@@ -108,6 +120,18 @@ def ticks(
         before = now
 
 
+# It stands before the first instruction of another program, or at its end, with its
+# memory.
+_STANDS = {"exec": None, "exit": "exited"}
+
+
+def _end_after(woken: str | None, *, last: bool) -> str | None:
+    """Return why the loop ends with this look; None: it goes on."""
+    if woken in _STANDS:
+        return _STANDS[woken]
+    return "count" if woken is None and last else woken
+
+
 def _end_of(tracking: Tracking) -> str:
     """Return how a target was lost: by its end, or by an exec."""
     ended = isinstance(tracking.target.gone(), NoSuchTargetError)
@@ -118,19 +142,27 @@ class Timer:
     """Waits for each tick: by the clock, or until a worker has done its round."""
 
     def __init__(
-        self, limits: Limits, stop: int, worker: Worker | None, inputs: Inputs
+        self,
+        limits: Limits,
+        stop: int,
+        worker: Worker | None,
+        inputs: Inputs,
+        tracer: Tracer | None = None,
     ) -> None:
         """Start the clock."""
         self._limits = limits
         self._stop = stop
         self._worker = worker
-        self._inputs = inputs
+        self._inputs = dict(inputs)
+        self._event: str | None = None
+        if tracer is not None:
+            self._inputs[tracer.fileno()] = lambda: self._has_more(tracer)
         self._begun = time.monotonic()
         self._grid = (limits.interval, limits.paused)
         duration = limits.duration
         self._deadline = self._begun + duration if duration else math.inf
         self._ready = select.poll()
-        for fd in (stop, *inputs):
+        for fd in (stop, *self._inputs):
             self._ready.register(fd, select.POLLIN)
         if worker is not None:
             self._ready.register(worker, select.POLLIN)
@@ -159,9 +191,23 @@ class Timer:
                     return None if fd == self._done else "exited"
                 if not self._inputs[fd]():
                     self._ready.unregister(fd)
+            if self._event:
+                event, self._event = self._event, None
+                return "interrupted" if self._is_stopped() else event
             if (self._limits.interval, self._limits.paused) != self._grid:
                 due = self._next()
         return None if due < self._deadline else "duration"
+
+    def _has_more(self, tracer: Tracer) -> bool:
+        """Take an event of the tracer; return whether there may be more."""
+        event = tracer.event()
+        if event in _STANDS:
+            self._event = event
+        return event != "lost"
+
+    def _is_stopped(self) -> bool:
+        """Whether a signal came with an event: Ctrl-C is for the target, too."""
+        return any(fd == self._stop for fd, _ in self._ready.poll(0))
 
     def _next(self) -> float:
         """Return the time of the next tick; missed ticks are skipped, not caught up."""

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -378,7 +379,7 @@ class TestWatch:
         assert len(lines) > len(after) >= 3
         assert [line["end"] for line in lines[:-1]] == [None] * (len(lines) - 1)
         assert lines[-1]["end"] == "exited"
-        ended = float(result.stderr.splitlines()[-2])
+        ended = float(re.findall(r"^\d+\.\d+$", result.stderr, re.MULTILINE)[0])
         assert datetime.fromisoformat(lines[-1]["time"]).timestamp() >= ended
 
     def test_exec_and_exit(self) -> None:

@@ -274,31 +274,49 @@ def in_both(killer: Killer) -> None:
 
 
 @pytest.mark.needs("tracking")
-def test_command_of_a_killed_watch(tmp_path: Path) -> None:
-    """CMD of a killed watch, not started yet, does not wait for ever."""
+def test_command_of_a_killed_watch(
+    record_property: Callable[[str, object], None],
+) -> None:
+    """CMD of a killed watch never waits: it was killed, or it runs without a tracer."""
     rolled = random.Random(SEED)
+    seen: Counter[str] = Counter()
     for _ in range(max(10, KILLS // 2)):
-        with subprocess.Popen(
+        watch = subprocess.Popen(
             [
                 *(sys.executable, "-m", "pagescan", "watch", "--json"),
                 *("--", "sleep", "1000"),
             ],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-        ) as watch:
-            path = Path(f"/proc/{watch.pid}/task/{watch.pid}/children")
-            children: list[str] = []
-            while not children and watch.poll() is None:
-                children = path.read_text().split()
-            cmd = int(children[0])
-            time.sleep(rolled.uniform(0, 0.004))
-            watch.kill()
+        )
+        children: list[int] = []
         try:
-            witness.wait_for(lambda: not is_alive(cmd) or is_running(cmd))  # noqa: B023
+            while not children and watch.poll() is None:
+                children = children_of(watch.pid)
+            time.sleep(rolled.uniform(0, 0.03))
+            children = children_of(watch.pid) or children
         finally:
-            if is_alive(cmd):
+            watch.kill()
+            watch.wait()
+        cmd = children[0]
+        try:
+            witness.wait_for(lambda: not is_alive(cmd) or is_free(cmd))  # noqa: B023
+            seen["ran on" if is_alive(cmd) else "was killed"] += 1
+        finally:
+            with contextlib.suppress(ProcessLookupError):
                 os.kill(cmd, signal.SIGKILL)
+        for tracer in children[1:]:
+            witness.wait_for(lambda: not is_alive(tracer))  # noqa: B023
+    record_property("seen", dict(seen))
     assert command("sessions", "--json").json()["sessions"] == []  # removes its files
+
+
+def children_of(pid: int) -> list[int]:
+    """Return the children of a process; CMD is the first one, its tracer the next."""
+    path = Path(f"/proc/{pid}/task/{pid}/children")
+    with contextlib.suppress(OSError):
+        return [int(word) for word in path.read_text().split()]
+    return []
 
 
 def is_alive(pid: int) -> bool:
@@ -309,12 +327,14 @@ def is_alive(pid: int) -> bool:
         return False
 
 
-def is_running(pid: int) -> bool:
-    """Whether a process runs, or sleeps in a call of its own."""
+def is_free(pid: int) -> bool:
+    """Whether CMD has begun, and nobody traces or stops it."""
     try:
-        return witness.status(pid, "State")[0] in "RS"
+        program = os.path.basename(os.readlink(f"/proc/{pid}/exe"))
+        tracer, state = (witness.status(pid, name) for name in ("TracerPid", "State"))
     except OSError:
         return False
+    return program == "sleep" and tracer == "0" and state[0] in "RS"
 
 
 @pytest.mark.needs("tracking")

@@ -70,7 +70,8 @@ SOURCES = (
     *("shim_mappings.c", "shim_attach.c", "shim_calls_x86_64.c", "shim_candidates.c"),
     *("shim_descriptor.c", "shim_facts.c", "shim_files.c", "shim_frame_x86_64.c"),
     *("shim_gadgets_x86_64.c", "shim_maps.c", "shim_operator.c", "shim_probe.c"),
-    *("shim_remote.c", "shim_stack_x86_64.c", "shim_surgeon.c", "shim_uffd.c"),
+    *("shim_remote.c", "shim_socket.c", "shim_stack_x86_64.c", "shim_surgeon.c"),
+    "shim_uffd.c",
 )
 
 
