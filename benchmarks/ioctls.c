@@ -4,6 +4,7 @@
  * else. Obeys lines, answers {"ns": …, "regions": …}:
  *
  *	get		lists the written pages
+ *	get 2		the same in two threads, one half of the pages each
  *	protect		protects the present pages, lists nothing
  *	get+protect	lists the written pages and protects them, in one step
  *	exact get	lists exactly the written pages, with the usual categories
@@ -15,6 +16,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <unistd.h>
@@ -22,7 +24,6 @@
 #define VEC 512
 #define CHUNK (1u << 20)
 
-static struct bench_region vec[VEC];
 static uint64_t words[CHUNK / 8];
 
 struct question {
@@ -41,6 +42,7 @@ static const struct question exact = {
 
 static long ask(int pagemap, uint64_t start, uint64_t end, uint64_t flags, struct question what)
 {
+	struct bench_region vec[VEC];
 	long regions = 0;
 
 	while (start < end) {
@@ -75,6 +77,35 @@ static long scan(int pagemap, uint64_t start, uint64_t end, uint64_t flags, uint
 {
 	return ask(pagemap, start, end, flags,
 		   (struct question){.mask = category, .returned = category});
+}
+
+struct half {
+	int pagemap;
+	uint64_t start, end;
+	long regions;
+};
+
+static void *scan_half(void *given)
+{
+	struct half *half = given;
+
+	half->regions = scan(half->pagemap, half->start, half->end, 0, BENCH_WRITTEN);
+	return NULL;
+}
+
+static long scan_by_two(int pagemap, uint64_t start, uint64_t end)
+{
+	uint64_t middle = start + (end - start) / 2 / 4096 * 4096;
+	struct half halves[] = {{pagemap, start, middle, 0}, {pagemap, middle, end, 0}};
+	pthread_t thread;
+
+	if (pthread_create(&thread, NULL, scan_half, &halves[1]))
+		return -1;
+	scan_half(&halves[0]);
+	pthread_join(thread, NULL);
+	if (halves[0].regions < 0 || halves[1].regions < 0)
+		return -1;
+	return halves[0].regions + halves[1].regions;
 }
 
 static long read_words(int pagemap, uint64_t start, uint64_t end)
@@ -119,6 +150,8 @@ int main(int argc, char **argv)
 		line[strcspn(line, "\n")] = 0;
 		if (!strcmp(line, "get"))
 			regions = scan(pagemap, start, end, 0, BENCH_WRITTEN);
+		else if (!strcmp(line, "get 2"))
+			regions = scan_by_two(pagemap, start, end);
 		else if (!strcmp(line, "protect"))
 			regions = scan(pagemap, start, end, BENCH_WP_MATCHING, BENCH_PRESENT);
 		else if (!strcmp(line, "get+protect"))

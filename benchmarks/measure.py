@@ -138,6 +138,11 @@ def percentile(values: Sequence[float], share: float) -> float:
     return ranked[min(len(ranked) - 1, int(share * len(ranked)))]
 
 
+def gains(before: Sequence[float], after: Sequence[float]) -> list[float]:
+    """Return how many times shorter `after` is, pair by pair."""
+    return [one / other for one, other in zip(before, after, strict=True)]
+
+
 def in_turn(
     rounds: int, ways: Mapping[str, Callable[[], float]]
 ) -> dict[str, list[float]]:

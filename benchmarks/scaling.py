@@ -9,6 +9,7 @@ from benchmarks.measure import (
     Bench,
     Unavailable,
     elapsed_ns,
+    gains,
     helper,
     in_turn,
 )
@@ -40,12 +41,21 @@ def _measure(bench: Bench, what: str, size: int) -> None:
                 bench.rounds(15, 5),
                 {
                     "bare": lambda: bare.tell("get")["ns"] / 1e6,
+                    "bare.two": lambda: bare.tell("get 2")["ns"] / 1e6,
                     "one": _look(tracking, 1, 0),
                     "two": _look(tracking, 2, 0),
                     "one.paced": _look(tracking, 1, Pace().pause_ns),
                     "two.paced": _look(tracking, 2, Pace().pause_ns),
                 },
             )
+    bench.add(
+        f"scaling.{size // MIB}.two.gain",
+        f"what a second thread gains at {what}, to what it gains in C",
+        gains(
+            gains(found["one"], found["two"]), gains(found["bare"], found["bare.two"])
+        ),
+        "x",
+    )
     for key, words_, base, against in (
         ("one", "one thread, without pauses", "bare", "bare ioctl in C"),
         ("two", "two threads, without pauses", "one", "the same, one thread"),

@@ -16,6 +16,7 @@ from benchmarks.measure import (
     Bench,
     Helper,
     elapsed_ns,
+    gains,
     helper,
     in_turn,
     run_checked,
@@ -71,16 +72,33 @@ def _quiet(
         bench.rounds(41, 11),
         {
             "bare": _bare(bare, "get", pages),
+            "bare.two": _bare(bare, "get 2", pages),
             "one": look(1, 0),
             "two": look(2, 0),
             "one.paced": look(1, pause),
             "two.paced": look(2, pause),
         },
     )
-    read = in_turn(bench.rounds(5), {"python": in_python, "one": look(1, 0)})
+    read = in_turn(
+        bench.rounds(5),
+        {
+            "python": in_python,
+            "bare": _bare(bare, "get", pages),
+            "one": look(1, 0),
+        },
+    )
     bench.add(
         "scan.quiet.python", "/proc/PID/pagemap in Python, its loop", read["python"],
         "ns/page", against="a quiet look, one thread", base=read["one"],
+    )  # fmt: skip
+    bench.add(
+        "scan.quiet.python.reached", "what a quiet look gains over it, to what C gains",
+        gains(read["bare"], read["one"]), "x",
+    )  # fmt: skip
+    of_c = gains(found["bare"], found["bare.two"])
+    bench.add(
+        "scan.quiet.two.gain", "what a second thread gains, to what it gains in C",
+        gains(gains(found["one"], found["two"]), of_c), "x",
     )  # fmt: skip
     base = found["bare"]
     for key, what in (
