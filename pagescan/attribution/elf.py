@@ -117,7 +117,7 @@ class Elf:
         return b""
 
     def address(self, offset: int) -> int:
-        """Return the address that the file gives to what lies at an offset of it."""
+        """Return the address of the byte at an offset of the file."""
         for start, size, address in self.segments:
             if start <= offset < start + size:
                 return offset - start + address

@@ -1,1 +1,1 @@
-"""What a command tells its user, and the streams on which it does."""
+"""Messages to the user, and the streams that carry them."""

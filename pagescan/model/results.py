@@ -126,7 +126,7 @@ class MappingCounts:
     """Keys: present file swapped pfnzero huge guard written."""
     new: bool = False
     label: str | None = None
-    """What the memory is for, as "[java heap]"; None: no rule knows it."""
+    """The purpose of the memory, as "[java heap]"; None: no rule knows it."""
     shares: Dict[str, int] = field(default_factory=dict)
     """Bytes that only this process maps, that others map too, and its proportional
     share of both (private shared pss), from smaps; empty: smaps was not read."""

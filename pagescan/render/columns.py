@@ -28,7 +28,7 @@ class RegionRow(NamedTuple):
     """None: the mapping was unmapped during the look."""
     new: bool
     label: str | None = None
-    """What the memory is for; None: no rule knows it."""
+    """The purpose of the memory; None: no rule knows it."""
 
     @property
     def bytes(self) -> int:

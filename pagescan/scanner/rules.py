@@ -34,7 +34,7 @@ class Protection(enum.Enum):
 
 
 class Empty(enum.Enum):
-    """What an empty page-table entry of registered memory says.
+    """The meaning of an empty page-table entry of registered memory.
 
     Where each entry got a marker when it was armed, an empty one is a page that was
     written, and then dropped or paged out. Linux 6.7 to 6.12.102 and 6.13 to 6.17 do

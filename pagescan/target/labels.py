@@ -44,7 +44,7 @@ _LIBC = re.compile(r"libc(\.so\.6|-2\..*\.so)")
 
 
 class Label(NamedTuple):
-    """What a mapping is for.
+    """The purpose of a mapping.
 
     Attributes:
         text: In brackets, as "[java heap]".
@@ -56,7 +56,7 @@ class Label(NamedTuple):
 
 
 class Program:
-    """What the rules ask about: the mappings of one process, and what they tell of it.
+    """The facts that the rules use: the mappings of one process, and its properties.
 
     Attributes:
         mappings: All of them, ascending.

@@ -410,7 +410,7 @@ MALFORMED = {
 
 @pytest.mark.parametrize("name", MALFORMED)
 def test_malformed(name: str) -> None:
-    """What cannot be is refused before /proc is read."""
+    """A value that cannot be right is refused before /proc is read."""
     kind, said = MALFORMED[name]
     with pytest.raises(UsageError, match=re.escape(said)):
         kind(name)

@@ -264,7 +264,7 @@ def test_growth_leaves_one_mapping(target: Start, verb: str) -> None:
 def test_an_edge_with_no_room_to_grow(target: Start) -> None:
     """The edge is registered and joined again, as when Go changes its advice.
 
-    What is later mapped over the reservation can never be joined with it.
+    A later mapping over the reservation can never be joined with it.
     """
     made = target("m=reserve,gb=1")
     low, high = made.ranges["m"]

@@ -56,7 +56,7 @@ class LiveRow:
 
     @property
     def name(self) -> str:
-        """What the memory is for, or else the name of the mapping."""
+        """The label of the memory, or else the name of the mapping."""
         return self.label or self.mappings[0].label
 
     @property
