@@ -19,7 +19,7 @@ _TIMEOUT = 30
 
 
 def find(elf: Elf, path: bytes, files: CodeFiles) -> int:
-    """Return a descriptor of the separate debug file of a program; -1: it has no such file.
+    """Return a descriptor of a program's separate debug file; -1: it has no such file.
 
     Args:
         elf: The program or library.

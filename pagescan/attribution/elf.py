@@ -1,7 +1,7 @@
 """Reads what names need of an ELF file: segments, sections, the build id, functions.
 
 The file is whatever the target chose. pyelftools reads its headers, through a stream
-that ends after a number of bytes and calls; the tables are read in bulk, each up to a size.
+that ends after a number of bytes and calls; the tables are read in bulk, up to a size.
 """
 
 import contextlib

@@ -54,7 +54,7 @@ class Scanner:
     def __init__(
         self, target: Target, pace: Pace | None = None, *, threads: int | None = None
     ) -> None:
-        """Look at an open target; by default with one thread per processor, at most four."""
+        """Look at an open target; by default with a thread per processor, at most 4."""
         self.target = target
         self.threads = threads or min(4, len(os.sched_getaffinity(0)))
         self.pace = pace or Pace()

@@ -225,7 +225,7 @@ def test_pid_of_another_process(sleeper: int) -> None:
 def test_thread_of_ours_where_yama_is_in_the_way(
     sleeper: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With ptrace_scope 1, a process may be traced by its ancestors alone: a thread does it."""
+    """With ptrace_scope 1 only ancestors may trace a process: a thread does it."""
     real = native.attach
     tried = []
 
