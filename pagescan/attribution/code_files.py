@@ -80,7 +80,7 @@ class CodeFiles:
         return _open_found(path)
 
     def open_named(self, name: bytes, *, owners: frozenset[int] | None = None) -> int:
-        """Open a regular file by its path below the process's root; -1: there is no file.
+        """Open a regular file by its path below the process's root; -1: there is none.
 
         Args:
             name: An absolute path.
