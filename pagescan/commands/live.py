@@ -6,6 +6,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 
+from pagescan.commands.cmd_output import CmdOutput
 from pagescan.commands.tick_text import end_line
 from pagescan.console.context import Context
 from pagescan.console.streams import put
@@ -29,16 +30,31 @@ _COUNT_EVERY = 0.9
 
 
 def run_live(
-    watched: Watched, limits: Limits, stop: int, common: Context, *, note: str = ""
+    watched: Watched,
+    limits: Limits,
+    stop: int,
+    common: Context,
+    *,
+    cmd_output: CmdOutput | None = None,
 ) -> Tick | None:
-    """Show looks until the end; leave a summary on the screen; return the last look."""
+    """Show looks until the end; leave a summary on the screen; return the last look.
+
+    Args:
+        watched: An armed target.
+        limits: The interval, and when to stop.
+        stop: A descriptor: the view closes when it becomes readable.
+        common: The options of every command.
+        cmd_output: Where the output of a launched CMD goes.
+    """
     view, last = show(
         watched,
         lambda inputs: watched.ticks(limits, stop, inputs=inputs),
         limits,
         common,
-        note=note,
+        note=cmd_output.note if cmd_output else "",
     )
+    if cmd_output:
+        cmd_output.print_kept(common)
     ending = watched.end(stop)
     width = shutil.get_terminal_size().columns
     for line in summary_lines(view, width):

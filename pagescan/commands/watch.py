@@ -1,7 +1,6 @@
 """`pagescan watch`: shows at every interval the pages written since the last look."""
 
 import contextlib
-import os
 import sys
 import threading
 from collections.abc import Iterator
@@ -9,6 +8,7 @@ from collections.abc import Iterator
 import click
 
 from pagescan import render
+from pagescan.commands.cmd_output import CmdOutput
 from pagescan.commands.options import (
     common,
     oldest_option,
@@ -36,7 +36,7 @@ from pagescan.model.units import (
 from pagescan.native import Pace
 from pagescan.session.watched import Terms, Watched
 from pagescan.target.find import find_pid
-from pagescan.target.launch import Launched, launch
+from pagescan.target.launch import launch
 from pagescan.target.selection import Selection
 from pagescan.target.wp_async import check_possible
 from pagescan.tracking.ticks import Limits
@@ -69,9 +69,11 @@ Examples:
 )
 @click.option(
     "--cmd-output",
+    "cmd_file",
     metavar="FILE",
     type=click.Path(dir_okay=False),
-    help="In the live view, write CMD's output here; otherwise discard it.",
+    help="Write CMD's output here; by default it goes to stderr, and the live view"
+    " shows it when it closes.",
 )
 @oldest_option
 @restore_option
@@ -86,7 +88,7 @@ def command(
     count: int | None,
     duration: str | None,
     budget: str | None,
-    cmd_output: str | None,
+    cmd_file: str | None,
     oldest: bool,
     restore_huge: bool,
     output: Output,
@@ -106,12 +108,18 @@ def command(
     percent = None if budget is None else parse_percent(budget)
     run = is_command(sys.argv, words)
     check_words(words)
+    if cmd_file and not run:
+        raise UsageError("--cmd-output needs -- CMD: other targets keep their output")
     live = output.format == "table"
     check_possible()
     with contextlib.ExitStack() as undo:
         launched, selection = None, Selection()
-        if run:
-            launched = _launch(words, cmd_output, live=live, undo=undo)
+        cmd_output = CmdOutput.of(cmd_file, live=live) if run else None
+        if cmd_output:
+            undo.callback(cmd_output.close)
+            launched = launch(list(words), stdout=cmd_output.fd, stderr=cmd_output.fd)
+            undo.callback(launched.close)
+            cmd_output.started()
             if launched.note:
                 context.say(launched.note)
             pid = launched.pid
@@ -132,20 +140,23 @@ def command(
             watched = undo.enter_context(Watched.armed(pid, terms, launched=launched))
         stop = undo.enter_context(stop_on_signals())
         if live:
-            note = "" if not run else f"CMD's output: {cmd_output or 'discarded'}"
-            last = run_on_terminal(watched, limits, stop, context, note)
+            last = run_on_terminal(watched, limits, stop, context, cmd_output)
         else:
             last = run_plain(watched, limits, stop, output, context)
         return watched.exit_code(last, stop)
 
 
 def run_on_terminal(
-    watched: Watched, limits: Limits, stop: int, context: Context, note: str
+    watched: Watched,
+    limits: Limits,
+    stop: int,
+    context: Context,
+    cmd_output: CmdOutput | None,
 ) -> Tick | None:
     """Show the live view until the end; it needs rich, which is loaded here."""
     from pagescan.commands.live import run_live
 
-    return run_live(watched, limits, stop, context, note=note)
+    return run_live(watched, limits, stop, context, cmd_output=cmd_output)
 
 
 def check_words(words: tuple[str, ...]) -> None:
@@ -172,23 +183,6 @@ def said_if_long(context: Context, message: str) -> Iterator[None]:
 def is_command(argv: list[str], words: tuple[str, ...]) -> bool:
     """Whether the words stood behind `--`, which click removes."""
     return "--" in argv and tuple(argv[argv.index("--") + 1 :]) == words
-
-
-def _launch(
-    words: tuple[str, ...],
-    cmd_output: str | None,
-    *,
-    live: bool,
-    undo: contextlib.ExitStack,
-) -> Launched:
-    out = 2
-    if live:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
-        out = os.open(cmd_output or os.devnull, flags, 0o666)
-        undo.callback(os.close, out)
-    launched = launch(list(words), stdout=out, stderr=out)
-    undo.callback(launched.close)
-    return launched
 
 
 def run_plain(

@@ -16,6 +16,7 @@ _HOME = {
     "Comparison": "copies",
     "Faults": "perf",
     "Columns": "types",
+    "KeptOutput": "output",
     "LONGEST_SLICE": "pace",
     "LONGEST_TO_PROTECT": "pace",
     "MAX_STALL_NS": "pace",

@@ -5,6 +5,7 @@ from pagescan.native.door import address_of, library
 from pagescan.native.files import open_in_root
 from pagescan.native.huge import Collapse
 from pagescan.native.maps import MapsRows, parse_maps, swapped_pages
+from pagescan.native.output import KeptOutput
 from pagescan.native.pace import (
     LONGEST_SLICE,
     LONGEST_TO_PROTECT,
@@ -67,6 +68,7 @@ __all__ = [
     "Columns",
     "Comparison",
     "Faults",
+    "KeptOutput",
     "MapsRows",
     "Masks",
     "Meter",

@@ -332,6 +332,20 @@ int ps_tracee_go(int socket);   /* lets the standing program go on */
 /* Waits for an event; PS_EVENT_ATTACHED: the other arguments are the result of the attach. */
 int ps_tracee_event(int socket, int32_t ms, struct ps_attach *ret, int32_t *error);
 
+/*
+ * Keeps the last output of a program, at most 1 MiB, in a process: see shim_output.c. The program
+ * writes into `input`, which the caller closes when the program has it.
+ */
+struct ps_output {
+	int32_t pid; /* a child of the caller, which ends with the last writer */
+	int32_t input;
+	int32_t control;
+};
+
+int ps_keep_output(int out, struct ps_output *ret);
+int ps_output_size(int control, uint64_t *kept, uint64_t *dropped); /* bytes there are to print */
+int ps_output_print(int control); /* prints them into `out`; what comes later follows at once */
+
 /* pagescan_watch_get() for whole 64-bit numbers: returns how many pages there are, or -errno. */
 int64_t ps_watch_get(const struct pagescan_watch *watch, int reset, uint64_t start, uint64_t size,
 		     uint64_t addresses, uint64_t room);
