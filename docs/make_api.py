@@ -53,6 +53,14 @@ CONTENTS = {
         "checkpoint.binary.BinaryPlan",
         "Action",
     ),
+    "Recordings": (
+        "open_recording",
+        "Recording",
+        "recording.records.RecordedLook",
+        "recording.records.RecordedMapping",
+        "recording.records.RecordedProcess",
+        "recording.records.RecordingFacts",
+    ),
     "Answers": (
         "Batch",
         "Region",

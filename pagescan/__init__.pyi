@@ -27,6 +27,10 @@ from pagescan.model.memory import (
     Region as Region,
 )
 from pagescan.model.results import Action as Action
+from pagescan.recording.store import (
+    Recording as Recording,
+    open_recording as open_recording,
+)
 from pagescan.scanner.query import Query as Query
 from pagescan.session.api import (
     end_session as end_session,

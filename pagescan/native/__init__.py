@@ -24,6 +24,7 @@ _HOME = {
     "Masks": "types",
     "Meter": "pace",
     "Pace": "pace",
+    "PageCounts": "recording",
     "PreparedScan": "scan",
     "Progress": "pace",
     "Rule": "types",
@@ -47,6 +48,7 @@ _HOME = {
     "open_in_root": "files",
     "outside": "regions",
     "overlay": "regions",
+    "pack": "recording",
     "parse_maps": "maps",
     "relabel": "regions",
     "same_memory": "perf",
@@ -62,7 +64,9 @@ _HOME = {
     "uffd_protect": "uffd",
     "uffd_register": "uffd",
     "uffd_unregister": "uffd",
+    "unpack": "recording",
     "whole_units": "regions",
+    "widen": "recording",
 }
 
 __all__ = [*sorted(_HOME)]  # noqa: PLE0604 - strings all the same

@@ -23,6 +23,7 @@ from pagescan.native.perf import (
     share_ring,
 )
 from pagescan.native.process import Attached, attach, can_attach
+from pagescan.native.recording import PageCounts, pack, unpack, widen
 from pagescan.native.regions import (
     inside,
     join,
@@ -73,6 +74,7 @@ __all__ = [
     "Masks",
     "Meter",
     "Pace",
+    "PageCounts",
     "PreparedScan",
     "Progress",
     "Rule",
@@ -95,6 +97,7 @@ __all__ = [
     "open_in_root",
     "outside",
     "overlay",
+    "pack",
     "parse_maps",
     "relabel",
     "same_memory",
@@ -110,5 +113,7 @@ __all__ = [
     "uffd_protect",
     "uffd_register",
     "uffd_unregister",
+    "unpack",
     "whole_units",
+    "widen",
 ]

@@ -406,6 +406,38 @@ struct ps_comparison {
 /* Compares two processes page by page; `shared` gets the regions that are still one memory. */
 int ps_copies_compare(int parent, int child, const struct ps_columns *both, struct ps_columns *shared,
 		      struct ps_comparison *counts);
+/*
+ * The packed form of regions: see shim_recording.c. Returns its length; if that is more than the
+ * capacity, the form is not complete, and the length is room enough for another call.
+ */
+int64_t ps_pack(const struct ps_columns *regions, uint64_t page_size, uint8_t *bytes,
+		uint64_t capacity);
+/* Reads that form. 1: out has too few rows, out->length are enough. -EBADMSG: it is damaged. */
+int ps_unpack(const uint8_t *bytes, uint64_t length, uint64_t page_size, struct ps_columns *out);
+
+/* Counts per page of some ranges, which ascend and are disjoint. Looks are numbered from 1. */
+struct ps_pages {
+	const uint64_t *starts;
+	const uint64_t *ends;
+	uint64_t ranges;
+	uint64_t page_size;
+	uint32_t *first; /* the first look that found it written */
+	uint32_t *last;	 /* the last one; 0: none so far */
+	uint32_t *count; /* how many did */
+	uint64_t *gaps;	 /* by N: how often a page was not found by N looks, and then again */
+};
+
+/* Counts a look: fresh is the number of its pages that no look after `since` has found before. */
+int ps_stamp(const struct ps_columns *regions, const struct ps_pages *pages, uint32_t look,
+	     uint32_t since, uint64_t *fresh);
+/*
+ * The pages as regions. The category is 1 for pages that one look has found, 4 for those that more
+ * than `percent` of the looks since their first have found, 2 for others. 1: out has too few rows.
+ */
+int ps_page_classes(const struct ps_pages *pages, uint32_t looks, uint32_t percent,
+		    struct ps_columns *out);
+/* The whole, aligned units of that many bytes that regions touch; out has as many rows as these. */
+int ps_widen(const struct ps_columns *regions, uint64_t unit, struct ps_columns *out);
 /* cdef end */
 
 #define PS_FAULTS_CHILDREN 1u

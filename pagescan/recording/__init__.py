@@ -1,0 +1,1 @@
+"""Looks kept in a file: written while a target is tracked, read for reports."""
