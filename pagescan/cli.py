@@ -106,6 +106,13 @@ class LazyGroup(click.Group):
             raise UsageError(f"no such command: {name!r}", hint=hint)
         return super().resolve_command(ctx, args)
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[Any]:
+        """Offer the commands without loading them."""
+        from click.shell_completion import CompletionItem
+
+        names = [CompletionItem(name, help=words) for name, words in COMMANDS.items()]
+        return [*names, *click.Command.shell_complete(self, ctx, incomplete)]
+
     def format_commands(
         self, ctx: click.Context, formatter: click.HelpFormatter
     ) -> None:
@@ -163,6 +170,8 @@ def run(argv: list[str] | None = None) -> int:
     says so; a reader that went away is no failure.
     """
     words = sys.argv[1:] if argv is None else argv
+    if "_PAGESCAN_COMPLETE" in os.environ:
+        import_module("pagescan.commands.shells")
     try:
         code = _invoke(words)
         sys.stdout.flush()

@@ -5,6 +5,7 @@ import contextlib
 import click
 
 from pagescan import render
+from pagescan.commands.completing import complete_session
 from pagescan.commands.options import common, oldest_option, output, pace_option
 from pagescan.console.context import Context
 from pagescan.console.streams import arrived
@@ -26,7 +27,9 @@ Examples:
   pagescan diff --since-wp --json | jq '.regions[] | [.start, .pages, .mapping]'
   pagescan diff 4242 --rearm --by mapping"""
 )
-@click.argument("targets", metavar="[TARGET]", nargs=-1)
+@click.argument(
+    "targets", metavar="[TARGET]", nargs=-1, shell_complete=complete_session
+)
 @click.option(
     "--since-wp", is_flag=True, help="Compare with the last write-protect (default)."
 )

@@ -2,6 +2,7 @@
 
 import click
 
+from pagescan.commands.completing import complete_session
 from pagescan.commands.options import (
     common,
     oldest_option,
@@ -25,7 +26,9 @@ Examples:
   pagescan disarm 4242
   pagescan disarm --all"""
 )
-@click.argument("target", metavar="[TARGET]", required=False)
+@click.argument(
+    "target", metavar="[TARGET]", required=False, shell_complete=complete_session
+)
 @click.option("--all", "every", is_flag=True, help="All sessions of this user.")
 @oldest_option
 @restore_option

@@ -9,10 +9,10 @@ from collections.abc import Callable
 
 import click
 
+from pagescan.commands.completing import complete_target
 from pagescan.commands.options import (
     Command,
     Words,
-    complete_target,
     oldest_option,
     shared,
 )

@@ -1,22 +1,26 @@
 """The options that several commands share, and the values of their words."""
 
 import functools
-import os
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from pagescan.commands.completing import (
+    complete_categories,
+    complete_columns,
+    complete_range,
+    complete_target,
+)
 from pagescan.commands.forms import check_columns, check_form
 from pagescan.console.context import Context, moves_cursor
 from pagescan.model.errors import UsageError
 from pagescan.model.memory import CATEGORY_NAMES, NO_CATEGORY, Category
 from pagescan.model.results import Output
-from pagescan.model.units import escape, parse_seconds, parse_size
+from pagescan.model.units import parse_seconds, parse_size
 from pagescan.native import Pace, Progress
-from pagescan.target.find import find_pid, processes
-from pagescan.target.process import read_stat
+from pagescan.target.find import find_pid
 from pagescan.target.selection import Selection
 
 if TYPE_CHECKING:
@@ -122,11 +126,13 @@ _OPTIONS = {
         "-c",
         "--columns",
         metavar="A,B",
+        shell_complete=complete_columns,
         help="Show these columns; +A,B adds them to the default.",
     ),
     "sort": click.option(
         "--sort",
         metavar="A,B",
+        shell_complete=complete_columns,
         help="Sort the rows by these columns; -A: the largest first.",
     ),
     "header": click.option(
@@ -228,25 +234,6 @@ def form_for_stdout() -> str:
     return "table" if sys.stdout.isatty() and moves_cursor() else "plain"
 
 
-def complete_target(
-    context: click.Context, parameter: click.Parameter, incomplete: str
-) -> list[Any]:
-    """Offer the pids of this user's processes, with their names."""
-    from click.shell_completion import CompletionItem
-
-    items = []
-    for pid in processes():
-        try:
-            if os.stat(f"/proc/{pid}").st_uid != os.geteuid():
-                continue
-            name = read_stat(pid).name
-        except OSError:
-            continue
-        if str(pid).startswith(incomplete):
-            items.append(CompletionItem(str(pid), help=escape(name)))
-    return items
-
-
 def oldest_option(function: Command) -> Command:
     """Add --oldest; the command gets it as `oldest`."""
     return click.option(
@@ -267,7 +254,9 @@ target_argument = shared(
 ranges_argument = shared(
     "selection",
     lambda words: Selection.parse(words.pop("ranges")),
-    click.argument("ranges", metavar="[RANGE]...", nargs=-1),
+    click.argument(
+        "ranges", metavar="[RANGE]...", nargs=-1, shell_complete=complete_range
+    ),
 )
 """Adds RANGE…; the command gets a `selection`."""
 
@@ -349,11 +338,4 @@ class Categories(_Type):
         self, ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> list[Any]:
         """Offer the categories, behind those already typed."""
-        from click.shell_completion import CompletionItem
-
-        before, comma, last = incomplete.rpartition(",")
-        return [
-            CompletionItem(f"{before}{comma}{name}")
-            for _, name in CATEGORY_NAMES
-            if name.startswith(last)
-        ]
+        return complete_categories(incomplete, (name for _, name in CATEGORY_NAMES))

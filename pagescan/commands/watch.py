@@ -9,6 +9,7 @@ import click
 
 from pagescan import render
 from pagescan.commands.cmd_output import CmdOutput
+from pagescan.commands.completing import complete_words
 from pagescan.commands.options import (
     common,
     oldest_option,
@@ -53,7 +54,12 @@ Examples:
   pagescan watch redis-server '[anon]' -i 0.2 -n 50 --json | jq .summary.pages
   pagescan watch -- python3 train.py""",
 )
-@click.argument("words", metavar="TARGET [RANGE]... | -- CMD [ARG]...", nargs=-1)
+@click.argument(
+    "words",
+    metavar="TARGET [RANGE]... | -- CMD [ARG]...",
+    nargs=-1,
+    shell_complete=complete_words,
+)
 @click.option(
     "-i", "--interval", metavar="S", default="1", help="Seconds between looks (1)."
 )

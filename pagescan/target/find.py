@@ -16,7 +16,7 @@ _PYTHON = re.compile(r"(python|pypy)[0-9.]*")
 _OURS = ("pagescan", "pagescan.pyz")
 
 
-class _Named(NamedTuple):
+class Named(NamedTuple):
     """A process and its names."""
 
     start_time: int
@@ -46,7 +46,7 @@ def find_pid(text: str, *, oldest: bool = False) -> int:
             raise NoSuchTargetError(f"no process with pid {text[:_PID_DIGITS]}…")
         return int(text)
     check_proc()
-    matches = sorted(named for named in _named() if text in named.names)
+    matches = sorted(named for named in named_processes() if text in named.names)
     if os.geteuid():
         matches = [named for named in matches if named.ours] or matches
     if not matches:
@@ -86,7 +86,11 @@ def processes() -> list[int]:
     return sorted(int(name) for name in os.listdir("/proc") if name.isdigit())
 
 
-def _named() -> list[_Named]:
+def named_processes() -> list[Named]:
+    """Return the processes that a name may mean: all but kernel threads and pagescan.
+
+    A process that ends at that moment is left out.
+    """
     user = os.geteuid()
     found = []
     for pid in processes():
@@ -99,7 +103,7 @@ def _named() -> list[_Named]:
                 continue
             names = frozenset({stat.name, program} - {""})
             ours = os.stat(f"/proc/{pid}").st_uid == user
-            found.append(_Named(stat.start_time, pid, names, ours))
+            found.append(Named(stat.start_time, pid, names, ours))
     return found
 
 

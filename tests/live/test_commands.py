@@ -466,13 +466,3 @@ def test_completion_is_a_script(shell: str, tmp_path: Path) -> None:
     script = tmp_path / "script"
     script.write_text(command("completion", shell).stdout)
     subprocess.run([shell, "-n", str(script)], check=True)
-
-
-def test_completion_offers_processes() -> None:
-    """TARGET is completed with pids, by click's own protocol."""
-    env = {
-        "_PAGESCAN_COMPLETE": "bash_complete",
-        "COMP_WORDS": f"pagescan scan {os.getpid()}",
-        "COMP_CWORD": "2",
-    }
-    assert f"plain,{os.getpid()}" in command(env=env).stdout
