@@ -41,7 +41,7 @@ def end_line(tick: Tick, ending: Cost, *, by_key: bool = False) -> str:
         "lost": "tracking was lost",
     }[tick.end or "interrupted"]
     cost = ""
-    if tick.total_share is not None and tick.total_ns is not None:
+    if tick.total_share is not None and tick.total_ns:
         cost = f"; {cost_words(tick.total_share, tick.total_ns)}"
     if ending.mappings_added:
         cost += f"; it has {plural(ending.mappings_added, 'mapping')} more by that"
