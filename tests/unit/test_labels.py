@@ -3,7 +3,7 @@
 import pytest
 
 from pagescan.model.memory import Mapping
-from pagescan.target.labels import RULES, Program
+from pagescan.target.label_rules import RULES, Program
 
 
 def mapping(text: str) -> Mapping:
