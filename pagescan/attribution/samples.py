@@ -45,7 +45,13 @@ class FaultSampler:
     """
 
     def __init__(
-        self, pids: list[int], *, children: bool, ring_bytes: int = RING_BYTES
+        self,
+        pids: list[int],
+        *,
+        children: bool,
+        ring_bytes: int = RING_BYTES,
+        period: int = 1,
+        user_only: bool = False,
     ) -> None:
         """Begin to take samples.
 
@@ -53,6 +59,8 @@ class FaultSampler:
             pids: The processes.
             children: Include what they fork from now on.
             ring_bytes: Per processor, a power of two; halved until the kernel agrees.
+            period: Faults per sample.
+            user_only: Leave out faults of the kernel, as in read(2).
 
         Raises:
             PagescanError: The kernel does not allow it, or has too few descriptors.
@@ -68,7 +76,9 @@ class FaultSampler:
         self._buffer = native.Faults(_ROOM)
         self._end = threading.Event()
         self._thread: threading.Thread | None = None
-        self.user_only = False
+        self.user_only = user_only
+        self._period = period
+        self._counts_lost = True  # the kernel counts what its rings lose: 6.0
         self.ring_bytes = ring_bytes
         self.lost = 0
         _raise_limit()
@@ -123,13 +133,22 @@ class FaultSampler:
     def _open(self, tid: int, cpu: int) -> int:
         try:
             return native.open_faults(
-                tid, cpu, children=self._children, user_only=self.user_only
+                tid,
+                cpu,
+                children=self._children,
+                user_only=self.user_only,
+                period=self._period,
+                counts_lost=self._counts_lost,
             )
         except PermissionError:
             if self.user_only:
                 raise
             self.user_only = True
-            return self._open(tid, cpu)
+        except OSError as error:
+            if error.errno != errno.EINVAL or not self._counts_lost or self._fds:
+                raise
+            self._counts_lost = False
+        return self._open(tid, cpu)
 
     def _map(self, fd: int, pid: int) -> mmap.mmap:
         while True:
@@ -172,6 +191,8 @@ class FaultSampler:
         with self._lock:
             batches = [*self._batches]
             self._batches.clear()
+        if self._counts_lost:  # the rings tell of a loss only with their next sample
+            self.lost = sum(map(native.lost_samples, self._fds))
         return batches
 
     @property

@@ -1,6 +1,5 @@
 """The types of the names that `__init__.py` loads at their first use."""
 
-from pagescan.native.arenas import KeptArenas, keep_malloc
 from pagescan.native.copies import Comparison, compare_copies, mark_copies
 from pagescan.native.door import address_of, library
 from pagescan.native.files import open_in_root
@@ -19,6 +18,7 @@ from pagescan.native.pace import (
 from pagescan.native.perf import (
     Faults,
     drain_faults,
+    lost_samples,
     open_faults,
     same_memory,
     share_ring,
@@ -45,6 +45,7 @@ from pagescan.native.types import (
     Rule,
     Shares,
     Spans,
+    Windows,
 )
 from pagescan.native.uffd import (
     UFFD_FEATURES,
@@ -57,6 +58,7 @@ from pagescan.native.uffd import (
     uffd_unregister,
 )
 from pagescan.native.watch import Watch
+from pagescan.native.writers import Writers, join_writers
 
 __all__ = [
     "ALL_PAGES",
@@ -70,7 +72,6 @@ __all__ = [
     "Columns",
     "Comparison",
     "Faults",
-    "KeptArenas",
     "KeptOutput",
     "MapsRows",
     "Masks",
@@ -84,6 +85,8 @@ __all__ = [
     "Spans",
     "Tracee",
     "Watch",
+    "Windows",
+    "Writers",
     "address_of",
     "attach",
     "can_attach",
@@ -91,10 +94,11 @@ __all__ = [
     "drain_faults",
     "inside",
     "join",
-    "keep_malloc",
+    "join_writers",
     "keeping_the_processor",
     "launch",
     "library",
+    "lost_samples",
     "mark_copies",
     "open_faults",
     "open_in_root",

@@ -3,16 +3,20 @@
 from __future__ import annotations  # array[int] is no type at run time before 3.12
 
 import mmap
+import struct
 from array import array
+from itertools import compress
 from typing import Any, NamedTuple
 
 from pagescan.native.door import check, ffi, lib, u64
 
-_CHILDREN, _USER = 1, 2  # PS_FAULTS_*
+_CHILDREN, _USER, _LOST = 1, 2, 4  # PS_FAULTS_*
 _TASK_ROW = 6
 _TASKS = 4096
 FORK, EXIT, EXEC = 7, 4, 3
 """The types of a `Task`; source: PERF_RECORD_* in perf_event_open(2)."""
+NAMED = 259
+"""The type of a `Task` that tells a thread's new name; PS_TASK_NAMED."""
 
 
 class Task(NamedTuple):
@@ -26,6 +30,12 @@ class Task(NamedTuple):
     tid: int
     maker: int
     """The thread that made it."""
+
+    @property
+    def name(self) -> str:
+        """The new name of a thread; only of the type NAMED."""
+        raw = struct.pack("=QQ", self.parent, self.maker)
+        return raw.partition(b"\0")[0].decode(errors="replace")
 
 
 class Faults:
@@ -81,13 +91,37 @@ class Faults:
         new.c.length, new.c.task_length, new.c.lost = length, tasks, self.c.lost
         return new
 
+    def extend(self, others: Faults) -> None:
+        """Append the samples of other columns; their tasks are left out."""
+        length, more = len(self), len(others)
+        for name in ("threads", "times", "ips", "addresses"):
+            column = getattr(self, name)
+            del column[length:]
+            column.extend(getattr(others, name)[:more])
+        self._point(length + more)
+        self.c.length = length + more
+
+    def drop_before(self, time: int) -> None:
+        """Forget the samples before a moment."""
+        mask = bytes(moment >= time for moment in self.times[: len(self)])
+        for name in ("threads", "times", "ips", "addresses"):
+            setattr(self, name, array("Q", compress(getattr(self, name), mask)))
+        self._point(len(self.times))
+        self.c.length = len(self.times)
+
     def clear(self) -> None:
         """Forget all samples; the room stays."""
         self.c.length = self.c.task_length = self.c.lost = 0
 
 
 def open_faults(
-    tid: int, cpu: int, *, children: bool, user_only: bool, period: int = 1
+    tid: int,
+    cpu: int,
+    *,
+    children: bool,
+    user_only: bool,
+    period: int = 1,
+    counts_lost: bool = True,
 ) -> int:
     """Open the page-fault events of a thread on a processor; return the descriptor.
 
@@ -99,18 +133,28 @@ def open_faults(
         children: Include the processes that it forks.
         user_only: Leave out faults of the kernel, as in read(2).
         period: Faults per sample.
+        counts_lost: Let `lost_samples` work; Linux 6.0.
 
     Raises:
         OSError: ESRCH, the thread has ended; EACCES, perf_event_paranoid forbids it;
             EMFILE.
     """
-    flags = _CHILDREN * children | _USER * user_only
+    flags = _CHILDREN * children | _USER * user_only | _LOST * counts_lost
     return check(lib.ps_faults_open(tid, cpu, flags, period))
 
 
 def share_ring(fd: int, ring: int) -> None:
     """Let the samples of an event go to the ring of another one of the processor."""
     check(lib.ps_faults_share(fd, ring))
+
+
+def lost_samples(fd: int) -> int:
+    """Return how many samples of an event the ring had no room for.
+
+    Raises:
+        OSError: The event cannot be read.
+    """
+    return check(lib.ps_faults_lost(fd))
 
 
 def drain_faults(ring: mmap.mmap, out: Faults) -> bool:

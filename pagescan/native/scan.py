@@ -8,7 +8,7 @@ from typing import Any
 
 from pagescan.native.door import check, ffi, lib, u64
 from pagescan.native.pace import LONGEST_SLICE, Meter, Pace, c_pace
-from pagescan.native.types import ALL_PAGES, Columns, Rule, Spans
+from pagescan.native.types import ALL_PAGES, Columns, Rule, Spans, Windows
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 # Initial room for regions, small because most looks find few; more is made when needed.
@@ -93,6 +93,7 @@ class PreparedScan:
             part.starts, part.ends, part.which = (u64(column) for column in spans)
             part.ranges = len(spans.starts)
             _make_room(part.out, rows, room or _FEW_ROWS)
+        self._windows: list[Windows] = []
         self._job = ffi.new("struct ps_job *")
         self._job.pagemap = pagemap
         self._job.threads = threads
@@ -135,8 +136,11 @@ class PreparedScan:
             while self._code:
                 self._code = check(lib.ps_scan(job))
                 for part, rows in zip(self._parts, self.rows, strict=True):
-                    if self._code and _is_full(part):
+                    if self._code and part.out.length == part.out.capacity:
                         _make_room(part.out, rows, _ROWS)
+                for part, windows in zip(self._parts, self._windows, strict=False):
+                    if self._code and part.windows.length == part.windows.capacity:
+                        _make_window_room(part.windows, windows, _ROWS)
                 if pace.progress is not None:
                     walked, before = job.cost.pages_walked, walked
                     pace.progress.advance((walked - before) * _PAGE)
@@ -145,6 +149,20 @@ class PreparedScan:
             pace.held_ns = job.pace.held_ns
         filled = [index for index, part in enumerate(self._parts) if part.out.length]
         return _concatenated([self._rows_of(index) for index in filled])
+
+    def time_protection(self) -> None:
+        """Let `windows` return the calls that protect, from the next scan on."""
+        self._windows = [Windows.empty() for _ in self._parts]
+        for part, windows in zip(self._parts, self._windows, strict=True):
+            _make_window_room(part.windows, windows, _FEW_ROWS)
+
+    def windows(self) -> Windows:
+        """Return the calls of the last scan that protected memory, with their times."""
+        found = Windows.empty()
+        for part, columns in zip(self._parts, self._windows, strict=False):
+            used = part.windows.length
+            found.extend(Windows(*(column[:used] for column in columns)))
+        return found
 
     def _restart(self, pace: Pace, slice_max: int) -> None:
         """Let the next call of the shim begin at the start of each part."""
@@ -186,6 +204,15 @@ def _c_rule(rule: Rule) -> Rule:
 
 def _is_full(part: Any) -> bool:
     return bool(part.out.length == part.out.capacity)
+
+
+def _make_window_room(out: Any, windows: Windows, least: int) -> None:
+    """Make room for more calls behind the existing ones: at least twice as many."""
+    extra = bytes(8 * max(least, len(windows.starts)))
+    for column in windows:
+        column.frombytes(extra)
+    out.start, out.end, out.before, out.after = (u64(column) for column in windows)
+    out.capacity = len(windows.starts)
 
 
 def _make_room(out: Any, rows: Columns, least: int) -> None:

@@ -82,6 +82,16 @@ struct ps_columns {
 	uint64_t length;
 };
 
+/* Calls that protected memory, each with the clock (CLOCK_MONOTONIC) before and after it. */
+struct ps_windows {
+	uint64_t *start; /* NULL: nobody asks */
+	uint64_t *end;
+	uint64_t *before;
+	uint64_t *after;
+	uint64_t capacity;
+	uint64_t length;
+};
+
 /* A part of a scan: ascending ranges, each with the index of its rule, and the result. */
 struct ps_part {
 	const uint64_t *starts;
@@ -90,6 +100,7 @@ struct ps_part {
 	uint64_t ranges;
 	struct ps_cursor cursor;
 	struct ps_columns out;
+	struct ps_windows windows;
 	int64_t state; /* 1: not done; 0: done; -errno: failed at the cursor */
 };
 
@@ -113,7 +124,7 @@ struct ps_job {
 int ps_scan_begin(struct ps_job *job);
 /*
  * Goes on with the parts that are not done, and appends what it finds to their out.
- * 0: all done. 1: an out is full, or it is time to look for signals: call again. -errno: one failed.
+ * 0: all done. 1: an out or its windows are full, or it is time to look for signals: call again. -errno: one failed.
  */
 int ps_scan(struct ps_job *job);
 
@@ -365,7 +376,11 @@ struct ps_faults {
 	uint64_t *address;
 	int64_t capacity;
 	int64_t length;
-	uint64_t *tasks; /* rows of type (COMM: an exec), time, pid, parent, tid, thread that made it */
+	/*
+	 * rows of type (COMM: an exec), time, pid, parent, tid, thread that made it; with
+	 * PS_TASK_NAMED the name stands in place of the parent and the maker
+	 */
+	uint64_t *tasks;
 	int64_t task_capacity;
 	int64_t task_length;
 	uint64_t lost;
@@ -373,12 +388,39 @@ struct ps_faults {
 
 /*
  * Opens the page-fault events of a thread on one processor, with those of the threads that it makes,
- * and with PS_FAULTS_CHILDREN of the processes; with PS_FAULTS_USER only of user mode.
+ * and with PS_FAULTS_CHILDREN of the processes; with PS_FAULTS_USER only of user mode; with
+ * PS_FAULTS_LOST ps_faults_lost tells how many samples the ring had no room for.
  */
 int ps_faults_open(int tid, int cpu, uint32_t flags, uint64_t period);
+int64_t ps_faults_lost(int fd);
 int ps_faults_share(int fd, int ring); /* the samples of fd go to the ring of another event */
 /* Appends what a ring of `size` bytes holds: 1, if the columns were full before it was empty. */
 int ps_faults_drain(void *ring, uint64_t size, struct ps_faults *out);
+
+/* Runs of written pages with one writer, as columns; thread 0: no sample tells who it was. */
+struct ps_writers {
+	uint64_t *start;
+	uint64_t *end;
+	uint64_t *ip;
+	uint64_t *thread;
+	uint64_t *region; /* index of the written region */
+	uint64_t capacity;
+	uint64_t length;
+	uint64_t attributed; /* pages */
+	uint64_t ambiguous;  /* pages with samples of different code */
+};
+
+/*
+ * Finds the writer of each page of a look among the samples. The window of a page is the call that
+ * protected it, or else [since, until]. The writer is the last sample before the window, or else the
+ * first one in it. `units` says how many bytes one fault populates, per region. Leaves in `samples`
+ * those that belong to a later look: samples in a window, and those that joined nothing and are not
+ * older than `grace` (their fault may not be over).
+ */
+int ps_writers_join(const struct ps_columns *written, const uint64_t *units,
+		    const struct ps_windows *windows, uint64_t since, uint64_t until, uint64_t grace,
+		    struct ps_faults *samples, struct ps_writers *out);
+
 int ps_same_memory(int pid, int other); /* 1: two processes have one address space (kcmp) */
 
 /* One side of a fork: the samples of a process from one moment to another. */
@@ -438,30 +480,12 @@ int ps_page_classes(const struct ps_pages *pages, uint32_t looks, uint32_t perce
 		    struct ps_columns *out);
 /* The whole, aligned units of that many bytes that regions touch; out has as many rows as these. */
 int ps_widen(const struct ps_columns *regions, uint64_t unit, struct ps_columns *out);
-
-/* As PyObjectArenaAllocator of Python. */
-struct ps_arena_calls {
-	void *ctx;
-	void *(*alloc)(void *ctx, size_t size);
-	void (*release)(void *ctx, void *arena, size_t size);
-};
-struct ps_arenas {
-	void *kept; /* freed arenas, each with the address of the next */
-	void *ctx;
-	void *(*alloc)(void *ctx, size_t size);
-	void (*release)(void *ctx, void *arena, size_t size);
-	size_t size; /* of each arena */
-};
-/* Replaces the calls of an allocator by those that keep what is freed. */
-void ps_arenas_begin(struct ps_arenas *arenas, struct ps_arena_calls *calls);
-/* Frees what was kept; the allocator must be the earlier one again. */
-void ps_arenas_end(struct ps_arenas *arenas);
-/* Whether malloc keeps what is freed; it does nothing where malloc is not glibc's. */
-void ps_malloc_keep(int keep);
 /* cdef end */
 
 #define PS_FAULTS_CHILDREN 1u
 #define PS_FAULTS_USER 2u
+#define PS_FAULTS_LOST 4u
+#define PS_TASK_NAMED 259u
 
 #define PS_NOT_OF_SIDE 0
 #define PS_COPIED 1

@@ -13,6 +13,7 @@
 #include "shim.h"
 
 #define INHERIT_THREAD (1ull << 35) /* the bits behind read_format; 5.13 */
+#define READ_LOST (1u << 4)	   /* PERF_FORMAT_LOST; 6.0 */
 #define TASK_ROW 6
 
 int ps_faults_open(int tid, int cpu, uint32_t flags, uint64_t period)
@@ -23,6 +24,7 @@ int ps_faults_open(int tid, int cpu, uint32_t flags, uint64_t period)
 		.config = PERF_COUNT_SW_PAGE_FAULTS,
 		.sample_period = period,
 		.sample_type = PERF_SAMPLE_IP | PERF_SAMPLE_TID | PERF_SAMPLE_TIME | PERF_SAMPLE_ADDR,
+		.read_format = flags & PS_FAULTS_LOST ? READ_LOST : 0,
 		.inherit = 1,
 		.exclude_kernel = !!(flags & PS_FAULTS_USER),
 		.exclude_hv = 1,
@@ -86,17 +88,23 @@ static void add_task(struct ps_faults *out, uint32_t type, const uint64_t *body)
 	row[5] = body[1] >> 32;
 }
 
-/* Body of COMM: pid, tid as u32, the name; the id of the sample, pid and tid and time, is last. */
-static void add_exec(struct ps_faults *out, const uint8_t *body, uint64_t length)
+/*
+ * Body of COMM: pid, tid as u32, the name; the id of the sample, pid and tid and time, is last. A
+ * thread's new name, of up to 16 bytes, stands in place of the parent and the maker.
+ */
+static void add_name(struct ps_faults *out, int is_exec, const uint8_t *body, uint64_t length)
 {
-	uint64_t *row = out->tasks + TASK_ROW * out->task_length++;
+	uint64_t *row = out->tasks + TASK_ROW * out->task_length++, name[2] = {0};
 	uint32_t ids[2];
 
 	memcpy(ids, body, sizeof(ids));
-	row[0] = PERF_RECORD_COMM;
+	memcpy(name, body + 8, length - 24 < 16 ? length - 24 : 16);
+	row[0] = is_exec ? PERF_RECORD_COMM : PS_TASK_NAMED;
 	memcpy(&row[1], body + length - 8, 8);
-	row[2] = row[3] = ids[0];
-	row[4] = row[5] = ids[1];
+	row[2] = ids[0];
+	row[3] = is_exec ? ids[0] : name[0];
+	row[4] = ids[1];
+	row[5] = is_exec ? ids[1] : name[1];
 }
 
 int ps_faults_drain(void *ring, uint64_t size, struct ps_faults *out)
@@ -127,15 +135,21 @@ int ps_faults_drain(void *ring, uint64_t size, struct ps_faults *out)
 			add_sample(out, body);
 		else if ((header.type == PERF_RECORD_FORK || header.type == PERF_RECORD_EXIT) && length >= 24)
 			add_task(out, header.type, body);
-		else if (header.type == PERF_RECORD_COMM && header.misc & PERF_RECORD_MISC_COMM_EXEC &&
-			 length >= 24)
-			add_exec(out, (const uint8_t *)body, length);
+		else if (header.type == PERF_RECORD_COMM && length >= 32)
+			add_name(out, header.misc & PERF_RECORD_MISC_COMM_EXEC, (const uint8_t *)body, length);
 		else if (header.type == PERF_RECORD_LOST && length >= 16)
 			out->lost += body[1];
 		tail += header.size;
 	}
 	__atomic_store_n(&page->data_tail, tail, __ATOMIC_RELEASE);
 	return full;
+}
+
+int64_t ps_faults_lost(int fd)
+{
+	uint64_t values[2];
+
+	return read(fd, values, sizeof(values)) == sizeof(values) ? (int64_t)values[1] : -errno;
 }
 
 int ps_same_memory(int pid, int other)

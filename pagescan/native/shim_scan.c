@@ -50,6 +50,7 @@ struct walk {
 	const struct ps_job *job;
 	struct ps_cursor *cursor;
 	struct ps_columns *out;
+	struct ps_windows *windows;
 	struct ps_pace *pace;
 	struct ps_cost *cost;
 	uint64_t page; /* bytes */
@@ -243,6 +244,25 @@ static void learn(struct walk *w, uint64_t walked, uint64_t matched, uint64_t ns
 	ps_pace_call(w->pace, w->cost, walked, ns);
 }
 
+/* Whether calls that protect are told, and there is no room for one more. */
+static bool is_told_out(const struct walk *w)
+{
+	return w->rule->protect && w->windows->start && w->windows->length == w->windows->capacity;
+}
+
+/* Tells when a call that protected [start, end) began and ended. */
+static void tell_window(const struct walk *w, uint64_t start, uint64_t end, uint64_t before)
+{
+	struct ps_windows *windows = w->windows;
+
+	if (!w->rule->protect || !windows->start)
+		return;
+	windows->start[windows->length] = start;
+	windows->end[windows->length] = end;
+	windows->before[windows->length] = before;
+	windows->after[windows->length++] = w->now;
+}
+
 /* Scans one slice by a call of the kernel; 0, 1: there is no more room, or -errno. */
 static int scan_slice(struct walk *w)
 {
@@ -277,6 +297,7 @@ static int scan_slice(struct walk *w)
 	/* Part of a huge page, or a kernel without progress: never loop on it. */
 	if (next <= at)
 		return w->cursor->left ? -EINVAL : 0;
+	tell_window(w, at, next, before);
 	learn(w, next - at, matched, w->now - before);
 	w->cursor->at = w->rule->first_page && count ? w->end : next;
 	return 0;
@@ -289,7 +310,8 @@ static int scan_range(struct walk *w, uint64_t begun)
 	int error = 0;
 
 	while (!error && cursor->at < w->end && cursor->left) {
-		if (w->out->length == w->out->capacity || w->now - begun > PS_BREATHER_NS)
+		if (w->out->length == w->out->capacity || is_told_out(w) ||
+		    w->now - begun > PS_BREATHER_NS)
 			return 1;
 		if (w->rule->whole_range) {
 			take_whole(w, w->end);
@@ -314,6 +336,7 @@ int ps_scan_part(const struct ps_job *job, struct ps_part *part, uint64_t begun,
 		.job = job,
 		.cursor = cursor,
 		.out = &part->out,
+		.windows = &part->windows,
 		.pace = pace,
 		.cost = cost,
 		.page = ps_page_size(),

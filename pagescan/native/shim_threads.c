@@ -155,7 +155,7 @@ int ps_scan_begin(struct ps_job *job)
 		struct ps_part *part = &job->parts[i];
 
 		part->cursor = (struct ps_cursor){.left = job->max_pages};
-		part->out.length = 0;
+		part->out.length = part->windows.length = 0;
 		part->state = 1;
 	}
 	job->last_ns = job->cost.scan_ns;

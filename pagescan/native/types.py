@@ -24,6 +24,32 @@ class Columns(NamedTuple):
         return cls(array("Q"), array("Q"), array("Q"))
 
 
+class Windows(NamedTuple):
+    """Calls that protected memory; each column is an array('Q') of equal length.
+
+    Attributes:
+        starts: The first address that the call walked.
+        ends: Exclusive.
+        before: The clock (CLOCK_MONOTONIC, nanoseconds) before the call.
+        after: The clock after it.
+    """
+
+    starts: array[int]
+    ends: array[int]
+    before: array[int]
+    after: array[int]
+
+    @classmethod
+    def empty(cls) -> Windows:
+        """Return columns without rows."""
+        return cls(array("Q"), array("Q"), array("Q"), array("Q"))
+
+    def extend(self, others: Windows) -> None:
+        """Append the rows of other columns."""
+        for column, more in zip(self, others, strict=True):
+            column.extend(more)
+
+
 class Shares(NamedTuple):
     """How much of some regions lies in each range.
 

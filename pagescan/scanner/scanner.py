@@ -8,6 +8,7 @@ import contextlib
 import errno
 import os
 from collections.abc import Iterator, Sequence
+from typing import Protocol
 
 from pagescan.model.errors import from_oserror
 from pagescan.model.mapping_set import MappingSet, NamedScan
@@ -24,6 +25,7 @@ from pagescan.native import (
     PreparedScan,
     Rule,
     Spans,
+    Windows,
 )
 from pagescan.scanner.query import Query
 from pagescan.scanner.rules import query_rule
@@ -42,6 +44,16 @@ _NO_END = 1 << 56
 JOIN_GAP = 128 << 10
 
 
+class Observer(Protocol):
+    """Is told when pages are protected, to find out who wrote them before."""
+
+    def look_begins(self) -> None:
+        """A look begins: nothing has been protected yet."""
+
+    def protected(self, windows: Windows) -> None:
+        """Pages were protected by these calls."""
+
+
 class Scanner:
     """Scans of one target: keeps the pace from call to call, and counts the cost.
 
@@ -49,6 +61,7 @@ class Scanner:
         target: Whose address space.
         pace: How its mmap lock is spared.
         meter: What all scans cost so far.
+        observer: Told of the calls that protect pages; None: nobody asks.
     """
 
     def __init__(
@@ -58,6 +71,7 @@ class Scanner:
         self.target = target
         self.threads = threads or min(4, len(os.sched_getaffinity(0)))
         self.pace = pace or Pace()
+        self.observer: Observer | None = None
         self.meter = Meter()
 
     def take_cost(self, stopped_ns: int = 0) -> Cost:
@@ -99,13 +113,12 @@ class Scanner:
         """Scan ranges, each by its rule; errors become those of the target.
 
         Args:
-            spans: The ranges, ascending.
+            spans: The ranges.
             rules: The rules that the ranges refer to.
             max_pages: The most pages in the answer.
             join_gap: Regions closer than this many bytes become one.
             threads: The most threads; None: as many as the scanner may have.
-            kept_as: The mappings that keep the prepared scan for the next time, and its
-                name there.
+            kept_as: The mappings that keep the prepared scan, and its name there.
 
         Raises:
             TargetError: The address space is gone.
@@ -114,20 +127,23 @@ class Scanner:
             return Columns.empty()
         threads = 1 if max_pages != ALL_PAGES else threads or self.threads
         pagemap = self.target.pagemap
-        question = (spans, pagemap, tuple(rules), max_pages, join_gap, threads)
+        timed = self.observer is not None and any(rule.protect for rule in rules)
+        question = (spans, pagemap, tuple(rules), max_pages, join_gap, threads, timed)
         scan = _taken(kept_as, question)
         if scan is None:
-            align = max(HUGE_PAGE, *(rule.align for rule in rules))
             scan = PreparedScan(
                 pagemap,
-                split(spans, _PARTS * threads, align) if threads > 1 else [spans],
+                _parts_of(spans, rules, threads),
                 rules,
                 threads=threads,
                 max_pages=max_pages,
                 join_gap=join_gap,
             )
+            if timed:
+                scan.time_protection()
         with self._told(length_of(spans)):
             regions = scan.scan(self.pace, self.meter, self._longest(spans, rules))
+        self._tell(scan)
         # Kernels before 6.12.117 answer with no regions instead of ESRCH.
         if not regions.starts and not self.target.has_address_space():
             raise self.target.gone()
@@ -135,6 +151,10 @@ class Scanner:
             mappings, name = kept_as
             mappings.scans[name] = NamedScan(question, scan)
         return regions
+
+    def _tell(self, scan: PreparedScan) -> None:
+        if self.observer is not None:
+            self.observer.protected(scan.windows())
 
     @contextlib.contextmanager
     def _told(self, length: int) -> Iterator[None]:
@@ -183,6 +203,14 @@ class Scanner:
         except (OSError, LookupError):  # it has ended, as the scan will say
             return False
         return tables // PAGE_SIZE + (resident + huge) // HUGE_PAGE <= few
+
+
+def _parts_of(spans: Spans, rules: Sequence[Rule], threads: int) -> list[Spans]:
+    """Divide ranges among threads, at whole huge pages."""
+    if threads <= 1:
+        return [spans]
+    align = max(HUGE_PAGE, *(rule.align for rule in rules))
+    return split(spans, _PARTS * threads, align)
 
 
 def _taken(

@@ -8,10 +8,11 @@ import os
 import select
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 from pagescan.model.errors import NoSuchTargetError, TargetError
 from pagescan.model.looks import Tick
+from pagescan.model.memory import DEFAULT_RETURNED, Category
 from pagescan.model.results import Cost
 from pagescan.model.units import format_seconds, format_share, now
 from pagescan.native import Pace
@@ -41,6 +42,16 @@ def _silent(_: str) -> None:
     """Discard a message."""
 
 
+class Follower(Protocol):
+    """Follows the looks of a target, as `who` does."""
+
+    returned: Category
+    """The categories that it needs."""
+
+    def follow(self, tracking: Tracking) -> None:
+        """Follow a tracking that has just armed; after an exec, the next one."""
+
+
 @dataclass(slots=True)
 class Terms:
     """The terms on which a target is tracked.
@@ -55,6 +66,7 @@ class Terms:
         interval: Seconds between two looks; a bound on the cost depends on it.
         say: Called with each message for the user.
         detail: Called with each message that only -v shows.
+        follower: Follows each tracking, from its arming on; None: nobody does.
     """
 
     selection: Selection
@@ -65,6 +77,7 @@ class Terms:
     interval: float = 1.0
     say: Say = _silent
     detail: Say = _silent
+    follower: Follower | None = None
 
 
 class Watched:
@@ -148,6 +161,7 @@ class Watched:
         tracee = self._launched.tracee if self._launched else None
         if self._launched:
             self._launched.go_on()
+        follower = self.terms.follower
         for tick in ticks(
             self.tracking,
             limits,
@@ -156,6 +170,7 @@ class Watched:
             tracer=tracee,
             worker=worker,
             inputs=inputs,
+            returned=follower.returned if follower else DEFAULT_RETURNED,
         ):
             if tracee is not None and tracee.lost and not self.target.exited():
                 self.terms.say(_TRACER_LOST)
@@ -259,6 +274,8 @@ class _Arming:
             self.toll.begin(target.pid)
             self.terms.detail(tracking.attached)
             self.lock.write(session_of(tracking, "watch"))
+            if self.terms.follower is not None:
+                self.terms.follower.follow(tracking)
         except BaseException:
             tracking.close()
             raise

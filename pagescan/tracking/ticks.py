@@ -9,6 +9,7 @@ from typing import Protocol
 
 from pagescan.model.errors import NoSuchTargetError, SessionLostError, TargetError
 from pagescan.model.looks import Look, Tick, add, summary_of
+from pagescan.model.memory import DEFAULT_RETURNED, Category
 from pagescan.model.results import Summary
 from pagescan.tracking.tracking import Tracking
 
@@ -64,6 +65,7 @@ def ticks(
     tracer: Tracer | None = None,
     worker: Worker | None = None,
     inputs: Inputs | None = None,
+    returned: Category = DEFAULT_RETURNED,
 ) -> Iterator[Tick]:
     """Look and rearm at each tick, and yield it; the last tick says why in `end`.
 
@@ -77,6 +79,7 @@ def ticks(
         tracer: The tracer of the target, if this process started it: an exec is
             followed at once, and the last look is one at the target's end.
         inputs: Served while the loop waits; a keyboard may change the limits.
+        returned: The categories that the looks report.
     """
     timer = Timer(limits, stop, worker, inputs or {}, tracer)
     timer.watch(tracking)
@@ -91,7 +94,9 @@ def ticks(
         since = tracking.since or tracking.armed_at
         look: Look | None
         try:
-            look = None if woken == "exited" else tracking.look(rearm=True)
+            look = None
+            if woken != "exited":
+                look = tracking.look(rearm=True, returned=returned)
         except NoSuchTargetError:
             look, end = None, "exited"
         except SessionLostError:

@@ -21,7 +21,7 @@ from pagescan.model.ranges import Interval
 from pagescan.model.results import Cost
 from pagescan.model.units import now
 from pagescan.native import Columns, Pace
-from pagescan.scanner.scanner import Scanner
+from pagescan.scanner.scanner import Observer, Scanner
 from pagescan.target.kernel import known_categories
 from pagescan.target.process import Target
 from pagescan.target.selection import Selection
@@ -117,6 +117,16 @@ class Tracking:
         tracking = cls(target, taken.uffd, armed, armed_at=now(), since=None, pace=pace)
         return tracking.arm_attached(taken)
 
+    def tell(self, observer: Observer) -> None:
+        """Tell an observer of each later call that protects pages.
+
+        It is told of writes by the times of faults. So from now on memory that grows is
+        registered at once, and not compared: a store to a page that is not protected
+        makes no fault. That may leave the target with more mappings.
+        """
+        self.scanner.observer = observer
+        self.unregistered.register_growth()
+
     def arm_attached(self, taken: "TakenUffd") -> Self:
         """Arm after the attach, and return self; on errors, undo both."""
         try:
@@ -160,6 +170,8 @@ class Tracking:
         Raises:
             TargetError: The address space is gone: exit, or exec.
         """
+        if rearm and self.scanner.observer is not None:
+            self.scanner.observer.look_begins()
         selected, populated, new = self.unregistered.find()
         if not rearm:
             more = self.unregistered.written_of(populated)

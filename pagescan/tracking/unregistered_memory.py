@@ -40,6 +40,10 @@ class UnregisteredMemory:
         target = writes.scanner.target
         self.ends = GrowingEnds(target, armer.armed.ends, wanted=leaves_growth_out)
 
+    def register_growth(self) -> None:
+        """Compare no growing end from the next look on: register what grows."""
+        self._leaves_growth_out = False
+
     def find(self, *, again: bool = True) -> tuple[MappingSet, Columns, frozenset[int]]:
         """Return the mappings, their unregistered populated pages, and new indices.
 
