@@ -53,8 +53,13 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     marker = item.get_closest_marker("dirty_pages")
     if marker is None:
         return (yield)
-    if marker.args:
-        pytest.fail("dirty_pages takes max=, max_bytes= and ranges=", pytrace=False)
+    unknown = sorted(set(marker.kwargs) - {"max", "max_bytes", "ranges"})
+    if marker.args or unknown:
+        given = ", ".join([*map(repr, marker.args), *(f"{name}=" for name in unknown)])
+        pytest.fail(
+            f"dirty_pages takes max=, max_bytes= and ranges=, and not {given}",
+            pytrace=False,
+        )
     with _limited(item.config, "the test", **marker.kwargs):
         return (yield)
 
@@ -88,9 +93,12 @@ def _limited(
 ) -> Iterator[WrittenPages]:
     import pagescan
     from pagescan.model.errors import PagescanError, UsageError
+    from pagescan.tracking.kept_memory import freed_memory_kept
 
     limit = _in_bytes(max_bytes)
+    _check_pages(max)
     with contextlib.ExitStack() as stack:
+        stack.enter_context(freed_memory_kept())
         try:
             written = stack.enter_context(pagescan.written_pages(ranges))
         except UsageError as error:
@@ -105,6 +113,13 @@ def _limited(
         pytest.fail(_too_many(written, what, f"max={max}"), pytrace=False)
     if limit is not None and written.bytes > limit:
         pytest.fail(_too_many(written, what, f"max_bytes={max_bytes!r}"), pytrace=False)
+
+
+def _check_pages(count: object) -> None:
+    if count is not None and not (isinstance(count, int) and count >= 0):
+        pytest.fail(
+            f"dirty_pages: max: not a number of pages: {count!r}", pytrace=False
+        )
 
 
 def _in_bytes(size: int | str | None) -> int | None:

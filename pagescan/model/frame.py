@@ -26,6 +26,14 @@ class Frame:
         """Return the columns by name: addresses and counts as integers."""
         raise NotImplementedError
 
+    def rows(self) -> list[Any]:
+        """Return one named tuple of scalars per row: `row.start`, `row.mapping`."""
+        from collections import namedtuple
+
+        columns = _plain(self.table())
+        row = namedtuple("Row", columns)  # type: ignore[misc]
+        return list(map(row._make, zip(*columns.values(), strict=True)))
+
     def to_arrow(self) -> Any:  # noqa: ANN401 - see above
         """Return the table as a pyarrow.Table.
 

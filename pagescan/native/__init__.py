@@ -16,6 +16,7 @@ _HOME = {
     "Comparison": "copies",
     "Faults": "perf",
     "Columns": "types",
+    "KeptArenas": "arenas",
     "KeptOutput": "output",
     "LONGEST_SLICE": "pace",
     "LONGEST_TO_PROTECT": "pace",
@@ -42,7 +43,11 @@ _HOME = {
     "drain_faults": "perf",
     "inside": "regions",
     "join": "regions",
+<<<<<<< f5b7fb3
     "join_writers": "writers",
+=======
+    "keep_malloc": "arenas",
+>>>>>>> a0caec0
     "keeping_the_processor": "pace",
     "launch": "tracee",
     "library": "door",

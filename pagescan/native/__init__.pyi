@@ -1,5 +1,6 @@
 """The types of the names that `__init__.py` loads at their first use."""
 
+from pagescan.native.arenas import KeptArenas, keep_malloc
 from pagescan.native.copies import Comparison, compare_copies, mark_copies
 from pagescan.native.door import address_of, library
 from pagescan.native.files import open_in_root
@@ -72,6 +73,7 @@ __all__ = [
     "Columns",
     "Comparison",
     "Faults",
+    "KeptArenas",
     "KeptOutput",
     "MapsRows",
     "Masks",
@@ -94,7 +96,11 @@ __all__ = [
     "drain_faults",
     "inside",
     "join",
+<<<<<<< f5b7fb3
     "join_writers",
+=======
+    "keep_malloc",
+>>>>>>> a0caec0
     "keeping_the_processor",
     "launch",
     "library",

@@ -480,6 +480,26 @@ int ps_page_classes(const struct ps_pages *pages, uint32_t looks, uint32_t perce
 		    struct ps_columns *out);
 /* The whole, aligned units of that many bytes that regions touch; out has as many rows as these. */
 int ps_widen(const struct ps_columns *regions, uint64_t unit, struct ps_columns *out);
+
+/* As PyObjectArenaAllocator of Python. */
+struct ps_arena_calls {
+	void *ctx;
+	void *(*alloc)(void *ctx, size_t size);
+	void (*release)(void *ctx, void *arena, size_t size);
+};
+struct ps_arenas {
+	void *kept; /* freed arenas, each with the address of the next */
+	void *ctx;
+	void *(*alloc)(void *ctx, size_t size);
+	void (*release)(void *ctx, void *arena, size_t size);
+	size_t size; /* of each arena */
+};
+/* Replaces the calls of an allocator by those that keep what is freed. */
+void ps_arenas_begin(struct ps_arenas *arenas, struct ps_arena_calls *calls);
+/* Frees what was kept; the allocator must be the earlier one again. */
+void ps_arenas_end(struct ps_arenas *arenas);
+/* Whether malloc keeps what is freed; it does nothing where malloc is not glibc's. */
+void ps_malloc_keep(int keep);
 /* cdef end */
 
 #define PS_FAULTS_CHILDREN 1u

@@ -18,7 +18,12 @@ Unit = Literal["pages", "bytes", "address", "offset", "flag", "names", "text", "
 
 
 class RegionRow(NamedTuple):
-    """The facts of one region; `bits` are categories, or the action of a plan."""
+    """The facts of one region; `bits` are categories, or the action of a plan.
+
+    One row stands for all regions that differ in their addresses alone, and its `start`
+    is 0 then; in JSON it stands for all lengths, too. So only the columns of addresses
+    and lengths may read `start`, `end` and `pages`: the others read bits and mapping.
+    """
 
     start: int
     end: int
@@ -262,6 +267,8 @@ def select(
 ) -> list[Column[_Row_contra]]:
     """Return the columns that -c names: "a,b" only these, "+a,b" adds to the default.
 
+    A column that is named twice, or is in the default, is shown once.
+
     Raises:
         UsageError: A column does not exist.
     """
@@ -269,7 +276,7 @@ def select(
         text = default
     elif text.startswith("+"):
         text = f"{default},{text[1:]}"
-    keys = [word.strip() for word in text.split(",")]
+    keys = dict.fromkeys(word.strip() for word in text.split(","))
     for key in keys:
         if key not in columns:
             raise UsageError(

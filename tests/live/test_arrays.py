@@ -74,6 +74,19 @@ def test_pandas(batch: Batch) -> None:
     assert maps["start"].is_monotonic_increasing
 
 
+def test_rows_of_scalars(batch: Batch) -> None:
+    """One named tuple per row: a table of any kind takes them as they are."""
+    rows = batch.rows()
+    assert [(row.start, row.end) for row in rows] == [
+        (region.start, region.end) for region in batch.regions()
+    ]
+    maps = pagescan.maps(os.getpid(), ["[stack]"])
+    [row] = maps.rows()
+    assert (row.mapping, row.start, row.perms) == ("[stack]", maps[0].start, "rw-p")
+    assert row.present == maps[0].counts["present"]
+    assert {type(value) for value in row} <= {int, str, bool, type(None)}
+
+
 @pytest.mark.needs("polars")
 def test_polars(batch: Batch) -> None:
     import polars as pl

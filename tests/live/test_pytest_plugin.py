@@ -64,6 +64,14 @@ def test_no_size():
 @pytest.mark.dirty_pages(5)
 def test_positional():
     pass
+
+@pytest.mark.dirty_pages(maximum=5, ranges=["[heap]"])
+def test_slip_of_the_pen():
+    pass
+
+@pytest.mark.dirty_pages(max="500")
+def test_no_number():
+    pass
 """
 
 
@@ -71,7 +79,7 @@ def test_positional():
 def test_limits(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(SUITE)
     result = pytester.runpytest_subprocess("-p", "no:randomly", "--strict-markers")
-    result.assert_outcomes(passed=4, failed=6)
+    result.assert_outcomes(passed=4, failed=8)
     result.stdout.fnmatch_lines(
         [
             "*the test wrote * pages (* MiB), more than max=2000 allows*",
@@ -82,7 +90,63 @@ def test_limits(pytester: pytest.Pytester) -> None:
             "*the block wrote * more than max_bytes=1048576 allows*",
             "*KeyError: 'mine'*",
             "*dirty_pages: max_bytes: not a size: 'many'*",
-            "*dirty_pages takes max=, max_bytes= and ranges=*",
+            "*dirty_pages takes max=, max_bytes= and ranges=, and not 5",
+            "*dirty_pages takes max=, max_bytes= and ranges=, and not maximum=",
+            "*dirty_pages: max: not a number of pages: '500'",
+        ]
+    )
+
+
+FREED = """
+import pytest
+
+@pytest.mark.dirty_pages(max=500 + 2000)
+def test_large_temporary():
+    bytearray(b"x") * (40 << 20)
+
+@pytest.mark.dirty_pages(max=500 + 2000)
+def test_small_objects():
+    [object() for _ in range(2_000_000)]
+
+@pytest.mark.dirty_pages(max_bytes="64M")
+def test_memory_is_used_again():
+    for _ in range(20):
+        bytearray(b"x") * (8 << 20)
+        [object() for _ in range(100_000)]
+
+def test_part(dirty_pages):
+    with dirty_pages() as written:
+        bytearray(b"x") * (40 << 20)
+    assert 10_240 <= written.pages <= 12_000
+
+@pytest.mark.dirty_pages(max=20_000)
+def test_both_keep_it(dirty_pages):
+    with dirty_pages() as inner:
+        bytearray(b"x") * (20 << 20)
+    assert inner.pages >= 5120
+
+def test_memory_is_freed_afterwards(dirty_pages):
+    def resident():
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1])
+    before = resident()
+    with dirty_pages():
+        bytearray(b"x") * (100 << 20)
+        [object() for _ in range(2_000_000)]
+    assert resident() - before < 8000  # of 38,000 and more
+"""
+
+
+@pytest.mark.needs("tracking")
+def test_freed_memory_counts(pytester: pytest.Pytester) -> None:
+    """A temporary that is gone at the end was written all the same, and counts once."""
+    pytester.makepyfile(FREED)
+    result = pytester.runpytest_subprocess("-p", "no:randomly", "-v")
+    result.assert_outcomes(passed=4, failed=2)
+    result.stdout.fnmatch_lines(
+        [
+            "*the test wrote 1[01]??? pages (4?.? MiB), more than max=2500 allows*",
+            "*the test wrote * pages (* MiB), more than max=2500 allows*",
         ]
     )
 

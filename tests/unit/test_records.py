@@ -12,6 +12,7 @@ from pagescan.model.mapping_set import MappingSet
 from pagescan.model.memory import Category, Mapping
 from pagescan.native import Columns
 from pagescan.render.cells import elide_middle
+from pagescan.render.columns import REGION_COLUMNS, select
 from pagescan.render.strip import bars, compact, log_block, signed
 
 PAGE = 4096
@@ -156,3 +157,9 @@ def test_native_refuses_nothing_silently() -> None:
     """A closed descriptor raises an OSError with its errno."""
     with pytest.raises(OSError, match="Bad file descriptor"):
         native.uffd_api(-1)
+
+
+def test_a_column_is_shown_once() -> None:
+    """A column of the default that is added, or named twice, is not repeated."""
+    chosen = select("+pages,start,mapping,mapping", "start,pages", REGION_COLUMNS)
+    assert [column.key for column in chosen] == ["start", "pages", "mapping"]
