@@ -43,11 +43,8 @@ _HOME = {
     "drain_faults": "perf",
     "inside": "regions",
     "join": "regions",
-<<<<<<< f5b7fb3
     "join_writers": "writers",
-=======
     "keep_malloc": "arenas",
->>>>>>> a0caec0
     "keeping_the_processor": "pace",
     "launch": "tracee",
     "library": "door",

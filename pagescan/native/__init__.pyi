@@ -96,11 +96,8 @@ __all__ = [
     "drain_faults",
     "inside",
     "join",
-<<<<<<< f5b7fb3
     "join_writers",
-=======
     "keep_malloc",
->>>>>>> a0caec0
     "keeping_the_processor",
     "launch",
     "library",
