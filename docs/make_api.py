@@ -44,6 +44,15 @@ CONTENTS = {
         "end_session",
         "Session",
     ),
+    "Copies of forked children": (
+        "CopyWatch",
+        "copy_reports",
+        "CopyReport",
+        "model.copies.ForkCopies",
+        "model.copies.SideCopies",
+        "model.copies.Copies",
+        "model.copies.ProcessCopies",
+    ),
     "Checkpoints": (
         "dump_plan",
         "acknowledge",

@@ -1,5 +1,7 @@
 """The types of the public names, which `__init__.py` loads at their first use."""
 
+from pagescan.attribution.copies import CopyWatch as CopyWatch
+from pagescan.attribution.copy_loop import copy_reports as copy_reports
 from pagescan.checkpoint.api import (
     acknowledge as acknowledge,
     changed as changed,
@@ -8,6 +10,7 @@ from pagescan.checkpoint.api import (
 from pagescan.checkpoint.binary import read_plan as read_plan
 from pagescan.checkpoint.plan import Plan as Plan
 from pagescan.model.batch import Batch as Batch
+from pagescan.model.copies import CopyReport as CopyReport
 from pagescan.model.errors import (
     AccessDeniedError as AccessDeniedError,
     KernelUnsupportedError as KernelUnsupportedError,

@@ -22,6 +22,7 @@ COMMANDS = {
     "disarm": "End a tracking session.",
     "scan": "List page regions by category, with the masks of PAGEMAP_SCAN.",
     "maps": "List the mappings with their pages by category.",
+    "cow": "Show what the copy-on-write of forked children costs, and who copies.",
     "dump-plan": "List the pages that a checkpoint has to store.",
     "changed": "Tell by the exit code whether anything was written.",
     "doctor": "Show what this kernel supports and this user may do.",
@@ -31,7 +32,7 @@ COMMANDS = {
 }
 # Names of commands to come: they are refused, so that no process name or script comes
 # to rely on another meaning.
-LATER = ("snapshot", "record", "report", "export", "who", "cow")
+LATER = ("snapshot", "record", "report", "export", "who")
 
 
 class ReaderGoneError(Exception):

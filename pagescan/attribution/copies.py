@@ -7,7 +7,7 @@ import contextlib
 import os
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterator
 from itertools import compress
 from typing import Self
 
@@ -30,6 +30,7 @@ from pagescan.target.process import Target, read_stat
 _TICKS = os.sysconf("SC_CLK_TCK")
 _ENDED_FORKS = 1000
 _STALE_NS = 1_000_000_000
+_PUMPS_UNTIL_SURE = 2
 
 
 class FamilyProcess:
@@ -55,6 +56,13 @@ class CopyWatch:
         forks: All forks that were seen, the latest last.
         vforks: Children that had no memory of their own.
         user_only: Copies made by the kernel, as in read(2), are not seen.
+
+    Examples:
+        >>> import pagescan
+        >>> with pagescan.CopyWatch(4242) as watch:
+        ...     report = watch.report()
+        >>> report.processes[0].role, report.lost
+        ('parent', 0)
     """
 
     def __init__(self, pid: int | str, *, existing: bool = True) -> None:
@@ -81,6 +89,7 @@ class CopyWatch:
         self.vforks = self.samples = self._number = 0
         self.processes = {root: FamilyProcess(root, self.target.facts.name)}
         self._held: list[native.Faults] = []
+        self._doubtful: dict[int, int] = {}
         self._stale: tuple[int, native.Columns] | None = None
         self._began = clock_ns()
         self._reporter = Reporter(self)
@@ -174,6 +183,7 @@ class CopyWatch:
         for batch in batches:
             self._count(batch)
         self._held = late
+        self._settle()
         for fork in self.living:
             fork.lost = self._sampler.lost - fork.lost_before
 
@@ -244,19 +254,28 @@ class CopyWatch:
         After fork(2) the first return writes to the stack, which is a copy. So this one
         had its parent's memory: vfork(2), posix_spawn(3).
         """
-        # Its samples may not have been counted yet: `report` decides.
-        self._reporter.doubtful.append(process.pid)
+        # Its samples may not have been counted yet: a later `pump` decides.
+        self._doubtful[process.pid] = _PUMPS_UNTIL_SURE
 
-    def forget_vforks(self, pids: Iterable[int]) -> None:
-        """Remove the forks of children that wrote to no shared page before an exec."""
-        for pid in pids:
+    def _settle(self) -> None:
+        """Decide on children that had run another program some calls ago."""
+        for pid, pumps in [*self._doubtful.items()]:
+            self._doubtful[pid] -= 1
+            if pumps:
+                continue
+            del self._doubtful[pid]
             fork = self.processes[pid].made
-            if fork in self.forks and not fork.child.copied:
+            if fork is not None and not fork.child.copied:
                 self.forks.remove(fork)
                 del self.processes[pid]
                 self.vforks += 1
 
-    def _sides(self) -> Iterable[Side]:
+    @property
+    def sure_forks(self) -> list[Fork]:
+        """The forks that are known to be no vfork(2)."""
+        return [fork for fork in self.forks if fork.child.pid not in self._doubtful]
+
+    def _sides(self) -> Iterator[Side]:
         for fork in self.forks:
             yield fork.parent
             yield fork.child
@@ -285,8 +304,7 @@ class CopyWatch:
             by: What `sides[].by` lists: function, mapping or time; process: function.
             end: Why this is the last report; None: it is not.
         """
-        self.pump()
-        if end is not None:
+        for _ in range(1 if end is None else 1 + _PUMPS_UNTIL_SURE):
             self.pump()
         return self._reporter.report(by, end)
 

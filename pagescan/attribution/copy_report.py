@@ -33,15 +33,10 @@ _FUNCTIONS = 200
 
 
 class Reporter:
-    """Remembers the last report, so that rates can be told.
-
-    Attributes:
-        doubtful: Children that have run another program, and may have been vforked.
-    """
+    """Remembers the last report, so that rates can be told."""
 
     def __init__(self, watch: CopyWatch) -> None:
         """Begin at the present moment."""
-        self.doubtful: list[int] = []
         self._watch = watch
         self._at = clock_ns()
         self._tick = 0
@@ -53,19 +48,18 @@ class Reporter:
         watch, at = self._watch, clock_ns()
         interval, self._at = at - self._at, at
         self._tick += 1
-        watch.forget_vforks(self.doubtful)
-        self.doubtful.clear()
-        for fork in watch.forks:
+        sure = watch.sure_forks
+        for fork in sure:
             if fork.number not in self._reported:
                 fork.look(at, interval / 1e9)
         self._read_mappings()
         names = self._names()
         forks = [
             self._fork(fork, by, names)
-            for fork in watch.forks
+            for fork in sure
             if end is not None or fork.number not in self._reported
         ]
-        self._reported.update(f.number for f in watch.forks if f.end is not None)
+        self._reported.update(fork.number for fork in sure if fork.end is not None)
         rows = [
             self._row(process, interval, names)
             for process in watch.processes.values()
@@ -126,7 +120,7 @@ class Reporter:
             process.copied + before,
             new,
             rate,
-            functions[0].function or functions[0].module if functions else None,
+            functions[0].function if functions else None,
         )
 
     def _new(self, pid: int) -> int:
@@ -226,18 +220,15 @@ def _pids(fork: Fork) -> tuple[int, int]:
 
 
 def _by_function(codes: Counter[int], names: dict[int, Name]) -> list[Copies]:
-    """Sum pages by function; code without a function by its own address."""
-    groups: dict[tuple[str | None, str | None, int | None], int] = {}
+    """Sum pages by function; code without a name by its file."""
+    groups: Counter[tuple[str | None, str | None]] = Counter()
     for code, pages in codes.items():
         name = names[code]
-        offset = None if name.function else name.offset
-        key = (name.function, name.module, offset)
-        groups[key] = groups.get(key, 0) + pages
+        groups[name.function, name.module] += pages
     total = sum(groups.values())
-    ordered = sorted(groups.items(), key=lambda group: -group[1])
     return [
-        Copies(pages, pages / total, function, module, offset)
-        for (function, module, offset), pages in ordered
+        Copies(pages, pages / total, function, module)
+        for (function, module), pages in groups.most_common()
     ]
 
 

@@ -155,6 +155,7 @@ _OF_KIND = {
     "sessions": (*_JSON, "csv", "header", "exact"),
     "doctor": (*_JSON, "csv", "header"),
     "arm": _JSON,
+    "cow": ("json", "csv", "header", "exact"),
     "disarm": _JSON,
     "demo": _JSON,
 }

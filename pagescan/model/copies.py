@@ -15,8 +15,6 @@ class Copies(NamedTuple):
     """Of all pages that this process has copied, 0 to 1."""
     function: str | None = None
     module: str | None = None
-    offset: int | None = None
-    """In the function; in the module, if the function has no name."""
     mapping: str | None = None
     at: datetime | None = None
     """When the interval began."""
@@ -84,7 +82,7 @@ class ProcessCopies(NamedTuple):
     rate: float
     """Pages copied per second since the last look."""
     function: str | None
-    """The function that has copied most."""
+    """The function that has copied most; None: no copy, or code without a name."""
 
     @property
     def bytes(self) -> int:

@@ -5,6 +5,7 @@ import errno
 import functools
 import mmap
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Callable
@@ -125,6 +126,29 @@ def _category(bit: Category) -> str:
     if not bit & known_categories():
         raise RefusedError("the kernel does not know it")
     return "the kernel knows it"
+
+
+def _page_fault_samples() -> str:
+    for user_only in (False, True):
+        try:
+            fd = native.open_faults(0, 0, children=True, user_only=user_only)
+        except PermissionError:
+            continue
+        os.close(fd)
+        kinds = "in user mode only" if user_only else "of the kernel, too"
+        return f"perf gives a sample of each page fault, {kinds}"
+    level = read_setting("/proc/sys/kernel/perf_event_paranoid").strip()
+    raise RefusedError(f"perf_event_paranoid is {level}")
+
+
+def _names() -> str:
+    with open("/proc/kallsyms", "rb") as file:
+        hidden = file.read(16) == b"0" * 16
+    if shutil.which("c++filt") is None:
+        raise RefusedError("names of C++ and Rust cannot be read without c++filt")
+    if hidden:
+        return "of programs; the kernel hides its own from this user"
+    return "of programs, of C++ and Rust, and of the kernel"
 
 
 def _userfaultfd() -> str:
@@ -335,6 +359,12 @@ ROWS: tuple[DoctorRow, ...] = (
         _huge_restore,
         "run as root, or: setcap cap_sys_nice+ep on the Python that runs pagescan",
     ),
+    DoctorRow(
+        "page-fault-samples",
+        _page_fault_samples,
+        "run as root, or: sysctl kernel.perf_event_paranoid=2",
+    ),
+    DoctorRow("code-names", _names, "apt install binutils"),
     DoctorRow("sigchld", _sigchld, "start pagescan with SIGCHLD at its default"),
     DoctorRow("hugetlb", _hugetlb, "sysctl vm.nr_hugepages=16 reserves some to try it"),
     DoctorRow(

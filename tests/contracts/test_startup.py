@@ -73,6 +73,7 @@ COMMANDS = [
     (("dump-plan", "4194303", "--epoch", "1"), 96),
     (("changed", "4194303"), 95),
     (("completion", "bash"), 85),
+    (("cow", "4194303"), 120),
     (("schema",), 95),
 ]
 

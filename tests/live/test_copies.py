@@ -4,8 +4,6 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
@@ -13,46 +11,11 @@ from pagescan.attribution.copies import CopyWatch
 from pagescan.model.copies import CopyReport, ForkCopies
 from pagescan.model.errors import NoSuchTargetError
 from tests import witness
-from tests.conftest import HERE
+from tests.forks import PAGES, Target, forks
 
-PAGES = 4000
+__all__ = ["forks"]
+
 AREA = "/memfd:area (deleted)"
-Say = Callable[[str], list[int]]
-
-
-class Target:
-    """A process of forks.c."""
-
-    def __init__(self, *words: str) -> None:
-        self.process = subprocess.Popen(
-            words,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            bufsize=1,
-        )
-        (self.pid,) = self._answer()
-
-    def _answer(self) -> list[int]:
-        assert self.process.stdout is not None
-        return [int(word) for word in self.process.stdout.readline().split()]
-
-    def say(self, line: str) -> list[int]:
-        """Send a line; return the numbers of the answer."""
-        assert self.process.stdin is not None
-        self.process.stdin.write(line + "\n")
-        return self._answer()
-
-
-@pytest.fixture
-def target(tmp_path: Path) -> Iterator[Target]:
-    program = tmp_path / "forks"
-    source = str(HERE / "targets/forks.c")
-    subprocess.run(["cc", "-O1", "-w", "-o", program, source], check=True)
-    target = Target(str(program), str(PAGES))
-    yield target
-    target.process.kill()
-    target.process.communicate()
 
 
 def in_area(fork: ForkCopies, role: str) -> int:
@@ -66,13 +29,13 @@ def fork_of(report: CopyReport, child: int) -> ForkCopies:
     return fork
 
 
-def test_both_sides(target: Target) -> None:
+def test_both_sides(forks: Target) -> None:
     """Each side is told its own first writes; the fork, the pages that differ now."""
-    with CopyWatch(target.pid) as watch:
-        (child,) = target.say("f 700")
+    with CopyWatch(forks.pid) as watch:
+        (child,) = forks.say("f 700")
         watch.pump()
-        target.say("p 1000")
-        target.say("p 1000")  # the pages are its own now
+        forks.say("p 1000")
+        forks.say("p 1000")  # the pages are its own now
         report = watch.report("mapping")
     fork = fork_of(report, child)
     assert (in_area(fork, "child"), in_area(fork, "parent")) == (700, 1000)
@@ -86,10 +49,10 @@ def test_both_sides(target: Target) -> None:
     assert PAGES - 1030 < rows[child].shared <= fork.shared_at_fork - 1000
 
 
-def test_private_dirty_of_smaps(target: Target) -> None:
+def test_private_dirty_of_smaps(forks: Target) -> None:
     """What a child has copied and made new is what smaps calls private and dirty."""
-    with CopyWatch(target.pid) as watch:
-        (child,) = target.say("f 2500")
+    with CopyWatch(forks.pid) as watch:
+        (child,) = forks.say("f 2500")
         report = watch.report()
         rows = witness.smaps(child, "Private_Dirty").values()
         dirty = sum(int(row.split()[0]) for row in rows) // 4
@@ -97,9 +60,9 @@ def test_private_dirty_of_smaps(target: Target) -> None:
     assert abs(side.copied + side.new - dirty) < 20
 
 
-def test_function_is_named(target: Target) -> None:
-    with CopyWatch(target.pid) as watch:
-        (child,) = target.say("f 700")
+def test_function_is_named(forks: Target) -> None:
+    with CopyWatch(forks.pid) as watch:
+        (child,) = forks.say("f 700")
         report = watch.report("function")
     first = fork_of(report, child).sides[1].by[0]
     assert (first.function, first.pages) == ("store", 700)
@@ -107,14 +70,14 @@ def test_function_is_named(target: Target) -> None:
     assert {row.function for row in report.processes if row.pid == child} == {"store"}
 
 
-def test_counts_end_with_the_child(target: Target) -> None:
+def test_counts_end_with_the_child(forks: Target) -> None:
     """What the parent writes after the child's end is its own: no copy."""
-    with CopyWatch(target.pid) as watch:
-        (child,) = target.say("f 10")
+    with CopyWatch(forks.pid) as watch:
+        (child,) = forks.say("f 10")
         watch.pump()
-        target.say("p 300")
-        target.say("e")
-        target.say("p 4000")
+        forks.say("p 300")
+        forks.say("e")
+        forks.say("p 4000")
         report = watch.report("mapping")
         fork = fork_of(report, child)
         assert (in_area(fork, "parent"), fork.end) == (300, "exited")
@@ -125,9 +88,9 @@ def test_counts_end_with_the_child(target: Target) -> None:
         assert [f.child for f in watch.report(end="interrupted").forks] == [child]
 
 
-def test_nested_fork(target: Target) -> None:
-    with CopyWatch(target.pid) as watch:
-        grandchild, child = target.say("n 500")
+def test_nested_fork(forks: Target) -> None:
+    with CopyWatch(forks.pid) as watch:
+        grandchild, child = forks.say("n 500")
         report = watch.report("mapping")
     inner, outer = fork_of(report, grandchild), fork_of(report, child)
     assert inner.parent == child
@@ -136,31 +99,31 @@ def test_nested_fork(target: Target) -> None:
 
 
 @pytest.mark.parametrize("how", ["s", "v"])
-def test_vfork_is_no_fork(target: Target, how: str) -> None:
+def test_vfork_is_no_fork(forks: Target, how: str) -> None:
     """A child with its parent's memory copies nothing; the next real fork does."""
-    with CopyWatch(target.pid) as watch:
-        target.say(how)
-        target.say(how)
-        (child,) = target.say("f 50")
-        report = watch.report("mapping")
+    with CopyWatch(forks.pid) as watch:
+        forks.say(how)
+        forks.say(how)
+        (child,) = forks.say("f 50")
+        report = watch.report("mapping", "interrupted")
     assert [fork.child for fork in report.forks] == [child]
     assert report.vforks == 2
 
 
-def test_exec_ends_a_fork(target: Target) -> None:
-    with CopyWatch(target.pid) as watch:
-        (child,) = target.say("x")
-        target.say("p 4000")
-        report = watch.report("mapping")
+def test_exec_ends_a_fork(forks: Target) -> None:
+    with CopyWatch(forks.pid) as watch:
+        (child,) = forks.say("x")
+        forks.say("p 4000")
+        report = watch.report("mapping", "interrupted")
     fork = fork_of(report, child)
     assert in_area(fork, "parent") == 0
     assert fork.end in {"exec", "exited"}
 
 
-def test_two_hundred_short_children(target: Target) -> None:
+def test_two_hundred_short_children(forks: Target) -> None:
     """Each has copied its 100 pages, and ended before it could be looked at."""
-    with CopyWatch(target.pid) as watch:
-        target.say("q 200")
+    with CopyWatch(forks.pid) as watch:
+        forks.say("q 200")
         report = watch.report("mapping")
     assert len(report.forks) == 200
     assert {in_area(fork, "child") for fork in report.forks} == {100}
@@ -169,13 +132,13 @@ def test_two_hundred_short_children(target: Target) -> None:
 
 
 @pytest.mark.needs("root")
-def test_state_of_an_existing_child(target: Target) -> None:
+def test_state_of_an_existing_child(forks: Target) -> None:
     """What was copied before is counted by frames, what comes later by samples."""
-    (child,) = target.say("f 600")
-    target.say("p 900")
-    with CopyWatch(target.pid) as watch:
+    (child,) = forks.say("f 600")
+    forks.say("p 900")
+    with CopyWatch(forks.pid) as watch:
         before = fork_of(watch.report("mapping"), child)
-        target.say("p 1200")
+        forks.say("p 1200")
         after = fork_of(watch.report("mapping"), child)
         rows = {row.pid: row for row in watch.report().processes}
     assert (before.engine, before.shared_at_fork) == ("state", None)
@@ -198,9 +161,9 @@ WITHOUT_RIGHTS = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"]
 
 
 @pytest.mark.needs("root")
-def test_state_without_frames(target: Target) -> None:
+def test_state_without_frames(forks: Target) -> None:
     """Where frames are hidden, the exclusive bit is exact for one child."""
-    program = target.process.args
+    program = forks.process.args
     plain = Target(*WITHOUT_RIGHTS, *program)  # type: ignore[misc]
     try:
         (child,) = plain.say("f 600")
@@ -287,16 +250,16 @@ def test_forked_workers_of_python(freeze: str) -> None:
     assert any("reference counts" in hint for hint in report.hints)
 
 
-def test_nothing_is_left(target: Target) -> None:
+def test_nothing_is_left(forks: Target) -> None:
     before = witness.descriptors(os.getpid())
-    with CopyWatch(target.pid) as watch:
-        target.say("f 10")
+    with CopyWatch(forks.pid) as watch:
+        forks.say("f 10")
         watch.report()
     assert witness.descriptors(os.getpid()) == before
 
 
-def test_gone(target: Target) -> None:
-    target.process.kill()
-    target.process.wait()
+def test_gone(forks: Target) -> None:
+    forks.process.kill()
+    forks.process.wait()
     with pytest.raises(NoSuchTargetError):
-        CopyWatch(target.pid)
+        CopyWatch(forks.pid)

@@ -1,0 +1,127 @@
+"""`pagescan cow`: tells what the copy-on-write of forked children costs, and why."""
+
+import sys
+
+import click
+
+from pagescan.attribution.copies import CopyWatch
+from pagescan.attribution.copy_loop import copy_reports
+from pagescan.commands.options import common, output, target_argument
+from pagescan.commands.signals import stop_on_signals
+from pagescan.console.context import Context
+from pagescan.model.copies import CopyReport, ForkCopies
+from pagescan.model.memory import PAGE_SIZE
+from pagescan.model.results import Output
+from pagescan.model.units import format_seconds, format_size, parse_seconds, plural
+from pagescan.render.copies import write_copies
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  pagescan cow redis-server --next-fork
+  pagescan cow gunicorn --oldest --by function --duration 30
+  pagescan cow 4242 --json | jq '.forks[] | {child, copied, reserve_bytes}'"""
+)
+@target_argument
+@click.option(
+    "--next-fork",
+    is_flag=True,
+    help="Wait for a fork, and follow it to the end of the child, as of a BGSAVE.",
+)
+@click.option(
+    "--by",
+    type=click.Choice(["process", "function", "mapping", "time"]),
+    default="process",
+    show_default=True,
+    help="What one row stands for.",
+)
+@click.option(
+    "-i", "--interval", metavar="S", default="1", help="Seconds between reports (1)."
+)
+@click.option("--duration", metavar="S", help="End after S seconds.")
+@output("cow")
+@common
+def command(
+    *,
+    pid: int,
+    next_fork: bool,
+    interval: str,
+    duration: str | None,
+    output: Output,
+    context: Context,
+) -> None:
+    """Show which pages TARGET and its forked children no longer share, and who copied.
+
+    Nothing is armed and nothing is stopped: a copy is a page fault, and perf gives a
+    sample of each. Ctrl-C ends it.
+
+    shared, copied and new are numbers of pages; rate is copied pages per second.
+    """
+    seconds = parse_seconds(interval)
+    most = parse_seconds(duration) if duration else None
+    with CopyWatch(pid, existing=not next_fork) as watch, stop_on_signals() as stop:
+        if watch.user_only:
+            context.say(
+                "this user may not sample the kernel: copies made by read(2)"
+                " and the like are not seen"
+            )
+        what = "waiting for a fork of" if next_fork else "following"
+        context.say(f"{what} {watch.target}; Ctrl-C to end")
+        told = _Teller(output, context)
+        for report in copy_reports(
+            watch,
+            interval=seconds,
+            duration=most,
+            next_fork=next_fork,
+            by=output.by,
+            stop=stop,
+        ):
+            told.tell(report)
+        for note in watch.symbols.notes:
+            context.say(note)
+
+
+class _Teller:
+    """Writes reports; on a terminal each one in the place of the last."""
+
+    def __init__(self, output: Output, context: Context) -> None:
+        self._output, self._context = output, context
+        self._lines = 0
+        self._told: set[int] = set()
+
+    def tell(self, report: CopyReport) -> None:
+        """Write one report; say what became of the forks that have ended."""
+        ended = [f for f in report.forks if f.end and f.number not in self._told]
+        self._told.update(fork.number for fork in ended)
+        if self._output.format == "table" and self._lines:
+            sys.stdout.write(f"\x1b[{self._lines}F\x1b[J")
+        self._lines = write_copies(report, self._output)
+        for fork in [*report.forks] if report.end else ended:
+            self._context.say(fork_line(fork))
+            self._lines = 0  # what was said stands below the table
+        if report.end:
+            if report.lost:
+                self._context.say(
+                    f"{plural(report.lost, 'sample')} lost: up to that many copies are"
+                    " missing"
+                )
+            for hint in report.hints:
+                self._context.hint(hint)
+
+
+def fork_line(fork: ForkCopies) -> str:
+    """Return the sentence about a fork: how much, by whom, how fast, what to keep."""
+    counted = sum(side.copied for side in fork.sides)
+    parent = next(side.copied for side in fork.sides if side.role == "parent")
+    share = f", {parent / counted:.1%} by the parent" if counted else ""
+    text = (
+        f"fork #{fork.number} of {fork.parent}, child {fork.child}:"
+        f" {plural(fork.copied, 'page')} ({format_size(fork.copied * PAGE_SIZE)})"
+        f" copied in {format_seconds(fork.seconds)}{share};"
+        f" at most {fork.peak_rate:,.0f} pages/s; reserve {format_size(fork.reserve)}"
+    )
+    if fork.predicted is not None and fork.predicted > fork.copied:
+        size = format_size(fork.predicted * PAGE_SIZE)
+        text += f"; {size} if the child lives as long again"
+    return text
