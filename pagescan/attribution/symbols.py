@@ -25,7 +25,7 @@ KERNEL = "[kernel]"
 
 
 class Name(NamedTuple):
-    """What is known of one address of code."""
+    """The name of one address of code."""
 
     function: str | None
     """The name in the source; None: the address has no name."""

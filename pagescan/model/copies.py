@@ -56,7 +56,7 @@ class ForkCopies(NamedTuple):
     peak_rate: float = 0.0
     """Pages copied per second, in the fastest interval."""
     predicted: int | None = None
-    """Pages copied by then if the child lives as long again; None: it has ended."""
+    """All copied pages if the child lives as long again; None: it has ended."""
 
     @property
     def reserve(self) -> int:
