@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -214,6 +215,61 @@ def test_process_of_another_user(forks: Target) -> None:
     )
     assert done.returncode == 4
     assert "run as root" in done.stderr
+
+
+@pytest.mark.needs("redis")
+def test_bgsave_of_redis(tmp_path: Path) -> None:
+    """What redis itself says of a BGSAVE under load: its figure has the new pages."""
+    socket = str(tmp_path / "redis")
+    words = [
+        "--port",
+        "0",
+        "--unixsocket",
+        socket,
+        "--save",
+        "",
+        "--dir",
+        str(tmp_path),
+    ]
+    words += ["--enable-debug-command", "yes"]
+    server = subprocess.Popen(["redis-server", *words], stdout=subprocess.DEVNULL)
+
+    def say(*line: str) -> str:
+        done = subprocess.run(
+            ["redis-cli", "-s", socket, *line],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return done.stdout
+
+    load = None
+    try:
+        witness.wait_for(lambda: "PONG" in say("ping"))
+        say("debug", "populate", "60000", "key", "1000")
+        process = begin(server.pid, "--next-fork", "--json")
+        load = subprocess.Popen(
+            ["redis-benchmark", "-s", socket, "-t", "set", "-r", "60000", "-d", "1000"]
+            + ["-n", "100000000", "-P", "16", "-q"],
+            stdout=subprocess.DEVNULL,
+        )
+        assert "started" in say("bgsave")
+        result = finished(process)
+        witness.wait_for(
+            lambda: "rdb_bgsave_in_progress:0" in say("info", "persistence")
+        )
+        rows = dict(line.split(":") for line in say("info", "persistence").split()[2:])
+    finally:
+        for started in (load, server):
+            if started is not None:
+                started.kill()
+                started.wait()
+    (fork,) = documents(result)[-1]["forks"]
+    pages = int(rows["rdb_last_cow_size"]) // 4096
+    ours = fork["copied"] + fork["sides"][1]["new"]
+    assert pages > 1000
+    assert abs(ours - pages) <= max(0.001 * pages, 60)
+    assert fork["lost"] == 0
 
 
 def test_table_on_a_terminal(forks: Target) -> None:
