@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -221,38 +222,24 @@ def test_process_of_another_user(forks: Target) -> None:
 def test_bgsave_of_redis(tmp_path: Path) -> None:
     """What redis itself says of a BGSAVE under load: its figure has the new pages."""
     socket = str(tmp_path / "redis")
-    words = [
-        "--port",
-        "0",
-        "--unixsocket",
-        socket,
-        "--save",
-        "",
-        "--dir",
-        str(tmp_path),
-    ]
-    words += ["--enable-debug-command", "yes"]
-    server = subprocess.Popen(["redis-server", *words], stdout=subprocess.DEVNULL)
+    words = f"--port 0 --save '' --enable-debug-command yes --unixsocket {socket}"
+    server = subprocess.Popen(
+        ["redis-server", *shlex.split(words), "--dir", str(tmp_path)],
+        stdout=subprocess.DEVNULL,
+    )
 
     def say(*line: str) -> str:
-        done = subprocess.run(
-            ["redis-cli", "-s", socket, *line],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        return done.stdout
+        words = ["redis-cli", "-s", socket, *line]
+        return subprocess.run(words, capture_output=True, text=True, check=False).stdout
 
     load = None
     try:
         witness.wait_for(lambda: "PONG" in say("ping"))
-        say("debug", "populate", "60000", "key", "1000")
+        say("debug", "populate", "150000", "key", "1000")
         process = begin(server.pid, "--next-fork", "--json")
-        load = subprocess.Popen(
-            ["redis-benchmark", "-s", socket, "-t", "set", "-r", "60000", "-d", "1000"]
-            + ["-n", "100000000", "-P", "16", "-q"],
-            stdout=subprocess.DEVNULL,
-        )
+        words = f"redis-benchmark -s {socket} -t set -r 150000 -d 1000 -n 9999999 -P 16"
+        load = subprocess.Popen(shlex.split(words), stdout=subprocess.DEVNULL)
+        witness.wait_for(lambda: "cmdstat_set:" in say("info", "commandstats"))
         assert "started" in say("bgsave")
         result = finished(process)
         witness.wait_for(
