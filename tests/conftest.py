@@ -168,6 +168,8 @@ PROBES: dict[str, Callable[[], str | None]] = {
     "java": _tool("javac"),
     "go": _tool("go"),
     "node": _tool("node"),
+    "chromium": _tool("chromium"),
+    "firefox": _tool("firefox-esr"),
     "jcmd": _tool("jcmd"),
     "rustc": _tool("rustc"),
     "c++": _tool("c++"),

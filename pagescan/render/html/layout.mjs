@@ -1,0 +1,154 @@
+// Places memory on the vertical axis: bands of mappings, cut where nothing was ever written.
+
+const CHUNK = 512; // pages: memory is drawn in parts of 2 MiB if a page of them was written
+const SMALL_HOLE = 2048; // pages: a hole up to that size is drawn and not cut out
+const LARGEST_MINIMUM = 0.04; // of the height, for a band with few pages
+
+/** Returns the numbers of the chunks that a process ever wrote, per process. */
+export function touchedChunks(regions, frames, processes) {
+  const touched = Array.from({ length: processes }, () => new Set());
+  for (let frame = 0; frame < frames.process.length; frame++) {
+    const chunks = touched[frames.process[frame]];
+    let last = -1;
+    for (let row = regions.offsets[frame]; row < regions.offsets[frame + 1]; row++) {
+      const end = Math.floor((regions.ends[row] - 1) / CHUNK);
+      let chunk = Math.floor(regions.starts[row] / CHUNK);
+      if (chunk === last) chunk++;
+      for (; chunk <= end; chunk++) chunks.add(chunk);
+      last = end;
+    }
+  }
+  return touched.map((chunks) => Float64Array.from(chunks).sort());
+}
+
+/**
+ * Returns disjoint areas, ascending, each with the mapping that lived longest there.
+ * Mappings of different times may overlap.
+ */
+export function areasOf(mappings) {
+  const edges = [];
+  mappings.forEach((one) => edges.push([one.start, 1, one], [one.end, 0, one]));
+  edges.sort((a, b) => a[0] - b[0] || a[1] - b[1]);
+  const alive = new Set();
+  const areas = [];
+  let from = 0;
+  for (const [page, begins, mapping] of edges) {
+    if (alive.size && page > from) {
+      let best = null;
+      for (const one of alive)
+        if (!best || one.last - one.first > best.last - best.first) best = one;
+      const previous = areas[areas.length - 1];
+      if (previous && previous.end === from && previous.name === best.name) previous.end = page;
+      else areas.push({ start: from, end: page, name: best.name });
+    }
+    from = page;
+    if (begins) alive.add(mapping);
+    else alive.delete(mapping);
+  }
+  return areas;
+}
+
+/** Returns the written parts of some areas: whole chunks, without the large holes. */
+function partsOf(areas, chunks, hole) {
+  const parts = [];
+  let at = 0;
+  for (const area of areas) {
+    while (at < chunks.length && (chunks[at] + 1) * CHUNK <= area.start) at++;
+    let part = null;
+    for (let next = at; next < chunks.length && chunks[next] * CHUNK < area.end; next++) {
+      const start = Math.max(area.start, chunks[next] * CHUNK);
+      const end = Math.min(area.end, (chunks[next] + 1) * CHUNK);
+      if (part && start - part.end <= hole) part.end = end;
+      else {
+        part = { start: start - area.start <= hole ? area.start : start, end, area };
+        parts.push(part);
+      }
+    }
+    if (part && area.end - part.end <= hole) part.end = area.end;
+  }
+  return parts;
+}
+
+/** Returns areas for chunks that no mapping covers: it was gone before the look ended. */
+function orphans(areas, chunks) {
+  const extra = [];
+  let at = 0;
+  for (const chunk of chunks) {
+    const start = chunk * CHUNK;
+    while (at < areas.length && areas[at].end <= start) at++;
+    if (at < areas.length && areas[at].start < start + CHUNK) continue;
+    extra.push({ start, end: start + CHUNK, name: "unmapped before the look ended" });
+  }
+  return [...areas, ...extra].sort((a, b) => a.start - b.start);
+}
+
+/**
+ * Returns bands and segments. A segment is memory that is drawn in one piece: its pages are
+ * numbered through, `first` to `first + end - start`, and it lies at [top, bottom) of [0, 1).
+ */
+export function layout(mappings, touched) {
+  const bands = [];
+  const segments = [];
+  let first = 0;
+  touched.forEach((chunks, process) => {
+    const areas = orphans(areasOf(mappings.filter((one) => one.process === process)), chunks);
+    const hole = Math.max(SMALL_HOLE, chunks.length * CHUNK * 0.02);
+    for (const { start, end, area } of partsOf(areas, chunks, hole)) {
+      let band = bands[bands.length - 1];
+      if (!band || band.process !== process || band.name !== area.name) {
+        band = { process, name: area.name, pages: 0, index: bands.length, segments: [] };
+        bands.push(band);
+      }
+      const segment = { process, band, start, end, first, top: 0, bottom: 0 };
+      band.pages += end - start;
+      band.segments.push(segment);
+      segments.push(segment);
+      first += end - start;
+    }
+  });
+  place(bands, first);
+  return { bands, segments, pages: first };
+}
+
+/** Gives each band its height: a small minimum, and the rest by its number of pages. */
+function place(bands, pages) {
+  const minimum = Math.min(LARGEST_MINIMUM, 0.5 / bands.length);
+  const rest = 1 - minimum * bands.length;
+  let top = 0;
+  for (const band of bands) {
+    band.top = top;
+    const height = minimum + (rest * band.pages) / pages;
+    let done = 0;
+    for (const segment of band.segments) {
+      segment.top = top + (height * done) / band.pages;
+      done += segment.end - segment.start;
+      segment.bottom = top + (height * done) / band.pages;
+    }
+    top += height;
+    band.bottom = top;
+  }
+}
+
+/** Replaces addresses by the numbers of the layout; returns columns of 32 bits. */
+export function renumber(regions, frames, segments) {
+  const starts = new Uint32Array(regions.starts.length);
+  const ends = new Uint32Array(regions.starts.length);
+  for (let frame = 0; frame < frames.process.length; frame++) {
+    const own = segments.filter((one) => one.process === frames.process[frame]);
+    if (!own.length) continue;
+    let at = 0;
+    const number = (page) => {
+      while (at < own.length - 1 && own[at].end <= page) at++;
+      const { start, end, first } = own[at];
+      return page < start || page >= end ? null : first + page - start;
+    };
+    for (let row = regions.offsets[frame]; row < regions.offsets[frame + 1]; row++) {
+      const from = number(regions.starts[row]);
+      const last = number(regions.ends[row] - 1);
+      if (from === null && last === null) continue; // an empty row: nothing is drawn there
+      starts[row] = from ?? last;
+      ends[row] = (last ?? from) + 1;
+    }
+  }
+  return { starts, ends, weights: regions.weights, offsets: regions.offsets };
+}

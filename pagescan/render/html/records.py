@@ -1,0 +1,91 @@
+"""The contents of a page: facts, mappings, looks, and their written pages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from pagescan.native import Columns
+
+
+class PageProcess(NamedTuple):
+    """A program that was recorded."""
+
+    pid: int
+    name: str
+    ending: str | None = None
+
+
+class PageMapping(NamedTuple):
+    """A mapping, and the looks at which it existed.
+
+    Attributes:
+        process: Index of the process.
+        start: Its first address.
+        end: The address behind it.
+        name: Its label, or its name.
+        first: Index of the first look at which it existed.
+        last: Index of the last one.
+    """
+
+    process: int
+    start: int
+    end: int
+    name: str
+    first: int
+    last: int
+
+
+class PageLook(NamedTuple):
+    """A look without its written pages.
+
+    Attributes:
+        process: Index of the process.
+        from_ns: The end of the look before it, in nanoseconds since 1970.
+        to_ns: Its own end.
+        pages: Written pages; with a budget, the estimate for all memory.
+        resident: Resident bytes of the process then; None: not known.
+        target_ns: Processor time of the target that it cost; None: not known.
+        mappings: Indices of the mappings that have written pages.
+        counts: The written pages of each of these.
+    """
+
+    process: int
+    from_ns: int
+    to_ns: int
+    pages: int
+    resident: int | None
+    target_ns: int | None
+    mappings: Sequence[int]
+    counts: Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
+class PageContents:
+    """All that a page shows.
+
+    Attributes:
+        host: The name of the machine.
+        kernel: The release of its kernel.
+        version: The version of pagescan that recorded.
+        page_size: Bytes per page.
+        budget: The percentage of --budget; None: everything was tracked.
+        processes: The programs.
+        mappings: All mappings of all times.
+        looks: The looks, in the order of time.
+        columns: Returns the written pages of the look with an index.
+        notes: Lines that the page shows above everything else, as for a damaged file.
+    """
+
+    host: str
+    kernel: str
+    version: str
+    page_size: int
+    budget: float | None
+    processes: Sequence[PageProcess]
+    mappings: Sequence[PageMapping]
+    looks: Sequence[PageLook]
+    columns: Callable[[int], Columns]
+    notes: Sequence[str] = field(default=())
