@@ -303,6 +303,7 @@ static void hold(struct tracer *t, int event)
 	struct ps_request request;
 	uint64_t until = ps_now_ns() + ANSWER_NS;
 
+	let_pulse(false); /* the surgery's calls must not be interrupted */
 	tell(t, event, 0, NULL);
 	if (!t->has_begun)
 		until = UINT64_MAX;
@@ -314,6 +315,7 @@ static void hold(struct tracer *t, int event)
 		if (t->has_begun)
 			until = ps_now_ns() + LOOK_NS;
 	}
+	let_pulse(true);
 }
 
 /* Before the first instruction of a program. */
@@ -532,12 +534,11 @@ _Noreturn void ps_trace(pid_t pid, int socket, int begin)
 	}
 	close(begin);
 	add(&t, pid);
+	let_pulse(true);
 	for (;;) {
 		siginfo_t info;
 
-		let_pulse(true);
 		error = waitid(P_ALL, 0, &info, WEXITED | WSTOPPED | WNOWAIT | __WALL);
-		let_pulse(false);
 		if (!error)
 			handle(&t, &info);
 		else if (errno != EINTR)

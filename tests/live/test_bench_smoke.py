@@ -97,6 +97,21 @@ def test_an_address_space_is_measured_beside_its_pages_alone(tmp_path: Path) -> 
     assert limit.read_text() == before
 
 
+@pytest.mark.needs("tracking")
+@pytest.mark.timeout(180)
+def test_a_stop_is_measured_while_pagescan_cannot_run(tmp_path: Path) -> None:
+    """Each way to hold pagescan up has its figure, or a reason why it was left out."""
+    out = tmp_path / "bench.json"
+    words = ("--quick", "--only", "busy", "--out", str(out))
+    subprocess.run([sys.executable, str(RUN), *words], capture_output=True, check=True)
+    result = json.loads(out.read_text())
+    figures = {one["key"]: one["value"] for one in result["figures"]}
+    for name in ("stop.p50", "stop.p99", "stop.max", "not", "stop", "host"):
+        assert figures[f"busy.{name}"] > 0
+    ways = sum(not key.startswith("busy.stop.") for key in figures)
+    assert ways + len(result["skipped"]) == 6
+
+
 def test_the_limit_of_mappings_is_as_before_after_a_failure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
