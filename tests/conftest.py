@@ -171,6 +171,7 @@ PROBES: dict[str, Callable[[], str | None]] = {
     "chromium": _tool("chromium"),
     "firefox": _tool("firefox-esr"),
     "jcmd": _tool("jcmd"),
+    "npm": _tool("npm"),
     "rustc": _tool("rustc"),
     "c++": _tool("c++"),
     "c++filt": _tool("c++filt"),
