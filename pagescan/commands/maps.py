@@ -11,6 +11,7 @@ from pagescan.commands.options import (
     target_argument,
 )
 from pagescan.console.context import Context
+from pagescan.model.errors import UsageError
 from pagescan.model.memory import PAGE_COUNTED
 from pagescan.model.results import SHARES, Output, Report, Summary
 from pagescan.model.units import now
@@ -36,6 +37,7 @@ def _say_rules(labels: Labels, context: Context) -> None:
 Examples:
   pagescan maps 4242
   pagescan maps java --sort -present -c start,size,present,label
+  pagescan maps java --ask-runtime -v
   pagescan maps postgres --smaps --oldest
   pagescan maps postgres '/dev/zero*' --json | jq '.mappings[].counts'"""
 )
@@ -47,6 +49,12 @@ Examples:
     help="Read smaps, too: columns private, shared, pss. Holds the target's mmap lock"
     " for a whole mapping at a time.",
 )
+@click.option(
+    "--ask-runtime",
+    is_flag=True,
+    help="Ask a Java virtual machine itself what its memory is for, with jcmd: this"
+    " disturbs it.",
+)
 @output("maps")
 @pace_option
 @common
@@ -55,6 +63,7 @@ def command(
     pid: int,
     selection: Selection,
     smaps: bool,
+    ask_runtime: bool,
     output: Output,
     pace: Pace,
     context: Context,
@@ -63,6 +72,9 @@ def command(
 
     Also counts the written pages of each mapping that is tracked.
     """
+    labelled = output.columns is None or output.labelled
+    if ask_runtime and not labelled:
+        raise UsageError("--ask-runtime needs the column label: -c +label")
     with Target.open(pid) as target:
         mappings = maps.read(target)
         for note in selection.check(mappings):
@@ -72,8 +84,12 @@ def command(
         rows = unregistered.maps(scanner, selection.select(mappings), session)
         if smaps or output.names(*SHARES):
             rows = with_shares(scanner, rows)
-        if output.columns is None or output.labelled:
+        if labelled:
             labels = Labels(target)
+            if ask_runtime:
+                from pagescan.target.jvm import ask
+
+                labels.told = ask(target)
             rows = labels.label_rows(rows)
             _say_rules(labels, context)
         totals = {

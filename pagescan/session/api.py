@@ -61,6 +61,7 @@ def maps(
     ranges: Iterable[str] | None = None,
     *,
     smaps: bool = False,
+    ask_runtime: bool = False,
 ) -> MappingTable:
     """Return one row per mapping, with its pages by category.
 
@@ -69,6 +70,8 @@ def maps(
         ranges: RANGE words, as the command takes them; None: everything.
         smaps: Also read smaps, for `shares`: it holds the target's mmap lock for a
             whole mapping at a time.
+        ask_runtime: Ask a Java virtual machine itself what its memory is for, with
+            jcmd: this disturbs it.
 
     Raises:
         PagescanError: As for `scan`.
@@ -85,7 +88,12 @@ def maps(
         rows = unregistered.maps(scanner, selected, unregistered.session_of(scanner))
         if smaps:
             rows = with_shares(scanner, rows)
-        return MappingTable(Labels(scanner.target).label_rows(rows))
+        labels = Labels(scanner.target)
+        if ask_runtime:
+            from pagescan.target.jvm import ask
+
+            labels.told = ask(scanner.target)
+        return MappingTable(labels.label_rows(rows))
 
 
 @contextlib.contextmanager

@@ -2,7 +2,8 @@
 
 A label comes from what the kernel shows (names, addresses, sizes, permissions, and the
 stack pointers of threads), never from the memory of the target. Where no rule fits,
-there is no label: `maps -v` prints the rule beside each label.
+there is no label: `maps -v` prints the rule beside each label. Only `--ask-runtime`
+asks the target itself.
 """
 
 import contextlib
@@ -15,6 +16,7 @@ from pagescan.model.batch import Batch
 from pagescan.model.errors import PagescanError
 from pagescan.model.memory import Mapping
 from pagescan.model.results import MappingCounts
+from pagescan.target.jvm import RULE, Told, text_of
 from pagescan.target.label_rules import RULES, Label, Program, is_data, labels_by
 from pagescan.target.maps import read
 from pagescan.target.process import Target
@@ -29,11 +31,13 @@ class Labels:
 
     Attributes:
         target: The process.
+        told: What the target itself has said; it comes before all rules.
     """
 
     def __init__(self, target: Target) -> None:
         """Label the memory of a target."""
         self.target = target
+        self.told: list[Told] = []
         self._stacks: dict[int, ThreadStack] = {}
         self._mappings: list[Mapping] = []  # as they were when they were labelled
         self._labels: list[Label | None] = []
@@ -50,7 +54,9 @@ class Labels:
         program = Program(self.target.facts.exe, mappings)
         rules = [rule for rule in RULES if rule.has(program)]
         return [
-            self._stack(program, at) or next(labels_by(rules, program, at), None)
+            self._said(program, at)
+            or self._stack(program, at)
+            or next(labels_by(rules, program, at), None)
             for at in range(len(mappings))
         ]
 
@@ -106,6 +112,10 @@ class Labels:
         known = self._mappings[at]
         same = (known.name, known.perms) == (mapping.name, mapping.perms)
         return same and mapping.start < known.end
+
+    def _said(self, program: Program, at: int) -> Label | None:
+        text = text_of(self.told, program.mappings[at]) if self.told else None
+        return Label(text, RULE) if text else None
 
     def _find_stacks(self, mappings: Sequence[Mapping]) -> None:
         stacks = thread_stacks(self.target.pid)

@@ -1,0 +1,141 @@
+"""`maps --ask-runtime`: a Java virtual machine tells what its memory is for."""
+
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import pagescan
+from pagescan.target.jvm import Told, joined, told_in
+from tests.conftest import HERE, command
+
+ANSWER = """
+Heap:
+ def new generation   total 19648K, used 1398K [0x300000000, 0x301550000, 0x301550000)
+  eden space 17472K,   8% used [0x300000000, 0x30015db40, 0x301110000)
+ tenured generation   total 43712K, used 0K [0x301550000, 0x304000000, 0x304000000)
+Compressed class space mapped at: 0x00007f9b88000000-0x00007f9bc8000000, reserved
+Card table byte_map: [0x00007f9c02ca8000,0x00007f9c02d28000] _byte_map_base: 0x0
+ Prev Bits: [0x00007f9c02800000, 0x00007f9c02c00000)
+ Next Bits: [0x00007f9c02400000, 0x00007f9c02800000)
+CodeHeap 'non-profiled nmethods': size=120036Kb used=58Kb
+ bounds [0x00007f9becec7000, 0x00007f9bed137000, 0x00007f9bf4400000]
+CodeHeap 'non-nmethods': size=5692Kb used=1081Kb max_used=1096Kb free=4610Kb
+ bounds [0x00007f9bec938000, 0x00007f9becba8000, 0x00007f9becec7000]
+
+GC Heap History (20 events):
+ garbage-first heap   total 262144K, used 5253K [0x0000000000001000, 0x0000000000002000)
+Events (250 events):
+ bounds [0x0000000000001000, 0x0000000000002000, 0x0000000000003000]
+"""
+
+
+def test_answer_is_read() -> None:
+    """Neighbours for one purpose are one range; events of the past do not count."""
+    assert [(hex(told.range.start), told.text) for told in joined(told_in(ANSWER))] == [
+        ("0x300000000", "[java heap]"),
+        ("0x7f9b88000000", "[java class space]"),
+        ("0x7f9bec938000", "[java code cache]"),
+        ("0x7f9c02400000", "[java mark bits]"),
+        ("0x7f9c02ca8000", "[java card table]"),
+    ]
+    heap = joined(told_in(ANSWER))[0]
+    assert isinstance(heap, Told)
+    assert heap.range.length == 64 << 20
+
+
+@pytest.fixture(scope="module")
+def classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The compiled program."""
+    folder = tmp_path_factory.mktemp("classes")
+    subprocess.run(
+        ["javac", "-d", str(folder), str(HERE / "targets/Steady.java")], check=True
+    )
+    return folder
+
+
+@pytest.fixture
+def machine(classes: Path) -> Iterator[int]:
+    """A Java program whose heap lies where no rule recognises it."""
+    words = ["java", "-XX:-UseCompressedOops", "-XX:+UseSerialGC", "-Xmx64m"]
+    process = subprocess.Popen(
+        [*words, "-cp", str(classes), "Steady"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    yield process.pid
+    process.communicate()
+    assert process.returncode == 0
+
+
+def heap_of(rows: list[dict[str, object]]) -> list[dict[str, object]]:
+    return [row for row in rows if row["label"] == "[java heap]"]
+
+
+@pytest.mark.needs("java")
+def test_heap_that_no_rule_recognises(machine: int) -> None:
+    """Only the machine knows it: its size is that of -Xmx, its place that of jcmd."""
+    assert heap_of(command("maps", machine, "--json").json()["mappings"]) == []
+    result = command("maps", machine, "--json", "--ask-runtime", "-v")
+    heap = heap_of(result.json()["mappings"])
+    assert sum(int(str(row["bytes"])) for row in heap) == 64 << 20
+    assert "by the rule: the Java virtual machine itself says so" in result.stderr
+    other = subprocess.run(
+        ["jcmd", str(machine), "GC.heap_info"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    places = [int(place, 16) for place in re.findall(r"\[0x([0-9a-f]+)", other.stdout)]
+    assert min(places) == int(str(heap[0]["start"]), 16)
+    rows = pagescan.maps(machine, ask_runtime=True)
+    assert sum(row.bytes for row in rows if row.label == "[java heap]") == 64 << 20
+
+
+@pytest.mark.needs("java")
+def test_nothing_is_asked_without_the_option(machine: int) -> None:
+    """The machine has no thread for questions until somebody asks."""
+
+    def listens() -> bool:
+        tasks = Path(f"/proc/{machine}/task").iterdir()
+        names = [(task / "comm").read_text().strip() for task in tasks]
+        return any(name.startswith("Attach") for name in names)
+
+    command("maps", machine, "-v")
+    assert not listens()
+    command("maps", machine, "--ask-runtime")
+    assert listens()
+
+
+def test_other_programs_are_refused() -> None:
+    """No signal is sent to a process that is not such a machine."""
+    result = command("maps", os.getpid(), "--ask-runtime")
+    assert result.code == 3
+    assert "is not a Java virtual machine" in result.stderr
+
+
+@pytest.mark.needs("java")
+def test_without_jcmd(machine: int, tmp_path: Path) -> None:
+    """The hint says how to install it; a jcmd without an answer is quoted."""
+    result = command("maps", machine, "--ask-runtime", env={"PATH": str(tmp_path)})
+    assert (result.code, "needs jcmd" in result.stderr) == (1, True)
+    assert "hint: apt install" in result.stderr
+    program = tmp_path / "jcmd"
+    program.write_text("#!/bin/sh\necho not today >&2\nexit 1\n")
+    program.chmod(0o755)
+    result = command("maps", machine, "--ask-runtime", env={"PATH": str(tmp_path)})
+    assert result.code == 1
+    assert "jcmd has no answer of" in result.stderr
+    assert "not today" in result.stderr
+
+
+def test_labels_that_nobody_sees_are_not_asked_for() -> None:
+    result = command("maps", os.getpid(), "--ask-runtime", "-c", "start")
+    assert result.code == 2
+    assert "needs the column label" in result.stderr
