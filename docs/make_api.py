@@ -70,6 +70,7 @@ CONTENTS = {
         "recording.records.RecordedProcess",
         "recording.records.RecordingFacts",
     ),
+    "Metrics": ("MemoryCollector",),
     "Answers": (
         "Batch",
         "Region",

@@ -16,6 +16,7 @@ _HOME = {
     "KernelUnsupportedError": "model.errors",
     "Look": "model.looks",
     "Mapping": "model.memory",
+    "MemoryCollector": "exporter.collector",
     "NoSuchTargetError": "model.errors",
     "PagescanError": "model.errors",
     "Plan": "checkpoint.plan",

@@ -9,6 +9,7 @@ from pagescan.checkpoint.api import (
 )
 from pagescan.checkpoint.binary import read_plan as read_plan
 from pagescan.checkpoint.plan import Plan as Plan
+from pagescan.exporter.collector import MemoryCollector as MemoryCollector
 from pagescan.model.batch import Batch as Batch
 from pagescan.model.copies import CopyReport as CopyReport
 from pagescan.model.errors import (

@@ -25,6 +25,7 @@ COMMANDS = {
     "cow": "Show what the copy-on-write of forked children costs, and who copies.",
     "dump-plan": "List the pages that a checkpoint has to store.",
     "changed": "Tell by the exit code whether anything was written.",
+    "exporter": "Serve the memory of groups of processes as metrics for Prometheus.",
     "doctor": "Show what this kernel supports and this user may do.",
     "demo": "Run a workload that knows what it writes, and check the result.",
     "schema": "Print the JSON Schema of every output.",

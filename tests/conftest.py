@@ -82,6 +82,12 @@ def _tool(name: str) -> Callable[[], str | None]:
     return lambda: None if shutil.which(name) else f"{name} is not installed"
 
 
+def _postgres() -> str | None:
+    if os.geteuid():
+        return "only root can become the user of a database"
+    return None if machine.postgres() else "PostgreSQL is not installed"
+
+
 def _thp() -> str | None:
     modes = Path("/sys/kernel/mm/transparent_hugepage/enabled")
     if not modes.exists() or "[never]" in modes.read_text():
@@ -183,6 +189,16 @@ PROBES: dict[str, Callable[[], str | None]] = {
     "polars": _module("polars"),
     "pyarrow": _module("pyarrow"),
     "mypy": _module("mypy"),
+    "prometheus_client": _module("prometheus_client"),
+    "yaml": _module("yaml"),
+    "bcrypt": _module("bcrypt"),
+    "openssl": _tool("openssl"),
+    "prometheus": _tool("prometheus"),
+    "promtool": _tool("promtool"),
+    "postgres": _postgres,
+    "nginx": _tool("nginx"),
+    "gunicorn": _tool("gunicorn"),
+    "systemd-analyze": _tool("systemd-analyze"),
 }
 
 

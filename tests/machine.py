@@ -158,3 +158,9 @@ def wait_for_scans(count: int) -> None:
     scans = KSM / "full_scans"
     end = int(scans.read_text()) + count
     witness.wait_for(lambda: int(scans.read_text()) >= end, 30)
+
+
+def postgres() -> Path | None:
+    """Return the folder of the newest PostgreSQL's programs; None: not installed."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/pgbench"))
+    return found[-1].parent if found else None

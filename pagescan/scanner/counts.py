@@ -8,7 +8,7 @@ from pagescan import native
 from pagescan.model.batch import Batch
 from pagescan.model.errors import from_oserror
 from pagescan.model.mapping_set import MappingSet
-from pagescan.model.memory import PAGE_COUNTED, Category, Kind
+from pagescan.model.memory import PAGE_COUNTED, Category, Kind, Mapping
 from pagescan.model.ranges import unlabelled
 from pagescan.model.results import MappingCounts
 from pagescan.native import Columns
@@ -18,6 +18,7 @@ from pagescan.scanner.rules import PRIVATE, registered_rule
 from pagescan.scanner.scanner import Scanner
 from pagescan.scanner.spans import as_spans
 from pagescan.target.kernel import known_categories, swap_in_use
+from pagescan.target.process import Target
 from pagescan.target.shared_files import file_of
 from pagescan.target.smaps import smaps_field, smaps_fields
 
@@ -174,12 +175,22 @@ def _shared_swap(scanner: Scanner, selected: MappingSet) -> dict[int, int]:
     swap = {}
     try:
         for mapping in shared:
-            with file_of(scanner.target, mapping) as file:
-                pages = native.swapped_pages(file, mapping.offset, mapping.length)
-            swap[mapping.start] = pages
+            swap[mapping.start] = swapped_of_file(scanner.target, mapping)
     except OSError:
         with contextlib.suppress(OSError):
             size = scanner.target.facts.page_size
             found = smaps_field(scanner.target.pid, b"Swap", scanner.meter)
             return {start: length // size for start, length in found.items()}
     return swap
+
+
+def swapped_of_file(target: Target, mapping: Mapping) -> int:
+    """Return the swapped pages of the file behind a shared mapping, by cachestat(2).
+
+    It takes no lock of the target.
+
+    Raises:
+        OSError: The file may not be opened, or the kernel does not know the call.
+    """
+    with file_of(target, mapping) as file:
+        return native.swapped_pages(file, mapping.offset, mapping.length)

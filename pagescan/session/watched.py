@@ -29,6 +29,7 @@ from pagescan.tracking.ticks import Inputs, Limits, Worker, ticks
 from pagescan.tracking.tracking import Tracking
 
 if TYPE_CHECKING:
+    from pagescan.tracking.fault_cost import FaultCost
     from pagescan.tracking.sample import Budget
 
 _MUCH = 0.05  # of the target's processor time
@@ -64,6 +65,7 @@ class Terms:
         percent: The most of the target's processor time that tracking may cost; None:
             no bound, and everything is tracked.
         interval: Seconds between two looks; a bound on the cost depends on it.
+        fault: The cost of a first write, if it was measured before.
         say: Called with each message for the user.
         detail: Called with each message that only -v shows.
         follower: Follows each tracking, from its arming on; None: nobody does.
@@ -75,6 +77,7 @@ class Terms:
     restore_huge: bool = True
     percent: float | None = None
     interval: float = 1.0
+    fault: "FaultCost | None" = None
     say: Say = _silent
     detail: Say = _silent
     follower: Follower | None = None
@@ -301,18 +304,16 @@ class _Arming:
 def _cost_of(terms: Terms) -> "tuple[TargetCost, Budget | None]":
     """Return the counter of the cost, and the budget; measure a write for a budget."""
     if terms.percent is None:
-        toll = TargetCost()
+        toll = TargetCost(terms.fault)
         toll.on_measured = lambda cost: terms.detail(str(cost))
         return toll, None
-    from pagescan.tracking.fault_cost import Trial
+    from pagescan.tracking.fault_cost import measured
     from pagescan.tracking.sample import Budget
 
-    trial = Trial()
-    try:
-        cost = trial.wait()
-    finally:
-        trial.close()
-    terms.detail(str(cost))
+    cost = terms.fault
+    if cost is None:
+        cost = measured()
+        terms.detail(str(cost))
     budget = Budget.of(terms.percent, terms.interval, cost.seconds)
     return TargetCost(cost), budget
 

@@ -1,6 +1,7 @@
 """Reads a process's mappings from /proc/PID/maps, in large reads, parsed in C."""
 
 import os
+import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 
@@ -160,7 +161,7 @@ def _mappings(
             offset,
             (device >> 32, device & 0xFFFFFFFF),
             inode,
-            os.fsdecode(text[at : at + length]),
+            sys.intern(os.fsdecode(text[at : at + length])),
             size,
         )
         last_end = end

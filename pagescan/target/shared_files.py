@@ -39,7 +39,7 @@ def _open_in_memory(name: str) -> int:
     path = os.open(name, os.O_PATH | os.O_CLOEXEC)
     try:
         facts = os.fstat(path)
-        if not stat.S_ISREG(facts.st_mode) or facts.st_dev not in _devices_in_memory():
+        if not stat.S_ISREG(facts.st_mode) or facts.st_dev not in devices_in_memory():
             return -1
         flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
         return os.open(f"/proc/self/fd/{path}", flags)
@@ -48,7 +48,7 @@ def _open_in_memory(name: str) -> int:
 
 
 @lru_cache(maxsize=1)
-def _devices_in_memory() -> frozenset[int]:
+def devices_in_memory() -> frozenset[int]:
     """Return the devices of memfd, System V, anonymous shared memory, and shm."""
     devices = set()
     fd = os.memfd_create("pagescan")

@@ -104,6 +104,15 @@ class Trial:
                 child.stdout.close()
 
 
+def measured() -> FaultCost:
+    """Measure, and return the result; it takes 0.2 s, and 2 s at the most."""
+    trial = Trial()
+    try:
+        return trial.wait()
+    finally:
+        trial.close()
+
+
 def _read(child: "subprocess.Popen[bytes]") -> FaultCost:
     """Return the result that the ended child printed."""
     text = child.stdout.read() if child.stdout is not None else b""

@@ -1,0 +1,1 @@
+"""Looks at groups of processes, served as metrics for Prometheus."""

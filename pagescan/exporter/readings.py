@@ -1,0 +1,295 @@
+"""Reads the populated memory of one process, by kind and state, again and again."""
+
+import os
+from collections.abc import Callable, Mapping as Dict, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import NamedTuple, Self
+
+from pagescan import native
+from pagescan.exporter.metrics import OF_FILE, SHOWN, State, kind_of, state_of
+from pagescan.model.errors import NoSuchTargetError, PagescanError, TargetError
+from pagescan.model.mapping_set import MappingSet
+from pagescan.model.memory import Category, Kind, Mapping
+from pagescan.native import Pace
+from pagescan.scanner.counts import swapped_of_file
+from pagescan.scanner.query import Query
+from pagescan.scanner.rules import query_rule
+from pagescan.scanner.scanner import Scanner
+from pagescan.scanner.spans import spans_of
+from pagescan.target.group import Member
+from pagescan.target.kernel import known_categories, swap_in_use
+from pagescan.target.maps import Reader
+from pagescan.target.process import Target
+from pagescan.target.shared_files import devices_in_memory
+
+_BITS = tuple((state.category.bit_length() - 1, state) for state in State)
+
+FileKey = tuple[tuple[int, int], int, int, int]
+"""A mapped part of a file: device, inode, offset, length."""
+Bytes = dict[tuple[str, State], int]
+"""Bytes by kind and state."""
+
+
+@dataclass(slots=True)
+class Populated:
+    """The populated memory of a group; `add` adds the processes one by one.
+
+    Attributes:
+        own: The bytes of pages that belong to one process each.
+        files: The bytes of pages that belong to files, by the mapped part of the file.
+            Several processes may map it: it counts once, as in the process that has
+            most of it.
+        shared_swap: Whether the swap of shared memory is known.
+    """
+
+    own: Bytes = field(default_factory=dict)
+    files: dict[FileKey, Bytes] = field(default_factory=dict)
+    shared_swap: bool = True
+
+    def add(self, other: "Populated") -> None:
+        """Add the memory of one process."""
+        self.shared_swap &= other.shared_swap
+        for key, count in other.own.items():
+            self.own[key] = self.own.get(key, 0) + count
+        for file, counts in other.files.items():
+            before = self.files.get(file)
+            if before is None or sum(counts.values()) > sum(before.values()):
+                self.files[file] = counts
+
+    def total(self) -> Bytes:
+        """Return the sums by kind and state."""
+        total = dict(self.own)
+        for counts in self.files.values():
+            for key, count in counts.items():
+                total[key] = total.get(key, 0) + count
+        return total
+
+
+class _Place(NamedTuple):
+    """What a mapping's pages count as."""
+
+    kind: str
+    file: FileKey | None
+
+
+class ProcessReader:
+    """Reads one process; keeps it open, with what the next reading can use again.
+
+    A context manager that closes the process.
+
+    Attributes:
+        member: The process.
+        target: The same, open.
+    """
+
+    def __init__(self, member: Member, target: Target, pace: Pace) -> None:
+        """Take over an open target; only `open` calls this."""
+        self.member = member
+        self.target = target
+        self._scanner = Scanner(target, pace, threads=1)
+        self._maps = Reader(target)
+        self._mappings: Sequence[Mapping] = ()
+        self._selected = MappingSet()
+        self._places: list[_Place] = []
+        self._found = native.Columns.empty()
+        self._last = Populated()
+
+    @classmethod
+    def open(cls, member: Member, pace: Pace) -> Self:
+        """Open a process.
+
+        Raises:
+            TargetError: It has ended, or cannot be looked at.
+            AccessDeniedError: This user may not look at it.
+        """
+        target = Target.open(member.pid, start_time=member.start_time)
+        return cls(member, target, pace)
+
+    def read(self, *, swap: bool) -> Populated:
+        """Return the populated memory.
+
+        Args:
+            swap: Whether this machine has swap.
+
+        Raises:
+            TargetError: It has ended, or runs another program.
+        """
+        with native.keeping_the_processor(self._scanner.pace):
+            changed = self._follow()
+            found = self._scan(swap=swap)
+        if not swap and not changed and found == self._found:
+            return self._last  # a quiet process
+        self._found, self._last = found, self._interpret(found)
+        if swap:
+            self._add_shared_swap(self._last)
+        return self._last
+
+    def _interpret(self, found: native.Columns) -> Populated:
+        """Return the bytes of populated regions by kind and state."""
+        labels = {bits: int(state_of(bits).category) for bits in set(found.categories)}
+        states = native.relabel(found, labels)
+        parts, owners = native.join(states, *self._selected.bounds)
+        size = self.target.facts.page_size
+        pages, counts = native.tally(parts, owners, size, len(self._places))
+        populated = Populated()
+        for index, (count, place) in enumerate(zip(pages, self._places, strict=True)):
+            if count:
+                at = index * native.CATEGORY_BITS
+                self._count(populated, place, counts[at : at + native.CATEGORY_BITS])
+        return populated
+
+    def take_hold(self) -> float:
+        """Return the longest time, in seconds, that one call held the mmap lock."""
+        return self._scanner.take_cost().max_wait_ns / 1e9
+
+    def _follow(self) -> bool:
+        """Read the mappings; unchanged ones keep their prepared scan.
+
+        Returns:
+            Whether they have changed.
+        """
+        mappings = self._maps.read()
+        if mappings is self._mappings:
+            return False
+        memory = devices()
+        kinds = [kind_of(mapping, memory) for mapping in mappings]
+        self._mappings = mappings
+        self._selected = MappingSet(
+            mapping for mapping, kind in zip(mappings, kinds, strict=True) if kind
+        )
+        self._places = [
+            _Place(kind, _file_of(mapping))
+            for mapping, kind in zip(mappings, kinds, strict=True)
+            if kind
+        ]
+        return True
+
+    def _scan(self, *, swap: bool) -> native.Columns:
+        selected, known = self._selected, known_categories()
+        query = Query(
+            any_of=(Category.PRESENT | Category.SWAPPED) & known,
+            returned=SHOWN & known,
+        )
+        rules = {
+            key: rule
+            for key in selected.kinds
+            if (rule := query_rule(key[0], query, key[1], in_use=swap)) is not None
+        }
+        spans = spans_of(selected, {key: index for index, key in enumerate(rules)})
+        return self._scanner.scan_ranges(
+            spans, list(rules.values()), kept_as=(selected, "populated")
+        )
+
+    def _count(
+        self, populated: Populated, place: _Place, counts: Sequence[int]
+    ) -> None:
+        """Add the pages of one mapping."""
+        size = self.target.facts.page_size
+        for bit, state in _BITS:
+            if count := counts[bit]:
+                key = place.kind, state
+                into = populated.own
+                if place.file is not None and state in OF_FILE:
+                    into = populated.files.setdefault(place.file, {})
+                into[key] = into.get(key, 0) + count * size
+
+    def _add_shared_swap(self, populated: Populated) -> None:
+        """Add the swap of shared memory, which only its file knows."""
+        size = self.target.facts.page_size
+        pairs = zip(self._selected, self._places, strict=True)
+        for mapping, (kind, file) in pairs:
+            if file is None or mapping.kind is not Kind.SHARED or kind != "shmem":
+                continue
+            try:
+                pages = swapped_of_file(self.target, mapping)
+            except OSError:  # it needs CAP_CHECKPOINT_RESTORE
+                populated.shared_swap = False
+                continue
+            into = populated.files.setdefault(file, {})
+            into[kind, State.SWAPPED] = pages * size
+
+    def close(self) -> None:
+        """Close the process."""
+        self.target.close()
+
+
+def _file_of(mapping: Mapping) -> FileKey | None:
+    """Return the mapped part of a file, by which several processes share it."""
+    if not mapping.inode:
+        return None
+    return mapping.device, mapping.inode, mapping.offset, mapping.length
+
+
+@cache
+def devices() -> frozenset[tuple[int, int]]:
+    """Return major and minor number of the devices of files in memory."""
+    return frozenset(
+        (os.major(device), os.minor(device)) for device in devices_in_memory()
+    )
+
+
+class Readers:
+    """The open processes of all groups; those that are no members are closed.
+
+    Attributes:
+        hold: The longest time, in seconds, that one call held a process's mmap lock,
+            since the last call of `begin`.
+        unread: Processes that could not be read, and why, since then.
+    """
+
+    def __init__(self, pace: Callable[[], Pace]) -> None:
+        """Begin without open processes; each gets a pace of its own."""
+        self._pace = pace
+        self._open: dict[tuple[int, int], ProcessReader] = {}
+        self.hold = 0.0
+        self.unread: dict[Member, str] = {}
+        self._swap = False
+
+    def begin(self, members: Dict[tuple[int, int], Member]) -> None:
+        """Begin to read these processes, by pid and start time; close all others."""
+        self.hold, self.unread = 0.0, {}
+        self._swap = swap_in_use()
+        for key in self._open.keys() - members.keys():
+            self._open.pop(key).close()
+
+    @property
+    def swap(self) -> bool:
+        """Whether the machine has swap, since the last call of `begin`."""
+        return self._swap
+
+    def read(self, member: Member) -> Populated | None:
+        """Return the populated memory of a process; None: it ended, or is `unread`."""
+        try:
+            try:
+                return self._read(member)
+            except NoSuchTargetError:
+                raise
+            except TargetError:  # an exec: the new program is read
+                self._forget(member)
+                return self._read(member)
+        except NoSuchTargetError:
+            self._forget(member)
+        except PagescanError as error:
+            self._forget(member)
+            self.unread[member] = str(error)
+        return None
+
+    def _read(self, member: Member) -> Populated:
+        reader = self._open.get(member.key)
+        if reader is None:
+            reader = ProcessReader.open(member, self._pace())
+            self._open[member.key] = reader
+        try:
+            return reader.read(swap=self._swap)
+        finally:
+            self.hold = max(self.hold, reader.take_hold())
+
+    def _forget(self, member: Member) -> None:
+        if reader := self._open.pop(member.key, None):
+            reader.close()
+
+    def close(self) -> None:
+        """Close all processes."""
+        while self._open:
+            self._open.popitem()[1].close()

@@ -1,0 +1,277 @@
+"""Serves the metrics over HTTP or HTTPS, with a bound on connections and on waiting."""
+
+import base64
+import binascii
+import contextlib
+import hmac
+import os
+import select
+import socket
+import threading
+import time
+from collections.abc import Callable
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler
+from operator import itemgetter
+from typing import TYPE_CHECKING, Self
+
+from pagescan.exporter.web_config import WebConfig, read
+from pagescan.model.errors import PagescanError
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
+_PATIENCE = 10.0  # seconds for a request to arrive, and for the answer to be taken
+_MOST = 16  # connections at a time
+_PAUSE = 0.1  # seconds until a connection is accepted again
+_METRICS = "/metrics"
+_LANDING = b"""<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8"><title>pagescan exporter</title></head>
+<body><h1>pagescan exporter</h1><p><a href="/metrics">Metrics</a></p></body></html>
+"""
+_TEXT = "text/plain; charset=utf-8"
+
+Say = Callable[[str], None]
+
+
+def _silent(_: str) -> None:
+    """Discard a message."""
+
+
+class Server:
+    """Answers scrapes, each connection in a thread of its own.
+
+    A context manager: it serves in the background until its end.
+
+    Attributes:
+        registry: What is collected at each scrape.
+        say: Called with each message for the user.
+    """
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        registry: "CollectorRegistry",
+        config: WebConfig | None = None,
+        say: Say = _silent,
+    ) -> None:
+        """Serve on a listening socket, which the caller closes."""
+        self.registry = registry
+        self.say = say
+        self._socket = sock
+        self._config = config or WebConfig()
+        self._lock = threading.Lock()
+        self._open: dict[socket.socket, float] = {}
+        self._answering: set[threading.Thread] = set()
+        self._known: set[tuple[bytes, bytes]] = set()
+        self._key = os.urandom(32)
+        self._nobody = b""
+        self._stop = os.eventfd(0, os.EFD_CLOEXEC)
+        self._thread = threading.Thread(target=self._accept)
+
+    def __enter__(self) -> Self:
+        self._socket.setblocking(False)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.eventfd_write(self._stop, 1)
+        self._thread.join()
+        # A thread that still ran in a library at the end of Python would abort it.
+        with self._lock:
+            left = list(self._open)
+        for connection in left:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RD)
+        for thread in list(self._answering):
+            thread.join()
+        os.close(self._stop)
+
+    @property
+    def config(self) -> WebConfig:
+        """The web config: read again if its files have changed, and are right."""
+        with self._lock:
+            if self._config.changed():
+                try:
+                    self._config = read(self._config.files[0])
+                    self._known.clear()
+                    self.say("the web config was read again")
+                except PagescanError as error:
+                    self._config.accept_change()
+                    self.say(f"{error}: the earlier web config stays in force")
+            return self._config
+
+    def _accept(self) -> None:
+        """Accept connections until the end."""
+        ready = select.poll()
+        ready.register(self._socket, select.POLLIN)
+        ready.register(self._stop, select.POLLIN)
+        while self._stop not in [fd for fd, _ in ready.poll()]:
+            try:
+                connection, _ = self._socket.accept()
+            except BlockingIOError:  # the client has gone
+                continue
+            except OSError as error:  # no descriptor is left
+                self.say(f"a connection was not accepted: {error.strerror}")
+                time.sleep(_PAUSE)
+                continue
+            if self._has_room(connection):
+                thread = threading.Thread(target=self._serve, args=(connection,))
+                self._answering.add(thread)
+                thread.start()
+            else:
+                connection.close()
+
+    def _has_room(self, connection: socket.socket) -> bool:
+        """Note a connection; if there are too many, end the oldest slow one for it."""
+        now = time.monotonic()
+        with self._lock:
+            if len(self._open) >= _MOST:
+                oldest, begun = min(self._open.items(), key=itemgetter(1))
+                if now - begun < _PATIENCE:
+                    return False
+                del self._open[oldest]
+                with contextlib.suppress(OSError):
+                    oldest.shutdown(socket.SHUT_RDWR)
+            self._open[connection] = now
+        return True
+
+    def _serve(self, connection: socket.socket) -> None:
+        """Answer one connection; the handshake of TLS is a part of that."""
+        channel = connection
+        try:
+            channel.settimeout(_PATIENCE)
+            tls = self.config.tls
+            if tls is not None:
+                channel = tls.wrap_socket(
+                    connection, server_side=True, do_handshake_on_connect=False
+                )
+                self._replace(connection, channel)
+                channel.do_handshake()
+            Handler(channel, "", self)  # type: ignore[arg-type] # no BaseServer
+        except OSError:
+            pass  # the handshake failed, or the client went away: the next scrape tells
+        finally:
+            channel.close()
+            with self._lock:
+                self._open.pop(channel, None)
+            self._answering.discard(threading.current_thread())
+
+    def _replace(self, plain: socket.socket, encrypted: socket.socket) -> None:
+        """Note that a connection is another object from now on."""
+        with self._lock:
+            self._open[encrypted] = self._open.pop(plain, time.monotonic())
+
+    def allows(self, header: str | None) -> bool:
+        """Whether a request has the name and the password of a user."""
+        users = self.config.users
+        if not users:
+            return True
+        name, password = _credentials(header)
+        import bcrypt
+
+        if not self._nobody:  # an unknown name takes as long as a wrong password
+            self._nobody = bcrypt.hashpw(b"", bcrypt.gensalt(10))
+        hashed = users.get(name, self._nobody)
+        proof = hmac.digest(self._key, password, "sha256")
+        with self._lock:
+            if (hashed, proof) in self._known:
+                return True
+        # Longer ones are refused by bcrypt, and cut off by htpasswd.
+        if not bcrypt.checkpw(password[:72], hashed) or name not in users:
+            return False
+        with self._lock:
+            self._known.add((hashed, proof))
+        return True
+
+
+def _credentials(header: str | None) -> tuple[str, bytes]:
+    """Return name and password of an Authorization header; empty ones if it is none."""
+    scheme, _, word = (header or "").partition(" ")
+    if scheme.lower() != "basic":
+        return "", b""
+    try:
+        name, _, password = base64.b64decode(word, validate=True).partition(b":")
+        return name.decode(), password.replace(b"\0", b"")
+    except (binascii.Error, UnicodeDecodeError):
+        return "", b""
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Answers the requests of one connection."""
+
+    server: Server  # type: ignore[assignment] # no BaseServer
+    timeout = _PATIENCE
+
+    def version_string(self) -> str:
+        """Return the name of this server, without a version for strangers."""
+        return "pagescan"
+
+    def do_GET(self) -> None:
+        """Answer with the metrics, with a page that links to them, or refuse."""
+        self._answer(body=True)
+
+    def do_HEAD(self) -> None:
+        """Answer like GET, without the body."""
+        self._answer(body=False)
+
+    def _answer(self, *, body: bool) -> None:
+        if not self.server.allows(self.headers.get("Authorization")):
+            extra = {"WWW-Authenticate": 'Basic realm="pagescan"'}
+            self._send(HTTPStatus.UNAUTHORIZED, b"Unauthorized\n", extra, body=body)
+            return
+        path = self.path.partition("?")[0]
+        if path == "/":
+            extra = {"Content-Type": "text/html; charset=utf-8"}
+            self._send(HTTPStatus.OK, _LANDING, extra, body=body)
+        elif path == "/-/healthy":
+            self._send(HTTPStatus.OK, b"pagescan exporter is healthy\n", body=body)
+        elif path == _METRICS:
+            self._send_metrics(body=body)
+        else:
+            self._send(HTTPStatus.NOT_FOUND, b"Not found: see /metrics\n", body=body)
+
+    def _send_metrics(self, *, body: bool) -> None:
+        from prometheus_client.exposition import choose_encoder
+
+        accepted = self.headers.get("Accept", "")
+        encoder, content_type = choose_encoder(accepted)
+        try:
+            text = encoder(self.server.registry)
+        except PagescanError as error:
+            self.server.say(str(error))
+            text = f"{error}\n".encode("utf-8", "replace")
+            self._send(HTTPStatus.INTERNAL_SERVER_ERROR, text, body=body)
+            return
+        extra = {"Content-Type": content_type, "Vary": "Accept-Encoding"}
+        if "gzip" in self.headers.get("Accept-Encoding", ""):
+            import gzip
+
+            text = gzip.compress(text, 1)
+            extra["Content-Encoding"] = "gzip"
+        self._send(HTTPStatus.OK, text, extra, body=body)
+
+    def _send(
+        self,
+        status: HTTPStatus,
+        text: bytes,
+        extra: dict[str, str] | None = None,
+        *,
+        body: bool,
+    ) -> None:
+        self.send_response(status)
+        headers = {
+            "Content-Type": _TEXT,
+            "X-Content-Type-Options": "nosniff",
+            **self.server.config.headers,
+            **(extra or {}),
+            "Content-Length": str(len(text)),
+        }
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if body:
+            self.wfile.write(text)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - http's
+        """Print no line per request."""

@@ -1,0 +1,398 @@
+"""How `pagescan exporter` serves: TLS, passwords, sockets, a file, systemd, rights."""
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from base64 import b64encode
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests import witness
+from tests.conftest import STRANGER, Target, python_of_all
+from tests.exporting import exporting, parsed, value
+
+pytestmark = pytest.mark.needs("prometheus_client", "yaml", "bcrypt")
+
+Start = Callable[..., Target]
+SHARE = Path(__file__).parents[2] / "share"
+PASSWORD = "correct horse"
+WRONG = {"Authorization": "Basic " + b64encode(b"ann:wrong").decode()}
+RIGHT = {"Authorization": "Basic " + b64encode(f"ann:{PASSWORD}".encode()).decode()}
+
+
+def hashed(password: str) -> str:
+    """Return a hash as htpasswd makes it, with few rounds."""
+    import bcrypt
+
+    return bcrypt.hashpw(password.encode(), bcrypt.gensalt(4)).decode()
+
+
+def certificate(folder: Path, name: str) -> Path:
+    """Make a certificate for 127.0.0.1 and its key; return the path of the first."""
+    path = folder / f"{name}.crt"
+    words = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
+    words += ["-subj", f"/CN={name}", "-addext", "subjectAltName=IP:127.0.0.1"]
+    files = ["-keyout", str(folder / f"{name}.key"), "-out", str(path)]
+    subprocess.run([*words, *files], check=True, capture_output=True)
+    return path
+
+
+def fetch(port: int, trusted: Path, client: Path | None = None) -> str:
+    """Scrape over TLS, and trust one certificate alone."""
+    context = ssl.create_default_context(cafile=str(trusted))
+    if client is not None:
+        context.load_cert_chain(client, client.with_suffix(".key"))
+    url = f"https://127.0.0.1:{port}/metrics"
+    with urllib.request.urlopen(url, context=context, timeout=30) as answer:
+        text: str = answer.read().decode()
+    return text
+
+
+# ---- TLS and passwords -------------------------------------------------------------
+
+
+def test_passwords(target: Start, tmp_path: Path) -> None:
+    """Only a user of the web config is answered; headers are added to each answer."""
+    config = tmp_path / "web.yml"
+    config.write_text(
+        f"basic_auth_users:\n  ann: {hashed(PASSWORD)}\n"
+        "http_server_config:\n  http2: false\n  headers:\n    X-Frame-Options: deny\n"
+    )
+    made = target("m=anon,pages=1")
+    with exporting("--tree", made.pid, "--web-config", config) as exporter:
+        for headers in ({}, WRONG, {"Authorization": "Basic ???"}):
+            for path in ("/metrics", "/", "/-/healthy", "/other"):
+                answer = exporter.get(path, headers)
+                assert answer.status == 401
+                assert answer.headers["WWW-Authenticate"].startswith("Basic ")
+                assert b"pagescan_" not in answer.read()
+        nobody = b64encode(b"bob:" + PASSWORD.encode()).decode()
+        assert exporter.get(headers={"Authorization": f"Basic {nobody}"}).status == 401
+        assert exporter.get(headers={"Authorization": "Basic Og=="}).status == 401
+        for _ in range(2):  # the second time from memory
+            answer = exporter.get(headers=RIGHT)
+            assert answer.status == 200
+            assert answer.headers["X-Frame-Options"] == "deny"
+        assert exporter.get(headers=WRONG).status == 401
+
+
+def test_web_config_is_read_again(target: Start, tmp_path: Path) -> None:
+    """A changed password counts at once; a file that is wrong changes nothing."""
+    config = tmp_path / "web.yml"
+    config.write_text(f"basic_auth_users: {{ann: {hashed('old')}}}\n")
+    made = target("m=anon,pages=1")
+    with exporting("--tree", made.pid, "--web-config", config) as exporter:
+        assert exporter.get(headers=RIGHT).status == 401
+        config.write_text(f"basic_auth_users: {{ann: {hashed(PASSWORD)}}}\n# new\n")
+        assert exporter.get(headers=RIGHT).status == 200
+        config.write_text("basic_auth_users: [\n")
+        assert exporter.get(headers=RIGHT).status == 200
+        assert exporter.get().status == 401
+        exporter.wait_until_said("the earlier web config stays in force")
+
+
+@pytest.mark.needs("openssl")
+def test_tls(target: Start, tmp_path: Path) -> None:
+    """Encrypted with the certificate of the web config, and with nothing else."""
+    config = tmp_path / "web.yml"
+    config.write_text("tls_server_config: {cert_file: one.crt, key_file: one.key}\n")
+    one, other = certificate(tmp_path, "one"), certificate(tmp_path, "other")
+    made = target("m=anon,pages=1")
+    with exporting("--tree", made.pid, "--web-config", config) as exporter:
+        assert "pagescan_up 1.0" in fetch(exporter.port, one)
+        with pytest.raises(urllib.error.URLError, match="CERTIFICATE_VERIFY_FAILED"):
+            fetch(exporter.port, other)
+        with socket.create_connection(("127.0.0.1", exporter.port)) as plain:
+            plain.settimeout(30)
+            plain.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+            with contextlib.suppress(ConnectionResetError):
+                assert b"pagescan_" not in plain.recv(4096)
+        # A renewed certificate counts at the next connection.
+        one.write_bytes(other.read_bytes())
+        one.with_suffix(".key").write_bytes(other.with_suffix(".key").read_bytes())
+        assert "pagescan_up 1.0" in fetch(exporter.port, other)
+
+
+@pytest.mark.needs("openssl")
+def test_client_certificates(target: Start, tmp_path: Path) -> None:
+    """Without one that the authority has signed there is no answer."""
+    server, client = certificate(tmp_path, "server"), certificate(tmp_path, "client")
+    stranger = certificate(tmp_path, "stranger")
+    config = tmp_path / "web.yml"
+    config.write_text(
+        "tls_server_config:\n  cert_file: server.crt\n  key_file: server.key\n"
+        "  client_ca_file: client.crt\n  min_version: TLS13\n"
+        "  client_auth_type: RequireAndVerifyClientCert\n"
+    )
+    made = target("m=anon,pages=1")
+    with exporting("--tree", made.pid, "--web-config", config) as exporter:
+        assert "pagescan_up 1.0" in fetch(exporter.port, server, client)
+        for wrong in (None, stranger):
+            with pytest.raises((urllib.error.URLError, OSError)):
+                fetch(exporter.port, server, wrong)
+
+
+# ---- sockets -----------------------------------------------------------------------
+
+
+def ask(path: Path) -> str:
+    """Scrape over a Unix socket."""
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(60)
+        client.connect(str(path))
+        client.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+        pieces = iter(lambda: client.recv(1 << 16), b"")
+        return b"".join(pieces).decode()
+
+
+def test_unix_socket(target: Start, tmp_path: Path) -> None:
+    """For owner and group alone; one that a killed exporter left is replaced."""
+    path = tmp_path / "socket"
+    made = target("m=anon,pages=1")
+    words = ("--tree", made.pid)
+    with exporting(*words, listen=f"unix:{path}") as exporter:
+        assert path.stat().st_mode & 0o777 == 0o660
+        assert "pagescan_up 1.0" in ask(path)
+        assert exporter.end(signal.SIGKILL) == -signal.SIGKILL
+    assert path.is_socket()
+    with exporting(*words, listen=f"unix:{path}"):
+        assert "pagescan_up 1.0" in ask(path)
+    assert not path.exists()
+
+
+def test_socket_of_systemd(target: Start) -> None:
+    """The descriptor that systemd passes is used as it is; source: sd_listen_fds(3)."""
+    made = target("m=anon,pages=1")
+    with socket.socket() as passed:
+        passed.bind(("127.0.0.1", 0))
+        passed.listen()
+        script = (
+            f"exec 3<&{passed.fileno()}; export LISTEN_FDS=1 LISTEN_PID=$$;"
+            f" exec {sys.executable} -m pagescan exporter --listen systemd"
+            f" --tree {made.pid}"
+        )
+        process = subprocess.Popen(
+            ["bash", "-c", script],
+            pass_fds=[passed.fileno()],
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stderr is not None
+        assert f":{passed.getsockname()[1]};" in process.stderr.readline()
+        url = f"http://127.0.0.1:{passed.getsockname()[1]}/metrics"
+        with urllib.request.urlopen(url, timeout=60) as answer:
+            assert b"pagescan_up 1.0" in answer.read()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+        process.stderr.close()
+
+
+def test_only_loopback_unless_told(target: Start) -> None:
+    """A server that other machines reach, without a password, says so."""
+    made = target("m=anon,pages=1")
+    with exporting("--tree", made.pid) as exporter:
+        assert not [line for line in exporter.said if "other machines" in line]
+    with exporting("--tree", made.pid, listen=":0") as exporter:
+        exporter.wait_until_said("other machines may read the metrics")
+        assert exporter.get().status == 200
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_signals_are_its_normal_end(target: Start, number: int) -> None:
+    """The exit code is 0, soon, and nothing stays in the target."""
+    made = target("m=anon,pages=100,fill=1")
+    with exporting("--tree", made.pid, "--track") as exporter:
+        witness.wait_for(lambda: witness.registered(made.pid), 30)
+        assert exporter.end(number) == 0
+    assert witness.registered(made.pid) == 0
+
+
+# ---- the file ----------------------------------------------------------------------
+
+
+@pytest.mark.needs("promtool")
+def test_textfile(target: Start, tmp_path: Path) -> None:
+    """A reader sees whole files only, readable by all, and none after the end."""
+    file = tmp_path / "pagescan.prom"
+    made = target("m=anon,pages=100,fill=1")
+    words = ("--tree", made.pid, "--textfile", file, "-i", "0.05", "--track")
+    with exporting(*words):
+        witness.wait_for(lambda: file.exists() and file.stat().st_size, 30)
+        seen: set[float] = set()
+        samples, text = parsed(""), ""
+        end = time.monotonic() + 60
+        while len(seen) < 20 and time.monotonic() < end:
+            text = file.read_text()
+            samples = parsed(text)
+            assert value(samples, "pagescan_up") == 1
+            assert text.endswith("\n")
+            seen.add(value(samples, "pagescan_ticks_total"))
+        assert len(seen) == 20
+        assert file.stat().st_mode & 0o777 == 0o644
+        names = {name for name, _ in samples}
+        assert not [name for name in names if not name.startswith("pagescan_")]
+        check = ["promtool", "check", "metrics"]
+        done = subprocess.run(
+            check, input=text, text=True, capture_output=True, check=False
+        )
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert list(tmp_path.iterdir()) == []
+
+
+# ---- rights ------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def for_all() -> Iterator[str]:
+    """A folder with pagescan and what it imports, which every user may read."""
+    site = Path(sysconfig.get_path("purelib"))
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        os.chmod(folder, 0o755)
+        shutil.copytree(SHARE.parent / "pagescan", f"{folder}/pagescan")
+        for name in ("click", "prometheus_client", "cffi"):
+            shutil.copytree(site / name, f"{folder}/{name}")
+        for file in site.glob("_cffi_backend*.so"):
+            shutil.copy(file, folder)
+        yield folder
+
+
+def _serves(words: list[str], folder: str, caps: str) -> subprocess.Popen[str]:
+    """Start an exporter as another user, with some capabilities."""
+    user = [f"--reuid={STRANGER}", f"--regid={STRANGER}", "--clear-groups"]
+    code = "import sys, pagescan.cli; sys.exit(pagescan.cli.run())"
+    return subprocess.Popen(
+        [
+            *("setpriv", *user, f"--inh-caps={caps}", f"--ambient-caps={caps}"),
+            *(str(python_of_all()), "-c", code, "exporter", *words),
+        ],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "XDG_RUNTIME_DIR": ""},
+        cwd=folder,
+    )
+
+
+RIGHTS = [
+    ("+sys_ptrace,+dac_read_search", False),
+    ("+sys_ptrace,+dac_override", True),
+    ("+sys_ptrace", False),
+    ("+dac_read_search", False),
+]
+
+
+@pytest.mark.needs("root", "stranger")
+@pytest.mark.parametrize(("caps", "track"), RIGHTS)
+def test_two_capabilities_are_enough(
+    target: Start, for_all: str, caps: str, track: bool
+) -> None:
+    """Without root, two capabilities read root's processes, or track them too.
+
+    With one of them the process is unread, and `pagescan_up` is 0.
+    """
+    made = target("m=shmem,pages=100,fill=1")
+    up = int("," in caps)
+    words = ["--listen", "127.0.0.1:0", "--tree", str(made.pid), "-i", "0.2"]
+    process = _serves(words + ["--track"] * track, for_all, caps)
+    try:
+        assert process.stderr is not None
+        line = process.stderr.readline()
+        port = line.partition("127.0.0.1:")[2].partition(";")[0]
+        assert port, line + process.stderr.read()
+
+        def found(name: str) -> float:
+            time.sleep(1.05)
+            url = f"http://127.0.0.1:{port}/metrics"
+            with urllib.request.urlopen(url, timeout=60) as answer:
+                return value(parsed(answer.read().decode()), name)
+
+        assert found("pagescan_up") == up
+        assert found("pagescan_unread_processes") == 1 - up
+        if track:
+            witness.wait_for(lambda: found("pagescan_ticks_total") > 1)
+            assert witness.registered(made.pid)
+    finally:
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0
+        assert process.stderr is not None
+        process.stderr.close()
+
+
+# ---- what ships beside it ----------------------------------------------------------
+
+
+@pytest.mark.needs("systemd-analyze")
+def test_units(tmp_path: Path) -> None:
+    """Both units are valid, and the service is hardened."""
+    pagescan = tmp_path / "pagescan"
+    pagescan.write_text("#!/bin/sh\n")
+    pagescan.chmod(0o755)
+    for name in ("pagescan-exporter.service", "pagescan-exporter.socket"):
+        text = (SHARE / name).read_text().replace("/usr/bin/pagescan", str(pagescan))
+        (tmp_path / name).write_text(text)
+    units = [
+        str(tmp_path / f"pagescan-exporter.{kind}") for kind in ("service", "socket")
+    ]
+    words = ["systemd-analyze", "--man=no", "verify", *units]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    words = [
+        "systemd-analyze",
+        "security",
+        "--offline=true",
+        "--threshold=30",
+        units[0],
+    ]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.needs("promtool")
+def test_alerts() -> None:
+    """The rules are valid, and each alert fires when it should, and only then."""
+    rules = SHARE / "pagescan-alerts.yml"
+    words = ["promtool", "check", "rules", str(rules)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    tests = Path(__file__).with_name("pagescan-alerts.test.yml")
+    words = ["promtool", "test", "rules", str(tests)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    alerts = {
+        line.split()[-1] for line in rules.read_text().splitlines() if "alert:" in line
+    }
+    tested = {
+        line.split()[-1]
+        for line in tests.read_text().splitlines()
+        if "alertname" in line
+    }
+    assert alerts == tested
+
+
+def test_dashboard_asks_for_what_exists() -> None:
+    """Each metric of pagescan's in the dashboard and the alerts is one of the table."""
+    from pagescan.exporter.metrics import TABLE
+
+    text = (SHARE / "pagescan-dashboard.json").read_text()
+    board = json.loads(text)
+    numbers = [panel["id"] for panel in board["panels"]]
+    assert len(set(numbers)) == len(numbers)
+    assert all(
+        panel.get("description") or panel["type"] == "row" for panel in board["panels"]
+    )
+    text += (SHARE / "pagescan-alerts.yml").read_text()
+    asked = set(re.findall(r"\bpagescan_\w+", text))
+    assert asked <= {metric.name for metric in TABLE}
