@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from tests import witness
+from tests import machine, witness
 
 HERE = Path(__file__).parents[1]
 NATIVE = HERE.parent / "pagescan/native"
@@ -223,6 +223,27 @@ def test_surgeon_is_stopped(patient: Start, kind: str) -> None:
     assert said["failed"] == 0
     made.goes_on()
     status = made.status()  # it may be late because it was stopped
+    assert (status["faults"], status["interrupted"], status["lost"]) == (0, 0, 0)
+
+
+@pytest.mark.needs("tracking", "cgroup-freezer")
+@pytest.mark.parametrize("kind", ["registers-512", "small-stack", "nanosleep"])
+def test_target_is_frozen(patient: Start, kind: str) -> None:
+    """Frozen in the middle of its call it does not stop again: its stack restores it.
+
+    A cgroup that is throttled does the same, but the moment cannot be chosen.
+    """
+    made = patient(kind)
+    with machine.cgroup("freezer", "THAWED") as group:
+        state = group / "freezer.state"
+        if not state.exists():
+            pytest.skip("cgroup v2 stops a frozen thread for its tracer")
+        (group / "cgroup.procs").write_text(str(made.process.pid))
+        said = made.operate("whole", 1, str(state))
+        assert said["harm"] == "", said
+        assert said["failed"] == 1
+        made.goes_on()
+    status = made.status()  # it may be late: it stood still
     assert (status["faults"], status["interrupted"], status["lost"]) == (0, 0, 0)
 
 

@@ -11,7 +11,9 @@
  * still be stopped if it was. The last word chooses what dies: the shim's surgeon, the process that
  * waits for it (caller), both at once, or the only process where a thread performs the attach.
  * stop: the surgeon is stopped, not killed. any: one of the first four each time, and sometimes a
- * caller that reaps every child.
+ * caller that reaps every child. A path in the place of that word: nothing dies, but the target's
+ * cgroup there (v1, freezer) is frozen when the thread is about to make its call, until the attach has
+ * given up.
  * Prints one JSON object.
  */
 #define _GNU_SOURCE
@@ -38,11 +40,13 @@
 #define MOST 20 /* attaches per requested death */
 
 static pid_t target;
+static const char *group; /* nothing dies: the target is frozen */
 static bool surgeon_dies = true, caller_dies, by_thread, reaps;
 static int deadly = SIGKILL;
 static volatile struct status *status;
 static volatile struct {
 	int step;	      /* the last step of the child */
+	bool frozen;
 	pid_t caller;
 	pid_t surgeon; /* the shim's; known from its first step on */
 	bool killed;   /* whether the surgeon was killed, according to its caller */
@@ -53,6 +57,15 @@ static volatile struct {
 	int failed;
 	struct ps_attach last;
 } * child;
+
+static void freeze(const char *word)
+{
+	int file = open(group, O_WRONLY | O_CLOEXEC);
+
+	if (file < 0 || write(file, word, strlen(word)) < 0)
+		abort();
+	close(file);
+}
 
 static void die(void)
 {
@@ -69,8 +82,12 @@ void ps_fault_step(const char *name)
 	child->surgeon = getpid();
 	if (step < 128)
 		strncpy((char *)child->names[step], name, 15);
-	if (step == child->die_at)
+	if (group && !child->frozen && !strcmp(name, "mask")) {
+		child->frozen = true;
+		freeze("FROZEN");
+	} else if (step == child->die_at) {
 		die();
+	}
 }
 
 static char state_of(pid_t pid)
@@ -200,6 +217,8 @@ static bool attach(uint64_t kill_after_ns)
 			die();
 	}
 	waitpid(pid, &how, 0);
+	if (child->frozen)
+		freeze("THAWED");
 	if (WIFSIGNALED(how))
 		wait_for_orphan();
 	return WIFSIGNALED(how) || child->killed;
@@ -237,6 +256,7 @@ int main(int argc, char **argv)
 
 	if (argc < 5 || argc > 6)
 		return 2;
+	group = argc == 6 && *argv[5] == '/' ? argv[5] : NULL;
 	target = atoi(argv[1]);
 	file = open(argv[2], O_RDWR | O_CLOEXEC);
 	status = mmap(NULL, sizeof(*status), PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
