@@ -8,13 +8,12 @@ import re
 import shutil
 import subprocess  # noqa: TID251 - it starts jcmd, where a user asks for that
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from pagescan.model.errors import PagescanError, TargetError
-from pagescan.model.memory import Mapping, Range
+from pagescan.model.memory import Range
+from pagescan.target.label_rules import Told
 from pagescan.target.process import Target
 
-RULE = "the Java virtual machine itself says so (jcmd VM.info)"
 _PATIENCE = 10.0  # seconds
 _HEX = r"0x([0-9a-f]+)"
 _GENERATION = "(?:garbage-first heap|generation|PSYoungGen|ParOldGen|PSOldGen)"
@@ -26,13 +25,6 @@ _LINES = (
     (rf"(?:Prev|Next|Mark) Bits: \[{_HEX},\s*{_HEX}\)", "[java mark bits]"),
     (rf"bounds \[{_HEX}, 0x[0-9a-f]+, {_HEX}\]", "[java code cache]"),
 )
-
-
-class Told(NamedTuple):
-    """A range of memory, and what the target says that it is for."""
-
-    range: Range
-    text: str
 
 
 def ask(target: Target) -> list[Told]:
@@ -98,11 +90,3 @@ def joined(told: Iterator[Told]) -> list[Told]:
         else:
             found.append(Told(span, text))
     return found
-
-
-def text_of(told: list[Told], mapping: Mapping) -> str | None:
-    """Return what a mapping within one of the ranges is for."""
-    for item in told:
-        if item.range.start <= mapping.start and mapping.end <= item.range.end:
-            return item.text
-    return None

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from typing import NamedTuple
 
-from pagescan.model.memory import Mapping
+from pagescan.model.memory import Mapping, Range
 
 _KIB, _MIB = 1 << 10, 1 << 20
 _ARENA = 64 * _MIB
@@ -287,3 +287,21 @@ def labels_by(rules: Sequence[LabelRule], program: Program, at: int) -> Iterator
         text = rule.label(program, at)
         if text:
             yield Label(text, rule.says)
+
+
+TOLD_RULE = "the Java virtual machine itself says so (jcmd VM.info)"
+
+
+class Told(NamedTuple):
+    """A range of memory, and what the target says that it is for."""
+
+    range: Range
+    text: str
+
+
+def text_of(told: list[Told], mapping: Mapping) -> str | None:
+    """Return what a mapping within one of the ranges is for."""
+    for item in told:
+        if item.range.start <= mapping.start and mapping.end <= item.range.end:
+            return item.text
+    return None

@@ -16,8 +16,16 @@ from pagescan.model.batch import Batch
 from pagescan.model.errors import PagescanError
 from pagescan.model.memory import Mapping
 from pagescan.model.results import MappingCounts
-from pagescan.target.jvm import RULE, Told, text_of
-from pagescan.target.label_rules import RULES, Label, Program, is_data, labels_by
+from pagescan.target.label_rules import (
+    RULES,
+    TOLD_RULE,
+    Label,
+    Program,
+    Told,
+    is_data,
+    labels_by,
+    text_of,
+)
 from pagescan.target.maps import read
 from pagescan.target.process import Target
 from pagescan.target.thread_stacks import ThreadStack, thread_stacks
@@ -115,7 +123,7 @@ class Labels:
 
     def _said(self, program: Program, at: int) -> Label | None:
         text = text_of(self.told, program.mappings[at]) if self.told else None
-        return Label(text, RULE) if text else None
+        return Label(text, TOLD_RULE) if text else None
 
     def _find_stacks(self, mappings: Sequence[Mapping]) -> None:
         stacks = thread_stacks(self.target.pid)

@@ -65,7 +65,7 @@ COMMANDS = [
     (("diff", "4194303"), 95),
     (("scan", ME, "--json", "--max-pages", "1"), 96),
     (("scan", ME, "--max-pages", "1"), 95),
-    (("maps", ME, "--json", "[heap]"), 95),
+    (("maps", ME, "--json", "[heap]"), 96),
     (("sessions", "--json"), 65),
     (("disarm", "4194303"), 95),
     (("arm", "4194303"), 96),

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 import pagescan
-from pagescan.target.jvm import Told, joined, told_in
+from pagescan.target.jvm import joined, told_in
+from pagescan.target.label_rules import Told
 from tests.conftest import HERE, command
 
 ANSWER = """
