@@ -1,11 +1,13 @@
 """The options that select a group of processes in place of one TARGET.
 
 A command that takes both stands on `subject_argument`, above `ranges_argument` if it
-has one. It gets `subject`: a pid, or a `Selector` of target/group.py. A command without
-TARGET, whose options may be repeated, stands on `groups_option`.
+has one. It gets `subject`: a pid, or a `Selector` of target/group.py. A command that
+reads TARGET itself stands on `group_option`, and asks `Asked.subject`. A command
+without TARGET, whose options may be repeated, stands on `groups_option`.
 """
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
@@ -18,21 +20,10 @@ from pagescan.commands.options import (
 )
 from pagescan.model.errors import UsageError
 from pagescan.target.find import find_pid
-from pagescan.target.group import (
-    Cgroup,
-    Container,
-    Match,
-    Selector,
-    Tree,
-    Unit,
-)
 
-_KINDS: dict[str, Callable[[str], Selector]] = {
-    "cgroup": Cgroup,
-    "unit": Unit,
-    "container": Container,
-    "match": Match,
-}
+if TYPE_CHECKING:
+    from pagescan.target.group import Selector
+
 _HELP = {
     "cgroup": ("PATH", "The processes of a cgroup, as /proc/PID/cgroup shows it."),
     "unit": ("NAME", "The processes of a systemd unit."),
@@ -50,38 +41,107 @@ def _options(*, repeated: bool) -> list[Callable[[Command], Command]]:
     ]
 
 
-def _subject(words: Words) -> int | Selector:
-    """Return what TARGET and the options select; RANGE words stay with the command."""
-    target = words.pop("target")
-    oldest, tree = words.pop("oldest"), words.pop("tree")
-    asked = {kind: words.pop(f"group_{kind}") for kind in _KINDS}
-    given = [kind for kind, name in asked.items() if name is not None]
+def _selector(kind: str, name: str) -> "Selector":
+    """Return a group; commands at one process do not load this."""
+    from pagescan.target import group
+
+    kinds: dict[str, Callable[[str], Selector]] = {
+        "cgroup": group.Cgroup,
+        "unit": group.Unit,
+        "container": group.Container,
+        "match": group.Match,
+    }
+    return kinds[kind](name)
+
+
+def _tree(pid: int) -> "Selector":
+    from pagescan.target.group import Tree
+
+    return Tree.of(pid)
+
+
+class Asked(NamedTuple):
+    """The options that select a group, as they were given.
+
+    Attributes:
+        tree: Whether TARGET is the root of a tree.
+        kind: cgroup, unit, container or match; "": none of them.
+        name: Its value.
+    """
+
+    tree: bool
+    kind: str
+    name: str
+
+    @property
+    def given(self) -> str:
+        """The option; "" if there is none."""
+        return f"--{self.kind}" if self.kind else "--tree" if self.tree else ""
+
+    def subject(
+        self, words: tuple[str, ...], *, oldest: bool
+    ) -> "tuple[int | Selector, tuple[str, ...]]":
+        """Return what was selected, and the RANGE words.
+
+        Args:
+            words: TARGET and RANGE words; with a group other than a tree, all are
+                RANGE words.
+            oldest: Whether --oldest was given.
+
+        Raises:
+            UsageError: TARGET is missing, or one too many.
+        """
+        if not self.kind:
+            if not words:
+                raise UsageError(
+                    "which process? TARGET is missing",
+                    hint="give a pid or a name, or --cgroup --unit --container --match",
+                )
+            pid = find_pid(words[0], oldest=oldest)
+            return _tree(pid) if self.tree else pid, words[1:]
+        if oldest:
+            raise UsageError(f"--oldest and {self.given} exclude each other")
+        if words and words[0].isascii() and words[0].isdigit():
+            raise self.too_many(words[0])
+        return _selector(self.kind, self.name), words
+
+    def too_many(self, target: str) -> UsageError:
+        """Return the error for a TARGET beside a group."""
+        return UsageError(
+            f"{self.given} and TARGET exclude each other: {target!r}",
+            hint=f"{self.given} alone selects the processes",
+        )
+
+
+def _asked(words: Words) -> Asked:
+    tree = words.pop("tree")
+    names = {kind: words.pop(f"group_{kind}") for kind in _HELP}
+    given = [kind for kind, name in names.items() if name is not None]
     if len(given) + tree > 1:
         first, second = (["tree"] * tree + given)[:2]
         raise UsageError(f"--{first} and --{second} exclude each other")
-    if not given:
-        return _one_or_its_tree(target, oldest=oldest, tree=tree)
-    (kind,) = given
-    if oldest:
-        raise UsageError(f"--oldest and --{kind} exclude each other")
-    if target is not None:
-        if "ranges" not in words or (target.isascii() and target.isdigit()):
-            raise UsageError(
-                f"TARGET and --{kind} exclude each other: {target!r}",
-                hint=f"--{kind} alone selects the processes",
-            )
-        words["ranges"] = (target, *words["ranges"])  # the first word is a RANGE then
-    return _KINDS[kind](asked[kind])
+    kind = given[0] if given else ""
+    return Asked(tree, kind, names[kind] if kind else "")
 
 
-def _one_or_its_tree(target: str | None, *, oldest: bool, tree: bool) -> int | Selector:
-    if target is None:
-        raise UsageError(
-            "TARGET is missing",
-            hint="give a pid or a name, or one of --cgroup --unit --container --match",
-        )
-    pid = find_pid(target, oldest=oldest)
-    return Tree.of(pid) if tree else pid
+_GROUP: list[Callable[[Command], Command]] = [
+    click.option("--tree", is_flag=True, help="TARGET and its descendants."),
+    *_options(repeated=False),
+]
+group_option = shared("asked", _asked, *_GROUP)
+"""Adds the options of a group alone; the command gets them as `asked`."""
+
+
+def _subject(words: Words) -> "int | Selector":
+    """Return what TARGET and the options select; RANGE words stay with the command."""
+    asked, target = _asked(words), words.pop("target")
+    given = () if target is None else (target, *words.get("ranges", ()))
+    subject, ranges = asked.subject(given, oldest=words.pop("oldest"))
+    if "ranges" in words:
+        words["ranges"] = ranges
+    elif ranges:
+        raise asked.too_many(ranges[0])
+    return subject
 
 
 subject_argument = shared(
@@ -91,15 +151,14 @@ subject_argument = shared(
         "target", metavar="TARGET", required=False, shell_complete=complete_target
     ),
     oldest_option,
-    click.option("--tree", is_flag=True, help="TARGET and its descendants."),
-    *_options(repeated=False),
+    *_GROUP,
 )
 """Adds TARGET and the options of a group; the command gets a `subject`."""
 
 
-def _groups(words: Words) -> list[Selector]:
-    asked = {kind: words.pop(f"group_{kind}") for kind in _KINDS}
-    return [_KINDS[kind](name) for kind, names in asked.items() for name in names]
+def _groups(words: Words) -> "list[Selector]":
+    asked = {kind: words.pop(f"group_{kind}") for kind in _HELP}
+    return [_selector(kind, name) for kind, names in asked.items() for name in names]
 
 
 groups_option = shared("groups", _groups, *_options(repeated=True))

@@ -113,7 +113,13 @@ _OPTIONS = {
     "by": click.option(
         "--by",
         type=click.Choice(["region", "mapping", "page"]),
-        help="What one row stands for; default: region, for watch in a pipe mapping.",
+        help="What one row stands for; default: region.",
+    ),
+    "by_of_group": click.option(
+        "--by",
+        type=click.Choice(["region", "mapping", "page", "process"]),
+        help="What one row stands for; default: region, in a pipe mapping, or process"
+        " of a group.",
     ),
     "json": click.option(
         "--json", "as_json", is_flag=True, help="Print one JSON document."
@@ -151,7 +157,7 @@ _OF_KIND = {
     "scan": ("by", *_TABLE, "sort"),
     "diff": ("by", *_TABLE, "sort"),
     "maps": (*_TABLE, "sort"),
-    "watch": ("by", *_TABLE),
+    "watch": ("by_of_group", *_TABLE),
     "sessions": (*_JSON, "csv", "header", "exact"),
     "doctor": (*_JSON, "csv", "header"),
     "arm": _JSON,
@@ -185,6 +191,12 @@ def _output(kind: str, words: Words) -> Output:
     context = _context()
     form = forms[0] if forms else form_for_stdout()
     by = words.pop("by", None)
+    of_group = _is_of_group(words)
+    if by == "process" and not of_group:
+        raise UsageError(
+            "--by process needs a group",
+            hint="there are: --tree --cgroup --unit --container --match",
+        )
     given = {
         "by": by,
         "columns": words.pop("columns", None),
@@ -195,6 +207,8 @@ def _output(kind: str, words: Words) -> Output:
     check_form(_rules_of(kind, form), given)
     # In a pipe, a look of a busy program would have thousands of lines.
     default = "mapping" if kind == "watch" and form == "plain" else "region"
+    if kind == "watch" and form == "plain" and of_group:
+        default = "process"
     made = Output(
         format=form,
         columns=given["columns"],
@@ -207,6 +221,12 @@ def _output(kind: str, words: Words) -> Output:
     )
     check_columns(made, kind)
     return made
+
+
+def _is_of_group(words: Words) -> bool:
+    """Whether the options of group_options.py, which are read first, name a group."""
+    asked = words.get("asked")
+    return bool(asked and asked.given) or not isinstance(words.get("subject", 0), int)
 
 
 _FORM_WORDS = {"as_json": "json", "jsonl": "jsonl", "csv": "csv"}

@@ -24,6 +24,18 @@ def words_of(estimate: Estimate) -> str:
     )
 
 
+def why_ended(end: str | None, *, by_key: bool = False) -> str:
+    """Return the words for the end of a watch."""
+    return {
+        "interrupted": "ended by q" if by_key else "interrupted",
+        "count": "all requested looks are done",
+        "duration": "the time is up",
+        "exited": "the target has ended",
+        "exec": "the target runs another program now (exec)",
+        "lost": "tracking was lost",
+    }[end or "interrupted"]
+
+
 def end_line(tick: Tick, ending: Cost, *, by_key: bool = False) -> str:
     """Return the last line: why the watch ended, totals, and added mappings.
 
@@ -32,14 +44,7 @@ def end_line(tick: Tick, ending: Cost, *, by_key: bool = False) -> str:
         ending: The cost of the end.
         by_key: Whether a key has ended it, which is no interruption.
     """
-    why = {
-        "interrupted": "ended by q" if by_key else "interrupted",
-        "count": "all requested looks are done",
-        "duration": "the time is up",
-        "exited": "the target has ended",
-        "exec": "the target runs another program now (exec)",
-        "lost": "tracking was lost",
-    }[tick.end or "interrupted"]
+    why = why_ended(tick.end, by_key=by_key)
     cost = ""
     if tick.total_share is not None and tick.total_ns:
         cost = f"; {cost_words(tick.total_share, tick.total_ns)}"

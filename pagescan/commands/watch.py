@@ -4,12 +4,14 @@ import contextlib
 import sys
 import threading
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import click
 
 from pagescan import render
 from pagescan.commands.cmd_output import CmdOutput
 from pagescan.commands.completing import complete_words
+from pagescan.commands.group_options import Asked, group_option
 from pagescan.commands.options import (
     common,
     oldest_option,
@@ -36,12 +38,14 @@ from pagescan.model.units import (
 )
 from pagescan.native import Pace
 from pagescan.session.watched import Terms, Watched
-from pagescan.target.find import find_pid
 from pagescan.target.launch import launch
 from pagescan.target.selection import Selection
 from pagescan.target.wp_async import check_possible
 from pagescan.tracking.ticks import Limits
 from pagescan.tracking.tracking import Tracking
+
+if TYPE_CHECKING:
+    from pagescan.target.group import Selector
 
 PATIENCE = 0.7
 """Seconds without a sign of life before a message says what takes so long."""
@@ -52,6 +56,7 @@ PATIENCE = 0.7
 Examples:
   pagescan watch 4242
   pagescan watch redis-server '[anon]' -i 0.2 -n 50 --json | jq .summary.pages
+  pagescan watch --tree postgres --oldest
   pagescan watch -- python3 train.py""",
 )
 @click.argument(
@@ -82,6 +87,7 @@ Examples:
     " shows it when it closes.",
 )
 @oldest_option
+@group_option
 @restore_option
 @output("watch")
 @pace_option
@@ -96,6 +102,7 @@ def command(
     budget: str | None,
     cmd_file: str | None,
     oldest: bool,
+    asked: Asked,
     restore_huge: bool,
     output: Output,
     pace: Pace,
@@ -113,7 +120,7 @@ def command(
     limits = Limits(parse_seconds(interval), count, most)
     percent = None if budget is None else parse_percent(budget)
     run = is_command(sys.argv, words)
-    check_words(words)
+    check_words(words, asked, run=run)
     if cmd_file and not run:
         raise UsageError("--cmd-output needs -- CMD: other targets keep their output")
     live = output.format == "table"
@@ -128,10 +135,10 @@ def command(
             cmd_output.started()
             if launched.note:
                 context.say(launched.note)
-            pid = launched.pid
+            subject: int | Selector = launched.pid
         else:
-            pid = find_pid(words[0], oldest=oldest)
-            selection = Selection.parse(words[1:])
+            subject, ranges = asked.subject(words, oldest=oldest)
+            selection = Selection.parse(ranges)
         terms = Terms(
             selection,
             pace,
@@ -142,8 +149,12 @@ def command(
             say=context.say,
             detail=context.detail,
         )
-        with said_if_long(context, f"arming {pid}: many mappings, or much memory"):
-            watched = undo.enter_context(Watched.armed(pid, terms, launched=launched))
+        if not isinstance(subject, int):
+            watch_group(subject, terms, limits, output, context)
+            return 0
+        with said_if_long(context, f"arming {subject}: many mappings, or much memory"):
+            armed = Watched.armed(subject, terms, launched=launched)
+            watched = undo.enter_context(armed)
         stop = undo.enter_context(stop_on_signals())
         if live:
             last = run_on_terminal(watched, limits, stop, context, cmd_output)
@@ -165,9 +176,30 @@ def run_on_terminal(
     return run_live(watched, limits, stop, context, cmd_output=cmd_output)
 
 
-def check_words(words: tuple[str, ...]) -> None:
-    """Raise a UsageError if neither TARGET nor CMD is given."""
-    if not words:
+def watch_group(
+    selector: "Selector", terms: Terms, limits: Limits, output: Output, context: Context
+) -> None:
+    """Arm all processes of a group, and show their looks until the end."""
+    from pagescan.commands.watch_group import run_group
+    from pagescan.session.watched_group import WatchedGroup
+
+    with contextlib.ExitStack() as undo:
+        with said_if_long(
+            context, f"arming {selector}: many processes, or much memory"
+        ):
+            group = undo.enter_context(WatchedGroup.armed(selector, terms))
+        stop = undo.enter_context(stop_on_signals())
+        run_group(group, limits, stop, output, context)
+
+
+def check_words(words: tuple[str, ...], asked: Asked, *, run: bool) -> None:
+    """Raise a UsageError if neither TARGET nor CMD is given, nor a group."""
+    if run and asked.given:
+        raise UsageError(
+            f"{asked.given} and -- CMD exclude each other",
+            hint="start CMD first, then watch its processes",
+        )
+    if not words and not asked.kind:
         raise UsageError(
             "watch what? TARGET or -- CMD is missing",
             hint="pagescan watch PID, or pagescan watch -- CMD",

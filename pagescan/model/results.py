@@ -11,6 +11,7 @@ from pagescan.model.memory import Mapping, Untracked
 from pagescan.model.units import format_size, plural
 
 if TYPE_CHECKING:
+    from pagescan.model.groups import GroupFacts, MemberUntracked, ProcessFacts
     from pagescan.native import Progress
 
 
@@ -209,8 +210,16 @@ class Report:
     target: TargetFacts | None
     summary: Summary
     session: SessionFacts | None = None
-    untracked: tuple[Untracked, ...] = ()
+    untracked: "tuple[Untracked | MemberUntracked, ...]" = ()
     cost: Cost = Cost()
+    group: "GroupFacts | None" = None
+    """The group, if several processes were looked at; `target` is None then."""
+    processes: "tuple[ProcessFacts, ...]" = ()
+    """Of a group: its processes."""
+    gone: int | None = None
+    """In watch of a group: how many processes have gone so far."""
+    short_lived: int | None = None
+    """In watch of a group: how many lived too short for a look; None: unknown."""
     tick: int | None = None
     """Number of the look, from 1, in watch; None elsewhere."""
     interval_ns: int | None = None

@@ -4,7 +4,7 @@ To add a column, add its row here: tables, CSV, -c and JSON are made from it.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Generic, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeVar
 
 from pagescan.model import memory
 from pagescan.model.batch import Batch
@@ -12,6 +12,9 @@ from pagescan.model.errors import UsageError
 from pagescan.model.memory import CATEGORY_NAMES, PAGE_COUNTED, Category
 from pagescan.model.results import SHARES, Action, MappingCounts, Report
 from pagescan.model.units import escape, format_address, format_size, format_time
+
+if TYPE_CHECKING:
+    from pagescan.model.groups import ProcessFacts
 
 Value = int | str | bool | tuple[str, ...] | None
 Unit = Literal["pages", "bytes", "address", "offset", "flag", "names", "text", "number"]
@@ -224,6 +227,41 @@ MAPS_DEFAULT = (
 )
 MAPS_WITH_SHARES = "start,size,present,swapped,private,shared,pss,written,label,mapping"
 BY_MAPPING_DEFAULT = "start,size,pages,written,file,present,swapped,mapping"
+
+
+def _of_summary(name: str) -> "Column[ProcessFacts]":
+    """Return the column with the number of pages of a process that have a category."""
+    return Column(name, "pages", _COUNT, lambda row: row.summary.categories.get(name))
+
+
+PID: Column[Any] = Column("pid", "number", 7, lambda _: None)
+"""The process of a row; its value is that of the report: see `of_target`."""
+_OF_PROCESS: "list[Column[ProcessFacts]]" = [
+    Column("pid", "number", 7, lambda row: row.target.pid),
+    Column("name", "text", 16, lambda row: row.target.name),
+    Column("label", "text", 32, lambda row: row.label),
+    Column("exe", "text", 32, lambda row: row.target.exe),
+    Column("start_time", "number", 10, lambda row: row.target.start_time),
+    Column("pages", "pages", _COUNT, lambda row: row.summary.pages),
+    Column("bytes", "bytes", 10, lambda row: row.summary.bytes),
+    *(_of_summary(name) for _, name in CATEGORY_NAMES),
+    Column(
+        "since_start", "bytes", 11, lambda row: row.totals.bytes if row.totals else None
+    ),
+    Column("end", "text", 6, lambda row: row.end),
+]
+PROCESS_COLUMNS = {column.key: column for column in _OF_PROCESS}
+PROCESS_DEFAULTS = {
+    "watch": "pid,name,pages,bytes,since_start,end,label",
+}
+OF_GROUPS = frozenset(PROCESS_DEFAULTS)
+"""The commands that take groups."""
+
+
+def of_target(report: Report) -> dict[str, Column[Any]]:
+    """Return the column `PID` with the value of a report."""
+    pid = report.target.pid if report.target else None
+    return {"pid": PID._replace(value=lambda _: pid)}
 
 
 _OF_LOOK: list[Column[Any]] = [

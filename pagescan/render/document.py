@@ -11,6 +11,7 @@ from pagescan import __version__
 from pagescan.model.units import format_address, format_time, now
 
 if TYPE_CHECKING:
+    from pagescan.model.groups import GroupFacts, MemberUntracked, ProcessFacts
     from pagescan.model.memory import Untracked
     from pagescan.model.results import (
         Cost,
@@ -66,6 +67,37 @@ def target_keys(target: TargetFacts | None) -> dict[str, Any] | None:
         "exe": target.exe,
         "start_time": target.start_time,
         "page_size": target.page_size,
+    }
+
+
+def group_keys(group: GroupFacts | None) -> dict[str, Any] | None:
+    """Return the JSON keys of a group; None for one target."""
+    return None if group is None else {"kind": group.kind, "name": group.name}
+
+
+def process_keys(process: ProcessFacts) -> dict[str, Any]:
+    """Return the JSON keys of a process of a group."""
+    joined, ended, totals = process.joined_at, process.ended_at, process.totals
+    return {
+        "target": target_keys(process.target),
+        "label": process.label,
+        "summary": summary_keys(process.summary),
+        "totals": None if totals is None else summary_keys(totals),
+        "joined_at": None if joined is None else format_time(joined),
+        "ended_at": None if ended is None else format_time(ended),
+        "end": process.end,
+    }
+
+
+def member_untracked_keys(item: MemberUntracked) -> dict[str, Any]:
+    """Return the JSON keys of a process that is not tracked, or of a part of it."""
+    part = item.part
+    return {
+        "pid": item.pid,
+        "start": None if part is None else format_address(part.start),
+        "end": None if part is None else format_address(part.end),
+        "mapping": None if part is None else part.mapping,
+        "why": item.why,
     }
 
 

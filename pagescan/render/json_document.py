@@ -2,9 +2,11 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple, TextIO, cast
 
 from pagescan.model.batch import Batch
+from pagescan.model.memory import Untracked
 from pagescan.model.results import MappingCounts, Output, Report
 from pagescan.render.columns import (
     MAPPING_COLUMNS,
@@ -20,6 +22,9 @@ from pagescan.render.document import (
     cost_keys,
     document,
     estimate_keys,
+    group_keys,
+    member_untracked_keys,
+    process_keys,
     session_keys,
     share_key,
     summary_keys,
@@ -36,6 +41,7 @@ from pagescan.render.line_template import (
 )
 
 if TYPE_CHECKING:
+    from pagescan.render.group_rows import GroupRows
     from pagescan.render.rows import Rows
 
 
@@ -64,9 +70,14 @@ def header_keys(report: Report) -> dict[str, Any]:
         report.kind,
         time=report.time,
         target=target_keys(report.target),
+        group=group_keys(report.group),
         session=session_keys(report.session),
         summary=summary_keys(report.summary),
     )
+    if report.group is not None:
+        keys["processes"] = [process_keys(process) for process in report.processes]
+        keys["gone"] = report.gone
+        keys["short_lived"] = report.short_lived
     if report.tick is not None:
         totals = report.totals
         keys["tick"] = report.tick
@@ -94,7 +105,12 @@ def header_keys(report: Report) -> dict[str, Any]:
 def trailer_keys(report: Report) -> dict[str, Any]:
     """Return the keys behind the rows."""
     return {
-        "untracked": [untracked_keys(item) for item in report.untracked],
+        "untracked": [
+            untracked_keys(item)
+            if isinstance(item, Untracked)
+            else member_untracked_keys(item)
+            for item in report.untracked
+        ],
         "cost": cost_keys(report.cost),
     }
 
@@ -114,9 +130,12 @@ class Surround(NamedTuple):
 
 
 def row_texts(
-    report: Report, rows: "Rows", output: Output, frame: Surround
+    report: Report, rows: "Rows | GroupRows", output: Output, frame: Surround
 ) -> tuple[str, Iterator[str]]:
     """Return the key of the rows, and the text of their objects in chunks."""
+    if report.group is not None and report.target is None:
+        return _group_texts(report, cast("GroupRows", rows), output, frame)
+    rows = cast("Rows", rows)
     if isinstance(rows, Batch):
         columns = PLAN_COLUMNS if report.plan is not None else REGION_COLUMNS
         objects = _RegionObjects(rows, list(columns.values()), frame)
@@ -124,6 +143,22 @@ def row_texts(
     of_maps = report.kind == "maps"
     texts = _mapping_texts(rows, MAPS_COLUMNS if of_maps else MAPPING_COLUMNS, frame)
     return "mappings" if of_maps or output.by == "mapping" else "regions", texts
+
+
+def _group_texts(
+    report: Report, group: "GroupRows", output: Output, frame: Surround
+) -> tuple[str, Iterator[str]]:
+    """Return the texts of the rows of all processes: each object begins with a pid."""
+
+    def texts() -> Iterator[str]:
+        for process, rows in group.parts:
+            before = f'{frame.before}"pid": {process.target.pid}, '
+            of_one = replace(report, target=process.target)
+            inner = frame._replace(before=before)
+            yield from row_texts(of_one, rows, output, inner)[1]
+
+    of_maps = report.kind == "maps" or output.by == "mapping"
+    return "mappings" if of_maps else "regions", texts()
 
 
 _BY_LENGTH = ("start", "end", "pages", "bytes")

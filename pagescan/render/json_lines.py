@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 _IN_SUMMARY = (
     "summary",
+    "processes",
+    "gone",
+    "short_lived",
     "interval_ns",
     "end",
     "totals",
@@ -31,7 +34,8 @@ def write(report: Report, rows: "Rows", output: Output, stream: TextIO) -> None:
     summary = {key: keys.pop(key) for key in _IN_SUMMARY if key in keys}
     stream.write(json.dumps({"line": "header", **keys}) + "\n")
     stream.flush()
-    kind = "region" if isinstance(rows, Batch) else "mapping"
+    of_regions = isinstance(rows, Batch) or output.by == "region"
+    kind = "region" if of_regions and report.kind != "maps" else "mapping"
     look = {key: keys[key] for key in ("tick", "time") if report.tick is not None}
     before = json.dumps({"line": kind, **look})[1:-1]
     frame = Surround(before=f"{before}, ", behind="\n")

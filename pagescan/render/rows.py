@@ -15,8 +15,12 @@ from pagescan.render.columns import (
     MAPS_COLUMNS,
     MAPS_DEFAULT,
     MAPS_WITH_SHARES,
+    OF_GROUPS,
+    PID,
     PLAN_COLUMNS,
     PLAN_DEFAULT,
+    PROCESS_COLUMNS,
+    PROCESS_DEFAULTS,
     REGION_COLUMNS,
     REGION_DEFAULT,
     Column,
@@ -24,6 +28,7 @@ from pagescan.render.columns import (
     Value,
     facts_of_mapping,
     of_look,
+    of_target,
     region_rows,
     select,
 )
@@ -56,13 +61,17 @@ def columns_of(kind: str, by: str) -> tuple[str, Mapping[str, Column[Any]]]:
     """
     if kind == "dump-plan":
         return PLAN_DEFAULT, PLAN_COLUMNS
+    if by == "process":
+        return PROCESS_DEFAULTS[kind], {**PROCESS_COLUMNS, **LOOK_COLUMNS}
+    of_groups = {"pid": PID} if kind in OF_GROUPS else {}
     if kind == "maps":
-        return MAPS_DEFAULT, MAPS_COLUMNS
+        return MAPS_DEFAULT, {**MAPS_COLUMNS, **of_groups}
     default = BY_MAPPING_DEFAULT if by == "mapping" else REGION_DEFAULT
     columns: Mapping[str, Column[Any]] = (
         MAPPING_COLUMNS if by == "mapping" else REGION_COLUMNS
     )
-    return default, {**columns, **LOOK_COLUMNS} if kind == "watch" else columns
+    of_look = LOOK_COLUMNS if kind == "watch" else {}
+    return default, {**columns, **of_look, **of_groups}
 
 
 def selected_columns(report: Report, rows: Rows, output: Output) -> Columns:
@@ -71,8 +80,15 @@ def selected_columns(report: Report, rows: Rows, output: Output) -> Columns:
     The rows of all looks of a `watch` are one CSV: there, `tick` and `time` come first.
     """
     default, columns = all_columns(report, rows)
-    if not isinstance(rows, Batch) and any(row.shares for row in rows):
+    of_processes = _is_of_processes(report, rows)
+    if (
+        not of_processes
+        and not isinstance(rows, Batch)
+        and any(row.shares for row in rows)
+    ):
         default = MAPS_WITH_SHARES
+    if report.group is not None and not of_processes:
+        default = f"pid,{default}"
     chosen = select(output.columns, default, columns)
     if report.tick is None or output.format != "csv":
         return chosen
@@ -87,10 +103,23 @@ def all_columns(report: Report, rows: Rows) -> tuple[str, Mapping[str, Column[An
     """Return the default columns of a result, and all columns that its rows have."""
     kind = "dump-plan" if report.plan is not None else report.kind
     by = "region" if isinstance(rows, Batch) else "mapping"
+    if _is_of_processes(report, rows):
+        by = "process"
     default, columns = columns_of(kind, by)
+    if by != "process" and kind in OF_GROUPS:
+        columns = {**columns, **of_target(report)}
     if report.tick is not None:
         columns = {**columns, **of_look(report)}
     return default, columns
+
+
+def _is_of_processes(report: Report, rows: Rows) -> bool:
+    """Whether each row is a process of a group."""
+    if report.group is None:
+        return False
+    from pagescan.render.group_rows import ProcessTable
+
+    return isinstance(rows, ProcessTable)
 
 
 def lines(rows: Rows, output: Output, style: LineStyle) -> Iterator[str]:

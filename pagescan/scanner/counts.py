@@ -18,7 +18,9 @@ from pagescan.scanner.rules import PRIVATE, registered_rule
 from pagescan.scanner.scanner import Scanner
 from pagescan.scanner.spans import as_spans
 from pagescan.target.kernel import known_categories, swap_in_use
+from pagescan.target.maps import read
 from pagescan.target.process import Target
+from pagescan.target.selection import Selection
 from pagescan.target.shared_files import file_of
 from pagescan.target.smaps import smaps_field, smaps_fields
 
@@ -52,6 +54,19 @@ def count_by_mapping(scanner: Scanner, selected: MappingSet) -> list[MappingCoun
     The files behind shared mappings are asked: page-table entries hide swapped pages.
     """
     return populated_by_mapping(scanner, selected)[0]
+
+
+def populated_regions(scanner: Scanner, selection: Selection) -> Batch:
+    """Return the populated regions of what a selection covers now, not by mapping.
+
+    Their categories tell what `SharedOnce` needs to count the memory of several
+    processes. Swapped pages of shared memory are not among them.
+    """
+    selected = selection.select(read(scanner.target))
+    known = known_categories()
+    populated = (Category.PRESENT | Category.SWAPPED) & known
+    query = Query(any_of=populated, returned=(populated | Category.FILE) & known)
+    return scan_mappings(scanner, MappingSet(selected), query)
 
 
 def populated_by_mapping(

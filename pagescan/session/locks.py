@@ -127,9 +127,8 @@ class Lock:
         Raises:
             SessionError: The target is tracked already; the message names the session.
         """
-        for other in live_sessions():
-            if other.target.pid == pid:
-                raise tracked_already(other)
+        for other in live_sessions(pid):
+            raise tracked_already(other)
         directory = open_directory(create=True)
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         deadline = time.monotonic() + _A_MOMENT
@@ -276,15 +275,19 @@ class LockFile:
             remove_files(self.directory, self.pid)
 
 
-def lock_files() -> Iterator[LockFile]:
-    """Yield each lock file of this user, by pid in each directory."""
+def lock_files(only: int | None = None) -> Iterator[LockFile]:
+    """Yield each lock file of this user, by pid in each directory.
+
+    Args:
+        only: The pid whose lock files are wanted; None: all.
+    """
     for path in directories():
         try:
             directory = open_own(path)
         except OSError:
             continue
         try:
-            for pid in sorted(_pids_in(directory)):
+            for pid in sorted(_pids_in(directory)) if only is None else [only]:
                 flags = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
                 with contextlib.suppress(OSError):
                     fd = os.open(f"{pid}.lock", flags, dir_fd=directory)
@@ -305,7 +308,7 @@ def _pids_in(directory: int) -> Iterator[int]:
             yield int(stem)
 
 
-def live_sessions() -> list[Session]:
-    """Return the sessions whose holders live, by pid."""
-    sessions = [file.read() for file in lock_files() if file.held]
+def live_sessions(only: int | None = None) -> list[Session]:
+    """Return the sessions whose holders live, by pid; or those of one pid."""
+    sessions = [file.read() for file in lock_files(only) if file.held]
     return [session for session in sessions if session is not None]

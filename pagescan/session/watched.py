@@ -95,7 +95,7 @@ class Watched:
 
     def __init__(
         self,
-        arming: "_Arming",
+        arming: "Arming",
         target: Target,
         tracking: Tracking,
         launched: Launched | None,
@@ -135,7 +135,7 @@ class Watched:
         with contextlib.ExitStack() as undo:
             if launched:
                 undo.callback(_reap, pid)
-            toll, budget = _cost_of(terms)
+            toll, budget = cost_of(terms)
             undo.callback(toll.close)
             terms.pace.progress = None  # the live view owns the screen
             with contextlib.ExitStack() as before:
@@ -146,7 +146,7 @@ class Watched:
                 lock = Lock.take(pid)
                 undo.callback(lock.close)
                 undo.callback(lock.remove)
-                arming = _Arming(terms, lock, toll, budget)
+                arming = Arming(terms, lock, toll, budget)
                 watched = cls(arming, target, arming.arm(target), launched)
                 before.pop_all()
             undo.callback(watched._close)
@@ -195,7 +195,7 @@ class Watched:
             try:
                 tracking = self._arming.arm(target)
             except TargetError:
-                again = _runs_another_program(target)
+                again = runs_another_program(target)
                 target.close()
                 if not again:
                     return None
@@ -260,7 +260,7 @@ class Watched:
 
 
 @dataclass(slots=True)
-class _Arming:
+class Arming:
     """Arms a target, at first and again after each exec, under one lock."""
 
     terms: Terms
@@ -301,7 +301,7 @@ class _Arming:
         )
 
 
-def _cost_of(terms: Terms) -> "tuple[TargetCost, Budget | None]":
+def cost_of(terms: Terms) -> "tuple[TargetCost, Budget | None]":
     """Return the counter of the cost, and the budget; measure a write for a budget."""
     if terms.percent is None:
         toll = TargetCost(terms.fault)
@@ -318,7 +318,7 @@ def _cost_of(terms: Terms) -> "tuple[TargetCost, Budget | None]":
     return TargetCost(cost), budget
 
 
-def _runs_another_program(target: Target) -> bool:
+def runs_another_program(target: Target) -> bool:
     """Whether a target called exec since it was opened, and has not ended."""
     ended = isinstance(target.gone(), NoSuchTargetError)
     return not ended and not target.has_address_space()

@@ -81,7 +81,6 @@ class Selector(ABC):
     kind: ClassVar[str]
     name: str
 
-    @abstractmethod
     def members(self, known: Collection[Member] = ()) -> tuple[Member, ...]:
         """Return the processes that belong to the group now, the oldest first.
 
@@ -91,6 +90,20 @@ class Selector(ABC):
         Raises:
             NoSuchTargetError: /proc is missing, or belongs to another PID namespace.
             PagescanError: This process has no descriptor left, or no memory.
+        """
+        check_proc()
+        return self.among(processes(), known)
+
+    @abstractmethod
+    def among(
+        self, pids: Iterable[int], known: Collection[Member] = ()
+    ) -> tuple[Member, ...]:
+        """Return those of some processes that belong to the group.
+
+        Args:
+            pids: The processes.
+            known: Members, also some that are not among the processes: those have to
+                live.
         """
 
     def require(self) -> tuple[Member, ...]:
@@ -138,10 +151,11 @@ class Tree(Selector):
         """The pid of the root."""
         return str(self.pid)
 
-    def members(self, known: Collection[Member] = ()) -> tuple[Member, ...]:
+    def among(
+        self, pids: Iterable[int], known: Collection[Member] = ()
+    ) -> tuple[Member, ...]:
         """Return the root, its descendants, and the descendants of known members."""
-        check_proc()
-        stats = dict(_stats())
+        stats = dict(_stats(pids))
         children: dict[int, list[int]] = {}
         for pid, stat in stats.items():
             children.setdefault(stat.parent, []).append(pid)
@@ -149,14 +163,14 @@ class Tree(Selector):
         waiting = [
             pid
             for pid, start in roots
-            if pid in stats and stats[pid].start_time == start
+            if pid not in stats or stats[pid].start_time == start
         ]
         tree: set[int] = set()
         while waiting:
             if (pid := waiting.pop()) not in tree:
                 tree.add(pid)
                 waiting += children.get(pid, ())
-        return _members((pid, stats[pid]) for pid in tree)
+        return _members((pid, stats[pid]) for pid in tree if pid in stats)
 
     def _where(self) -> str:
         return "its root has ended; pagescan itself is never a member"
@@ -169,13 +183,13 @@ class _EachByItself(Selector):
     def takes(self, pid: int) -> bool:
         """Whether a process belongs to the group."""
 
-    def members(
+    def among(
         self,
+        pids: Iterable[int],
         known: Collection[Member] = (),  # noqa: ARG002 - only a tree needs them
     ) -> tuple[Member, ...]:
-        """Return the processes that the group takes now; `known` has no effect."""
-        check_proc()
-        return _members((pid, stat) for pid, stat in _stats() if self.takes(pid))
+        """Return those that the group takes now."""
+        return _members((pid, stat) for pid, stat in _stats(pids) if self.takes(pid))
 
 
 @dataclass(frozen=True)
@@ -295,9 +309,22 @@ class Match(_EachByItself):
         return "the kernel's name and the command line are searched: ps -e -o comm,args"
 
 
-def _stats() -> Iterator[tuple[int, Stat]]:
-    """Yield all processes, without kernel threads."""
-    for pid in processes():
+def lives(member: Member) -> bool:
+    """Whether a member has not ended; it may have left its group."""
+    stat = _stat(member.pid)
+    if stat is None or stat.start_time != member.start_time:
+        return False
+    return not _ended(member.pid, stat)
+
+
+def _ended(pid: int, stat: Stat) -> bool:
+    """Whether a process is a zombie, and no thread of it lives."""
+    return stat.state in "ZXx" and memory_dir(pid) == f"/proc/{pid}"
+
+
+def _stats(pids: Iterable[int]) -> Iterator[tuple[int, Stat]]:
+    """Yield those processes that exist, without kernel threads."""
+    for pid in pids:
         stat = _stat(pid)
         if stat is not None and not stat.flags & PF_KTHREAD:
             yield pid, stat
@@ -312,7 +339,7 @@ def _members(found: Iterable[tuple[int, Stat]]) -> tuple[Member, ...]:
     """Return processes as members, without zombies and those of pagescan."""
     members = []
     for pid, stat in found:
-        if stat.state in "ZXx" and memory_dir(pid) == f"/proc/{pid}":
+        if _ended(pid, stat):
             continue
         words = _words(pid)
         if pid == os.getpid() or _is_ours(pid, words):

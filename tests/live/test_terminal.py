@@ -437,3 +437,69 @@ def test_lists_fit_into_a_window(
         assert re.search(rf"{made.pid} +mkmem +\d+ s ago", "\n".join(text))
     else:
         assert terminal.shows("fix: ")
+
+
+# ---- groups ------------------------------------------------------------------------
+
+
+def test_a_group(
+    terminal: Terminal, target: Callable[..., Target], mkmem: Path
+) -> None:
+    """A row per process; Enter shows the mappings of one, Esc all processes again."""
+    made, other = (target("m=anon,pages=4000,fill=1") for _ in range(2))
+    terminal.start(f"{PAGESCAN} watch --match {mkmem} -i 0.2", 80, 24)
+    witness.wait_for(lambda: terminal.shows("distinct pages in the last look"))
+    assert "2 processes" in terminal.screen()[0]
+    assert max(map(len, terminal.screen())) <= 80
+    made.write("m", set(range(1000)))
+    witness.wait_for(lambda: terminal.shows("wrote 3.9 MiB"))
+    witness.wait_for(lambda: str(made.pid) in terminal.row("▸"))
+    terminal.press("Enter")
+    witness.wait_for(lambda: terminal.shows("Esc: all processes"))
+    assert f"{made.pid} mkmem" in terminal.screen()[0]
+    made.write("m", set(range(500)))
+    witness.wait_for(lambda: terminal.shows("2.0M"))
+    terminal.press("Escape")
+    witness.wait_for(lambda: terminal.shows("2 processes"))
+    terminal.press("s", "s", "s", "s")  # by pid
+    witness.wait_for(lambda: terminal.shows("pid▾"))
+    terminal.press("/", *str(other.pid), "Enter")
+    witness.wait_for(lambda: not any(f" {made.pid} " in x for x in terminal.screen()))
+    assert terminal.row(f" {other.pid} ")
+    terminal.press("Escape")
+    child = int(made.tell("fork m 0-3"))
+    witness.wait_for(lambda: terminal.shows("3 processes"))
+    made.tell(f"reap {child}")
+    witness.wait_for(lambda: terminal.shows("1 gone"))
+    assert not terminal.row(f" {child} ")
+    terminal.press("h")
+    witness.wait_for(lambda: "exited" in terminal.row(f" {child} "))
+    terminal.press("?")
+    witness.wait_for(lambda: terminal.shows("PgUp"))
+    terminal.press("x")
+    witness.wait_for(lambda: terminal.shows("3 processes") or terminal.shows("pid▾"))
+    terminal.press("q")
+    witness.wait_for(lambda: terminal.shows("CODE=0"))
+    assert terminal.shows("1 process went")
+    assert terminal.row(f"{made.pid}")
+
+
+@pytest.mark.parametrize(("width", "height"), [(160, 50), (40, 12)])
+def test_a_group_fits(
+    width: int,
+    height: int,
+    terminal: Terminal,
+    target: Callable[..., Target],
+    mkmem: Path,
+) -> None:
+    """More processes than lines: the table scrolls, and no line is too long."""
+    targets = [target("m=anon,pages=4,fill=1") for _ in range(8)]
+    terminal.start(f"{PAGESCAN} watch --match {mkmem} -i 0.2", width, height)
+    witness.wait_for(lambda: terminal.shows("in the last look"))
+    assert max(map(len, terminal.screen())) <= width
+    assert len(terminal.screen()) <= height
+    terminal.press("s", "s", "s", "s", "End")  # by pid
+    last = max(made.pid for made in targets)
+    witness.wait_for(lambda: f" {last}" in terminal.row("▸"))
+    terminal.press("C-c")
+    witness.wait_for(lambda: terminal.shows("CODE=0"))

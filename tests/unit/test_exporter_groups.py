@@ -20,7 +20,7 @@ class Given(Selector):
         self.name = name
         self.now = now
 
-    def members(self, known: object = ()) -> tuple[Member, ...]:  # noqa: ARG002
+    def among(self, pids: object, known: object = ()) -> tuple[Member, ...]:  # noqa: ARG002
         return tuple(self.now)
 
 

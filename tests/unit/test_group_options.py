@@ -81,7 +81,7 @@ def test_a_group(words: tuple[str, ...], selector: Selector) -> None:
         (("--tree", "--unit", "a", "1"), "--tree and --unit exclude each other"),
         (("--unit", "a", "--match", "b"), "--unit and --match exclude each other"),
         (("--match", "b", "--oldest"), "--oldest and --match exclude each other"),
-        (("--match", "b", "42"), "TARGET and --match exclude each other"),
+        (("--match", "b", "42"), "--match and TARGET exclude each other"),
         (("--container", "web"), "malformed container id"),
     ],
 )
@@ -95,7 +95,7 @@ def test_refusals(words: tuple[str, ...], said: str) -> None:
 
 def test_a_name_beside_a_group() -> None:
     """Where there are no ranges, any word is a TARGET too many."""
-    with pytest.raises(UsageError, match="TARGET and --unit exclude each other"):
+    with pytest.raises(UsageError, match="--unit and TARGET exclude each other"):
         parsed_alone("--unit", "a", "redis")
 
 

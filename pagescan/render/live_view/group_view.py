@@ -1,0 +1,287 @@
+"""The live view of `watch` at a group: a row per process; Enter shows its mappings."""
+
+from collections.abc import Callable, Sequence
+
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.text import Text
+
+from pagescan.model.groups import GroupTick
+from pagescan.model.memory import PAGE_SIZE
+from pagescan.model.units import (
+    escape,
+    format_seconds,
+    format_share,
+    format_size,
+    format_time,
+)
+from pagescan.render.cells import elide_middle, fit_path
+from pagescan.render.live_view import help_screen, paint
+from pagescan.render.live_view.group_figures import GroupFigures, ProcessRow
+from pagescan.render.live_view.group_table import GroupLayout
+from pagescan.render.live_view.view import LiveView, counted
+from pagescan.render.live_view.view_state import Shown, ViewState, index_of, press
+from pagescan.render.strip import bars, signed
+
+_HEAD = 3
+_TALL = 16  # lines of a window that has room for a foot of three
+_KEYS = (
+    ("q", "quit"),
+    ("?", "help"),
+    ("↑↓⏎", "mappings"),
+    ("s", "sort"),
+    ("/", "filter"),
+    ("h", "gone"),
+    ("p", "pause"),
+    ("+-", "interval"),
+)
+_ORDERS: dict[str, Callable[[ProcessRow], tuple[float, ...]]] = {
+    "rate": lambda row: (-row.rate, -row.written, row.pid),
+    "since": lambda row: (-row.written, row.pid),
+    "growth": lambda row: (-row.growth, row.pid),
+    "present": lambda row: (-row.present, row.pid),
+    "address": lambda row: (row.pid,),
+}
+
+
+class GroupView:
+    """The content of the screen: the table of processes, or the view of one of them.
+
+    Attributes:
+        title: The group, for the head line.
+        state: The user's choices.
+        figures: What is known of the processes.
+        inside: The pid of the process whose mappings are shown; None: the table.
+        views: The views of the processes that have been entered, by pid.
+        has_keys: Whether there is a keyboard.
+    """
+
+    def __init__(self, title: str, interval: float) -> None:
+        """Show a group."""
+        self.title = title
+        self.state = ViewState(interval=interval)
+        self.figures = GroupFigures()
+        self.inside: int | None = None
+        self.views: dict[int, LiveView] = {}
+        self.has_keys = False
+        self.tick: GroupTick | None = None
+        self.open: Callable[[int], LiveView | None] = lambda _: None
+        self._top = 0
+        self._size = (80, 24)
+
+    def update(self, tick: GroupTick) -> None:
+        """Update the view from a tick."""
+        self.tick = tick
+        self.figures.add(tick)
+
+    def press(self, keys: Sequence[str]) -> None:
+        """Change the view according to the keys."""
+        for key in keys:
+            if self.inside is None:
+                self._press_in_table(key)
+            else:
+                self._press_inside(self.views[self.inside], key)
+
+    def _press_in_table(self, key: str) -> None:
+        state, rows = self.state, self._rows()
+        plain = not state.typing and not state.help
+        if key == "g" and plain:
+            return
+        if key == "enter" and plain:
+            if rows:
+                self._enter(rows[index_of(state, [row.pid for row in rows])])
+            return
+        shown = Shown([row.pid for row in rows], self._room(self._size[1]))
+        self.state = press(state, key, shown)
+
+    def _enter(self, row: ProcessRow) -> None:
+        self.state = self.state._replace(selected=row.pid)
+        if row.pid not in self.views:
+            view = self.open(row.pid)
+            if view is None:
+                return
+            self.views[row.pid] = view
+        view = self.views[row.pid]
+        view.has_keys = self.has_keys
+        view.state = view.state._replace(
+            interval=self.state.interval, paused=self.state.paused
+        )
+        self.inside = row.pid
+
+    def _press_inside(self, view: LiveView, key: str) -> None:
+        state = view.state
+        busy = state.typing or state.help or state.map is not None or state.filter
+        if key in ("escape", "backspace") and not busy and state.within is None:
+            self.inside = None
+            return
+        view.press([key])
+        self.state = self.state._replace(
+            interval=view.state.interval,
+            paused=view.state.paused,
+            ended=view.state.ended,
+        )
+
+    def __rich_console__(
+        self, console: Console, options: ConsoleOptions
+    ) -> RenderResult:
+        """Draw the view for the present size of the window."""
+        width, height = self._size = console.size
+        if self.inside is not None:
+            yield from self.views[self.inside].__rich_console__(console, options)
+            return
+        lines = [self._title(width)]
+        foot = self._foot(width, height)
+        if self.state.help:
+            lines += [Text(), *help_screen.lines()]
+            foot = foot[-1:]
+        else:
+            lines += [self._sums(width), self._meaning(width), *self._table(width)]
+        lines = lines[: max(0, height - len(foot))]
+        lines += [Text()] * (height - len(foot) - len(lines))
+        lines += foot
+        for line in lines:
+            line.truncate(width)
+        yield Text("\n").join(lines[:height])
+
+    def _rows(self) -> list[ProcessRow]:
+        state = self.state
+        rows = [
+            row
+            for row in self.figures.rows.values()
+            if (state.idle or not row.gone) and _matches(row, state.filter.lower())
+        ]
+        return sorted(rows, key=_ORDERS[state.sort])
+
+    def _room(self, height: int) -> int:
+        """Return how many rows the table has room for."""
+        return max(1, height - _HEAD - 2 - self._foot_height(height))
+
+    @staticmethod
+    def _foot_height(height: int) -> int:
+        return 3 if height >= _TALL else 2
+
+    def _title(self, width: int) -> Text:
+        state = self.state
+        there = sum(not row.gone for row in self.figures.rows.values())
+        count = "1 process" if there == 1 else f"{there} processes"
+        behind = f" every {state.interval:g} s  {count}"
+        room = max(12, width - len(behind) - len(" pagescan  "))
+        title = Text.assemble(
+            (" pagescan ", "bold white on grey23"),
+            (f"{elide_middle(self.title, room)} ", "bold bright_cyan on grey23"),
+        )
+        if state.paused:
+            title.append(" PAUSED ", style="bold black on bright_yellow")
+        if state.filter:
+            title.append(f" filter: {escape(state.filter)} ", style=paint.KEY)
+        title.append(behind, style=paint.BAR)
+        return paint.bar(title, width)
+
+    def _sums(self, width: int) -> Text:
+        figures = self.figures
+        rate = figures.rates[-1] if figures.rates else 0.0
+        total = self.tick.totals.bytes if self.tick else 0
+        behind = Text.assemble(("  since start ", "dim"), format_size(total))
+        if figures.populated is not None:
+            present = figures.populated.present * PAGE_SIZE
+            behind.append("  present ", style="dim")
+            behind.append(format_size(present))
+            if growth := present - (figures.first or 0):
+                style = "bold magenta" if growth > 0 else "green"
+                behind.append(f" {signed(growth)}", style=style)
+        front = Text.assemble(
+            ("written ", "dim"), (f"{format_size(int(rate))}/s ", "bold yellow")
+        )
+        room = max(0, min(30, width - len(front) - len(behind)))
+        return Text.assemble(front, (bars(figures.rates, room), "yellow"), behind)
+
+    def _meaning(self, width: int) -> Text:
+        tick = self.tick
+        if tick is None:
+            text = f"the first look comes in {self.state.interval:g} s"
+            return Text(text, style="dim")
+        parts = [counted(tick.summary.pages, "distinct page") + " in the last look"]
+        if tick.gone:
+            parts.append(f"{tick.gone} gone")
+        if tick.short_lived:
+            parts.append(f"{tick.short_lived} lived too short for a look")
+        parts.append("in the sums shared memory counts once")
+        while len("; ".join(parts)) > width and len(parts) > 1:
+            parts.pop()
+        return Text("; ".join(parts), style="dim")
+
+    def _table(self, width: int) -> list[Text]:
+        rows = self._rows()
+        room = self._room(self._size[1])
+        at = index_of(self.state, [row.pid for row in rows])
+        self._top = max(0, min(self._top, len(rows) - room, at))
+        self._top = max(self._top, at - room + 1)
+        layout = GroupLayout.fit(width)
+        shown = rows[self._top : self._top + room]
+        lines = [layout.header(self.state.sort)]
+        lines += [
+            layout.line(row, self.figures, selected=index + self._top == at)
+            for index, row in enumerate(shown)
+        ]
+        below = rows[self._top + room :]
+        if self._top or below:
+            above = f"{self._top} above; " if self._top else ""
+            size = format_size(sum(row.written for row in below))
+            lines.append(
+                Text(f"… {above}{len(below)} below, written {size}", style="dim")
+            )
+        return lines
+
+    def _foot(self, width: int, height: int) -> list[Text]:
+        foot = [Text(self._cost(width), style="dim"), self._keys(width)]
+        return [self._selected(width), *foot] if height >= _TALL else foot
+
+    def _selected(self, width: int) -> Text:
+        """Return the facts of the selected process that the table has no room for."""
+        rows = self._rows()
+        if not rows:
+            return Text()
+        row = rows[index_of(self.state, [row.pid for row in rows])]
+        mark = ("▸ ", "bold bright_yellow")
+        if row.why:
+            return Text.assemble(mark, (f"not tracked: {escape(row.why)}", "red"))
+        joined = row.facts.joined_at
+        since = f", since {format_time(joined)[11:19]} UTC" if joined else ""
+        written = f" wrote {format_size(row.written)}{since}"
+        name = escape(row.facts.target.exe or row.facts.target.name)
+        head = f"{row.pid} "
+        room = max(8, width - len(written) - len(head) - 2)
+        return Text.assemble(mark, head, (fit_path(name, room), "bold cyan"), written)
+
+    def _cost(self, width: int) -> str:
+        """Return the costs, as many as fit, the weightiest first."""
+        if self.tick is None:
+            return ""
+        cost = self.tick.cost
+        parts = [f"longest wait {format_seconds(cost.max_wait_ns / 1e9)}"]
+        if cost.target_share is not None:
+            share = format_share(cost.target_share)
+            spent = (cost.target_ns or 0) / 1e9 / max(self.tick.seconds, 1e-6)
+            parts.insert(0, f"{format_share(spent)} of a processor, {share} of theirs")
+        whole = sum(item.part is None for item in self.tick.untracked)
+        if whole:
+            parts.append(f"{whole} not tracked")
+        looks = sum(look is not None for _, look in self.tick.members)
+        parts.append(f"{looks} of {len(self.tick.members)} have run")
+        parts.append(f"scan {format_seconds(cost.scan_ns / 1e9)}")
+        while len(line := "cost: " + "; ".join(parts)) > width and len(parts) > 1:
+            parts.pop()
+        return line
+
+    def _keys(self, width: int) -> Text:
+        if self.state.typing:
+            text = f" filter: {escape(self.state.filter)}▏  Enter keeps it, Esc clears"
+            return paint.bar(Text(text, style=paint.BAR), width)
+        if not self.has_keys:
+            return Text("Ctrl-C ends it", style="dim")
+        if self.state.help:
+            return paint.keys_line([("any key", "back"), ("q", "quit")], width)
+        return paint.keys_line(_KEYS, width)
+
+
+def _matches(row: ProcessRow, text: str) -> bool:
+    return not text or text in f"{row.pid} {row.facts.target.name} {row.name}".lower()

@@ -1,0 +1,203 @@
+"""A process of a watched group: taken in, looked at, followed over exec, let go."""
+
+import contextlib
+import time
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from pagescan.model.errors import NoSuchTargetError, PagescanError, TargetError
+from pagescan.model.groups import MemberLook, MemberUntracked, Populated, ProcessFacts
+from pagescan.model.looks import Look, add, summary_of
+from pagescan.model.memory import PAGE_SIZE
+from pagescan.model.results import Cost, Summary, TargetFacts
+from pagescan.model.units import now
+from pagescan.session.locks import Lock
+from pagescan.session.watched import Arming, Terms, runs_another_program
+from pagescan.target import maps
+from pagescan.target.group import Member, lives
+from pagescan.target.process import Target, executable
+from pagescan.tracking.fault_cost import USUAL, FaultCost
+from pagescan.tracking.target_cost import TargetCost
+
+if TYPE_CHECKING:
+    from pagescan.tracking.sample import Budget
+    from pagescan.tracking.tracking import Tracking
+
+_FIRST_TRY, _LONGEST = 10.0, 300.0
+"""Seconds until the next try to track a process that was refused, and the most."""
+_SKIPPED = 10
+"""Ticks without a look at a process that has not run: others may write to it."""
+
+
+class WatchedMember:
+    """A process of a group, tracked or not.
+
+    Attributes:
+        member: Which process it is.
+        tracking: Its tracking; None: it is not tracked, for the reason `why`.
+        why: The reason, or "".
+        ended: Whether it was found to have ended.
+        totals: What it has written since it joined.
+        facts: The facts of the process; an exec changes its name.
+        populated: Its memory, as last counted; None: not counted.
+    """
+
+    def __init__(self, member: Member, terms: Terms) -> None:
+        """Remember a process; `attach` begins to track it."""
+        self.member = member
+        self.facts = TargetFacts(
+            member.pid,
+            member.name,
+            executable(member.pid),
+            member.start_time,
+            PAGE_SIZE,
+        )
+        self.tracking: Tracking | None = None
+        self.toll = TargetCost(FaultCost(USUAL, "it is that of most machines"))
+        self.why = ""
+        self.ended = False
+        self.totals = self._written = Summary.none()
+        self.joined_at: datetime | None = None
+        self.populated: Populated | None = None
+        self._terms = terms
+        self._undo = contextlib.ExitStack()
+        self._due = 0.0
+        self._wait = _FIRST_TRY
+        self._clock = -1
+        self._skipped = 0
+        self._stopped_ns = 0
+
+    @property
+    def due(self) -> bool:
+        """Whether an attach may be tried now."""
+        waits = self.ended or time.monotonic() < self._due
+        return self.tracking is None and not waits
+
+    def attach(self, budget: "Budget | None") -> bool:
+        """Begin to track it; on a failure remember the reason, and when to try again.
+
+        Args:
+            budget: Bounds what tracking may cost it; None: no bound.
+
+        Returns:
+            Whether it is tracked.
+        """
+        try:
+            with contextlib.ExitStack() as undo:
+                pid, start_time = self.member.key
+                target = undo.enter_context(Target.open(pid, start_time=start_time))
+                self._terms.selection.check(maps.read(target))
+                lock = Lock.take(pid)
+                undo.callback(lock.close)
+                undo.callback(lock.remove)
+                self._clock, self._skipped = _clock(pid), 0
+                arming = Arming(self._terms, lock, self.toll, budget)
+                tracking = undo.enter_context(arming.arm(target))
+                self._undo = undo.pop_all()
+        except (PagescanError, OSError) as error:
+            self._refused(str(error))
+            return False
+        self.tracking, self.facts, self.why = tracking, target.facts, ""
+        self.joined_at = self.joined_at or tracking.armed_at
+        self._stopped_ns += tracking.cost.stopped_ns
+        self._wait = _FIRST_TRY
+        return True
+
+    def _refused(self, why: str) -> None:
+        if not lives(self.member):
+            self.ended = True
+            return
+        self.why = why
+        self._due = time.monotonic() + self._wait
+        self._wait = min(2 * self._wait, _LONGEST)
+
+    def look(self, *, last: bool = False) -> Look | None:
+        """Find what it has written since its last look, and protect that again.
+
+        None: it has not run since then, or it cannot be looked at any more: see
+        `tracking` and `ended`.
+
+        Args:
+            last: Whether no look will follow: it is looked at even if it has not run.
+        """
+        self._written = Summary.none()
+        tracking = self.tracking
+        if tracking is None:
+            return None
+        clock = _clock(self.member.pid)
+        if clock == self._clock and not last and self._skipped < _SKIPPED:
+            self._skipped += 1
+            return None
+        self._clock, self._skipped = clock, 0
+        try:
+            look = tracking.look(rearm=True)
+        except NoSuchTargetError:
+            self.close()
+            self.ended = True
+        except TargetError as error:
+            again = runs_another_program(tracking.target)
+            self.close()
+            self._refused(str(error))
+            if again:
+                self._due = 0.0  # an exec: at once
+        except PagescanError as error:
+            self.close()
+            self._refused(str(error))
+        else:
+            self._written = summary_of(look)
+            self.totals = add(self.totals, self._written)
+            return look
+        return None
+
+    def take_stopped(self) -> int:
+        """Return for how long it was stopped since the last call, in nanoseconds."""
+        stopped, self._stopped_ns = self._stopped_ns, 0
+        return stopped
+
+    def at_tick(self, look: Look | None, end: str | None = None) -> MemberLook:
+        """Return the facts of this tick."""
+        facts = ProcessFacts(
+            self.facts,
+            self.member.label,
+            self._written,
+            self.totals,
+            self.joined_at,
+            now() if end else None,
+            end,
+            None if end else self.populated,
+        )
+        return MemberLook(facts, look)
+
+    def untracked(self, look: Look | None) -> list[MemberUntracked]:
+        """Return the parts that are not tracked, or the process as a whole.
+
+        Parts that are never written are left out: each process has some.
+        """
+        pid, name = self.facts.pid, self.facts.name
+        if self.tracking is None:
+            why = self.why or "it has come just now"
+            return [MemberUntracked(pid, name, None, why)]
+        parts = look.untracked if look else self.tracking.armed.untracked
+        return [
+            MemberUntracked(pid, name, part, part.why)
+            for part in parts
+            if not part.never_written
+        ]
+
+    def close(self) -> Cost:
+        """Disarm it; return the cost of that. A second call has no effect."""
+        tracking, self.tracking = self.tracking, None
+        self._undo.close()
+        return tracking.end_cost if tracking else Cost()
+
+
+def _clock(pid: int) -> int:
+    """Return the nanoseconds for which all threads of a process have run; -1: gone.
+
+    It tells a thread that runs at this moment, too.
+    """
+    try:
+        # A process's clock is the complement of its pid; CPUCLOCK_SCHED is 2.
+        return time.clock_gettime_ns((~pid << 3) | 2)
+    except OSError:
+        return -1
