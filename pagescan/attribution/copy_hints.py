@@ -3,6 +3,8 @@
 import re
 from collections.abc import Iterable
 
+from pagescan.model.units import format_size
+
 _MUCH = 0.2
 _WORTH_PAGES = 256
 _COLLECTS = re.compile(
@@ -45,7 +47,7 @@ def hints(
                 found.append(text)
     if name.startswith(("redis", "valkey", "keydb")) and reserve:
         found.append(
-            f"keep {max(1, reserve >> 20)} MiB free for a snapshot under this load,"
+            f"keep {format_size(reserve)} free for a snapshot under this load,"
             " turn transparent huge pages off, or save on a replica, without a fork"
         )
     return found

@@ -97,7 +97,8 @@ class _Teller:
         if self._output.format == "table" and self._lines:
             sys.stdout.write(f"\x1b[{self._lines}F\x1b[J")
         self._lines = write_copies(report, self._output)
-        for fork in [*report.forks] if report.end else ended:
+        open_forks = [f for f in report.forks if report.end and f.end is None]
+        for fork in [*ended, *open_forks]:
             self._context.say(fork_line(fork))
             self._lines = 0  # what was said stands below the table
         if report.end:
@@ -119,8 +120,10 @@ def fork_line(fork: ForkCopies) -> str:
         f"fork #{fork.number} of {fork.parent}, child {fork.child}:"
         f" {plural(fork.copied, 'page')} ({format_size(fork.copied * PAGE_SIZE)})"
         f" copied in {format_seconds(fork.seconds)}{share};"
-        f" at most {fork.peak_rate:,.0f} pages/s; reserve {format_size(fork.reserve)}"
     )
+    if fork.peak_rate:
+        text += f" at most {fork.peak_rate:,.0f} pages/s;"
+    text += f" reserve {format_size(fork.reserve)}"
     if fork.predicted is not None and fork.predicted > fork.copied:
         size = format_size(fork.predicted * PAGE_SIZE)
         text += f"; {size} if the child lives as long again"

@@ -1,5 +1,6 @@
 """Writes what `cow` tells: a JSON document, CSV, or a table."""
 
+import shutil
 import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple, TextIO
@@ -15,8 +16,6 @@ from pagescan.model.memory import PAGE_SIZE
 from pagescan.model.results import Output
 from pagescan.model.units import escape, format_size, format_time
 from pagescan.render.cells import elide_middle, pad, width_of
-
-_WIDEST_FUNCTION = 60
 
 
 class CopyRow(NamedTuple):
@@ -93,12 +92,16 @@ def write_copies(
         write_document(document("cow", time=report.time, **keys), stream)
         return 0
     columns, rows = COLUMNS[output.by], rows_of(report, output.by)
+    if output.format == "table" and output.by == "process":  # the age tells it, too
+        columns = tuple(column for column in columns if column.key != "role")
     if output.format == "csv":
         _write_csv(report, columns, rows, output, stream)
         return 0
     cells = [[_cell(c, row, output) for c in columns] for row in rows]
     head = [[column.key for column in columns]] if output.header else []
     lines = [*head, *cells]
+    if output.format == "table":
+        lines = _fitted(lines)
     widths = [max(map(width_of, column)) for column in zip(*lines, strict=True)]
     for line in lines:
         padded = (
@@ -108,6 +111,18 @@ def write_copies(
         stream.write("  ".join(padded).rstrip() + "\n")
     stream.flush()
     return len(lines)
+
+
+def _fitted(lines: list[list[str]]) -> list[list[str]]:
+    """Return as many lines as the window has, with a last column that fits into it.
+
+    The next report takes their place, so no line may go on in a second one.
+    """
+    window = shutil.get_terminal_size()
+    lines = lines[: max(2, window.lines - 1)]
+    *others, _ = [max(map(width_of, column)) for column in zip(*lines, strict=True)]
+    room = max(1, window.columns - sum(others) - 2 * len(others))
+    return [[*line[:-1], elide_middle(line[-1], room)] for line in lines]
 
 
 def _cell(column: _Column, row: object, output: Output) -> str:
@@ -122,8 +137,9 @@ def _cell(column: _Column, row: object, output: Output) -> str:
         return f"{value:.1f}"
     if column.unit == "time":
         return format_time(value)
-    text = escape(str(value))
-    return elide_middle(text, _WIDEST_FUNCTION) if output.format == "table" else text
+    if column.key == "module" and output.format == "table":
+        value = value.rpartition("/")[2]
+    return escape(str(value))
 
 
 def _write_csv(
