@@ -14,8 +14,13 @@ from pathlib import Path
 import pytest
 
 from pagescan.exporter.collector import MemoryCollector
+from pagescan.exporter.counters import WrittenCounter
 from pagescan.exporter.metrics import State
+from pagescan.native import Pace
+from pagescan.session.watched import Terms
 from pagescan.target.group import Match, Tree
+from pagescan.target.selection import Selection
+from pagescan.tracking.fault_cost import USUAL, FaultCost
 from tests import machine, witness
 from tests.conftest import PAGE, Target
 from tests.exporting import Samples, exporting, parsed, value, values
@@ -326,3 +331,39 @@ def test_exec_of_a_member_is_followed(target: Start) -> None:
         samples = exporter.scrape()
         assert value(samples, "pagescan_unread_processes") == 0
         assert value(samples, "pagescan_up") == 1
+
+
+def test_a_later_reading_is_a_new_one(target: Start) -> None:
+    """Pages that came since count, also where the mappings are the same."""
+    made = target("m=anon,pages=300")
+    with MemoryCollector([Tree.of(made.pid)]) as collector:
+        collector.fresh = 0.0
+        sizes = []
+        for pages in ("0-99", "100-199", "100-199"):
+            made.tell(f"write m {pages}")
+            (populated,) = collector.read().memory.values()
+            sizes.append(populated.total()["anon", State.PRESENT])
+        assert sizes[1] - sizes[0] == 100 * PAGE
+        assert sizes[2] == sizes[1]
+
+
+def test_counters_of_groups_that_vanish_are_forgotten(target: Start) -> None:
+    """They would grow with every name that a process ever had."""
+    one, other = target("m=anon,pages=10"), target("m=anon,pages=10")
+    selectors = [Tree.of(one.pid), Tree.of(other.pid)]
+    terms = Terms(Selection(), Pace(), fault=FaultCost(USUAL))
+    with (
+        MemoryCollector(selectors) as collector,
+        WrittenCounter(collector.grouping, terms, print, lambda: False) as counter,
+    ):
+        counter.tick()
+        for made in (one, other):
+            made.tell("write m 0-9")
+        counter.tick()
+        names = {group.name for group in counter.counted().written}
+        assert names == {str(one.pid), str(other.pid)}
+        one.tell("quit")
+        one.process.wait()
+        counter.tick()
+        names = {group.name for group in counter.counted().written}
+        assert names == {str(other.pid)}
