@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from prometheus_client.core import Metric as Family
 
 _FRESH = 1.0  # seconds for which one reading answers every scraper
+_NAMED = 3  # unread processes per reading that are named
 _WINDOW = 300.0  # seconds for which the longest hold counts
 
 Say = Callable[[str], None]
@@ -206,10 +207,12 @@ class MemoryCollector:
             self._say(
                 f"more than {self.grouping.most} groups: {groups} are in {OTHER!r}"
             )
-        for member, why in reading.unread.items():
-            if member not in self._said:
-                self._said.add(member)
-                self._say(why)
+        new = [member for member in reading.unread if member not in self._said]
+        self._said.update(new)
+        for member in new[:_NAMED]:
+            self._say(f"not read: {reading.unread[member]}")
+        if len(new) > _NAMED:
+            self._say(f"not read: {len(new) - _NAMED} more processes")
 
     def collect(self) -> "Iterator[Family]":
         """Yield the metrics; prometheus_client calls this at each scrape."""

@@ -7,6 +7,7 @@ come are attached at the next tick, those that go stay in the totals of their gr
 import contextlib
 import os
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Self
@@ -28,11 +29,20 @@ from pagescan.model.memory import PAGE_SIZE, Untracked
 from pagescan.session.watched import Terms, Watched
 from pagescan.target.group import Member
 
+_PATIENCE = 60.0  # seconds without a tick after which the looks count as stopped
+_MOST = 1000  # processes that are tracked: a fork bomb must not become ours
 _AGAIN = 32  # ticks after which a refused process is tried again, at the latest
+
+
+class _TooManyError(PagescanError):
+    """As many processes are tracked as may be."""
+
+
 _REASONS: tuple[tuple[type[PagescanError], str], ...] = (
+    (_TooManyError, "too many processes"),
     (AccessDeniedError, "access denied"),
     (KernelUnsupportedError, "not supported by this kernel"),
-    (SessionError, "tracked by another pagescan"),
+    (SessionError, "tracked already"),
     (TargetError, "a process that cannot be attached to"),
 )
 """Short names for errors: those of the errors have pids, which are no labels."""
@@ -88,6 +98,9 @@ class WrittenCounter:
         terms: The terms on which each process is tracked.
         say: Called with each message for the user.
         end_early: Whether the end leaves split huge pages as they are; asked often.
+
+    Attributes:
+        most: The most processes that are tracked at a time.
     """
 
     def __init__(
@@ -105,13 +118,17 @@ class WrittenCounter:
         self._state = _State()
         self._lock = threading.Lock()
         self._counted = Counted(tick=terms.interval, note=_note(terms))
+        self.most = _MOST
         self._hold = 0.0
+        self._last = time.monotonic()
+        self._patience = max(3 * terms.interval, _PATIENCE)
 
     def counted(self) -> Counted:
         """Return what was counted so far."""
         with self._lock:
             return replace(
                 self._counted,
+                alive=time.monotonic() - self._last < self._patience,
                 written={
                     group: dict(kinds) for group, kinds in self._counted.written.items()
                 },
@@ -138,6 +155,8 @@ class WrittenCounter:
         for group, many in grouped.groups.items():
             reasons = untracked.setdefault(group, {})
             for member in many:
+                if self._end_early():
+                    return
                 self._look(member, group)
                 for reason, size in self._untracked(member):
                     reasons[reason] = reasons.get(reason, 0) + size
@@ -151,11 +170,7 @@ class WrittenCounter:
                 del counted.written[group]
             counted.untracked = untracked
             counted.ticks += 1
-
-    def stopped(self) -> None:
-        """Tell that no look will follow."""
-        with self._lock:
-            self._counted.alive = False
+            self._last = time.monotonic()
 
     def _look(self, member: Member, group: Group) -> None:
         """Look at one process; attach to it if it came, or has called exec."""
@@ -176,7 +191,10 @@ class WrittenCounter:
             return
         refused = state.refused.get(member.key)
         if refused is None or self._counted.ticks >= refused.again:
-            self._attach(member, group)
+            if len(state.tracked) < self.most:
+                self._attach(member, group)
+            else:
+                self._refuse(member, _TooManyError(f"{self.most} are tracked already"))
 
     def _attach(self, member: Member, group: Group) -> None:
         """Attach to a process and arm it, or note why that is not possible."""

@@ -25,6 +25,9 @@ from pagescan.target.shared_files import devices_in_memory
 
 _BITS = tuple((state.category.bit_length() - 1, state) for state in State)
 
+_KEPT = 500
+"""The most processes that stay open between two readings: each takes 60 KiB."""
+
 FileKey = tuple[tuple[int, int], int, int, int]
 """A mapped part of a file: device, inode, offset, length."""
 Bytes = dict[tuple[str, State], int]
@@ -232,6 +235,8 @@ def devices() -> frozenset[tuple[int, int]]:
 class Readers:
     """The open processes of all groups; those that are no members are closed.
 
+    Those beyond a limit are opened again for each reading.
+
     Attributes:
         hold: The longest time, in seconds, that one call held a process's mmap lock,
             since the last call of `begin`.
@@ -284,6 +289,8 @@ class Readers:
             return reader.read(swap=self._swap)
         finally:
             self.hold = max(self.hold, reader.take_hold())
+            if len(self._open) > _KEPT:
+                self._forget(member)
 
     def _forget(self, member: Member) -> None:
         if reader := self._open.pop(member.key, None):

@@ -72,6 +72,7 @@ COMMANDS = [
     (("dump-plan", ME, "--json"), 101),
     (("dump-plan", "4194303", "--epoch", "1"), 96),
     (("changed", "4194303"), 95),
+    (("exporter", "--track"), 120),
     (("completion", "bash"), 85),
     (("cow", "4194303"), 120),
     (("schema",), 95),

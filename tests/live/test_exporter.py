@@ -225,7 +225,7 @@ def test_a_process_that_is_tracked_already_is_untracked(armed: Start) -> None:
     with exporting("--tree", made.pid, "--track", "-i", "0.2") as exporter:
         witness.wait_for(lambda: exporter.ticks() > 3, 30)
         samples = exporter.scrape()
-        reason = "tracked by another pagescan"
+        reason = "tracked already"
         assert value(samples, "pagescan_untracked_bytes", reason=reason) > 100 * PAGE
         assert sum(values(samples, "pagescan_written_bytes_total")) == 0
         lines = [line for line in exporter.said if "not tracked" in line]
@@ -367,3 +367,22 @@ def test_counters_of_groups_that_vanish_are_forgotten(target: Start) -> None:
         counter.tick()
         names = {group.name for group in counter.counted().written}
         assert names == {str(other.pid)}
+
+
+def test_more_processes_than_may_be_tracked(forks: int) -> None:
+    """The others are untracked, with the reason, and nothing ends."""
+    said: list[str] = []
+    terms = Terms(Selection(), Pace(), fault=FaultCost(USUAL))
+    with (
+        MemoryCollector([Tree.of(forks)]) as collector,
+        WrittenCounter(
+            collector.grouping, terms, said.append, lambda: False
+        ) as counter,
+    ):
+        counter.most = 3
+        counter.tick()
+        counter.tick()
+        (reasons,) = counter.counted().untracked.values()
+        assert reasons["too many processes"] > 0
+        assert len(said) == 1
+    assert witness.registered(forks) == 0
