@@ -1,8 +1,10 @@
 """Copy-on-write of targets that know which pages each side has written."""
 
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 
 import pytest
@@ -11,6 +13,7 @@ from pagescan.attribution.copies import CopyWatch
 from pagescan.model.copies import CopyReport, ForkCopies
 from pagescan.model.errors import NoSuchTargetError
 from tests import witness
+from tests.conftest import HERE, STRANGER, python_of_all
 from tests.forks import PAGES, Target, forks
 
 __all__ = ["forks"]
@@ -183,6 +186,44 @@ def test_state_without_frames(forks: Target) -> None:
         plain.process.communicate()
     assert answers[0] == answers[1]
     assert int(answers[0].split()[1]) >= 900
+
+
+AS_ANOTHER_USER = """
+import subprocess, sys
+from pagescan.attribution.copies import CopyWatch
+words = [sys.argv[1], "4000"]
+target = subprocess.Popen(words, stdin=-1, stdout=-1, text=True, bufsize=1)
+pid = int(target.stdout.readline())
+with CopyWatch(pid) as watch:
+    for line in ("f 700", "p 1000"):
+        target.stdin.write(line + "\\n")
+        target.stdout.readline()
+    (fork,) = watch.report("mapping").forks
+    for side in fork.sides:
+        print(side.role, *(row.pages for row in side.by if "area" in row.mapping))
+target.kill()
+"""
+
+
+@pytest.mark.needs("stranger")
+def test_without_privileges(forks: Target) -> None:
+    """A user sees the copies of its own processes: all that user mode makes."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        program = shutil.copy(str(forks.process.args[0]), folder)  # type: ignore[index]
+        places = [str(HERE.parent), *filter(None, map(str, sys.path))]
+        done = subprocess.run(
+            [str(python_of_all()), "-c", AS_ANOTHER_USER, program],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd="/",
+            user=STRANGER,
+            group=STRANGER,
+            extra_groups=[],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(places)},
+        )
+    assert done.stdout == "parent 1000\nchild 700\n", done.stderr
 
 
 PREFORK = """
