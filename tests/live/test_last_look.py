@@ -5,16 +5,20 @@ The program is targets/lastwords.c. The same program without pagescan is the wit
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
+import click
 import pytest
 
 from tests import witness
-from tests.conftest import HERE, checked, command
+from tests.conftest import HERE, STRANGER, checked, command, python_of_all
 
 pytestmark = pytest.mark.needs("tracking")
 
@@ -268,3 +272,38 @@ def test_other_tools_are_told_who_traces_it(program: str) -> None:
         assert result.code in (1, 3)
         assert "tracked already" in result.stderr or "traced already" in result.stderr
         os.kill(pid, signal.SIGUSR2)
+
+
+def as_stranger(*words: str) -> "subprocess.CompletedProcess[str]":
+    """Run pagescan as an ordinary user, with the packages of this environment."""
+    return subprocess.run(
+        [str(python_of_all()), "-m", "pagescan", *words],
+        user=STRANGER,
+        group=STRANGER,
+        extra_groups=[],
+        cwd=HERE.parent,
+        env={**os.environ, "PYTHONPATH": str(Path(click.__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.needs("stranger")
+def test_ordinary_user(program: str) -> None:
+    """Neither the tracer nor the last look needs a right; an exec can lose one."""
+    if as_stranger("--version").returncode:
+        pytest.skip("an ordinary user cannot load pagescan from here")
+    with tempfile.TemporaryDirectory() as name:
+        place = Path(name)
+        place.chmod(0o755)
+        own, other = place / "lastwords", place / "id"
+        shutil.copy(program, own)
+        shutil.copy("/usr/bin/id", other)
+        other.chmod(0o4755)
+        done = as_stranger(*WATCH[3:], "--", str(own), "kill", "9")
+        assert done.returncode == 137, done.stderr
+        assert checked(done.stdout)["totals"]["pages"] >= PAGES
+        done = as_stranger(*WATCH[3:], "--", "sh", "-c", f"exec {other} -u")
+    assert f"{other} is set-user-ID of uid 0" in done.stderr
+    assert str(STRANGER) in done.stderr.split("\n")
