@@ -25,7 +25,7 @@ SOURCES := $(filter-out pagescan/native/_shim.c,$(SOURCES))
 C_FILES = $(filter-out pagescan/native/_shim.c,$(wildcard pagescan/native/*.[ch] pagescan/native/include/*.h tests/*/*.[ch] benchmarks/*.[ch]))
 
 .PHONY: help prereqs dev build demo test unit live lint ruff format type layers spell man docs \
-	reference prose cformat \
+	reference screens prose cformat \
 	fmt asan lowest kernels bench dist wheels pyz clean
 
 help: ## print this list
@@ -69,6 +69,9 @@ spell: $(VENV)/lint.stamp
 
 docs: $(VENV)/lint.stamp ## docs/api.md, from the docstrings
 	@$(BIN)/python docs/make_api.py
+
+screens: $(VENV)/run.stamp ## the screens in README and guide again, as root, with redis, java and tmux
+	@$(BIN)/python docs/make_screens.py $(SCREENS)
 
 reference: $(VENV)/lint.stamp
 	@$(BIN)/python docs/make_api.py --check
