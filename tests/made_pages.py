@@ -4,7 +4,7 @@ import random
 from array import array
 from collections.abc import Iterable, Sequence
 
-from pagescan.native import Columns
+from pagescan.native import Columns, pack
 from pagescan.render.html.records import (
     PageContents,
     PageLook,
@@ -65,7 +65,7 @@ def contents_of(
                 to_ns=BEGUN + (at + 1) * step,
                 pages=len(pages),
                 resident=(1 << 28) + at * PAGE,
-                target_ns=len(pages) * 300,
+                share=len(pages) * 3e-7,
                 mappings=known,
                 counts=[counts[index] for index in known],
             )
@@ -81,6 +81,7 @@ def contents_of(
         mappings=mappings,
         looks=looks,
         columns=all_columns.__getitem__,
+        packed=lambda at: (len(all_columns[at].starts), pack(all_columns[at], PAGE)),
         notes=notes,
     )
 

@@ -34,7 +34,8 @@ function dataOf(looks, mappings, change = {}) {
       runs.flatMap(([start, end]) => {
         const gap = start - at;
         at = end;
-        return [gap, (end - start - 1) * 2];
+        const size = (end - start - 1) * 2;
+        return change.level ? [gap, size + 1, end - start] : [gap, size];
       }),
     );
   });
@@ -47,7 +48,7 @@ function dataOf(looks, mappings, change = {}) {
     mappings,
     looks: {
       process: each(() => 0), from: each((at) => at * 1e6), to: each((at) => (at + 1) * 1e6),
-      pages: looks.map(sum), resident: each(() => null), target: each(() => null),
+      pages: looks.map(sum), resident: each(() => null), share: each(() => null),
       mappings: each(() => [0]), counts: looks.map((runs) => [sum(runs)]),
     },
     frames: {
@@ -82,10 +83,12 @@ test("zlib's data is inflated", async () => {
 test("packed regions of the highest addresses are exact", () => {
   const high = 2 ** 52 - 10; // the last pages of 64 bits
   const packed = Uint8Array.from(varints([7, 2, 0, 1, 5, high - 9, 4 * 2]));
-  const read = unpack(packed, { regions: [2, 0, 1] });
+  const read = unpack(packed, { regions: [2, 0, 1] }, false);
   assert.deepEqual([...read.starts], [7, 9, high - 9]);
   assert.deepEqual([...read.ends], [9, 10, high - 4]);
-  assert.deepEqual([...read.weights], [2, 5, 5]);
+  assert.deepEqual([...read.weights], [2, 1, 5]);
+  const units = unpack(packed, { regions: [2, 0, 1] }, true);
+  assert.deepEqual([...units.weights], [0, 5, 0]);
   assert.deepEqual([...read.offsets], [0, 2, 2, 3]);
 });
 

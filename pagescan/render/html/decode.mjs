@@ -24,9 +24,10 @@ export function divide(bytes) {
 
 /**
  * Returns the regions of all frames as columns: first page, behind the last page, and how
- * many pages of them are written. The packed form is that of pagescan's shim_recording.c.
+ * many pages of them are written: all, or with units their "categories". The packed form
+ * is that of pagescan's shim_recording.c.
  */
-export function unpack(packed, frames) {
+export function unpack(packed, frames, units) {
   const total = frames.regions.reduce((sum, count) => sum + count, 0);
   const starts = new Float64Array(total);
   const ends = new Float64Array(total);
@@ -54,7 +55,7 @@ export function unpack(packed, frames) {
       starts[row] = page;
       page += Math.floor(size / 2) + 1;
       ends[row] = page;
-      weights[row] = weight || page - starts[row];
+      weights[row] = units ? weight : page - starts[row];
     }
   }
   offsets[frames.regions.length] = row;

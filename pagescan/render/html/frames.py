@@ -8,6 +8,7 @@ by side: then a frame holds how many pages of each unit are written.
 from __future__ import annotations
 
 import json
+import random
 import zlib
 from array import array
 from collections.abc import Iterator, Sequence
@@ -15,14 +16,17 @@ from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
 from pagescan import native
+from pagescan.model.errors import PagescanError
 from pagescan.native import Columns
 
 if TYPE_CHECKING:
-    from pagescan.render.html.records import PageContents, PageLook
+    from pagescan.render.html.records import PageContents
 
 _LEVEL = 1
 _FRAMES_ENOUGH = 1500
 """A screen has hardly more columns: with fewer frames, units become larger."""
+_LARGEST_UNIT = 1 << 20
+_SAMPLE = 12  # frames that are packed to learn how large all of them are
 
 
 class Level(NamedTuple):
@@ -35,6 +39,9 @@ class Level(NamedTuple):
 
     looks: int = 1
     unit: int = 1
+
+
+EXACT = Level()
 
 
 class Frame(NamedTuple):
@@ -62,49 +69,82 @@ def payload(contents: PageContents, limit: int) -> tuple[bytes, Level]:
         contents: What the page shows.
         limit: The most bytes that the data may have.
     """
-    level = Level(_looks_per_frame(contents, limit))
-    while True:
-        data = zlib.compress(_data(contents, level), _LEVEL)
-        if len(data) <= limit or level.looks > len(contents.looks):
+    facts = _facts(contents)
+    looks = _looks_by_process(contents)
+    room = limit - len(zlib.compress(_text(facts), _LEVEL))
+    error = 1.0  # of the estimates: how much too low the last one was
+    for level in _levels(looks):
+        estimate = _estimate(contents, looks, level)
+        if estimate * error > room:
+            continue
+        data = zlib.compress(_data(contents, facts, level), _LEVEL)
+        if len(data) <= limit:
             return data, level
-        level = _coarser(level, len(contents.looks), len(data) / limit)
+        error = max(error, (len(data) - limit + room) / max(estimate, 1))
+    raise PagescanError(
+        f"{len(contents.looks)} looks do not fit a page, however coarse its map is",
+        hint="--time FROM-TO shows a part of them",
+    )
 
 
-def _looks_per_frame(contents: PageContents, limit: int) -> int:
-    """Return a first guess: a day of looks needs no try that holds all of them."""
-    looks = len(contents.looks)
-    pages = sum(look.pages for look in contents.looks)
-    fewest = pages // 64 // max(limit, 1)  # 64 pages per byte: they lie side by side
-    return max(1, min(fewest, looks // _FRAMES_ENOUGH))
+def _levels(looks: dict[int, list[int]]) -> Iterator[Level]:
+    """Yield the levels, from the exact one to the coarsest."""
+    most = max([*map(len, looks.values()), 1])
+    total = sum(map(len, looks.values()))
+    step = unit = 1
+    while step < most or unit < _LARGEST_UNIT:
+        yield Level(step, unit)
+        if (total // step > _FRAMES_ENOUGH or unit >= _LARGEST_UNIT) and step < most:
+            step *= 2
+        else:
+            unit *= 4
+    yield Level(step, unit)
 
 
-def _coarser(level: Level, looks: int, times: float) -> Level:
-    """Return the next level for data that is some times too large."""
-    frames = looks // level.looks
-    if frames > _FRAMES_ENOUGH:
-        wanted = min(times, frames / _FRAMES_ENOUGH)
-        return level._replace(looks=max(level.looks + 1, round(level.looks * wanted)))
-    if level.unit < 1 << 20:
-        return level._replace(unit=level.unit * 4)
-    return level._replace(looks=level.looks * 2)
+def _estimate(
+    contents: PageContents, looks: dict[int, list[int]], level: Level
+) -> float:
+    """Return the bytes that frames take, by a sample of them."""
+    groups = [
+        (own, at) for own in looks.values() for at in range(0, len(own), level.looks)
+    ]
+    sample = random.Random(1).sample(groups, min(_SAMPLE, len(groups)))  # noqa: S311 - no secret
+    packed = b"".join(
+        _packed(contents, own[at : at + level.looks], level)[1] for own, at in sample
+    )
+    return len(zlib.compress(packed, _LEVEL)) * len(groups) / max(len(sample), 1)
 
 
-def _data(contents: PageContents, level: Level) -> bytes:
+def _looks_by_process(contents: PageContents) -> dict[int, list[int]]:
+    """Return the indices of the looks of each process."""
+    looks: dict[int, list[int]] = {}
+    for index, look in enumerate(contents.looks):
+        looks.setdefault(look.process, []).append(index)
+    return looks
+
+
+def _data(contents: PageContents, facts: dict[str, object], level: Level) -> bytes:
     """Return the length of the JSON, the JSON itself, and the packed regions."""
     frames = list(frames_of(contents, level))
-    document = _facts(contents, level)
+    # Notes are read now: reading the frames may have found damage.
+    notes = list(contents.notes)
+    document = {**facts, "notes": notes, "level": level._asdict()}
     document["frames"] = {
         "process": [frame.process for frame in frames],
         "first": [frame.first for frame in frames],
         "last": [frame.last for frame in frames],
         "regions": [frame.regions for frame in frames],
     }
-    text = json.dumps(document, separators=(",", ":")).encode()
+    text = _text(document)
     packed = (frame.packed for frame in frames)
     return b"".join(chain([len(text).to_bytes(4, "little"), text], packed))
 
 
-def _facts(contents: PageContents, level: Level) -> dict[str, object]:
+def _text(document: dict[str, object]) -> bytes:
+    return json.dumps(document, separators=(",", ":")).encode()
+
+
+def _facts(contents: PageContents) -> dict[str, object]:
     """Return the facts for the scripts of the page; addresses are in pages."""
     looks, size = contents.looks, contents.page_size
     return {
@@ -113,8 +153,6 @@ def _facts(contents: PageContents, level: Level) -> dict[str, object]:
         "version": contents.version,
         "pageSize": size,
         "budget": contents.budget,
-        "notes": list(contents.notes),
-        "level": level._asdict(),
         "processes": [process._asdict() for process in contents.processes],
         "mappings": [
             {**one._asdict(), "start": one.start // size, "end": one.end // size}
@@ -126,7 +164,7 @@ def _facts(contents: PageContents, level: Level) -> dict[str, object]:
             "to": [look.to_ns // 1000 for look in looks],
             "pages": [look.pages for look in looks],
             "resident": [look.resident for look in looks],
-            "target": [look.target_ns for look in looks],
+            "share": [look.share for look in looks],
             "mappings": [list(look.mappings) for look in looks],
             "counts": [list(look.counts) for look in looks],
         },
@@ -134,30 +172,30 @@ def _facts(contents: PageContents, level: Level) -> dict[str, object]:
 
 
 def frames_of(contents: PageContents, level: Level) -> Iterator[Frame]:
-    """Yield the frames, in the order of their first look."""
+    """Yield the frames, process by process, in the order of time."""
+    for process, own in _looks_by_process(contents).items():
+        for at in range(0, len(own), level.looks):
+            group = own[at : at + level.looks]
+            regions, packed = _packed(contents, group, level)
+            yield Frame(process, group[0], group[-1], regions, packed)
+
+
+def _packed(
+    contents: PageContents, group: Sequence[int], level: Level
+) -> tuple[int, bytes]:
+    """Return the number of regions of some looks as one, and their packed form."""
+    if level == EXACT:
+        return contents.packed(group[0])
     size = contents.page_size
-    for process, group in _groups(contents.looks, level.looks):
-        regions = native.widen(contents.columns(group[0]), size)
-        for index in group[1:]:
-            more = native.widen(contents.columns(index), size)
-            regions = native.overlay(regions, more, outside=True)
-        if level.unit > 1:
-            regions = _units(regions, level.unit * size, size)
-        packed = native.pack(regions, size)
-        yield Frame(process, group[0], group[-1], len(regions.starts), packed)
-
-
-def _groups(looks: Sequence[PageLook], size: int) -> Iterator[tuple[int, list[int]]]:
-    """Yield the indices of consecutive looks of a process, up to `size` at a time."""
-    open_groups: dict[int, list[int]] = {}
-    groups: list[tuple[int, list[int]]] = []
-    for index, look in enumerate(looks):
-        group = open_groups.get(look.process)
-        if group is None or len(group) == size:
-            group = open_groups[look.process] = []
-            groups.append((look.process, group))
-        group.append(index)
-    return iter(groups)
+    parts = [native.widen(contents.columns(index), size) for index in group]
+    while len(parts) > 1:
+        pairs = zip(parts[::2], parts[1::2], strict=False)
+        odd = parts[-1:] if len(parts) % 2 else []
+        parts = [native.overlay(*pair, outside=True) for pair in pairs] + odd
+    (regions,) = parts
+    if level.unit > 1:
+        regions = _units(regions, level.unit * size, size)
+    return len(regions.starts), native.pack(regions, size)
 
 
 def _units(regions: Columns, unit: int, page_size: int) -> Columns:

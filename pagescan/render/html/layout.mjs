@@ -137,9 +137,9 @@ export function renumber(regions, frames, segments) {
     const own = segments.filter((one) => one.process === frames.process[frame]);
     if (!own.length) continue;
     let at = 0;
+    let { start, end, first } = own[0];
     const number = (page) => {
-      while (at < own.length - 1 && own[at].end <= page) at++;
-      const { start, end, first } = own[at];
+      while (page >= end && at < own.length - 1) ({ start, end, first } = own[++at]);
       return page < start || page >= end ? null : first + page - start;
     };
     for (let row = regions.offsets[frame]; row < regions.offsets[frame + 1]; row++) {

@@ -36,18 +36,13 @@ export function chartsOf(model) {
       base: 1024,
       lines: perProcess(looks.resident, "resident"),
     });
-  if (looks.target.some((value) => value !== null))
+  if (looks.share.some((value) => value !== null))
     charts.push({
       title: "What tracking cost the target",
-      words: "Estimated processor time of the target, as a part of one processor.",
+      words: "The estimated part of the target's processor time.",
       format: percent,
       base: 1000,
-      lines: perProcess(
-        looks.target.map((value, look) =>
-          value === null ? null : value / 1e9 / (looks.to[look] - looks.from[look]),
-        ),
-        "cost",
-      ),
+      lines: perProcess(looks.share, "cost"),
       stepped: true,
     });
   return charts;

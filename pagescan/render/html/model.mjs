@@ -16,7 +16,7 @@ export function modelOf(bytes) {
     to: Float64Array.from(facts.frames.last, (look) => looks.to[look]),
   };
   const processes = facts.processes.length;
-  const read = unpack(packed, frames);
+  const read = unpack(packed, frames, facts.level.unit > 1);
   const placed = layout(mappings, touchedChunks(read, frames, processes));
   const from = looks.from.reduce((one, other) => Math.min(one, other), Infinity);
   const to = looks.to.reduce((one, other) => Math.max(one, other), -Infinity);

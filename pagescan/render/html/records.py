@@ -47,7 +47,7 @@ class PageLook(NamedTuple):
         to_ns: Its own end.
         pages: Written pages; with a budget, the estimate for all memory.
         resident: Resident bytes of the process then; None: not known.
-        target_ns: Processor time of the target that it cost; None: not known.
+        share: The part of the target's processor time that it cost; None: not known.
         mappings: Indices of the mappings that have written pages.
         counts: The written pages of each of these.
     """
@@ -57,7 +57,7 @@ class PageLook(NamedTuple):
     to_ns: int
     pages: int
     resident: int | None
-    target_ns: int | None
+    share: float | None
     mappings: Sequence[int]
     counts: Sequence[int]
 
@@ -76,6 +76,7 @@ class PageContents:
         mappings: All mappings of all times.
         looks: The looks, in the order of time.
         columns: Returns the written pages of the look with an index.
+        packed: Returns how many regions these are, and their packed form.
         notes: Lines that the page shows above everything else, as for a damaged file.
     """
 
@@ -88,4 +89,5 @@ class PageContents:
     mappings: Sequence[PageMapping]
     looks: Sequence[PageLook]
     columns: Callable[[int], Columns]
+    packed: Callable[[int], tuple[int, bytes]]
     notes: Sequence[str] = field(default=())

@@ -52,24 +52,25 @@ export function figuresOf(model) {
   let peak = 0;
   let peakTime = null;
   let cost = null;
-  let time = 0;
+  let known = 0;
   for (let look = 0; look < looks.to.length; look++) {
     const seconds = looks.to[look] - looks.from[look];
     const rate = (looks.pages[look] * facts.pageSize) / seconds;
     pages += looks.pages[look];
-    time += seconds;
     if (rate > peak) [peak, peakTime] = [rate, looks.to[look]];
-    if (looks.target[look] !== null) cost = (cost ?? 0) + looks.target[look] / 1e9;
+    if (looks.share[look] === null) continue;
+    cost = (cost ?? 0) + looks.share[look] * seconds;
+    known += seconds;
   }
   const about = facts.budget === null ? "" : "about ";
   const figures = [
     ["Written, all looks", `${about}${size(pages * facts.pageSize)}`, plural(pages, "page")],
-    ["On average", time ? `${size((pages * facts.pageSize) / (model.to - model.from))}/s` : "–", `over ${duration(model.to - model.from)}`],
+    ["On average", looks.to.length ? `${size((pages * facts.pageSize) / (model.to - model.from))}/s` : "–", `over ${duration(model.to - model.from)}`],
     ["Highest rate", `${size(peak)}/s`, peakTime === null ? "" : `at ${clock(peakTime, model.fine)} UTC`],
     ["Memory in the map", size(model.pages * facts.pageSize), "what was never written is left out"],
   ];
   if (cost !== null)
-    figures.push(["Cost to the target", percent(cost / time), `${duration(cost)} of processor time`]);
+    figures.push(["Cost to the target", percent(cost / known), "of its processor time, estimated"]);
   return figures;
 }
 
