@@ -44,6 +44,13 @@ CONTENTS = {
         "end_session",
         "Session",
     ),
+    "Who wrote": (
+        "WriterWatch",
+        "WriterReport",
+        "model.writers.Writer",
+        "model.writers.WriterThread",
+        "model.writers.WrittenRun",
+    ),
     "Copies of forked children": (
         "CopyWatch",
         "copy_reports",

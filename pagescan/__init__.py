@@ -31,6 +31,8 @@ _HOME = {
     "Tracking": "tracking.tracking",
     "UnsuitableTargetError": "model.errors",
     "UsageError": "model.errors",
+    "WriterReport": "model.writers",
+    "WriterWatch": "attribution.writers",
     "WrittenPages": "tracking.own_writes",
     "acknowledge": "checkpoint.api",
     "changed": "checkpoint.api",

@@ -2,6 +2,7 @@
 
 from pagescan.attribution.copies import CopyWatch as CopyWatch
 from pagescan.attribution.copy_loop import copy_reports as copy_reports
+from pagescan.attribution.writers import WriterWatch as WriterWatch
 from pagescan.checkpoint.api import (
     acknowledge as acknowledge,
     changed as changed,
@@ -31,6 +32,7 @@ from pagescan.model.memory import (
     Region as Region,
 )
 from pagescan.model.results import Action as Action
+from pagescan.model.writers import WriterReport as WriterReport
 from pagescan.recording.store import (
     Recording as Recording,
     open_recording as open_recording,

@@ -20,6 +20,7 @@ COMMANDS = {
     "diff": "Show what was written since arm, or since the last --rearm.",
     "sessions": "List the tracking sessions.",
     "disarm": "End a tracking session.",
+    "who": "Name the code and the threads that write a process's memory.",
     "scan": "List page regions by category, with the masks of PAGEMAP_SCAN.",
     "maps": "List the mappings with their pages by category.",
     "cow": "Show what the copy-on-write of forked children costs, and who copies.",
@@ -33,7 +34,7 @@ COMMANDS = {
 }
 # Names of commands to come: they are refused, so that no process name or script comes
 # to rely on another meaning.
-LATER = ("snapshot", "record", "report", "export", "who")
+LATER = ("snapshot", "record", "report", "export")
 
 
 class ReaderGoneError(Exception):

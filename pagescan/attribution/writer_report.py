@@ -122,8 +122,8 @@ _KEYS: dict[str, _Key] = {
 
 
 def _function_key(name: Name) -> object:
-    """Return what tells functions apart; code without a name: its address."""
-    return name.function, name.module, None if name.function else name.offset
+    """Return what tells functions apart; code without a name is one per module."""
+    return name.function, name.module
 
 
 def report(

@@ -158,6 +158,7 @@ _OF_KIND = {
     "diff": ("by", *_TABLE, "sort"),
     "maps": (*_TABLE, "sort"),
     "watch": ("by_of_group", *_TABLE),
+    "who": ("json", "csv", "header", "exact"),
     "sessions": (*_JSON, "csv", "header", "exact"),
     "doctor": (*_JSON, "csv", "header"),
     "arm": _JSON,

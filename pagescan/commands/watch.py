@@ -2,8 +2,6 @@
 
 import contextlib
 import sys
-import threading
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import click
@@ -20,6 +18,7 @@ from pagescan.commands.options import (
     restore_option,
     tables_option,
 )
+from pagescan.commands.running import is_command, said_if_long
 from pagescan.commands.signals import stop_on_signals
 from pagescan.commands.tick_text import end_line, tick_line
 from pagescan.console.context import Context
@@ -46,9 +45,6 @@ from pagescan.tracking.tracking import Tracking
 
 if TYPE_CHECKING:
     from pagescan.target.group import Selector
-
-PATIENCE = 0.7
-"""Seconds without a sign of life before a message says what takes so long."""
 
 
 @click.command(
@@ -204,23 +200,6 @@ def check_words(words: tuple[str, ...], asked: Asked, *, run: bool) -> None:
             "watch what? TARGET or -- CMD is missing",
             hint="pagescan watch PID, or pagescan watch -- CMD",
         )
-
-
-@contextlib.contextmanager
-def said_if_long(context: Context, message: str) -> Iterator[None]:
-    """Print a message if the block takes longer than a moment."""
-    timer = threading.Timer(PATIENCE, context.say, (message,))
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
-
-
-def is_command(argv: list[str], words: tuple[str, ...]) -> bool:
-    """Whether the words stood behind `--`, which click removes."""
-    return "--" in argv and tuple(argv[argv.index("--") + 1 :]) == words
 
 
 def run_plain(

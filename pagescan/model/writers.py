@@ -30,7 +30,8 @@ class Writer(NamedTuple):
     """The function; in rows of threads and mappings the one that wrote most there."""
     module: str | None
     offset: int | None
-    """In the module, if the function has no name; of a line, in the function."""
+    """In the module, if the code has no name, of the code that wrote most; of a line,
+    in the function."""
     file: str | None
     line: int | None
     threads: tuple[WriterThread, ...]
@@ -40,7 +41,7 @@ class Writer(NamedTuple):
     """The mapping in which it wrote most."""
     mapping_count: int
     callers: tuple[str, ...] = ()
-    """Functions that called it, the innermost first; only with `callers`."""
+    """The functions that called it, the innermost first; () where nobody asked."""
 
     @property
     def bytes(self) -> int:

@@ -110,7 +110,7 @@ class Scanner:
         threads: int | None = None,
         kept_as: tuple[MappingSet, str] | None = None,
     ) -> Columns:
-        """Scan ranges, each by its rule; errors become those of the target.
+        """Scan ranges, each by its rule; errors become TargetError.
 
         Args:
             spans: The ranges.
@@ -119,9 +119,6 @@ class Scanner:
             join_gap: Regions closer than this many bytes become one.
             threads: The most threads; None: as many as the scanner may have.
             kept_as: The mappings that keep the prepared scan, and its name there.
-
-        Raises:
-            TargetError: The address space is gone.
         """
         if not spans.starts:
             return Columns.empty()

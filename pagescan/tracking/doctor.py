@@ -31,6 +31,7 @@ from pagescan.target.kernel import (
     scan_own,
 )
 from pagescan.target.process import Target, read_status, yama_scope
+from pagescan.tracking import sample_probes
 from pagescan.tracking.mapping_count import most_mappings
 
 
@@ -374,4 +375,10 @@ ROWS: tuple[DoctorRow, ...] = (
     ),
     DoctorRow("swap", _swap, ""),
     DoctorRow("mappings", _map_count, ""),
+    DoctorRow(
+        "ring-memory",
+        sample_probes.ring_memory,
+        "run as root, or: sysctl kernel.perf_event_mlock_kb=4100",
+        follows=("page-fault-samples",),
+    ),
 )

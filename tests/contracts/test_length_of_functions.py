@@ -10,6 +10,7 @@ REASONS = {
     "commands/exporter.py": {"command": PARAMETERS},
     "commands/scan.py": {"command": PARAMETERS},
     "commands/watch.py": {"command": PARAMETERS},
+    "commands/who.py": {"command": PARAMETERS},
     "tracking/ticks.py": {"ticks": "one loop, and the three ways in which it ends"},
 }
 

@@ -74,6 +74,7 @@ COMMANDS = [
     (("changed", "4194303"), 95),
     (("exporter", "--track"), 120),
     (("completion", "bash"), 85),
+    (("who", "4194303"), 132),
     (("cow", "4194303"), 120),
     (("schema",), 95),
 ]

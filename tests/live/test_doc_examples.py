@@ -14,7 +14,7 @@ import pytest
 from tests.conftest import HERE, Target
 
 ROOT = HERE.parent
-PAGES = ("README.md", "docs/guide.md", "docs/concepts.md")
+PAGES = ("README.md", "docs/guide.md", "docs/concepts.md", "docs/who.md")
 REFERENCE = ROOT / "docs/api.md"
 PYTHON = r"(?ms)^```python\n(.*?)^```$"
 PYCON = r"(?ms)^```pycon\n(.*?)^```$"

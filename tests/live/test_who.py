@@ -1,15 +1,21 @@
 """Who wrote: targets that know which function and thread has written each page."""
 
+import contextlib
+import os
+import signal
 import subprocess
+import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import pagescan
 from pagescan.attribution.writers import WriterWatch
 from pagescan.model.writers import WriterReport
-from tests.conftest import HERE, PAGE, Result
+from tests.conftest import HERE, PAGE, STRANGER, Result, python_of_all
 
 pytestmark = pytest.mark.needs("tracking")
 Run = Callable[..., Result]
@@ -27,6 +33,7 @@ class Author:
             stdout=subprocess.PIPE,
             text=True,
             user=user,
+            group=user,
         )
         self.pid = self.process.pid
         assert self.process.stdout is not None
@@ -49,14 +56,14 @@ class Author:
 
 
 @pytest.fixture(scope="module")
-def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made = tmp_path_factory.mktemp("authors") / "authors"
-    source = str(HERE / "targets/authors.c")
-    subprocess.run(["cc", "-O2", "-w", "-pthread", "-o", made, source], check=True)
-    made.chmod(0o755)
-    for folder in made.parents[:3]:
-        folder.chmod(folder.stat().st_mode | 0o011)
-    return made
+def program() -> Iterator[Path]:
+    """The compiled target, where another user can run it."""
+    with tempfile.TemporaryDirectory() as folder:
+        made = Path(folder) / "authors"
+        source = str(HERE / "targets/authors.c")
+        subprocess.run(["cc", "-O2", "-w", "-pthread", "-o", made, source], check=True)
+        made.parent.chmod(0o755)
+        yield made
 
 
 @pytest.fixture
@@ -65,6 +72,51 @@ def author(program: Path) -> Iterator[Author]:
     yield author
     author.process.kill()
     author.process.communicate()
+
+
+def command_of(user: int | None = None) -> list[str]:
+    python = sys.executable if user is None else str(python_of_all())
+    return [python, "-m", "pagescan"]
+
+
+def rights_of(user: int | None = None) -> dict[str, Any]:
+    """Return the arguments for a process of another user, with our modules."""
+    if user is None:
+        return {}
+    paths = os.pathsep.join([str(HERE.parent), *filter(None, map(str, sys.path))])
+    env = {**os.environ, "PYTHONPATH": paths, "XDG_RUNTIME_DIR": ""}
+    return {"user": user, "group": user, "extra_groups": [], "env": env, "cwd": "/"}
+
+
+@contextlib.contextmanager
+def running_who(
+    pid: int, *words: str, user: int | None = None
+) -> Iterator[Callable[[], Result]]:
+    """Run `who`; yield once it has armed the target, with a function that ends it."""
+    more = () if user is None else (user,)
+    process = subprocess.Popen(
+        [*command_of(*more), "who", str(pid), *words, "-i", "60", "--duration", "100"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **rights_of(*more),
+    )
+    assert process.stderr is not None
+    said = []
+    for line in process.stderr:
+        said.append(line)
+        if "looking who writes" in line:
+            break
+
+    def end() -> Result:
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+        return Result(process.returncode, out, "".join(said) + err)
+
+    yield end
+    if process.poll() is None:
+        process.kill()
+        process.communicate()
 
 
 def writers_of(report: WriterReport) -> Truth:
@@ -137,3 +189,117 @@ def test_short_threads(author: Author) -> None:
     assert wrong == {}
     assert report.lost == 0
     assert report.kernel_or_other == 0
+
+
+def test_command_names_the_writers(author: Author, pagescan: Run) -> None:
+    """The command's JSON is as the schema says; its sums are right."""
+    with running_who(author.pid, "--json") as who:
+        truth = author.say("again")
+        result = who()
+    document = result.json()
+    (first, *_) = document["writers"]
+    assert (first["function"], first["pages"]) == ("by_store", len(truth))
+    assert first["threads"] == [
+        {"tid": author.pid, "name": "authors", "pages": len(truth)}
+    ]
+    summary = document["summary"]
+    assert sum(row["pages"] for row in document["writers"]) == summary["attributed"]
+    missing = summary["kernel_or_other"] + summary["lost"]
+    assert summary["attributed"] + missing == summary["written"]
+    assert document["cost"]["samples"] >= len(truth)
+    assert document["cost"]["estimated_ns_per_write"] > 500
+    assert document["regions"] is None
+
+
+@pytest.mark.parametrize(
+    ("by", "text"),
+    [("function", "by_store"), ("thread", "authors/"), ("mapping", "[anon]")],
+)
+def test_rows(author: Author, by: str, text: str) -> None:
+    with running_who(author.pid, "--csv", "--by", by) as who:
+        author.say("again")
+        head, first, *_ = who().stdout.splitlines()
+    assert head == "pages,bytes,share,function,module,threads,mapping"
+    assert 500 <= int(first.partition(",")[0]) < 530
+    assert text in first
+
+
+def test_pages_have_their_writer(author: Author) -> None:
+    with running_who(author.pid, "--json", "--by", "page") as who:
+        truth = author.say("again")
+        regions = who().json()["regions"]
+    found = {
+        page: (region["writer"]["function"], region["writer"]["tid"])
+        for region in regions
+        if region["writer"]
+        for page in range(int(region["start"], 16), int(region["end"], 16), PAGE)
+    }
+    assert {page: found.get(page) for page in truth} == truth
+
+
+def test_one_in_four(author: Author) -> None:
+    """With --sample the shares are right, and no page counts as the kernel's."""
+    with running_who(author.pid, "--json", "--sample", "4") as who:
+        author.say("again")
+        document = who().json()
+    assert 100 <= document["writers"][0]["pages"] <= 150
+    assert document["writers"][0]["share"] > 0.8
+    assert document["summary"]["kernel_or_other"] is None
+
+
+def test_command_and_its_exit_code(pagescan: Run) -> None:
+    """The exit code is CMD's; an exec begins with new names."""
+    code = "import os; x = [bytearray(4096) for _ in range(3000)]; os._exit(7)"
+    result = pagescan("who", "--json", "--", sys.executable, "-c", code)
+    assert result.code == 7
+    document = result.json()
+    assert document["summary"]["written"] > 3000
+    assert document["summary"]["attributed"] / document["summary"]["written"] > 0.99
+
+
+@pytest.mark.needs("stranger")
+def test_a_user_sees_writes_in_user_mode(program: Path) -> None:
+    """Without privilege the kernel's writes have no writer, and stderr says so."""
+    author = Author(program, user=STRANGER)
+    try:
+        with running_who(author.pid, "--json", user=STRANGER) as who:
+            truth = author.say("all")
+            result = who()
+    finally:
+        author.process.kill()
+        author.process.communicate()
+    assert "only code in user mode" in result.stderr
+    document = result.json()
+    functions = {row["function"]: row["pages"] for row in document["writers"]}
+    assert functions["by_store"] == 500
+    assert document["user_only"] is True
+    assert 1000 <= document["summary"]["kernel_or_other"] < 1100
+    assert len(truth) > 5000
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "text"),
+    [
+        ((), 2, "TARGET or -- CMD is missing"),
+        (("1", "--by", "colour"), 2, "colour"),
+        (("1", "--sample", "0"), 2, "0 is not in the range"),
+        (("1", "-i", "0"), 2, "0"),
+        (("1", "--json", "--csv"), 2, "exclude each other"),
+        (("4194303",), 3, "4194303"),
+        (("--", "no-such-program-1"), 3, "cannot run"),
+    ],
+)
+def test_refusals(pagescan: Run, words: tuple[str, ...], code: int, text: str) -> None:
+    result = pagescan("who", *words)
+    assert (result.code, text in result.stderr) == (code, True), result.stderr
+
+
+@pytest.mark.needs("stranger")
+def test_process_of_another_user(author: Author) -> None:
+    """Another user's process is refused, and goes on."""
+    words = [*command_of(STRANGER), "who", str(author.pid)]
+    done = subprocess.run(
+        words, capture_output=True, text=True, check=False, **rights_of(STRANGER)
+    )
+    assert (done.returncode, "hint: " in done.stderr) == (4, True), done.stderr
+    assert author.say("again")

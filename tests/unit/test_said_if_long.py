@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from pagescan.commands import watch
+from pagescan.commands import running
 from pagescan.console.context import Context
 from tests import witness
 
@@ -14,11 +14,11 @@ def test_only_what_takes_long_is_said(
 ) -> None:
     """A short block says nothing, also later; a long one says it while it runs."""
     before = threading.active_count()
-    with watch.said_if_long(Context(), "arming 42"):
+    with running.said_if_long(Context(), "arming 42"):
         assert threading.active_count() == before + 1
     witness.wait_for(lambda: threading.active_count() == before)
     assert capsys.readouterr().err == ""
-    monkeypatch.setattr(watch, "PATIENCE", 0.01)
-    with watch.said_if_long(Context(), "arming 42"):
+    monkeypatch.setattr(running, "PATIENCE", 0.01)
+    with running.said_if_long(Context(), "arming 42"):
         witness.wait_for(lambda: threading.active_count() == before)
         assert capsys.readouterr().err == "pagescan: arming 42\n"
