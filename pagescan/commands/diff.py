@@ -59,6 +59,8 @@ def command(
     del since_wp
     if len(targets) > 1:
         raise UsageError("diff OLD NEW does not exist yet: name one TARGET")
+    if oldest and not targets:
+        raise UsageError("--oldest chooses among processes of a name: give TARGET")
     session = find_session(find_pid(targets[0], oldest=oldest) if targets else None)
     with look_until_delivered(session, rearm=rearm, pace=pace) as (before, look):
         if before.since is None:

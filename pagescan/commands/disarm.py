@@ -46,6 +46,8 @@ def command(
     context: Context,
 ) -> None:
     """End the session of TARGET, or the only one: nothing is left in the target."""
+    if oldest and target is None:
+        raise UsageError("--oldest chooses among processes of a name: give TARGET")
     if every and target is not None:
         raise UsageError("--all and TARGET exclude each other")
     if every:

@@ -6,6 +6,7 @@ import click
 
 from pagescan import render
 from pagescan.checkpoint import api as checkpoint
+from pagescan.commands.forms import check_form
 from pagescan.commands.options import (
     common,
     output,
@@ -66,6 +67,10 @@ def command(
     if ack is not None:
         if epoch is not None or binary:
             raise UsageError("--ack makes no plan: leave out --epoch and --binary")
+        if output.is_json or any(output.options.values()):
+            raise UsageError(
+                "--ack prints nothing: leave out the options of the output"
+            )
         checkpoint.acknowledge(pid, ack)
         return
     if binary:
@@ -103,5 +108,6 @@ def _check_binary(output: Output) -> None:
     """Refuse options and streams that exclude the binary form."""
     if output.is_json or output.format == "csv":
         raise UsageError(f"--binary and --{output.format} exclude each other")
+    check_form("binary", output.options)
     if sys.stdout.isatty():
         raise UsageError("--binary output is not for a terminal", hint="as in: > plan")

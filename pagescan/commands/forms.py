@@ -24,6 +24,10 @@ OF_FORM = {
         ("by", "columns", "sort", "header", "exact", "csv"),
         "--wp-only prints a summary alone: as a line, or with --json",
     ),
+    "binary": (
+        ("columns", "header", "exact"),
+        "its words are fixed: the guide describes them",
+    ),
 }
 """The options that a form refuses, and a hint; "jsonl" is as "json"."""
 
@@ -40,6 +44,7 @@ NAMES = {
     "live": "the live view",
     "list": "this list",
     "summary": "--wp-only",
+    "binary": "--binary",
 }
 
 

@@ -119,6 +119,8 @@ def command(
     check_words(words, asked, run=run)
     if cmd_file and not run:
         raise UsageError("--cmd-output needs -- CMD: other targets keep their output")
+    if oldest and run:
+        raise UsageError("--oldest chooses a TARGET, and CMD is one")
     live = output.format == "table"
     check_possible()
     with contextlib.ExitStack() as undo:

@@ -119,6 +119,40 @@ def test_protecting_without_a_list_takes_no_option_of_lists(
 
 
 @pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["watch", "--oldest", "--", "true"], "--oldest chooses a TARGET"),
+        (["watch", NOBODY, "--cmd-output", "x"], "--cmd-output needs -- CMD"),
+        (["diff", "--oldest"], "give TARGET"),
+        (["disarm", "--oldest"], "give TARGET"),
+        (["disarm", "--all", "--oldest"], "give TARGET"),
+        (["disarm", "--all", NOBODY], "exclude each other"),
+        (["dump-plan", NOBODY, "--ack", "1", "--json"], "--ack prints nothing"),
+        (["dump-plan", NOBODY, "--ack", "1", "--csv"], "--ack prints nothing"),
+        (["dump-plan", NOBODY, "--ack", "1", "-c", "start"], "--ack prints nothing"),
+        (["dump-plan", NOBODY, "--ack", "1", "--binary"], "--ack makes no plan"),
+        (["dump-plan", NOBODY, "--ack", "1", "--epoch", "1"], "--ack makes no plan"),
+        (["dump-plan", NOBODY, "--binary", "-c", "start"], "with --binary"),
+        (["dump-plan", NOBODY, "--binary", "--no-header"], "with --binary"),
+        (["dump-plan", NOBODY, "--binary", "--bytes"], "with --binary"),
+        (["dump-plan", NOBODY, "--binary", "--csv"], "exclude each other"),
+        (["maps", NOBODY, "--ask-runtime", "-c", "start"], "needs the column label"),
+    ],
+)
+def test_option_without_effect_is_refused(
+    words: list[str],
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """What the rest of the line makes meaningless is no silent no-op."""
+    monkeypatch.setattr(options, "form_for_stdout", lambda: "plain")
+    monkeypatch.setattr("sys.argv", ["pagescan", *words])
+    assert run(words) == 2
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
     ("name", "option"),
     [
         *((name, "-c") for name in ("scan", "maps", "diff", "watch", "dump-plan")),
