@@ -89,12 +89,17 @@ class Selection:
             PagescanError: A range covers no mapping, or no mapping has a given name.
         """
         notes = []
-        for name in self.names:
-            if not any(_matches(_pattern(name), mapping) for mapping in mappings):
-                raise PagescanError(
-                    f"no mapping is named {escape(name)!r}",
-                    hint="pagescan maps lists the names; * and ? are wildcards",
-                )
+        absent = [
+            name
+            for name in self.names
+            if not any(_matches(_pattern(name), mapping) for mapping in mappings)
+        ]
+        if absent:
+            names = " or ".join(repr(escape(name)) for name in absent)
+            hint = "pagescan maps lists the names; * and ? are wildcards"
+            if len(absent) < len(self.names) + len(self.ranges):
+                hint = f"nothing was done, since each name has to exist: {hint}"
+            raise PagescanError(f"no mapping is named {names}", hint=hint)
         for span in self.ranges:
             parts = Selection((span,)).select(mappings)
             if not parts:

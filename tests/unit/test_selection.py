@@ -136,3 +136,17 @@ def test_name_without_mapping() -> None:
     """A name that matches no mapping is an error."""
     with pytest.raises(PagescanError, match="no mapping is named"):
         Selection.parse(["nothing"]).check(MAPPINGS)
+
+
+def test_all_names_that_are_absent_are_listed() -> None:
+    """One absent name refuses the whole selection, and the hint says so."""
+    there = [Mapping(0x1000, 0x2000, "rw-p", 0, (0, 0), 0, "[stack]")]
+    with pytest.raises(PagescanError) as told:
+        Selection.parse(["[heap]", "[stack]", "*jemalloc*"]).check(there)
+    assert str(told.value) == "no mapping is named '[heap]' or '*jemalloc*'"
+    assert str(told.value.hint).startswith(
+        "nothing was done, since each name has to exist"
+    )
+    with pytest.raises(PagescanError) as told:
+        Selection.parse(["[heap]"]).check(there)
+    assert str(told.value.hint).startswith("pagescan maps lists the names")
