@@ -5,6 +5,7 @@ import click
 from pagescan import render
 from pagescan.commands.options import (
     common,
+    one_process,
     output,
     pace_option,
     ranges_argument,
@@ -31,6 +32,7 @@ Examples:
 )
 @target_argument
 @ranges_argument
+@one_process
 @output("arm")
 @pace_option
 @tables_option

@@ -6,7 +6,13 @@ import click
 
 from pagescan import render
 from pagescan.commands.completing import complete_session
-from pagescan.commands.options import common, oldest_option, output, pace_option
+from pagescan.commands.options import (
+    common,
+    oldest_option,
+    one_process,
+    output,
+    pace_option,
+)
 from pagescan.console.context import Context
 from pagescan.console.streams import arrived
 from pagescan.model.batch import Batch
@@ -39,6 +45,7 @@ Examples:
     help="Write-protect the listed pages in the same step: the next diff starts here.",
 )
 @oldest_option
+@one_process
 @output("diff")
 @pace_option
 @common

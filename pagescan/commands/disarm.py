@@ -6,6 +6,7 @@ from pagescan.commands.completing import complete_session
 from pagescan.commands.options import (
     common,
     oldest_option,
+    one_process,
     output,
     pace_option,
     restore_option,
@@ -32,6 +33,7 @@ Examples:
 @click.option("--all", "every", is_flag=True, help="All sessions of this user.")
 @oldest_option
 @restore_option
+@one_process
 @output("disarm")
 @pace_option
 @common

@@ -1,15 +1,12 @@
 """`pagescan maps`: lists one row per mapping, with its pages by category."""
 
+from typing import TYPE_CHECKING
+
 import click
 
 from pagescan import render
-from pagescan.commands.options import (
-    common,
-    output,
-    pace_option,
-    ranges_argument,
-    target_argument,
-)
+from pagescan.commands.group_options import subject_argument
+from pagescan.commands.options import common, output, pace_option, ranges_argument
 from pagescan.console.context import Context
 from pagescan.model.errors import UsageError
 from pagescan.model.memory import PAGE_COUNTED
@@ -23,6 +20,9 @@ from pagescan.target import maps
 from pagescan.target.labels import Labels
 from pagescan.target.process import Target
 from pagescan.target.selection import Selection
+
+if TYPE_CHECKING:
+    from pagescan.target.group import Selector
 
 
 def _say_rules(labels: Labels, context: Context) -> None:
@@ -39,9 +39,10 @@ Examples:
   pagescan maps java --sort -present -c start,size,present,label
   pagescan maps java --ask-runtime -v
   pagescan maps postgres --smaps --oldest
+  pagescan maps --unit nginx --by process
   pagescan maps postgres '/dev/zero*' --json | jq '.mappings[].counts'"""
 )
-@target_argument
+@subject_argument
 @ranges_argument
 @click.option(
     "--smaps",
@@ -60,7 +61,7 @@ Examples:
 @common
 def command(
     *,
-    pid: int,
+    subject: "int | Selector",
     selection: Selection,
     smaps: bool,
     ask_runtime: bool,
@@ -75,7 +76,15 @@ def command(
     labelled = output.columns is None or output.labelled
     if ask_runtime and not labelled:
         raise UsageError("--ask-runtime needs the column label: -c +label")
-    with Target.open(pid) as target:
+    if not isinstance(subject, int):
+        if ask_runtime:
+            raise UsageError("--ask-runtime does not go with a group")
+        from pagescan.commands.group_results import maps_of_group
+
+        shares = smaps or output.names(*SHARES)
+        maps_of_group(subject, selection, output, pace, context, smaps=shares)
+        return
+    with Target.open(subject) as target:
         mappings = maps.read(target)
         for note in selection.check(mappings):
             context.say(note)

@@ -115,11 +115,16 @@ _OPTIONS = {
         type=click.Choice(["region", "mapping", "page"]),
         help="What one row stands for; default: region.",
     ),
+    "by_process": click.option(
+        "--by",
+        type=click.Choice(["mapping", "process"]),
+        help="What one row stands for; process: of a group.",
+    ),
     "by_of_group": click.option(
         "--by",
         type=click.Choice(["region", "mapping", "page", "process"]),
-        help="What one row stands for; default: region, in a pipe mapping, or process"
-        " of a group.",
+        help="What one row stands for; default: region; of watch in a pipe mapping,"
+        " and at a group process.",
     ),
     "json": click.option(
         "--json", "as_json", is_flag=True, help="Print one JSON document."
@@ -154,9 +159,9 @@ _OPTIONS = {
 _JSON = ("json", "jsonl")
 _TABLE = (*_JSON, "csv", "columns", "header", "exact")
 _OF_KIND = {
-    "scan": ("by", *_TABLE, "sort"),
+    "scan": ("by_of_group", *_TABLE, "sort"),
     "diff": ("by", *_TABLE, "sort"),
-    "maps": (*_TABLE, "sort"),
+    "maps": ("by_process", *_TABLE, "sort"),
     "watch": ("by_of_group", *_TABLE),
     "who": ("json", "csv", "header", "exact"),
     "sessions": (*_JSON, "csv", "header", "exact"),
@@ -281,6 +286,34 @@ ranges_argument = shared(
     ),
 )
 """Adds RANGE…; the command gets a `selection`."""
+
+
+def _refuse_group(
+    context: click.Context, parameter: click.Parameter, value: bool | str | None
+) -> None:
+    """Refuse a group where one process is needed."""
+    if value:
+        raise UsageError(
+            f"{context.info_name} takes one process: {parameter.opts[0]} is for watch,"
+            " maps and scan",
+            hint="arm each process by its pid: each has a session of its own",
+        )
+
+
+def one_process(function: Command) -> Command:
+    """Refuse the options of a group with a message that says which commands take them.
+
+    A session is of one process.
+    """
+    for kind in ("tree", "cgroup", "unit", "container", "match"):
+        function = click.option(
+            f"--{kind}",
+            is_flag=kind == "tree",
+            hidden=True,
+            expose_value=False,
+            callback=_refuse_group,
+        )(function)
+    return function
 
 
 def _pace(words: Words) -> Pace:

@@ -3,18 +3,19 @@
 import contextlib
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import click
 
 from pagescan import render
 from pagescan.commands.forms import check_form
+from pagescan.commands.group_options import subject_argument
 from pagescan.commands.options import (
     Categories,
     common,
     output,
     pace_option,
     ranges_argument,
-    target_argument,
 )
 from pagescan.console.context import Context
 from pagescan.console.streams import arrived, put
@@ -35,6 +36,9 @@ from pagescan.target import maps as mappings
 from pagescan.target.process import Target
 from pagescan.target.selection import Selection
 
+if TYPE_CHECKING:
+    from pagescan.target.group import Selector
+
 _MASKS = Categories()
 
 
@@ -48,7 +52,7 @@ Examples:
   pagescan scan redis-server --any present,swapped --return file,swapped --json
   pagescan scan 4242 --require written --wp    (get and write-protect in one step)"""
 )
-@target_argument
+@subject_argument
 @ranges_argument
 @click.option("--require", type=_MASKS, help="Only pages with all of these.")
 @click.option(
@@ -88,7 +92,7 @@ Examples:
 @common
 def command(
     *,
-    pid: int,
+    subject: "int | Selector",
     selection: Selection,
     require: Category | None,
     any_of: Category | None,
@@ -115,8 +119,16 @@ def command(
         raise UsageError(f"--raw-categories and {protects} exclude each other")
     if wp_only:
         check_form("summary", output.options)
+    if not isinstance(subject, int):
+        if protects or max_pages:
+            option = protects or "--max-pages"
+            raise UsageError(f"{option} does not go with a group")
+        from pagescan.commands.group_results import scan_group
+
+        scan_group(subject, selection, query, output, pace, context)
+        return
     with contextlib.ExitStack() as undo:
-        target = undo.enter_context(Target.open(pid))
+        target = undo.enter_context(Target.open(subject))
         scanner = Scanner(target, pace)
         for note in selection.check(mapped := mappings.read(target)):
             context.say(note)
@@ -130,7 +142,7 @@ def command(
         judged = asked or output.by == "mapping"
         tracked = tracked_mappings(scanner, selected) if judged else set()
         if asked and not tracked:
-            _say_untracked(context, pid)
+            _say_untracked(context, subject)
         summary = batch.summary()
         rows = _rows(Batch.empty(batch) if wp_only else batch, target, tracked, output)
         facts, cost = session.facts if session else None, scanner.take_cost()

@@ -253,6 +253,8 @@ _OF_PROCESS: "list[Column[ProcessFacts]]" = [
 PROCESS_COLUMNS = {column.key: column for column in _OF_PROCESS}
 PROCESS_DEFAULTS = {
     "watch": "pid,name,pages,bytes,since_start,end,label",
+    "maps": "pid,name,present,swapped,file,pfnzero,huge,guard,written,label",
+    "scan": "pid,name,pages,bytes,written,file,present,swapped,label",
 }
 OF_GROUPS = frozenset(PROCESS_DEFAULTS)
 """The commands that take groups."""

@@ -22,7 +22,8 @@ def sorted_rows(report: Report, rows: Rows, output: Output) -> Rows:
     keys = sort_keys(output.sort, all_columns(report, rows)[1])
     if not isinstance(rows, Batch):
         order = _order(keys, len(rows), lambda column: _of_rows(rows, column))
-        return [rows[at] for at in order]
+        ordered = [rows[at] for at in order]
+        return type(rows)(ordered) if isinstance(rows, list) else ordered
     batch = _single_pages(rows) if output.by == "page" else rows
     order = _order(keys, len(batch), lambda column: _of_regions(batch, column))
     starts, ends, bits = (

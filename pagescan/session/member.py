@@ -90,7 +90,8 @@ class WatchedMember:
                 lock = Lock.take(pid)
                 undo.callback(lock.close)
                 undo.callback(lock.remove)
-                self._clock, self._skipped = _clock(pid), 0
+                # Not all that stand are looked at in the same tick.
+                self._clock, self._skipped = _clock(pid), pid % _SKIPPED
                 arming = Arming(self._terms, lock, self.toll, budget)
                 tracking = undo.enter_context(arming.arm(target))
                 self._undo = undo.pop_all()
