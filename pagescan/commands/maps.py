@@ -1,5 +1,6 @@
 """`pagescan maps`: lists one row per mapping, with its pages by category."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -10,7 +11,7 @@ from pagescan.commands.options import common, output, pace_option, ranges_argume
 from pagescan.console.context import Context
 from pagescan.model.errors import UsageError
 from pagescan.model.memory import PAGE_COUNTED
-from pagescan.model.results import SHARES, Output, Report, Summary
+from pagescan.model.results import SHARES, MappingCounts, Output, Report, Summary
 from pagescan.model.units import now
 from pagescan.native import Pace
 from pagescan.scanner.counts import with_shares
@@ -30,6 +31,13 @@ def _say_rules(labels: Labels, context: Context) -> None:
     for rule, texts in labels.by_rule().items():
         more = f" and {len(texts) - 3} more" if len(texts) > 3 else ""
         context.detail(f"{', '.join(texts[:3])}{more}, by the rule: {rule}")
+
+
+def _sum_of(rows: Sequence[MappingCounts]) -> Summary:
+    """Return the sums over all mappings; an unknown count is none."""
+    totals = {name: sum(row.counts[name] or 0 for row in rows) for name in PAGE_COUNTED}
+    pages, size = sum(row.pages for row in rows), sum(row.bytes for row in rows)
+    return Summary(len(rows), pages, size, totals)
 
 
 @click.command(
@@ -101,15 +109,6 @@ def command(
                 labels.told = ask(target)
             rows = labels.label_rows(rows)
             _say_rules(labels, context)
-        totals = {
-            name: sum(row.counts[name] or 0 for row in rows) for name in PAGE_COUNTED
-        }
-        pages = sum(row.pages for row in rows)
-        report = Report(
-            "maps",
-            now(),
-            target.facts,
-            Summary(len(rows), pages, sum(row.bytes for row in rows), totals),
-            cost=scanner.take_cost(),
-        )
+        cost = scanner.take_cost()
+        report = Report("maps", now(), target.facts, _sum_of(rows), cost=cost)
     render.write_result(report, rows, output)

@@ -312,6 +312,7 @@ def one_process(function: Command) -> Command:
             hidden=True,
             expose_value=False,
             callback=_refuse_group,
+            help="Refused: for watch, maps and scan.",
         )(function)
     return function
 

@@ -63,9 +63,9 @@ ME = str(os.getpid())
 COMMANDS = [
     (("diff", "--json"), 96),
     (("diff", "4194303"), 95),
-    (("scan", ME, "--json", "--max-pages", "1"), 96),
-    (("scan", ME, "--max-pages", "1"), 95),
-    (("maps", ME, "--json", "[heap]"), 96),
+    (("scan", ME, "--json", "--max-pages", "1"), 97),
+    (("scan", ME, "--max-pages", "1"), 96),
+    (("maps", ME, "--json", "[heap]"), 97),
     (("sessions", "--json"), 65),
     (("disarm", "4194303"), 95),
     (("arm", "4194303"), 96),
