@@ -9,8 +9,8 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from typing import Self
+from dataclasses import replace
+from typing import TYPE_CHECKING, Self
 
 from pagescan.exporter.collector import Counted
 from pagescan.exporter.groups import Group, Grouped, Grouping
@@ -19,27 +19,24 @@ from pagescan.exporter.readings import devices
 from pagescan.model.errors import (
     AccessDeniedError,
     KernelUnsupportedError,
-    NoSuchTargetError,
     PagescanError,
     SessionError,
     TargetError,
 )
 from pagescan.model.looks import Look
-from pagescan.model.memory import PAGE_SIZE, Untracked
-from pagescan.session.watched import Terms, Watched
+from pagescan.model.memory import PAGE_SIZE
+from pagescan.session.member import WatchedMember
+from pagescan.session.watched import Terms
 from pagescan.target.group import Member
+from pagescan.tracking.target_cost import TargetCost
+
+if TYPE_CHECKING:
+    from pagescan.tracking.sample import Budget
 
 _PATIENCE = 60.0  # seconds without a tick after which the looks count as stopped
 _MOST = 1000  # processes that are tracked: a fork bomb must not become ours
-_AGAIN = 32  # ticks after which a refused process is tried again, at the latest
-
-
-class _TooManyError(PagescanError):
-    """As many processes are tracked as may be."""
-
-
+_TOO_MANY = "too many processes"
 _REASONS: tuple[tuple[type[PagescanError], str], ...] = (
-    (_TooManyError, "too many processes"),
     (AccessDeniedError, "access denied"),
     (KernelUnsupportedError, "not supported by this kernel"),
     (SessionError, "tracked already"),
@@ -48,46 +45,7 @@ _REASONS: tuple[tuple[type[PagescanError], str], ...] = (
 """Short names for errors: those of the errors have pids, which are no labels."""
 
 Say = Callable[[str], None]
-
-
-@dataclass(slots=True)
-class _Tracked:
-    """A process that is tracked; closing the stack disarms it.
-
-    Attributes:
-        watched: The tracked process.
-        stack: What disarms it.
-        group: Its group at the last look.
-        untracked: The parts of its memory that are not tracked.
-    """
-
-    watched: Watched
-    stack: contextlib.ExitStack
-    group: Group
-    untracked: tuple[Untracked, ...] = ()
-
-
-@dataclass(slots=True)
-class _Refused:
-    """A process that cannot be tracked.
-
-    Attributes:
-        reason: Why, as a label.
-        again: The tick at which it is tried again.
-        pause: The ticks between this trial and that.
-    """
-
-    reason: str
-    again: int
-    pause: int
-
-
-@dataclass(slots=True)
-class _State:
-    """What is known of the processes, by pid and start time."""
-
-    tracked: dict[tuple[int, int], _Tracked] = field(default_factory=dict)
-    refused: dict[tuple[int, int], _Refused] = field(default_factory=dict)
+Key = tuple[int, int]
 
 
 class WrittenCounter:
@@ -111,14 +69,17 @@ class WrittenCounter:
         end_early: Callable[[], bool],
     ) -> None:
         """Begin without tracked processes: the first tick attaches."""
+        self.most = _MOST
         self._grouping = grouping
         self._terms = terms
         self._say = say
         self._end_early = end_early
-        self._state = _State()
+        self._budget = _budget(terms)
+        self._members: dict[Key, WatchedMember] = {}
+        self._groups: dict[Key, Group] = {}
+        self._said: set[object] = set()
         self._lock = threading.Lock()
         self._counted = Counted(tick=terms.interval, note=_note(terms))
-        self.most = _MOST
         self._hold = 0.0
         self._last = time.monotonic()
         self._patience = max(3 * terms.interval, _PATIENCE)
@@ -143,22 +104,15 @@ class WrittenCounter:
     def tick(self) -> None:
         """Look at every process; attach to those that came, leave those that went."""
         grouped = self._grouping.now()
-        members = grouped.members
-        state = self._state
-        for key in state.tracked.keys() - members.keys():
-            with contextlib.suppress(PagescanError):  # it has left, or has ended
-                self._count(state.tracked[key])
+        for key in self._members.keys() - grouped.members.keys():
             self._leave(key)
-        for key in state.refused.keys() - members.keys():
-            del state.refused[key]
         untracked: dict[Group, dict[str, int]] = {}
         for group, many in grouped.groups.items():
             reasons = untracked.setdefault(group, {})
             for member in many:
                 if self._end_early():
                     return
-                self._look(member, group)
-                for reason, size in self._untracked(member):
+                for reason, size in self._look(member, group):
                     reasons[reason] = reasons.get(reason, 0) + size
         self._finish(grouped, untracked)
 
@@ -172,102 +126,81 @@ class WrittenCounter:
             counted.ticks += 1
             self._last = time.monotonic()
 
-    def _look(self, member: Member, group: Group) -> None:
-        """Look at one process; attach to it if it came, or has called exec."""
-        state = self._state
-        tracked = state.tracked.get(member.key)
-        if tracked is not None:
-            try:
-                tracked.group = group
-                self._count(tracked)
-            except NoSuchTargetError:
-                self._leave(member.key)
-            except TargetError:  # an exec: the new program is tracked
-                self._leave(member.key)
-                self._attach(member, group)
-            except PagescanError as error:
-                self._leave(member.key)
-                self._refuse(member, error)
-            return
-        refused = state.refused.get(member.key)
-        if refused is None or self._counted.ticks >= refused.again:
-            if len(state.tracked) < self.most:
-                self._attach(member, group)
-            else:
-                self._refuse(member, _TooManyError(f"{self.most} are tracked already"))
+    def _look(self, member: Member, group: Group) -> list[tuple[str, int]]:
+        """Look at one process; attach to it if it came, or has called exec.
 
-    def _attach(self, member: Member, group: Group) -> None:
-        """Attach to a process and arm it, or note why that is not possible."""
-        try:
-            with contextlib.ExitStack() as stack:
-                watched = stack.enter_context(
-                    Watched.armed(member.pid, self._terms_of_one())
-                )
-                if watched.target.facts.start_time != member.start_time:
-                    return  # a later process of the same pid: the next tick knows it
-                tracking = watched.tracking
-                tracking.end_early = self._end_early
-                self._hold = max(self._hold, tracking.cost.max_wait_ns / 1e9)
-                untracked = tuple(tracking.armed.untracked)
-                self._state.tracked[member.key] = _Tracked(
-                    watched, stack.pop_all(), group, untracked
-                )
-        except NoSuchTargetError:
-            return
-        except PagescanError as error:
-            self._refuse(member, error)
-        else:
-            self._state.refused.pop(member.key, None)
+        Returns:
+            The reasons and sizes of what is not tracked of it.
+        """
+        one = self._members.get(member.key)
+        if one is None:
+            one = WatchedMember(member, self._terms_of_one())
+            one.toll = TargetCost(self._terms.fault)
+            self._members[member.key] = one
+        self._groups[member.key] = group
+        look = one.look()
+        if look is not None:
+            self._count(member.key, look)
+        if one.due:
+            if sum(map(_is_tracked, self._members.values())) >= self.most:
+                self._say_once(_TOO_MANY, f"{self.most} processes are tracked: no more")
+                return [(_TOO_MANY, _resident(member.pid))]
+            self._attach(one)
+        if one.tracking is None:
+            return [(_short(one.refusal), _resident(member.pid))] if one.why else []
+        return [
+            (item.why, item.part.end - item.part.start)
+            for item in one.untracked(look)
+            if item.part is not None
+        ]
+
+    def _attach(self, one: WatchedMember) -> None:
+        """Attach to a process and arm it, or say once why that is not possible."""
+        if one.attach(self._budget) and one.tracking is not None:
+            one.tracking.end_early = self._end_early
+            self._note_hold(one.tracking.cost.max_wait_ns)
+        elif one.why:
+            pid, name = one.member.pid, one.member.name
+            self._say_once(one.member.key, f"not tracked: {name} ({pid}): {one.why}")
+
+    def _say_once(self, about: object, text: str) -> None:
+        if about not in self._said:
+            self._said.add(about)
+            self._say(text)
 
     def _terms_of_one(self) -> Terms:
         """Return terms with a pace of their own: it adapts to each process."""
         pace = replace(self._terms.pace, progress=None)
         return replace(self._terms, pace=pace, say=self._terms.detail)
 
-    def _refuse(self, member: Member, error: PagescanError) -> None:
-        """Note that a process cannot be tracked; say it once, the second time.
-
-        The first time it may just have called exec.
-        """
-        before = self._state.refused.get(member.key)
-        if before is not None and before.pause == 1:
-            self._say(f"not tracked: {member.name} ({member.pid}): {error}")
-        pause = min(before.pause * 2, _AGAIN) if before else 1
-        again = self._counted.ticks + pause
-        self._state.refused[member.key] = _Refused(_short(error), again, pause)
-
-    def _count(self, tracked: _Tracked) -> None:
-        """Look at one process, and add what it has written."""
-        look = tracked.watched.tracking.look(rearm=True)
-        tracked.untracked = look.untracked
+    def _count(self, key: Key, look: Look) -> None:
+        """Add what a process has written."""
         written = _by_kind(look)
         with self._lock:
-            total = self._counted.written.setdefault(tracked.group, {})
+            total = self._counted.written.setdefault(self._groups[key], {})
             for kind, size in written.items():
                 total[kind] = total.get(kind, 0) + size
-            self._hold = max(self._hold, look.cost.max_wait_ns / 1e9)
+        self._note_hold(look.cost.max_wait_ns)
 
-    def _untracked(self, member: Member) -> list[tuple[str, int]]:
-        """Return the reasons and sizes of what is not tracked of a process."""
-        tracked = self._state.tracked.get(member.key)
-        if tracked is not None:
-            return [
-                (item.why, item.end - item.start)
-                for item in tracked.untracked
-                if not item.never_written
-            ]
-        refused = self._state.refused.get(member.key)
-        return [(refused.reason, _resident(member.pid))] if refused else []
+    def _note_hold(self, nanoseconds: int) -> None:
+        with self._lock:
+            self._hold = max(self._hold, nanoseconds / 1e9)
 
-    def _leave(self, key: tuple[int, int]) -> None:
-        """Disarm a process, if it lives, and forget it."""
+    def _leave(self, key: Key) -> None:
+        """Look at a process for the last time, if it lives, and disarm it."""
+        one = self._members.pop(key)
         with contextlib.suppress(PagescanError):
-            self._state.tracked.pop(key).stack.close()
+            if (look := one.look(last=True)) is not None:
+                self._count(key, look)
+            one.close()
+        self._said.discard(key)
+        del self._groups[key]
 
     def close(self) -> None:
         """Disarm all processes."""
-        for key in list(self._state.tracked):
-            self._leave(key)
+        for key in list(self._members):
+            with contextlib.suppress(PagescanError):
+                self._members.pop(key).close()
 
     def __enter__(self) -> Self:
         return self
@@ -276,7 +209,22 @@ class WrittenCounter:
         self.close()
 
 
-def _short(error: PagescanError) -> str:
+def _is_tracked(one: WatchedMember) -> bool:
+    return one.tracking is not None
+
+
+def _budget(terms: Terms) -> "Budget | None":
+    """Return what tracking may cost one process; None: no bound."""
+    if terms.percent is None:
+        return None
+    from pagescan.tracking.fault_cost import USUAL
+    from pagescan.tracking.sample import Budget
+
+    cost = terms.fault.seconds if terms.fault else USUAL
+    return Budget.of(terms.percent, terms.interval, cost)
+
+
+def _short(error: Exception | None) -> str:
     for kind, text in _REASONS:
         if isinstance(error, kind):
             return text

@@ -36,6 +36,7 @@ class WatchedMember:
         member: Which process it is.
         tracking: Its tracking; None: it is not tracked, for the reason `why`.
         why: The reason, or "".
+        refusal: The error that is the reason; None: there was none.
         ended: Whether it was found to have ended.
         totals: What it has written since it joined.
         facts: The facts of the process; an exec changes its name.
@@ -55,6 +56,7 @@ class WatchedMember:
         self.tracking: Tracking | None = None
         self.toll = TargetCost(FaultCost(USUAL, "it is that of most machines"))
         self.why = ""
+        self.refusal: Exception | None = None
         self.ended = False
         self.totals = self._written = Summary.none()
         self.joined_at: datetime | None = None
@@ -96,19 +98,20 @@ class WatchedMember:
                 tracking = undo.enter_context(arming.arm(target))
                 self._undo = undo.pop_all()
         except (PagescanError, OSError) as error:
-            self._refused(str(error))
+            self._refused(error)
             return False
-        self.tracking, self.facts, self.why = tracking, target.facts, ""
+        self.tracking, self.facts = tracking, target.facts
+        self.why, self.refusal = "", None
         self.joined_at = self.joined_at or tracking.armed_at
         self._stopped_ns += tracking.cost.stopped_ns
         self._wait = _FIRST_TRY
         return True
 
-    def _refused(self, why: str) -> None:
+    def _refused(self, error: Exception) -> None:
         if not lives(self.member):
             self.ended = True
             return
-        self.why = why
+        self.why, self.refusal = str(error), error
         self._due = time.monotonic() + self._wait
         self._wait = min(2 * self._wait, _LONGEST)
 
@@ -138,12 +141,12 @@ class WatchedMember:
         except TargetError as error:
             again = runs_another_program(tracking.target)
             self.close()
-            self._refused(str(error))
+            self._refused(error)
             if again:
                 self._due = 0.0  # an exec: at once
         except PagescanError as error:
             self.close()
-            self._refused(str(error))
+            self._refused(error)
         else:
             self._written = summary_of(look)
             self.totals = add(self.totals, self._written)

@@ -22,7 +22,7 @@ from pagescan.target.selection import Selection
 from pagescan.tracking.fault_cost import USUAL, FaultCost
 from tests import witness
 
-TICKS = int(os.environ.get("PAGESCAN_TICKS", "1500"))
+TICKS = int(os.environ.get("PAGESCAN_TICKS", "800"))
 _EACH = 50  # ticks after which the oldest member is replaced
 MARK = f"pagescan-leak-{os.getpid()}"
 
