@@ -193,10 +193,13 @@ class MemoryCollector:
 
     def _longest(self, now: float, hold: float) -> float:
         """Return the longest hold of the last minutes, whoever scraped then."""
-        self._holds.append((now, hold))
-        while self._holds[0][0] < now - _WINDOW:
-            self._holds.popleft()
-        return max(hold for _, hold in self._holds)
+        holds = self._holds
+        while holds and holds[-1][1] <= hold:
+            holds.pop()  # it will never be the longest
+        holds.append((now, hold))
+        while holds[0][0] < now - _WINDOW:
+            holds.popleft()
+        return holds[0][1]
 
     def _tell(self, reading: Reading) -> None:
         """Say once what is left out: groups beyond the limit, and unread processes."""

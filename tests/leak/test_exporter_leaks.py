@@ -95,7 +95,8 @@ def test_a_day_in_fast_motion(members: "deque[subprocess.Popen[bytes]]") -> None
             assert run(TICKS) == first
             after = held()
         print(f"{TICKS} ticks: {before}, {after}")  # noqa: T201 - pytest -s
-        assert after[:2] == before[:2]
+        assert after[0] == before[0]
+        assert after[1] <= before[1]  # a thread may have been about to end
         assert after[2] - before[2] < 2048
         assert said == []
         assert counter.counted().ticks >= TICKS
