@@ -6,7 +6,6 @@ id, or the checksum that the debuglink names.
 
 import contextlib
 import os
-import tempfile
 import zlib
 
 from pagescan.attribution.code_files import CodeFiles, open_own
@@ -107,6 +106,7 @@ def fetch(build_id: str) -> int:
 
 def _download(url: str, place: str) -> None:
     """Write what a server answers to a file, which appears only when it is whole."""
+    import tempfile
     import urllib.request
 
     os.makedirs(os.path.dirname(place), mode=0o700, exist_ok=True)

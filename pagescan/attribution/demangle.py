@@ -5,10 +5,6 @@ a demangler is a parser: in a process of its own it may fail, hang or grow.
 """
 
 import re
-import shutil
-import subprocess
-import tempfile
-import threading
 from collections.abc import Iterable
 
 _MANGLED = re.compile(rb"_{1,2}[ZR][\w$.@]{2,4095}")
@@ -23,7 +19,13 @@ LONGEST = 1024
 
 def available() -> bool:
     """Whether names of C++ and Rust can be read."""
-    return shutil.which("c++filt") is not None
+    return _tool() is not None
+
+
+def _tool() -> str | None:
+    import shutil
+
+    return shutil.which("c++filt")
 
 
 def demangle(names: Iterable[bytes]) -> dict[bytes, str]:
@@ -51,9 +53,13 @@ def _tidy(name: bytes) -> str:
 
 def _ask(mangled: list[bytes]) -> list[bytes]:
     """Let c++filt read the names; fewer lines than names: it failed on the way."""
-    tool = shutil.which("c++filt") if mangled else None
+    tool = _tool() if mangled else None
     if tool is None:
         return []
+    import subprocess
+    import tempfile
+    import threading
+
     with tempfile.TemporaryFile() as questions:
         questions.write(b"\n".join(mangled) + b"\n")
         questions.seek(0)

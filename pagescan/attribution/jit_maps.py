@@ -7,8 +7,6 @@ innermost one.
 
 import os
 import re
-import shutil
-import subprocess
 from array import array
 from bisect import bisect_right
 
@@ -111,6 +109,9 @@ def ask_java(pid: int) -> bool:
     jcmd sends SIGQUIT, which ends a process that does not catch it: such a process is
     not asked.
     """
+    import shutil
+    import subprocess
+
     tool = shutil.which("jcmd")
     try:
         caught = int(read_status(pid)["SigCgt"], 16)

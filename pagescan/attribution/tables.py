@@ -7,7 +7,6 @@ debug files: two processes may not name each other's code.
 """
 
 import io
-import lzma
 import os
 from functools import lru_cache
 from typing import NamedTuple
@@ -104,6 +103,8 @@ def _of_debugdata(elf: Elf) -> list[Symbol]:
     packed = elf.data(".gnu_debugdata", _LARGEST_DEBUGDATA)
     if not packed:
         return []
+    import lzma
+
     try:
         unpacker = lzma.LZMADecompressor(memlimit=_LARGEST_DEBUGDATA)
         data = unpacker.decompress(packed, _LARGEST_DEBUGDATA)

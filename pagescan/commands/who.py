@@ -15,6 +15,7 @@ from pagescan.commands.options import (
     restore_option,
     tables_option,
 )
+from pagescan.commands.profile_options import ProfileFile, profile_options
 from pagescan.commands.running import is_command, said_if_long
 from pagescan.commands.signals import stop_on_signals
 from pagescan.console.context import Context
@@ -49,6 +50,7 @@ _COMPILED = (
 Examples:
   pagescan who redis-server
   pagescan who 4242 '[heap]' --by thread --duration 30
+  pagescan who 4242 --format speedscope -o writers.json
   pagescan who --by mapping --json -- python3 train.py | jq .writers""",
 )
 @click.argument("words", metavar="TARGET [RANGE]... | -- CMD [ARG]...", nargs=-1)
@@ -90,6 +92,7 @@ Examples:
 )
 @oldest_option
 @restore_option
+@profile_options
 @output("who")
 @pace_option
 @tables_option
@@ -105,6 +108,7 @@ def command(
     ask_runtime: bool,
     oldest: bool,
     restore_huge: bool,
+    profile: ProfileFile | None,
     output: Output,
     pace: Pace,
     max_tables: int,
@@ -123,6 +127,8 @@ def command(
             "who writes where? TARGET or -- CMD is missing",
             hint="pagescan who PID, or pagescan who -- CMD",
         )
+    if profile is not None and subject not in ("function", "line"):
+        raise UsageError("--format goes with --by function and --by line")
     run = is_command(sys.argv, words)
     most = parse_seconds(duration) if duration else None if run else _SECONDS
     limits = Limits(parse_seconds(interval), None, most)
@@ -161,7 +167,7 @@ def command(
         with said_if_long(context, f"arming {pid}: many mappings, or much memory"):
             watched = undo.enter_context(Watched.armed(pid, terms, launched=launched))
         stop = undo.enter_context(stop_on_signals())
-        last = _run(watched, writers, limits, stop, output, context)
+        last = _run(watched, writers, limits, stop, output, profile, context)
         return watched.exit_code(last, stop)
 
 
@@ -188,6 +194,7 @@ def _run(
     limits: Limits,
     stop: int,
     output: Output,
+    profile: ProfileFile | None,
     context: Context,
 ) -> Tick | None:
     """Look until the end, then print who has written; return the last tick."""
@@ -212,6 +219,9 @@ def _run(
     untracked = watched.tracking.armed.untracked
     cost += watched.end(stop)
     _write(report, output, armed_at, tuple(untracked), cost, fault_ns + _SAMPLE_NS)
+    if profile is not None:
+        profile.write(report)
+        context.say(f"{profile.path} has {plural(report.sampled, 'page')} for a viewer")
     for note in report.notes:
         context.say(note)
     context.say(_end_line(report, last))

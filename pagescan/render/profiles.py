@@ -1,8 +1,11 @@
 """Writes a profile in the format of a viewer, by the name of the format."""
 
-from typing import TextIO
+from __future__ import annotations
 
-from pagescan.model.profile import Profile
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from pagescan.model.profile import Profile
 
 FORMATS = ("firefox", "speedscope", "collapsed")
 

@@ -1,6 +1,7 @@
 """Who wrote: targets that know which function and thread has written each page."""
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -211,6 +212,39 @@ def test_command_names_the_writers(author: Author, pagescan: Run) -> None:
     assert document["regions"] is None
 
 
+@pytest.mark.parametrize("form", ["firefox", "speedscope", "collapsed"])
+def test_profile_for_a_viewer(author: Author, tmp_path: Path, form: str) -> None:
+    """The profile has the bytes of the answer, whatever the form of that is."""
+    file = tmp_path / "profile"
+    with running_who(author.pid, "--json", "--format", form, "-o", str(file)) as who:
+        truth = author.say("again")
+        result = who()
+    written = result.json()["summary"]["written"] * PAGE
+    text = file.read_text()
+    if form == "collapsed":
+        lines = dict(line.rsplit(" ", 1) for line in text.splitlines())
+        assert int(lines["authors;by_store"]) == len(truth) * PAGE
+        assert sum(map(int, lines.values())) == written
+        return
+    document = json.loads(text)
+    if form == "speedscope":
+        weights = [
+            weight for lane in document["profiles"] for weight in lane["weights"]
+        ]
+    else:
+        weights = [w for lane in document["threads"] for w in lane["samples"]["weight"]]
+    assert sum(weights) == written
+    assert "by_store" in text
+
+
+def test_profile_that_has_no_room(author: Author) -> None:
+    with running_who(author.pid, "--format", "firefox", "-o", "/dev/full") as who:
+        author.say("again")
+        result = who()
+    assert result.code == 1
+    assert "cannot write /dev/full: no space left" in result.stderr
+
+
 @pytest.mark.parametrize(
     ("by", "text"),
     [("function", "by_store"), ("thread", "authors/"), ("mapping", "[anon]")],
@@ -285,6 +319,15 @@ def test_a_user_sees_writes_in_user_mode(program: Path) -> None:
         (("1", "--sample", "0"), 2, "0 is not in the range"),
         (("1", "-i", "0"), 2, "0"),
         (("1", "--json", "--csv"), 2, "exclude each other"),
+        (("1", "--format", "firefox"), 2, "go together"),
+        (("1", "-o", "/tmp/x.json"), 2, "go together"),
+        (("1", "--format", "pdf", "-o", "/tmp/x.json"), 2, "pdf"),
+        (("1", "--format", "firefox", "-o", "/no/x.json"), 1, "cannot write /no/x"),
+        (
+            ("1", "--by", "thread", "--format", "firefox", "-o", "/dev/null"),
+            2,
+            "--by function and --by line",
+        ),
         (("4194303",), 3, "4194303"),
         (("--", "no-such-program-1"), 3, "cannot run"),
     ],

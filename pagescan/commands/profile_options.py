@@ -1,0 +1,83 @@
+"""The options that write a result for a viewer of profiles: --format and -o."""
+
+import os
+
+import click
+
+from pagescan.commands.options import Words, shared
+from pagescan.model.errors import PagescanError, UsageError
+from pagescan.model.writers import WriterReport
+from pagescan.render.profiles import FORMATS, write_profile
+
+
+class ProfileFile:
+    """A file for a profile; it is opened before anything is done to the target."""
+
+    def __init__(self, form: str, path: str) -> None:
+        """Create the file, which may exist.
+
+        Raises:
+            PagescanError: It cannot be written.
+        """
+        self.path = path
+        self._form = form
+        try:
+            self._file = open(  # noqa: SIM115 - `write` closes it
+                path, "w", encoding="utf-8", errors="backslashreplace"
+            )
+        except OSError as error:
+            raise PagescanError(
+                f"cannot write {path}: {os.strerror(error.errno or 0).lower()}",
+                call="open",
+                errno=error.errno,
+            ) from error
+
+    def write(self, report: WriterReport) -> None:
+        """Write a report, and close the file.
+
+        Raises:
+            PagescanError: It is not complete, as on a full disk.
+        """
+        from pagescan.model.profile import profile_of
+
+        try:
+            with self._file:
+                write_profile(profile_of(report), self._form, self._file)
+        except OSError as error:
+            raise PagescanError(
+                f"cannot write {self.path}: {os.strerror(error.errno or 0).lower()}",
+                call="write",
+                errno=error.errno,
+            ) from error
+
+
+def _profile(words: Words) -> ProfileFile | None:
+    form, path = words.pop("profile_format"), words.pop("profile_path")
+    if (form is None) != (path is None):
+        raise UsageError(
+            "--format and -o go together",
+            hint="as in: --format speedscope -o writers.json",
+        )
+    return None if form is None else ProfileFile(form, path)
+
+
+profile_options = shared(
+    "profile",
+    _profile,
+    click.option(
+        "--format",
+        "profile_format",
+        type=click.Choice(FORMATS),
+        help="Write bytes by thread and function for a viewer, too: the Firefox"
+        " Profiler, speedscope, or flame graphs (collapsed stacks).",
+    ),
+    click.option(
+        "-o",
+        "--output",
+        "profile_path",
+        metavar="FILE",
+        type=click.Path(dir_okay=False),
+        help="The file for --format.",
+    ),
+)
+"""Adds --format and -o; the command gets a `profile`, or None."""
