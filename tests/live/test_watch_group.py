@@ -66,7 +66,11 @@ class Watching:
     def end(self) -> Any:
         """Interrupt it; return the last line."""
         self.process.send_signal(signal.SIGINT)
-        out, said = self.process.communicate(timeout=20)
+        # Not communicate(): it does not know what these streams have buffered.
+        assert self.process.stdout is not None
+        assert self.process.stderr is not None
+        out, said = self.process.stdout.read(), self.process.stderr.read()
+        self.process.wait()
         self.said += said.decode()
         self.lines += [checked(line) for line in out.decode().splitlines()]
         assert self.process.returncode == 0, self.said
@@ -100,7 +104,10 @@ def watching(mkmem: Path) -> Iterator[Callable[..., Watching]]:
     for made in started:
         if made.process.poll() is None:
             made.process.kill()
-        made.process.communicate()
+        made.process.wait()
+        for stream in (made.process.stdout, made.process.stderr):
+            if stream is not None:
+                stream.close()
 
 
 # ---- exactness ---------------------------------------------------------------------
@@ -603,8 +610,11 @@ def watch_once(mkmem: Path, made: Target, *words: str) -> Result:
     while "Ctrl-C" not in said:
         said += process.stderr.readline()
     made.write("m", {1, 2, 8})
-    out, rest = process.communicate(timeout=30)
-    assert process.returncode == 0, rest
+    assert process.stdout is not None
+    out, rest = process.stdout.read(), process.stderr.read()
+    assert process.wait() == 0, rest
+    process.stdout.close()
+    process.stderr.close()
     return Result(0, out, said + rest)
 
 
