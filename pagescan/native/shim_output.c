@@ -29,8 +29,8 @@ struct keeper {
 	int in;
 	int out; /* -1: nobody reads there any more */
 	int control;
-	char *ring; /* KEPT bytes */
-	uint64_t total;	/* bytes read so far */
+	char *ring;	/* KEPT bytes */
+	uint64_t total; /* bytes read so far */
 	bool has_ended;
 };
 

@@ -46,11 +46,13 @@
 #define OPTIONS                                                                                    \
 	(PTRACE_O_TRACESYSGOOD | PTRACE_O_TRACECLONE | PTRACE_O_TRACEEXEC | PTRACE_O_TRACEEXIT)
 #define SECOND 1000000000u
-#define ALIVE_NS (5ull * SECOND)   /* longer without a sign of life, and the kernel kills the tracer */
+#define ALIVE_NS                                                                                   \
+	(5ull * SECOND) /* longer without a sign of life, and the kernel kills the tracer */
 #define ANSWER_NS (10ull * SECOND) /* the time in which pagescan has to react to an event */
 #define LOOK_NS (60ull * SECOND)   /* the time for its look */
 #define LEAVE_NS (1ull * SECOND)   /* the time in which the other threads leave the memory */
 #define ROOM (64u << 20)	   /* address space; a program has few mappings as it begins */
+#define STAT_SIZE 1024
 
 struct thread {
 	pid_t tid;
@@ -65,7 +67,7 @@ struct tracer {
 	size_t count;
 	size_t room;
 	unsigned long options;
-	bool has_begun;	/* pagescan has let the program go on at least once */
+	bool has_begun; /* pagescan has let the program go on at least once */
 	bool execed;	/* its next stop is before its first instruction */
 	pid_t last;	/* the thread that is held in its exit stop, or 0 */
 };
@@ -86,7 +88,8 @@ static _Noreturn void leave(void)
 static void set_timer(int timer, uint64_t ns, bool again)
 {
 	const struct timespec at = {(time_t)(ns / SECOND), (long)(ns % SECOND)};
-	const struct itimerspec when = {.it_value = at, .it_interval = again ? at : (struct timespec){0}};
+	const struct itimerspec when = {.it_value = at,
+					.it_interval = again ? at : (struct timespec){0}};
 
 	syscall(SYS_timer_settime, timer, 0, &when, NULL);
 }
@@ -337,7 +340,7 @@ static void hold_at_exec(struct tracer *t)
 
 static char state_of(pid_t pid, const char *tid)
 {
-	char path[64], text[PS_STAT_SIZE], *at;
+	char path[64], text[STAT_SIZE], *at;
 	ssize_t length = 0;
 	int fd;
 

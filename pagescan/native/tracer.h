@@ -11,9 +11,9 @@
 
 /* From pagescan to the tracer. */
 enum ps_order {
-	PS_ORDER_STAY,   /* pagescan looks: hold the program for a longer time */
+	PS_ORDER_STAY,	 /* pagescan looks: hold the program for a longer time */
 	PS_ORDER_ATTACH, /* take a userfaultfd out of the standing program */
-	PS_ORDER_GO,     /* let it go on */
+	PS_ORDER_GO,	 /* let it go on */
 };
 
 struct ps_request {

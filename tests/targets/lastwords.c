@@ -40,7 +40,8 @@ static void fill(size_t from, size_t to)
 
 static void map(void)
 {
-	memory = mmap(NULL, PAGES * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	memory = mmap(NULL, PAGES * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
+		      0);
 	madvise(memory, PAGES * PAGE, MADV_NOHUGEPAGE);
 	printf("%p %p\n", (void *)memory, (void *)(memory + PAGES * PAGE));
 }
@@ -95,7 +96,7 @@ static void on_signal(int number, siginfo_t *info, void *context)
 	values += info->si_value.sival_int;
 }
 
-static void catch(int number, void (*handler)(int, siginfo_t *, void *))
+static void catch (int number, void (*handler)(int, siginfo_t *, void *))
 {
 	struct sigaction action = {.sa_sigaction = handler, .sa_flags = SA_SIGINFO | SA_RESTART};
 
@@ -115,7 +116,7 @@ static void signals(int count)
 {
 	double begun = seconds();
 
-	catch(SIGUSR1, on_signal);
+	catch (SIGUSR1, on_signal);
 	for (int i = 0; i < count; i++)
 		sigqueue(getpid(), SIGUSR1, (union sigval){.sival_int = i % 7});
 	printf("%d %d %.9f\n", seen[0], values, (seconds() - begun) / count);
@@ -155,7 +156,8 @@ static void run_clone_child(void)
 	int status;
 	pid_t pid;
 
-	for (int i = 0; i < 2; i++) { /* with another exit signal clone(2) is no fork for a tracer */
+	for (int i = 0; i < 2;
+	     i++) { /* with another exit signal clone(2) is no fork for a tracer */
 		pid = clone(child, stack + sizeof(stack), i ? 0 : SIGCHLD, NULL);
 		waitpid(pid, &status, __WALL);
 		printf("%d\n", WEXITSTATUS(status));
@@ -207,8 +209,8 @@ static int last_words(const char *kind, const char *argument)
 	}
 	if (!strcmp(kind, "untraced")) {
 		clone(untraced, stack + sizeof(stack),
-		      CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM |
-			      CLONE_UNTRACED,
+		      CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD |
+			      CLONE_SYSVSEM | CLONE_UNTRACED,
 		      NULL);
 		syscall(SYS_exit, 0); /* this thread only */
 	}
@@ -253,7 +255,7 @@ int main(int count, char **arguments)
 	} else if (!strcmp(kind, "tracer")) {
 		trace();
 	} else if (!strcmp(kind, "wait")) {
-		catch(SIGUSR2, on_signal);
+		catch (SIGUSR2, on_signal);
 		printf("%d\n", (int)getpid());
 		while (!seen[0])
 			pause();
