@@ -5,6 +5,7 @@ The program is targets/lastwords.c. The same program without pagescan is the wit
 
 import contextlib
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -23,6 +24,7 @@ from tests.conftest import HERE, STRANGER, checked, command, python_of_all
 pytestmark = pytest.mark.needs("tracking")
 
 PAGES = 100 << 8
+KILLS = int(os.environ.get("PAGESCAN_KILLS", "4"))
 WATCH = (sys.executable, "-m", "pagescan", "watch", "--json", "-i", "3600")
 
 Words = tuple[str, ...]
@@ -137,7 +139,7 @@ def test_signals_arrive_with_their_values(program: str) -> None:
     alone = subprocess.run(words, capture_output=True, text=True, check=True)
     result = command("watch", "--json", "-i", "3600", "--", *words)
     own = next(line for line in result.stderr.splitlines() if line.startswith("5000"))
-    assert own.split()[:2] == alone.stdout.split()[:2] == ["5000", "14995"]
+    assert own.split()[:2] == alone.stdout.split()[1:3] == ["5000", "14995"]
 
 
 def test_exec_by_a_thread_is_followed(program: str) -> None:
@@ -214,6 +216,25 @@ def test_command_outlives_its_killed_tracer(program: str) -> None:
         assert "woken" in said
         assert "the last look was" in said
         assert watch.returncode == 8
+
+
+@pytest.mark.timeout(60 + 5 * KILLS)
+def test_killed_tracer_loses_no_signal(program: str) -> None:
+    """CMD gets each signal also when its tracer dies while it handles one.
+
+    PAGESCAN_KILLS sets the number of deaths; few of them hit that moment.
+    """
+    rolled = random.SystemRandom()
+    for _ in range(KILLS):
+        with watching(program, "signals", "10000") as watch:
+            assert own_line(watch) == "begun"
+            children = Path(f"/proc/{watch.pid}/task/{watch.pid}/children").read_text()
+            time.sleep(rolled.uniform(0, 0.2))
+            for pid in map(int, children.split()[1:]):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            assert own_line(watch).split()[:2] == ["10000", "29994"]
+            assert watch.wait(20) == 0
 
 
 def test_killed_tracer_is_said(program: str) -> None:

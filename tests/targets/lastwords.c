@@ -116,7 +116,8 @@ static void signals(int count)
 {
 	double begun = seconds();
 
-	catch (SIGUSR1, on_signal);
+	catch(SIGUSR1, on_signal);
+	puts("begun");
 	for (int i = 0; i < count; i++)
 		sigqueue(getpid(), SIGUSR1, (union sigval){.sival_int = i % 7});
 	printf("%d %d %.9f\n", seen[0], values, (seconds() - begun) / count);
@@ -255,7 +256,7 @@ int main(int count, char **arguments)
 	} else if (!strcmp(kind, "tracer")) {
 		trace();
 	} else if (!strcmp(kind, "wait")) {
-		catch (SIGUSR2, on_signal);
+		catch(SIGUSR2, on_signal);
 		printf("%d\n", (int)getpid());
 		while (!seen[0])
 			pause();
