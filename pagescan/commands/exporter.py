@@ -156,6 +156,8 @@ def command(
         if track:
             counter = undo.enter_context(_counter(collector, terms, stop, context))
         registry.register(collector)
+        if not collector.grouping.now().groups:
+            context.say("no process is selected now; those that come will be")
         loop = _Loop(limits, stop, counter)
         if textfile is not None:
             collector.fresh = 0.0  # nobody else asks
