@@ -33,10 +33,11 @@ from pagescan.model.memory import (
 )
 from pagescan.model.results import Action as Action
 from pagescan.model.writers import WriterReport as WriterReport
-from pagescan.recording.store import (
-    Recording as Recording,
+from pagescan.recording.api import (
     open_recording as open_recording,
+    record as record,
 )
+from pagescan.recording.store import Recording as Recording
 from pagescan.scanner.query import Query as Query
 from pagescan.session.api import (
     end_session as end_session,

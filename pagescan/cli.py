@@ -27,6 +27,8 @@ COMMANDS = {
     "dump-plan": "List the pages that a checkpoint has to store.",
     "changed": "Tell by the exit code whether anything was written.",
     "exporter": "Serve the memory of groups of processes as metrics for Prometheus.",
+    "record": "Keep every look at a target in a file.",
+    "report": "Show a recording: totals, phases, ages, heat map, migration.",
     "doctor": "Show what this kernel supports and this user may do.",
     "demo": "Run a workload that knows what it writes, and check the result.",
     "schema": "Print the JSON Schema of every output.",
@@ -34,7 +36,7 @@ COMMANDS = {
 }
 # Names of commands to come: they are refused, so that no process name or script comes
 # to rely on another meaning.
-LATER = ("snapshot", "record", "report", "export")
+LATER = ("snapshot", "export")
 
 
 class ReaderGoneError(Exception):

@@ -31,10 +31,11 @@ from pagescan.target.process import Target
 Examples:
   pagescan arm 4242; sleep 10; pagescan diff 4242
   pagescan diff --since-wp --json | jq '.regions[] | [.start, .pages, .mapping]'
-  pagescan diff 4242 --rearm --by mapping"""
+  pagescan diff 4242 --rearm --by mapping
+  pagescan diff before.pagescan after.pagescan"""
 )
 @click.argument(
-    "targets", metavar="[TARGET]", nargs=-1, shell_complete=complete_session
+    "targets", metavar="[TARGET | OLD NEW]", nargs=-1, shell_complete=complete_session
 )
 @click.option(
     "--since-wp", is_flag=True, help="Compare with the last write-protect (default)."
@@ -58,14 +59,23 @@ def command(
     output: Output,
     pace: Pace,
     context: Context,
-) -> None:
+) -> int:
     """Show the pages that TARGET has written since `arm`, or since the last --rearm.
+
+    With OLD and NEW, two recordings: compares them.
 
     Without TARGET: uses the only session. Changes nothing, unless --rearm is given.
     """
-    del since_wp
-    if len(targets) > 1:
-        raise UsageError("diff OLD NEW does not exist yet: name one TARGET")
+    if len(targets) == 2:
+        if since_wp or rearm or oldest:
+            raise UsageError(
+                "diff OLD NEW compares files: these options are for TARGET"
+            )
+        from pagescan.commands.comparing import compare_recordings
+
+        return compare_recordings(*targets, output)
+    if len(targets) > 2:
+        raise UsageError("diff takes one TARGET, or two recordings")
     if oldest and not targets:
         raise UsageError("--oldest chooses among processes of a name: give TARGET")
     session = find_session(find_pid(targets[0], oldest=oldest) if targets else None)
@@ -90,6 +100,7 @@ def command(
         render.write_result(report, look.batch, output)
         if rearm:
             arrived()
+    return 0
 
 
 def _label(batch: Batch, session: Session) -> None:

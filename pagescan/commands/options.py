@@ -166,6 +166,7 @@ _OF_KIND = {
     "who": ("json", "csv", "header", "exact"),
     "sessions": (*_JSON, "csv", "header", "exact"),
     "doctor": (*_JSON, "csv", "header"),
+    "report": ("json", "csv", "header", "exact"),
     "arm": _JSON,
     "cow": ("json", "csv", "header", "exact"),
     "disarm": _JSON,

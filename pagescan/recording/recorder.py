@@ -133,6 +133,13 @@ class Recorder:
         """Write why the recording ended, and close the file."""
         self._file.close(ending)
 
+    def discard(self) -> None:
+        """Remove the file if it has no look: the target could not be armed."""
+        if not self.looks:
+            self._file.close()
+            with suppress(OSError):
+                os.unlink(self.paths[0])
+
     @property
     def size(self) -> int:
         """Bytes of all files, with their journals."""
@@ -147,10 +154,14 @@ class Recorder:
         """Create the next file."""
         keeping = self._keeping
         path = keeping.path or default_name(self._target, now())
+        number = len(self.paths) + 1
         if self.paths and keeping.path is not None:
-            path = numbered(keeping.path, len(self.paths) + 1)
+            path = numbered(keeping.path, number)
+            while not keeping.overwrite and os.path.lexists(path):
+                number += 1
+                path = numbered(keeping.path, number)
         elif path in self.paths:
-            path = numbered(path, len(self.paths) + 1)
+            path = numbered(path, number)
         file = OutputFile(
             path, self._facts, overwrite=keeping.overwrite, ring=keeping.ring
         )

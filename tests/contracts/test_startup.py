@@ -76,6 +76,8 @@ COMMANDS = [
     (("completion", "bash"), 85),
     (("who", "4194303"), 132),
     (("cow", "4194303"), 120),
+    (("record", "4194303"), 130),
+    (("report", "nowhere"), 110),
     (("schema",), 95),
 ]
 

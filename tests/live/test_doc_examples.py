@@ -14,7 +14,13 @@ import pytest
 from tests.conftest import HERE, Target
 
 ROOT = HERE.parent
-PAGES = ("README.md", "docs/guide.md", "docs/concepts.md", "docs/who.md")
+PAGES = (
+    "README.md",
+    "docs/guide.md",
+    "docs/concepts.md",
+    "docs/who.md",
+    "docs/recordings.md",
+)
 REFERENCE = ROOT / "docs/api.md"
 PYTHON = r"(?ms)^```python\n(.*?)^```$"
 PYCON = r"(?ms)^```pycon\n(.*?)^```$"
@@ -77,7 +83,13 @@ def reference_examples() -> list[doctest.DocTest]:
 
 
 @pytest.mark.parametrize("example", reference_examples(), ids=lambda test: test.name)
-def test_examples_of_the_reference(example: doctest.DocTest, pid: str) -> None:
+def test_examples_of_the_reference(
+    example: doctest.DocTest,
+    pid: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
     for one in example.examples:
         one.source = one.source.replace("4242", pid)
         one.want = one.want.replace("4242", pid)

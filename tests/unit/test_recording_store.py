@@ -15,6 +15,7 @@ from pagescan.model.errors import PagescanError, UsageError
 from pagescan.model.mapping_set import MappingSet
 from pagescan.model.memory import Untracked
 from pagescan.native import Columns
+from pagescan.recording.api import OpenRecording
 from pagescan.recording.output_file import OutputFile, Ring
 from pagescan.recording.records import RecordingFacts
 from pagescan.recording.store import Recording, open_recording
@@ -336,4 +337,5 @@ def test_bytes_per_region(tmp_path: Path) -> None:
 
 
 def test_the_public_name() -> None:
-    assert pagescan.open_recording is open_recording
+    assert pagescan.open_recording is not open_recording  # it has the views, too
+    assert issubclass(OpenRecording, pagescan.Recording)

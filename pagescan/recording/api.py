@@ -1,0 +1,115 @@
+"""`record`, `open_recording`: what the commands do, for programs."""
+
+import os
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from pagescan.native import Pace
+from pagescan.recording import views
+from pagescan.recording.recorder import Keeping, Recorder
+from pagescan.recording.store import Recording
+from pagescan.session.watched import Terms, Watched
+from pagescan.target.find import pid_of
+from pagescan.target.process import Target
+from pagescan.target.selection import Selection
+from pagescan.tracking.ticks import Limits
+
+
+def record(
+    pid: int | str,
+    path: str | None = None,
+    ranges: Iterable[str] = (),
+    *,
+    interval: float = 1.0,
+    count: int | None = None,
+    duration: float | None = None,
+    overwrite: bool = False,
+    stop: int | None = None,
+) -> list[str]:
+    """Keep every look at a process in a file, until something ends it.
+
+    Args:
+        pid: The process, or its name.
+        path: The file; None: NAME-PID-TIME.pagescan in the present directory.
+        ranges: RANGE words, as `record` takes them; none: everything.
+        interval: Seconds between two looks.
+        count: End after this many looks.
+        duration: End after this many seconds.
+        overwrite: Whether the file may exist.
+        stop: A descriptor: the recording ends when it becomes readable.
+
+    Returns:
+        The paths of the files: a second one begins after an hour.
+
+    Raises:
+        PagescanError: The process cannot be tracked, or the file not be written; looks
+            that were stored before are in it.
+
+    Examples:
+        >>> import pagescan
+        >>> paths = pagescan.record(4242, "it.pagescan", interval=0.1, count=3)
+        >>> with pagescan.open_recording(*paths) as recording:
+        ...     [look.number for look in recording.looks]
+        [1, 2, 3]
+    """
+    limits = Limits(interval, count, duration)
+    terms = Terms(Selection.parse(ranges), Pace(), interval=interval)
+    number = pid_of(pid)
+    with Target.open(number) as target:
+        keeping = Keeping(path, overwrite=overwrite)
+        recorder = Recorder(keeping, target.facts, interval=interval)
+    never, other = os.pipe2(os.O_CLOEXEC)
+    ending = "interrupted"
+    try:
+        with Watched.armed(number, terms) as watched:
+            end = never if stop is None else stop
+            for tick in watched.ticks(limits, end):
+                recorder.add(tick, watched.tracking)
+                ending = tick.end or ending
+    finally:
+        os.close(never)
+        os.close(other)
+        recorder.end(ending)
+        recorder.discard()
+    return recorder.paths
+
+
+class OpenRecording(Recording):
+    """A recording, and its views."""
+
+    def view(
+        self,
+        name: str,
+        *,
+        ranges: Sequence[str] = (),
+        time: str | None = None,
+        **terms: float,
+    ) -> Any:  # noqa: ANN401 - each view has its own
+        """Return a view: rows as named tuples, or a record of them.
+
+        Args:
+            name: summary, mappings, timeline, heatmap, ages, working-set, phases or
+                migration.
+            ranges: RANGE words: only this memory; none: all.
+            time: Only this time, as `report --time` takes it; None: all.
+            terms: The arguments of the view: `slots` of timeline and heatmap, `rows` of
+                heatmap, `bandwidth` and `downtime` of migration.
+
+        Raises:
+            UsageError: There is no such view, or a word is malformed.
+            PagescanError: No look, or no mapping, is selected.
+        """
+        return views.view(self, name, ranges, time, **terms)
+
+
+def open_recording(*paths: str) -> OpenRecording:
+    """Open a recording, or several files as one; they may grow while they are read.
+
+    Args:
+        paths: The files that `pagescan record` has written, in any order.
+
+    Raises:
+        PagescanError: A file cannot be read, or is no recording. One that is damaged
+            gives what is whole; `Recording.damage` tells what is missing.
+    """
+    return OpenRecording(paths)

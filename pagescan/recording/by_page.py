@@ -1,0 +1,249 @@
+"""Views of single pages: heatmap, ages, working set. Pure functions.
+
+The regions of every look are read, so they take longer than views of counts.
+"""
+
+from __future__ import annotations
+
+import itertools
+from array import array
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from pagescan import native
+from pagescan.model.ranges import Ranges
+from pagescan.recording.bands import Band, Bands
+from pagescan.recording.over_time import slots_of
+from pagescan.recording.tables import AgesRow, HeatRow, ViewTable, WorkingSetRow
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pagescan.recording.excerpt import Excerpt
+    from pagescan.recording.records import RecordedLook
+
+ALWAYS_PERCENT = 50
+"""Pages that were written in more of the looks since their first are always written."""
+ONCE, SOMETIMES, ALWAYS = 1, 2, 4
+"""The classes of pages, as `PageCounts.classes` returns them."""
+_WINDOWS = (1, 2, 5)
+
+
+def ages(excerpt: Excerpt) -> ViewTable[AgesRow]:
+    """Return how much of each mapping was written once, sometimes, or all the time."""
+    bands = Bands(excerpt)
+    rows: ViewTable[AgesRow] = ViewTable()
+    for process, counts in excerpt.page_counts.items():
+        size = excerpt.recording.processes[process].target.page_size
+        mine = [band for band in bands if band.process == process]
+        regions, owners = _by_band(counts.classes(ALWAYS_PERCENT), mine)
+        pages, classes = native.tally(regions, owners, size, len(mine))
+        for at, band in enumerate(mine):
+            if not pages[at]:
+                continue
+            before, after = bands.sizes(band)
+            first = at * native.CATEGORY_BITS
+            once, sometimes, always = (
+                count * size for count in classes[first : first + 3]
+            )
+            rows.append(
+                AgesRow(
+                    process,
+                    band.start,
+                    band.end,
+                    band.mapping,
+                    band.label,
+                    after,
+                    after - before,
+                    pages[at] * size,
+                    once,
+                    sometimes,
+                    always,
+                )
+            )
+    rows.sort(key=lambda row: -row.written)
+    return rows
+
+
+def _by_band(
+    regions: native.Columns, bands: Sequence[Band]
+) -> tuple[native.Columns, array[int]]:
+    """Cut regions at the borders of bands; those of bands that overlap go to one."""
+    starts, ends, index = array("Q"), array("Q"), array("q")
+    for at, band in enumerate(bands):
+        low = max(band.start, ends[-1] if ends else 0)
+        if low < band.end:
+            starts.append(low)
+            ends.append(band.end)
+            index.append(at)
+    joined, owners = native.join(regions, starts, ends)
+    return joined, array("q", [index[owner] if owner >= 0 else -1 for owner in owners])
+
+
+def working_set(excerpt: Excerpt) -> ViewTable[WorkingSetRow]:
+    """Return how many different bytes are written within windows of several lengths."""
+    total = sum(1 for _ in excerpt.ticks())
+    if not total:
+        return ViewTable()
+    curves = [
+        (Unique(counts, len(excerpt.by_process()[process])), process)
+        for process, counts in excerpt.page_counts.items()
+    ]
+    written = sum(
+        curve.written * excerpt.recording.processes[process].target.page_size
+        for curve, process in curves
+    )
+    rows: ViewTable[WorkingSetRow] = ViewTable()
+    for window in _windows(total):
+        size = sum(
+            curve.in_window(window)
+            * excerpt.recording.processes[process].target.page_size
+            * min(1.0, curve.looks / total)
+            for curve, process in curves
+        )
+        rows.append(
+            WorkingSetRow(
+                window,
+                window * excerpt.seconds / total,
+                round(size),
+                size / written if written else 0.0,
+            )
+        )
+    return rows
+
+
+def _windows(total: int) -> list[int]:
+    """Return 1, 2, 5, 10, 20, 50 … and the number of all looks."""
+    windows = [
+        step * 10**power
+        for power in range(len(str(total)))
+        for step in _WINDOWS
+        if step * 10**power < total
+    ]
+    return [*windows, total]
+
+
+class Unique:
+    """The number of different pages that are written in windows of any length.
+
+    Attributes:
+        looks: The number of looks.
+        written: The number of pages that were written at all.
+    """
+
+    def __init__(self, counts: native.PageCounts, looks: int) -> None:
+        """Count the stretches in which each page was left alone."""
+        self.looks = looks
+        last = Counter(counts.last())
+        never = last.pop(0, 0)
+        self.written = counts.pages - never
+        self._stretches = {
+            length: count
+            for length, count in enumerate(counts.gaps)
+            if length and count
+        }
+        for look, count in last.items():
+            length = looks - look
+            if length:
+                self._stretches[length] = self._stretches.get(length, 0) + count
+
+    def in_window(self, looks: int) -> float:
+        """Return the mean number of different pages in all windows of some looks.
+
+        A page is missing in the windows that lie in a stretch in which it is left
+        alone: a stretch of N looks has N - looks + 1 of them.
+        """
+        looks = min(looks, self.looks)
+        windows = self.looks - looks + 1
+        missing = sum(
+            count * (length - looks + 1)
+            for length, count in self._stretches.items()
+            if length >= looks
+        )
+        return self.written - missing / windows
+
+
+def heatmap(excerpt: Excerpt, slots: int = 60, rows: int = 20) -> ViewTable[HeatRow]:
+    """Return which part of each piece of memory was written, over time.
+
+    Args:
+        excerpt: The looks.
+        slots: The most slots of time.
+        rows: The most pieces of memory; each mapping that was written much has one.
+    """
+    columns = slots_of(excerpt, slots)
+    pieces = _pieces(excerpt, rows, len(columns))
+    for at, (looks, _) in enumerate(columns):
+        for process, mine in pieces.items():
+            here = [look for look in looks if look.process == process]
+            for piece, share in zip(mine, _shares(excerpt, here, mine), strict=True):
+                piece.shares[at] = share
+    return ViewTable(piece for mine in pieces.values() for piece in mine)
+
+
+def _shares(
+    excerpt: Excerpt, looks: Sequence[RecordedLook], pieces: Sequence[HeatRow]
+) -> list[float | None]:
+    """Return the part of each piece that was written per look; None without looks."""
+    if not looks:
+        return [None] * len(pieces)
+    bounds = Ranges(
+        array("Q", [piece.start for piece in pieces]),
+        array("Q", [piece.end for piece in pieces]),
+    )
+    sums = [0] * len(pieces)
+    for look in looks:
+        shares = native.shares(excerpt.columns(look), *bounds)
+        for index, length in zip(shares.ranges, shares.lengths, strict=True):
+            sums[index] += length
+    return [
+        total / len(looks) / (piece.end - piece.start)
+        for total, piece in zip(sums, pieces, strict=True)
+    ]
+
+
+def _pieces(excerpt: Excerpt, rows: int, slots: int) -> dict[int, list[HeatRow]]:
+    """Divide the parts of bands that were written into pieces, the larger into more."""
+    extents = _extents(excerpt)
+    if not extents:
+        return {}
+    extents.sort(key=lambda extent: extent[1] - extent[2])
+    extents = extents[:rows]
+    total = sum(end - start for _, start, end in extents)
+    spare = rows - len(extents)
+    pieces: dict[int, list[HeatRow]] = {}
+    for band, start, end in extents:
+        size = excerpt.recording.processes[band.process].target.page_size
+        pages = (end - start) // size
+        count = min(pages, 1 + int(spare * (end - start) / total))
+        edges = [start + pages * at // count * size for at in range(count + 1)]
+        for low, high in itertools.pairwise(edges):
+            pieces.setdefault(band.process, []).append(
+                HeatRow(
+                    band.process,
+                    low,
+                    high,
+                    band.mapping,
+                    band.label,
+                    (high - low) // size,
+                    [None] * slots,
+                )
+            )
+    for mine in pieces.values():
+        mine.sort(key=lambda piece: piece.start)
+    return pieces
+
+
+def _extents(excerpt: Excerpt) -> list[tuple[Band, int, int]]:
+    """Return the parts of bands between their first and their last written page."""
+    bands = Bands(excerpt)
+    extents = []
+    for process, counts in excerpt.page_counts.items():
+        mine = [band for band in bands if band.process == process]
+        regions, owners = _by_band(counts.classes(ALWAYS_PERCENT), mine)
+        ends: dict[int, tuple[int, int]] = {}
+        for start, end, owner in zip(regions.starts, regions.ends, owners, strict=True):
+            if owner >= 0:
+                ends[owner] = (ends.get(owner, (start, 0))[0], end)
+        extents += [(mine[at], start, end) for at, (start, end) in ends.items()]
+    return extents

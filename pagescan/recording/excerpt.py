@@ -1,0 +1,232 @@
+"""The part of a recording that a view is of: some of its looks, some of its memory."""
+
+from __future__ import annotations
+
+import re
+from array import array
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, time, timedelta
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+from pagescan import native
+from pagescan.model.errors import PagescanError, UsageError
+from pagescan.model.memory import HUGE_PAGE
+from pagescan.model.ranges import union
+from pagescan.model.units import parse_seconds
+from pagescan.recording.records import BILLION, Counts, moment, nanoseconds
+from pagescan.target.selection import Selection
+
+if TYPE_CHECKING:
+    from pagescan.model.mapping_set import MappingSet
+    from pagescan.recording.records import RecordedLook
+    from pagescan.recording.store import Recording
+
+Result = TypeVar("Result")
+_CLOCK = re.compile(r"(\d{1,2}):(\d{2})(?::(\d{2}(?:\.\d+)?))?")
+
+
+class TimeSpan(NamedTuple):
+    """A part of a recording's time, in nanoseconds since 1970; None: no such end."""
+
+    start: int | None = None
+    end: int | None = None
+
+
+@dataclass
+class Excerpt:
+    """Some looks of a recording, and their pages in some of its memory.
+
+    Attributes:
+        recording: The recording.
+        selection: The memory; everything unless RANGE words select.
+        span: The time.
+    """
+
+    recording: Recording
+    selection: Selection = field(default_factory=Selection)
+    span: TimeSpan = field(default_factory=TimeSpan)
+    _bounds: dict[int, tuple[MappingSet, MappingSet]] = field(default_factory=dict)
+    _results: dict[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def looks(self) -> Sequence[RecordedLook]:
+        """The looks that end in the time, in its order."""
+        start, end = self.span
+        if start is None and end is None:
+            return self.recording.looks
+        return [
+            look
+            for look in self.recording.looks
+            if (start is None or look.time_ns > start)
+            and (end is None or look.time_ns <= end)
+        ]
+
+    @property
+    def seconds(self) -> float:
+        """The time that the looks cover; looks of several processes overlap."""
+        return sum(look.interval_ns for look in self.ticks()) / BILLION
+
+    def ticks(self) -> Iterator[RecordedLook]:
+        """Yield one look per tick: of a group, the first of each."""
+        last = 0
+        for look in self.looks:
+            if look.time_ns - last >= look.interval_ns // 2:
+                last = look.time_ns
+                yield look
+
+    def columns(self, look: RecordedLook) -> native.Columns:
+        """Return the written pages of a look, in the selected memory."""
+        columns = self.recording.columns(look)
+        if self.selection.everything:
+            return columns
+        return native.inside(columns, *self._selected(look).bounds)
+
+    def counts(self, look: RecordedLook) -> Counts:
+        """Return the written pages by mapping, in the selected memory."""
+        if self.selection.everything:
+            return look.counts
+        ids, mappings = self.recording.mappings_at(look)
+        shares = native.shares(self.columns(look), *mappings.bounds)
+        size = self.page_size(look)
+        return Counts(
+            array("I", [ids[index] for index in shares.ranges]),
+            array("I", [length // size for length in shares.lengths]),
+        )
+
+    def pages(self, look: RecordedLook) -> int:
+        """Return how many pages were written: with a budget, the estimate for all."""
+        if self.selection.everything:
+            return look.written
+        return sum(self.counts(look).pages)
+
+    def page_size(self, look: RecordedLook) -> int:
+        """Return the bytes per page of the process of a look."""
+        return self.recording.processes[look.process].target.page_size
+
+    def by_process(self) -> dict[int, list[RecordedLook]]:
+        """Return the looks of each process."""
+        looks: dict[int, list[RecordedLook]] = {}
+        for look in self.looks:
+            looks.setdefault(look.process, []).append(look)
+        return looks
+
+    def once(self, name: str, make: Callable[[], Result]) -> Result:
+        """Return what a function has returned at its first call under a name."""
+        if name not in self._results:
+            self._results[name] = make()
+        result: Result = self._results[name]
+        return result
+
+    @cached_property
+    def touched(self) -> dict[int, native.Columns]:
+        """The huge pages in which any look has found a page, by process."""
+        touched: dict[int, native.Columns] = {}
+        for look in self.looks:
+            wide = native.widen(self.columns(look), HUGE_PAGE)
+            before = touched.setdefault(look.process, native.Columns.empty())
+            if wide != before:
+                touched[look.process] = union(before, wide)
+        return touched
+
+    @cached_property
+    def page_counts(self) -> dict[int, native.PageCounts]:
+        """How often each page was written, by process."""
+        result = {}
+        for process, looks in self.by_process().items():
+            counts = self.no_counts(process, len(looks))
+            for look in looks:
+                counts.add(self.columns(look))
+            result[process] = counts
+        return result
+
+    def no_counts(self, process: int, looks: int) -> native.PageCounts:
+        """Return counts of the touched pages of a process, before the first look."""
+        starts, ends, _ = self.touched[process]
+        size = self.recording.processes[process].target.page_size
+        return native.PageCounts(starts, ends, size, looks)
+
+    def check(self) -> None:
+        """Raise if no look, or no mapping, is selected.
+
+        Raises:
+            PagescanError: The recording has no look in that time, or no such mapping.
+        """
+        if not self.looks:
+            empty = not self.recording.looks
+            raise PagescanError(
+                "the recording has no look"
+                if empty
+                else "the recording has no look in that time",
+                hint=None if empty else f"it is from {_bounds_of(self.recording)}",
+            )
+        if not self.selection.everything:
+            mappings = [row.mapping for row in self.recording.mappings]
+            self.selection.check(mappings)
+
+    def _selected(self, look: RecordedLook) -> MappingSet:
+        """Return the selected mappings at a look; the last answers are remembered."""
+        _, mappings = self.recording.mappings_at(look)
+        known = self._bounds.get(look.process)
+        if known is None or known[0] is not mappings:
+            known = self._bounds[look.process] = (
+                mappings,
+                self.selection.select(mappings),
+            )
+        return known[1]
+
+
+def parse_span(text: str, recording: Recording) -> TimeSpan:
+    """Return the time in "10s-2m" (since the beginning) or "12:03-12:04:30" (UTC).
+
+    Either end may be missing.
+
+    Raises:
+        UsageError: It is malformed.
+    """
+    start, dash, end = text.partition("-")
+    if not dash or not (start or end) or not recording.looks:
+        raise _malformed(text)
+    first = recording.looks[0]
+    begun = first.time_ns - first.interval_ns
+    span = TimeSpan(
+        _instant(start, begun, text) if start else None,
+        _instant(end, begun, text) if end else None,
+    )
+    if span.start is not None and span.end is not None and span.start >= span.end:
+        raise UsageError(f"not a time span: {text!r} is empty or backwards")
+    return span
+
+
+def _instant(text: str, begun: int, whole: str) -> int:
+    clock = _CLOCK.fullmatch(text.strip())
+    if clock is None:
+        if text.strip() == "0":
+            return begun
+        try:
+            return begun + round(parse_seconds(text) * BILLION)
+        except UsageError as error:
+            raise _malformed(whole) from error
+    try:
+        at = time(int(clock[1]), int(clock[2]), tzinfo=UTC)
+    except ValueError as error:
+        raise _malformed(whole) from error
+    day = moment(begun)
+    instant = datetime.combine(day.date(), at) + timedelta(seconds=float(clock[3] or 0))
+    if instant < day - timedelta(minutes=1):  # after midnight
+        instant += timedelta(days=1)
+    return nanoseconds(instant)
+
+
+def _malformed(text: str) -> UsageError:
+    return UsageError(
+        f"not a time span: {text!r}",
+        hint="as in 30s-2m since the beginning, or 12:03-12:04:30 in UTC",
+    )
+
+
+def _bounds_of(recording: Recording) -> str:
+    first, last = recording.looks[0], recording.looks[-1]
+    begun = moment(first.time_ns - first.interval_ns)
+    return f"{begun:%H:%M:%S} to {last.time:%H:%M:%S} UTC on {begun:%Y-%m-%d}"

@@ -1,0 +1,201 @@
+"""The view `migration`: what a pre-copy would do, by the recorded writes. Pure."""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from pagescan import native
+from pagescan.model.ranges import Ranges
+from pagescan.recording.bands import Bands
+from pagescan.recording.by_page import ALWAYS, ALWAYS_PERCENT, Unique
+from pagescan.recording.tables import LastRange, Migration, RoundRow, ViewTable
+
+if TYPE_CHECKING:
+    from pagescan.recording.excerpt import Excerpt
+    from pagescan.recording.records import RecordedLook
+
+BANDWIDTH = 1 << 30
+DOWNTIME = 0.3
+_MOST_ROUNDS = 30
+_MOST_REPEATS = 16
+_LITTLE_GAIN = 0.95
+_VAIN = 3  # rounds with so little gain end it
+_RANGES = 10
+_GAP = 16  # pages between ranges that are sent as one
+
+
+def migration(
+    excerpt: Excerpt, *, bandwidth: int = BANDWIDTH, downtime: float = DOWNTIME
+) -> Migration:
+    """Return the rounds, the bytes and the freeze of a migration.
+
+    Round 1 sends all resident memory; each round after it sends what was written during
+    the one before. When the rest can be sent within the downtime, the target is frozen
+    and the rest is sent. It does not converge if rounds do not get shorter any more.
+
+    The first look is the beginning of round 1. A look is not divided: of one that a
+    round overlaps in part, as many of its pages count as windows of that length have
+    on average, by the curve of the working set.
+
+    Args:
+        excerpt: The looks.
+        bandwidth: Bytes per second.
+        downtime: The longest freeze, in seconds.
+    """
+    replay = _Replay(excerpt)
+    memory = _resident(excerpt)
+    rounds: ViewTable[RoundRow] = ViewTable()
+    rest, vain, sent = memory, 0, 0
+    while rounds == [] or rest > bandwidth * downtime:
+        if len(rounds) >= _MOST_ROUNDS or vain >= _VAIN or replay.is_over:
+            break
+        seconds = rest / bandwidth
+        dirty = min(replay.written_in(seconds), memory)
+        rounds.append(RoundRow(len(rounds) + 1, rest, seconds, dirty))
+        vain = vain + 1 if dirty > _LITTLE_GAIN * rest else 0
+        sent += rest
+        rest = dirty
+    return Migration(
+        rounds,
+        memory,
+        sent + rest,
+        sum(row.seconds for row in rounds),
+        rest / bandwidth,
+        rest <= bandwidth * downtime,
+        bandwidth,
+        downtime,
+        replay.repeats > 0,
+        _last(excerpt),
+    )
+
+
+def _resident(excerpt: Excerpt) -> int:
+    """Return the bytes of round 1: resident memory, at most the mappings."""
+    total = 0
+    for looks in excerpt.by_process().values():
+        first = looks[0]
+        _, mappings = excerpt.recording.mappings_at(first)
+        chosen = excerpt.selection.select(mappings)
+        mapped = sum(mapping.length for mapping in chosen)
+        known = [look.resident for look in looks if look.resident is not None]
+        total += min(mapped, known[0]) if known else mapped
+    return total
+
+
+class _Replay:
+    """The looks, one after the other; from the beginning again where they end.
+
+    Attributes:
+        repeats: How often they have begun again.
+    """
+
+    def __init__(self, excerpt: Excerpt) -> None:
+        self.repeats = 0
+        self._excerpt = excerpt
+        looks = {process: len(mine) for process, mine in excerpt.by_process().items()}
+        self._counts = {
+            process: excerpt.no_counts(process, count * (_MOST_REPEATS + 1))
+            for process, count in looks.items()
+        }
+        self._number = dict.fromkeys(looks, 0)
+        self._power = _power(excerpt)
+        self._looks = self._again()
+        self._left = 0.0  # seconds of the present look that are not replayed yet
+        self._process = 0
+        self._pages = 0
+        self._size = 0
+        self._seconds = 1.0
+
+    @property
+    def is_over(self) -> bool:
+        """Whether they have begun again too often, or there is no look."""
+        return self.repeats >= _MOST_REPEATS or not self._number
+
+    def _again(self) -> Iterator[RecordedLook]:
+        while self.repeats < _MOST_REPEATS:
+            yield from self._excerpt.looks
+            self.repeats += 1
+
+    def written_in(self, seconds: float) -> int:
+        """Go on by some seconds; return the bytes of pages written in them."""
+        since = dict(self._number)
+        dirty = 0.0
+        if self._left > 0:  # the rest of a look: the pages of all of it are known
+            since[self._process] -= 1  # they are not new in the looks after it
+            part = min(seconds, self._left)
+            dirty += self._part_of(self._pages, part)
+            self._left -= part
+            seconds -= part
+        while seconds > 1e-9:
+            look = next(self._looks, None)
+            if look is None:
+                break
+            fresh = self._take(look, since)
+            part = min(seconds, self._seconds)
+            dirty += self._part_of(fresh, part)
+            self._left = self._seconds - part
+            seconds -= part
+        return round(dirty)
+
+    def _take(self, look: RecordedLook, since: dict[int, int]) -> int:
+        """Go to the next look; return how many of its pages are new."""
+        excerpt, process = self._excerpt, look.process
+        fresh = self._counts[process].add(excerpt.columns(look), since[process])
+        self._number[process] += 1
+        self._process = process
+        self._pages = sum(excerpt.counts(look).pages)
+        self._size = excerpt.page_size(look)
+        self._seconds = max(look.seconds, 1e-6)
+        return fresh
+
+    def _part_of(self, pages: int, seconds: float) -> float:
+        """Return the bytes of some pages of the look that a part of it has written."""
+        share = min(1.0, seconds / self._seconds)
+        return float(pages * self._size * share**self._power)
+
+
+def _power(excerpt: Excerpt) -> float:
+    """Return P, where a part X of a look has written X**P of its pages.
+
+    By the growth from one look to two: 0 if the same pages are written again, 1 if
+    others are.
+    """
+    one = two = 0.0
+    for process, counts in excerpt.page_counts.items():
+        unique = Unique(counts, len(excerpt.by_process()[process]))
+        if unique.looks > 1:
+            one += unique.in_window(1)
+            two += unique.in_window(2)
+    if one <= 0 or two <= 0:
+        return 1.0
+    return min(1.0, max(0.0, math.log2(two / one)))
+
+
+def _last(excerpt: Excerpt) -> ViewTable[LastRange]:
+    """Return the ranges that are written all the time, the largest first."""
+    ranges: ViewTable[LastRange] = ViewTable()
+    bands = Bands(excerpt)
+    for process, counts in excerpt.page_counts.items():
+        size = excerpt.recording.processes[process].target.page_size
+        hot = native.relabel(counts.classes(ALWAYS_PERCENT), {ALWAYS: 0})
+        starts, ends = array("Q"), array("Q")
+        lengths: list[int] = []
+        for start, end, _ in zip(*hot, strict=True):
+            if ends and start - ends[-1] <= _GAP * size:
+                ends[-1] = end
+                lengths[-1] += end - start
+            else:
+                starts.append(start)
+                ends.append(end)
+                lengths.append(end - start)
+        mine = [band for band in bands if band.process == process]
+        for start, end, length in zip(*Ranges(starts, ends), lengths, strict=True):
+            names = [band.name for band in mine if band.start <= start < band.end]
+            name = names[0] if names else "[unmapped]"
+            ranges.append(LastRange(process, start, end, name, length))
+    ranges.sort(key=lambda row: -row.bytes)
+    del ranges[_RANGES:]
+    return ranges

@@ -1,0 +1,256 @@
+"""Tables of a recording's views: for terminals, pipes and CSV, with equal columns."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pagescan.model.units import (
+    escape,
+    format_address,
+    format_seconds,
+    format_share,
+    format_size,
+    format_time,
+)
+from pagescan.render.cells import fit_path, pad, width_of
+
+if TYPE_CHECKING:
+    from pagescan.model.results import Output
+
+Form = Callable[[Any], str]
+
+
+class ViewColumn(NamedTuple):
+    """A column of a view.
+
+    Attributes:
+        head: Its name.
+        field: The field of the row.
+        form: The form for people; programs get the plain value.
+    """
+
+    head: str
+    field: str
+    form: Form
+
+
+def _size(value: Any) -> str:  # noqa: ANN401 - any of the fields
+    return "-" if value is None else format_size(round(value))
+
+
+def _rate(value: Any) -> str:  # noqa: ANN401 - as above
+    return "-" if value is None else f"{format_size(round(value))}/s"
+
+
+def _share(value: Any) -> str:  # noqa: ANN401 - as above
+    return "-" if value is None else format_share(value)
+
+
+def _growth(value: Any) -> str:  # noqa: ANN401 - as above
+    return f"+{format_size(value)}" if value > 0 else format_size(value)
+
+
+def _clock(value: Any) -> str:  # noqa: ANN401 - as above
+    return f"{moment_of(value):%H:%M:%S}"
+
+
+def _text(value: Any) -> str:  # noqa: ANN401 - as above
+    return "-" if value is None else str(value)
+
+
+START = ViewColumn("start", "start", format_address)
+NAME = ViewColumn("mapping", "mapping", _text)
+LABEL = ViewColumn("label", "label", _text)
+SHOWN = ViewColumn("mapping", "mapping", str)
+"""The label, or else the name."""
+COLUMNS: dict[str, tuple[ViewColumn, ...]] = {
+    "mappings": (
+        ViewColumn("written", "written", _size),
+        ViewColumn("share", "share", _share),
+        ViewColumn("peak", "peak", _rate),
+        ViewColumn("looks", "looks", str),
+        ViewColumn("size", "bytes", _size),
+        ViewColumn("growth", "growth", _growth),
+        START,
+        LABEL,
+        NAME,
+    ),
+    "timeline": (
+        ViewColumn("time", "time_ns", _clock),
+        ViewColumn("seconds", "seconds", format_seconds),
+        ViewColumn("looks", "looks", str),
+        ViewColumn("written", "bytes", _size),
+        ViewColumn("rate", "rate", _rate),
+        ViewColumn("resident", "resident", _size),
+    ),
+    "phases": (
+        ViewColumn("from", "time_ns", _clock),
+        ViewColumn("seconds", "seconds", format_seconds),
+        ViewColumn("looks", "looks", str),
+        ViewColumn("rate", "rate", _rate),
+        ViewColumn("share", "share", _share),
+        ViewColumn("mapping", "mapping", _text),
+    ),
+    "ages": (
+        ViewColumn("written", "written", _size),
+        ViewColumn("once", "once", _size),
+        ViewColumn("sometimes", "sometimes", _size),
+        ViewColumn("always", "always", _size),
+        ViewColumn("size", "bytes", _size),
+        ViewColumn("growth", "growth", _growth),
+        START,
+        LABEL,
+        NAME,
+    ),
+    "working-set": (
+        ViewColumn("looks", "looks", str),
+        ViewColumn("seconds", "seconds", format_seconds),
+        ViewColumn("written", "bytes", _size),
+        ViewColumn("share", "share", _share),
+    ),
+    "rounds": (
+        ViewColumn("round", "round", str),
+        ViewColumn("sent", "bytes", _size),
+        ViewColumn("seconds", "seconds", format_seconds),
+        ViewColumn("dirty", "dirty", _size),
+    ),
+    "last": (
+        START,
+        ViewColumn("end", "end", format_address),
+        ViewColumn("written", "bytes", _size),
+        ViewColumn("mapping", "mapping", _text),
+    ),
+    "comparison": (
+        ViewColumn("old rate", "old_rate", _rate),
+        ViewColumn("new rate", "new_rate", _rate),
+        ViewColumn("old size", "old_bytes", _size),
+        ViewColumn("new size", "new_bytes", _size),
+        ViewColumn("old pages", "old_set", _size),
+        ViewColumn("new pages", "new_set", _size),
+        ViewColumn("same", "similarity", _share),
+        NAME,
+    ),
+}
+"""The columns of each table; the last may be cut to fit the window."""
+_TIMES = ("time_ns",)
+_ADDRESSES = ("start", "end")
+_LEFT = ("start", "end", "label", "mapping")
+
+
+def moment_of(time_ns: int) -> datetime:
+    """Return the moment of a number of nanoseconds since 1970, in UTC."""
+    return datetime.fromtimestamp(time_ns / 1e9, UTC)
+
+
+def write_table(
+    name: str, rows: Sequence[Any], output: Output, *, most: int | None = None
+) -> None:
+    """Write the rows of a view to stdout.
+
+    Args:
+        name: A key of `COLUMNS`.
+        rows: The rows.
+        output: The format: csv, table or plain.
+        most: How many rows are shown; None: all of them.
+    """
+    columns = _columns_of(name, rows, output)
+    if output.format == "csv":
+        _write_csv(columns, rows, output)
+        return
+    shown = rows if most is None else rows[:most]
+    cells = [
+        [_cell(row, column, exact=output.exact) for column in columns] for row in shown
+    ]
+    lines = [[column.head for column in columns], *cells] if output.header else cells
+    if not lines:
+        return
+    widths = [max(map(width_of, column)) for column in zip(*lines, strict=True)]
+    room = shutil.get_terminal_size().columns - sum(widths[:-1]) - 2 * len(widths) + 2
+    for line in lines:
+        if output.format == "table":
+            line[-1] = fit_path(line[-1], max(8, room))
+        padded = [
+            pad(cell, width, right=column.head not in _LEFT)
+            for cell, width, column in zip(line, widths, columns, strict=True)
+        ]
+        sys.stdout.write("  ".join(padded).rstrip() + "\n")
+    if len(rows) > len(shown):
+        sys.stdout.write(f"… and {len(rows) - len(shown)} more\n")
+
+
+def _columns_of(name: str, rows: Sequence[Any], output: Output) -> list[ViewColumn]:
+    """Return the columns: on a terminal, mappings have one name and no address."""
+    columns = list(COLUMNS[name])
+    if output.format == "table" and LABEL in columns:
+        return [*(one for one in columns if one not in (START, LABEL, NAME)), SHOWN]
+    if output.format != "csv" and not _any_label(rows):
+        columns = [column for column in columns if column is not LABEL]
+    return columns
+
+
+def _any_label(rows: Sequence[Any]) -> bool:
+    return any(getattr(row, "label", None) for row in rows)
+
+
+def _cell(row: Any, column: ViewColumn, *, exact: bool) -> str:  # noqa: ANN401
+    if column is SHOWN and row.label:
+        return escape(row.label)
+    value = getattr(row, column.field)
+    if exact and column.form in (_size, _rate, _growth):
+        return "-" if value is None else str(round(value))
+    return escape(column.form(value))
+
+
+def _write_csv(
+    columns: Sequence[ViewColumn], rows: Sequence[Any], output: Output
+) -> None:
+    """Write rows with plain numbers, addresses in hex, and times by RFC 3339."""
+    from pagescan.render.few_rows import write_rows
+
+    write_rows(
+        [column.head.replace(" ", "_") for column in columns],
+        [
+            [
+                plain_value(column.field, getattr(row, column.field))
+                for column in columns
+            ]
+            for row in rows
+        ],
+        output,
+    )
+
+
+def plain_value(field: str, value: Any) -> str:  # noqa: ANN401 - any of the fields
+    """Return a value as CSV has it."""
+    if value is None:
+        return ""
+    if field in _TIMES:
+        return format_time(moment_of(value))
+    if field in _ADDRESSES:
+        return format_address(value)
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def write_heat_rows(rows: Sequence[Any], begun: Sequence[int], output: Output) -> None:
+    """Write a heat map as CSV: one row per piece of memory and slot of time."""
+    from pagescan.render.few_rows import write_rows
+
+    names = ("start", "end", "label", "mapping")
+    write_rows(
+        ("time", *names, "share"),
+        [
+            (
+                plain_value("time_ns", at),
+                *(plain_value(name, getattr(row, name)) for name in names),
+                plain_value("share", share),
+            )
+            for row in rows
+            for at, share in zip(begun, row.shares, strict=True)
+            if share is not None
+        ],
+        output,
+    )

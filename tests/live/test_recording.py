@@ -1,0 +1,420 @@
+"""`record` on live processes: what is in the file is what the target says it wrote."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+from array import array
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import pagescan
+from pagescan.model.mapping_set import MappingSet
+from pagescan.recording.store import Recording, open_recording
+from tests import witness
+from tests.conftest import HERE, PAGE, Result, Target, command
+from tests.synthetic import Made, mapping, pages_of, some_pages
+
+KILLS = int(os.environ.get("PAGESCAN_KILLS", "8"))
+SEED = int(os.environ.get("PAGESCAN_SEED", "0")) or random.SystemRandom().getrandbits(
+    32
+)
+PAGES = 60_000
+
+pytestmark = pytest.mark.needs("tracking")
+
+
+@dataclass
+class Front:
+    """A process that writes each of its pages once, and says when."""
+
+    process: subprocess.Popen[str]
+    start: int
+    log: Path
+
+    @property
+    def words(self) -> tuple[str, str]:
+        """Its pid and its pages, as words of the command line."""
+        return str(self.process.pid), f"{self.start:#x}+{PAGES * PAGE}"
+
+    def times(self) -> "tuple[array[int], array[int]]":
+        """Return when each page was written: not before, and not after."""
+        numbers = array("Q", self.log.read_bytes())
+        return numbers[::2], numbers[1::2]
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("front") / "front"
+    source = HERE / "targets/front.c"
+    subprocess.run(["cc", "-O1", "-Wall", "-o", str(path), str(source)], check=True)
+    return path
+
+
+@pytest.fixture
+def fronts(program: Path, tmp_path: Path) -> Iterator[Callable[[], Front]]:
+    running: list[Front] = []
+
+    def start() -> Front:
+        log = tmp_path / f"log-{len(running)}"
+        process = subprocess.Popen(
+            [str(program), str(PAGES), str(log), "100"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stdout is not None
+        running.append(Front(process, int(process.stdout.readline(), 16), log))
+        return running[-1]
+
+    yield start
+    for front in running:
+        if front.process.returncode is None:
+            front.process.communicate(timeout=10)
+        assert front.process.returncode == 0
+
+
+def spawn(*words: str) -> subprocess.Popen[str]:
+    """Start `pagescan record WORDS…`."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "pagescan", "record", *words],
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def looks_of(path: Path) -> int:
+    """Return how many looks a file has now; it may not exist yet."""
+    try:
+        with open_recording(str(path)) as recording:
+            return len(recording.looks)
+    except pagescan.PagescanError:
+        return 0
+
+
+def check(recording: Recording, front: Front) -> None:
+    """Compare each look with the times that the target has written down.
+
+    A page that was written before a look ended may be in that look or in the next; it
+    is in one of them, and in no earlier one.
+    """
+    assert recording.damage == []
+    begun, done = front.times()
+    seen: set[int] = set()
+    armed = recording.processes[0].armed_at.timestamp() * 1e9
+    before = armed
+    for look in recording.looks:
+        numbers = {
+            (page - front.start) // PAGE for page in pages_of(recording.columns(look))
+        }
+        assert len(numbers) == look.pages
+        end = look.time_ns + 1000  # it is exact to the microsecond
+        assert all(begun[number] and begun[number] <= end for number in numbers)
+        seen |= numbers
+        due = {
+            number
+            for number, at in enumerate(done)
+            if at and begun[number] > armed and at <= before
+        }
+        assert due <= seen, (look.number, sorted(due - seen)[:5])
+        before = look.time_ns
+    created = recording.facts.begun.timestamp() * 1e9  # before it is armed
+    early = {number for number in seen if done[number] < created}
+    assert early == set(), "pages from before the recording began"
+
+
+def test_every_look_is_what_the_target_says(
+    fronts: Callable[[], Front], tmp_path: Path
+) -> None:
+    front, path = fronts(), tmp_path / "a.pagescan"
+    result = command("record", *front.words, "-o", path, "-i", "0.05", "-n", "20")
+    assert result.code == 0, result.stderr
+    assert "20 looks in 1 file" in result.stderr
+    assert f"hint: pagescan report {path}" in result.stderr
+    assert sorted(os.listdir(tmp_path)) == ["a.pagescan", "log-0"]
+    with open_recording(str(path)) as recording:
+        assert len(recording.looks) == 20
+        assert recording.facts.ending == "count"
+        assert sum(look.pages for look in recording.looks) > 100
+        check(recording, front)
+
+
+@pytest.mark.timeout(60 + 10 * KILLS)
+def test_a_kill_loses_no_look(
+    fronts: Callable[[], Front],
+    tmp_path: Path,
+    record_property: Callable[[str, object], None],
+) -> None:
+    """SIGKILL at random moments: each look that was readable is there, and is true."""
+    rolled = random.Random(SEED)
+    print("seed", SEED)  # noqa: T201 - shown when it fails
+    looks = 0
+    for at in range(KILLS):
+        front, path = fronts(), tmp_path / f"{at}.pagescan"
+        recorder = spawn(*front.words, "-o", str(path), "-i", "0.01")
+        wanted = rolled.randrange(0, 30)
+        witness.wait_for(lambda: looks_of(path) >= wanted, seconds=20)  # noqa: B023
+        threshold = rolled.uniform(0, 0.02)
+        begun = os.times().elapsed
+        while os.times().elapsed - begun < threshold:
+            pass
+        before = looks_of(path)
+        recorder.kill()
+        recorder.communicate(timeout=10)
+        if before:
+            with open_recording(str(path)) as recording:
+                assert len(recording.looks) >= before
+                assert recording.facts.ending is None
+                check(recording, front)
+                looks += len(recording.looks)
+        assert front.process.poll() is None
+        front.process.communicate(timeout=10)
+    record_property("looks", looks)
+    print("kills", KILLS, "looks", looks)  # noqa: T201 - pytest -s
+    command("sessions")  # removes the lock files of killed recorders
+
+
+def test_ctrl_c_ends_it(fronts: Callable[[], Front], tmp_path: Path) -> None:
+    front, path = fronts(), tmp_path / "a.pagescan"
+    recorder = spawn(*front.words, "-o", str(path), "-i", "0.05")
+    witness.wait_for(lambda: looks_of(path) > 2, seconds=20)
+    recorder.send_signal(signal.SIGINT)
+    _, stderr = recorder.communicate(timeout=10)
+    assert recorder.returncode == 0
+    assert "interrupted:" in stderr
+    assert "hint: pagescan report" in stderr
+    with open_recording(str(path)) as recording:
+        assert recording.facts.ending == "interrupted"
+        check(recording, front)
+
+
+def test_files_follow_each_other(fronts: Callable[[], Front], tmp_path: Path) -> None:
+    """--rotate: several files are one recording, without a gap."""
+    front, path = fronts(), tmp_path / "a.pagescan"
+    (tmp_path / "a-2.pagescan").write_text("another file")
+    result = command(
+        *("record", *front.words, "-o", path, "-i", "0.05", "-n", "12"),
+        *("--rotate", "0.2"),
+    )
+    assert result.code == 0, result.stderr
+    files = sorted(str(one) for one in tmp_path.glob("a*.pagescan"))
+    assert len(files) > 3
+    assert (tmp_path / "a-2.pagescan").read_text() == "another file"
+    files.remove(str(tmp_path / "a-2.pagescan"))
+    with open_recording(*files) as recording:
+        assert [look.number for look in recording.looks] == list(range(1, 13))
+        check(recording, front)
+    report = command("report", *files, "--json").json()
+    assert report["summary"]["looks"] == 12
+
+
+def test_a_flight_recorder(fronts: Callable[[], Front], tmp_path: Path) -> None:
+    front, path = fronts(), tmp_path / "a.pagescan"
+    result = command(
+        *("record", *front.words, "-o", path, "-i", "0.05", "-n", "40"),
+        *("--last", "1"),
+    )
+    assert result.code == 0, result.stderr
+    with open_recording(str(path)) as recording:
+        assert 10 <= len(recording.looks) < 30
+        assert recording.looks[-1].number == 40
+
+
+def test_a_command(tmp_path: Path) -> None:
+    """CMD's own exit status is that of `record`; its name is in the file's."""
+    code = "import sys; b = bytearray(8 << 20); sys.exit(7)"
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "pagescan", "record", "-i", "0.05", "--"),
+            *(sys.executable, "-c", code),
+        ],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(HERE.parent)},
+    )
+    assert done.returncode == 7, done.stderr
+    (name,) = os.listdir(tmp_path)
+    assert name.endswith(".pagescan")
+    with open_recording(str(tmp_path / name)) as recording:
+        assert recording.facts.ending == "exited"
+        assert sum(look.pages for look in recording.looks) * PAGE > 8 << 20
+
+
+@pytest.mark.needs("root")
+def test_a_full_disk_ends_it(fronts: Callable[[], Front], tmp_path: Path) -> None:
+    front = fronts()
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=200k", "none", disk], check=True
+    )
+    try:
+        path = disk / "a.pagescan"
+        result = command(
+            "record", *front.words, "-o", path, "-i", "0.005", "-n", "5000"
+        )
+        assert result.code == 1
+        assert "the disk is full" in result.stderr
+        assert "Traceback" not in result.stderr
+        with open_recording(str(path)) as recording:
+            assert len(recording.looks) > 5
+            check(recording, front)
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+REFUSED = [
+    ((), 2, "TARGET or -- CMD is missing"),
+    (("--last", "x"), 2, "neither a time nor a size"),
+    (("--last", "10K"), 2, "a ring has at least"),
+    (("--last", "1m", "--rotate", "1h"), 2, "does not go with it"),
+    (("-i", "0"), 2, "not a time above zero"),
+    (("--rotate", "0"), 2, "not a time above zero"),
+    (("4194304",), 3, "no process"),
+]
+
+
+@pytest.mark.parametrize(("words", "code", "message"), REFUSED)
+def test_refusals_of_record(words: tuple[str, ...], code: int, message: str) -> None:
+    result = command("record", *words)
+    assert (result.code, message in result.stderr) == (code, True), result.stderr
+
+
+def test_an_existing_file_stays(target: Callable[..., Target], tmp_path: Path) -> None:
+    path = tmp_path / "a.pagescan"
+    path.write_text("dear")
+    pid = target("m=anon,pages=16").pid
+    result = command("record", pid, "-o", path, "-n", "1", "-i", "0.1")
+    assert result.code == 1
+    assert "exists" in result.stderr
+    assert "--force" in result.stderr
+    assert path.read_text() == "dear"
+    assert (
+        command("record", pid, "-o", path, "-n", "1", "-i", "0.1", "--force").code == 0
+    )
+    assert looks_of(path) == 1
+
+
+def test_no_file_is_left_where_nothing_could_be_armed(
+    target: Callable[..., Target], tmp_path: Path
+) -> None:
+    pid = target("m=anon,pages=16").pid
+    path = tmp_path / "a.pagescan"
+    result = command("record", pid, "nowhere", "-o", path)
+    assert result.code == 1
+    assert os.listdir(tmp_path) == []
+
+
+# ---- report ------------------------------------------------------------------------
+
+VIEWS = (
+    *("summary", "timeline", "heatmap", "ages", "working-set", "phases", "migration"),
+)
+
+
+@pytest.fixture(scope="module")
+def recorded(program: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A short recording of a front."""
+    path = tmp_path_factory.mktemp("recorded") / "a.pagescan"
+    log = path.with_name("log")
+    with subprocess.Popen(
+        [str(program), str(PAGES), str(log), "100"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        result = command("record", process.pid, "-o", path, "-i", "0.05", "-n", "20")
+        assert process.stdin is not None
+        process.stdin.close()
+    assert result.code == 0, result.stderr
+    return path
+
+
+def report(path: Path, *words: str) -> Result:
+    return command("report", path, *words)
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_every_view_in_every_form(recorded: Path, view: str) -> None:
+    document = report(recorded, "--view", view, "--json").json()
+    key = view.replace("-", "_")
+    assert document["kind"] == "report"
+    assert document["view"] == view
+    assert document[key] is not None
+    others = {name.replace("-", "_") for name in VIEWS} - {key}
+    assert {document[name] for name in others} == {None}
+    for form in ((), ("--csv",), ("--bytes",), ("--csv", "--no-header")):
+        result = report(recorded, "--view", view, *form)
+        assert result.code == 0, result.stderr
+        assert result.stderr == ""
+        assert len(result.stdout.splitlines()) > (0 if form else 1)
+
+
+def test_a_damaged_file_is_shown_with_code_1(tmp_path: Path) -> None:
+    heap = mapping(1 << 40, 5000, "[heap]")
+    made = Made(tmp_path / "cut.pagescan", MappingSet([heap]))
+    rolled = random.Random(1)
+    for _ in range(200):
+        made.look(some_pages(rolled, heap, 500))
+    path = Path(made.close())
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 3 // 4])
+    result = report(path)
+    assert result.code == 1, result.stdout
+    assert "is damaged" in result.stderr
+    assert "written" in result.stdout
+    document = report(path, "--json")
+    assert document.code == 1
+    assert json.loads(document.stdout)["recording"]["damage"] != []
+
+
+REPORT_REFUSED = [
+    (("--view", "nothing"), 2, "nothing"),
+    (("--bandwidth", "1G"), 2, "need --view migration"),
+    (("--view", "migration", "--bandwidth", "0"), 2, "moves nothing"),
+    (("--time", "x"), 2, "not a time span"),
+    (("--time", "1h-2h"), 1, "no look in that time"),
+    (("--range", "libnothing"), 1, "no mapping is named"),
+    (("--json", "--no-header"), 2, "does not go with"),
+]
+
+
+@pytest.mark.parametrize(("words", "code", "message"), REPORT_REFUSED)
+def test_refusals_of_report(
+    recorded: Path, words: tuple[str, ...], code: int, message: str
+) -> None:
+    result = report(recorded, *words)
+    assert (result.code, message in result.stderr) == (code, True), result.stderr
+
+
+def test_what_is_no_recording(tmp_path: Path) -> None:
+    result = report(tmp_path / "nothing")
+    assert result.code == 1
+    assert "cannot read" in result.stderr
+    (tmp_path / "text").write_text("this is no recording, but a text")
+    result = report(tmp_path / "text")
+    assert result.code == 1
+    assert "is not a recording" in result.stderr
+
+
+def test_two_recordings_side_by_side(recorded: Path) -> None:
+    document = command("diff", recorded, recorded, "--json").json()
+    assert document["kind"] == "comparison"
+    rows = document["comparison"]["mappings"]
+    assert rows != []
+    assert {row["similarity"] for row in rows} == {1.0}
+    assert all(row["old_rate"] == row["new_rate"] for row in rows)
+    assert command("diff", recorded, recorded).code == 0
+    assert command("diff", recorded, recorded, "--csv").stdout.startswith("old_rate,")
+    for words in (("--by", "page"), ("--jsonl",), ("--rearm",)):
+        assert command("diff", recorded, recorded, *words).code == 2
+    assert command("diff", "1", "2", "3").code == 2
+    assert "cannot read" in command("diff", recorded, "nowhere").stderr
