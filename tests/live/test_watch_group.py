@@ -97,7 +97,8 @@ def watching(mkmem: Path) -> Iterator[Callable[..., Watching]]:
     started: list[Watching] = []
 
     def start(*words: object) -> Watching:
-        started.append(Watching(*(words or ("--match", mkmem)), "-i", "0.1"))
+        interval = () if "-i" in words else ("-i", "0.1")
+        started.append(Watching(*(words or ("--match", mkmem)), *interval))
         return started[-1]
 
     yield start
@@ -350,10 +351,13 @@ def test_a_member_is_killed(target: Start, watching: Callable[..., Watching]) ->
         made = target("m=anon,pages=50,fill=1")
         watch = watching("--tree", os.getpid())
         watch.until(lambda line: process_in(line, sleeper.pid))
-        sleeper.kill()
-        sleeper.wait()
+        sleeper.kill()  # a zombie: its parent does not wait yet
+        seen = len(watch.lines)
         line = watch.until(lambda line: process_in(line, sleeper.pid)["end"])
         assert process_in(line, sleeper.pid)["end"] == "exited"
+        assert len(watch.lines) < seen + 20
+        assert process_in(watch.next(), sleeper.pid) is None
+        sleeper.wait()
         made.write("m", {2, 4})
         watch.until(lambda _: watch.pages_of(made, "m") == {2, 4})
         watch.end()
@@ -442,7 +446,9 @@ def test_the_last_look_is_at_all(
 ) -> None:
     """The last look finds what was written from outside to a member that stands."""
     made = target("m=anon,pages=50,fill=1")
-    watch = watching("--match", mkmem, "-i", "60")
+    watch = watching("--match", mkmem, "-i", "2")
+    watch.next()
+    watch.next()  # it has not run since the first look, and is left out
     with open(f"/proc/{made.pid}/mem", "r+b", buffering=0) as memory:
         memory.seek(made.ranges["m"][0])
         memory.write(b"outside")
