@@ -22,8 +22,8 @@ from pagescan.render.table import wants_color
 if TYPE_CHECKING:
     from pagescan.model.results import Output
 
-_MOST_MAPPINGS = 6
-_MOST_PHASES = 5
+_MOST_MAPPINGS = 5
+_MOST_PHASES = 4
 _WIDEST = 120
 
 
@@ -91,11 +91,9 @@ def _cost(result: Any) -> str:  # noqa: ANN401 - as above
     cost = result.cost
     parts = []
     if cost.target_share is not None:
-        parts.append(
-            f"{format_share(cost.target_share)} of the target's processor time"
-        )
+        parts.append(f"{format_share(cost.target_share)} of its processor time")
     if cost.stopped_ns:
-        parts.append(f"stopped once for {format_seconds(cost.stopped_ns / 1e9)}")
+        parts.append(f"stopped once {format_seconds(cost.stopped_ns / 1e9)}")
     parts.append(f"longest wait {format_seconds(cost.max_wait_ns / 1e9)}")
     return ", ".join(parts)
 
