@@ -199,7 +199,7 @@ def _output(kind: str, words: Words) -> Output:
     form = forms[0] if forms else form_for_stdout()
     by = words.pop("by", None)
     of_group = _is_of_group(words)
-    if by == "process" and not of_group:
+    if by == "process" and kind != "cow" and not of_group:
         raise UsageError(
             "--by process needs a group",
             hint="there are: --tree --cgroup --unit --container --match",
