@@ -2,6 +2,7 @@
 
 import contextlib
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
@@ -18,6 +19,7 @@ from pagescan.commands.options import (
     restore_option,
     tables_option,
 )
+from pagescan.commands.present import PresentCounter
 from pagescan.commands.running import is_command, said_if_long
 from pagescan.commands.signals import stop_on_signals
 from pagescan.commands.tick_text import end_line, tick_line
@@ -216,6 +218,8 @@ def run_plain(
     )
     last, ending = None, Cost()
     labels = None
+    counter = PresentCounter()
+    counted = counter.count(watched) if output.is_json else Cost()
     for tick in watched.ticks(limits, stop):
         last = tick
         tracking = watched.tracking
@@ -231,7 +235,9 @@ def run_plain(
         if labels is not None:
             labels.label(rows)
         ending = watched.end(stop) if tick.end else Cost()
-        report = report_of(tracking, tick, ending)
+        report = report_of(tracking, tick, ending + counted)
+        report = replace(report, memory=counter.memory)
+        counted = Cost()
         try:
             render.write_result(report, rows, output)
         except OutputError as error:
@@ -239,6 +245,8 @@ def run_plain(
                 f"{error}: look {tick.number}"
                 f" ({plural(report.summary.pages, 'page')} written) is not complete"
             ) from error
+        if output.is_json and not tick.end:
+            counted = counter.count(watched)
     if last is not None:
         context.say(end_line(last, ending))
     return last

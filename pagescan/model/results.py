@@ -201,6 +201,18 @@ class PlanFacts:
     left_out: tuple[Untracked, ...]
 
 
+class PresentMemory(NamedTuple):
+    """The memory of a watched target that is present, in bytes.
+
+    Attributes:
+        present: Bytes in memory at the last count.
+        growth: Those less the bytes at the first count.
+    """
+
+    present: int
+    growth: int
+
+
 @dataclass(frozen=True, slots=True)
 class Report:
     """A result without its rows; `kind` is the command's word for it."""
@@ -232,6 +244,8 @@ class Report:
     """Beside the totals: `Cost.target_share` of all looks together."""
     total_ns: int | None = None
     """Beside the totals: `Cost.target_ns` of all looks together."""
+    memory: PresentMemory | None = None
+    """In JSON of watch: what is present; None: it was not counted."""
     unseen_ns: int | None = None
     """In the last line of watch: how long before the target's end the last look was."""
     estimate: Estimate | None = None

@@ -92,6 +92,7 @@ def header_keys(report: Report) -> dict[str, Any]:
             if totals is not None
             else None
         )
+        keys["memory"] = report.memory._asdict() if report.memory else None
         keys["unseen_ns"] = report.unseen_ns
         keys["estimated"] = estimate_keys(report.estimate)
     if report.plan is not None:

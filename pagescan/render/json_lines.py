@@ -21,6 +21,7 @@ _IN_SUMMARY = (
     "interval_ns",
     "end",
     "totals",
+    "memory",
     "unseen_ns",
     "estimated",
     "plan",

@@ -287,3 +287,27 @@ def test_sessions_lists_what_a_watch_tracks(busy: Target) -> None:
         watch.terminate()
         watch.communicate()
     assert command("sessions", "--json").json()["watches"] == []
+
+
+@pytest.mark.needs("tracking")
+@pytest.mark.parametrize("form", ["--json", "--jsonl"])
+def test_growth_is_in_the_json_of_watch(form: str, target: Start) -> None:
+    """What is mapped and filled while it is watched is growth, as present memory is."""
+    made = target("m=anon,pages=400,fill=1")
+    words = [sys.executable, "-m", "pagescan", "watch", str(made.pid), "-i", "1"]
+    watch = subprocess.Popen(
+        [*words, "-n", "4", form],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert watch.stdout is not None
+    first = checked(watch.stdout.readline())
+    made.tell("map late=anon,pages=700,fill=1")
+    rest = [checked(line) for line in watch.communicate()[0].splitlines()]
+    looks = [look for look in (first, *rest) if "memory" in look]
+    assert len(looks) == 4
+    before, after = looks[0]["memory"], looks[-1]["memory"]
+    assert before["present"] >= 400 * PAGE
+    assert 700 * PAGE <= after["growth"] < 900 * PAGE
+    assert after["present"] - after["growth"] == before["present"] - before["growth"]
