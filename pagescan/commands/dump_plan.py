@@ -65,12 +65,7 @@ def command(
     them again in the same step.
     """
     if ack is not None:
-        if epoch is not None or binary:
-            raise UsageError("--ack makes no plan: leave out --epoch and --binary")
-        if output.is_json or any(output.options.values()):
-            raise UsageError(
-                "--ack prints nothing: leave out the options of the output"
-            )
+        _check_ack(output, plans=epoch is not None or binary)
         checkpoint.acknowledge(pid, ack)
         return
     if binary:
@@ -102,6 +97,14 @@ def command(
         plan=PlanFacts(plan.epoch, plan.parent, plan.pages(), plan.left_out),
     )
     render.write_result(report, plan.batch, output)
+
+
+def _check_ack(output: Output, *, plans: bool) -> None:
+    """Refuse options of a plan, and those of its output, where no plan is made."""
+    if plans:
+        raise UsageError("--ack makes no plan: leave out --epoch and --binary")
+    if output.is_json or any(output.options.values()):
+        raise UsageError("--ack prints nothing: leave out the options of the output")
 
 
 def _check_binary(output: Output) -> None:
