@@ -9,7 +9,7 @@ from pagescan.console.context import Context
 from pagescan.console.streams import tell
 from pagescan.model.errors import PagescanError, UsageError
 from pagescan.model.results import Output
-from pagescan.model.units import parse_seconds, parse_size
+from pagescan.model.units import format_size, parse_seconds, parse_size, plural
 from pagescan.recording import views
 from pagescan.recording.excerpt import Excerpt, TimeSpan, parse_span
 from pagescan.recording.over_time import slots_of
@@ -30,7 +30,8 @@ Examples:
   pagescan report redis.pagescan
   pagescan report redis.pagescan --view ages --range '[heap]' --time 30s-2m
   pagescan report redis.pagescan --view migration --bandwidth 125M --downtime 50ms
-  pagescan report *.pagescan --json | jq .summary.rate"""
+  pagescan report *.pagescan --json | jq .summary.rate
+  pagescan report redis.pagescan --html redis.html"""
 )
 @click.argument("files", metavar="FILE...", nargs=-1, type=click.Path(), required=True)
 @click.option(
@@ -62,6 +63,13 @@ Examples:
     metavar="TIME",
     help="Of --view migration: the longest freeze at the end (300ms).",
 )
+@click.option(
+    "--html",
+    "page",
+    metavar="PAGE",
+    type=click.Path(),
+    help="Write a page with all of it for a browser; it needs no network.",
+)
 @output("report")
 @common
 def command(
@@ -72,6 +80,7 @@ def command(
     span: str | None,
     bandwidth: str | None,
     downtime: str | None,
+    page: str | None,
     output: Output,
     context: Context,
 ) -> int:
@@ -83,6 +92,8 @@ def command(
     del context
     if view != "migration" and (bandwidth or downtime):
         raise UsageError("--bandwidth and --downtime need --view migration")
+    if page is not None:
+        _refuse_with_page(view, output)
     terms = {
         "bandwidth": parse_size(bandwidth) if bandwidth else 1 << 30,
         "downtime": parse_seconds(downtime) if downtime else 0.3,
@@ -98,6 +109,8 @@ def command(
         )
         try:
             excerpt.check()
+            if page is not None:
+                return _write_page(excerpt, page)
             result = _result(excerpt, view, terms, output)
         except PagescanError:
             _tell_damage(recording)
@@ -105,6 +118,27 @@ def command(
         _write(excerpt, view, result, output)
         _tell_damage(recording)
         return 1 if recording.damage else 0
+
+
+def _refuse_with_page(view: str, output: Output) -> None:
+    """Raise if the page is asked for together with another form of the report."""
+    if view != "summary":
+        raise UsageError("--html shows everything, and takes no --view")
+    for form in ("json", "csv"):
+        if output.format == form:
+            raise UsageError(f"--html and --{form} exclude each other")
+
+
+def _write_page(excerpt: Excerpt, path: str) -> int:
+    """Write the page, and say so; return the exit code."""
+    from pagescan.recording.page_contents import page_contents
+    from pagescan.render.html.page import write_page
+
+    size = write_page(page_contents(excerpt), path)
+    looks = plural(len(excerpt.looks), "look")
+    tell(f"pagescan: {path}: {looks}, {format_size(size)}")
+    _tell_damage(excerpt.recording)
+    return 1 if excerpt.recording.damage else 0
 
 
 def _tell_damage(recording: Recording) -> None:

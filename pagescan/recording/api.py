@@ -6,6 +6,7 @@ from typing import Any
 
 from pagescan.native import Pace
 from pagescan.recording import views
+from pagescan.recording.excerpt import Excerpt, TimeSpan, parse_span
 from pagescan.recording.recorder import Keeping, Recorder
 from pagescan.recording.store import Recording
 from pagescan.session.watched import Terms, Watched
@@ -100,6 +101,28 @@ class OpenRecording(Recording):
             PagescanError: No look, or no mapping, is selected.
         """
         return views.view(self, name, ranges, time, **terms)
+
+    def write_page(
+        self, path: str, *, ranges: Sequence[str] = (), time: str | None = None
+    ) -> int:
+        """Write a page for a browser, with a map of memory and time; return its bytes.
+
+        Args:
+            path: The file; another page is overwritten, any other file is not.
+            ranges: RANGE words: only this memory; none: all.
+            time: Only this time, as `report --time` takes it; None: all.
+
+        Raises:
+            UsageError: A word is malformed.
+            PagescanError: Nothing is selected, or the file cannot be written.
+        """
+        from pagescan.recording.page_contents import page_contents
+        from pagescan.render.html.page import write_page
+
+        span = parse_span(time, self) if time else TimeSpan()
+        excerpt = Excerpt(self, Selection.parse(ranges), span)
+        excerpt.check()
+        return write_page(page_contents(excerpt), path)
 
 
 def open_recording(*paths: str) -> OpenRecording:

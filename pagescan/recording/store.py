@@ -87,16 +87,26 @@ class Recording:
 
     def columns(self, look: RecordedLook) -> native.Columns:
         """Return the written pages of a look as regions; none, if they are damaged."""
-        file, row = self._rows[look.position]
-        query = "SELECT written FROM looks WHERE id = ?"
+        size = self.processes[look.process].target.page_size
         try:
-            found = self._files[file].execute(query, (row,)).fetchone()
-            data = zlib.decompress(found[0])
-            size = self.processes[look.process].target.page_size
-            return native.unpack(data, look.regions, size)
+            return native.unpack(self._packed(look), look.regions, size)
         except (sqlite3.Error, TypeError, ValueError, zlib.error):
             self._damaged(f"the regions of the look at {look.time:%H:%M:%S}")
             return native.Columns.empty()
+
+    def packed(self, look: RecordedLook) -> tuple[int, bytes]:
+        """Return how many regions a look has, and their packed form in the file."""
+        try:
+            return look.regions, self._packed(look)
+        except (sqlite3.Error, TypeError, zlib.error):
+            self._damaged(f"the regions of the look at {look.time:%H:%M:%S}")
+            return 0, b""
+
+    def _packed(self, look: RecordedLook) -> bytes:
+        file, row = self._rows[look.position]
+        query = "SELECT written FROM looks WHERE id = ?"
+        found = self._files[file].execute(query, (row,)).fetchone()
+        return zlib.decompress(found[0])
 
     def batch(self, look: RecordedLook) -> Batch:
         """Return the written pages of a look, joined with the mappings of that time."""

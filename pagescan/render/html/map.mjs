@@ -100,7 +100,7 @@ function drawMemory(map, pen, state) {
         Math.min(Math.max((one.from + (page - one.segment.start) * one.perPage) / ratio, 0), map.height);
       const x = (time) => Math.min(Math.max(map.xOf(state.view, time), 0), map.width);
       const left = x(model.looks.from[mapping.first]);
-      const right = x(model.looks.to[mapping.last]);
+      const right = x(model.looks.to[Math.min(mapping.last, model.looks.to.length - 1)]);
       pen.fillRect(gutter + left, y(start), right - left, y(end) - y(start));
     }
   }

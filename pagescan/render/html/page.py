@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import html
 import os
 import re
+import stat
+import tempfile
 from base64 import b64encode
 from typing import TYPE_CHECKING
 
+from pagescan.model.errors import PagescanError
 from pagescan.render.html.frames import payload
 
 if TYPE_CHECKING:
@@ -16,6 +20,7 @@ if TYPE_CHECKING:
 CAP = 20_000_000
 """The most bytes of a page; beyond them its map is coarser, and the page says so."""
 
+_HEAD = b"<!doctype html>"
 _HERE = os.path.dirname(__file__)
 _SCRIPTS = (
     *("format", "colour", "decode", "layout", "model", "raster", "hover", "view"),
@@ -44,6 +49,52 @@ def page(contents: PageContents, cap: int = CAP) -> str:
     parts["data"] = b64encode(data).decode()
     pieces = re.split(r"\{\{(\w+)\}\}", frame)
     return "".join(parts[piece] if at % 2 else piece for at, piece in enumerate(pieces))
+
+
+def write_page(contents: PageContents, path: str, cap: int = CAP) -> int:
+    """Write the page to a file that is whole at any time; return its bytes.
+
+    Only its owner may read it, as a recording. Another page is overwritten; any other
+    file is not.
+
+    Args:
+        contents: What it shows.
+        path: The file.
+        cap: The most bytes that it may have.
+
+    Raises:
+        PagescanError: The file cannot be written, or is no page.
+    """
+    draft = ""
+    try:
+        _refuse_others(path)
+        data = page(contents, cap).encode()
+        folder, name = os.path.split(path)
+        descriptor, draft = tempfile.mkstemp(".tmp", f".{name}-", folder or ".")
+        with open(descriptor, "wb") as file:
+            file.write(data)
+        os.replace(draft, path)
+    except OSError as error:
+        if draft:
+            with contextlib.suppress(OSError):
+                os.unlink(draft)
+        raise PagescanError(
+            f"cannot write {path}: {os.strerror(error.errno or 0).lower()}",
+            call="write",
+            errno=error.errno,
+        ) from error
+    return len(data)
+
+
+def _refuse_others(path: str) -> None:
+    """Raise if there is a file that this page must not replace."""
+    with contextlib.suppress(FileNotFoundError), open(path, "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise PagescanError(f"{path} is not a regular file")
+        if (head := file.read(len(_HEAD))) and head != _HEAD:
+            raise PagescanError(
+                f"{path} exists, and is no page", hint="name another file, or remove it"
+            )
 
 
 def _title(contents: PageContents) -> str:
