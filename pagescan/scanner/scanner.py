@@ -123,21 +123,12 @@ class Scanner:
         if not spans.starts:
             return Columns.empty()
         threads = 1 if max_pages != ALL_PAGES else threads or self.threads
-        pagemap = self.target.pagemap
         timed = self.observer is not None and any(rule.protect for rule in rules)
-        question = (spans, pagemap, tuple(rules), max_pages, join_gap, threads, timed)
-        scan = _taken(kept_as, question)
-        if scan is None:
-            scan = PreparedScan(
-                pagemap,
-                _parts_of(spans, rules, threads),
-                rules,
-                threads=threads,
-                max_pages=max_pages,
-                join_gap=join_gap,
-            )
-            if timed:
-                scan.time_protection()
+        question = (
+            spans, self.target.pagemap, tuple(rules), max_pages, join_gap, threads,
+            timed,
+        )  # fmt: skip
+        scan = _taken(kept_as, question) or _prepared(*question)
         with self._told(length_of(spans)):
             regions = scan.scan(self.pace, self.meter, self._longest(spans, rules))
         self._tell(scan)
@@ -208,6 +199,29 @@ def _parts_of(spans: Spans, rules: Sequence[Rule], threads: int) -> list[Spans]:
         return [spans]
     align = max(HUGE_PAGE, *(rule.align for rule in rules))
     return split(spans, _PARTS * threads, align)
+
+
+def _prepared(
+    spans: Spans,
+    pagemap: int,
+    rules: Sequence[Rule],
+    max_pages: int,
+    join_gap: int,
+    threads: int,
+    timed: bool,
+) -> PreparedScan:
+    """Prepare a scan that answers a question; `timed`: with each call's clock."""
+    scan = PreparedScan(
+        pagemap,
+        _parts_of(spans, rules, threads),
+        rules,
+        threads=threads,
+        max_pages=max_pages,
+        join_gap=join_gap,
+    )
+    if timed:
+        scan.time_protection()
+    return scan
 
 
 def _taken(

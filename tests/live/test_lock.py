@@ -197,7 +197,7 @@ try:
     pagescan.look_at_session(int(sys.argv[1]))
 except pagescan.SessionError as error:
     print(error)
-print([name for name in names if "smaps" in name])
+print([name for name in names if name.startswith("/proc/") and "smaps" in name])
 """
 
 

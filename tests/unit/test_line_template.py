@@ -34,7 +34,7 @@ ORDERS = [
     "pages",
     "start,categories,end",
     "end",
-    "start,start,mapping,bytes,new,perms",
+    "end,start,mapping,bytes,new,perms",
     "mapping",
     "end,categories",
 ]
