@@ -191,14 +191,16 @@ def test_names_that_the_shell_would_read_are_quoted(
 ) -> None:
     """The name reaches pagescan as it is: brackets are no pattern, a blank no end."""
     (tmp_path / "home" / "s").touch()  # [stack] as a pattern would be this file
-    words = "--csv --no-header -c mapping; echo CO''DE\n"
     # Without a quote zsh itself expands a pattern, before it completes anything.
-    for typed in ("'[stac", "[stac") if shell.name != "zsh" else ("'[stac",):
-        shell.completes(f"pagescan maps {program.pid} {typed}\t{words}", "\nCODE")
-        assert "\n[stack]\n" in shell.screen()
-        shell.tmux("send-keys", "C-l")
-    shell.completes(f"pagescan maps {program.pid} {tmp_path}/two\t{words}", "\nCODE")
-    assert f"\n{tmp_path}/two words.db\n" in shell.screen()
+    stacks = ["'[stac"] if shell.name == "zsh" else ["'[stac", "[stac"]
+    cases = [(typed, "[stack]") for typed in stacks]
+    cases.append((f"{tmp_path}/two", f"{tmp_path}/two words.db"))
+    for number, (typed, name) in enumerate(cases):
+        end = f"--csv --no-header -c mapping; echo CO''DE{number}"
+        shell.completes(
+            f"pagescan maps {program.pid} {typed}\t{end}\n", f"\nCODE{number}"
+        )
+        assert f"\n{name}\nCODE{number}" in shell.screen()
 
 
 @pytest.mark.needs("tmux")
