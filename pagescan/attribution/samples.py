@@ -42,6 +42,7 @@ class FaultSampler:
         user_only: Faults of the kernel, as in read(2), are not seen: this user may not.
         ring_bytes: Per processor.
         lost: Samples that the rings had no room for, so far.
+        chains: The number of each chain of callers that was seen, from 1.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class FaultSampler:
         ring_bytes: int = RING_BYTES,
         period: int = 1,
         user_only: bool = False,
+        callers: bool = False,
     ) -> None:
         """Begin to take samples.
 
@@ -61,6 +63,7 @@ class FaultSampler:
             ring_bytes: Per processor, a power of two; halved until the kernel agrees.
             period: Faults per sample.
             user_only: Leave out faults of the kernel, as in read(2).
+            callers: Take chains of frame pointers; `chains` numbers them.
 
         Raises:
             PagescanError: The kernel does not allow it, or has too few descriptors.
@@ -73,7 +76,9 @@ class FaultSampler:
         self._known: set[int] = set()
         self._batches: deque[native.Faults] = deque()
         self._lock = threading.Lock()
-        self._buffer = native.Faults(_ROOM)
+        self._callers = callers
+        self.chains: dict[bytes, int] = {}
+        self._buffer = native.Faults(_ROOM, callers=callers)
         self._end = threading.Event()
         self._thread: threading.Thread | None = None
         self.user_only = user_only
@@ -139,6 +144,7 @@ class FaultSampler:
                 user_only=self.user_only,
                 period=self._period,
                 counts_lost=self._counts_lost,
+                callers=self._callers,
             )
         except PermissionError:
             if self.user_only:
@@ -179,6 +185,7 @@ class FaultSampler:
     def _keep(self) -> None:
         if len(self._buffer) or self._buffer.tasks() or self._buffer.lost:
             self.lost += self._buffer.lost
+            self._buffer.number_chains(self.chains)
             self._batches.append(self._buffer.copy())
             self._buffer.clear()
 

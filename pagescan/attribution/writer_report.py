@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 
 _TID = (1 << 32) - 1
 GONE = "(unmapped since)"
-_Source = tuple[int, int, str]
-"""The address of the code, the thread, the mapping that was written to."""
+_Source = tuple[int, int, str, int]
+"""The address of the code, the thread, the mapping that was written to, and the number
+of the chain of callers."""
 
 
 class WriterTotals:
@@ -60,6 +61,7 @@ class Era:
         pages: Pages by source.
         latest: The latest source of each page, by address; None: no sample told.
         fresh_threads: Threads that have written since the caller emptied this set.
+        callers: Names of the callers, by the number of their chain.
     """
 
     def __init__(self, symbols: Symbols) -> None:
@@ -68,6 +70,7 @@ class Era:
         self.pages: dict[_Source, int] = {}
         self.latest: dict[int, tuple[_Source | None, str]] = {}
         self.fresh_threads: set[int] = set()
+        self.callers: dict[int, tuple[str, ...]] = {}
         self._threads: set[int] = set()
 
     def add(self, batch: Batch, joined: Writers, *, runs: bool) -> None:
@@ -76,11 +79,17 @@ class Era:
         owners = batch.owners
         names = [labels[owners[region]] for region in joined.regions]
         pages = self.pages
-        for ip, thread, name, start, end in zip(
-            joined.ips, joined.threads, names, joined.starts, joined.ends, strict=True
+        for ip, thread, name, origin, start, end in zip(
+            joined.ips,
+            joined.threads,
+            names,
+            joined.origins,
+            joined.starts,
+            joined.ends,
+            strict=True,
         ):
             if thread:
-                key = ip, thread, name
+                key = ip, thread, name, origin
                 pages[key] = pages.get(key, 0) + (end - start) // PAGE_SIZE
         tids = {thread & _TID for thread in set(joined.threads) - {0}}
         self.fresh_threads |= tids - self._threads
@@ -92,13 +101,13 @@ class Era:
         for ip, thread, name, start, end in zip(
             joined.ips, joined.threads, names, joined.starts, joined.ends, strict=True
         ):
-            source = (ip, thread, name) if thread else None
+            source = (ip, thread, name, 0) if thread else None
             for page in range(start, end, PAGE_SIZE):
                 self.latest[page] = source, name
 
     def names(self) -> dict[int, Name]:
         """Return the names of all code that has written."""
-        column = array("Q", {ip for ip, _, _ in self.pages})
+        column = array("Q", {ip for ip, *_ in self.pages})
         return dict(zip(column, self.symbols.name(column), strict=True))
 
 
@@ -108,12 +117,13 @@ class _Named(NamedTuple):
     name: Name
     thread: int
     mapping: str
+    callers: tuple[str, ...] = ()
 
 
 _Key = Callable[[_Named], object]
 
 _KEYS: dict[str, _Key] = {
-    "function": lambda source: _function_key(source.name),
+    "function": lambda source: (*_function_key(source.name), source.callers),
     "page": lambda source: _function_key(source.name),
     "line": lambda source: (source.name.file, source.name.line, source.name.function),
     "thread": lambda source: source.thread,
@@ -121,7 +131,7 @@ _KEYS: dict[str, _Key] = {
 }
 
 
-def _function_key(name: Name) -> object:
+def _function_key(name: Name) -> tuple[str | None, str | None]:
     """Return what tells functions apart; code without a name is one per module."""
     return name.function, name.module
 
@@ -139,10 +149,10 @@ def report(
 ) -> WriterReport:
     """Return who wrote what in all looks so far."""
     sources = [
-        (_Named(names[ip], thread & _TID, mapping), pages)
+        (_Named(names[ip], thread & _TID, mapping, era.callers.get(origin, ())), pages)
         for era in eras
         for names in (era.names(),)
-        for (ip, thread, mapping), pages in era.pages.items()
+        for (ip, thread, mapping, origin), pages in era.pages.items()
     ]
     whole = totals.written if period == 1 else totals.attributed
     groups: dict[object, list[tuple[_Named, int]]] = defaultdict(list)
@@ -198,6 +208,7 @@ def _row(
         len(tids),
         mappings.most_common(1)[0][0],
         len(mappings),
+        source.callers if by == "function" else (),
     )
 
 
@@ -213,7 +224,7 @@ def _runs(era: Era, threads: ThreadNames) -> Iterable[WrittenRun]:
         if source is None:
             return WrittenRun(start, end, mapping, None)
         if source not in writers:
-            ip, thread, _ = source
+            ip, thread, *_ = source
             only = [(_Named(names[ip], thread & _TID, mapping), 1)]
             writers[source] = _row(only, 0, threads, "page")
         return WrittenRun(start, end, mapping, writers[source])

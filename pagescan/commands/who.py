@@ -35,8 +35,6 @@ from pagescan.target.wp_async import check_possible
 from pagescan.tracking.ticks import Limits
 
 _SECONDS = 10.0
-_SAMPLE_NS = 500
-"""What one sample costs the target; measured beside the fault: docs/who.md."""
 
 _MUCH = 0.01
 _COMPILED = (
@@ -71,6 +69,12 @@ Examples:
     help="What one row stands for; line needs pagescan[lines].",
 )
 @click.option(
+    "--callers",
+    is_flag=True,
+    help="Tell apart by which functions a function was called, as far as frame pointers"
+    " tell it; a sample then costs three times as much.",
+)
+@click.option(
     "--sample",
     "period",
     type=click.IntRange(min=1),
@@ -103,6 +107,7 @@ def command(
     interval: str,
     duration: str | None,
     subject: str,
+    callers: bool,
     period: int,
     user_only: bool,
     ask_runtime: bool,
@@ -129,6 +134,8 @@ def command(
         )
     if profile is not None and subject not in ("function", "line"):
         raise UsageError("--format goes with --by function and --by line")
+    if callers and subject != "function":
+        raise UsageError(f"--callers and --by {subject} exclude each other")
     run = is_command(sys.argv, words)
     most = parse_seconds(duration) if duration else None if run else _SECONDS
     limits = Limits(parse_seconds(interval), None, most)
@@ -151,6 +158,7 @@ def command(
                 period=period,
                 user_only=user_only,
                 ask_runtime=ask_runtime,
+                callers=callers,
             )
         )
         _say_limits(writers, context, period, asked=user_only)
@@ -218,7 +226,9 @@ def _run(
     writers.close()
     untracked = watched.tracking.armed.untracked
     cost += watched.end(stop)
-    _write(report, output, armed_at, tuple(untracked), cost, fault_ns + _SAMPLE_NS)
+    _write(
+        report, output, armed_at, tuple(untracked), cost, fault_ns + writers.sample_ns
+    )
     if profile is not None:
         profile.write(report)
         context.say(f"{profile.path} has {plural(report.sampled, 'page')} for a viewer")

@@ -10,7 +10,9 @@ from typing import Any, NamedTuple
 
 from pagescan.native.door import check, ffi, lib, u64
 
-_CHILDREN, _USER, _LOST = 1, 2, 4  # PS_FAULTS_*
+_CHILDREN, _USER, _LOST, _CALLERS = 1, 2, 4, 8  # PS_FAULTS_*
+_COLUMNS = ("threads", "times", "ips", "addresses", "origins")
+_CHAIN = 16  # PS_CHAIN
 _TASK_ROW = 6
 _TASKS = 4096
 FORK, EXIT, EXEC = 7, 4, 3
@@ -46,15 +48,17 @@ class Faults:
         times: CLOCK_MONOTONIC, in nanoseconds.
         ips: Addresses of code.
         addresses: Addresses that were accessed.
+        origins: Numbers of their chains of callers; 0: none.
         lost: Samples that the ring had no room for.
     """
 
-    def __init__(self, capacity: int) -> None:
-        """Make room for a number of samples."""
+    def __init__(self, capacity: int, *, callers: bool = False) -> None:
+        """Make room for a number of samples; `callers`: also for their chains."""
         zero = bytes(8 * capacity)
-        self.threads, self.times, self.ips, self.addresses = (
-            array("Q", zero) for _ in range(4)
+        self.threads, self.times, self.ips, self.addresses, self.origins = (
+            array("Q", zero) for _ in _COLUMNS
         )
+        self._chains = array("Q", bytes(8 * _CHAIN * capacity if callers else 0))
         self._tasks = array("Q", bytes(8 * _TASK_ROW * _TASKS))
         self.c = ffi.new("struct ps_faults *")
         self._point(capacity)
@@ -63,8 +67,18 @@ class Faults:
         c = self.c
         c.thread, c.time = u64(self.threads), u64(self.times)
         c.ip, c.address = u64(self.ips), u64(self.addresses)
+        c.origin = u64(self.origins)
+        c.chain = u64(self._chains) if self._chains else ffi.NULL
         c.capacity, c.task_capacity = capacity, _TASKS
         c.tasks = u64(self._tasks)
+
+    def number_chains(self, numbers: dict[bytes, int]) -> None:
+        """Set the origins: the number of each chain, to which new chains are added."""
+        size = 8 * _CHAIN
+        raw = memoryview(self._chains).cast("B")
+        for at in range(len(self) if self._chains else 0):
+            chain = bytes(raw[at * size : (at + 1) * size])
+            self.origins[at] = numbers.setdefault(chain, len(numbers) + 1)
 
     def __len__(self) -> int:
         return int(self.c.length)
@@ -84,7 +98,7 @@ class Faults:
         """Return a copy with room for nothing more."""
         length, tasks = len(self), self.c.task_length
         new = Faults(0)
-        for name in ("threads", "times", "ips", "addresses"):
+        for name in _COLUMNS:
             setattr(new, name, getattr(self, name)[:length])
         new._tasks = self._tasks[: _TASK_ROW * tasks]
         new._point(length)
@@ -94,7 +108,7 @@ class Faults:
     def extend(self, others: Faults) -> None:
         """Append the samples of other columns; their tasks are left out."""
         length, more = len(self), len(others)
-        for name in ("threads", "times", "ips", "addresses"):
+        for name in _COLUMNS:
             column = getattr(self, name)
             del column[length:]
             column.extend(getattr(others, name)[:more])
@@ -104,7 +118,7 @@ class Faults:
     def drop_before(self, time: int) -> None:
         """Forget the samples before a moment."""
         mask = bytes(moment >= time for moment in self.times[: len(self)])
-        for name in ("threads", "times", "ips", "addresses"):
+        for name in _COLUMNS:
             setattr(self, name, array("Q", compress(getattr(self, name), mask)))
         self._point(len(self.times))
         self.c.length = len(self.times)
@@ -122,6 +136,7 @@ def open_faults(
     user_only: bool,
     period: int = 1,
     counts_lost: bool = True,
+    callers: bool = False,
 ) -> int:
     """Open the page-fault events of a thread on a processor; return the descriptor.
 
@@ -134,12 +149,14 @@ def open_faults(
         user_only: Leave out faults of the kernel, as in read(2).
         period: Faults per sample.
         counts_lost: Let `lost_samples` work; Linux 6.0.
+        callers: Take the chain of frame pointers, too.
 
     Raises:
         OSError: ESRCH, the thread has ended; EACCES, perf_event_paranoid forbids it;
             EMFILE.
     """
     flags = _CHILDREN * children | _USER * user_only | _LOST * counts_lost
+    flags |= _CALLERS * callers
     return check(lib.ps_faults_open(tid, cpu, flags, period))
 
 

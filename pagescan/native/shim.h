@@ -374,6 +374,8 @@ struct ps_faults {
 	uint64_t *time;
 	uint64_t *ip;
 	uint64_t *address;
+	uint64_t *origin; /* the caller's number for its chain; moves with the sample */
+	uint64_t *chain;  /* PS_CHAIN per sample: the code, return addresses, 0: no more; or NULL */
 	int64_t capacity;
 	int64_t length;
 	/*
@@ -388,7 +390,7 @@ struct ps_faults {
 
 /*
  * Opens the page-fault events of a thread on one processor, with those of the threads that it makes,
- * and with PS_FAULTS_CHILDREN of the processes; with PS_FAULTS_USER only of user mode; with
+ * and with PS_FAULTS_CHILDREN of the processes; with PS_FAULTS_USER only of user mode; with PS_FAULTS_CALLERS samples have a chain; with
  * PS_FAULTS_LOST ps_faults_lost tells how many samples the ring had no room for.
  */
 int ps_faults_open(int tid, int cpu, uint32_t flags, uint64_t period);
@@ -403,6 +405,7 @@ struct ps_writers {
 	uint64_t *end;
 	uint64_t *ip;
 	uint64_t *thread;
+	uint64_t *origin;
 	uint64_t *region; /* index of the written region */
 	uint64_t capacity;
 	uint64_t length;
@@ -505,6 +508,8 @@ void ps_malloc_keep(int keep);
 #define PS_FAULTS_CHILDREN 1u
 #define PS_FAULTS_USER 2u
 #define PS_FAULTS_LOST 4u
+#define PS_FAULTS_CALLERS 8u
+#define PS_CHAIN 16
 #define PS_TASK_NAMED 259u
 
 #define PS_NOT_OF_SIDE 0

@@ -28,6 +28,8 @@ int ps_faults_open(int tid, int cpu, uint32_t flags, uint64_t period)
 		.inherit = 1,
 		.exclude_kernel = !!(flags & PS_FAULTS_USER),
 		.exclude_hv = 1,
+		.exclude_callchain_kernel = 1,
+		.sample_max_stack = flags & PS_FAULTS_CALLERS ? PS_CHAIN + 1 : 0,
 		.task = 1,
 		.comm = 1,
 		.comm_exec = 1,
@@ -40,6 +42,8 @@ int ps_faults_open(int tid, int cpu, uint32_t flags, uint64_t period)
 	uint64_t bits;
 	long fd;
 
+	if (flags & PS_FAULTS_CALLERS)
+		attr.sample_type |= PERF_SAMPLE_CALLCHAIN;
 	if (!(flags & PS_FAULTS_CHILDREN)) { /* a bit that older headers do not name */
 		memcpy(&bits, (char *)&attr + 40, sizeof(bits));
 		bits |= INHERIT_THREAD;
@@ -65,9 +69,29 @@ static void copy(void *to, const uint8_t *data, uint64_t size, uint64_t at, uint
 	memcpy((uint8_t *)to + first, data, length - first);
 }
 
-static void add_sample(struct ps_faults *out, const uint64_t *body)
+/*
+ * Behind the four numbers of a sample: how many frames, and the frames, with marks between the kernel
+ * and the program. The first frame of the program is the code itself, unless that is in the kernel.
+ */
+static void add_chain(uint64_t *chain, const uint64_t *body, uint64_t words)
+{
+	uint64_t used = 1;
+
+	memset(chain, 0, PS_CHAIN * sizeof(*chain));
+	chain[0] = body[0];
+	if (words < 5)
+		return;
+	for (uint64_t i = 5; i < 5 + body[4] && i < words && used < PS_CHAIN; i++)
+		if (body[i] < PERF_CONTEXT_MAX && body[i] != body[0])
+			chain[used++] = body[i];
+}
+
+static void add_sample(struct ps_faults *out, const uint64_t *body, uint64_t words)
 {
 	int64_t at = out->length++;
+
+	if (out->chain)
+		add_chain(out->chain + at * PS_CHAIN, body, words);
 
 	out->ip[at] = body[0];
 	out->thread[at] = body[1] << 32 | body[1] >> 32; /* pid is the lower half of the record's */
@@ -132,7 +156,7 @@ int ps_faults_drain(void *ring, uint64_t size, struct ps_faults *out)
 			length = sizeof(body);
 		copy(body, data, size, tail + sizeof(header), length);
 		if (header.type == PERF_RECORD_SAMPLE && length >= 32)
-			add_sample(out, body);
+			add_sample(out, body, length / 8);
 		else if ((header.type == PERF_RECORD_FORK || header.type == PERF_RECORD_EXIT) && length >= 24)
 			add_task(out, header.type, body);
 		else if (header.type == PERF_RECORD_COMM && length >= 32)

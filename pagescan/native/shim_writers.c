@@ -114,13 +114,16 @@ static int64_t pick(struct join *j, int64_t from, int64_t to, const struct windo
 }
 
 /* Appends pages to the last run if the writer is the same. */
-static int add_run(struct ps_writers *out, uint64_t start, uint64_t end, uint64_t ip, uint64_t thread,
-		   uint64_t region)
+static int add_run(struct ps_writers *out, uint64_t start, uint64_t end, const struct ps_faults *samples,
+		   int64_t sample, uint64_t region)
 {
+	uint64_t ip = sample < 0 ? 0 : samples->ip[sample];
+	uint64_t thread = sample < 0 ? 0 : samples->thread[sample];
+	uint64_t origin = sample < 0 ? 0 : samples->origin[sample];
 	uint64_t last = out->length - 1;
 
 	if (out->length && out->end[last] == start && out->ip[last] == ip &&
-	    out->thread[last] == thread && out->region[last] == region) {
+	    out->thread[last] == thread && out->origin[last] == origin && out->region[last] == region) {
 		out->end[last] = end;
 		return 0;
 	}
@@ -130,6 +133,7 @@ static int add_run(struct ps_writers *out, uint64_t start, uint64_t end, uint64_
 	out->end[out->length] = end;
 	out->ip[out->length] = ip;
 	out->thread[out->length] = thread;
+	out->origin[out->length] = origin;
 	out->region[out->length++] = region;
 	return 0;
 }
@@ -154,9 +158,7 @@ static int join_region(struct join *j, const struct ps_columns *written, uint64_
 		for (from = to = *at; to < j->entry_count && j->entries[to].page < block + unit;)
 			to++;
 		sample = pick(j, from, to, &window, &many);
-		rc = sample < 0 ? add_run(out, start, next, 0, 0, region)
-				: add_run(out, start, next, j->samples->ip[sample],
-					  j->samples->thread[sample], region);
+		rc = add_run(out, start, next, j->samples, sample, region);
 		if (rc < 0)
 			return rc;
 		if (sample >= 0)
@@ -189,6 +191,7 @@ static int keep_rest(struct join *j, uint64_t grace)
 		samples->thread[length] = samples->thread[i];
 		samples->time[length] = samples->time[i];
 		samples->ip[length] = samples->ip[i];
+		samples->origin[length] = samples->origin[i];
 		samples->address[length++] = samples->address[i];
 	}
 	samples->length = length;

@@ -20,6 +20,7 @@ class Writers:
         ends: Exclusive.
         ips: Addresses of code; 0: no sample tells.
         threads: pid << 32 | tid; 0: no sample tells.
+        origins: Numbers of the chains of callers; 0: none.
         regions: Indices of the written regions.
         attributed: Pages that have a writer.
         ambiguous: Pages with samples of different code, as a read and then a write.
@@ -29,7 +30,8 @@ class Writers:
         self, columns: list[array[int]], attributed: int, ambiguous: int
     ) -> None:
         """Take the columns, in the order above."""
-        self.starts, self.ends, self.ips, self.threads, self.regions = columns
+        self.starts, self.ends, self.ips, self.threads, *more = columns
+        self.origins, self.regions = more
         self.attributed = attributed
         self.ambiguous = ambiguous
 
@@ -55,9 +57,10 @@ def join_writers(
     """
     regions = len(written.starts)
     room = regions + 2 * len(samples) + 1
-    columns = [ZERO * room for _ in range(5)]
+    columns = [ZERO * room for _ in range(6)]
     out = ffi.new("struct ps_writers *")
-    out.start, out.end, out.ip, out.thread, out.region = map(u64, columns)
+    out.start, out.end, out.ip = map(u64, columns[:3])
+    out.thread, out.origin, out.region = map(u64, columns[3:])
     out.capacity = room
     c_written, c_windows = c_columns(written, regions), ffi.new("struct ps_windows *")
     c_windows.start, c_windows.end, c_windows.before, c_windows.after = map(

@@ -111,6 +111,7 @@ def _writer_keys(writer: Writer) -> dict[str, Any]:
         "thread_count": writer.thread_count,
         "mapping": writer.mapping,
         "mapping_count": writer.mapping_count,
+        "callers": list(writer.callers),
     }
 
 
@@ -150,7 +151,7 @@ def _function_text(writer: Writer, by: str) -> str:
         name = f"+{writer.offset:#x}"
     if by == "line" and writer.file:
         return f"{name} {writer.file}:{writer.line}"
-    return name
+    return " < ".join((name, *writer.callers))
 
 
 def _cells(writer: Writer, report: WriterReport, output: Output) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 import pagescan
+from pagescan.attribution.callers import is_call
 from pagescan.attribution.writers import WriterWatch
 from pagescan.model.writers import WriterReport
 from tests.conftest import HERE, PAGE, STRANGER, Result, python_of_all
@@ -281,6 +282,48 @@ def test_one_in_four(author: Author) -> None:
     assert document["summary"]["kernel_or_other"] is None
 
 
+@pytest.mark.parametrize("pointers", ["", "no-"])
+def test_callers(program: Path, pointers: str) -> None:
+    """With frame pointers the caller is found; without them nothing false is."""
+    made = program.with_name(f"callers{pointers}")
+    source = str(HERE / "targets/authors.c")
+    flags = ["-fomit-frame-pointer"]
+    if not pointers:
+        flags = ["-fno-omit-frame-pointer", "-fno-optimize-sibling-calls"]
+    subprocess.run(
+        ["cc", "-O2", "-w", "-pthread", *flags, "-o", made, source], check=True
+    )
+    author = Author(made)
+    try:
+        with running_who(author.pid, "--json", "--callers") as who:
+            author.say("again")
+            first = who().json()["writers"][0]
+    finally:
+        author.process.kill()
+        author.process.communicate()
+    assert (first["function"], first["pages"]) == ("by_store", 500)
+    truth = ["relay", "main"]
+    found = first["callers"][:2]
+    assert found == truth if not pointers else found in ([], truth[:1], truth)
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        ("0000e811223344", True),  # call rel32
+        ("0000000000ffd0", True),  # call *%rax
+        ("00000041ff5424" + "08", True),  # call *8(%rsp,...)
+        ("00ff1511223344", True),  # call *0x44332211(%rip)
+        ("ff942411223344", True),  # call *0x44332211(%rsp)
+        ("00000000ffe000", False),  # jmp *%rax, and something else
+        ("0000000000ffe0", False),  # jmp *%rax
+        ("90909090909090", False),
+    ],
+)
+def test_calls_are_recognised(code: str, expected: bool) -> None:
+    assert is_call(bytes.fromhex(code)[-7:]) is expected
+
+
 def test_command_and_its_exit_code(pagescan: Run) -> None:
     """The exit code is CMD's; an exec begins with new names."""
     code = "import os; x = [bytearray(4096) for _ in range(3000)]; os._exit(7)"
@@ -328,6 +371,7 @@ def test_a_user_sees_writes_in_user_mode(program: Path) -> None:
             2,
             "--by function and --by line",
         ),
+        (("1", "--callers", "--by", "page"), 2, "exclude each other"),
         (("4194303",), 3, "4194303"),
         (("--", "no-such-program-1"), 3, "cannot run"),
     ],
