@@ -222,7 +222,7 @@ def _run(
             writers.add(tick.look)
             cost += tick.look.cost
     report = writers.report()
-    fault_ns = round(watched.cost_warning.toll.fault_seconds * 1e9)
+    cost_ns = round(watched.cost_warning.toll.fault_seconds * 1e9) + writers.sample_ns
     writers.close()
     untracked = watched.tracking.armed.untracked
     cost += watched.end(stop)
