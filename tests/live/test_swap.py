@@ -62,7 +62,8 @@ sys.addaudithook(lambda event, words: names.append(str(words[0]))
 import pagescan
 for row in pagescan.maps(int(sys.argv[1])):
     if row.mapping.start == int(sys.argv[2]):
-        print(row.counts["swapped"], any("smaps" in name for name in names))
+        smaps = [name for name in names if "/proc/" in name and "smaps" in name]
+        print(row.counts["swapped"], bool(smaps))
 """
 
 
