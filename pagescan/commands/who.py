@@ -226,9 +226,7 @@ def _run(
     writers.close()
     untracked = watched.tracking.armed.untracked
     cost += watched.end(stop)
-    _write(
-        report, output, armed_at, tuple(untracked), cost, fault_ns + writers.sample_ns
-    )
+    _write(report, output, armed_at, tuple(untracked), cost, cost_ns)
     if profile is not None:
         profile.write(report)
         context.say(f"{profile.path} has {plural(report.sampled, 'page')} for a viewer")
