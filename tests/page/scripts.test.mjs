@@ -41,6 +41,14 @@ function dataOf(looks, mappings, change = {}) {
   });
   const each = (value) => looks.map((_, at) => value(at));
   const sum = (runs) => runs.reduce((total, [start, end]) => total + end - start, 0);
+  /** Returns the mappings that have pages of some runs, and how many. */
+  const insides = (runs, look) =>
+    mappings
+      .map((one, at) => [
+        at,
+        runs.reduce((total, [start, end]) => total + Math.max(0, Math.min(end, one.end) - Math.max(start, one.start)), 0),
+      ])
+      .filter(([at, pages]) => pages && mappings[at].first <= look && look <= mappings[at].last);
   const facts = {
     host: "h", kernel: "6.12", version: "0", pageSize: PAGE, budget: null, notes: [],
     level: { looks: 1, unit: 1 },
@@ -49,7 +57,8 @@ function dataOf(looks, mappings, change = {}) {
     looks: {
       process: each(() => 0), from: each((at) => at * 1e6), to: each((at) => (at + 1) * 1e6),
       pages: looks.map(sum), resident: each(() => null), share: each(() => null),
-      mappings: each(() => [0]), counts: looks.map((runs) => [sum(runs)]),
+      mappings: looks.map((runs, look) => insides(runs, look).map(([at]) => at)),
+      counts: looks.map((runs, look) => insides(runs, look).map(([, pages]) => pages)),
     },
     frames: {
       process: each(() => 0), first: each((at) => at), last: each((at) => at),
@@ -133,6 +142,12 @@ test("memory that was never written is left out, and nothing that was", () => {
   assert.ok(Math.abs(model.bands[2].bottom - 1) < 1e-9);
   const shown = [0, 1].map((frame) => written(model.regions, frame, 0, model.pages));
   assert.deepEqual(shown, [3, 1]);
+});
+
+test("a mapping beside a written one has no band, if none of its pages was written", () => {
+  const model = modelOf(dataOf([[[10, 12]]], [mapping(0, 20, "a"), mapping(20, 40, "b")]));
+  assert.deepEqual(model.bands.map((band) => band.name), ["a"]);
+  assert.equal(written(model.regions, 0, 0, model.pages), 2);
 });
 
 test("a page without a mapping has a band of its own", () => {

@@ -85,13 +85,15 @@ function orphans(areas, chunks) {
 /**
  * Returns bands and segments. A segment is memory that is drawn in one piece: its pages are
  * numbered through, `first` to `first + end - start`, and it lies at [top, bottom) of [0, 1).
+ * Mappings of which `isWritten` is false are left out: only their neighbours were written.
  */
-export function layout(mappings, touched) {
+export function layout(mappings, touched, isWritten) {
   const bands = [];
   const segments = [];
   let first = 0;
   touched.forEach((chunks, process) => {
-    const areas = orphans(areasOf(mappings.filter((one) => one.process === process)), chunks);
+    const own = areasOf(mappings.filter((one) => one.process === process));
+    const areas = orphans(own.filter((area) => isWritten(process, area.name)), chunks);
     const hole = Math.max(SMALL_HOLE, chunks.length * CHUNK * 0.02);
     for (const { start, end, area } of partsOf(areas, chunks, hole)) {
       let band = bands[bands.length - 1];

@@ -17,7 +17,11 @@ export function modelOf(bytes) {
   };
   const processes = facts.processes.length;
   const read = unpack(packed, frames, facts.level.unit > 1);
-  const placed = layout(mappings, touchedChunks(read, frames, processes));
+  const names = new Set();
+  for (const mapping of new Set(looks.mappings.flat()))
+    names.add(`${mappings[mapping].process} ${mappings[mapping].name}`);
+  const isWritten = (process, name) => names.has(`${process} ${name}`);
+  const placed = layout(mappings, touchedChunks(read, frames, processes), isWritten);
   const from = looks.from.reduce((one, other) => Math.min(one, other), Infinity);
   const to = looks.to.reduce((one, other) => Math.max(one, other), -Infinity);
   const shortest = looks.to.reduce(
