@@ -10,7 +10,6 @@ REASONS = {
     "commands/diff.py": {"command": PARAMETERS},
     "commands/exporter.py": {"command": PARAMETERS},
     "commands/record.py": {"command": PARAMETERS},
-    "commands/dump_plan.py": {"command": PARAMETERS},
     "commands/scan.py": {"command": PARAMETERS},
     "commands/watch.py": {"command": PARAMETERS},
     "commands/who.py": {"command": PARAMETERS},
