@@ -150,6 +150,19 @@ test("a mapping beside a written one has no band, if none of its pages was writt
   assert.equal(written(model.regions, 0, 0, model.pages), 2);
 });
 
+test("of many bands, the most written ones have room for a label", () => {
+  const mappings = Array.from({ length: 60 }, (_, at) => mapping(at * 5000, at * 5000 + 4, `m${at}`));
+  const looks = Array.from({ length: 40 }, (_, look) =>
+    mappings.filter((_, at) => at < 3 || look === 0).map((one) => [one.start, one.end]),
+  );
+  const { bands } = modelOf(dataOf(looks, mappings));
+  assert.equal(bands.length, 60);
+  const heights = bands.map((band) => band.bottom - band.top);
+  assert.ok(Math.min(...heights.slice(0, 3)) > 0.036);
+  assert.ok(heights.every((height) => height > 0.004));
+  assert.ok(Math.abs(bands[59].bottom - 1) < 1e-9);
+});
+
 test("a page without a mapping has a band of its own", () => {
   const model = modelOf(dataOf([[[5000, 5002]]], [mapping(0, 10, "a")]));
   assert.deepEqual(model.bands.map((band) => band.name), ["unmapped before the look ended"]);

@@ -2,7 +2,9 @@
 
 const CHUNK = 512; // pages: memory is drawn in parts of 2 MiB if a page of them was written
 const SMALL_HOLE = 2048; // pages: a hole up to that size is drawn and not cut out
-const LARGEST_MINIMUM = 0.04; // of the height, for a band with few pages
+const LABELLED = 10; // bands, of the most written names, that are high enough for a label
+const LABEL_HEIGHT = 0.036; // of the height
+const LEAST_HEIGHT = 0.008; // of any other band
 
 /** Returns the numbers of the chunks that a process ever wrote, per process. */
 export function touchedChunks(regions, frames, processes) {
@@ -85,15 +87,15 @@ function orphans(areas, chunks) {
 /**
  * Returns bands and segments. A segment is memory that is drawn in one piece: its pages are
  * numbered through, `first` to `first + end - start`, and it lies at [top, bottom) of [0, 1).
- * Mappings of which `isWritten` is false are left out: only their neighbours were written.
+ * `writtenOf` tells how much was written in mappings of a name: without a write they are left out.
  */
-export function layout(mappings, touched, isWritten) {
+export function layout(mappings, touched, writtenOf) {
   const bands = [];
   const segments = [];
   let first = 0;
   touched.forEach((chunks, process) => {
     const own = areasOf(mappings.filter((one) => one.process === process));
-    const areas = orphans(own.filter((area) => isWritten(process, area.name)), chunks);
+    const areas = orphans(own.filter((area) => writtenOf(process, area.name) > 0), chunks);
     const hole = Math.max(SMALL_HOLE, chunks.length * CHUNK * 0.02);
     for (const { start, end, area } of partsOf(areas, chunks, hole)) {
       let band = bands[bands.length - 1];
@@ -108,18 +110,30 @@ export function layout(mappings, touched, isWritten) {
       first += end - start;
     }
   });
-  place(bands, first);
+  place(bands, first, writtenOf);
   return { bands, segments, pages: first };
 }
 
+/** Returns the bands that get a label: the largest one of each of the most written names. */
+function labelled(bands, writtenOf) {
+  const largest = new Map();
+  for (const band of bands) {
+    const key = `${band.process} ${band.name}`;
+    if (!(largest.get(key)?.pages >= band.pages)) largest.set(key, band);
+  }
+  const written = (band) => writtenOf(band.process, band.name);
+  return new Set([...largest.values()].sort((a, b) => written(b) - written(a)).slice(0, LABELLED));
+}
+
 /** Gives each band its height: a small minimum, and the rest by its number of pages. */
-function place(bands, pages) {
-  const minimum = Math.min(LARGEST_MINIMUM, 0.5 / bands.length);
-  const rest = 1 - minimum * bands.length;
+function place(bands, pages, writtenOf) {
+  const most = labelled(bands, writtenOf);
+  const other = Math.min(LEAST_HEIGHT, 0.3 / bands.length);
+  const rest = 1 - LABEL_HEIGHT * most.size - other * (bands.length - most.size);
   let top = 0;
   for (const band of bands) {
     band.top = top;
-    const height = minimum + (rest * band.pages) / pages;
+    const height = (most.has(band) ? LABEL_HEIGHT : other) + (rest * band.pages) / pages;
     let done = 0;
     for (const segment of band.segments) {
       segment.top = top + (height * done) / band.pages;

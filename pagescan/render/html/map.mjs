@@ -157,7 +157,7 @@ function label(map, pen, theme, band, middle, inside) {
 
 /** Returns the label of a band: a path without its folders, and whose it is. */
 export function titleOf(model, band) {
-  const name = band.name.startsWith("/") ? band.name.split("/").pop() : band.name;
+  const name = band.name.startsWith("/dev/") ? band.name : band.name.replace(/^\/.*\//, "");
   return model.processes > 1 ? `${model.facts.processes[band.process].pid} ${name}` : name;
 }
 

@@ -17,11 +17,15 @@ export function modelOf(bytes) {
   };
   const processes = facts.processes.length;
   const read = unpack(packed, frames, facts.level.unit > 1);
-  const names = new Set();
-  for (const mapping of new Set(looks.mappings.flat()))
-    names.add(`${mappings[mapping].process} ${mappings[mapping].name}`);
-  const isWritten = (process, name) => names.has(`${process} ${name}`);
-  const placed = layout(mappings, touchedChunks(read, frames, processes), isWritten);
+  const sums = new Map();
+  looks.mappings.forEach((indices, look) =>
+    indices.forEach((mapping, at) => {
+      const key = `${mappings[mapping].process} ${mappings[mapping].name}`;
+      sums.set(key, (sums.get(key) ?? 0) + looks.counts[look][at]);
+    }),
+  );
+  const writtenOf = (process, name) => sums.get(`${process} ${name}`) ?? 0;
+  const placed = layout(mappings, touchedChunks(read, frames, processes), writtenOf);
   const from = looks.from.reduce((one, other) => Math.min(one, other), Infinity);
   const to = looks.to.reduce((one, other) => Math.max(one, other), -Infinity);
   const shortest = looks.to.reduce(
