@@ -8,7 +8,7 @@ import { address, clock, count, duration, percent, roundStep, size, ticks } from
 import { describe } from "../../pagescan/render/html/hover.mjs";
 import { areasOf } from "../../pagescan/render/html/layout.mjs";
 import { groupsOf, lookAt, modelOf, rateOf } from "../../pagescan/render/html/model.mjs";
-import { pagesOfRow, raster, rowsOf, written } from "../../pagescan/render/html/raster.mjs";
+import { columnsOf, pagesOfRow, raster, rowsOf, written } from "../../pagescan/render/html/raster.mjs";
 import { clamp, pan, whole, zoomMemory, zoomTime } from "../../pagescan/render/html/view.mjs";
 
 const PAGE = 4096;
@@ -223,6 +223,13 @@ test("the cells of any view have the shares that a plain count gives", () => {
       }
     }
   }
+});
+
+test("two looks touch, though one ends some milliseconds before the next begins", () => {
+  const frames = { from: [0, 1.004, 5], to: [1, 2, 6] };
+  const { first, end } = columnsOf(frames, { from: 0, to: 6 }, 6 * 249.8);
+  assert.equal(end[0], first[1]);
+  assert.ok(first[2] - end[1] > 700);
 });
 
 test("rows are divided among segments without a page that is in none", () => {

@@ -10,6 +10,10 @@ export function columnsOf(frames, view, width) {
     end[frame] = Math.max(Math.floor((frames.to[frame] - view.from) * scale), column + 1);
     first[frame] = end[frame] > 0 ? Math.max(column, 0) : column;
   }
+  // A look ends some milliseconds before the next one begins: that is no gap to be seen.
+  for (let frame = 1; frame < first.length; frame++) {
+    if (first[frame] - end[frame - 1] === 1) end[frame - 1]++;
+  }
   return { first, end };
 }
 
