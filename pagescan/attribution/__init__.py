@@ -1,1 +1,1 @@
-"""Who wrote each page, and who paid for a copy: names, samples, the join."""
+"""Finds the code that wrote each page, and the process that paid for each copy."""

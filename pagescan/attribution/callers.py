@@ -1,9 +1,9 @@
-"""Names the callers in chains of frame pointers, as far as they are to be trusted.
+"""Names the callers in chains of frame pointers, as far as they can be trusted.
 
 Code without frame pointers uses that register for other things: the chain is then
 plausible, and wrong. So a caller is kept only where a call instruction ends right
-before its return address; the chain ends at the first that fails. Code of JITs is
-judged by its map: the bytes may have been replaced.
+before its return address; the chain ends at the first caller that fails this check.
+Code of JITs is checked by its map, because its bytes may have been replaced.
 """
 
 from __future__ import annotations  # array[int] is no type at run time before 3.12
@@ -29,9 +29,9 @@ _GOEXIT = "runtime.goexit"
 def named_chains(
     pid: int, symbols: Symbols, chains: dict[bytes, int]
 ) -> dict[int, tuple[str, ...]]:
-    """Return the functions of each chain, the nearest first, by its number.
+    """Return the callers of each chain, the nearest first, by the number of the chain.
 
-    Without access to the process's memory, as after its end, there are none.
+    The chains are empty if the process's memory cannot be read, as after its end.
     """
     columns = {number: _frames(chain) for chain, number in chains.items()}
     returns = {frame for frames in columns.values() for frame in frames[1:]}
@@ -57,7 +57,7 @@ def _frames(chain: bytes) -> list[int]:
 def _trusted(
     frames: list[int], names: dict[int, Name], calls: dict[int, int]
 ) -> Iterable[str]:
-    """Yield the callers until one is in doubt.
+    """Yield the callers of a chain up to the first one that cannot be trusted.
 
     A function without a frame of its own, such as memset, hides its caller. Then the
     call before the next return address has another target: that one is a caller, too.
@@ -85,7 +85,7 @@ def _trusted(
 
 
 def _calls(pid: int, addresses: Iterable[int]) -> dict[int, int]:
-    """Return the addresses right before which a call ends, with its target, or 0."""
+    """Return the addresses that follow a call, with the target of the call, or 0."""
     found: dict[int, int] = {}
     with contextlib.suppress(OSError):
         memory = os.open(f"/proc/{pid}/mem", os.O_RDONLY | os.O_CLOEXEC)
@@ -101,7 +101,7 @@ def _calls(pid: int, addresses: Iterable[int]) -> dict[int, int]:
 
 
 def _target(code: bytes, address: int) -> int:
-    """Return the target of a direct call; 0: it is an indirect one."""
+    """Return the target of a direct call; 0: the call is indirect."""
     if code[-5] != _DIRECT:
         return 0
     return address + int.from_bytes(code[-4:], "little", signed=True)
@@ -120,7 +120,7 @@ def is_call(code: bytes) -> bool:
 
 
 def _length(operand: bytes) -> int:
-    """Return the bytes of an instruction: its first byte, and an operand by ModRM."""
+    """Return the length of an instruction: one byte of opcode, a ModRM operand."""
     mode, low = operand[0] >> 6, operand[0] & 7
     if mode == 3:
         return 2

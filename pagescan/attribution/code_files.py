@@ -3,9 +3,9 @@
 A file is looked up with O_PATH, which has no effect on it; it is opened only if it is a
 regular file and, where it was found by its name, the file that is mapped.
 
-A file system that a process serves (FUSE) may never answer, not even a look-up. Nothing
-of such a one is touched; and where the target's user is another one, and has mounts of
-this kind, no symbolic link is followed, since it could lead there.
+A file system that a process serves (FUSE) may never answer, not even a look-up. So no
+file on it is touched. If the target belongs to another user and has such mounts, no
+symbolic link is followed, since it could lead into one of them.
 """
 
 import contextlib
@@ -35,7 +35,7 @@ class CodeFiles:
             self.root = os.open(f"{memory_dir(pid)}/root", flags)
 
     def _served(self) -> tuple[set[tuple[int, int]], list[bytes]]:
-        """Return devices and places of the target's mounts that a process serves."""
+        """Return devices and mount points of the file systems that a process serves."""
         devices, places = set(), []
         with open(f"{memory_dir(self.pid)}/mountinfo", "rb") as mounts:
             for line in mounts:
@@ -53,7 +53,7 @@ class CodeFiles:
         return False
 
     def open_mapped(self, mapping: Mapping) -> int:
-        """Open the file behind a mapping for reading; -1: it cannot be had.
+        """Open the file behind a mapping for reading; -1: impossible.
 
         The link in map_files is the mapped file itself, also if it was deleted; that
         needs a capability. Without it the file is found by its name, and compared.
@@ -80,7 +80,7 @@ class CodeFiles:
         return _open_found(path)
 
     def open_named(self, name: bytes, *, owners: frozenset[int] | None = None) -> int:
-        """Open a regular file by its path below the process's root; -1: there is none.
+        """Open a regular file by its path below the process's root; -1: not found.
 
         Args:
             name: An absolute path.
@@ -133,9 +133,9 @@ def _unescaped(place: bytes) -> bytes:
 
 
 def _is_same(facts: os.stat_result, mapping: Mapping) -> bool:
-    """Whether a file is the mapped one.
+    """Tell whether a file is the mapped one.
 
-    Btrfs and overlayfs tell one device in maps and another in stat(2); both are then
+    Btrfs and overlayfs give one device in maps and another in stat(2); both are then
     anonymous devices, which have no major number.
     """
     if facts.st_ino != mapping.inode:
@@ -145,7 +145,7 @@ def _is_same(facts: os.stat_result, mapping: Mapping) -> bool:
 
 
 def _open_found(path: int) -> int:
-    """Open for reading what an O_PATH descriptor refers to, and close that; -1: no."""
+    """Open the file of an O_PATH descriptor for reading, and close that; -1: failed."""
     if path < 0:
         return -1
     try:

@@ -1,6 +1,6 @@
-"""Follows a process and its forked children: who copies which shared pages, how fast.
+"""Follows a process and its forked children, and counts the shared pages they copy.
 
-Nothing is armed and nothing is stopped: a copy is a page fault, and each is sampled.
+Nothing is armed and nothing is stopped: each copy is a page fault, and is sampled.
 """
 
 import contextlib
@@ -34,7 +34,7 @@ _PUMPS_UNTIL_SURE = 2
 
 
 class FamilyProcess:
-    """A process of the family, with what it has copied on behalf of all its forks."""
+    """A process of the family, with its copies for all forks that it is a side of."""
 
     def __init__(self, pid: int, name: str) -> None:
         self.pid, self.name = pid, name
@@ -48,7 +48,7 @@ class FamilyProcess:
 class CopyWatch:
     """The copies of a process and its children. A context manager.
 
-    Call `pump` often, some fifty times a second: a fork is looked at when it is seen.
+    Call `pump` often, about fifty times per second: it looks at new forks.
     Call `report` once per interval.
 
     Attributes:
@@ -155,7 +155,7 @@ class CopyWatch:
 
     @property
     def living(self) -> list[Fork]:
-        """The forks whose child lives, and shares memory still."""
+        """The forks whose child lives and still shares memory."""
         return [fork for fork in self.forks if fork.end is None]
 
     @property
@@ -171,9 +171,9 @@ class CopyWatch:
     def pump(self) -> None:
         """Count the samples that have come; look at new children.
 
-        A fork is known before the samples of its two sides are counted: what began
-        before a sample is in the same batch or in an earlier one, except for batches
-        that were taken at the same time. So the last are counted by the next call.
+        A fork must be known before the samples of its two sides are counted. Its record
+        is in the same batch as these samples or in an earlier one, unless the batches
+        were taken at the same time. So the next call counts the last batches.
         """
         early, late = self._sampler.take(), self._sampler.take()
         batches = [*self._held, *early]
@@ -226,7 +226,7 @@ class CopyWatch:
                 side.pids.append(task.pid)
 
     def _as_of_late(self, pid: int) -> native.Columns:
-        """Return what a parent has now; up to a second old, for many short children."""
+        """Return a parent's memory, up to 1 s old: many short children cost little."""
         if self._stale is None or clock_ns() - self._stale[0] > _STALE_NS:
             shared = native.Columns.empty()
             with contextlib.suppress(PagescanError), Target.open(pid) as target:
@@ -251,14 +251,14 @@ class CopyWatch:
     def _was_vfork(self, process: FamilyProcess) -> None:
         """Take back a fork whose child wrote to no shared page before its exec.
 
-        After fork(2) the first return writes to the stack, which is a copy. So this one
-        had its parent's memory: vfork(2), posix_spawn(3).
+        After fork(2), the first return of the child writes to the stack, which is a
+        copy. A child without a copy had its parent's memory: vfork(2), posix_spawn(3).
         """
         # Its samples may not have been counted yet: a later `pump` decides.
         self._doubtful[process.pid] = _PUMPS_UNTIL_SURE
 
     def _settle(self) -> None:
-        """Decide on children that had run another program some calls ago."""
+        """Decide whether children that called exec some calls ago were vforked."""
         for pid, pumps in [*self._doubtful.items()]:
             self._doubtful[pid] -= 1
             if pumps:
@@ -272,7 +272,7 @@ class CopyWatch:
 
     @property
     def sure_forks(self) -> list[Fork]:
-        """The forks that are known to be no vfork(2)."""
+        """The forks that were certainly not made by vfork(2)."""
         return [fork for fork in self.forks if fork.child.pid not in self._doubtful]
 
     def _sides(self) -> Iterator[Side]:
@@ -298,7 +298,7 @@ class CopyWatch:
                 process.by_code.update(compress(batch.ips, mask))
 
     def report(self, by: str = "process", end: str | None = None) -> CopyReport:
-        """Return what was copied so far.
+        """Return the copies so far.
 
         Args:
             by: What `sides[].by` lists: function, mapping or time; process: function.
@@ -348,8 +348,8 @@ def _private(target: Target) -> MappingSet:
 
 
 def _both(one: Target, other: Target) -> native.Columns:
-    """Return the private memory that two processes have pages in at one address."""
+    """Return the regions where both processes have private pages."""
     ours = populated(Scanner(one), _private(one))
     theirs = populated(Scanner(other), _private(other))
-    other.check_alive()  # what ends loses its memory first
+    other.check_alive()  # a process that ends loses its memory first
     return native.inside(theirs, ours.starts, ours.ends)

@@ -1,4 +1,4 @@
-"""What can be done about copies, told by which functions make them; pure, no I/O."""
+"""Remedies for copies, chosen by the functions that make them; pure, no I/O."""
 
 import re
 from collections.abc import Iterable
@@ -30,7 +30,7 @@ COUNTING = (
 def hints(
     name: str, functions: Iterable[tuple[str | None, int]], reserve: int
 ) -> list[str]:
-    """Return what to do about the copies of forked children and of their parent.
+    """Return remedies for the copies of forked children and of their parent.
 
     Args:
         name: The name of the parent.

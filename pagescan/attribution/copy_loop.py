@@ -20,10 +20,10 @@ def copy_reports(
     by: str = "process",
     stop: int | None = None,
 ) -> Iterator[CopyReport]:
-    """Yield a report per interval; the last one says in `end` why it is the last.
+    """Yield one report per interval; `end` of the last one says why it is the last.
 
     Args:
-        watch: What is followed.
+        watch: The followed processes.
         interval: Seconds.
         duration: End after this many seconds; None: do not.
         next_fork: Wait for a fork, and end when its child has ended.

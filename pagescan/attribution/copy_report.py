@@ -33,10 +33,10 @@ _FUNCTIONS = 200
 
 
 class Reporter:
-    """Remembers the last report, so that rates can be told."""
+    """Remembers the previous report, from which it computes rates."""
 
     def __init__(self, watch: CopyWatch) -> None:
-        """Begin at the present moment."""
+        """Begin the first interval now."""
         self._watch = watch
         self._at = clock_ns()
         self._tick = 0
@@ -44,7 +44,7 @@ class Reporter:
         self._reported: set[int] = set()
 
     def report(self, by: str, end: str | None) -> CopyReport:
-        """Return a report of what was counted; see `CopyWatch.report`."""
+        """Return a report of the copies counted so far; see `CopyWatch.report`."""
         watch, at = self._watch, clock_ns()
         interval, self._at = at - self._at, at
         self._tick += 1
@@ -81,7 +81,7 @@ class Reporter:
         )
 
     def _read_mappings(self) -> None:
-        """Read what is mapped; of a process that has ended the last answer stays."""
+        """Read the mappings; for a process that has ended, keep the last ones."""
         for pid, process in self._watch.processes.items():
             if process.lives:
                 with contextlib.suppress(PagescanError), Target.open(pid) as target:
@@ -133,7 +133,7 @@ class Reporter:
         return self._private(pid, pages)
 
     def _private(self, pid: int, pages: set[int]) -> int:
-        """Count the pages outside of files and shared memory: no read is new."""
+        """Count pages outside of files and shared memory, where reads make pages."""
         ordered = sorted(pages)
         count = len(ordered)
         for mapping in self._mappings.get(pid, []):
@@ -206,8 +206,8 @@ class Reporter:
 def predicted(copied: int, shared: int) -> int:
     """Return how many pages will be copied if the child lives as long again.
 
-    Writes that hit shared pages at random copy fewer and fewer: the shared rest shrinks
-    by the same factor in equal times. It is an estimate, and no bound.
+    Writes at random hit fewer and fewer shared pages: the shared rest shrinks by the
+    same factor in equal times. It is an estimate, and no bound.
     """
     if not shared:
         return copied

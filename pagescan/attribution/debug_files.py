@@ -18,7 +18,7 @@ _TIMEOUT = 30
 
 
 def find(elf: Elf, path: bytes, files: CodeFiles) -> int:
-    """Return a descriptor of a program's separate debug file; -1: it has no such file.
+    """Return a descriptor of a program's separate debug file; -1: it has none.
 
     Args:
         elf: The program or library.
@@ -83,10 +83,10 @@ def servers() -> list[str]:
 
 
 def fetch(build_id: str) -> int:
-    """Return a descriptor of a debug file from a debuginfod server; -1: none has it.
+    """Return a descriptor of a debug file from a debuginfod server; -1: not found.
 
-    It is asked only where DEBUGINFOD_URLS is set. What came once is kept in the user's
-    cache, and checked each time.
+    Servers are asked only if DEBUGINFOD_URLS is set. Downloaded files are kept in the
+    user's cache, and checked at each use.
     """
     if not build_id or not servers():
         return -1
@@ -105,7 +105,7 @@ def fetch(build_id: str) -> int:
 
 
 def _download(url: str, place: str) -> None:
-    """Write what a server answers to a file, which appears only when it is whole."""
+    """Write a server's answer to a file, which appears only when it is complete."""
     import tempfile
     import urllib.request
 

@@ -1,7 +1,7 @@
 """Turns the names that C++, Rust and Go give to the linker into those of the source.
 
-c++filt of the binutils does it for C++ and Rust. The names are the target's choice, and
-a demangler is a parser: in a process of its own it may fail, hang or grow.
+c++filt of the binutils does it for C++ and Rust. The target chooses the
+names, and a demangler is a parser: as a process of its own it may fail, hang or grow.
 """
 
 import re
@@ -14,7 +14,7 @@ _GO_ESCAPE = re.compile(r"%([0-9a-f]{2})")
 _SECONDS = 10
 _LONGEST_ANSWER = 16 << 20
 LONGEST = 1024
-"""Characters of a name that are shown; templates have longer ones."""
+"""The most characters of a name that are shown; names of templates are longer."""
 
 
 def available() -> bool:
@@ -29,9 +29,9 @@ def _tool() -> str | None:
 
 
 def demangle(names: Iterable[bytes]) -> dict[bytes, str]:
-    """Return the names of the source, by the names of the linker.
+    """Return the names in the source for some names of the linker.
 
-    A name that no language here has made, or that cannot be read, stays as it is.
+    A name of another language, or one that cannot be decoded, stays as it is.
     """
     distinct = list(dict.fromkeys(names))
     mangled = [name for name in distinct if _MANGLED.fullmatch(name)]
@@ -52,7 +52,7 @@ def _tidy(name: bytes) -> str:
 
 
 def _ask(mangled: list[bytes]) -> list[bytes]:
-    """Let c++filt read the names; fewer lines than names: it failed on the way."""
+    """Let c++filt decode the names; fewer lines than names mean that it failed."""
     tool = _tool() if mangled else None
     if tool is None:
         return []

@@ -1,7 +1,8 @@
-"""Reads what names need of an ELF file: segments, sections, the build id, functions.
+"""Reads parts of ELF files: segments, sections, the build id, names of functions.
 
-The file is whatever the target chose. pyelftools reads its headers, through a stream
-that ends after a number of bytes and calls; the tables are read in bulk, up to a size.
+The target chooses the file, so nothing in it is trusted. pyelftools reads its headers,
+through a stream that ends after a number of bytes and calls; the tables are read in
+bulk, up to a size.
 """
 
 import contextlib
@@ -19,7 +20,7 @@ _SYMBOL = struct.Struct("<IBBHQQ")
 _FUNCTIONS = frozenset({2, 10})  # STT_FUNC, STT_GNU_IFUNC; source: elf(5)
 _LONGEST_NAME = 64 << 10
 _WALK_BACK = 16
-"""Symbols that may begin between an address and the start of the one around it."""
+"""The most symbols between an address and the symbol whose function contains it."""
 
 
 class BadElfError(Exception):
@@ -60,7 +61,7 @@ class Elf:
     """The headers of an ELF file.
 
     Attributes:
-        segments: (file offset, size in the file, address) of what is loaded.
+        segments: (file offset, size in the file, address) of each loaded segment.
         sections: By name; the first of a name.
         build_id: As hex digits, or "".
     """
@@ -81,7 +82,7 @@ class Elf:
         self.build_id = ""
         try:
             self._read_headers()
-        except Exception as error:  # what a damaged file does to the parser has no list
+        except Exception as error:  # a damaged file can raise any error in the parser
             raise BadElfError(str(error)) from error
 
     def _read_headers(self) -> None:
@@ -104,7 +105,7 @@ class Elf:
         self.build_id = _build_id(self.data(".note.gnu.build-id", 4096))
 
     def data(self, name: str, most: int = _LARGEST_TABLE) -> bytes:
-        """Return the bytes of a section; b"": it does not exist, or has too many."""
+        """Return the bytes of a section; b"": it is missing or too large."""
         section = self.sections.get(name)
         return self._bytes_of(section, most) if section else b""
 
@@ -146,7 +147,7 @@ class Functions:
     """A table of functions, by address."""
 
     def __init__(self, symbols: Iterable[Symbol]) -> None:
-        """Sort the symbols; of those at one address the most public name is kept."""
+        """Sort the symbols; of several at one address keep the most public name."""
         ordered = sorted(symbols, key=lambda symbol: symbol[0])
         self._starts = array("Q", [symbol[0] for symbol in ordered])
         self._symbols = ordered

@@ -1,7 +1,7 @@
-"""Counts what each side of a fork has copied, from samples of page faults.
+"""Counts the pages that each side of a fork has copied, from samples of page faults.
 
-A copy is the first fault of a process on a page that both sides had at the fork. Later
-faults on it, and faults on other pages, are no copies.
+The first fault of a process on a page that both sides had at the fork is a copy. Later
+faults on this page, and faults on other pages, are no copies.
 """
 
 from __future__ import annotations  # array[int] is no type at run time before 3.12
@@ -30,7 +30,7 @@ _NEW = bytes([0, 0, 1]) + bytes(253)
 
 
 def populated(scanner: Scanner, private: MappingSet) -> native.Columns:
-    """Return where private memory has pages of its own: what a fork shares."""
+    """Return the populated regions of private memory: a fork shares these."""
     return scanner.scan(private, _POPULATED)
 
 
@@ -38,8 +38,8 @@ class Side:
     """One process of a fork, and what it has copied.
 
     Attributes:
-        pids: The process, and vforked children of it, which write its memory.
-        until: When its copies end to count.
+        pids: The process, and its vforked children, which write to its memory.
+        until: The time after which its copies no longer count.
         copied: Pages.
         by_code: Pages by the address of the code that wrote.
         addresses: The faults that were copies.
@@ -95,10 +95,10 @@ class Fork:
     """A fork: the memory that it shared, and its two sides.
 
     Attributes:
-        at: When, on the clock of the samples.
+        at: The time of the fork, on the clock of the samples.
         shared: The regions that both sides had.
         pages: How many pages these have.
-        copied_before: Pages that were copied before pagescan came.
+        copied_before: Pages that were copied before pagescan followed the fork.
         engine: perf or state.
         end: exited or exec; None: the child lives.
         seen: Copies at the last look, for the rate.
@@ -142,9 +142,9 @@ class Fork:
 
     @property
     def copied(self) -> int:
-        """Pages of which each side has its own: those that either side has written.
+        """Pages of which each side has its own copy: those that one side has written.
 
-        The side that writes second gets no copy: the page is its own by then.
+        If the other side writes later, no copy is made: the page is then its own.
         """
         one, other = (
             int.from_bytes(side.bitmap, "little") for side in (self.parent, self.child)
@@ -152,14 +152,14 @@ class Fork:
         return (one | other).bit_count() + (self.copied_before or 0)
 
     def finish(self, at: int, how: str) -> None:
-        """End to count: what the parent writes from then on is its own."""
+        """Stop counting: later writes of the parent copy nothing."""
         if self.end is None:
             self.end, self.ended_at = how, at
             self.parent.until = min(self.parent.until, at)
             self.child.until = min(self.child.until, at)
 
     def look(self, now: int, seconds: float) -> None:
-        """Remember how much was copied in the interval that ends now."""
+        """Store how much was copied in the interval that ends now."""
         total = self.parent.copied + self.child.copied
         if seconds > 0:
             self.peak = max(self.peak, (total - self.seen) / seconds)

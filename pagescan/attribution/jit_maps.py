@@ -1,8 +1,8 @@
 """Names code that a runtime makes while it runs: /tmp/perf-PID.map of the target.
 
 V8 (--perf-basic-prof) and CPython (-X perf) write the file themselves, HotSpot when
-jcmd asks it to. The file is below the target's root, and the pid in its name is the
-innermost one.
+jcmd asks it to. The file is below the target's root, and its name has the pid of the
+target's own PID namespace.
 """
 
 import os
@@ -25,10 +25,10 @@ _NODE = re.compile(
 
 
 class JitMap:
-    """The functions of one perf map, read further as it grows."""
+    """The functions of one perf map; new lines are read as the file grows."""
 
     def __init__(self, files: CodeFiles) -> None:
-        """Remember whose map it is; nothing is read yet."""
+        """Remember the process of the map; nothing is read yet."""
         self._files = files
         self._offset = 0
         self._entries: list[tuple[int, int, bytes]] = []
@@ -36,10 +36,10 @@ class JitMap:
         self._rest = b""
 
     def refresh(self) -> bool:
-        """Read what was added since the last time; return whether there was anything.
+        """Read the lines added since the last call; return whether there were any.
 
-        The file has to belong to the target's user or to root: else another user of
-        the machine could have put it there.
+        The file has to belong to the target's user or to root: any other user of the
+        machine could have made it.
         """
         name = f"/tmp/perf-{_inner_pid(self._files.pid)}.map"  # noqa: S108 - the runtime chose it
         owners = frozenset({0, *_uids(self._files.pid)})
@@ -71,7 +71,7 @@ class JitMap:
         return text[:whole]
 
     def _take(self, text: bytes) -> None:
-        """Add lines; code that was made later lies over what was there before."""
+        """Add lines; later code replaces earlier code at the same addresses."""
         for line in text.split(b"\n"):
             fields = line.split(b" ", 2)
             try:
@@ -104,7 +104,7 @@ def source_of(name: str) -> tuple[str, str | None, int | None]:
 
 
 def ask_java(pid: int) -> bool:
-    """Let HotSpot write its map, by jcmd; whether it did.
+    """Let HotSpot write its map, by jcmd; return whether it did.
 
     jcmd sends SIGQUIT, which ends a process that does not catch it: such a process is
     not asked.

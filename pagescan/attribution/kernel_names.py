@@ -1,4 +1,4 @@
-"""Names the kernel's functions; source: /proc/kallsyms, whole for root only."""
+"""Names the kernel's functions; source: /proc/kallsyms, complete for root only."""
 
 from __future__ import annotations  # array[int] is no type at run time before 3.12
 

@@ -28,7 +28,7 @@ from pagescan.model.errors import (
 from pagescan.model.memory import PAGE_SIZE
 
 RING_BYTES = 4 << 20
-"""Per processor: 100,000 samples, a tenth of a second of the fastest writers."""
+"""Bytes per processor: 100,000 samples, or 0.1 s of the fastest writers."""
 _LEAST_RING = 64 << 10
 _DRAIN_SECONDS = 0.004
 _ROOM = 1 << 16
@@ -39,8 +39,8 @@ class FaultSampler:
     """The page faults of some processes. A context manager.
 
     Attributes:
-        user_only: Faults of the kernel, as in read(2), are not seen: this user may not.
-        ring_bytes: Per processor.
+        user_only: Faults of the kernel, as in read(2), are not sampled.
+        ring_bytes: Bytes of the ring of each processor.
         lost: Samples that the rings had no room for, so far.
         chains: The number of each chain of callers that was seen, from 1.
     """
@@ -59,8 +59,9 @@ class FaultSampler:
 
         Args:
             pids: The processes.
-            children: Include what they fork from now on.
-            ring_bytes: Per processor, a power of two; halved until the kernel agrees.
+            children: Include the children that they fork from now on.
+            ring_bytes: Bytes per processor, a power of two; halved until the kernel
+                agrees.
             period: Faults per sample.
             user_only: Leave out faults of the kernel, as in read(2).
             callers: Take chains of frame pointers; `chains` numbers them.
@@ -98,8 +99,8 @@ class FaultSampler:
     def add(self, pid: int) -> None:
         """Take samples of the threads of one more process.
 
-        A thread that begins while the list is read is in a later one, or was made by a
-        thread that has its events already; so the list is read until nothing is new.
+        The list of threads is read until it has no new thread: one that begins during a
+        reading is in the next list, or inherits the events of the thread that made it.
 
         Raises:
             PagescanError: As for the class; NoSuchTargetError: the process has ended.
@@ -192,7 +193,7 @@ class FaultSampler:
     def take(self) -> list[native.Faults]:
         """Return the batches of samples since the last call.
 
-        What happened before the call is in them; within a batch there is no order.
+        They include all events before the call; a batch has no order.
         """
         self._drain()
         with self._lock:
@@ -233,7 +234,7 @@ def clock_ns() -> int:
 
 @cache
 def _offset_ns() -> int:
-    """Return what the clock of the time of day is ahead of that of the samples."""
+    """Return how far the time of day is ahead of the clock of the samples."""
     return time.time_ns() - clock_ns()
 
 

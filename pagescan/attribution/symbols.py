@@ -59,8 +59,8 @@ _FileKey = tuple[tuple[int, int], int]
 class Symbols:
     """Names the code of one process. A context manager.
 
-    Mapped files are opened when they are first seen, and read when an address of theirs
-    is to be named: names can be had after the process has ended.
+    A mapped file is opened when it is first seen, and read when an address in it is
+    to be named. So code can still be named after the process has ended.
 
     Attributes:
         notes: What the user should know, such as that the kernel hides its names.
@@ -99,7 +99,7 @@ class Symbols:
         self.refresh()
 
     def refresh(self) -> None:
-        """Look at the mappings again; the caller does this at each tick.
+        """Read the mappings again; the caller does this at each tick.
 
         Code that is unmapped later keeps its names.
         """

@@ -3,7 +3,7 @@
 In this order: .symtab of a separate debug file; the file's own .symtab; .symtab in
 .gnu_debugdata together with .dynsym; a debug file of a debuginfod server; .dynsym.
 The cache is keyed by what the kernel says of a file, and by the build id only for
-debug files: two processes may not name each other's code.
+debug files: no process may choose the names of another one's code.
 """
 
 import io
@@ -18,7 +18,7 @@ from pagescan.attribution.elf import BadElfError, Elf, Functions, Symbol, open_e
 _LARGEST_DEBUGDATA = 128 << 20
 _TABLES = 64
 _FEWEST = 1
-"""Functions that make a table worth more than the next source."""
+"""With this many functions a table is used, and no further source is read."""
 
 
 class Table(NamedTuple):
@@ -29,7 +29,7 @@ class Table(NamedTuple):
     source: str
     """Where the names come from, as in ".symtab"."""
     debug: int = -1
-    """A descriptor of the file that has line numbers; -1: none was looked for."""
+    """A descriptor of the file that has line numbers; -1: it was not looked for."""
 
 
 class _Key(NamedTuple):

@@ -24,7 +24,7 @@ class ThreadNames:
             self.learn(map(int, os.listdir(f"/proc/{pid}/task")))
 
     def take(self, task: Task) -> None:
-        """Learn from a record of the kernel."""
+        """Take the name of a thread from a record of the kernel."""
         if task.kind == NAMED:
             self._names[task.tid] = task.name
         elif task.kind == FORK and task.pid == task.parent:

@@ -1,4 +1,4 @@
-"""Sums up who wrote: rows by function, line, thread, mapping or page."""
+"""Sums up the writers: rows by function, line, thread, mapping or page."""
 
 from __future__ import annotations  # array[int] is no type at run time before 3.12
 
@@ -35,7 +35,8 @@ class WriterTotals:
     """Pages of all looks so far.
 
     Attributes:
-        lost: Pages without a sample, as far as samples were lost before their look.
+        lost: Pages without a sample, up to the number of samples that were lost
+            before their look.
     """
 
     def __init__(self) -> None:
@@ -44,7 +45,7 @@ class WriterTotals:
         self.written = self.attributed = self.ambiguous = self.lost = 0
 
     def add(self, batch: Batch, joined: Writers, lost: int) -> None:
-        """Add a look and its writers; `lost` are the samples lost since the last."""
+        """Add a look and its writers; `lost`: samples lost since the previous look."""
         pages = batch.summary().pages
         self.ticks += 1
         self.written += pages
@@ -54,12 +55,12 @@ class WriterTotals:
 
 
 class Era:
-    """What one program of the process has written; an exec begins the next one.
+    """The writes of one program of the process; an exec begins the next era.
 
     Attributes:
         symbols: The names of its code.
         pages: Pages by source.
-        latest: The latest source of each page, by address; None: no sample told.
+        latest: The latest source of each page, by address; None: it had no sample.
         fresh_threads: Threads that have written since the caller emptied this set.
         callers: Names of the callers, by the number of their chain.
     """
@@ -106,7 +107,7 @@ class Era:
                 self.latest[page] = source, name
 
     def names(self) -> dict[int, Name]:
-        """Return the names of all code that has written."""
+        """Return the names of all code in the sources."""
         column = array("Q", {ip for ip, *_ in self.pages})
         return dict(zip(column, self.symbols.name(column), strict=True))
 
@@ -132,7 +133,7 @@ _KEYS: dict[str, _Key] = {
 
 
 def _function_key(name: Name) -> tuple[str | None, str | None]:
-    """Return what tells functions apart; code without a name is one per module."""
+    """Return the key of a function; all code without a name has one key per module."""
     return name.function, name.module
 
 
@@ -147,7 +148,7 @@ def report(
     user_only: bool,
     ring_bytes: int,
 ) -> WriterReport:
-    """Return who wrote what in all looks so far."""
+    """Return the writers of all looks so far."""
     sources = [
         (_Named(names[ip], thread & _TID, mapping, era.callers.get(origin, ())), pages)
         for era in eras

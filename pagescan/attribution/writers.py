@@ -34,9 +34,12 @@ if TYPE_CHECKING:
 
 BY = ("function", "line", "thread", "mapping", "page")
 _SAMPLE_NS, _CHAIN_NS = 500, 1450
-"""Without and with callers; measured on Linux 6.18, docs/who.md."""
+"""The cost of a sample without and with callers, from an earlier measurement.
+
+docs/who.md has a later one: 433 ns without callers; callers were not measured again.
+"""
 _GRACE_NS = 100_000_000
-"""How long a fault may take: its thread may lose the processor within it."""
+"""How long a page fault may take: its thread may lose the processor during it."""
 
 
 class WriterWatch:
@@ -48,7 +51,7 @@ class WriterWatch:
     Attributes:
         returned: The categories that a look must return for `add`.
         user_only: Writes of the kernel, as in read(2), have no sample.
-        sample_ns: What a sample costs the target, about.
+        sample_ns: The cost of a sample to the target, as an estimate.
 
     Examples:
         >>> import pagescan
@@ -81,7 +84,7 @@ class WriterWatch:
             pid: The process, by its pid or its name.
             by: What the report's rows stand for: function, line, thread, mapping, page.
             period: Faults per sample; above 1 only shares can be told.
-            user_only: Leave out the writes of the kernel for the process.
+            user_only: Leave out writes of the kernel for the process, as in read(2).
             ask_runtime: Let a Java machine write the names of its compiled methods to
                 /tmp/perf-PID.map, by jcmd.
             callers: Tell call paths apart, as far as frame pointers show them.
@@ -118,7 +121,7 @@ class WriterWatch:
         return Symbols(self.pid, lines=lines, ask_runtime=self._ask_runtime)
 
     def follow(self, tracking: Tracking) -> None:
-        """Be told of the looks of a tracking; after an exec, of the new one."""
+        """Observe the looks of a tracking; call it again with the one after an exec."""
         before, self._tracking = self._tracking, tracking
         self._facts = tracking.target.facts
         if before is not None and before.target is not tracking.target:
@@ -138,7 +141,7 @@ class WriterWatch:
         self._began = clock_ns()
 
     def protected(self, windows: Windows) -> None:
-        """Remember calls that protected pages; the tracking calls this."""
+        """Remember the ioctl calls that protected pages; the tracking calls this."""
         self._windows.extend(windows)
 
     def look(self) -> Look:
@@ -176,7 +179,7 @@ class WriterWatch:
             era.symbols.refresh()
 
     def _take(self) -> tuple[native.Faults, int]:
-        """Return all samples that are not used up, and when the last exec was."""
+        """Return all samples that no look has used, and the time of the last exec."""
         samples, executed = self._rest, 0
         for batch in self._sampler.take():
             self.totals.samples += len(batch)
@@ -188,7 +191,7 @@ class WriterWatch:
         return samples, executed
 
     def report(self) -> WriterReport:
-        """Return who wrote what so far."""
+        """Return the writers so far, with the pages that each wrote first."""
         era = self._eras[-1]
         if self._ask_runtime and ask_java(self.pid):
             era.symbols.refresh()
