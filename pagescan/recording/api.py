@@ -1,4 +1,4 @@
-"""`record`, `open_recording`: what the commands do, for programs."""
+"""`record` and `open_recording`: recordings for programs in Python."""
 
 import os
 from collections.abc import Iterable, Sequence
@@ -31,20 +31,20 @@ def record(
 
     Args:
         pid: The process, or its name.
-        path: The file; None: NAME-PID-TIME.pagescan in the present directory.
+        path: The file; None: NAME-PID-TIME.pagescan in the current directory.
         ranges: RANGE words, as `record` takes them; none: everything.
         interval: Seconds between two looks.
         count: End after this many looks.
         duration: End after this many seconds.
-        overwrite: Whether the file may exist.
+        overwrite: Whether an existing file is overwritten.
         stop: A descriptor: the recording ends when it becomes readable.
 
     Returns:
-        The paths of the files: a second one begins after an hour.
+        The paths of the files: another file begins after each hour.
 
     Raises:
-        PagescanError: The process cannot be tracked, or the file not be written; looks
-            that were stored before are in it.
+        PagescanError: The process cannot be tracked, or the file cannot be written. The
+            looks stored before the error are in the file.
 
     Examples:
         >>> import pagescan
@@ -86,7 +86,7 @@ class OpenRecording(Recording):
         time: str | None = None,
         **terms: float,
     ) -> Any:  # noqa: ANN401 - each view has its own
-        """Return a view: rows as named tuples, or a record of them.
+        """Return a view: a list of rows (named tuples), or one record with such lists.
 
         Args:
             name: summary, mappings, timeline, heatmap, ages, working-set, phases or
@@ -108,7 +108,7 @@ class OpenRecording(Recording):
         """Write a page for a browser, with a map of memory and time; return its bytes.
 
         Args:
-            path: The file; another page is overwritten, any other file is not.
+            path: The file; an existing page is overwritten, any other file is not.
             ranges: RANGE words: only this memory; none: all.
             time: Only this time, as `report --time` takes it; None: all.
 
@@ -132,7 +132,7 @@ def open_recording(*paths: str) -> OpenRecording:
         paths: The files that `pagescan record` has written, in any order.
 
     Raises:
-        PagescanError: A file cannot be read, or is no recording. One that is damaged
-            gives what is whole; `Recording.damage` tells what is missing.
+        PagescanError: A file cannot be read, or is no recording. A damaged file is
+            read as far as it is whole; `Recording.damage` tells what is missing.
     """
     return OpenRecording(paths)

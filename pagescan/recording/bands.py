@@ -1,4 +1,4 @@
-"""Bands: a mapping through all its sizes, as one row of a view."""
+"""Bands: each joins the sizes that a mapping has had into one row of a view."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Band:
     Attributes:
         process: Index of the process.
         mapping: The name, as `maps` prints it.
-        label: What it is for; None: no rule knows it.
+        label: The purpose of the memory; None: no rule knows it.
         perms: The permissions of the last mapping.
         start: The lowest address.
         end: The highest one, exclusive.
@@ -100,7 +100,7 @@ class Bands(list[Band]):
 
 
 def _follows(band: Band, row: RecordedMapping) -> bool:
-    """Whether a mapping is a band at another time: it overlaps."""
+    """Whether a mapping is the band at another time: their addresses overlap."""
     return (
         band.process == row.process
         and band.mapping == row.mapping.label

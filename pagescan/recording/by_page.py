@@ -1,6 +1,6 @@
 """Views of single pages: heatmap, ages, working set. Pure functions.
 
-The regions of every look are read, so they take longer than views of counts.
+They read the regions of every look, so they take longer than views of counts.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def ages(excerpt: Excerpt) -> ViewTable[AgesRow]:
 def _by_band(
     regions: native.Columns, bands: Sequence[Band]
 ) -> tuple[native.Columns, array[int]]:
-    """Cut regions at the borders of bands; those of bands that overlap go to one."""
+    """Cut regions at the borders of bands; where bands overlap, one gets the region."""
     starts, ends, index = array("Q"), array("Q"), array("q")
     for at, band in enumerate(bands):
         low = max(band.start, ends[-1] if ends else 0)
@@ -128,11 +128,11 @@ class Unique:
 
     Attributes:
         looks: The number of looks.
-        written: The number of pages that were written at all.
+        written: The number of pages that were written in any look.
     """
 
     def __init__(self, counts: native.PageCounts, looks: int) -> None:
-        """Count the stretches in which each page was left alone."""
+        """Count the stretches of looks in which each page was not written."""
         self.looks = looks
         last = Counter(counts.last())
         never = last.pop(0, 0)
@@ -150,8 +150,8 @@ class Unique:
     def in_window(self, looks: int) -> float:
         """Return the mean number of different pages in all windows of some looks.
 
-        A page is missing in the windows that lie in a stretch in which it is left
-        alone: a stretch of N looks has N - looks + 1 of them.
+        A page is missing in each window that lies in a stretch in which the page was
+        not written: in a stretch of N looks these are N - looks + 1 windows.
         """
         looks = min(looks, self.looks)
         windows = self.looks - looks + 1
@@ -164,12 +164,13 @@ class Unique:
 
 
 def heatmap(excerpt: Excerpt, slots: int = 60, rows: int = 20) -> ViewTable[HeatRow]:
-    """Return which part of each piece of memory was written, over time.
+    """Return the share of each piece of memory that was written, over time.
 
     Args:
         excerpt: The looks.
-        slots: The most slots of time.
-        rows: The most pieces of memory; each mapping that was written much has one.
+        slots: The largest number of slots of time.
+        rows: The largest number of pieces of memory; each mapping that was written
+            much has one.
     """
     columns = slots_of(excerpt, slots)
     pieces = _pieces(excerpt, rows, len(columns))
@@ -184,7 +185,7 @@ def heatmap(excerpt: Excerpt, slots: int = 60, rows: int = 20) -> ViewTable[Heat
 def _shares(
     excerpt: Excerpt, looks: Sequence[RecordedLook], pieces: Sequence[HeatRow]
 ) -> list[float | None]:
-    """Return the part of each piece that was written per look; None without looks."""
+    """Return the share of each piece that was written per look; None without looks."""
     if not looks:
         return [None] * len(pieces)
     bounds = Ranges(
@@ -203,7 +204,7 @@ def _shares(
 
 
 def _pieces(excerpt: Excerpt, rows: int, slots: int) -> dict[int, list[HeatRow]]:
-    """Divide the parts of bands that were written into pieces, the larger into more."""
+    """Divide the written parts of bands into pieces: larger parts into more pieces."""
     extents = _extents(excerpt)
     if not extents:
         return {}

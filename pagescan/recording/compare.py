@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class ComparisonRow(NamedTuple):
-    """A mapping in both recordings; what one of them lacks is None.
+    """A mapping of both recordings, or of one: the figures of the other are None.
 
     Attributes:
         mapping: Its label, or else its name.
@@ -31,8 +31,9 @@ class ComparisonRow(NamedTuple):
         new_bytes: The same in the new one.
         old_set: Different bytes written, in the old recording.
         new_set: The same in the new one.
-        similarity: The pages that both have written, of those that either has, 0 to 1;
-            pages are the same at the same distance from the mapping's start.
+        similarity: The pages written in both recordings, divided by those written in
+            at least one; 0 to 1. Pages are paired by their distance from the
+            start of the mapping.
     """
 
     mapping: str
@@ -73,7 +74,7 @@ class _Side(NamedTuple):
 def compare(old: Excerpt, new: Excerpt) -> Comparison:
     """Return two recordings side by side.
 
-    Mappings are the same if their names are, in the order of their addresses.
+    Mappings of one name are paired in the order of their addresses.
 
     Raises:
         PagescanError: One of them has no look.
@@ -143,7 +144,7 @@ def _row(
 
 
 def similarity(one: Columns, other: Columns) -> float:
-    """Return the pages that both lists have, of those that either has (Jaccard)."""
+    """Return the pages in both lists, divided by those in at least one (Jaccard)."""
     either = length_of(union(one, other))
     both = length_of(one) + length_of(other) - either
     return both / either if either else 1.0

@@ -1,4 +1,4 @@
-"""The part of a recording that a view is of: some of its looks, some of its memory."""
+"""The part of a recording that a view shows: some of its looks, some of its memory."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _CLOCK = re.compile(r"(\d{1,2}):(\d{2})(?::(\d{2}(?:\.\d+)?))?")
 
 
 class TimeSpan(NamedTuple):
-    """A part of a recording's time, in nanoseconds since 1970; None: no such end."""
+    """A part of a recording's time, in nanoseconds since 1970; None: no limit."""
 
     start: int | None = None
     end: int | None = None
@@ -41,7 +41,7 @@ class Excerpt:
     Attributes:
         recording: The recording.
         selection: The memory; everything unless RANGE words select.
-        span: The time.
+        span: The part of the time.
     """
 
     recording: Recording
@@ -52,7 +52,7 @@ class Excerpt:
 
     @cached_property
     def looks(self) -> Sequence[RecordedLook]:
-        """The looks that end in the time, in its order."""
+        """The looks that end in `span`, in the order of time."""
         start, end = self.span
         if start is None and end is None:
             return self.recording.looks
@@ -69,7 +69,7 @@ class Excerpt:
         return sum(look.interval_ns for look in self.ticks()) / BILLION
 
     def ticks(self) -> Iterator[RecordedLook]:
-        """Yield one look per tick: of a group, the first of each."""
+        """Yield one look per tick: for a group, the first look of each tick."""
         last = 0
         for look in self.looks:
             if look.time_ns - last >= look.interval_ns // 2:
@@ -96,7 +96,7 @@ class Excerpt:
         )
 
     def pages(self, look: RecordedLook) -> int:
-        """Return how many pages were written: with a budget, the estimate for all."""
+        """Return the number of written pages; with a budget, the estimate for all."""
         if self.selection.everything:
             return look.written
         return sum(self.counts(look).pages)
@@ -113,7 +113,7 @@ class Excerpt:
         return looks
 
     def once(self, name: str, make: Callable[[], Result]) -> Result:
-        """Return what a function has returned at its first call under a name."""
+        """Return the result of a function; the first result under a name is cached."""
         if name not in self._results:
             self._results[name] = make()
         result: Result = self._results[name]
@@ -121,7 +121,7 @@ class Excerpt:
 
     @cached_property
     def touched(self) -> dict[int, native.Columns]:
-        """The huge pages in which any look has found a page, by process."""
+        """The huge-page-sized ranges in which any look found a page, by process."""
         touched: dict[int, native.Columns] = {}
         for look in self.looks:
             wide = native.widen(self.columns(look), HUGE_PAGE)
@@ -132,7 +132,7 @@ class Excerpt:
 
     @cached_property
     def page_counts(self) -> dict[int, native.PageCounts]:
-        """How often each page was written, by process."""
+        """The number of looks that found each page written, by process."""
         result = {}
         for process, looks in self.by_process().items():
             counts = self.no_counts(process, len(looks))
@@ -166,7 +166,7 @@ class Excerpt:
             self.selection.check(mappings)
 
     def _selected(self, look: RecordedLook) -> MappingSet:
-        """Return the selected mappings at a look; the last answers are remembered."""
+        """Return the selected mappings at a look; the latest answers are cached."""
         _, mappings = self.recording.mappings_at(look)
         known = self._bounds.get(look.process)
         if known is None or known[0] is not mappings:

@@ -25,17 +25,17 @@ class Rows:
     """Adds rows with their ids and checksums, within the transaction of the caller.
 
     Attributes:
-        next: The id of the next row, by table. After a transaction that failed, ids are
-            left out.
+        next: The id of the next row, by table. After a failed transaction some ids
+            are never used.
     """
 
     def __init__(self, file: sqlite3.Connection) -> None:
-        """Add to an empty file."""
+        """Begin with an empty file."""
         self.file = file
         self.next = dict.fromkeys(schema.COLUMNS, 1)
 
     def insert(self, table: str, *values: object) -> int:
-        """Add a row, whose id and checksum are added; return the id."""
+        """Add a row, with an id and a checksum; return the id."""
         row = self.next[table]
         full = (row, *values)
         checksum = schema.checksum(table, full)
@@ -44,7 +44,7 @@ class Rows:
         return row
 
     def retire(self, table: str, ids: Iterable[int], last: int) -> None:
-        """Write the last look at which some rows were valid."""
+        """Write the last look for which some rows were valid."""
         self.file.executemany(
             f"UPDATE {table} SET last_look = ? WHERE id = ?",  # noqa: S608 - our own
             [(last, row) for row in ids],
@@ -151,7 +151,7 @@ class Lifetimes:
         self._untracked, self._untracked_ids = items, ids
 
     def counts(self, batch: Batch) -> tuple[bytes, int]:
-        """Return the written pages by the ids of mappings, packed, and their sum."""
+        """Return the written pages per mapping id, packed, and the sum of the pages."""
         mappings = batch.mappings
         bounds = (
             mappings.bounds if isinstance(mappings, MappingSet) else bounds_of(mappings)
@@ -164,6 +164,6 @@ class Lifetimes:
         return zlib.compress(ids.tobytes() + pages.tobytes(), LEVEL), total
 
     def end(self, last: int) -> None:
-        """Write that nothing exists after a look any more."""
+        """Write that all present mappings end with a look."""
         self._rows.retire("mappings", self._ids.values(), last)
         self._rows.retire("untracked", self._untracked_ids.values(), last)

@@ -1,4 +1,4 @@
-"""The view `migration`: what a pre-copy would do, by the recorded writes. Pure."""
+"""The view `migration`: computes a pre-copy from the recorded writes. Pure."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DOWNTIME = 0.3
 _MOST_ROUNDS = 30
 _MOST_REPEATS = 16
 _LITTLE_GAIN = 0.95
-_VAIN = 3  # rounds with so little gain end it
+_VAIN = 3  # this many such rounds in a row end the migration
 _RANGES = 10
 _GAP = 16  # pages between ranges that are sent as one
 
@@ -32,13 +32,14 @@ def migration(
 ) -> Migration:
     """Return the rounds, the bytes and the freeze of a migration.
 
-    Round 1 sends all resident memory; each round after it sends what was written during
-    the one before. When the rest can be sent within the downtime, the target is frozen
-    and the rest is sent. It does not converge if rounds do not get shorter any more.
+    Round 1 sends all resident memory; each later round sends the pages that were
+    written during the previous round. When the rest can be sent within the downtime,
+    the target is frozen and the rest is sent. A migration does not converge if its
+    rounds no longer get shorter.
 
-    The first look is the beginning of round 1. A look is not divided: of one that a
-    round overlaps in part, as many of its pages count as windows of that length have
-    on average, by the curve of the working set.
+    Round 1 begins with the first look. A round may end in the middle of a look: the
+    number of its pages that belong to the round is then estimated, from the number of
+    different pages in windows of that length (the view `working-set`).
 
     Args:
         excerpt: The looks.
@@ -73,7 +74,7 @@ def migration(
 
 
 def _resident(excerpt: Excerpt) -> int:
-    """Return the bytes of round 1: resident memory, at most the mappings."""
+    """Return the bytes of round 1: resident memory, but no more than is mapped."""
     total = 0
     for looks in excerpt.by_process().values():
         first = looks[0]
@@ -86,10 +87,10 @@ def _resident(excerpt: Excerpt) -> int:
 
 
 class _Replay:
-    """The looks, one after the other; from the beginning again where they end.
+    """Replays the looks one after the other; after the last look it begins again.
 
     Attributes:
-        repeats: How often they have begun again.
+        repeats: How often it has begun again.
     """
 
     def __init__(self, excerpt: Excerpt) -> None:
@@ -111,7 +112,7 @@ class _Replay:
 
     @property
     def is_over(self) -> bool:
-        """Whether they have begun again too often, or there is no look."""
+        """Whether it has begun again too often, or there is no look."""
         return self.repeats >= _MOST_REPEATS or not self._number
 
     def _again(self) -> Iterator[RecordedLook]:
@@ -152,7 +153,7 @@ class _Replay:
         return fresh
 
     def _part_of(self, pages: int, seconds: float) -> float:
-        """Return the bytes of some pages of the look that a part of it has written."""
+        """Return the bytes of those pages that a part of the look has written."""
         share = min(1.0, seconds / self._seconds)
         return float(pages * self._size * share**self._power)
 
@@ -160,8 +161,8 @@ class _Replay:
 def _power(excerpt: Excerpt) -> float:
     """Return P, where a part X of a look has written X**P of its pages.
 
-    By the growth from one look to two: 0 if the same pages are written again, 1 if
-    others are.
+    It comes from the growth of the working set from one look to two: 0 if the same
+    pages are written again, 1 if only other pages are written.
     """
     one = two = 0.0
     for process, counts in excerpt.page_counts.items():

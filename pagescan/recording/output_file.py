@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 
 
 _PAGES_PER_CHECKPOINT = 256
-_RING_STEP = 16  # a ring drops this part of its looks at a time
+_RING_STEP = 16  # a ring drops one in this number of its looks at a time
 _LONGER = 1 + 1 / _RING_STEP
 
 
 @dataclass(frozen=True, slots=True)
 class Ring:
-    """How much a flight recorder keeps; None: no such limit.
+    """The limits of a flight recorder; None: no such limit.
 
     Attributes:
         seconds: Looks that are older are dropped.
@@ -78,7 +78,7 @@ class OutputFile:
     def _prepare(self, facts: RecordingFacts) -> None:
         run = self._file.execute
         if self._ring.bytes or self._ring.seconds:
-            run("PRAGMA secure_delete = ON")  # dropped looks are not to be found again
+            run("PRAGMA secure_delete = ON")  # dropped looks cannot be recovered
         run("PRAGMA journal_mode = WAL")
         run("PRAGMA synchronous = NORMAL")
         run(f"PRAGMA wal_autocheckpoint = {_PAGES_PER_CHECKPOINT}")
@@ -153,7 +153,7 @@ class OutputFile:
             seconds: The time since the previous look.
             look: The look; its batch may have labels.
             resident: Resident bytes of the process.
-            recorder_ns: What storing the previous look took.
+            recorder_ns: Processor time that storing the previous look took.
 
         Raises:
             PagescanError: It could not be stored; all earlier looks are in the file.
@@ -252,14 +252,14 @@ class OutputFile:
     def close(self, ending: str | None = None) -> None:
         """Write why the recording ended, and leave one file without a journal.
 
-        What cannot be written, on a full disk, is left out: the looks are there.
+        On a full disk the ending may be missing: all committed looks are in the file.
         """
         with contextlib.suppress(sqlite3.Error, PagescanError):
             for key in list(self._processes):
                 self.end_process(key, ending or "rotated")
             with self._transaction():
                 self._rows.insert("facts", "ending", json.dumps(ending or "rotated"))
-        with contextlib.suppress(sqlite3.Error):  # somebody reads it: the journal stays
+        with contextlib.suppress(sqlite3.Error):  # it is being read: the journal stays
             self._file.execute("PRAGMA journal_mode = DELETE")
         self._file.close()
 
@@ -269,7 +269,7 @@ def _ppb(share: float | None) -> int | None:
 
 
 def _create(path: str, *, overwrite: bool) -> None:
-    """Create an empty file of this user's own; other processes never see it wider."""
+    """Create an empty file that only this user can read, at any moment."""
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     try:
         if overwrite:

@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from pagescan.recording.records import RecordedLook
 
 _SLOTS = 60
-_POINTS = 600  # of which phases are made
-_MOST_BANDS = 6  # whose changes make a phase
-_MUCH = 0.05  # of all writes: a mapping with less makes none
-_FACTOR = math.log2(1.5)  # a smaller change of the rate makes none
-_OF_NOISE = 3.0  # nor one that is smaller than this many times the noise
-_SHORTEST = 3  # slots of a phase
+_POINTS = 600  # the slots from which phases are made
+_MOST_BANDS = 6  # the busiest bands: only their changes begin a phase
+_MUCH = 0.05  # of all writes: a mapping with less begins no phase
+_FACTOR = math.log2(1.5)  # a smaller change of the rate begins no phase
+_OF_NOISE = 3.0  # nor does a change below this many times the noise
+_SHORTEST = 3  # the fewest slots of a phase
 _UNIT = 4096  # bytes per second below which rates are about equal
 
 
@@ -52,7 +52,7 @@ def timeline(excerpt: Excerpt, slots: int = _SLOTS) -> ViewTable[TimelineRow]:
 
 
 def slots_of(excerpt: Excerpt, slots: int) -> list[tuple[Sequence[RecordedLook], int]]:
-    """Return the looks of each slot of time, and its beginning.
+    """Return each slot of time: its looks, and its beginning.
 
     There are fewer slots than asked for if there are fewer looks.
     """
@@ -71,7 +71,7 @@ def slots_of(excerpt: Excerpt, slots: int) -> list[tuple[Sequence[RecordedLook],
 
 @dataclass(slots=True)
 class _Course:
-    """The writes to each band: in all, and by slots of which phases are made.
+    """The writes to each band: in all, and by the slots from which phases are made.
 
     Attributes:
         bands: The bands.
@@ -91,7 +91,7 @@ class _Course:
 
 
 def _course(excerpt: Excerpt) -> _Course:
-    """Return the writes to each band; the second call costs nothing."""
+    """Return the writes to each band; the result is cached."""
     return excerpt.once("course", lambda: _read_course(excerpt))
 
 
@@ -119,7 +119,7 @@ def _read_course(excerpt: Excerpt) -> _Course:
 
 
 def _joined(bands: list[int], counts: Sequence[int]) -> Iterable[tuple[int, int]]:
-    """Return the counts by band, where two mappings of a look may be of one band."""
+    """Return the counts by band: sums, since several mappings may be one band."""
     if len(set(bands)) == len(bands):
         return zip(bands, counts, strict=True)
     sums: dict[int, int] = {}
@@ -159,7 +159,7 @@ def mappings(excerpt: Excerpt) -> ViewTable[MappingRow]:
 
 
 class _Point(NamedTuple):
-    """A slot with looks: their writes, by band, and on a log scale: in all, by band."""
+    """A slot with looks: writes by band; and on a log scale, in all and by band."""
 
     looks: Sequence[RecordedLook]
     begun: int
@@ -171,7 +171,7 @@ def phases(excerpt: Excerpt) -> ViewTable[PhaseRow]:
     """Return the stretches of time in which the writes stay about the same.
 
     A phase ends where the rate of all memory, or of a mapping that is written much,
-    changes by more than half, and by more than it varies anyway.
+    changes by more than half, and by more than its usual variation.
     """
     course = _course(excerpt)
     points = _points(excerpt, course)
@@ -264,7 +264,7 @@ def _best_cut(series: Sequence[float], shortest: int) -> tuple[float, int]:
 
 
 def _seconds(looks: Sequence[RecordedLook]) -> float:
-    """Return the time that looks cover; those of one tick overlap."""
+    """Return the seconds that looks cover; looks of one tick count once."""
     by_process: dict[int, int] = {}
     for look in looks:
         by_process[look.process] = by_process.get(look.process, 0) + look.interval_ns

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def page_contents(excerpt: Excerpt) -> PageContents:
-    """Return what a page shows of an excerpt; `render.html.page.page` writes it."""
+    """Return the contents of a page; `render.html.page.page` writes the page."""
     recording, looks = excerpt.recording, excerpt.looks
     facts = recording.facts
     rows = list(_mappings(excerpt))
@@ -46,7 +46,7 @@ def page_contents(excerpt: Excerpt) -> PageContents:
 
 
 def _mappings(excerpt: Excerpt) -> Iterator[tuple[int, PageMapping]]:
-    """Yield the selected mappings that existed in the time, with their own indices."""
+    """Yield the selected mappings that existed in the span, with their indices."""
     positions = [look.position for look in excerpt.looks]
     for recorded, row in enumerate(excerpt.recording.mappings):
         first = bisect_left(positions, row.first_look)

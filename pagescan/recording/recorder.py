@@ -27,13 +27,13 @@ SUFFIX = ".pagescan"
 
 @dataclass(frozen=True, slots=True)
 class Keeping:
-    """How looks are kept.
+    """Which file the looks are written to, and how much of them is kept.
 
     Attributes:
-        path: The file; None: it gets a name of its target, in this directory.
+        path: The file; None: it is named after its target, in the current directory.
         overwrite: Whether a file with that name is overwritten.
         rotate: Seconds after which another file begins; None: never.
-        ring: What a flight recorder keeps; None: everything.
+        ring: The limits of a flight recorder; None: all looks are kept.
     """
 
     path: str | None = None
@@ -74,7 +74,7 @@ class Recorder:
         """Create the first file, before the target is touched.
 
         Args:
-            keeping: How looks are kept.
+            keeping: The file, and how much is kept.
             target: The process; its name is in that of the file.
             interval: Seconds between two looks.
             budget: The percentage of --budget.
@@ -105,7 +105,7 @@ class Recorder:
         """Store the look of a tick; when this returns, a kill cannot take it away.
 
         Raises:
-            PagescanError: It could not be stored: the disk is full, say.
+            PagescanError: It could not be stored, for example because the disk is full.
         """
         look = tick.look
         if look is None:
@@ -203,7 +203,7 @@ class Recorder:
         return self._program
 
     def _label(self, program: _Program, tick: Tick) -> None:
-        """Label the mappings when they have changed, and more and more rarely."""
+        """Label the mappings if they have changed, and at looks 1, 2, 4, 8, …, too."""
         assert tick.look is not None  # noqa: S101 - for the type checker
         batch = tick.look.batch
         rare = not tick.number & (tick.number - 1)  # 1, 2, 4, 8, …

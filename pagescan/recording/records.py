@@ -39,12 +39,12 @@ class RecordedProcess(NamedTuple):
 
 
 class RecordedMapping(NamedTuple):
-    """A mapping, and the looks at which it existed; one that grows is several.
+    """A mapping, and the looks at which it existed; each size of one is a record.
 
     Attributes:
         process: Index of the process.
         mapping: The mapping.
-        label: What it is for, as "[java heap]"; None: no rule knows it.
+        label: Its purpose, as "[java heap]"; None: no rule knows it.
         new: Whether it appeared after arming.
         first_look: Index of the first look at which it existed.
         last_look: Index of the last one.
@@ -59,11 +59,11 @@ class RecordedMapping(NamedTuple):
 
 
 class RecordedUntracked(NamedTuple):
-    """A part of the selection that was not tracked, and the looks of which that holds.
+    """A part of the selection that was not tracked, and the looks for which it was not.
 
     Attributes:
         process: Index of the process.
-        item: The part, and why.
+        item: The part, and the reason.
         first_look: Index of the first look.
         last_look: Index of the last look.
     """
@@ -82,14 +82,14 @@ class RecordedLook(NamedTuple):
         process: Index of the process.
         number: Its number in the recording, from 1.
         time_ns: Its end, in nanoseconds since 1970 (UTC).
-        interval_ns: The time since the previous look, for which it holds.
+        interval_ns: The time since the previous look, which its pages refer to.
         pages: Written pages; with a budget, of the tracked part.
         regions: Regions of written pages.
         resident: Resident bytes of the process then; None: not known.
         cost: The cost to the target.
         estimate: With a budget, the estimate for all memory.
-        recorder_ns: Processor time that the recorder has taken to store the previous
-            look, of its own; None: not known.
+        recorder_ns: Processor time that the recorder itself took to store the previous
+            look; None: not known.
         counts: Written pages by mapping: indices into `Recording.mappings`.
     """
 

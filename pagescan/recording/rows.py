@@ -42,7 +42,7 @@ class Span:
 
 
 def facts_of(rows: list[tuple[Any, ...]]) -> RecordingFacts:
-    """Return the facts of a recording; a lost one is empty."""
+    """Return the facts of a recording; a lost fact is empty."""
     values: dict[str, Any] = {}
     for row in rows:
         with suppress(TypeError, ValueError):
@@ -193,7 +193,7 @@ def look_of(
 
 
 def _counts(data: bytes, of_mapping: dict[int, int]) -> Counts:
-    """Return the counts by mapping; those of mappings that are lost are left out."""
+    """Return the counts by mapping; counts of lost mappings are left out."""
     numbers = array("I")
     numbers.frombytes(zlib.decompress(data))
     half = len(numbers) // 2

@@ -3,7 +3,7 @@
 SQLite finds a row through pages that lead to it. Where one of these is lost, the rows
 behind it are still in the file. Their format is described at
 https://sqlite.org/fileformat2.html: a page that begins with 13 has rows, and a row that
-is too long for its page goes on in others. A row is whole if its checksum agrees.
+is too long for its page goes on in others. A row is undamaged if its checksum agrees.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _LONGEST = 1 << 30
 
 
 class UnreadableError(ValueError):
-    """A row, or the file, is not what it should be."""
+    """A row, or the file, is damaged or has another format."""
 
 
 def salvage(path: str) -> sqlite3.Connection:

@@ -54,7 +54,7 @@ def statements() -> list[str]:
 
 
 def quoted(columns: tuple[str, ...]) -> list[str]:
-    """Return names of columns as SQL takes them: `end` is a word of SQL."""
+    """Return quoted names of columns: `end` is a keyword of SQL."""
     return [f'"{name}"' for name in columns]
 
 
@@ -65,7 +65,7 @@ def insertion(table: str) -> str:
 
 
 def checksum(table: str, row: tuple[Any, ...]) -> int:
-    """Return the CRC-32 of a row; neither its regions nor its lifetime are in it."""
+    """Return the CRC-32 of a row, without its regions, lifetime and ending."""
     columns = COLUMNS[table]
     fixed = [
         value
@@ -86,7 +86,7 @@ def unsigned(number: int) -> int:
 
 
 def text(words: str | None) -> str | bytes | None:
-    """Return text as the file has it: bytes, where a name is not UTF-8."""
+    """Return text as the file stores it: as bytes if it is not UTF-8."""
     if words is None:
         return None
     try:

@@ -1,4 +1,4 @@
-"""Reads recordings: one file, or several as one; also damaged ones, as far as whole."""
+"""Reads recordings: one file, or several as one; of damaged ones, the whole rows."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ class Recording:
     The regions of a look are read when they are asked for.
 
     Attributes:
-        facts: The facts of the recording; of several, those of the first.
+        facts: The facts of the recording; for several files, those of the first.
         processes: The programs that were recorded.
-        mappings: All mappings of all times.
-        untracked: What was not tracked.
+        mappings: All mappings that existed at any look.
+        untracked: The parts of the selection that were not tracked.
         looks: The looks, in the order of time, without their regions.
-        damage: What is missing, as one line each; empty: nothing is.
+        damage: One line per missing part; empty: nothing is missing.
         paths: The files.
     """
 
@@ -86,7 +86,7 @@ class Recording:
         return self.processes[0].target.page_size if self.processes else 4096
 
     def columns(self, look: RecordedLook) -> native.Columns:
-        """Return the written pages of a look as regions; none, if they are damaged."""
+        """Return the written pages of a look as regions; none if they are damaged."""
         size = self.processes[look.process].target.page_size
         try:
             return native.unpack(self._packed(look), look.regions, size)
@@ -166,7 +166,7 @@ class Recording:
             self.damage.append(message)
 
     def _open(self, path: str) -> _Part:
-        """Read the rows of a file; those that SQLite cannot reach are looked for."""
+        """Read the rows of a file; search for rows that SQLite cannot reach."""
         part = _Part(_connect(path), path)
         try:
             part.read()
@@ -184,7 +184,7 @@ class Recording:
         return part
 
     def _append(self, part: _Part) -> None:
-        """Number the rows of a file behind those that are known."""
+        """Number the rows of a file after the rows of earlier files."""
         processes, mappings = len(self.processes), len(self.mappings)
         looks = len(self.looks)
         file = len(self._files)
@@ -220,8 +220,8 @@ def open_recording(*paths: str) -> Recording:
         paths: The files that `pagescan record` has written, in any order.
 
     Raises:
-        PagescanError: A file cannot be read, or is no recording. One that is damaged
-            gives what is whole; `Recording.damage` tells what is missing.
+        PagescanError: A file cannot be read, or is no recording. A damaged file is
+            read as far as it is whole; `Recording.damage` tells what is missing.
     """
     return Recording(paths)
 
@@ -237,7 +237,7 @@ class _Part:
         self.facts = _NO_FACTS
 
     def read(self) -> None:
-        """Read all rows; leave out those that are not as they were written."""
+        """Read all rows; leave out rows with a wrong checksum."""
         (version,) = self.file.execute("PRAGMA user_version").fetchone()
         (ours,) = self.file.execute("PRAGMA application_id").fetchone()
         if ours != schema.APPLICATION_ID:
@@ -247,7 +247,7 @@ class _Part:
                 f"{self.path} was written by a later pagescan (schema {version})",
                 hint="pip install --upgrade pagescan",
             )
-        self.file.execute("BEGIN")  # all tables as of one moment: it may grow
+        self.file.execute("BEGIN")  # all tables as of one moment: the file may grow
         for table, columns in schema.COLUMNS.items():
             wanted = [name for name in columns if name != schema.OF_REGIONS]
             names = ", ".join([*schema.quoted(tuple(wanted)), "checksum"])
@@ -306,7 +306,7 @@ def _connect(path: str) -> sqlite3.Connection:
 
 
 class _MappingsOverTime:
-    """The mappings of a process at any look; the last answer is remembered."""
+    """The mappings of a process at any look; the last answer is cached."""
 
     def __init__(self, rows: list[tuple[int, RecordedMapping]]) -> None:
         self._rows = sorted(rows, key=lambda pair: pair[1].mapping.start)

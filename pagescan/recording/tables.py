@@ -14,7 +14,7 @@ class ViewTable(list[Row], Frame):
     """A view: a list of rows, which are named tuples, and a table of scalars."""
 
     def table(self) -> dict[str, Sequence[Any]]:
-        """Return the columns by name; those that are no scalars are left out."""
+        """Return the columns of scalars, by name; other columns are left out."""
         if not self:
             return {}
         names: tuple[str, ...] = self[0]._fields  # type: ignore[attr-defined]
@@ -67,7 +67,7 @@ class TimelineRow(NamedTuple):
         pages: Written pages, added up over the looks.
         bytes: The same in bytes.
         rate: Written bytes per second.
-        resident: Resident bytes of all processes at its end; None: not known.
+        resident: Resident bytes of all processes at the slot's end; None: not known.
     """
 
     time_ns: int
@@ -89,8 +89,8 @@ class HeatRow(NamedTuple):
         mapping: The name of its mapping.
         label: What that is for; None: no rule knows it.
         pages: Its pages.
-        shares: By slot: the part of the pages that was written per look, on average, 0
-            to 1; None: there was no look.
+        shares: By slot: the share of the pages that a look found written, on average,
+            0 to 1; None: the slot has no look.
     """
 
     process: int
@@ -113,11 +113,11 @@ class AgesRow(NamedTuple):
         label: What it is for; None: no rule knows it.
         bytes: Its size at the last look.
         growth: How much larger that is than at the first look.
-        written: Different pages that were written at all.
-        once: Those that were written in one look, and never again.
-        sometimes: Those that were written in some looks.
-        always: Those that were written in more than half of the looks since their
-            first.
+        written: The different pages that were written in any look.
+        once: The pages that were written in one look and never again.
+        sometimes: The pages that were written more than once, but not `always`.
+        always: The pages that were written in more than half of the looks since
+            the first that found them.
     """
 
     process: int
@@ -134,13 +134,14 @@ class AgesRow(NamedTuple):
 
 
 class WorkingSetRow(NamedTuple):
-    """The memory that is written within a time.
+    """The memory that is written within windows of one length.
 
     Attributes:
         looks: The length of the windows, in looks.
         seconds: The same in seconds, on average.
-        bytes: Different pages written in such a window, in bytes: the mean over all.
-        share: The part of all pages that were written at all, 0 to 1.
+        bytes: Different pages written in such a window, in bytes; the mean of all
+            windows.
+        share: The same as a share of all pages that were ever written, 0 to 1.
     """
 
     looks: int
@@ -173,7 +174,7 @@ class RoundRow(NamedTuple):
     """A round of a migration.
 
     Attributes:
-        round: Its number, from 1: all memory.
+        round: Its number, from 1; round 1 sends all memory.
         bytes: The bytes that it sends.
         seconds: The time that this takes.
         dirty: The bytes that the target writes in that time.
@@ -186,14 +187,14 @@ class RoundRow(NamedTuple):
 
 
 class LastRange(NamedTuple):
-    """A range that is better sent last, since it is written all the time.
+    """A range to send last in a migration, because it is written all the time.
 
     Attributes:
         process: Index of the process.
         start: Its first address.
         end: The address behind it.
         mapping: The name of its mapping.
-        bytes: Its bytes that are written all the time.
+        bytes: The bytes of its pages that are written all the time.
     """
 
     process: int
@@ -209,10 +210,10 @@ class Migration(NamedTuple):
     Attributes:
         rounds: The rounds before the freeze.
         memory: The bytes of the first round.
-        sent: All bytes, with those of the freeze.
+        sent: All bytes that are sent, also during the freeze.
         seconds: The time until the freeze.
         freeze: Seconds for which the target stands still at the end.
-        converges: Whether the freeze is as short as was asked for.
+        converges: Whether the freeze is no longer than `downtime`.
         bandwidth: Bytes per second.
         downtime: The longest freeze that was asked for, in seconds.
         repeated: Whether the recording is shorter than the rounds, so that its looks

@@ -1,7 +1,7 @@
 """The views of a recording: pure functions from looks to tables.
 
-Each takes an `Excerpt`, the looks and the memory that it is of. `docs/recordings.md`
-defines each in a sentence.
+Each takes an `Excerpt`: the looks and the memory to show. `docs/recordings.md` defines
+each view.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class RecordingSummary(NamedTuple):
         resident: Resident bytes at the first look, and at the last; None: not known.
         cost: The cost to the target, all looks together.
         recorder_ns: Processor time that the recorder took to store the looks.
-        gaps: Seconds between the looks of several files that no look covers.
+        gaps: Seconds that no look covers, between the looks of several files.
         estimated: Whether some looks are estimates, by --budget.
         timeline: The rate over time.
         mappings: The mappings that were written, the most first.
