@@ -1,1 +1,1 @@
-"""Looks at groups of processes, served as metrics for Prometheus."""
+"""Serves the memory of groups of processes as metrics for Prometheus."""

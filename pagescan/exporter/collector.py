@@ -1,6 +1,7 @@
-"""Collects the metrics: reads at each scrape, and hands on what the tick has counted.
+"""Collects the metrics: reads memory at each scrape, and adds the counters of the tick.
 
-Several scrapers share one reading, and so a scrape more does not disturb the processes.
+Scrapers at the same time share one reading, so more scrapers do not disturb the
+processes more.
 """
 
 import threading
@@ -39,7 +40,7 @@ from pagescan.target.group import Member, Selector
 if TYPE_CHECKING:
     from prometheus_client.core import Metric as Family
 
-_FRESH = 1.0  # seconds for which one reading answers every scraper
+_FRESH = 1.0  # seconds for which one reading serves all scrapers
 _NAMED = 3  # unread processes per reading that are named
 _WINDOW = 300.0  # seconds for which the longest hold counts
 
@@ -48,13 +49,13 @@ Say = Callable[[str], None]
 
 @dataclass(slots=True)
 class Counted:
-    """What the tick has counted so far.
+    """The counters of the tick.
 
     Attributes:
         written: Bytes by group and kind of memory.
         untracked: Bytes that are not tracked now, by group and reason.
         ticks: The number of looks.
-        tick: Seconds between two.
+        tick: Seconds between two looks.
         alive: Whether the looks go on.
         note: What the help of the counter says about an estimate, or "".
     """
@@ -68,10 +69,10 @@ class Counted:
 
 
 class Counter(Protocol):
-    """Counts at its own tick."""
+    """An object that counts at its own tick."""
 
     def counted(self) -> Counted:
-        """Return what was counted so far."""
+        """Return the counters as they are now."""
 
     def take_hold(self) -> float:
         """Return the longest hold of a process's mmap lock since the last call."""
@@ -83,7 +84,7 @@ class Reading:
 
     Attributes:
         grouped: The groups.
-        memory: The populated memory of each.
+        memory: The populated memory of each group.
         swap: Whether the machine has swap.
         counted: The counters; None: nothing is tracked.
         unread: The processes that could not be read, and why.
@@ -113,14 +114,15 @@ class MemoryCollector:
     A context manager that closes the processes it has opened.
 
     Args:
-        groups: What selects the processes: one group each. None: all processes.
-        by: What makes a group: "option" (each of `groups`), "name", "unit", "cgroup" or
-            "container". The default is "option", or "name" without `groups`.
+        groups: Selectors of processes; each makes one group. None: all processes.
+        by: How processes are grouped: by "option" (one group per item of `groups`),
+            "name", "unit", "cgroup" or "container". The default is "option", or
+            "name" without `groups`.
 
     Attributes:
         grouping: How processes are sorted into groups.
-        counter: What counts written bytes; None: they are not counted.
-        fresh: Seconds for which one reading answers all scrapers.
+        counter: The counter of written bytes; None: they are not counted.
+        fresh: Seconds for which one reading serves all scrapers.
 
     Examples:
         >>> import pagescan
@@ -139,7 +141,7 @@ class MemoryCollector:
         say: Say | None = None,
         counter: Counter | None = None,
     ) -> None:
-        """Begin to select; nothing is opened before the first reading."""
+        """Prepare the selection; nothing is opened before the first reading."""
         selectors = tuple(groups)
         default = By.OPTION if selectors else By.NAME
         self.grouping = Grouping(selectors, By(by) if by else default)
@@ -153,7 +155,7 @@ class MemoryCollector:
         self._holds: deque[tuple[float, float]] = deque()
 
     def read(self) -> Reading:
-        """Return the numbers of this moment; `fresh` ones count as such.
+        """Return the present numbers, or those of a reading up to `fresh` seconds old.
 
         Raises:
             PagescanError: /proc is missing, or this process has no descriptor left.
@@ -192,17 +194,17 @@ class MemoryCollector:
         return reading
 
     def _longest(self, now: float, hold: float) -> float:
-        """Return the longest hold of the last minutes, whoever scraped then."""
+        """Return the longest hold of the last five minutes, of all scrapes."""
         holds = self._holds
         while holds and holds[-1][1] <= hold:
-            holds.pop()  # it will never be the longest
+            holds.pop()  # it can no longer become the longest
         holds.append((now, hold))
         while holds[0][0] < now - _WINDOW:
             holds.popleft()
         return holds[0][1]
 
     def _tell(self, reading: Reading) -> None:
-        """Say once what is left out: groups beyond the limit, and unread processes."""
+        """Tell once of groups beyond the limit, and of each unread process."""
         self._said &= {"folded", *reading.unread}
         if reading.grouped.folded and "folded" not in self._said:
             self._said.add("folded")
@@ -222,7 +224,7 @@ class MemoryCollector:
         return families(self.read())
 
     def describe(self) -> "Iterator[Family]":
-        """Yield the metrics without samples: to register is not to read."""
+        """Yield the metrics without samples, so that registration reads nothing."""
         for metric in TABLE:
             yield _family(metric, "")
 

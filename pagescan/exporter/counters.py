@@ -1,7 +1,8 @@
 """Counts the bytes that groups of processes write, at a tick of its own.
 
-Each process is tracked as by `watch`; a look protects its pages again. Processes that
-come are attached at the next tick, those that go stay in the totals of their group.
+Each process is tracked as by `watch`; each look protects its pages again. New processes
+are attached at the next tick; the writes of processes that have gone stay in the totals
+of their group.
 """
 
 import contextlib
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from pagescan.tracking.sample import Budget
 
 _PATIENCE = 60.0  # seconds without a tick after which the looks count as stopped
-_MOST = 1000  # processes that are tracked: a fork bomb must not become ours
+_MOST = 1000  # tracked processes: a fork bomb must not use up all descriptors
 _TOO_MANY = "too many processes"
 _REASONS: tuple[tuple[type[PagescanError], str], ...] = (
     (AccessDeniedError, "access denied"),
@@ -42,7 +43,7 @@ _REASONS: tuple[tuple[type[PagescanError], str], ...] = (
     (SessionError, "tracked already"),
     (TargetError, "a process that cannot be attached to"),
 )
-"""Short names for errors: those of the errors have pids, which are no labels."""
+"""Short reasons for errors, as labels: the messages of errors contain pids."""
 
 Say = Callable[[str], None]
 Key = tuple[int, int]
@@ -52,13 +53,14 @@ class WrittenCounter:
     """The written bytes of groups; a context manager that disarms at the end.
 
     Args:
-        grouping: Which processes, in which groups.
+        grouping: Selects the processes and sorts them into groups.
         terms: The terms on which each process is tracked.
         say: Called with each message for the user.
-        end_early: Whether the end leaves split huge pages as they are; asked often.
+        end_early: Tells whether the end shall leave split huge pages as they are; it is
+            called often.
 
     Attributes:
-        most: The most processes that are tracked at a time.
+        most: The largest number of processes that are tracked at a time.
     """
 
     def __init__(
@@ -85,7 +87,7 @@ class WrittenCounter:
         self._patience = max(3 * terms.interval, _PATIENCE)
 
     def counted(self) -> Counted:
-        """Return what was counted so far."""
+        """Return the counters as they are now."""
         with self._lock:
             return replace(
                 self._counted,
@@ -102,7 +104,7 @@ class WrittenCounter:
         return hold
 
     def tick(self) -> None:
-        """Look at every process; attach to those that came, leave those that went."""
+        """Look at every process; attach to new ones, and leave those that have gone."""
         grouped = self._grouping.now()
         for key in self._members.keys() - grouped.members.keys():
             self._leave(key)
@@ -127,10 +129,10 @@ class WrittenCounter:
             self._last = time.monotonic()
 
     def _look(self, member: Member, group: Group) -> list[tuple[str, int]]:
-        """Look at one process; attach to it if it came, or has called exec.
+        """Look at one process; attach to it if it is new or has called exec.
 
         Returns:
-            The reasons and sizes of what is not tracked of it.
+            The reason and the size of each part of it that is not tracked.
         """
         one = self._members.get(member.key)
         if one is None:
@@ -169,12 +171,12 @@ class WrittenCounter:
             self._say(text)
 
     def _terms_of_one(self) -> Terms:
-        """Return terms with a pace of their own: it adapts to each process."""
+        """Return the terms for one process: with its own pace, which adapts to it."""
         pace = replace(self._terms.pace, progress=None)
         return replace(self._terms, pace=pace, say=self._terms.detail)
 
     def _count(self, key: Key, look: Look) -> None:
-        """Add what a process has written."""
+        """Add the written bytes of a process to its group."""
         written = _by_kind(look)
         with self._lock:
             total = self._counted.written.setdefault(self._groups[key], {})
@@ -187,7 +189,7 @@ class WrittenCounter:
             self._hold = max(self._hold, nanoseconds / 1e9)
 
     def _leave(self, key: Key) -> None:
-        """Look at a process for the last time, if it lives, and disarm it."""
+        """Look at a process a last time, if it lives, and disarm it."""
         one = self._members.pop(key)
         with contextlib.suppress(PagescanError):
             if (look := one.look(last=True)) is not None:
@@ -245,7 +247,7 @@ def _by_kind(look: Look) -> dict[str, int]:
     memory = devices()
     found: dict[str, int] = {}
     for row in look.batch.by_mapping():
-        # Memory that was unmapped since has no kind; nothing of it is in the rows.
+        # Mappings that have gone since have no kind; the rows do not contain them.
         if kind := kind_of(row.mapping, memory):
             found[kind] = found.get(kind, 0) + row.bytes
     seen = sum(found.values())

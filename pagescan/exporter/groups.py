@@ -1,7 +1,7 @@
-"""Sorts processes into groups: by what selected them, by name, unit, cgroup, container.
+"""Sorts processes into groups: by option, by name, unit, cgroup or container.
 
 At most MOST_GROUPS groups have a name of their own; a group keeps it as long as it has
-processes. Every process is in one group only, so that sums over groups mean something.
+processes. Every process is in one group only, so that a sum over groups counts it once.
 """
 
 import enum
@@ -16,11 +16,11 @@ from pagescan.target.cgroups import cgroup_paths, container_of, pod_of, unit_of
 from pagescan.target.group import Match, Member, Selector
 
 _SHORT = 12
-"""Digits of a container's id that its name has, as in the output of docker ps."""
+"""The name of a container's group: this many digits of the id, as in docker ps."""
 
 
 class By(enum.Enum):
-    """What makes a group."""
+    """How processes are grouped."""
 
     OPTION = "option"
     NAME = "name"
@@ -60,8 +60,8 @@ class Grouped(NamedTuple):
     """The groups of one moment.
 
     Attributes:
-        groups: The members of each, the group `other` last.
-        folded: How many groups have no name of their own, and are in `other`.
+        groups: The members of each group; the group `other` is last.
+        folded: The number of groups whose processes are in `other`, beyond the limit.
     """
 
     groups: dict[Group, list[Member]]
@@ -75,12 +75,12 @@ class Grouped(NamedTuple):
 
 @dataclass(slots=True)
 class Grouping:
-    """Selects processes and sorts them into groups, again and again, for any thread.
+    """Selects processes and sorts them into groups; any thread may call it repeatedly.
 
     Attributes:
-        selectors: What selects the processes; none: all processes.
-        by: What makes a group.
-        most: The most groups.
+        selectors: The selectors of the processes; empty: all processes.
+        by: How processes are grouped.
+        most: The largest number of groups with a name of their own.
     """
 
     selectors: Sequence[Selector]
@@ -91,7 +91,7 @@ class Grouping:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def now(self) -> Grouped:
-        """Return the present groups; those without processes are not among them."""
+        """Return the groups that have processes now."""
         with self._lock:
             return self._now()
 
@@ -125,7 +125,7 @@ class Grouping:
         return Group(found[:_SHORT], found, pod_of(paths) or "")
 
     def _folded(self, groups: dict[Group, list[Member]]) -> Grouped:
-        """Put the groups beyond the limit into `other`, the smallest new ones first."""
+        """Put the groups beyond the limit into `other`: the smallest of the new ones."""
         rest = groups.pop(THE_REST, [])
         self._named &= groups.keys()
         waiting = sorted(
@@ -147,7 +147,7 @@ def _named(name: str) -> Group:
 
 
 def _path_of(paths: Sequence[str]) -> str:
-    """Return the path in the unified hierarchy; if that is the root, the longest."""
+    """Return the path in the unified hierarchy; if it is the root, the longest path."""
     if paths and paths[-1] != "/":
         return paths[-1]
     return max(paths, key=len, default=OTHER)

@@ -29,7 +29,7 @@ def listening(words: str) -> Iterator[socket.socket]:
     Raises:
         UsageError: The words are malformed.
         PagescanError: The address is in use, or is no address of this machine.
-        AccessDeniedError: This user may not use the port, or write the path.
+        AccessDeniedError: This user may not use the port, or create the socket.
     """
     if words == SYSTEMD:
         passed = _of_systemd()
@@ -70,7 +70,7 @@ def parse_address(words: str) -> tuple[str, int]:
 
 
 def name_of(sock: socket.socket) -> str:
-    """Return where a socket listens, as --listen takes it."""
+    """Return the address of a listening socket, in the form of --listen."""
     name = sock.getsockname()
     if sock.family == socket.AF_UNIX:
         return f"{_UNIX}{os.fsdecode(name)}"
@@ -132,7 +132,7 @@ def _at_path(path: str) -> socket.socket:
 
 
 def _remove_dead(path: str) -> None:
-    """Remove the socket of a program that has ended; nothing else."""
+    """Remove a socket file whose program has ended; leave any other file."""
     try:
         if not stat.S_ISSOCK(os.lstat(path).st_mode):
             return

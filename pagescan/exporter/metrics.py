@@ -1,6 +1,6 @@
 """The one table of the metrics: name, type, labels, help, and where each comes from.
 
-Kinds and states of memory are disjoint, so that a sum over them means something.
+Kinds and states of memory are disjoint, so that a sum over them counts nothing twice.
 """
 
 import enum
@@ -10,14 +10,14 @@ from typing import NamedTuple
 from pagescan.model.memory import Category, Kind, Mapping
 
 MOST_SERIES = 25
-"""The most series of one group."""
+"""The largest number of series per group."""
 MOST_GROUPS = 100
-"""The most groups; the processes of all further ones are in the group `other`."""
+"""The largest number of named groups; all other processes are in `other`."""
 OTHER = "other"
 
 
 class State(enum.Enum):
-    """What a page is; of several categories the first in this order decides."""
+    """The state of a page; of several categories, the first in this order decides."""
 
     ZERO = ("zero", Category.PFNZERO)
     SWAPPED = ("swapped", Category.SWAPPED)
@@ -56,7 +56,7 @@ STATES: Dict[str, tuple[State, ...]] = {
     "stack": (*_OWN, State.ZERO),
     "code": (*_OWN, State.FILE, State.HUGE),
 }
-"""The states that pages of each kind of memory have; the first takes all others."""
+"""The states per kind of memory; a page in another state counts in the first."""
 
 
 def kind_of(mapping: Mapping, in_memory: frozenset[tuple[int, int]]) -> str | None:
@@ -89,9 +89,9 @@ class Metric(NamedTuple):
     Attributes:
         name: The whole name.
         kind: gauge, or counter.
-        labels: Those of each series; a container's group has `container_id` too, and
-            `pod_uid` in a pod.
-        help: What it says. `{tick}` stands for the time between two looks.
+        labels: The labels of each series; the group of a container also has
+            `container_id`, and `pod_uid` in a pod.
+        help: The HELP text. `{tick}` stands for the time between two looks.
         source: Where the number comes from.
     """
 

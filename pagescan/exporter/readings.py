@@ -26,7 +26,7 @@ from pagescan.target.shared_files import devices_in_memory
 _BITS = tuple((state.category.bit_length() - 1, state) for state in State)
 
 _KEPT = 500
-"""The most processes that stay open between two readings: each takes 60 KiB."""
+"""At most this many processes stay open between readings: each takes 60 KiB."""
 
 FileKey = tuple[tuple[int, int], int, int, int]
 """A mapped part of a file: device, inode, offset, length."""
@@ -39,7 +39,7 @@ class Populated:
     """The populated memory of a group; `add` adds the processes one by one.
 
     Attributes:
-        own: The bytes of pages that belong to one process each.
+        own: The bytes of pages that belong to one process only.
         files: The bytes of pages that belong to files, by the mapped part of the file.
             Several processes may map it: it counts once, as in the process that has
             most of it.
@@ -70,20 +70,20 @@ class Populated:
 
 
 class _Place(NamedTuple):
-    """What a mapping's pages count as."""
+    """The kind, or the file, to which the pages of a mapping are added."""
 
     kind: str
     file: FileKey | None
 
 
 class ProcessReader:
-    """Reads one process; keeps it open, with what the next reading can use again.
+    """Reads one process; keeps it open, with data that the next reading can use again.
 
     A context manager that closes the process.
 
     Attributes:
         member: The process.
-        target: The same, open.
+        target: The open target of this process.
     """
 
     def __init__(self, member: Member, target: Target, pace: Pace) -> None:
@@ -198,7 +198,7 @@ class ProcessReader:
                 into[key] = into.get(key, 0) + count * size
 
     def _add_shared_swap(self, populated: Populated) -> None:
-        """Add the swap of shared memory, which only its file knows."""
+        """Add the swap of shared memory, which the page table does not show."""
         size = self.target.facts.page_size
         pairs = zip(self._selected, self._places, strict=True)
         for mapping, (kind, file) in pairs:
@@ -233,18 +233,18 @@ def devices() -> frozenset[tuple[int, int]]:
 
 
 class Readers:
-    """The open processes of all groups; those that are no members are closed.
+    """The open processes of all groups; processes that have left them are closed.
 
-    Those beyond a limit are opened again for each reading.
+    Processes beyond a limit are opened again for each reading.
 
     Attributes:
         hold: The longest time, in seconds, that one call held a process's mmap lock,
             since the last call of `begin`.
-        unread: Processes that could not be read, and why, since then.
+        unread: Processes that could not be read since then, and the reasons.
     """
 
     def __init__(self, pace: Callable[[], Pace]) -> None:
-        """Begin without open processes; each gets a pace of its own."""
+        """Begin without open processes; each will have its own pace."""
         self._pace = pace
         self._open: dict[tuple[int, int], ProcessReader] = {}
         self.hold = 0.0

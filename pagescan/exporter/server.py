@@ -44,7 +44,7 @@ class Server:
     A context manager: it serves in the background until its end.
 
     Attributes:
-        registry: What is collected at each scrape.
+        registry: The registry whose metrics are collected at each scrape.
         say: Called with each message for the user.
     """
 
@@ -89,7 +89,7 @@ class Server:
 
     @property
     def config(self) -> WebConfig:
-        """The web config: read again if its files have changed, and are right."""
+        """The web config; it is read again if its files have changed and are valid."""
         with self._lock:
             if self._config.changed():
                 try:
@@ -123,7 +123,7 @@ class Server:
                 connection.close()
 
     def _has_room(self, connection: socket.socket) -> bool:
-        """Note a connection; if there are too many, end the oldest slow one for it."""
+        """Note a new connection; if there are too many, close the oldest slow one."""
         now = time.monotonic()
         with self._lock:
             if len(self._open) >= _MOST:
@@ -158,7 +158,7 @@ class Server:
             self._answering.discard(threading.current_thread())
 
     def _replace(self, plain: socket.socket, encrypted: socket.socket) -> None:
-        """Note that a connection is another object from now on."""
+        """Replace a noted connection by the object that stands for it now."""
         with self._lock:
             self._open[encrypted] = self._open.pop(plain, time.monotonic())
 
@@ -186,7 +186,7 @@ class Server:
 
 
 def _credentials(header: str | None) -> tuple[str, bytes]:
-    """Return name and password of an Authorization header; empty ones if it is none."""
+    """Return name and password of an Authorization header; empty if malformed."""
     scheme, _, word = (header or "").partition(" ")
     if scheme.lower() != "basic":
         return "", b""
@@ -274,4 +274,4 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(text)
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - http's
-        """Print no line per request."""
+        """Print nothing: the requests are not logged."""

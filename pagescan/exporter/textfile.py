@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 class TextFile:
     """A file that holds the newest metrics; a reader never sees a part of them.
 
-    A context manager: the file is removed at the end, since its numbers would pass for
-    present ones.
+    A context manager: the file is removed at the end, since nobody could tell that its
+    numbers are old.
     """
 
     def __init__(self, path: str, registry: "CollectorRegistry") -> None:

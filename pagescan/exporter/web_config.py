@@ -1,7 +1,7 @@
 """Reads a web config file, in Prometheus' format: TLS, basic authentication, headers.
 
-Settings that Python's TLS cannot follow are refused, never ignored: who writes them
-relies on them.
+Settings that Python's TLS cannot follow are refused, never ignored: the author of the
+file relies on them.
 """
 
 import os
@@ -39,7 +39,7 @@ _HEADERS = {
 _TOP = {"tls_server_config", "http_server_config", "basic_auth_users"}
 
 Stamp = tuple[tuple[int, int, int] | None, ...]
-"""What tells that one of the files has changed."""
+"""The state of the files, by which a change is noticed."""
 
 
 @dataclass(slots=True)
@@ -50,7 +50,7 @@ class WebConfig:
         files: The file itself, and those that it names.
         tls: How connections are encrypted; None: they are not.
         users: The bcrypt hash of each user's password.
-        headers: Headers of each answer.
+        headers: The additional headers of each answer.
         stamp: The state of the files when they were read.
     """
 
@@ -61,11 +61,11 @@ class WebConfig:
     stamp: Stamp = ()
 
     def changed(self) -> bool:
-        """Whether one of the files is another than when it was read."""
+        """Whether one of the files has changed since it was read."""
         return self.stamp != _stamp(self.files)
 
     def accept_change(self) -> None:
-        """Take the files as they are now for those that were read."""
+        """Regard the files as read in their present state."""
         self.stamp = _stamp(self.files)
 
 
@@ -208,7 +208,7 @@ def _reason(error: Exception) -> str:
 
 
 def _hash(path: str, user: str, word: object) -> bytes:
-    """Return the hash of a password; refuse what is none of bcrypt's."""
+    """Return the hash of a password; refuse any hash that is not bcrypt's."""
     import bcrypt
 
     text = str(word).encode()
