@@ -125,7 +125,7 @@ class Grouping:
         return Group(found[:_SHORT], found, pod_of(paths) or "")
 
     def _folded(self, groups: dict[Group, list[Member]]) -> Grouped:
-        """Put the groups beyond the limit into `other`: the smallest of the new ones."""
+        """Put the groups beyond the limit into `other`: the smallest new ones."""
         rest = groups.pop(THE_REST, [])
         self._named &= groups.keys()
         waiting = sorted(
