@@ -1,4 +1,4 @@
-"""Where the output of a launched CMD goes, also while the live view is shown."""
+"""Chooses where a launched CMD writes its output, also beside the live view."""
 
 import os
 from typing import Self
@@ -50,7 +50,7 @@ class CmdOutput:
         return cls(fd, f"CMD's output goes to {path}")
 
     def started(self) -> None:
-        """Close the own copy, when CMD has it."""
+        """Close this process's copy of the descriptor, once CMD has it."""
         if self._kept is not None:
             self._kept.started()
         elif self.fd != 2:

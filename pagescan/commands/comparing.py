@@ -6,7 +6,7 @@ from pagescan.model.results import Output
 
 
 def compare_recordings(old: str, new: str, output: Output) -> int:
-    """Write two recordings side by side; return the exit code.
+    """Write the comparison of two recordings; return the exit code.
 
     Raises:
         PagescanError: A file cannot be read, or is no recording.

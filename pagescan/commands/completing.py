@@ -1,4 +1,4 @@
-"""What the completion offers: targets, sessions, mappings, columns and categories.
+"""The candidates of the completion: targets, sessions, mappings, columns, categories.
 
 click calls these functions with the words before the incomplete one already parsed.
 A word that cannot be completed has no candidates: no error is printed into a prompt.
@@ -24,7 +24,7 @@ def complete_target(
 ) -> list[CompletionItem]:
     """Offer the names of processes, or pids if the word begins with a digit.
 
-    Root is offered all processes, and another user the own ones.
+    Root gets the names of all processes, another user those of the own processes.
     """
     from pagescan.model.units import escape
     from pagescan.target.find import named_processes
@@ -72,7 +72,7 @@ def complete_range(
 def complete_words(
     context: click.Context, parameter: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
-    """Offer what stands there in `watch`: a target, or its mappings."""
+    """Offer the next word of `watch`: a target, or one of its mappings."""
     words = context.params.get("words") or ()
     if not words:
         return complete_target(context, parameter, incomplete)
@@ -100,7 +100,7 @@ def _mappings(name: str) -> list[CompletionItem]:
 def complete_columns(
     context: click.Context, parameter: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
-    """Offer the columns of the command, behind those already typed."""
+    """Offer the columns of the command, after the columns already typed."""
     from pagescan.render.rows import columns_of
 
     by = context.params.get("by") or "region"
@@ -116,14 +116,14 @@ def complete_columns(
 
 
 def complete_categories(incomplete: str, names: Iterable[str]) -> list[CompletionItem]:
-    """Offer the categories, behind those already typed."""
+    """Offer the categories, after the categories already typed."""
     before, comma, _ = incomplete.rpartition(",")
     typed = before.split(",")
     return _items((f"{before}{comma}{name}", "") for name in names if name not in typed)
 
 
 def _items(pairs: Iterable[tuple[str, str]]) -> list[CompletionItem]:
-    """Return candidates with their explanations; `shells` leaves out what differs."""
+    """Return candidates with explanations; `shells` drops those that do not match."""
     from click.shell_completion import CompletionItem
 
     return [CompletionItem(value, help=shown or None) for value, shown in pairs]

@@ -27,7 +27,7 @@ Examples:
 @click.option(
     "--next-fork",
     is_flag=True,
-    help="Wait for a fork, and follow it to the end of the child, as of a BGSAVE.",
+    help="Wait for a fork, as for a BGSAVE, and follow it until the child ends.",
 )
 @click.option(
     "--by",
@@ -51,10 +51,10 @@ def command(
     output: Output,
     context: Context,
 ) -> None:
-    """Show which pages TARGET and its forked children no longer share, and who copied.
+    """Count the shared pages that TARGET and its forked children have copied.
 
-    Nothing is armed and nothing is stopped: a copy is a page fault, and perf gives a
-    sample of each. Ctrl-C ends it.
+    Nothing is armed and nothing is stopped: each copy is a page fault, and perf gives a
+    sample of it. Ctrl-C ends it.
 
     shared, copied and new are numbers of pages; rate is copied pages per second.
     """
@@ -83,7 +83,7 @@ def command(
 
 
 class _Teller:
-    """Writes reports; on a terminal each one in the place of the last."""
+    """Writes reports; on a terminal each report replaces the previous one."""
 
     def __init__(self, output: Output, context: Context) -> None:
         self._output, self._context = output, context
@@ -91,7 +91,7 @@ class _Teller:
         self._told: set[int] = set()
 
     def tell(self, report: CopyReport) -> None:
-        """Write one report; say what became of the forks that have ended."""
+        """Write one report, and a sentence about each fork that has ended."""
         ended = [f for f in report.forks if f.end and f.number not in self._told]
         self._told.update(fork.number for fork in ended)
         if self._output.format == "table" and self._lines:
@@ -112,7 +112,7 @@ class _Teller:
 
 
 def fork_line(fork: ForkCopies) -> str:
-    """Return the sentence about a fork: how much, by whom, how fast, what to keep."""
+    """Return the sentence about a fork: copies, their rate, memory to reserve."""
     counted = sum(side.copied for side in fork.sides)
     parent = next(side.copied for side in fork.sides if side.role == "parent")
     share = f", {parent / counted:.1%} by the parent" if counted else ""

@@ -64,12 +64,14 @@ Examples:
 @click.option(
     "--by",
     type=click.Choice([by.value for by in By]),
-    help="What makes a group (option; without a selecting option: name).",
+    help="What makes a group: each option that selects processes (the default), or"
+    " one of their properties (without such an option: name).",
 )
 @click.option(
     "--listen",
     metavar="ADDRESS",
-    help=f"HOST:PORT, unix:PATH, or systemd: the socket that it passes ({DEFAULT}).",
+    help="HOST:PORT, unix:PATH, or systemd: the socket that systemd passes"
+    f" ({DEFAULT}).",
 )
 @click.option(
     "--web-config",
@@ -94,8 +96,8 @@ Examples:
 @click.option(
     "--budget",
     metavar="PERCENT",
-    help="With --track: limit of each process's processor time that tracking costs;"
-    " tracks a random part of its memory, estimates the rest.",
+    help="With --track: the most of each process's processor time that tracking may"
+    " cost; tracks a random part of its memory, and estimates the rest.",
 )
 @restore_option
 @pace_option
@@ -119,12 +121,12 @@ def command(
 ) -> None:
     """Serve the memory of groups of processes as metrics for Prometheus.
 
-    Each selecting option may be repeated and makes one group; without any, all
-    processes are read, and those of one name are a group. Ctrl-C ends it.
+    Each option that selects processes may be repeated, and makes one group. Without
+    one, all processes are read, and the processes of one name are a group. Ctrl-C ends
+    it. Memory is read at each scrape, in slices that spare the processes.
 
-    Populated memory is read at each scrape, by kind and state, in slices that spare
-    the processes. Nothing of a process is stopped or changed, unless --track is given:
-    then it is tracked as by watch.
+    Without --track, no process is stopped or changed; with it, each selected process is
+    tracked as by watch.
     """
     limits = Limits(parse_seconds(interval))
     percent = None if budget is None else parse_percent(budget)
@@ -157,10 +159,10 @@ def command(
             counter = undo.enter_context(_counter(collector, terms, stop, context))
         registry.register(collector)
         if not collector.grouping.now().groups:
-            context.say("no process is selected now; those that come will be")
+            context.say("no process is selected now; new processes will be")
         loop = _Loop(limits, stop, counter)
         if textfile is not None:
-            collector.fresh = 0.0  # nobody else asks
+            collector.fresh = 0.0  # each tick needs a reading of its own
             loop.run_textfile(_textfile(textfile, registry, undo), context)
         else:
             config = _web_config(web_config)
@@ -239,7 +241,7 @@ def _check(
         raise UsageError("--budget has no effect without --track")
     if track and not selectors:
         raise UsageError(
-            "--track of all processes: select those to be tracked",
+            "--track does not track all processes: select some",
             hint="by --unit, --match, --cgroup, --container or --tree",
         )
     if track:

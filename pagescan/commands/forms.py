@@ -1,4 +1,4 @@
-"""Which options go with which form of output, and the `Output` that they make.
+"""Checks which options go with which form of output, and makes the `Output`.
 
 An option that a form does not take is refused: nobody should have to find out that it
 had no effect. `--bytes` goes with every form except the live view, because CSV and JSON

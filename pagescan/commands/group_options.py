@@ -42,7 +42,7 @@ def _options(*, repeated: bool) -> list[Callable[[Command], Command]]:
 
 
 def _selector(kind: str, name: str) -> "Selector":
-    """Return a group; commands at one process do not load this."""
+    """Return a group; only commands for a group load `target.group`."""
     from pagescan.target import group
 
     kinds: dict[str, Callable[[str], Selector]] = {
@@ -75,13 +75,13 @@ class Asked(NamedTuple):
 
     @property
     def given(self) -> str:
-        """The option; "" if there is none."""
+        """The option; "" if no group is selected."""
         return f"--{self.kind}" if self.kind else "--tree" if self.tree else ""
 
     def subject(
         self, words: tuple[str, ...], *, oldest: bool
     ) -> "tuple[int | Selector, tuple[str, ...]]":
-        """Return what was selected, and the RANGE words.
+        """Return the selected process or group, and the RANGE words.
 
         Args:
             words: TARGET and RANGE words; with a group other than a tree, all are
@@ -89,7 +89,7 @@ class Asked(NamedTuple):
             oldest: Whether --oldest was given.
 
         Raises:
-            UsageError: TARGET is missing, or one too many.
+            UsageError: TARGET is missing, or there is one too many.
         """
         if not self.kind:
             if not words:

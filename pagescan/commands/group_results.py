@@ -132,7 +132,7 @@ class _Every:
     def __init__(
         self, selector: Selector, pace: Pace, function: Callable[[Scanner], _Found]
     ) -> None:
-        """Call a function for each process; remember why it failed for some.
+        """Call a function for each process; remember the reason where it failed.
 
         Raises:
             NoSuchTargetError: There is no process in the group.

@@ -83,7 +83,7 @@ def _inputs(view: GroupView, screen: Screen, limits: Limits) -> Inputs:
         view.press(keys)
         limits.interval, limits.paused = view.state.interval, view.state.paused
         if view.state.ended:
-            signal.raise_signal(signal.SIGINT)  # like Ctrl-C: the normal end
+            signal.raise_signal(signal.SIGINT)  # the normal end, like Ctrl-C
         screen.refresh()
         return True
 
@@ -129,7 +129,7 @@ class _Live:
             view.update(_tick_of(tick, member, view))
 
     def count(self) -> None:
-        """Count present pages, the more rarely the more it costs."""
+        """Count present pages; the longer a count takes, the more rarely it is made."""
         if (begun := time.monotonic()) < self._due:
             return
         self._group.count_memory()

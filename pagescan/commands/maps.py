@@ -34,7 +34,7 @@ def _say_rules(labels: Labels, context: Context) -> None:
 
 
 def _sum_of(rows: Sequence[MappingCounts]) -> Summary:
-    """Return the sums over all mappings; an unknown count is none."""
+    """Return the sums over all mappings; an unknown count adds 0."""
     totals = {name: sum(row.counts[name] or 0 for row in rows) for name in PAGE_COUNTED}
     pages, size = sum(row.pages for row in rows), sum(row.bytes for row in rows)
     return Summary(len(rows), pages, size, totals)

@@ -36,7 +36,7 @@ class PresentCounter:
         if (begun := time.monotonic()) < self._due:
             return Cost()
         scanner = Scanner(watched.target, watched.terms.pace)
-        with contextlib.suppress(PagescanError):  # the target has just ended
+        with contextlib.suppress(PagescanError):  # the target has ended
             selected = watched.terms.selection.select(maps.read(watched.target))
             rows = count_by_mapping(scanner, selected)
             pages = sum(row.counts["present"] or 0 for row in rows)

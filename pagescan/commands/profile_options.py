@@ -68,7 +68,7 @@ profile_options = shared(
         "--format",
         "profile_format",
         type=click.Choice(FORMATS),
-        help="Write bytes by thread and function for a viewer, too: the Firefox"
+        help="Also write the bytes by thread and function for a viewer: the Firefox"
         " Profiler, speedscope, or flame graphs (collapsed stacks).",
     ),
     click.option(

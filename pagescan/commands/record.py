@@ -75,8 +75,8 @@ Examples:
 @click.option(
     "--budget",
     metavar="PERCENT",
-    help="Limit of the target's processor time that tracking costs: tracks a random"
-    " part of its memory, estimates the rest.",
+    help="The most of the target's processor time that tracking may cost: tracks a"
+    " random part of its memory, and estimates the rest.",
 )
 @click.option(
     "--rotate",
@@ -86,8 +86,8 @@ Examples:
 @click.option(
     "--last",
     metavar="TIME|SIZE",
-    help="Keep only the last looks, as a flight recorder: those of a time, or those"
-    " that fit into a size.",
+    help="A flight recorder: keep only the looks of the last TIME, or the latest looks"
+    " that fit into SIZE.",
 )
 @click.option("--force", is_flag=True, help="Overwrite the file if it exists.")
 @oldest_option
@@ -169,7 +169,7 @@ def command(
 def _keeping(
     path: str | None, *, force: bool, rotate: str | None, last: str | None
 ) -> Keeping:
-    """Return how looks are kept, by the options."""
+    """Return the file and the limits of the recording, as the options say."""
     if last is None:
         seconds = 3600.0
         if rotate == _NEVER:
@@ -208,7 +208,7 @@ def _record(
     recorder: Recorder,
     progress: "_Progress",
 ) -> Tick | None:
-    """Store each look; tell about it afterwards. Return the last tick."""
+    """Store each look, and then report it on stderr. Return the last tick."""
     context = progress.context
     context.say_untracked(tuple(watched.tracking.armed.untracked))
     context.say(f"recording {watched.target} into {recorder.paths[0]}; Ctrl-C to end")
@@ -238,7 +238,7 @@ def _record(
 
 
 def _say_file(recorder: Recorder, context: Context) -> None:
-    """Print what was recorded, and how it is shown."""
+    """Print which files were recorded, and the command that shows them."""
     context.say(
         f"{plural(recorder.looks, 'look')} in {plural(len(recorder.paths), 'file')}"
         f" of {format_size(recorder.size)}"

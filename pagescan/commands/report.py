@@ -56,12 +56,12 @@ Examples:
 @click.option(
     "--bandwidth",
     metavar="SIZE",
-    help="Of --view migration: bytes per second that the network takes (1G).",
+    help="With --view migration: bytes per second of the network (1G).",
 )
 @click.option(
     "--downtime",
     metavar="TIME",
-    help="Of --view migration: the longest freeze at the end (300ms).",
+    help="With --view migration: the longest freeze at the end (300ms).",
 )
 @click.option(
     "--html",
@@ -84,10 +84,10 @@ def command(
     output: Output,
     context: Context,
 ) -> int:
-    """Show what was recorded in FILE, or in several files as one.
+    """Show the recording in FILE, or several files as one recording.
 
-    The target is not touched. Damaged files are shown as far as they are whole, with
-    exit code 1.
+    The target is not touched. Of a damaged file the undamaged looks are shown, and the
+    exit code is 1.
     """
     del context
     if view != "migration" and (bandwidth or downtime):
@@ -161,7 +161,7 @@ def _result(excerpt: Excerpt, view: str, terms: dict[str, Any], output: Output) 
 
 
 def _room(output: Output) -> tuple[int, int]:
-    """Return how many slots of time and pieces of memory a heat map has."""
+    """Return the numbers of slots of time and of pieces of memory of a heat map."""
     if output.format != "table":
         return 60, 40
     import shutil

@@ -1,4 +1,4 @@
-"""What the commands share that watch a TARGET or a CMD for some time."""
+"""Helpers of the commands that watch a TARGET or a CMD for some time."""
 
 import contextlib
 import threading
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pagescan.console.context import Context
 
 PATIENCE = 0.7
-"""Seconds without a sign of life before a message says what takes so long."""
+"""Seconds without output after which a message names the step that takes long."""
 
 
 @contextlib.contextmanager

@@ -73,8 +73,8 @@ Examples:
 @click.option(
     "--budget",
     metavar="PERCENT",
-    help="Limit of the target's processor time that tracking costs: tracks a random"
-    " part of its memory, estimates the rest.",
+    help="The most of the target's processor time that tracking may cost: tracks a"
+    " random part of its memory, and estimates the rest.",
 )
 @click.option(
     "--cmd-output",

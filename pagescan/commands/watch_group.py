@@ -109,7 +109,7 @@ def group_report(group: WatchedGroup, tick: GroupTick, ending: Cost) -> Report:
 
 
 def group_tick_line(tick: GroupTick) -> str:
-    """Return the line for one tick: who is there, the pages written, and the rate."""
+    """Return the line for one tick: processes, pages written, and the rate."""
     rate = format_size(int(tick.summary.bytes / max(tick.seconds, 1e-6)))
     there = sum(facts.end is None for facts, _ in tick.members)
     return (
@@ -119,7 +119,7 @@ def group_tick_line(tick: GroupTick) -> str:
 
 
 def group_end_line(tick: GroupTick, ending: Cost, *, by_key: bool = False) -> str:
-    """Return the last line: why it ended, totals, and who came and went."""
+    """Return the last line: the reason of the end, totals, and processes that went."""
     cost = ""
     if tick.total_share is not None:
         share, spent = format_share(tick.total_share), (tick.total_ns or 0) / 1e9
@@ -145,7 +145,7 @@ def processes(count: int) -> str:
 
 
 class _Told:
-    """Tells once per reason which processes are not tracked."""
+    """Names the processes that are not tracked, once per reason."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
@@ -170,7 +170,7 @@ class _Told:
 
 
 def _general(item: MemberUntracked) -> str:
-    """Return a reason without what tells one process from another."""
+    """Return a reason without the pid and the name of the process."""
     return item.why.replace(str(item.pid), "PID").replace(item.name or " ", "NAME")
 
 

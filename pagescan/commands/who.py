@@ -71,8 +71,8 @@ Examples:
 @click.option(
     "--callers",
     is_flag=True,
-    help="Tell apart by which functions a function was called, as far as frame pointers"
-    " tell it; a sample then costs three times as much.",
+    help="One row per chain of callers of a function, as far as frame pointers show"
+    " them; a sample then costs three times as much.",
 )
 @click.option(
     "--sample",
@@ -80,7 +80,7 @@ Examples:
     type=click.IntRange(min=1),
     default=1,
     metavar="N",
-    help="Take a sample of one fault in N: cheaper, and only the shares are right.",
+    help="Take a sample of one fault in N: cheaper, but only the shares can be used.",
 )
 @click.option(
     "--user",
@@ -121,8 +121,8 @@ def command(
 ) -> int:
     """Name the code that writes the memory of TARGET, or of CMD.
 
-    A writer is what made the first write to a page since the last look: later ones are
-    not seen. Ctrl-C ends it early, and the result is printed.
+    A writer is the code that made the first write to a page since the last look; later
+    writes are not seen. Ctrl-C ends it early, and the result is printed.
 
     One thread of the target is stopped once, for about 0.2 ms. From then on the first
     write to each page per interval costs it one short fault, with a sample.
@@ -182,7 +182,7 @@ def command(
 def _say_limits(
     writers: WriterWatch, context: Context, period: int, *, asked: bool
 ) -> None:
-    """Say what cannot be seen with these rights and options."""
+    """Say which writes cannot be seen with these rights and options."""
     if writers.user_only and not asked:
         context.say(
             "writes of the kernel for the process, as in read(2), have no writer here:"
@@ -205,14 +205,14 @@ def _run(
     profile: ProfileFile | None,
     context: Context,
 ) -> Tick | None:
-    """Look until the end, then print who has written; return the last tick."""
+    """Look until the end, then print the writers; return the last tick."""
     tracking = watched.tracking
     armed_at, cost = tracking.armed_at, Cost(stopped_ns=tracking.cost.stopped_ns)
     context.say_untracked(tuple(tracking.armed.untracked))
     size = format_size(tracking.armed.tracked_bytes)
     until = f" for {format_seconds(limits.duration)}" if limits.duration else ""
     context.say(
-        f"looking who writes {tracking.target}, {size}, every"
+        f"sampling the first writes to {tracking.target}, {size}, every"
         f" {format_seconds(limits.interval)}{until}; Ctrl-C ends it"
     )
     last = None
@@ -270,10 +270,10 @@ def _end_line(report: WriterReport, last: Tick | None) -> str:
     """Return the last line: how much was written, and how much of it has a writer."""
     line = (
         f"{plural(report.written, 'page')} written in {plural(report.ticks, 'look')},"
-        f" {report.attributed} with their first writer since the look before"
+        f" {report.attributed} of them with a known first writer"
     )
     if report.ambiguous:
-        line += f"; {report.ambiguous} were read or written by other code before"
+        line += f"; {report.ambiguous} had been read or written by other code before"
     if report.lost:
         line += f"; samples of up to {plural(report.lost, 'page')} were lost"
     if last is not None and last.unseen_ns is not None:

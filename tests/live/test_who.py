@@ -107,7 +107,7 @@ def running_who(
     said = []
     for line in process.stderr:
         said.append(line)
-        if "looking who writes" in line:
+        if "sampling the first writes" in line:
             break
 
     def end() -> Result:
