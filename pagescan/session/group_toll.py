@@ -10,10 +10,10 @@ _WORTH_A_TRIAL = 0.005  # of the members' processor time
 
 
 class GroupToll:
-    """The cost of tracking to all members together; one measured write serves all.
+    """The cost of tracking to all members together; it measures one write for all.
 
     Attributes:
-        fault: The cost of one first write, as far as known.
+        fault: The cost of one first write: measured, or the usual figure.
     """
 
     def __init__(self, terms: Terms) -> None:
@@ -27,16 +27,16 @@ class GroupToll:
 
     @property
     def share(self) -> float | None:
-        """The share of their processor time over all looks; None: they used none."""
+        """The share of their processor time over all looks; None: they used no time."""
         return min(1.0, self._spent / self._used) if self._used > 0 else None
 
     @property
     def spent_ns(self) -> int | None:
-        """That share in nanoseconds."""
+        """The same as processor time, in nanoseconds."""
         return None if self.share is None else round(self._spent * 1e9)
 
     def add(self, tolls: Sequence[TargetCost]) -> float | None:
-        """Add what the members have used since the last call; return the share."""
+        """Add the time that members used since the last call; return the share."""
         used = spent = 0.0
         seen = {}
         for toll in tolls:
@@ -53,7 +53,7 @@ class GroupToll:
         return min(1.0, spent / used)
 
     def _measure(self, share: float, tolls: Sequence[TargetCost]) -> None:
-        """Measure the cost of a write, once it matters; all members use the figure."""
+        """Measure the cost of a write, as soon as it matters, for all members."""
         if self._measured:
             return
         if self._trial is None:

@@ -24,9 +24,10 @@ if TYPE_CHECKING:
     from pagescan.tracking.tracking import Tracking
 
 _FIRST_TRY, _LONGEST = 10.0, 300.0
-"""Seconds until the next try to track a process that was refused, and the most."""
+"""Seconds until a refused process is tried again: at first, and at most."""
 _SKIPPED = 10
-"""Ticks without a look at a process that has not run: others may write to it."""
+"""After this many ticks a process that has not run is looked at all the same: other
+processes may write to it."""
 
 
 class WatchedMember:
@@ -34,13 +35,13 @@ class WatchedMember:
 
     Attributes:
         member: Which process it is.
-        tracking: Its tracking; None: it is not tracked, for the reason `why`.
-        why: The reason, or "".
-        refusal: The error that is the reason; None: there was none.
-        ended: Whether it was found to have ended.
-        totals: What it has written since it joined.
+        tracking: Its tracking; None: it is not tracked.
+        why: The reason why it is not tracked, or "".
+        refusal: The error behind the reason; None: there was no error.
+        ended: Whether it is known to have ended.
+        totals: Its writes since it joined.
         facts: The facts of the process; an exec changes its name.
-        populated: Its memory, as last counted; None: not counted.
+        populated: Its memory, at the last count; None: not counted.
     """
 
     def __init__(self, member: Member, terms: Terms) -> None:
@@ -76,7 +77,7 @@ class WatchedMember:
         return self.tracking is None and not waits
 
     def attach(self, budget: "Budget | None") -> bool:
-        """Begin to track it; on a failure remember the reason, and when to try again.
+        """Begin to track it; after a failure, store the reason and the next time.
 
         Args:
             budget: Bounds what tracking may cost it; None: no bound.
@@ -92,7 +93,7 @@ class WatchedMember:
                 lock = Lock.take(pid)
                 undo.callback(lock.close)
                 undo.callback(lock.remove)
-                # Not all that stand are looked at in the same tick.
+                # So idle processes are not all looked at in the same tick.
                 self._clock, self._skipped = _clock(pid), pid % _SKIPPED
                 arming = Arming(self._terms, lock, self.toll, budget)
                 tracking = undo.enter_context(arming.arm(target))
@@ -116,13 +117,13 @@ class WatchedMember:
         self._wait = min(2 * self._wait, _LONGEST)
 
     def look(self, *, last: bool = False) -> Look | None:
-        """Find what it has written since its last look, and protect that again.
+        """Return its writes since its last look, and protect these pages again.
 
         None: it has not run since then, or it cannot be looked at any more: see
         `tracking` and `ended`.
 
         Args:
-            last: Whether no look will follow: it is looked at even if it has not run.
+            last: Whether this is the last look: it is made even if it has not run.
         """
         self._written = Summary.none()
         tracking = self.tracking
@@ -143,7 +144,7 @@ class WatchedMember:
             self.close()
             self._refused(error)
             if again:
-                self._due = 0.0  # an exec: at once
+                self._due = 0.0  # an exec: it is attached again at once
         except PagescanError as error:
             self.close()
             self._refused(error)
@@ -154,7 +155,7 @@ class WatchedMember:
         return None
 
     def take_stopped(self) -> int:
-        """Return for how long it was stopped since the last call, in nanoseconds."""
+        """Return the nanoseconds for which it was stopped since the last call."""
         stopped, self._stopped_ns = self._stopped_ns, 0
         return stopped
 
@@ -175,7 +176,7 @@ class WatchedMember:
     def untracked(self, look: Look | None) -> list[MemberUntracked]:
         """Return the parts that are not tracked, or the process as a whole.
 
-        Parts that are never written are left out: each process has some.
+        Parts that are never written are left out: every process has such parts.
         """
         pid, name = self.facts.pid, self.facts.name
         if self.tracking is None:
@@ -196,9 +197,9 @@ class WatchedMember:
 
 
 def _clock(pid: int) -> int:
-    """Return the nanoseconds for which all threads of a process have run; -1: gone.
+    """Return the processor time of a process in nanoseconds; -1: it has ended.
 
-    It tells a thread that runs at this moment, too.
+    It includes threads that run at this moment.
     """
     try:
         # A process's clock is the complement of its pid; CPUCLOCK_SCHED is 2.

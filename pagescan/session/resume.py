@@ -18,7 +18,7 @@ def resume(
         session: The facts of the session.
         scanner: The scanner of its target.
         uffd: Its userfaultfd; -1: nothing will be changed.
-        pace: How the target's mmap lock is spared.
+        pace: How long one call may hold the target's mmap lock.
     """
     return Tracking(
         scanner.target,

@@ -68,7 +68,7 @@ class Terms:
         fault: The cost of a first write, if it was measured before.
         say: Called with each message for the user.
         detail: Called with each message that only -v shows.
-        follower: Follows each tracking, from its arming on; None: nobody does.
+        follower: Follows each tracking, from its arming on; None: no follower.
     """
 
     selection: Selection
@@ -88,7 +88,7 @@ class Watched:
 
     Attributes:
         target: The process; another object after an exec of a launched CMD.
-        tracking: Its tracking; also another object then.
+        tracking: Its tracking; another object after such an exec, too.
         terms: The terms on which it is tracked.
         cost_warning: Warns once if tracking costs the target much.
     """
@@ -181,7 +181,7 @@ class Watched:
             yield tick
 
     def _follow(self) -> Tracking | None:
-        """Attach again after an exec of CMD; None: not possible, so the loop ends."""
+        """Attach again after an exec of CMD; None: impossible, so the loop ends."""
         if not self._launched:
             return None
         self.tracking.close()
@@ -212,7 +212,7 @@ class Watched:
         return None
 
     def _say_exec(self, unseen: float) -> None:
-        """Say that CMD is another program now, and what that means."""
+        """Say that CMD is another program now, and which writes were missed."""
         self.terms.say(
             f"{self.target} was exec'd: attached again; writes in the last"
             f" {format_seconds(max(0, unseen))} before are unseen"
@@ -232,10 +232,11 @@ class Watched:
         return self._launched.exit_code(stop)
 
     def end(self, stop: int) -> Cost:
-        """Let CMD go on; disarm and put huge pages back; return the cost of that.
+        """Let CMD continue, disarm, and put huge pages back; return the cost.
 
         Args:
-            stop: As for `ticks`; one more signal leaves the rest of them split.
+            stop: As for `ticks`; one more signal leaves the other huge
+                pages split.
         """
         with contextlib.suppress(BlockingIOError):
             os.read(stop, 1 << 10)  # the signal that ended the looks
@@ -245,7 +246,7 @@ class Watched:
             self._launched.go_on()
         if self._launched and self._launched.tracee.ends:
             ready.register(self.target.pidfd, select.POLLIN)
-            ready.poll()  # not to be disarmed while its memory goes
+            ready.poll()  # no disarm while its memory goes
             ready.unregister(self.target.pidfd)
         tracking = self.tracking
         tracking.end_early = lambda: bool(ready.poll(0))

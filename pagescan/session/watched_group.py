@@ -1,8 +1,8 @@
 """A group of processes that is tracked while this process runs: `watch --tree`, ….
 
-One process holds the descriptors of all members. Members that come are attached at the
-next tick; those that go are kept in the totals; one that cannot be tracked is named
-with the reason, and ends nothing.
+One process holds the descriptors of all members. New members are attached at the next
+tick; the writes of members that have gone stay in the totals; a member that cannot be
+tracked is named with the reason, and the others are tracked all the same.
 """
 
 import contextlib
@@ -35,9 +35,9 @@ if TYPE_CHECKING:
     from pagescan.tracking.sample import Budget
 
 MOST = 1000
-"""The most members that are tracked; a fork bomb must not become ours."""
+"""The most tracked members: a fork bomb must not use up all descriptors."""
 _SPARE, _PER_MEMBER = 64, 6  # descriptors
-_ATTACHING = 0.5  # of an interval: longest time for new members per tick
+_ATTACHING = 0.5  # of an interval: the longest time per tick for new members
 
 
 class WatchedGroup:
@@ -47,10 +47,11 @@ class WatchedGroup:
         selector: The group.
         terms: The terms on which each member is tracked.
         members: The members by pid and start time.
-        armed_at: When the first of them was armed.
+        armed_at: When the first member was armed.
         gone: How many members have gone.
-        short_lived: How many children lived too short for any look; None: unknown.
-        populated: The memory of all together, as last counted; None: not counted.
+        short_lived: How many children ended before any look; None: unknown.
+        populated: The memory of all members together, at the last count; None: not
+            counted.
     """
 
     def __init__(
@@ -114,7 +115,7 @@ class WatchedGroup:
     def ticks(
         self, limits: Limits, stop: int, *, inputs: Inputs | None = None
     ) -> Iterator[GroupTick]:
-        """Look at all members at each tick, and yield it; the last says why in `end`.
+        """Look at all members at each tick, and yield the tick; the last one has `end`.
 
         Args:
             limits: The interval, and when to stop.
@@ -141,7 +142,7 @@ class WatchedGroup:
             )
 
     def _over_with(self) -> str | None:
-        """Return the end if no process can come any more: a tree without a member."""
+        """Return the end if no member can come any more: a tree without a process."""
         if self.members:
             return None
         return "exited" if self.selector.kind == "tree" else None
@@ -154,7 +155,7 @@ class WatchedGroup:
         since: datetime,
         end: str | None,
     ) -> GroupTick:
-        """Look at all members, then take in those that have come; no sums yet."""
+        """Look at all members, then take in new ones; the tick has no sums yet."""
         looks = {
             key: look
             for key, item in self.members.items()
@@ -207,11 +208,11 @@ class WatchedGroup:
         return gone
 
     def _take_in(self, present: tuple[Member, ...], deadline: float | None) -> None:
-        """Attach to the processes that have come, and again to some that were refused.
+        """Attach to new processes, and try some again that were refused.
 
         Args:
-            present: The members now.
-            deadline: When to leave the rest to the next tick; None: never.
+            present: The present members.
+            deadline: When to leave the rest to the next tick; None: no deadline.
         """
         self._over = 0
         for member in present:
@@ -228,7 +229,7 @@ class WatchedGroup:
         self._family = {member.pid for member in present}
 
     def _hear_of_births(self) -> None:
-        """Remember the children that members have had since the last tick."""
+        """Store which children the members have forked since the last tick."""
         if self._births is None:
             return
         for parent, child in self._births.read():
@@ -261,7 +262,7 @@ class WatchedGroup:
         return tuple(found)
 
     def _cost(self, looks: dict[tuple[int, int], Look]) -> Cost:
-        """Return the cost of the looks, of the attaches, and the share of all."""
+        """Return the cost of the looks and of the attaches, with the share for all."""
         cost = sum((look.cost for look in looks.values()), Cost())
         items = list(self.members.values())
         stopped = sum(item.take_stopped() for item in items)
@@ -328,7 +329,7 @@ def _room() -> tuple[int, str]:
 
 
 def _sum_of(members: Iterable[MemberLook]) -> Summary:
-    """Return what all have written; shared memory counts once, without an estimate."""
+    """Return the writes of all members; shared memory counts once unless estimated."""
     whole = SharedOnce()
     regions = 0
     each = Summary.none()
