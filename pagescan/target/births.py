@@ -1,7 +1,7 @@
-"""Hears of each fork on the machine, so that the shortest life is counted.
+"""Receives each fork on the machine, so that even the shortest life is counted.
 
-The kernel tells it to root, through the process connector: a netlink socket. Others
-cannot know of a child that lives less than a tick.
+The kernel tells root of forks through the process connector, a netlink socket. Other
+users cannot know of a child that lives for less than a tick.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ _ROOM = 8 << 20  # bytes: some ten thousand events
 _NLMSGHDR = struct.Struct("=IHHII")
 _CN_MSG = struct.Struct("=IIIIHH")
 _INPUT = struct.Struct("=II")  # struct proc_input
-_EVENT = struct.Struct("=IIQ")  # the begin of struct proc_event
+_EVENT = struct.Struct("=IIQ")  # the beginning of struct proc_event
 _FORK = struct.Struct("=IIII")
 _AT = _NLMSGHDR.size + _CN_MSG.size
 
@@ -32,11 +32,11 @@ class Births:
     """The forks since the last call of `read`.
 
     Attributes:
-        complete: Whether none was lost for want of room.
+        complete: Whether no fork was lost for want of room.
     """
 
     def __init__(self, connector: socket.socket) -> None:
-        """Take over a socket that listens; only `open` calls this."""
+        """Take over a listening socket; only `open` calls this."""
         self._socket = connector
         self.complete = True
 
@@ -53,7 +53,7 @@ class Births:
                     connector.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _ROOM)
                 connector.bind((0, _CN_IDX_PROC))
                 connector.send(_listen())
-                # The answer is no fork, so it does not come: a thread of ours must be
+                # No answer comes, because it is not a fork: a thread of ours must be
                 # heard of, or else the kernel has refused.
                 trial = threading.Thread(target=os.getpid)
                 trial.start()
@@ -82,11 +82,11 @@ class Births:
             if what != _PROC_EVENT_FORK:
                 continue
             _, parent, thread, child = _FORK.unpack_from(data, _AT + _EVENT.size)
-            if thread == child:  # else a thread was made
+            if thread == child:  # otherwise it was a thread
                 forks.append((parent, child))
 
     def close(self) -> None:
-        """Stop to listen."""
+        """Stop listening."""
         self._socket.close()
 
 

@@ -1,8 +1,8 @@
 """Lists the members of a group again and again, at little cost.
 
-A full reading of /proc costs some 50 us per process of the machine. So most readings
-look only at the pids that have come since the last one, and a full one is made every
-ten seconds: it finds the processes that have changed their cgroup or command line.
+A full reading of /proc costs about 50 us per process of the machine. So most readings
+look only at the pids that are new since the previous one. A full reading every ten
+seconds finds the processes that have changed their cgroup or command line.
 """
 
 import os
@@ -30,7 +30,7 @@ class Census:
         self._due = 0.0
 
     def read(self, *, full: bool = False) -> tuple[Member, ...]:
-        """Return the present members; some may have ended a moment ago.
+        """Return the present members; a few may have just ended.
 
         Args:
             full: Whether to read every process of the machine.

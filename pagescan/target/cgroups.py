@@ -15,10 +15,11 @@ _DELETED = " (deleted)"
 
 
 def cgroup_paths(pid: int) -> tuple[str, ...]:
-    """Return the cgroups of a process, one path per hierarchy; (): it is gone.
+    """Return the cgroups of a process, one path per hierarchy; (): it has ended.
 
     The paths are those of /proc/PID/cgroup, relative to the root of this process's
-    cgroup namespace. Equal ones are listed once; that of the unified hierarchy is last.
+    cgroup namespace. Equal paths are listed once; that of the unified hierarchy is
+    last.
     """
     text = read_proc(pid, "cgroup") or b""
     paths: dict[str, None] = {}
@@ -30,23 +31,23 @@ def cgroup_paths(pid: int) -> tuple[str, ...]:
 
 
 def within(path: str, parent: str) -> bool:
-    """Whether a cgroup is another one, or lies below it."""
+    """Whether a cgroup is the other one, or lies below it."""
     return path == parent or path.startswith(parent.rstrip("/") + "/")
 
 
 def unit_name(name: str) -> str:
-    """Return the full name of a unit; without a suffix it is that of a service."""
+    """Return the full name of a unit; a name without a suffix is a service."""
     return name if name.endswith(_SUFFIXES) else f"{name}.service"
 
 
 def has_unit(paths: Iterable[str], unit: str) -> bool:
-    """Whether a cgroup is that of a unit, or lies below it."""
+    """Whether a cgroup is the unit's, or lies below it."""
     # systemd puts "_" before a name that the cgroup file system could mistake.
     return any(not {unit, f"_{unit}"}.isdisjoint(path.split("/")) for path in paths)
 
 
 def unit_of(paths: Iterable[str]) -> str | None:
-    """Return the service or scope that the paths name, the innermost; None: none."""
+    """Return the innermost service or scope in the paths; None: they have none."""
     for path in paths:
         for part in reversed(path.split("/")):
             if part.endswith((".service", ".scope")):
@@ -63,11 +64,11 @@ def pod_of(paths: Iterable[str]) -> str | None:
 
 
 def container_of(pid: int, paths: Iterable[str]) -> str | None:
-    """Return the id of the container that a process runs in; None: in none.
+    """Return the id of the container that a process runs in; None: no container.
 
-    The id is the last one in a path: 64 hex digits, or on ECS 32 and a number. A
-    process in the root of this process's own cgroup namespace has no more than "/":
-    its cgroup is then looked up, by the inode, in the tree that process 1 sees.
+    The id is the last one in a path: 64 hex digits, or on ECS 32 and a number. For a
+    process in the root of this process's own cgroup namespace the path is only "/".
+    Its cgroup is then looked up by its inode, in the tree that process 1 sees.
     """
     paths = tuple(paths)
     for path in paths:
@@ -83,7 +84,7 @@ def container_of(pid: int, paths: Iterable[str]) -> str | None:
 def _in_private_namespace() -> bool:
     """Whether the cgroup namespace of this process is another than that of process 1.
 
-    If that is hidden, it is: the look-up then finds nothing.
+    True also if that is hidden: the look-up then finds nothing.
     """
     try:
         return os.readlink("/proc/self/ns/cgroup") != os.readlink("/proc/1/ns/cgroup")

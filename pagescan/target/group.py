@@ -4,13 +4,13 @@
     members = selector.members()   # now: (Member(pid, start_time, name, label), …)
     members = selector.members(known=members)  # later: with those that have come
 
-A selection reads /proc and keeps nothing: it can be made again and again, and compared.
+A selector reads /proc at each call and stores nothing. Selectors can be compared.
 A `Member` is identified by its pid and start time: `Target.open(member.pid,
 start_time=member.start_time)` opens that process and no later one of the same pid.
-Members are sorted by age, the oldest first. An empty tuple is an answer, too: a command
-that needs a process calls `require`. Those who look repeatedly pass the members that
-they know: a descendant stays in its tree when its parent has ended. The members that
-are missing in the next answer have ended, or have left the group.
+Members are sorted by age, the oldest first. The answer may be an empty tuple: a command
+that needs a process calls `require`. Callers that ask repeatedly pass the members that
+they know, because a descendant stays in its tree when its parent has ended. A member
+that is missing in the next answer has ended, or has left the group.
 
 Never members: kernel threads, zombies, and the processes of pagescan itself.
 """
@@ -53,10 +53,10 @@ class Member(NamedTuple):
 
     Attributes:
         start_time: Clock ticks since boot: field 22 of /proc/PID/stat.
-        name: The kernel's name of it.
-        label: Its role, where its command line tells it: the title that it has given
+        name: Its name in the kernel.
+        label: Its role, if its command line tells it: the title that it has given
             itself ("postgres: checkpointer"), or the type of process of a browser
-            ("renderer"). None: nothing tells it from its siblings.
+            ("renderer"). None: nothing distinguishes it from its siblings.
     """
 
     pid: int
@@ -71,11 +71,11 @@ class Member(NamedTuple):
 
 
 class Selector(ABC):
-    """What selects the processes of a group.
+    """Selects the processes of a group.
 
     Attributes:
         kind: tree, cgroup, unit, container or match.
-        name: What the user gave: for a tree the pid of its root.
+        name: The value that the user gave; for a tree the pid of its root.
     """
 
     kind: ClassVar[str]
@@ -98,12 +98,12 @@ class Selector(ABC):
     def among(
         self, pids: Iterable[int], known: Collection[Member] = ()
     ) -> tuple[Member, ...]:
-        """Return those of some processes that belong to the group.
+        """Return the members among some processes.
 
         Args:
             pids: The processes.
-            known: Members, also some that are not among the processes: those have to
-                live.
+            known: Members of an earlier answer, which may not be among `pids`; each
+                must still live.
         """
 
     def require(self) -> tuple[Member, ...]:
@@ -126,7 +126,7 @@ class Tree(Selector):
 
     Attributes:
         pid: The root. It may end before its descendants.
-        start_time: Its start time, so that no later process is taken for it.
+        start_time: Its start time, so that no later process with its pid is taken.
     """
 
     kind: ClassVar[str] = "tree"
@@ -188,13 +188,13 @@ class _EachByItself(Selector):
         pids: Iterable[int],
         known: Collection[Member] = (),  # noqa: ARG002 - only a tree needs them
     ) -> tuple[Member, ...]:
-        """Return those that the group takes now."""
+        """Return the processes that belong to the group now."""
         return _members((pid, stat) for pid, stat in _stats(pids) if self.takes(pid))
 
 
 @dataclass(frozen=True)
 class Cgroup(_EachByItself):
-    """The processes of a cgroup and of those below it, in any hierarchy.
+    """The processes of a cgroup and of the cgroups below it, in any hierarchy.
 
     Attributes:
         name: The path, as /proc/PID/cgroup shows it.
@@ -204,7 +204,7 @@ class Cgroup(_EachByItself):
     name: str
 
     def __post_init__(self) -> None:
-        """Refuse what /proc/PID/cgroup never shows."""
+        """Refuse a path that /proc/PID/cgroup never shows."""
         if not self.name.startswith("/"):
             raise UsageError(
                 f"malformed cgroup: {self.name!r} does not begin with /",
@@ -224,7 +224,7 @@ class Cgroup(_EachByItself):
 
 @dataclass(frozen=True)
 class Unit(_EachByItself):
-    """The processes of a systemd unit, which its name in the cgroup's path tells.
+    """The processes of a systemd unit: its name is in their cgroup's path.
 
     Attributes:
         name: The unit; without a suffix a service.
@@ -249,7 +249,7 @@ class Unit(_EachByItself):
 
 @dataclass(frozen=True)
 class Container(_EachByItself):
-    """The processes of a container, which its id in the cgroup's path tells.
+    """The processes of a container: its id is in their cgroup's path.
 
     Attributes:
         name: The id, or its first 12 digits or more.
@@ -259,7 +259,7 @@ class Container(_EachByItself):
     name: str
 
     def __post_init__(self) -> None:
-        """Refuse what is no id: names are known to the container runtime alone."""
+        """Refuse anything but an id: only the container runtime knows names."""
         if not _CONTAINER_ID.fullmatch(self.name):
             raise UsageError(
                 f"malformed container id: {self.name!r}",
@@ -323,7 +323,7 @@ def _ended(pid: int, stat: Stat) -> bool:
 
 
 def _stats(pids: Iterable[int]) -> Iterator[tuple[int, Stat]]:
-    """Yield those processes that exist, without kernel threads."""
+    """Yield the processes that exist, without kernel threads."""
     for pid in pids:
         stat = _stat(pid)
         if stat is not None and not stat.flags & PF_KTHREAD:
