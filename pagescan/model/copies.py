@@ -1,4 +1,4 @@
-"""What `cow` tells: forks, their two sides, and what each process paid; no I/O."""
+"""The records of `cow`: forks, their sides, and the copies per process; no I/O."""
 
 from datetime import datetime
 from typing import NamedTuple
@@ -12,7 +12,7 @@ class Copies(NamedTuple):
 
     pages: int
     share: float
-    """Of all pages that this process has copied, 0 to 1."""
+    """The share of all pages that this process has copied, 0 to 1."""
     function: str | None = None
     module: str | None = None
     mapping: str | None = None
@@ -21,34 +21,34 @@ class Copies(NamedTuple):
 
 
 class SideCopies(NamedTuple):
-    """What one process paid for a fork."""
+    """The copies of one process since a fork."""
 
     pid: int
     role: str
     """parent or child."""
     copied: int
-    """Pages that were shared at the fork, and of which it has made a copy since."""
+    """Pages that were shared at the fork and that it has copied since."""
     new: int
-    """Pages that it has had since, and that were not shared."""
+    """Pages that it has written since and that were not shared."""
     by: tuple[Copies, ...] = ()
 
 
 class ForkCopies(NamedTuple):
-    """A fork: what was shared, and what is shared no longer."""
+    """A fork: the pages shared at it, and those copied since."""
 
     number: int
     at: datetime
     parent: int
     child: int
     shared_at_fork: int | None
-    """Pages; None: the fork was before pagescan came."""
+    """Pages; None: the fork was before the `CopyWatch`."""
     copied: int
-    """Pages of which each side has its own now."""
+    """Pages of which each side has its own copy now."""
     sides: tuple[SideCopies, ...]
     lost: int
     """Samples that were lost since the fork: up to that many copies are missing."""
     engine: str
-    """perf: every copy was seen; state: the fork was before, so only the later ones."""
+    """perf: every copy was seen; state: only the copies after the beginning were."""
     seconds: float
     """From the fork until now, or until the child's end."""
     end: str | None = None
@@ -56,7 +56,7 @@ class ForkCopies(NamedTuple):
     peak_rate: float = 0.0
     """Pages copied per second, in the fastest interval."""
     predicted: int | None = None
-    """All copied pages if the child lives as long again; None: it has ended."""
+    """Estimate: copied pages if the child lives as long again; None: it has ended."""
 
     @property
     def reserve(self) -> int:

@@ -15,7 +15,7 @@ class GroupFacts(NamedTuple):
     kind: str
     """tree, cgroup, unit, container or match."""
     name: str
-    """What the user gave; of a tree, the pid of its root."""
+    """The value that the user gave; for a tree the pid of its root."""
 
     def __str__(self) -> str:
         return f"{self.kind} {self.name}"
@@ -34,12 +34,12 @@ class ProcessFacts:
 
     Attributes:
         target: Which process it is.
-        label: Its role, as its command line tells it; None: that does not.
-        summary: What it has written since the last tick, or what was found in it.
-        totals: What it has written since it joined; None: it is not watched.
-        joined_at: When it was taken in; None: it is not tracked.
+        label: Its role, if its command line tells it; else None.
+        summary: Its writes since the last tick, or the result of a scan.
+        totals: Its writes since it joined; None: it is not watched.
+        joined_at: When tracking began; None: it is not tracked.
         ended_at: When it was found to have gone.
-        end: exited, left (the group) or lost (its tracking); None: it is there.
+        end: exited, left (the group) or lost (its tracking); None: it is a member.
         populated: Its memory; None: not counted.
     """
 
@@ -57,8 +57,8 @@ class MemberUntracked(NamedTuple):
     """A process of a group, or a part of its memory, that is not tracked.
 
     Attributes:
-        pid: The process; None: all that are over a limit.
-        name: The kernel's name of it.
+        pid: The process; None: all processes over a limit.
+        name: Its name in the kernel.
         part: The part; None: the process as a whole.
         why: The reason.
     """
@@ -86,17 +86,17 @@ class GroupTick:
         since: The end of the previous tick, in UTC.
         time: The end of this one.
         seconds: The time since the previous tick.
-        summary: What all have written; memory that they share counts once.
+        summary: The writes of all members; memory that they share counts once.
         totals: The sum of all ticks so far.
-        untracked: What is not tracked.
-        cost: The cost to all members; its `target_share` is that of all together.
+        untracked: The processes, and parts of processes, that are not tracked.
+        cost: The cost to all members; `target_share` is for all members together.
         end: In the last tick: interrupted count duration exited.
         gone: How many members have gone so far.
-        short_lived: How many children lived too short for any look; None: unknown.
+        short_lived: How many children ended before any look; None: unknown.
         armed_at: When the first member was armed.
         total_share: The share of their processor time that all looks have cost.
-        total_ns: The nanoseconds that this was.
-        estimate: With a budget, the estimate for all together.
+        total_ns: The same in nanoseconds.
+        estimate: With a budget, the estimate for all members together.
     """
 
     number: int

@@ -1,4 +1,4 @@
-"""Bytes by stack and thread: what viewers of profiles draw; no I/O."""
+"""Bytes by stack and thread, for viewers of profiles; no I/O."""
 
 from datetime import datetime
 from typing import NamedTuple
@@ -26,11 +26,11 @@ class Stack(NamedTuple):
 
 
 class ThreadProfile(NamedTuple):
-    """What one thread has written first."""
+    """The bytes that one thread has written first."""
 
     name: str
     tid: int | None
-    """None: threads that are not told one by one, or no thread."""
+    """None: several threads that are not listed, or no thread."""
     stacks: tuple[Stack, ...]
 
 
@@ -53,7 +53,7 @@ NO_THREAD = "(no thread)"
 
 
 def profile_of(report: WriterReport) -> Profile:
-    """Return what the writers of a report have written, by thread.
+    """Return the bytes of the writers of a report, by thread.
 
     The rows without a writer are a thread of their own, so that nothing is left out.
     """

@@ -227,11 +227,11 @@ class Report:
     group: "GroupFacts | None" = None
     """The group, if several processes were looked at; `target` is None then."""
     processes: "tuple[ProcessFacts, ...]" = ()
-    """Of a group: its processes."""
+    """The processes of a group."""
     gone: int | None = None
     """In watch of a group: how many processes have gone so far."""
     short_lived: int | None = None
-    """In watch of a group: how many lived too short for a look; None: unknown."""
+    """In watch of a group: how many ended before any look; None: unknown."""
     tick: int | None = None
     """Number of the look, from 1, in watch; None elsewhere."""
     interval_ns: int | None = None
@@ -245,7 +245,7 @@ class Report:
     total_ns: int | None = None
     """Beside the totals: `Cost.target_ns` of all looks together."""
     memory: PresentMemory | None = None
-    """In JSON of watch: what is present; None: it was not counted."""
+    """In JSON of watch: the present memory; None: it was not counted."""
     unseen_ns: int | None = None
     """In the last line of watch: how long before the target's end the last look was."""
     estimate: Estimate | None = None

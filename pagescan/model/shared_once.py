@@ -64,7 +64,7 @@ class SharedOnce:
             self._counts[index] += count
 
     def summary(self) -> Summary:
-        """Return the sum; `regions` is not known of a sum, and 0."""
+        """Return the sum; `regions` is unknown for a sum, and 0."""
         for _, found in self._files.values():
             if found is not None:
                 self._tally(found)

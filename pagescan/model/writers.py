@@ -1,4 +1,4 @@
-"""What `who` tells: the code and the threads that wrote first; no I/O."""
+"""The records of `who`: the code and the threads that wrote first; no I/O."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -27,7 +27,7 @@ class Writer(NamedTuple):
     share: float
     """Of all written pages, 0 to 1; with `period` above 1, of the sampled ones."""
     function: str | None
-    """The function; in rows of threads and mappings the one that wrote most there."""
+    """The function; for threads and mappings the function that wrote most there."""
     module: str | None
     offset: int | None
     """In the module, if the code has no name, of the code that wrote most; of a line,
@@ -41,7 +41,7 @@ class Writer(NamedTuple):
     """The mapping in which it wrote most."""
     mapping_count: int
     callers: tuple[str, ...] = ()
-    """The functions that called it, the innermost first; () where nobody asked."""
+    """The functions that called it, the innermost first; () without `callers`."""
 
     @property
     def bytes(self) -> int:
@@ -59,12 +59,12 @@ class WrittenRun(NamedTuple):
     end: int
     mapping: str | None
     writer: Writer | None
-    """None: no sample tells."""
+    """None: there is no sample of the write."""
 
 
 @dataclass(frozen=True, slots=True)
 class WriterReport:
-    """Who wrote each page first in each tick, summed over the ticks.
+    """The first writers of each page in each tick, summed over the ticks.
 
     Attributes:
         time: When it was made.
@@ -72,11 +72,12 @@ class WriterReport:
         by: What a writer is: function, line, thread, mapping or page.
         ticks: How many looks it covers.
         written: Pages that were written, summed over the looks.
-        attributed: Those with a writer.
-        kernel_or_other: Those that no processor has written for this process in a way
-            that the samples see; None with `period` above 1.
-        lost: Those whose sample may be among the lost ones; None with `period` above 1.
-        ambiguous: Those with samples of different code; the latest one counts.
+        attributed: The pages with a writer.
+        kernel_or_other: The pages that were written without a page fault of this
+            process; None with `period` above 1.
+        lost: The pages whose sample may be among the lost ones; None with `period`
+            above 1.
+        ambiguous: The pages with samples of different code; the latest one counts.
         writers: The largest first.
         runs: With `by` page: the written pages.
         samples: How many samples were taken.
