@@ -1,4 +1,4 @@
-"""Keeps memory that malloc and Python's allocator of objects free: shim_arenas.c."""
+"""Keeps memory that malloc and Python's object allocator have freed: shim_arenas.c."""
 
 import ctypes  # noqa: TID251 - cffi releases the GIL, which guards the allocator
 
@@ -6,7 +6,7 @@ from pagescan.native.door import ffi, lib
 
 
 class KeptArenas:
-    """While it is open, freed arenas of small objects stay, and are given out again."""
+    """While it is open, freed arenas of small objects stay mapped, for reuse."""
 
     def __init__(self) -> None:
         """Put this allocator of arenas before the present one."""
@@ -35,5 +35,5 @@ class _Calls(ctypes.Structure):
 
 
 def keep_malloc(*, keep: bool) -> None:
-    """Make malloc keep what is freed, or return it to the kernel as usual."""
+    """Make malloc keep freed memory, or return it to the kernel as usual."""
     lib.ps_malloc_keep(keep)

@@ -1,4 +1,4 @@
-"""Copy-on-write, page by page: which samples are copies, and what is still shared."""
+"""Copy-on-write, page by page: which samples are copies, which pages still shared."""
 
 from __future__ import annotations  # array[int] is no type at run time before 3.12
 
@@ -19,9 +19,9 @@ class Comparison(NamedTuple):
     """Pages that two processes both have: how many are one memory.
 
     Attributes:
-        regions: Those that are.
-        shared: Their pages.
-        copied: Pages of which each side has its own.
+        regions: The regions that are one memory.
+        shared: The number of pages in these regions.
+        copied: Pages of which each side has its own copy.
         unknown: Pages on swap, or gone since.
     """
 
@@ -32,9 +32,9 @@ class Comparison(NamedTuple):
 
 
 def compare_copies(parent: int, child: int, both: Columns) -> Comparison:
-    """Compare two processes, by the frames of their pages where these may be seen.
+    """Compare two processes, by the frames of their pages if this user may see frames.
 
-    Elsewhere by pagemap's exclusive bit, which is exact for one child.
+    Else by pagemap's exclusive bit, which is exact for one child.
 
     Args:
         parent: An open /proc/PID/pagemap.
@@ -68,7 +68,7 @@ def mark_copies(
     side: tuple[int, int, int],
     bitmap: bytearray,
 ) -> tuple[int, bytes]:
-    """Say of each sample what it was to one side of a fork.
+    """Classify each sample for one side of a fork.
 
     Args:
         shared: The regions that the fork shared, ascending.

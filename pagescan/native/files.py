@@ -11,7 +11,7 @@ def open_in_root(root: int, name: bytes, *, follow: bool = False) -> int:
     Args:
         root: The open directory.
         name: The path; its first slash means the root.
-        follow: Whether symbolic links are followed; else one in the path is an error.
+        follow: Whether symbolic links are followed; else a link is an error.
 
     Raises:
         OSError: ENOENT; ELOOP, there is a link; ENOSYS.

@@ -1,4 +1,4 @@
-"""The output of a program that runs beside the live view: kept, then printed."""
+"""The output of a program that runs beside the live view: stored, then printed."""
 
 import contextlib
 import os
@@ -23,28 +23,28 @@ class KeptOutput:
         self._control: int = output.control
 
     def started(self) -> None:
-        """Close the own copy of the input, when the program has it."""
+        """Close this process's copy of the input, once the program has it."""
         if self.input >= 0:
             os.close(self.input)
             self.input = -1
 
     def size(self) -> tuple[int, int]:
-        """Return how many bytes will be printed, and how many before them are lost.
+        """Return how many bytes will be printed, and how many earlier bytes are lost.
 
-        Nothing is added to them afterwards.
+        No output is added to these bytes afterwards.
         """
         kept, dropped = ffi.new("uint64_t *"), ffi.new("uint64_t *")
-        with contextlib.suppress(OSError):  # it was killed, with all that it kept
+        with contextlib.suppress(OSError):  # it was killed, and the output is lost
             check(lib.ps_output_size(self._control, kept, dropped))
         return int(kept[0]), int(dropped[0])
 
     def print(self) -> None:
-        """Print what was kept, after `size`; later output follows at once."""
+        """Print the stored output, after `size`; later output follows at once."""
         with contextlib.suppress(OSError):
             check(lib.ps_output_print(self._control))
 
     def close(self) -> None:
-        """Close the descriptors: what is kept is printed unless it already was."""
+        """Close the descriptors: stored output is printed, unless it already was."""
         self.started()
         if self._control >= 0:
             os.close(self._control)

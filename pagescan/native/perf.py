@@ -89,7 +89,7 @@ class Faults:
         return int(self.c.lost)
 
     def tasks(self) -> list[Task]:
-        """Return what began and ended, ring by ring."""
+        """Return the threads and processes that began or ended, ring by ring."""
         count = self.c.task_length
         rows = [self._tasks[at : at + 6] for at in range(0, 6 * count, 6)]
         return [Task(*row) for row in rows]
@@ -175,7 +175,7 @@ def lost_samples(fd: int) -> int:
 
 
 def drain_faults(ring: mmap.mmap, out: Faults) -> bool:
-    """Append the samples of a ring to columns; whether the columns were too short."""
+    """Append the samples of a ring to columns; return whether these were too short."""
     memory: Any = ffi.from_buffer(ring)
     return bool(check(lib.ps_faults_drain(memory, len(ring) - mmap.PAGESIZE, out.c)))
 

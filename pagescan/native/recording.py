@@ -67,14 +67,14 @@ class PageCounts:
 
     Attributes:
         pages: The number of pages in the ranges.
-        gaps: How often a page was left alone for N looks before its next write, by N;
-            the time before the first write counts, too.
+        gaps: How often a page was not written for N looks before its next write, by N;
+            the looks before the first write count, too.
     """
 
     def __init__(
         self, starts: array[int], ends: array[int], page_size: int, looks: int
     ) -> None:
-        """Count up to that many looks.
+        """Make room to count a number of looks.
 
         Args:
             starts: Starts of the ranges, ascending and disjoint.
@@ -101,7 +101,7 @@ class PageCounts:
         """Count the next look.
 
         Returns:
-            How many of its pages no look after the look `since` has found before.
+            How many of its pages no look after `since` and before this one found.
         """
         if self._looks >= self._most:
             raise ValueError(f"more than {self._most} looks")
@@ -111,14 +111,14 @@ class PageCounts:
         return int(self._fresh[0])
 
     def last(self) -> array[int]:
-        """Return the number of the last look that found each page; 0: none did."""
+        """Return the number of the last look that found each page; 0: no look."""
         return self._columns[1]
 
     def classes(self, percent: int) -> Columns:
         """Return the written pages as regions, by how often they were written.
 
-        The category is 1 for pages that one look has found, 4 for those that more than
-        `percent` of the looks since their first have found, and 2 for others.
+        The category is 1 for pages that only one look found; 4 for pages that more than
+        `percent` of the looks since their first one found; and 2 for others.
         """
         rows = _PAGE_ROWS
         while True:

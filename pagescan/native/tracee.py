@@ -19,7 +19,7 @@ class Tracee:
     Attributes:
         pid: The program: a child of this process.
         tracer: The pid of its tracer, also a child.
-        lost: Whether the tracer has ended: the program goes on without one.
+        lost: Whether the tracer has ended: the program continues without it.
         stands: Whether the tracer holds the program, until `go_on`.
         ends: Whether its last thread is, or was, held at its end.
     """
@@ -73,13 +73,13 @@ class Tracee:
         return attached(call, -errno.ETIMEDOUT)
 
     def go_on(self) -> None:
-        """Let the standing program go on."""
+        """Let the standing program continue."""
         if self.stands and not self.lost:
             lib.ps_tracee_go(self._socket)
         self.stands, self._began = False, True
 
     def abandon(self) -> None:
-        """End the tracer: the program goes on, or is killed if it never began."""
+        """End the tracer: the program continues, or is killed if it never began."""
         if not self.lost:
             self.lost, self.stands = True, False
             with contextlib.suppress(ProcessLookupError):

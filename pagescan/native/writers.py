@@ -51,9 +51,9 @@ def join_writers(
         units: Bytes that one fault populates, per region.
         windows: The calls that protected pages, in any order.
         others: The window of pages that no such call covers: begin and end.
-        samples: Those since the last look; the ones for a later look stay in it.
-        grace: For how many nanoseconds a sample that joined nothing is kept: its fault
-            may not have been over.
+        samples: The samples since the last look; those for a later look stay in it.
+        grace: Nanoseconds for which a sample without a page is kept: its page fault
+            may not have ended yet.
     """
     regions = len(written.starts)
     room = regions + 2 * len(samples) + 1
