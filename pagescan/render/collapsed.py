@@ -1,4 +1,4 @@
-"""Writes a profile as collapsed stacks: a line per stack, with its bytes.
+"""Writes a profile as collapsed stacks: one line per stack, with its bytes.
 
 flamegraph.pl, inferno, speedscope and others read it.
 """

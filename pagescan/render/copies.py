@@ -1,4 +1,4 @@
-"""Writes what `cow` tells: a JSON document, CSV, or a table."""
+"""Writes the results of `cow`: a JSON document, CSV, or a table."""
 
 import shutil
 import sys

@@ -169,5 +169,5 @@ class _Tables:
 
 
 def _table(length: int, *columns: str) -> dict[str, Any]:
-    """Return a table in which nothing is known in these columns."""
+    """Return a table in which these columns are unknown."""
     return {**{column: [None] * length for column in columns}, "length": length}

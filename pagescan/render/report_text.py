@@ -1,4 +1,4 @@
-"""Writes the report of a recording for people: at a glance, then table by table."""
+"""Writes the report of a recording for people: a summary, then table by table."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def _resampled(values: Sequence[float], count: int) -> list[float]:
 
 
 def write_heatmap(rows: Sequence[Any], begun: Sequence[int], output: Output) -> None:
-    """Write memory by time: a block shows which part of the pages is written per look.
+    """Write memory by time: a block shows the share of the pages written per look.
 
     Args:
         rows: The pieces of memory, by address.

@@ -18,7 +18,7 @@ from pagescan.render.rows import Rows, all_columns
 
 
 def sorted_rows(report: Report, rows: Rows, output: Output) -> Rows:
-    """Return the rows in the order of --sort; rows that are equal there stay as is."""
+    """Return the rows in the order of --sort; equal rows keep their order."""
     keys = sort_keys(output.sort, all_columns(report, rows)[1])
     if not isinstance(rows, Batch):
         order = _order(keys, len(rows), lambda column: _of_rows(rows, column))

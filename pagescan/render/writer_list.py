@@ -1,4 +1,4 @@
-"""Writes who has written: a JSON document, CSV, or one row per writer."""
+"""Writes the results of `who`: a JSON document, CSV, or one row per writer."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _NUMBERS = 3
 """The first columns are numbers."""
 _LEAST_WIDTH = 8
 _WORTH = {"function": 2.5, "mapping": 0.8}
-"""How many cells of another text one of these is worth, where a line is short."""
+"""In a short line, a cell of this column is worth this many cells of another."""
 _ROWS_BESIDE = 4
 """Lines of a terminal that are left for the header, the prompt and a message."""
 
@@ -49,12 +49,12 @@ def write_writers(
     """Write a report to stdout.
 
     Args:
-        report: Who wrote what.
+        report: The writers.
         output: The format.
-        session: The tracking by which it was found.
+        session: The tracking of the target.
         untracked: Parts of the selection that were not tracked.
-        cost: What all looks cost.
-        estimated_ns: What the first write to a page cost the target.
+        cost: The cost of all looks.
+        estimated_ns: The estimated cost of one first write to the target.
     """
     if output.is_json:
         costs = cost_keys(cost) | {

@@ -1,6 +1,6 @@
-"""Packs the written pages of looks for a page, in a coarser form if they are too many.
+"""Packs the written pages of looks for the HTML page, coarser if they are too many.
 
-A frame is one look, or several consecutive looks of a process as one: a page counts as
+A frame is one look, or joins several consecutive looks of a process: a page counts as
 written in it if one of the looks found it. A unit is one page, or several that lie side
 by side: then a frame holds how many pages of each unit are written.
 """
@@ -45,7 +45,7 @@ EXACT = Level()
 
 
 class Frame(NamedTuple):
-    """Some looks of a process as one.
+    """Consecutive looks of a process, joined.
 
     Attributes:
         process: Index of the process.
@@ -67,7 +67,7 @@ def payload(contents: PageContents, limit: int) -> tuple[bytes, Level]:
 
     Args:
         contents: What the page shows.
-        limit: The most bytes that the data may have.
+        limit: The largest number of bytes that the data may have.
     """
     facts = _facts(contents)
     looks = _looks_by_process(contents)
@@ -183,7 +183,7 @@ def frames_of(contents: PageContents, level: Level) -> Iterator[Frame]:
 def _packed(
     contents: PageContents, group: Sequence[int], level: Level
 ) -> tuple[int, bytes]:
-    """Return the number of regions of some looks as one, and their packed form."""
+    """Return the number of regions of some joined looks, and their packed form."""
     if level == EXACT:
         return contents.packed(group[0])
     size = contents.page_size

@@ -52,10 +52,10 @@ def page(contents: PageContents, cap: int = CAP) -> str:
 
 
 def write_page(contents: PageContents, path: str, cap: int = CAP) -> int:
-    """Write the page to a file that is whole at any time; return its bytes.
+    """Write the page to a file, which is complete at any time; return its bytes.
 
-    Only its owner may read it, as a recording. Another page is overwritten; any other
-    file is not.
+    Only its owner may read it, as with a recording. An existing page is overwritten;
+    any other file is not.
 
     Args:
         contents: What it shows.
@@ -105,7 +105,7 @@ def _title(contents: PageContents) -> str:
 
 
 def _script(name: str) -> str:
-    """Return a script without its words of a module: on a page, all are one."""
+    """Return a script without imports and exports: the page has one joined script."""
     return _MODULE_WORDS.sub("", _text(f"{name}.mjs"))
 
 

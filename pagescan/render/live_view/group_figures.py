@@ -20,8 +20,8 @@ class ProcessRow:
         rate: Bytes per second, in the last look.
         history: The number of a tick and its rate, for ticks that found a write.
         first: Bytes present when first counted; None: not counted yet.
-        populated: Its present and swapped pages, as last counted.
-        why: Why it is not tracked; "": it is.
+        populated: Its present and swapped pages, at the last count.
+        why: The reason why it is not tracked; "": it is tracked.
     """
 
     facts: ProcessFacts
@@ -78,9 +78,10 @@ class GroupFigures:
 
     Attributes:
         rows: The rows by pid; a later process takes the row of a gone one.
-        rates: The rate of all processes together, by ticks.
+        rates: The rate of all processes together, by tick.
         ticks: The number of ticks.
-        first: Bytes present in all together when first counted; None: not yet.
+        first: Bytes present in all processes together at the first count; None: not
+            counted yet.
         populated: The same now, in pages; shared memory counts once.
     """
 

@@ -1,4 +1,4 @@
-"""The live view of `watch` at a group: a row per process; Enter shows its mappings."""
+"""The live view of a group: one row per process; Enter shows its mappings."""
 
 from collections.abc import Callable, Sequence
 
@@ -49,7 +49,7 @@ class GroupView:
     Attributes:
         title: The group, for the head line.
         state: The user's choices.
-        figures: What is known of the processes.
+        figures: The figures of the processes.
         inside: The pid of the process whose mappings are shown; None: the table.
         views: The views of the processes that have been entered, by pid.
         has_keys: Whether there is a keyboard.
@@ -253,7 +253,7 @@ class GroupView:
         return Text.assemble(mark, head, (fit_path(name, room), "bold cyan"), written)
 
     def _cost(self, width: int) -> str:
-        """Return the costs, as many as fit, the weightiest first."""
+        """Return the costs, as many as fit, the most important first."""
         if self.tick is None:
             return ""
         cost = self.tick.cost
