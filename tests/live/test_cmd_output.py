@@ -65,7 +65,7 @@ class Screen:
 
     @property
     def after(self) -> bytes:
-        """What was written after the view was closed."""
+        """The output after the view was closed."""
         return self.text.rpartition(RESTORED)[2].replace(b"\r\n", b"\n")
 
 

@@ -53,7 +53,7 @@ def test_both_sides(forks: Target) -> None:
 
 
 def test_private_dirty_of_smaps(forks: Target) -> None:
-    """What a child has copied and made new is what smaps calls private and dirty."""
+    """The copied and new pages of a child are the private dirty pages of smaps."""
     with CopyWatch(forks.pid) as watch:
         (child,) = forks.say("f 2500")
         report = watch.report()
@@ -74,7 +74,7 @@ def test_function_is_named(forks: Target) -> None:
 
 
 def test_counts_end_with_the_child(forks: Target) -> None:
-    """What the parent writes after the child's end is its own: no copy."""
+    """Writes of the parent after the child's end are no copies."""
     with CopyWatch(forks.pid) as watch:
         (child,) = forks.say("f 10")
         watch.pump()
@@ -136,7 +136,7 @@ def test_two_hundred_short_children(forks: Target) -> None:
 
 @pytest.mark.needs("root")
 def test_state_of_an_existing_child(forks: Target) -> None:
-    """What was copied before is counted by frames, what comes later by samples."""
+    """Earlier copies are counted by frames, later ones by samples."""
     (child,) = forks.say("f 600")
     forks.say("p 900")
     with CopyWatch(forks.pid) as watch:

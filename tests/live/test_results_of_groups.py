@@ -174,7 +174,7 @@ def test_a_range_that_one_member_lacks(target: Start, mkmem: Path) -> None:
     ],
 )
 def test_refusals(words: tuple[str, ...], code: int, said: str) -> None:
-    """What a group does not take is refused before anything is read."""
+    """Options that a group does not take are refused before anything is read."""
     result = command(*words)
     assert result.code == code, result
     assert said in result.stderr

@@ -292,7 +292,7 @@ def test_sessions_lists_what_a_watch_tracks(busy: Target) -> None:
 @pytest.mark.needs("tracking")
 @pytest.mark.parametrize("form", ["--json", "--jsonl"])
 def test_growth_is_in_the_json_of_watch(form: str, target: Start) -> None:
-    """What is mapped and filled while it is watched is growth, as present memory is."""
+    """Memory that is mapped and filled while it is watched is growth, and present."""
     made = target("m=anon,pages=400,fill=1")
     words = [sys.executable, "-m", "pagescan", "watch", str(made.pid), "-i", "1"]
     watch = subprocess.Popen(

@@ -88,7 +88,7 @@ def test_option_is_taken_or_refused(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """What is refused is a usage error that names the option."""
+    """A refused option is a usage error that names the option."""
     monkeypatch.setattr(options, "form_for_stdout", lambda: form)
     taken = option in TAKEN.get((name, form), "").split()
     if taken and name == "doctor":
@@ -145,7 +145,7 @@ def test_option_without_effect_is_refused(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """What the rest of the line makes meaningless is no silent no-op."""
+    """An option that the other options make meaningless is refused, not ignored."""
     monkeypatch.setattr(options, "form_for_stdout", lambda: "plain")
     monkeypatch.setattr("sys.argv", ["pagescan", *words])
     assert run(words) == 2

@@ -4,8 +4,8 @@
  *
  * Kinds that write MOST pages in their last moment, after the line "START END", and end in different
  * ways: exit CODE; kill SIGNAL; thread (another thread calls exit_group); main-first (the main thread
- * ends, and the last of the others writes); threads (each of 20 writes a part, then exit_group);
- * untraced (the last thread was made with CLONE_UNTRACED).
+ * ends, and the last of the others writes); threads (each of 20 threads writes its part, then
+ * exit_group); untraced (the last thread was made with CLONE_UNTRACED).
  *
  * Kinds for what a tracer must not change: signals N, stop, many-threads, exec-thread, exec-untraced,
  * vfork, clone-child, tracer, wait.
