@@ -1,4 +1,4 @@
-"""What a scrape of `pagescan exporter` costs, beside reading smaps.
+"""Measures the cost of a scrape of `pagescan exporter`, beside reading smaps.
 
     python benchmarks/exporter.py [PROCESSES [MIB]]
 
