@@ -196,7 +196,7 @@ def read_setting(path: str) -> str:
 
 @functools.lru_cache(maxsize=1)
 def huge_page_size() -> int:
-    """Return the size of a transparent huge page in bytes; 0: there are none."""
+    """Return the size of a transparent huge page in bytes; 0: unsupported."""
     try:
         return int(read_setting("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size"))
     except (OSError, ValueError):
