@@ -6,7 +6,7 @@
 A comment before a block of text says how it is made:
 
     <!-- screen redis 80x24 6: pagescan watch redis-server -->
-        The screen of a terminal of that size, after so many seconds. Keys may follow
+        The screen of a terminal of that size, after that many seconds. Keys may follow
         the seconds: "8 s s".
     <!-- output java: pagescan maps java | head -5 -->
         What a command prints into a pipe.
