@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 _PAGES_PER_CHECKPOINT = 256
 _RING_STEP = 16  # a ring drops one in this number of its looks at a time
 _LONGER = 1 + 1 / _RING_STEP
+_REPLACED = ".replaced"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +70,7 @@ class OutputFile:
         self.looks = 0
         self._ring = ring or Ring()
         self._processes: dict[int, Lifetimes] = {}
-        _create(path, overwrite=overwrite)
+        self._replaced = _create(path, overwrite=overwrite)
         with _explained(path):
             self._file = sqlite3.connect(path, isolation_level=None)
             self._rows = Rows(self._file)
@@ -170,6 +171,7 @@ class OutputFile:
             )
             self._drop_old(look)
         self.looks += 1
+        self._drop_replaced()
         return len(packed)
 
     def _insert_look(
@@ -249,6 +251,22 @@ class OutputFile:
                 self._file.execute("ROLLBACK")
             raise
 
+    def discard(self) -> None:
+        """Close and remove the file; the one that it was to replace is there again."""
+        self.close()
+        with contextlib.suppress(OSError):
+            os.unlink(self.path)
+        for aside, name in self._replaced:
+            with contextlib.suppress(OSError):
+                os.rename(aside, name)
+        self._replaced = []
+
+    def _drop_replaced(self) -> None:
+        for aside, _ in self._replaced:
+            with contextlib.suppress(OSError):
+                os.unlink(aside)
+        self._replaced = []
+
     def close(self, ending: str | None = None) -> None:
         """Write why the recording ended, and leave one file without a journal.
 
@@ -268,12 +286,17 @@ def _ppb(share: float | None) -> int | None:
     return None if share is None else round(share * BILLION)
 
 
-def _create(path: str, *, overwrite: bool) -> None:
-    """Create an empty file that only this user can read, at any moment."""
+def _create(path: str, *, overwrite: bool) -> list[tuple[str, str]]:
+    """Create an empty file that only this user can read, at any moment.
+
+    Returns:
+        The files that it replaces: where they are now, and their names.
+    """
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    replaced: list[tuple[str, str]] = []
     try:
         if overwrite:
-            _remove(path)
+            replaced = _set_aside(path)
         os.close(os.open(path, flags, 0o600))
     except FileExistsError as error:
         raise PagescanError(
@@ -285,16 +308,23 @@ def _create(path: str, *, overwrite: bool) -> None:
             call="open",
             errno=error.errno,
         ) from error
+    return replaced
 
 
-def _remove(path: str) -> None:
-    """Remove a recording and its journal, so that no other file is damaged."""
+def _set_aside(path: str) -> list[tuple[str, str]]:
+    """Rename a recording and its journal; they are removed when a look replaces them.
+
+    Until then the target may be refused, and nothing would have taken their place.
+    """
     with contextlib.suppress(FileNotFoundError):
         if not stat.S_ISREG(os.lstat(path).st_mode):
             raise UsageError(f"{path} is not a regular file")
-    for name in (path, f"{path}-wal", f"{path}-shm", f"{path}-journal"):
+    replaced = []
+    for end in ("", "-wal", "-shm", "-journal"):
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(name)
+            os.rename(f"{path}{end}", f"{path}{_REPLACED}{end}")
+            replaced.append((f"{path}{_REPLACED}{end}", f"{path}{end}"))
+    return replaced
 
 
 @contextlib.contextmanager

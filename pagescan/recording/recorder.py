@@ -136,9 +136,7 @@ class Recorder:
     def discard(self) -> None:
         """Remove the file if it has no look: the target could not be armed."""
         if not self.looks:
-            self._file.close()
-            with suppress(OSError):
-                os.unlink(self.paths[0])
+            self._file.discard()
 
     @property
     def size(self) -> int:

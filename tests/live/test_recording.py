@@ -303,6 +303,24 @@ def test_an_existing_file_stays(target: Callable[..., Target], tmp_path: Path) -
     assert looks_of(path) == 1
 
 
+def test_a_refused_target_overwrites_nothing(
+    target: Callable[..., Target], tmp_path: Path
+) -> None:
+    """With --force the file is lost only to a look; a journal stays with its file."""
+    pid = target("m=anon,pages=16").pid
+    path, journal = tmp_path / "a.pagescan", tmp_path / "a.pagescan-wal"
+    path.write_text("dear")
+    journal.write_text("dear, too")
+    words = ("record", pid, "no-such-mapping", "-o", path, "-n", "1", "--force")
+    assert command(*words).code == 1
+    assert (path.read_text(), journal.read_text()) == ("dear", "dear, too")
+    assert len(list(tmp_path.iterdir())) == 2
+    words = ("record", pid, "-o", path, "-n", "1", "-i", "0.1", "--force")
+    assert command(*words).code == 0
+    assert looks_of(path) == 1
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_no_file_is_left_where_nothing_could_be_armed(
     target: Callable[..., Target], tmp_path: Path
 ) -> None:
