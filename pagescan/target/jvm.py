@@ -2,17 +2,22 @@
 
 It disturbs the target: a thread of it answers, Java code stops for a moment, and the
 machine keeps one thread more, for later questions. So it is done only if a user wants.
+
+jcmd sends SIGQUIT to a machine that does not listen yet. That ends a process that does
+not catch it: a machine that is just starting, or a program that only maps libjvm.so.
 """
 
+import os
 import re
 import shutil
+import signal
 import subprocess  # noqa: TID251 - it starts jcmd, where a user asks for that
 from collections.abc import Iterator
 
 from pagescan.model.errors import PagescanError, TargetError
 from pagescan.model.memory import Range
 from pagescan.target.label_rules import Told
-from pagescan.target.process import Target
+from pagescan.target.process import Target, read_status
 
 _PATIENCE = 10.0  # seconds
 _HEX = r"0x([0-9a-f]+)"
@@ -47,10 +52,22 @@ def ask(target: Target) -> list[Told]:
             "--ask-runtime needs jcmd, which is not installed",
             hint="apt install openjdk-17-jdk-headless    (Debian, Ubuntu)",
         )
+    if not _may_be_asked(target.pid):
+        raise TargetError(
+            f"{target} does not answer jcmd now: it has no handler of SIGQUIT, which"
+            " would end it",
+            hint="try again when the virtual machine has started",
+            pid=target.pid,
+        )
     words = [jcmd, str(target.pid), "VM.info"]
     try:
         done = subprocess.run(  # noqa: S603 - a pid is all that comes from outside
-            words, capture_output=True, text=True, timeout=_PATIENCE, check=False
+            words,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_PATIENCE,
+            check=False,
         )
     except subprocess.TimeoutExpired as error:
         raise _unanswered(target, f"it took more than {_PATIENCE:.0f} s") from error
@@ -60,6 +77,18 @@ def ask(target: Target) -> list[Told]:
             target, lines[-1] if lines else f"exit code {done.returncode}"
         )
     return joined(told_in(done.stdout))
+
+
+def _may_be_asked(pid: int) -> bool:
+    """Whether it listens already, as with -Xrs from its start, or catches SIGQUIT."""
+    try:
+        status = read_status(pid)
+        inner = status.get("NSpid", str(pid)).split()[-1]
+        caught = int(status["SigCgt"], 16)
+    except (OSError, KeyError, ValueError, IndexError):
+        return False
+    socket = f"/proc/{pid}/root/tmp/.java_pid{inner}"  # noqa: S108 - HotSpot chose it
+    return bool(caught & 1 << signal.SIGQUIT - 1) or os.path.lexists(socket)
 
 
 def _unanswered(target: Target, why: str) -> PagescanError:

@@ -3,6 +3,7 @@
 import os
 import re
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -119,6 +120,48 @@ def test_other_programs_are_refused() -> None:
     result = command("maps", os.getpid(), "--ask-runtime")
     assert result.code == 3
     assert "is not a Java virtual machine" in result.stderr
+
+
+def test_a_program_that_sigquit_would_end_is_not_asked(tmp_path: Path) -> None:
+    """It maps the library, and runs no machine; jcmd sends the signal nevertheless."""
+    library = tmp_path / "libjvm.so"
+    library.write_bytes(bytes(4096))
+    code = (
+        "import mmap, sys; file = open(sys.argv[1], 'r+b')\n"
+        "memory = mmap.mmap(file.fileno(), 0); print(flush=True); sys.stdin.read()"
+    )
+    jcmd = tmp_path / "jcmd"
+    jcmd.write_text("#!/bin/sh\nkill -QUIT $1\n")
+    jcmd.chmod(0o755)
+    with subprocess.Popen(
+        [sys.executable, "-c", code, library],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        path = f"{tmp_path}:{os.environ['PATH']}"
+        result = command("maps", process.pid, "--ask-runtime", env={"PATH": path})
+        process.communicate()
+    assert process.returncode == 0
+    assert result.code == 3
+    assert "has no handler of SIGQUIT" in result.stderr
+
+
+@pytest.mark.needs("java")
+def test_a_machine_without_a_handler_is_asked_where_it_listens(classes: Path) -> None:
+    """With -Xrs it has no handler, and listens from its start."""
+    with subprocess.Popen(
+        ["java", "-Xrs", "-Xmx64m", "-cp", str(classes), "Steady"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        result = command("maps", process.pid, "--ask-runtime", "-v")
+        process.communicate()
+    assert process.returncode == 0
+    assert "the Java virtual machine itself says so" in result.stderr
 
 
 @pytest.mark.needs("java")
