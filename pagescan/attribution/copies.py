@@ -76,7 +76,7 @@ class CopyWatch:
             PagescanError: It cannot be looked at, or its faults cannot be sampled.
         """
         with contextlib.ExitStack() as undo:
-            self.target = undo.enter_context(Target.open(pid_of(pid) or os.getpid()))
+            self.target = undo.enter_context(Target.open(pid_of(pid)))
             root = self.target.pid
             family = _family(root) if existing else []
             pids = [root, *(child for _, child in family)]
@@ -93,8 +93,12 @@ class CopyWatch:
         self._stale: tuple[int, native.Columns] | None = None
         self._began = clock_ns()
         self._reporter = Reporter(self)
-        for parent, child in family:
-            self._add_existing(parent, child)
+        try:
+            for parent, child in family:
+                self._add_existing(parent, child)
+        except BaseException:
+            self.close()
+            raise
 
     def _add_existing(self, parent: int, child: int) -> None:
         """Compare a child that was forked before with its parent, page by page."""

@@ -151,6 +151,7 @@ def test_names(forks: Target) -> None:
     ("words", "code", "text"),
     [
         (("4194303",), 3, "no process with pid"),
+        (("0", "--duration", "1"), 3, "no process with pid 0"),
         (("{pid}", "-i", "0"), 2, "above zero"),
         (("{pid}", "--duration", "-1"), 2, "-1"),
         (("{pid}", "--by", "page"), 2, "page"),
