@@ -82,7 +82,7 @@ class Server:
             left = list(self._open)
         for connection in left:
             with contextlib.suppress(OSError):
-                connection.shutdown(socket.SHUT_RD)
+                _shut(connection, socket.SHUT_RD)
         for thread in list(self._answering):
             thread.join()
         os.close(self._stop)
@@ -132,7 +132,7 @@ class Server:
                     return False
                 del self._open[oldest]
                 with contextlib.suppress(OSError):
-                    oldest.shutdown(socket.SHUT_RDWR)
+                    _shut(oldest, socket.SHUT_RDWR)
             self._open[connection] = now
         return True
 
@@ -183,6 +183,14 @@ class Server:
         with self._lock:
             self._known.add((hashed, proof))
         return True
+
+
+def _shut(connection: socket.socket, how: int) -> None:
+    """Shut the connection alone: the shutdown of an SSLSocket ends its encryption.
+
+    A thread that is answering would then send the rest as plain text.
+    """
+    socket.socket.shutdown(connection, how)
 
 
 def _credentials(header: str | None) -> tuple[str, bytes]:

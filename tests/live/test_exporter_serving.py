@@ -10,18 +10,27 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+import threading
 import time
 import urllib.error
 import urllib.request
 from base64 import b64encode
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
+from pagescan.exporter.listening import listening
+from pagescan.exporter.server import Server
+from pagescan.exporter.web_config import read
 from tests import witness
 from tests.conftest import STRANGER, Target, python_of_all
 from tests.exporting import exporting, parsed, value, values
+
+if TYPE_CHECKING:
+    from prometheus_client.core import Metric
 
 pytestmark = pytest.mark.needs("prometheus_client", "yaml", "bcrypt")
 
@@ -123,6 +132,51 @@ def test_tls(target: Start, tmp_path: Path) -> None:
         one.write_bytes(other.read_bytes())
         one.with_suffix(".key").write_bytes(other.with_suffix(".key").read_bytes())
         assert "pagescan_up 1.0" in fetch(exporter.port, other)
+
+
+class Late:
+    """A collector that has no answer before the server shuts the connection."""
+
+    def __init__(self) -> None:
+        """Begin without a server."""
+        self.asked = threading.Event()
+        self.server: Server | None = None
+
+    def collect(self) -> Iterator["Metric"]:
+        """Return one metric, as a collector of prometheus_client does."""
+        from prometheus_client.core import GaugeMetricFamily
+
+        assert self.server is not None
+        (connection,) = self.server._open
+        with socket.socket(fileno=os.dup(connection.fileno())) as same:
+            same.setblocking(False)
+            self.asked.set()
+            witness.wait_for(lambda: is_shut(same), 60)
+        yield GaugeMetricFamily("late", "A number.", value=42)
+
+
+def is_shut(connection: socket.socket) -> bool:
+    """Whether nothing more can arrive on a socket."""
+    with contextlib.suppress(BlockingIOError):
+        return connection.recv(1, socket.MSG_PEEK) == b""
+    return False
+
+
+@pytest.mark.needs("openssl")
+def test_the_end_sends_no_answer_without_tls(tmp_path: Path) -> None:
+    """A scrape that is under way at the end gets its answer, and encrypted."""
+    from prometheus_client import CollectorRegistry
+
+    trusted, config, late = certificate(tmp_path, "one"), tmp_path / "web.yml", Late()
+    config.write_text("tls_server_config: {cert_file: one.crt, key_file: one.key}\n")
+    registry = CollectorRegistry()
+    registry.register(late)  # type: ignore[arg-type] # it has collect()
+    with ThreadPoolExecutor() as pool, listening("127.0.0.1:0") as sock:
+        late.server = Server(sock, registry, read(str(config)))
+        with late.server:
+            answer = pool.submit(fetch, sock.getsockname()[1], trusted)
+            assert late.asked.wait(60)
+        assert "late 42.0" in answer.result(60)
 
 
 @pytest.mark.needs("openssl")
