@@ -13,7 +13,7 @@ from typing import Self
 
 from pagescan import native
 from pagescan.attribution.copy_report import Reporter
-from pagescan.attribution.forks import Fork, Side, either, populated
+from pagescan.attribution.forks import FOREVER, Fork, Side, either, populated
 from pagescan.attribution.samples import FaultSampler, clock_ns
 from pagescan.attribution.symbols import Symbols
 from pagescan.model.copies import CopyReport
@@ -90,6 +90,7 @@ class CopyWatch:
         self.processes = {root: FamilyProcess(root, self.target.facts.name)}
         self._held: list[native.Faults] = []
         self._doubtful: dict[int, int] = {}
+        self._leaving: dict[int, int] = {}
         self._stale: tuple[int, native.Columns] | None = None
         self._began = clock_ns()
         self._reporter = Reporter(self)
@@ -195,8 +196,9 @@ class CopyWatch:
         process = self.processes.get(task.pid)
         if task.kind == FORK and task.pid != task.parent:
             self._new_child(task)
-        elif process is None:
-            return
+        elif process is None or not process.lives:
+            if task.tid == task.pid and task.kind != FORK:
+                self._end_vfork(task)
         elif task.kind == FORK:
             process.tids += 1
         elif task.kind == EXIT:
@@ -207,8 +209,9 @@ class CopyWatch:
             self._finish(task.pid, task.time, "exec")
 
     def _new_child(self, task: Task) -> None:
-        if task.parent not in self.processes or task.pid in self.processes:
-            return
+        known = self.processes.get(task.pid)
+        if task.parent not in self.processes or (known is not None and known.lives):
+            return  # it is no child of the family, or was there at the start
         with contextlib.suppress(TargetError, OSError):
             if native.same_memory(task.parent, task.pid):
                 self._add_vfork(task)
@@ -226,8 +229,16 @@ class CopyWatch:
         """Count what a vforked child writes as its parent's: it has no other memory."""
         self.vforks += 1
         for side in self._sides():
-            if task.parent in side.pids:
-                side.pids.append(task.pid)
+            if task.parent == side.pid or task.parent in side.guests:
+                side.guests[task.pid] = FOREVER
+
+    def _end_vfork(self, task: Task) -> None:
+        """End to count what a child without memory of its own writes: it has some."""
+        for side in self._sides():
+            if task.pid in side.guests:
+                side.guests[task.pid] = min(side.guests[task.pid], task.time)
+                # Samples of before may come still.
+                self._leaving[task.pid] = _PUMPS_UNTIL_SURE
 
     def _as_of_late(self, pid: int) -> native.Columns:
         """Return a parent's memory, up to 1 s old: many short children cost little."""
@@ -263,6 +274,12 @@ class CopyWatch:
 
     def _settle(self) -> None:
         """Decide whether children that called exec some calls ago were vforked."""
+        for pid, pumps in [*self._leaving.items()]:
+            self._leaving[pid] -= 1
+            if not pumps:
+                del self._leaving[pid]
+                for side in self._sides():
+                    side.guests.pop(pid, None)
         for pid, pumps in [*self._doubtful.items()]:
             self._doubtful[pid] -= 1
             if pumps:

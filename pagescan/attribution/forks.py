@@ -38,7 +38,8 @@ class Side:
     """One process of a fork, and what it has copied.
 
     Attributes:
-        pids: The process, and its vforked children, which write to its memory.
+        pid: The process.
+        guests: Its vforked children, which write to its memory, and until when.
         until: The time after which its copies no longer count.
         copied: Pages.
         by_code: Pages by the address of the code that wrote.
@@ -48,7 +49,8 @@ class Side:
 
     def __init__(self, pid: int, role: str, since: int, shared_pages: int) -> None:
         """Begin with no copies."""
-        self.pids = [pid]
+        self.pid = pid
+        self.guests: dict[int, int] = {}
         self.role = role
         self.since = since
         self.until = FOREVER
@@ -58,18 +60,13 @@ class Side:
         self.addresses = array("Q")
         self.new_pages: set[int] = set()
 
-    @property
-    def pid(self) -> int:
-        """The process."""
-        return self.pids[0]
-
     def count(
         self, shared: native.Columns, first_pages: array[int], samples: native.Faults
     ) -> bytes:
         """Add the copies among samples; return one byte per sample, 1 for a copy."""
         copies = bytes(len(samples))
-        for pid in self.pids:
-            place = (pid, self.since, self.until)
+        for pid, until in ((self.pid, FOREVER), *self.guests.items()):
+            place = (pid, self.since, min(until, self.until))
             count, verdicts = native.mark_copies(
                 shared, first_pages, samples, place, self.bitmap
             )

@@ -10,8 +10,10 @@ import threading
 import pytest
 
 from pagescan.attribution.copies import CopyWatch
+from pagescan.attribution.samples import clock_ns
 from pagescan.model.copies import CopyReport, ForkCopies
 from pagescan.model.errors import NoSuchTargetError
+from pagescan.native.perf import FORK, Task
 from tests import witness
 from tests.conftest import HERE, STRANGER, python_of_all
 from tests.forks import PAGES, Target, forks
@@ -113,6 +115,31 @@ def test_vfork_is_no_fork(forks: Target, how: str) -> None:
     assert report.vforks == 2
 
 
+@pytest.mark.parametrize("how", ["s", "v"])
+def test_vforked_children_are_forgotten(forks: Target, how: str) -> None:
+    """After its exec a child has memory of its own: nothing is kept or counted."""
+    with CopyWatch(forks.pid) as watch:
+        forks.say("f 50")
+        watch.pump()
+        for _ in range(20):
+            forks.say(how)
+            watch.pump()
+        report = watch.report("mapping", "interrupted")
+        assert report.vforks == 20
+        assert [side.guests for side in watch._sides()] == [{}, {}]
+
+
+def test_a_pid_is_used_again(forks: Target) -> None:
+    """Pids come round: another child with the number of one that has ended counts."""
+    with CopyWatch(forks.pid) as watch:
+        (child,) = forks.say("f 50")
+        forks.say("e")
+        watch.report(end="interrupted")
+        again = Task(FORK, clock_ns(), child, forks.pid, child, forks.pid)
+        watch._take_task(again)
+        assert [fork.child.pid for fork in watch.forks] == [child, child]
+
+
 def test_exec_ends_a_fork(forks: Target) -> None:
     with CopyWatch(forks.pid) as watch:
         (child,) = forks.say("x")
@@ -191,6 +218,7 @@ def test_state_without_frames(forks: Target) -> None:
 AS_ANOTHER_USER = """
 import subprocess, sys
 from pagescan.attribution.copies import CopyWatch
+from pagescan.attribution.samples import clock_ns
 words = [sys.argv[1], "4000"]
 target = subprocess.Popen(words, stdin=-1, stdout=-1, text=True, bufsize=1)
 pid = int(target.stdout.readline())
