@@ -29,8 +29,11 @@ _BASH = r"""
             compopt -o default
         elif [[ $kind == command ]]; then
             COMPREPLY+=($(compgen -c -- "$cur"))
-        elif [[ $cur == [\'\"]* || $value =~ ^[A-Za-z0-9_./,+=:@%%-]+$ ]]; then
+        elif [[ $value =~ ^[A-Za-z0-9_./,+=:@%%-]+$ ]]; then
             COMPREPLY+=("${value#"$before"}")
+        elif [[ $cur == [\'\"]* ]]; then
+            # Nothing that ends the quotes: the names are those of any user's programs.
+            [[ $value == *[\'\"\`\$\!\\]* ]] || COMPREPLY+=("${value#"$before"}")
         else
             printf -v quoted %%q "${value#"$before"}"
             COMPREPLY+=("$quoted")
@@ -123,7 +126,8 @@ class _Shell(ShellComplete):
         return [
             item
             for item in items
-            if item.type in (COMMAND, FILES) or item.value.startswith(wanted)
+            if item.type in (COMMAND, FILES)
+            or (item.value.startswith(wanted) and item.value.isprintable())
         ]
 
     def format_completion(self, item: "CompletionItem") -> str:

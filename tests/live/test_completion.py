@@ -1,5 +1,6 @@
 """Completion in real shells: keys are typed into bash, zsh and fish, in tmux."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -65,6 +66,59 @@ def test_kernel_threads_and_pagescan_are_not_offered() -> None:
     names = candidates("pagescan watch ")
     assert not {"kthreadd", "pagescan"} & set(names)
     assert "2" not in candidates("pagescan watch 2")
+
+
+@pytest.fixture
+def named() -> Iterator[Callable[[str], None]]:
+    """Starts processes with any name."""
+    code = (
+        "import ctypes, sys; ctypes.CDLL(None).prctl(15, sys.argv[1].encode())\n"
+        "print(flush=True); sys.stdin.read()"
+    )
+    with contextlib.ExitStack() as end:
+
+        def start(name: str) -> None:
+            words = [sys.executable, "-c", code, name]
+            pipe = subprocess.PIPE
+            process = end.enter_context(
+                subprocess.Popen(words, stdin=pipe, stdout=pipe)
+            )
+            end.callback(process.communicate)
+            assert process.stdout is not None
+            process.stdout.readline()
+
+        yield start
+
+
+def test_a_name_with_lines_is_not_offered(named: Callable[[str], None]) -> None:
+    """Each line would pass for a candidate of its own."""
+    named("evil\nplain\tx;y")
+    named("evident")
+    assert list(candidates("pagescan watch evi")) == ["evident"]
+
+
+@pytest.mark.parametrize("quote", ["'", '"'])
+def test_no_name_ends_the_quotes_of_bash(
+    quote: str, named: Callable[[str], None]
+) -> None:
+    """Root is offered the programs of all users, and does not run what they say."""
+    for name in ("evi';reboot '", 'evi";reboot "', "evi$(reboot)", "evi`reboot`"):
+        named(name)
+    named("evident one")
+    code = (
+        'eval "$(pagescan completion bash)"; COMP_LINE="pagescan maps $1"'
+        ' COMP_POINT=${#COMP_LINE} COMP_WORDS=(pagescan maps "$1") COMP_CWORD=2;'
+        " _pagescan_completion; printf '%s\\n' \"${COMPREPLY[@]}\""
+    )
+    env = {**os.environ, "PATH": f"{PROGRAMS}:{os.environ['PATH']}"}
+    offered = subprocess.run(
+        ["bash", "-c", code, "bash", f"{quote}evi"],
+        capture_output=True,
+        text=True,
+        env=env,
+        check=True,
+    )
+    assert offered.stdout == "evident one\n"
 
 
 @pytest.mark.parametrize("verb", ["watch", "arm", "scan", "maps"])
