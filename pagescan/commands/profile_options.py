@@ -1,5 +1,6 @@
 """The options that write a result for a viewer of profiles: --format and -o."""
 
+import contextlib
 import os
 
 import click
@@ -14,7 +15,7 @@ class ProfileFile:
     """A file for a profile; it is opened before anything is done to the target."""
 
     def __init__(self, form: str, path: str) -> None:
-        """Create the file, which may exist.
+        """Create the file; one that exists stays as it is until `write`.
 
         Raises:
             PagescanError: It cannot be written.
@@ -23,7 +24,11 @@ class ProfileFile:
         self._form = form
         try:
             self._file = open(  # noqa: SIM115 - `write` closes it
-                path, "w", encoding="utf-8", errors="backslashreplace"
+                path,
+                "w",
+                encoding="utf-8",
+                errors="backslashreplace",
+                opener=_opener,
             )
         except OSError as error:
             raise PagescanError(
@@ -42,6 +47,8 @@ class ProfileFile:
 
         try:
             with self._file:
+                with contextlib.suppress(OSError):  # it is a pipe, or a device
+                    self._file.truncate(0)
                 write_profile(profile_of(report), self._form, self._file)
         except OSError as error:
             raise PagescanError(
@@ -49,6 +56,10 @@ class ProfileFile:
                 call="write",
                 errno=error.errno,
             ) from error
+
+
+def _opener(path: str, flags: int) -> int:
+    return os.open(path, flags & ~os.O_TRUNC, 0o666)
 
 
 def _profile(words: Words) -> ProfileFile | None:

@@ -87,7 +87,7 @@ def _may_be_asked(pid: int) -> bool:
         caught = int(status["SigCgt"], 16)
     except (OSError, KeyError, ValueError, IndexError):
         return False
-    socket = f"/proc/{pid}/root/tmp/.java_pid{inner}"  # noqa: S108 - HotSpot chose it
+    socket = f"/proc/{pid}/root/tmp/.java_pid{inner}"
     return bool(caught & 1 << signal.SIGQUIT - 1) or os.path.lexists(socket)
 
 

@@ -170,7 +170,7 @@ def test_the_end_sends_no_answer_without_tls(tmp_path: Path) -> None:
     trusted, config, late = certificate(tmp_path, "one"), tmp_path / "web.yml", Late()
     config.write_text("tls_server_config: {cert_file: one.crt, key_file: one.key}\n")
     registry = CollectorRegistry()
-    registry.register(late)  # type: ignore[arg-type] # it has collect()
+    registry.register(late)
     with ThreadPoolExecutor() as pool, listening("127.0.0.1:0") as sock:
         late.server = Server(sock, registry, read(str(config)))
         with late.server:

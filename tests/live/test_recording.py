@@ -311,12 +311,11 @@ def test_a_refused_target_overwrites_nothing(
     path, journal = tmp_path / "a.pagescan", tmp_path / "a.pagescan-wal"
     path.write_text("dear")
     journal.write_text("dear, too")
-    words = ("record", pid, "no-such-mapping", "-o", path, "-n", "1", "--force")
-    assert command(*words).code == 1
+    words = ("-o", path, "-n", "1", "-i", "0.1", "--force")
+    assert command("record", pid, "no-such-mapping", *words).code == 1
     assert (path.read_text(), journal.read_text()) == ("dear", "dear, too")
     assert len(list(tmp_path.iterdir())) == 2
-    words = ("record", pid, "-o", path, "-n", "1", "-i", "0.1", "--force")
-    assert command(*words).code == 0
+    assert command("record", pid, *words).code == 0
     assert looks_of(path) == 1
     assert list(tmp_path.iterdir()) == [path]
 

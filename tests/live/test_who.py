@@ -238,6 +238,19 @@ def test_profile_for_a_viewer(author: Author, tmp_path: Path, form: str) -> None
     assert "by_store" in text
 
 
+def test_a_refused_target_leaves_the_profile(
+    pagescan: Run, author: Author, tmp_path: Path
+) -> None:
+    """An earlier profile is replaced by another one, and by nothing else."""
+    file = tmp_path / "profile"
+    file.write_text("dear" * 10_000)
+    words = ("--format", "collapsed", "-o", str(file), "--duration", "0.2")
+    assert pagescan("who", str(author.pid), "no-such-mapping", *words).code == 1
+    assert file.read_text() == "dear" * 10_000
+    assert pagescan("who", str(author.pid), *words).code == 0
+    assert "dear" not in file.read_text()
+
+
 def test_profile_that_has_no_room(author: Author) -> None:
     with running_who(author.pid, "--format", "firefox", "-o", "/dev/full") as who:
         author.say("again")
