@@ -137,22 +137,33 @@ def test_tls(target: Start, tmp_path: Path) -> None:
 class Late:
     """A collector that has no answer before the server shuts the connection."""
 
-    def __init__(self) -> None:
-        """Begin without a server."""
+    def __init__(self, port: int) -> None:
+        """Remember the port of the server, which is in this process."""
         self.asked = threading.Event()
-        self.server: Server | None = None
+        self._port = port
 
     def collect(self) -> Iterator["Metric"]:
         """Return one metric, as a collector of prometheus_client does."""
         from prometheus_client.core import GaugeMetricFamily
 
-        assert self.server is not None
-        (connection,) = self.server._open
-        with socket.socket(fileno=os.dup(connection.fileno())) as same:
-            same.setblocking(False)
+        with accepted(self._port) as connection:
+            connection.setblocking(False)
             self.asked.set()
-            witness.wait_for(lambda: is_shut(same), 60)
+            witness.wait_for(lambda: is_shut(connection), 60)
         yield GaugeMetricFamily("late", "A number.", value=42)
+
+
+def accepted(port: int) -> socket.socket:
+    """Return the connection that a server in this process has accepted."""
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            connection = socket.socket(fileno=os.dup(int(name)))
+            with contextlib.suppress(OSError):
+                connection.getpeername()
+                if connection.getsockname()[1:2] == (port,):
+                    return connection
+            connection.close()
+    raise AssertionError("no connection was accepted")
 
 
 def is_shut(connection: socket.socket) -> bool:
@@ -167,13 +178,13 @@ def test_the_end_sends_no_answer_without_tls(tmp_path: Path) -> None:
     """A scrape that is under way at the end gets its answer, and encrypted."""
     from prometheus_client import CollectorRegistry
 
-    trusted, config, late = certificate(tmp_path, "one"), tmp_path / "web.yml", Late()
+    trusted, config = certificate(tmp_path, "one"), tmp_path / "web.yml"
     config.write_text("tls_server_config: {cert_file: one.crt, key_file: one.key}\n")
     registry = CollectorRegistry()
-    registry.register(late)
     with ThreadPoolExecutor() as pool, listening("127.0.0.1:0") as sock:
-        late.server = Server(sock, registry, read(str(config)))
-        with late.server:
+        late = Late(sock.getsockname()[1])
+        registry.register(late)
+        with Server(sock, registry, read(str(config))):
             answer = pool.submit(fetch, sock.getsockname()[1], trusted)
             assert late.asked.wait(60)
         assert "late 42.0" in answer.result(60)
