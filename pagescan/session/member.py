@@ -180,7 +180,7 @@ class WatchedMember:
         """
         pid, name = self.facts.pid, self.facts.name
         if self.tracking is None:
-            why = self.why or "it has come just now"
+            why = self.why or "it has only just joined"
             return [MemberUntracked(pid, name, None, why)]
         parts = look.untracked if look else self.tracking.armed.untracked
         return [

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from pagescan.tracking.sample import Budget
 
 _MUCH = 0.05  # of the target's processor time
-_TRACER_LOST = "the tracer of CMD was killed: CMD goes on, and its end is not seen"
+_TRACER_LOST = "the tracer of CMD was killed: CMD goes on, its end will not be seen"
 _LITTLE = 5e-3  # of a processor: an idle target has nothing to lose
 
 Say = Callable[[str], None]
@@ -215,7 +215,7 @@ class Watched:
         """Say that CMD is another program now, and which writes were missed."""
         self.terms.say(
             f"{self.target} was exec'd: attached again; writes in the last"
-            f" {format_seconds(max(0, unseen))} before are unseen"
+            f" {format_seconds(max(0, unseen))} before it were not seen"
         )
         if note := rights_lost(self.target.facts.exe or ""):
             self.terms.say(note)

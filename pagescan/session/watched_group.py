@@ -104,7 +104,7 @@ class WatchedGroup:
             item = next(iter(self.members.values()))
             raise PagescanError(
                 f"no process in {self.selector} can be tracked: {item.why}",
-                hint="pagescan arm PID says more about one process",
+                hint="pagescan arm PID gives the details for one process",
             )
         if self._births is None:
             self.terms.say(
@@ -237,7 +237,7 @@ class WatchedGroup:
                 self._young.add(child)
         if not self._births.complete:
             self._births.complete = True
-            self.terms.say("more processes began than could be counted")
+            self.terms.say("not all processes that began could be counted")
 
     def _count_short_lives(self) -> None:
         """Count the children that have ended before any reading of /proc."""
