@@ -93,7 +93,7 @@ def _may_be_asked(pid: int) -> bool:
 
 def _unanswered(target: Target, why: str) -> PagescanError:
     return PagescanError(
-        f"jcmd has no answer of {target}: {why}",
+        f"jcmd got no answer from {target}: {why}",
         hint="jcmd has to run as the user of the target, or as root",
         pid=target.pid,
     )

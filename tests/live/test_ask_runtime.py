@@ -175,7 +175,7 @@ def test_without_jcmd(machine: int, tmp_path: Path) -> None:
     program.chmod(0o755)
     result = command("maps", machine, "--ask-runtime", env={"PATH": str(tmp_path)})
     assert result.code == 1
-    assert "jcmd has no answer of" in result.stderr
+    assert "jcmd got no answer from" in result.stderr
     assert "not today" in result.stderr
 
 
