@@ -23,7 +23,7 @@ COMMANDS = {
     "who": "Name the code and the threads that write a process's memory.",
     "scan": "List page regions by category, with the masks of PAGEMAP_SCAN.",
     "maps": "List the mappings with their pages by category.",
-    "cow": "Show what the copy-on-write of forked children costs, and who copies.",
+    "cow": "Count the shared pages that a process and its children have copied.",
     "dump-plan": "List the pages that a checkpoint has to store.",
     "changed": "Tell by the exit code whether anything was written.",
     "exporter": "Serve the memory of groups of processes as metrics for Prometheus.",

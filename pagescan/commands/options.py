@@ -118,13 +118,13 @@ _OPTIONS = {
     "by_process": click.option(
         "--by",
         type=click.Choice(["mapping", "process"]),
-        help="What one row stands for; process: of a group.",
+        help="What one row stands for; process is for a group.",
     ),
     "by_of_group": click.option(
         "--by",
         type=click.Choice(["region", "mapping", "page", "process"]),
-        help="What one row stands for; default: region; of watch in a pipe mapping,"
-        " and at a group process.",
+        help="What one row stands for. Default: region; watch in a pipe: mapping;"
+        " watch of a group: process.",
     ),
     "json": click.option(
         "--json", "as_json", is_flag=True, help="Print one JSON document."
@@ -202,7 +202,7 @@ def _output(kind: str, words: Words) -> Output:
     if by == "process" and kind != "cow" and not of_group:
         raise UsageError(
             "--by process needs a group",
-            hint="there are: --tree --cgroup --unit --container --match",
+            hint="a group is given by --tree --cgroup --unit --container --match",
         )
     given = {
         "by": by,
