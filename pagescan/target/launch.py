@@ -1,7 +1,9 @@
 """Starts a command of the user's as a target, held before its first instruction."""
 
+import contextlib
 import os
 import select
+import signal
 
 from pagescan import native
 from pagescan.model.errors import TargetError
@@ -75,6 +77,10 @@ def launch(argv: list[str], *, stdout: int, stderr: int) -> Launched:
         TargetError: The program does not exist, or cannot be run.
     """
     path = _which(argv[0])
+    if signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN:
+        # Inherited from a careless parent: the kernel would drop the exit status.
+        with contextlib.suppress(ValueError):  # only the main thread may
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     try:
         tracee = native.launch(
             os.fsencode(path),

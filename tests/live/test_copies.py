@@ -163,6 +163,7 @@ with subprocess.Popen(words, stdin=pipe, stdout=pipe, text=True, bufsize=1) as f
 """
 
 
+@pytest.mark.needs("root", "unshare")
 def test_a_pid_is_used_again() -> None:
     """Pids come round: another child with the number of one that has ended counts.
 

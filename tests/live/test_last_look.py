@@ -133,6 +133,14 @@ def test_what_a_tracer_must_not_change(
     assert result.code == 0
 
 
+def test_exit_code_where_the_parent_ignores_sigchld() -> None:
+    """An ignored SIGCHLD is inherited, and the kernel would drop the status."""
+    code = "import os, signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN)\n"
+    code += "os.execv(sys.argv[1], sys.argv[1:])"
+    words = [sys.executable, "-c", code, *WATCH, "--", "sh", "-c", "exit 7"]
+    assert subprocess.run(words, capture_output=True, check=False).returncode == 7
+
+
 def test_signals_arrive_with_their_values(program: str) -> None:
     """Each queued signal comes once, in time, with its value."""
     words = (program, "signals", "5000")
