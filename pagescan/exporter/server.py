@@ -243,7 +243,10 @@ class Handler(BaseHTTPRequestHandler):
         from prometheus_client.exposition import choose_encoder
 
         accepted = self.headers.get("Accept", "")
-        encoder, content_type = choose_encoder(accepted)
+        try:
+            encoder, content_type = choose_encoder(accepted)
+        except Exception:  # noqa: BLE001 - what a malformed header does has no list
+            encoder, content_type = choose_encoder("")
         try:
             text = encoder(self.server.registry)
         except PagescanError as error:

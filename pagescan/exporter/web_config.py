@@ -94,7 +94,7 @@ def read(path: str) -> WebConfig:
         files,
         _tls(path, tls) if tls else None,
         {str(user): _hash(path, str(user), word) for user, word in users.items()},
-        {name: str(value) for name, value in headers.items()},
+        {name: _header(path, name, str(value)) for name, value in headers.items()},
         stamp,
     )
 
@@ -205,6 +205,16 @@ def _reason(error: Exception) -> str:
     if isinstance(error, ssl.SSLError):
         return (error.reason or "no certificate in it").lower().replace("_", " ")
     return str(error)
+
+
+def _header(path: str, name: str, value: str) -> str:
+    """Return the value of a header; refuse what HTTP cannot send."""
+    if not (value.isascii() and value.isprintable()):
+        raise UsageError(
+            f"web config {path}: the header {name} cannot be {value!r}",
+            hint="its value is one line of ASCII characters",
+        )
+    return value
 
 
 def _hash(path: str, user: str, word: object) -> bytes:

@@ -299,6 +299,10 @@ def test_paths(target: Start) -> None:
         assert plain.headers["Content-Type"].startswith("text/plain; version=")
         assert plain.headers["Server"] == "pagescan"
         assert parsed(plain.read().decode())
+        strange = "application/openmetrics-text;version=a.b"
+        text = exporter.get(headers={"Accept": strange}).read().decode()
+        assert parsed(text)
+    assert not [line for line in exporter.said if "Traceback" in line]
 
 
 def test_the_library_needs_no_server(target: Start) -> None:

@@ -136,6 +136,8 @@ BAD = [
     ("basic_auth_users: {ann: secret}\n", "no bcrypt hash"),
     ("basic_auth_users: {ann: [", "line 1"),
     ("http_server_config: {headers: {X-Other: a}}\n", "unknown setting in headers"),
+    ('http_server_config: {headers: {X-Frame-Options: "a\\nb: c"}}\n', "cannot be"),
+    ("http_server_config: {headers: {X-Frame-Options: \u4e2d}}\n", "cannot be"),
     ("tls_server_config: {cert_file: a}\n", "needs cert_file and key_file"),
     ("tls_server_config: {cipher_suites: [A]}\n", "cannot follow: cipher_suites"),
     (
