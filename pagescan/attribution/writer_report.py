@@ -198,6 +198,7 @@ def _row(
         total,
         total / whole if whole else 0.0,
         name.function,
+        len({_function_key(name) for name in names}),
         name.module,
         name.offset if by == "line" or not name.function else None,
         name.file if has_line or len(names) == 1 else None,

@@ -48,7 +48,7 @@ Examples:
   pagescan maps java --ask-runtime -v
   pagescan maps postgres --smaps --oldest
   pagescan maps --unit nginx --by process
-  pagescan maps postgres '/dev/zero*' --json | jq '.mappings[].counts'"""
+  pagescan maps postgres --oldest '/dev/zero*' --json | jq '.mappings[].counts'"""
 )
 @subject_argument
 @ranges_argument

@@ -28,7 +28,7 @@ _LEAST_SLOTS = 20
     epilog="""\b
 Examples:
   pagescan report redis.pagescan
-  pagescan report redis.pagescan --view ages --range '[heap]' --time 30s-2m
+  pagescan report redis.pagescan --view ages --range '[anon]' --time 30s-2m
   pagescan report redis.pagescan --view migration --bandwidth 125M --downtime 50ms
   pagescan report *.pagescan --json | jq .summary.rate
   pagescan report redis.pagescan --html redis.html"""

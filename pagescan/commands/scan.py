@@ -48,7 +48,7 @@ _OF_TRACKED = Category.WRITTEN | Category.WPALLOWED
 @click.command(
     epilog="""\b
 Examples:
-  pagescan scan 4242 '[heap]' --require present --exclude file
+  pagescan scan 4242 '[stack]' --require present --exclude file
   pagescan scan redis-server --any present,swapped --return file,swapped --json
   pagescan scan 4242 --require written --wp    (get and write-protect in one step)"""
 )

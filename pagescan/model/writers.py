@@ -28,6 +28,8 @@ class Writer(NamedTuple):
     """Of all written pages, 0 to 1; with `period` above 1, of the sampled ones."""
     function: str | None
     """The function; for threads and mappings the function that wrote most there."""
+    function_count: int
+    """How many functions have written there."""
     module: str | None
     offset: int | None
     """In the module, if the code has no name, of the code that wrote most; of a line,

@@ -103,6 +103,7 @@ def _writer_keys(writer: Writer) -> dict[str, Any]:
         "bytes": writer.bytes,
         "share": share_key(writer.share),
         "function": writer.function,
+        "function_count": writer.function_count,
         "module": writer.module,
         "offset": writer.offset,
         "file": writer.file,
@@ -151,7 +152,7 @@ def _function_text(writer: Writer, by: str) -> str:
         name = f"+{writer.offset:#x}"
     if by == "line" and writer.file:
         return f"{name} {writer.file}:{writer.line}"
-    return " < ".join((name, *writer.callers))
+    return " < ".join((_and_more(name, writer.function_count), *writer.callers))
 
 
 def _cells(writer: Writer, report: WriterReport, output: Output) -> tuple[str, ...]:

@@ -43,6 +43,7 @@ def writer(
         pages,
         pages / 20,
         function,
+        function_count=1,
         threads=threads,
         thread_count=len(threads),
         mapping="[heap]",

@@ -272,6 +272,17 @@ def test_rows(author: Author, by: str, text: str) -> None:
     assert text in first
 
 
+def test_a_thread_has_more_functions_than_the_one_named(author: Author) -> None:
+    """A row that is no function names the one that wrote most, and how many there are."""
+    with running_who(author.pid, "--json", "--by", "thread") as who:
+        author.say("again")
+        rows = who().json()["writers"]
+    first = rows[0]
+    assert first["function"]
+    assert first["function_count"] > 1
+    assert all(row["function_count"] >= 1 for row in rows)
+
+
 def test_pages_have_their_writer(author: Author) -> None:
     with running_who(author.pid, "--json", "--by", "page") as who:
         truth = author.say("again")
