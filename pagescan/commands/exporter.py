@@ -141,6 +141,7 @@ def command(
         interval=limits.interval,
         say=context.say,
         detail=context.detail,
+        holder="exporter",
     )
     registry = _registry()
     _raise_descriptors()

@@ -149,6 +149,7 @@ def command(
             interval=limits.interval,
             say=progress.say,
             detail=context.detail,
+            holder="record",
         )
         with Target.open(pid) as target:
             recorder = Recorder(

@@ -171,6 +171,7 @@ def command(
             say=context.say,
             detail=context.detail,
             follower=writers,
+            holder="who",
         )
         with said_if_long(context, f"arming {pid}: many mappings, or much memory"):
             watched = undo.enter_context(Watched.armed(pid, terms, launched=launched))

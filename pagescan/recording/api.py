@@ -54,7 +54,7 @@ def record(
         [1, 2, 3]
     """
     limits = Limits(interval, count, duration)
-    terms = Terms(Selection.parse(ranges), Pace(), interval=interval)
+    terms = Terms(Selection.parse(ranges), Pace(), interval=interval, holder="record")
     number = pid_of(pid)
     with Target.open(number) as target:
         keeping = Keeping(path, overwrite=overwrite)

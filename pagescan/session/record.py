@@ -40,7 +40,7 @@ class Session:
     """The facts of a session, which its lock file contains.
 
     Attributes:
-        holder: The kind of its holder: "keeper", "watch" or "track".
+        holder: "keeper", "track", or the command: "watch", "record", "who", "exporter".
         keeper_pid: The process that holds the userfaultfd.
         words: The RANGE words of its selection.
         epoch: How often everything has been re-protected since arming.

@@ -69,6 +69,7 @@ class Terms:
         say: Called with each message for the user.
         detail: Called with each message that only -v shows.
         follower: Follows each tracking, from its arming on; None: no follower.
+        holder: The command that tracks, as `sessions` names it.
     """
 
     selection: Selection
@@ -81,6 +82,7 @@ class Terms:
     say: Say = _silent
     detail: Say = _silent
     follower: Follower | None = None
+    holder: str = "watch"
 
 
 class Watched:
@@ -277,7 +279,7 @@ class Arming:
             tracking.toll = self.toll
             self.toll.begin(target.pid)
             self.terms.detail(tracking.attached)
-            self.lock.write(session_of(tracking, "watch"))
+            self.lock.write(session_of(tracking, self.terms.holder))
             if self.terms.follower is not None:
                 self.terms.follower.follow(tracking)
         except BaseException:

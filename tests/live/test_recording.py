@@ -435,3 +435,23 @@ def test_two_recordings_side_by_side(recorded: Path) -> None:
         assert command("diff", recorded, recorded, *words).code == 2
     assert command("diff", "1", "2", "3").code == 2
     assert "cannot read" in command("diff", recorded, "nowhere").stderr
+
+
+def test_other_commands_say_who_tracks(
+    target: Callable[..., Target], tmp_path: Path
+) -> None:
+    """The session's holder is the command, also where another one is refused."""
+    made = target("m=anon,pages=40,fill=1")
+    words = ["record", str(made.pid), "-o", str(tmp_path / "a"), "-i", "0.1"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "pagescan", *words], stderr=subprocess.DEVNULL
+    ) as recording:
+        try:
+            witness.wait_for(lambda: witness.registered(made.pid))
+            witness.wait_for(lambda: command("sessions", "--json").json()["watches"])
+            (watch,) = command("sessions", "--json").json()["watches"]
+            assert watch["holder"] == "record"
+            assert "tracked already: by record" in command("arm", made.pid).stderr
+        finally:
+            recording.send_signal(signal.SIGINT)
+        assert recording.wait(20) == 0
