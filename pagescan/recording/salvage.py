@@ -111,7 +111,7 @@ def _rows(
 def _table_of(row: tuple[object, ...]) -> str | None:
     """Return the table of a row, by its length and its checksum; None: it is broken."""
     for table, columns in schema.COLUMNS.items():
-        if len(row) == len(columns) + 1 and row[-1] == schema.checksum(table, row[:-1]):
+        if len(row) == len(columns) + 1 and schema.is_whole(table, row):
             return table
     return None
 

@@ -75,6 +75,18 @@ def checksum(table: str, row: tuple[Any, ...]) -> int:
     return zlib.crc32(repr(fixed).encode("utf-8", "surrogatepass"))
 
 
+def is_whole(table: str, row: tuple[Any, ...]) -> bool:
+    """Whether a row, which ends with its checksum, is as it was written."""
+    if row[-1] != checksum(table, row[:-1]):
+        return False
+    values = dict(zip(COLUMNS[table], row, strict=False))
+    return (
+        isinstance(values.get("first_look", 0), int)
+        and isinstance(values.get("last_look"), int | None)
+        and isinstance(values.get("ending"), str | None)
+    )
+
+
 def signed(address: int) -> int:
     """Return an address as SQLite stores it: a signed number of 64 bits."""
     return address - (1 << 64) if address >> 63 else address

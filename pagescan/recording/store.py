@@ -15,6 +15,7 @@ from pagescan import native
 from pagescan.model.batch import Batch
 from pagescan.model.errors import PagescanError, UsageError
 from pagescan.model.mapping_set import MappingSet
+from pagescan.model.results import TargetFacts
 from pagescan.recording import schema
 from pagescan.recording.records import (
     RecordedLook,
@@ -170,7 +171,7 @@ class Recording:
         part = _Part(_connect(path), path)
         try:
             part.read()
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:
             part.file.close()
             reason = str(error)
         else:
@@ -198,6 +199,8 @@ class Recording:
         }
         span = Span(sorted(of_look), looks)
         self.processes += [process_of(row, span) for row in part.rows["processes"]]
+        if len(self.processes) == processes and part.rows["looks"]:
+            self._add_unknown(part, span)
         self.mappings += [
             mapping_of(row, of_process, span) for row in part.rows["mappings"]
         ]
@@ -211,6 +214,15 @@ class Recording:
             )
         for message in part.damage:
             self._damaged(message)
+
+    def _add_unknown(self, part: _Part, span: Span) -> None:
+        """Add a process for looks that have lost theirs, so that they can be shown."""
+        target = TargetFacts(0, "unknown", None, 0, 4096)
+        begun, first, last = part.facts.begun, span.first(0), span.last(None)
+        self.processes.append(
+            RecordedProcess(target, begun, 0, 0, first, last, part.facts.ending)
+        )
+        self._damaged(f"{part.path}: the facts of the process are lost")
 
 
 def open_recording(*paths: str) -> Recording:
@@ -250,7 +262,9 @@ class _Part:
         self.file.execute("BEGIN")  # all tables as of one moment: the file may grow
         for table, columns in schema.COLUMNS.items():
             wanted = [name for name in columns if name != schema.OF_REGIONS]
-            names = ", ".join([*schema.quoted(tuple(wanted)), "checksum"])
+            # With its table a name is a column, or an error: else it could be a text.
+            quoted = [*schema.quoted(tuple(wanted)), "checksum"]
+            names = ", ".join(f"{table}.{name}" for name in quoted)
             query = f"SELECT {names} FROM {table} ORDER BY id"  # noqa: S608 - our own
             self.rows[table] = self._whole(table, self.file.execute(query))
         self.file.execute("COMMIT")
@@ -261,7 +275,7 @@ class _Part:
     ) -> list[tuple[Any, ...]]:
         whole, broken = [], 0
         for row in rows:
-            if row[-1] == schema.checksum(table, row[:-1]):
+            if schema.is_whole(table, row):
                 whole.append(row)
             else:
                 broken += 1

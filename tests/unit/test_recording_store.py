@@ -1,5 +1,6 @@
 """Recordings: what was committed is read again, also from damaged and cut files."""
 
+import contextlib
 import os
 import random
 import sqlite3
@@ -15,7 +16,9 @@ from pagescan.model.errors import PagescanError, UsageError
 from pagescan.model.mapping_set import MappingSet
 from pagescan.model.memory import Untracked
 from pagescan.native import Columns
+from pagescan.recording import views
 from pagescan.recording.api import OpenRecording
+from pagescan.recording.excerpt import Excerpt
 from pagescan.recording.output_file import OutputFile, Ring
 from pagescan.recording.records import RecordingFacts
 from pagescan.recording.store import Recording, open_recording
@@ -245,6 +248,35 @@ def test_no_damaged_look_is_shown(tmp_path: Path, seed: int) -> None:
     if wrong or len(read.looks) < 60:
         assert read.damage != []
     read.close()
+
+
+def test_a_recording_that_has_lost_its_process(tmp_path: Path) -> None:
+    """Its looks are shown nevertheless, by all views."""
+    recording = made(tmp_path / "a.pagescan", 20)
+    path = recording.close()
+    query = "SELECT rootpage FROM sqlite_master WHERE name = 'processes'"
+    with contextlib.closing(sqlite3.connect(path)) as file:
+        ((root,),) = file.execute(query).fetchall()
+    data = bytearray(Path(path).read_bytes())
+    data[(root - 1) * 4096 : root * 4096] = bytes(4096)
+    Path(path).write_bytes(data)
+    with open_recording(path) as read:
+        assert "the facts of the process are lost" in "; ".join(read.damage)
+        assert written(read) == recording.written
+        for view in (views.summary, views.ages, views.working_set, views.phases):
+            assert view(Excerpt(read))
+
+
+@pytest.mark.parametrize("word", [b"first_lock", b"first\x80look"])
+def test_a_column_that_has_lost_its_name(tmp_path: Path, word: bytes) -> None:
+    """SQLite would take the name of a column that does not exist for a text."""
+    recording = made(tmp_path / "a.pagescan", 20)
+    path = recording.close()
+    data = Path(path).read_bytes()
+    Path(path).write_bytes(data.replace(b'"first_look"', b'"' + word + b'"'))
+    with open_recording(path) as read:
+        assert read.damage != []
+        assert written(read) == recording.written
 
 
 def test_what_is_no_recording(tmp_path: Path) -> None:
