@@ -2,8 +2,8 @@
 
 import pytest
 
-from pagescan.model.memory import Mapping
-from pagescan.target.label_rules import RULES, Program
+from pagescan.model.memory import Mapping, Range
+from pagescan.target.label_rules import RULES, Program, Told, text_of
 
 
 def mapping(text: str) -> Mapping:
@@ -155,3 +155,14 @@ def test_runs_of_touching_mappings() -> None:
     lines = JAVA.splitlines()[2:12]
     program = Program(None, [mapping(line) for line in lines])
     assert program.runs == [*[(0, 1)] * 2, *[(2, 5)] * 4, (6, 6), *[(7, 9)] * 3]
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "label"),
+    [(64, 128, "[java heap]"), (58, 128, "[java heap]"), (0, 128, None)],
+)
+def test_what_the_target_tells(start: int, end: int, label: str | None) -> None:
+    """A mapping that was joined with a small neighbour is labelled, too."""
+    told = [Told(Range(64, 128), "[java heap]")]
+    made = Mapping(start, end, "rw-p", 0, (0, 0), 0, "")
+    assert text_of(told, made) == label
