@@ -8,7 +8,6 @@ takes its last sample from before the call that protected it: see shim_writers.c
 from __future__ import annotations  # array[int] is no type at run time before 3.12
 
 import contextlib
-import os
 from array import array
 from typing import TYPE_CHECKING, Self
 
@@ -95,7 +94,7 @@ class WriterWatch:
         """
         self._by, self._period, self._ask_runtime = by, period, ask_runtime
         with contextlib.ExitStack() as undo:
-            target = undo.enter_context(Target.open(pid_of(pid) or os.getpid()))
+            target = undo.enter_context(Target.open(pid_of(pid)))
             self.pid, self._facts = target.pid, target.facts
             self._sampler = FaultSampler(
                 [self.pid],

@@ -16,6 +16,7 @@ import pytest
 import pagescan
 from pagescan.attribution.callers import is_call
 from pagescan.attribution.writers import WriterWatch
+from pagescan.model.errors import NoSuchTargetError
 from pagescan.model.writers import WriterReport
 from tests.conftest import HERE, PAGE, STRANGER, Result, python_of_all
 
@@ -406,6 +407,12 @@ def test_refusals(pagescan: Run, words: tuple[str, ...], code: int, text: str) -
 
 
 @pytest.mark.needs("stranger")
+def test_pid_0_is_no_process() -> None:
+    """It must not mean the process that asks."""
+    with pytest.raises(NoSuchTargetError):
+        WriterWatch(0)
+
+
 def test_process_of_another_user(author: Author) -> None:
     """Another user's process is refused, and goes on."""
     words = [*command_of(STRANGER), "who", str(author.pid)]
