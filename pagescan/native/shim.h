@@ -497,12 +497,16 @@ struct ps_arenas {
 	void (*release)(void *ctx, void *arena, size_t size);
 	size_t size; /* of each arena */
 };
-/* Replaces the calls of an allocator by those that keep what is freed. */
-void ps_arenas_begin(struct ps_arenas *arenas, struct ps_arena_calls *calls);
+/*
+ * Replaces the calls of an allocator by those that keep what is freed. Like all functions here it
+ * returns a number: one that returns void would make the library refer to data of Python, and a C
+ * program could not load it any more.
+ */
+int ps_arenas_begin(struct ps_arenas *arenas, struct ps_arena_calls *calls);
 /* Frees what was kept; the allocator must be the earlier one again. */
-void ps_arenas_end(struct ps_arenas *arenas);
+int ps_arenas_end(struct ps_arenas *arenas);
 /* Whether malloc keeps what is freed; it does nothing where malloc is not glibc's. */
-void ps_malloc_keep(int keep);
+int ps_malloc_keep(int keep);
 /* cdef end */
 
 #define PS_FAULTS_CHILDREN 1u

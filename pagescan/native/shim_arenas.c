@@ -43,7 +43,7 @@ static void keep(void *ctx, void *arena, size_t size)
 	arenas->kept = arena;
 }
 
-void ps_arenas_begin(struct ps_arenas *arenas, struct ps_arena_calls *calls)
+int ps_arenas_begin(struct ps_arenas *arenas, struct ps_arena_calls *calls)
 {
 	arenas->ctx = calls->ctx;
 	arenas->alloc = calls->alloc;
@@ -51,9 +51,10 @@ void ps_arenas_begin(struct ps_arenas *arenas, struct ps_arena_calls *calls)
 	arenas->kept = NULL;
 	arenas->size = 0;
 	*calls = (struct ps_arena_calls){arenas, take, keep};
+	return 0;
 }
 
-void ps_arenas_end(struct ps_arenas *arenas)
+int ps_arenas_end(struct ps_arenas *arenas)
 {
 	while (arenas->kept) {
 		void *arena = arenas->kept;
@@ -61,10 +62,11 @@ void ps_arenas_end(struct ps_arenas *arenas)
 		arenas->kept = *link_of(arena);
 		arenas->release(arenas->ctx, arena, arenas->size);
 	}
+	return 0;
 }
 
 /* The usual values are those of mallopt(3). */
-void ps_malloc_keep(int keep)
+int ps_malloc_keep(int keep)
 {
 #ifdef __GLIBC__
 	mallopt(M_MMAP_MAX, keep ? 0 : 65536);
@@ -74,4 +76,5 @@ void ps_malloc_keep(int keep)
 #else
 	(void)keep;
 #endif
+	return 0;
 }

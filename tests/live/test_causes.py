@@ -484,6 +484,7 @@ def test_an_end_amid_an_exec_is_said() -> None:
         """A tracking whose target has called exec."""
 
         since = armed_at = toll = None
+        toll_of_all = None, None
 
         def __init__(self, fd: int) -> None:
             self.target = type("", (), {"pidfd": fd})()

@@ -181,7 +181,7 @@ def test_unknown_command_and_reserved_names() -> None:
     refused(command("maps", "self"), 3, "a shell's own pid is $$")
     refused(command("scan", os.getpid(), "4242"), 2, "one TARGET at a time")
     refused(command("snapshot", 1), 2, "does not exist yet")
-    refused(command("diff", "1", "2"), 2, "diff OLD NEW does not exist yet")
+    refused(command("diff", "1", "2"), 1, "cannot read 1: no such file")
 
 
 @pytest.mark.parametrize("words", [["0x1000-0x2000"], ["[no such]"], ["0x10+1K", "*"]])
