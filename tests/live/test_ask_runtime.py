@@ -99,7 +99,7 @@ def test_heap_that_no_rule_recognises(machine: int) -> None:
     low, high = int(str(heap[0]["start"]), 16), int(str(heap[-1]["end"]), 16)
     assert low <= min(places) < max(places) < high
     rows = pagescan.maps(machine, ask_runtime=True)
-    assert next(row.start for row in rows if row.label == "[java heap]") == low
+    assert sum(row.bytes for row in rows if row.label == "[java heap]") >= 64 << 20
 
 
 @pytest.mark.needs("java")

@@ -37,7 +37,7 @@ USAGE = [
     (("--textfile", "/tmp/x.prom", "--web-config", "w"), "exclude each other"),
     (("--textfile", "/tmp/metrics.txt"), "*.prom"),
     (("--budget", "2", "--match", "x"), "without --track"),
-    (("--track",), "select those"),
+    (("--track",), "select some"),
     (("-i", "0"), "not a time above zero"),
     (("--by", "pid"), "'pid'"),
 ]
