@@ -4,7 +4,7 @@ import os
 from typing import Self
 
 from pagescan.console.context import Context
-from pagescan.model.errors import PagescanError
+from pagescan.model.errors import file_error
 from pagescan.model.units import format_size
 from pagescan.native import KeptOutput
 
@@ -42,11 +42,7 @@ class CmdOutput:
         try:
             fd = os.open(path, flags, 0o666)
         except OSError as error:
-            raise PagescanError(
-                f"cannot write {path!r}: {os.strerror(error.errno or 0).lower()}",
-                call="open",
-                errno=error.errno,
-            ) from error
+            raise file_error(error, f"write {path!r}") from error
         return cls(fd, f"CMD's output goes to {path}")
 
     def started(self) -> None:

@@ -6,7 +6,7 @@ import os
 import click
 
 from pagescan.commands.options import Words, shared
-from pagescan.model.errors import PagescanError, UsageError
+from pagescan.model.errors import UsageError, file_error
 from pagescan.model.writers import WriterReport
 from pagescan.render.profiles import FORMATS, write_profile
 
@@ -31,11 +31,7 @@ class ProfileFile:
                 opener=_opener,
             )
         except OSError as error:
-            raise PagescanError(
-                f"cannot write {path}: {os.strerror(error.errno or 0).lower()}",
-                call="open",
-                errno=error.errno,
-            ) from error
+            raise file_error(error, f"write {path}") from error
 
     def write(self, report: WriterReport) -> None:
         """Write a report, and close the file.
@@ -51,11 +47,7 @@ class ProfileFile:
                     self._file.truncate(0)
                 write_profile(profile_of(report), self._form, self._file)
         except OSError as error:
-            raise PagescanError(
-                f"cannot write {self.path}: {os.strerror(error.errno or 0).lower()}",
-                call="write",
-                errno=error.errno,
-            ) from error
+            raise file_error(error, f"write {self.path}", call="write") from error
 
 
 def _opener(path: str, flags: int) -> int:

@@ -4,7 +4,7 @@ import contextlib
 import os
 from typing import TYPE_CHECKING
 
-from pagescan.model.errors import PagescanError, UsageError
+from pagescan.model.errors import UsageError, file_error
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -59,12 +59,9 @@ class TextFile:
         except OSError as error:
             with contextlib.suppress(OSError):
                 os.unlink(self._scratch)
-            reason = (error.strerror or str(error)).lower()
-            raise PagescanError(
-                f"cannot write {self._path}: {reason}",
-                hint="its folder must exist, and this user must be able to write it",
-                call=call,
-                errno=error.errno,
+            hint = "its folder must exist, and this user must be able to write it"
+            raise file_error(
+                error, f"write {self._path}", call=call, hint=hint
             ) from error
 
     def __enter__(self) -> "TextFile":

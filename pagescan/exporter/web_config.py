@@ -10,7 +10,7 @@ from collections.abc import Mapping as Dict
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
-from pagescan.model.errors import PagescanError, UsageError
+from pagescan.model.errors import PagescanError, UsageError, file_error
 
 _VERSIONS = {
     "TLS12": ssl.TLSVersion.TLSv1_2,
@@ -241,10 +241,7 @@ def _check_readable(path: str) -> None:
 
 
 def _unreadable(path: str, error: OSError) -> NoReturn:
-    reason = (error.strerror or str(error)).lower()
-    raise PagescanError(
-        f"cannot read {path}: {reason}", call="open", errno=error.errno
-    ) from error
+    raise file_error(error, f"read {path}") from error
 
 
 def _beside(path: str, name: str) -> str:

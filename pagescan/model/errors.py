@@ -144,6 +144,23 @@ def from_oserror(
     return kind(message, hint=hint, pid=pid, call=call, errno=code, range=range)
 
 
+def file_error(
+    error: OSError, doing: str, *, call: str = "open", hint: str | None = None
+) -> PagescanError:
+    """Turn the OSError of a file that the user named into an error: exit code 1.
+
+    Args:
+        error: The exception that the step raised.
+        doing: The step with the file's name, as in "cannot <doing>".
+        call: The system call that failed.
+        hint: A remedy, if there is one.
+    """
+    reason = (error.strerror or str(error)).lower()
+    return PagescanError(
+        f"cannot {doing}: {reason}", hint=hint, call=call, errno=error.errno
+    )
+
+
 def name_of(code: int) -> str:
     """Return the symbol of an errno, as in "ENOSPC"."""
     return errno_names.errorcode.get(code, str(code))

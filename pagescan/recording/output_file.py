@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pagescan import native
-from pagescan.model.errors import PagescanError, UsageError
+from pagescan.model.errors import PagescanError, UsageError, file_error
 from pagescan.recording import schema
 from pagescan.recording.lifetimes import LEVEL, Lifetimes, Rows
 from pagescan.recording.records import BILLION, RecordingFacts, nanoseconds
@@ -303,11 +303,7 @@ def _create(path: str, *, overwrite: bool) -> list[tuple[str, str]]:
             f"{path} exists", hint="--force overwrites it", call="open", errno=17
         ) from error
     except OSError as error:
-        raise PagescanError(
-            f"cannot create {path}: {os.strerror(error.errno or 0).lower()}",
-            call="open",
-            errno=error.errno,
-        ) from error
+        raise file_error(error, f"create {path}") from error
     return replaced
 
 

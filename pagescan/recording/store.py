@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from pagescan import native
 from pagescan.model.batch import Batch
-from pagescan.model.errors import PagescanError, UsageError
+from pagescan.model.errors import PagescanError, UsageError, file_error
 from pagescan.model.mapping_set import MappingSet
 from pagescan.model.results import TargetFacts
 from pagescan.recording import schema
@@ -298,11 +298,7 @@ def _connect(path: str) -> sqlite3.Connection:
         with open(path, "rb") as file:
             head = file.read(16)
     except OSError as error:
-        raise PagescanError(
-            f"cannot read {path}: {os.strerror(error.errno or 0).lower()}",
-            call="open",
-            errno=error.errno,
-        ) from error
+        raise file_error(error, f"read {path}") from error
     if head and head != _SQLITE:
         raise PagescanError(f"{path} {_NOT_OURS}")
     from urllib.parse import quote

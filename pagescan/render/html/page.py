@@ -11,7 +11,7 @@ import tempfile
 from base64 import b64encode
 from typing import TYPE_CHECKING
 
-from pagescan.model.errors import PagescanError
+from pagescan.model.errors import PagescanError, file_error
 from pagescan.render.html.frames import payload
 
 if TYPE_CHECKING:
@@ -78,11 +78,7 @@ def write_page(contents: PageContents, path: str, cap: int = CAP) -> int:
         if draft:
             with contextlib.suppress(OSError):
                 os.unlink(draft)
-        raise PagescanError(
-            f"cannot write {path}: {os.strerror(error.errno or 0).lower()}",
-            call="write",
-            errno=error.errno,
-        ) from error
+        raise file_error(error, f"write {path}", call="write") from error
     return len(data)
 
 
