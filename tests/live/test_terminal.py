@@ -181,7 +181,7 @@ def test_pause_loses_nothing(watched: tuple[Terminal, Target]) -> None:
     terminal.press("p")
     witness.wait_for(lambda: terminal.shows(" PAUSED "))
     made.write("n", set(range(100)))
-    time.sleep(0.5)  # two looks would have been taken by then
+    time.sleep(0.5)  # long enough for two looks
     assert not terminal.shows("2.3M")
     assert witness.registered(made.pid)
     terminal.press("p")

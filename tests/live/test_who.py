@@ -274,7 +274,7 @@ def test_rows(author: Author, by: str, text: str) -> None:
 
 
 def test_a_thread_has_more_functions_than_the_one_named(author: Author) -> None:
-    """A row that is no function names the one that wrote most, and says how many."""
+    """The row of a thread names the function that wrote most, and how many wrote."""
     with running_who(author.pid, "--json", "--by", "thread") as who:
         author.say("again")
         rows = who().json()["writers"]
