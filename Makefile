@@ -195,7 +195,7 @@ $(VENV)/test.stamp: $(SOURCES)
 	$(call install,[test],$@ $(VENV)/run.stamp)
 
 $(VENV)/lint.stamp: $(SOURCES)
-	$(call install,[test$(comma)arrays$(comma)lines$(comma)exporter$(comma)lint],$@ $(VENV)/test.stamp $(VENV)/run.stamp)
+	$(call install,[test$(comma)arrays$(comma)lines$(comma)exporter$(comma)fleet$(comma)lint],$@ $(VENV)/test.stamp $(VENV)/run.stamp)
 
 comma := ,
 

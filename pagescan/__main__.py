@@ -11,7 +11,7 @@ def main() -> None:
     try:
         code = _run()
     except KeyboardInterrupt:  # during the loading, or while the last output waits
-        code = 130
+        code = _interrupted()
     sys.exit(code)
 
 
@@ -21,6 +21,7 @@ def _run() -> int:
     from pagescan.console.streams import take_over
 
     take_over()
+    sys.unraisablehook = _not_raised
     # Loading makes no garbage, and the end of the process need not search all objects:
     # both take a seventh of a short command. cli.py turns it on before a command runs.
     gc.disable()
@@ -29,6 +30,27 @@ def _run() -> int:
     code = run()
     gc.freeze()
     return code
+
+
+def _not_raised(event: "sys.UnraisableHookArgs") -> None:
+    """Let a Ctrl-C come again that Python has dropped, as in the end of an object."""
+    if event.exc_type is not KeyboardInterrupt:
+        sys.__unraisablehook__(event)
+        return
+    import signal
+
+    signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGINT))
+    signal.setitimer(signal.ITIMER_REAL, 0.01)
+
+
+def _interrupted() -> int:
+    """Say it as for every command; one more Ctrl-C changes nothing."""
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    from pagescan.cli import fail
+
+    return fail(sys.argv[1:], KeyboardInterrupt())
 
 
 def _version_written() -> bool:

@@ -102,12 +102,9 @@ class LazyGroup(click.Group):
         if name in LATER:
             raise UsageError(f"{name!r} does not exist yet: the name is reserved")
         if name not in COMMANDS and not name.startswith("-"):
-            from difflib import get_close_matches
+            from pagescan.commands.near_misses import command_meant
 
-            near = get_close_matches(name, COMMANDS, 1)
-            hint = f"did you mean {near[0]}?" if near else "pagescan -h lists them"
-            if name.isdigit():
-                hint = f"did you mean pagescan watch {name}?"
+            hint = command_meant(name, list(COMMANDS))
             raise UsageError(f"no such command: {name!r}", hint=hint)
         return super().resolve_command(ctx, args)
 
@@ -126,17 +123,20 @@ class LazyGroup(click.Group):
             formatter.write_dl(list(COMMANDS.items()))
 
 
-_OF_ALL = re.compile(r"-[qv]+|--quiet|--verbose|--debug|--color=.*")
+_OF_ALL = re.compile(
+    r"-[qv]+|--quiet|--verbose|--debug|--(color|max-stall|max-tables)=.*"
+)
+_WITH_VALUE = ("--color", "--max-stall", "--max-tables")
 
 
 def _behind_the_command(words: list[str]) -> list[str]:
-    """Move -q, -v, --color and --debug from before the command to behind it.
+    """Move the options of all commands from before the command to behind it.
 
     Without a command they have no effect.
     """
     count = 0
     while count < len(words):
-        if words[count] == "--color":
+        if words[count] in _WITH_VALUE:
             count += 2
         elif _OF_ALL.fullmatch(words[count]):
             count += 1
@@ -185,12 +185,12 @@ def run(argv: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 0
     except OSError as error:
-        return _fail(words, *_explain(error))
+        return fail(words, error)
     failure = finish()
     if isinstance(failure, BrokenPipeError):
         return 0
     if failure is not None and code not in (PagescanError.code, 130):
-        return _fail(words, *_explain(failure))
+        return fail(words, failure)
     return code
 
 
@@ -203,10 +203,7 @@ def _invoke(words: list[str]) -> int:
         sys.stderr.write(f"{error}\n")
         return UsageError.code
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - one line for all
-        message, hint, code = _explain(error)
-        if code == 1 and _behind_the_command(words)[:1] == ["changed"]:
-            code = 2  # 1 means there: nothing was written
-        return _fail(words, message, hint, code)
+        return fail(words, error)
     return result if isinstance(result, int) else 0
 
 
@@ -214,7 +211,9 @@ def _explain(error: BaseException) -> tuple[str, str | None, int]:
     """Return the failure with its reason, a remedy, and the exit code."""
     match error:
         case click.ClickException():
-            return error.format_message(), _click_hint(error), UsageError.code
+            from pagescan.commands.near_misses import explain
+
+            return *explain(error), UsageError.code
         case PagescanError():
             return str(error), error.hint, error.code
         case KeyboardInterrupt() | click.Abort():
@@ -225,8 +224,18 @@ def _explain(error: BaseException) -> tuple[str, str | None, int]:
             return _reason(error), None, PagescanError.code
         case _:
             pass
+    return *_internal(error), PagescanError.code
+
+
+def _internal(error: BaseException) -> tuple[str, str]:
+    """Return the failure of pagescan itself: of its installation, or else a bug."""
+    if isinstance(error, ImportError):
+        from pagescan.native.loading import ShimError
+
+        if isinstance(error, ShimError):
+            return str(error), error.hint
     what = f"internal error: {type(error).__name__}: {error}"
-    return what, "please report it, with the output of --debug", PagescanError.code
+    return what, "please report it, with the output of --debug"
 
 
 def _reason(error: OSError) -> str:
@@ -238,35 +247,31 @@ def _reason(error: OSError) -> str:
     return f"{error.strerror or error}".lower() + where
 
 
-def _click_hint(error: click.ClickException) -> str | None:
-    if not isinstance(error, click.UsageError):
-        return None
-    if isinstance(error, click.NoSuchOption) and error.option_name in ("-p", "--pid"):
-        return "TARGET needs no option: pagescan watch PID"
-    if error.ctx is not None:
-        return f"{error.ctx.command_path} -h shows how it is called"
-    return None
-
-
-def _fail(words: list[str], message: str, hint: str | None, code: int) -> int:
-    """Report an error on stderr: as a line, or as JSON if that was asked for."""
+def fail(words: list[str], error: BaseException) -> int:
+    """Report an error on stderr, or as JSON if that was asked for; return its code."""
+    message, hint, code = _explain(error)
+    if code == 1 and _behind_the_command(words)[:1] == ["changed"]:
+        code = 2  # 1 means there: nothing was written
+    details = error.details if isinstance(error, PagescanError) else ()
     if "--" in words:  # the words behind it belong to CMD
         words = words[: words.index("--")]
     if "--debug" in words:
         import traceback
 
         for line in traceback.format_exc().splitlines():
-            tell(line)
+            tell(line, whole=True)
     message = " ".join(message.splitlines())
     if "--json" in words or "--jsonl" in words:
         from pagescan.render.document import document
 
-        keys = document("error", code=code, error=message, hint=hint)
-        tell(json.dumps(keys))
+        keys = document("error", code=code, error=message, hint=hint, details=details)
+        tell(json.dumps(keys), whole=True)
         return code
     if code == 2 or not message.startswith("pagescan"):
         message = f"pagescan: {message[:1].lower()}{message[1:].rstrip('.')}"
-    tell(message)
+    tell(f"{message}:" if details else message)
+    for line in details:
+        tell(line, whole=True)
     if hint:
-        tell(f"hint: {hint}")
+        tell(f"hint: {hint}", whole=True)
     return code

@@ -97,6 +97,7 @@ def _limited(
 
     limit = _in_bytes(max_bytes)
     _check_pages(max)
+    _check_ranges(ranges)
     with contextlib.ExitStack() as stack:
         stack.enter_context(freed_memory_kept())
         try:
@@ -116,16 +117,29 @@ def _limited(
 
 
 def _check_pages(count: object) -> None:
-    if count is not None and not (isinstance(count, int) and count >= 0):
+    if count is not None and not _is_count(count):
         pytest.fail(
             f"dirty_pages: max: not a number of pages: {count!r}", pytrace=False
         )
+
+
+def _check_ranges(ranges: object) -> None:
+    if ranges is not None and not isinstance(ranges, Iterable):
+        pytest.fail(f"dirty_pages: ranges: no RANGE words: {ranges!r}", pytrace=False)
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def _in_bytes(size: int | str | None) -> int | None:
     from pagescan.model.errors import UsageError
     from pagescan.model.units import parse_size
 
+    if size is not None and not isinstance(size, str) and not _is_count(size):
+        pytest.fail(
+            f"dirty_pages: max_bytes: not a number of bytes: {size!r}", pytrace=False
+        )
     try:
         return parse_size(size) if isinstance(size, str) else size
     except UsageError as error:

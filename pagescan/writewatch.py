@@ -160,6 +160,10 @@ class WriteWatch:
             )
         return size
 
+    def __repr__(self) -> str:
+        state = "closed" if self._memory.closed else f"at {self.address:#x}"
+        return f"<WriteWatch of {self.size} bytes: {state}>"
+
     def __enter__(self) -> Self:
         return self
 

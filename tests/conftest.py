@@ -6,6 +6,7 @@ into one.
 
 import contextlib
 import ctypes
+import gc
 import importlib.util
 import json
 import os
@@ -149,6 +150,22 @@ def _stranger() -> str | None:
     return None if python_of_all() else "another user cannot run this Python"
 
 
+def run_as_stranger(*words: object) -> subprocess.CompletedProcess[str]:
+    """Run the Python of all users as another user, with this tree's pagescan."""
+    places = [str(HERE.parent), *filter(None, map(str, sys.path))]
+    return subprocess.run(
+        [str(python_of_all()), *map(str, words)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd="/",
+        user=STRANGER,
+        group=STRANGER,
+        extra_groups=[],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(places)},
+    )
+
+
 PROBES: dict[str, Callable[[], str | None]] = {
     "tracking": _tracking,
     "stranger": _stranger,
@@ -188,6 +205,8 @@ PROBES: dict[str, Callable[[], str | None]] = {
     "pandas": _module("pandas"),
     "polars": _module("polars"),
     "pyarrow": _module("pyarrow"),
+    "duckdb": _module("duckdb"),
+    "pyspark": _module("pyspark"),
     "mypy": _module("mypy"),
     "prometheus_client": _module("prometheus_client"),
     "yaml": _module("yaml"),
@@ -280,7 +299,7 @@ def command(
     *words: object,
     env: dict[str, str] | None = None,
     stdin: int = subprocess.DEVNULL,
-    timeout: float = 60,
+    timeout: float = 120,
 ) -> Result:
     """Run `pagescan WORDS…` and return its output and exit code."""
     done = subprocess.run(
@@ -439,6 +458,21 @@ def no_session_left() -> Iterator[None]:
     witness.wait_for(
         lambda: not {path for path in session_files() - before if _is_ours(path)}
     )
+
+
+@pytest.fixture(autouse=True)
+def no_userfaultfd_left() -> Iterator[None]:
+    """Assert that a test leaves no userfaultfd here, but for that of WriteWatch."""
+    before = max(1, _userfaultfds())
+    yield
+    if _userfaultfds() > before:
+        gc.collect()
+    assert _userfaultfds() <= before, "the test leaves a userfaultfd"
+
+
+def _userfaultfds() -> int:
+    held = witness.descriptors(os.getpid()).values()
+    return sum("userfaultfd" in one for one in held)
 
 
 def session_files() -> set[str]:

@@ -92,7 +92,7 @@ class Exporter:
             lines = [line for line in self.said if re.search(pattern, line)]
             return lines[0] if lines else None
 
-        witness.wait_for(found, 30)
+        witness.wait_for(found)
         return str(found())
 
     def ticks(self) -> float:

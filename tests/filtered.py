@@ -21,7 +21,7 @@ _LOAD, _EQUAL, _RETURN = 0x20, 0x15, 0x06  # BPF_LD|W|ABS, BPF_JMP|JEQ|K, BPF_RE
 _NUMBER, _SECOND_ARGUMENT = 0, 24  # offsets in struct seccomp_data
 _ALLOW, _ERRNO = 0x7FFF0000, 0x00050000
 _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS, _MODE_FILTER = 22, 38, 2
-_IOCTL, _EXECVE, _PERF_EVENT_OPEN, _USERFAULTFD = 16, 59, 298, 323
+_IOCTL, _EXECVE, _PERF_EVENT_OPEN, _KCMP, _USERFAULTFD = 16, 59, 298, 312, 323
 _PAGEMAP_SCAN, _UFFDIO_API = 0xC0606610, 0xC018AA3F
 
 
@@ -42,6 +42,8 @@ ANSWERS = {
     "unknown": Answer(_USERFAULTFD, errno.ENOSYS),
     "no-perf": Answer(_PERF_EVENT_OPEN, errno.EACCES),
     "unknown-perf": Answer(_PERF_EVENT_OPEN, errno.ENOSYS),
+    "no-kcmp": Answer(_KCMP, errno.EPERM),
+    "unknown-kcmp": Answer(_KCMP, errno.ENOSYS),
     # Any attempt to start a program fails, and so becomes visible.
     "no-exec": Answer(_EXECVE, errno.EPERM),
 }

@@ -66,6 +66,7 @@ def contents_of(
                 pages=len(pages),
                 resident=(1 << 28) + at * PAGE,
                 share=len(pages) * 3e-7,
+                used_ns=step // 2,
                 mappings=known,
                 counts=[counts[index] for index in known],
             )

@@ -60,9 +60,14 @@ def look_of(
     """Return a look that found pages."""
     batch = Batch.join(columns_of(pages), mappings, page_size=PAGE, new=frozenset(new))
     moment = BEGUN + timedelta(seconds=second)
-    return Look(
-        batch, untracked, moment, Cost(scan_ns=1000, ioctls=3, target_share=0.01)
+    cost = Cost(
+        scan_ns=1000,
+        ioctls=3,
+        target_share=0.01,
+        target_ns=2_000_000,
+        used_ns=200_000_000,
     )
+    return Look(batch, untracked, moment, cost)
 
 
 @dataclass

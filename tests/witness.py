@@ -133,7 +133,7 @@ def memory(pid: int) -> dict[int, bytes]:
     return pages
 
 
-def wait_for(fact: Callable[[], object], seconds: float = 10.0) -> None:
+def wait_for(fact: Callable[[], object], seconds: float = 60.0) -> None:
     """Wait until a function returns a true value; fail after a time limit."""
     deadline = time.monotonic() + seconds * PATIENCE
     while not fact():

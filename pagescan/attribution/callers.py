@@ -43,7 +43,7 @@ def named_chains(
     column = array("Q", before | targets | codes)
     names = dict(zip(column, symbols.name(column), strict=True))
     return {
-        number: tuple(_trusted(frames, names, calls))
+        number: tuple(trusted(frames, names, calls))
         for number, frames in columns.items()
     }
 
@@ -54,7 +54,7 @@ def _frames(chain: bytes) -> list[int]:
     return [frame for frame in frames if frame]
 
 
-def _trusted(
+def trusted(
     frames: list[int], names: dict[int, Name], calls: dict[int, int]
 ) -> Iterable[str]:
     """Yield the callers of a chain up to the first one that cannot be trusted.

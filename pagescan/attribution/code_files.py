@@ -12,6 +12,7 @@ import contextlib
 import os
 import re
 import stat
+from collections.abc import Iterator
 from typing import Self
 
 from pagescan import native
@@ -60,7 +61,10 @@ class CodeFiles:
         """
         if not self._may_touch(mapping):
             return -1
-        link = f"{memory_dir(self.pid)}/map_files/{mapping.start:x}-{mapping.end:x}"
+        folder = memory_dir(self.pid)
+        if folder != f"/proc/{self.pid}":  # a thread: it has no map_files
+            return self._by_name(mapping)
+        link = f"{folder}/map_files/{mapping.start:x}-{mapping.end:x}"
         try:
             path = os.open(link, os.O_PATH | os.O_CLOEXEC)
         except FileNotFoundError:
@@ -92,6 +96,19 @@ class CodeFiles:
             os.close(path)
             return -1
         return _open_found(path)
+
+    @contextlib.contextmanager
+    def directory(self, name: bytes) -> Iterator[int]:
+        """Look up a directory below the process's root; no link is followed.
+
+        The block has an O_PATH descriptor of it; -1: it is not safe, or not there.
+        """
+        fd = self._look_up(name, links=False)
+        try:
+            yield fd
+        finally:
+            if fd >= 0:
+                os.close(fd)
 
     def _look_up(self, name: bytes, *, links: bool) -> int:
         """Return an O_PATH descriptor; -1: not found, or not safe to look up."""

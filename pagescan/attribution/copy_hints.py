@@ -1,7 +1,7 @@
 """Remedies for copies, chosen by the functions that make them; pure, no I/O."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from pagescan.model.units import format_size
 
@@ -28,14 +28,13 @@ COUNTING = (
 
 
 def hints(
-    name: str, functions: Iterable[tuple[str | None, int]], reserve: int
+    functions: Iterable[tuple[str | None, int]], reserves: Mapping[str, int]
 ) -> list[str]:
     """Return remedies for the copies of forked children and of their parent.
 
     Args:
-        name: The name of the parent.
         functions: The functions that made copies in the children, with their pages.
-        reserve: Bytes that a fork like the largest one needs.
+        reserves: Per name of a parent, the bytes that its largest fork needs.
     """
     known = [(text, pages) for text, pages in functions if text]
     total = sum(pages for _, pages in known)
@@ -45,9 +44,11 @@ def hints(
             pages = sum(pages for word, pages in known if pattern.fullmatch(word))
             if pages > _MUCH * total:
                 found.append(text)
-    if name.startswith(("redis", "valkey", "keydb")) and reserve:
+    servers = ("redis", "valkey", "keydb")
+    stores = [size for name, size in reserves.items() if name.startswith(servers)]
+    if any(stores):
         found.append(
-            f"keep {format_size(reserve)} free for a snapshot under this load,"
+            f"keep {format_size(max(stores))} free for a snapshot under this load,"
             " turn transparent huge pages off, or save on a replica, without a fork"
         )
     return found

@@ -3,7 +3,7 @@
 import select
 from collections.abc import Iterator
 
-from pagescan.attribution.copies import CopyWatch
+from pagescan.attribution.copy_counter import CopyCounter
 from pagescan.attribution.samples import clock_ns
 from pagescan.model.copies import CopyReport
 from pagescan.model.errors import UsageError
@@ -12,7 +12,7 @@ _PUMP_SECONDS = 0.02
 
 
 def copy_reports(
-    watch: CopyWatch,
+    watch: CopyCounter,
     *,
     interval: float = 1.0,
     duration: float | None = None,
@@ -44,7 +44,7 @@ def copy_reports(
         raise UsageError("an interval or a duration is more than 0 seconds")
     begun = clock_ns()
     due = begun + round(interval * 1e9)
-    inputs = [watch.target.pidfd, *([] if stop is None else [stop])]
+    inputs = [*watch.inputs, *([] if stop is None else [stop])]
     while True:
         ready = select.select(inputs, [], [], _PUMP_SECONDS)[0]
         watch.pump()
@@ -63,11 +63,11 @@ def copy_reports(
 
 
 def _end(
-    watch: CopyWatch, ready: list[int], stop: int | None, *, next_fork: bool
+    watch: CopyCounter, ready: list[int], stop: int | None, *, next_fork: bool
 ) -> str | None:
     """Return why the loop ends now; None: it goes on."""
     if stop is not None and stop in ready:
         return "interrupted"
     if next_fork and any(fork.end is not None for fork in watch.sure_forks[:1]):
         return "fork"
-    return "exited" if watch.target.pidfd in ready else None
+    return "exited" if watch.is_over(ready) else None

@@ -7,25 +7,32 @@ import math
 from array import array
 from bisect import bisect_left
 from collections import Counter
+from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 from pagescan.attribution.copy_hints import hints
+from pagescan.attribution.forks import only_read
 from pagescan.attribution.samples import clock_ns, to_time
 from pagescan.model.copies import (
     Copies,
     CopyReport,
+    CopySummary,
     ForkCopies,
     ProcessCopies,
     SideCopies,
 )
 from pagescan.model.errors import PagescanError
+from pagescan.model.mapping_set import MappingSet
 from pagescan.model.memory import PAGE_SIZE, Kind, Mapping
 from pagescan.model.units import now
+from pagescan.scanner.scanner import Scanner
 from pagescan.target import maps
+from pagescan.target.labels import Labels
 from pagescan.target.process import Target
 
 if TYPE_CHECKING:
-    from pagescan.attribution.copies import CopyWatch, FamilyProcess
+    from pagescan.attribution.copy_counter import CopyCounter
+    from pagescan.attribution.families import FamilyProcess, Program
     from pagescan.attribution.forks import Fork, Side
     from pagescan.attribution.symbols import Name
 
@@ -33,15 +40,24 @@ _FUNCTIONS = 200
 
 
 class Reporter:
-    """Remembers the previous report, from which it computes rates."""
+    """Remembers the previous report, from which it computes rates.
 
-    def __init__(self, watch: CopyWatch) -> None:
+    Attributes:
+        mappings: The mappings of each process, as they were read last.
+        reported: The numbers of the forks whose end has been reported.
+    """
+
+    def __init__(self, watch: CopyCounter) -> None:
         """Begin the first interval now."""
         self._watch = watch
         self._at = clock_ns()
         self._tick = 0
-        self._mappings: dict[int, list[Mapping]] = {}
-        self._reported: set[int] = set()
+        self._sure: set[Fork] = set()
+        self._sides: dict[FamilyProcess, list[tuple[Fork, Side]]] = {}
+        self._copied: dict[Fork, int] = {}
+        self.mappings: dict[FamilyProcess, list[Mapping]] = {}
+        self._labels: dict[FamilyProcess, list[str | None]] = {}  # of these mappings
+        self.reported: set[int] = set()
 
     def report(self, by: str, end: str | None) -> CopyReport:
         """Return a report of the copies counted so far; see `CopyWatch.report`."""
@@ -49,116 +65,198 @@ class Reporter:
         interval, self._at = at - self._at, at
         self._tick += 1
         sure = watch.sure_forks
+        self._index(sure)
         for fork in sure:
-            if fork.number not in self._reported:
+            if fork.number not in self.reported:
                 fork.look(at, interval / 1e9)
-        self._read_mappings()
+        self._forget_old()
+        self._read_mappings(labelled=by == "mapping")
         names = self._names()
         forks = [
             self._fork(fork, by, names)
             for fork in sure
-            if end is not None or fork.number not in self._reported
+            if end is not None or fork.number not in self.reported
         ]
-        self._reported.update(fork.number for fork in sure if fork.end is not None)
+        self.reported.update(fork.number for fork in sure if fork.end is not None)
         rows = [
             self._row(process, interval, names)
-            for process in watch.processes.values()
-            if end is not None or process.lives
+            for process in watch.all_processes
+            if (end is not None or process.lives) and self._is_shown(process)
         ]
         return CopyReport(
             now(),
-            watch.target.facts,
+            watch.target_facts,
             self._tick,
             interval,
             tuple(rows),
             tuple(forks),
-            tuple(self._hints(names, [fork.reserve for fork in forks])),
+            tuple(self._hints(names, forks)),
             watch.vforks,
             watch.samples,
             watch.lost,
             watch.ring_bytes,
             end,
+            self._summary(),
+            watch.group,
+            watch.untracked,
         )
 
-    def _read_mappings(self) -> None:
-        """Read the mappings; for a process that has ended, keep the last ones."""
-        for pid, process in self._watch.processes.items():
-            if process.lives:
-                with contextlib.suppress(PagescanError), Target.open(pid) as target:
-                    self._mappings[pid] = maps.read(target)
-            if pid not in self._mappings and process.made is not None:
-                parent = process.made.parent.pid
-                self._mappings[pid] = self._mappings.get(parent, [])
+    def _is_shown(self, process: FamilyProcess) -> bool:
+        """Whether a process has a row: it was asked for, or is a side of a fork."""
+        return process.shown or any(fork in self._sure for fork, _ in self._of(process))
 
-    def _names(self) -> dict[int, Name]:
-        codes: set[int] = set()
-        for process in self._watch.processes.values():
-            codes.update(process.by_code)
+    def _index(self, sure: list[Fork]) -> None:
+        """Find the forks of each process; once per report, since there may be many."""
+        self._sure, self._copied = {*sure}, {}
+        self._sides = {}
         for fork in self._watch.forks:
-            codes.update(fork.parent.by_code, fork.child.by_code)
-        column = array("Q", codes)
-        return dict(zip(column, self._watch.symbols.name(column), strict=True))
+            self._copied[fork] = fork.copied
+            for side in (fork.parent, fork.child):
+                if side.process is not None:
+                    self._sides.setdefault(side.process, []).append((fork, side))
+
+    def _of(self, process: FamilyProcess) -> list[tuple[Fork, Side]]:
+        """Return the forks that a process is a side of."""
+        return self._sides.get(process, [])
+
+    def _summary(self) -> CopySummary:
+        watch = self._watch
+        new = sum(self._new(process) for process in watch.all_processes)
+        before = watch.copied_before
+        return CopySummary(watch.fork_count, before + watch.sums.copied, new)
+
+    def _forget_old(self) -> None:
+        """Drop what belongs to processes and forks that the watch has dropped."""
+        watch = self._watch
+        for process in self.mappings.keys() - {*watch.all_processes}:
+            del self.mappings[process]
+            self._labels.pop(process, None)
+        self.reported &= {fork.number for fork in watch.forks}
+
+    def _read_mappings(self, *, labelled: bool) -> None:
+        """Read the mappings; for a process that has ended, keep the last ones."""
+        for process in self._watch.all_processes:
+            if process.lives and self._is_shown(process):
+                with (
+                    contextlib.suppress(PagescanError),
+                    Target.open(process.pid) as target,
+                ):
+                    self.mappings[process] = rows = maps.read(target)
+                    self._forget_read(process, target, rows)
+                    if labelled:
+                        found = Labels(target).of(rows)
+                        texts = [one.text if one else None for one in found]
+                        self._labels[process] = texts
+            if process not in self.mappings and process.made is not None:
+                parent = process.made.parent.process
+                if parent is not None:
+                    self.mappings[process] = self.mappings.get(parent, [])
+                    self._labels[process] = self._labels.get(parent, [])
+
+    def _forget_read(
+        self, process: FamilyProcess, target: Target, rows: list[Mapping]
+    ) -> None:
+        """Take holes that a process has only read out of its new pages."""
+        sides = [side for _, side in self._of(process) if side.new_pages]
+        if sides:
+            anonymous = [row for row in rows if row.kind is Kind.ANON]
+            holes = only_read(Scanner(target), MappingSet(anonymous, rows))
+            for side in sides:
+                side.forget_read(holes)
+
+    def _names(self) -> dict[Program, dict[int, Name]]:
+        """Return the names of all code that has copied, of each program its own."""
+        codes: dict[Program, set[int]] = {}
+        for process in self._watch.all_processes:
+            codes.setdefault(process.program, set()).update(process.by_code)
+        for fork in self._watch.forks:
+            for side in (fork.parent, fork.child):
+                if side.process is not None:
+                    known = codes.setdefault(side.process.program, set())
+                    known.update(side.by_code)
+        return {one: one.names(known) if known else {} for one, known in codes.items()}
 
     def _row(
-        self, process: FamilyProcess, interval: int, names: dict[int, Name]
+        self,
+        process: FamilyProcess,
+        interval: int,
+        names: dict[Program, dict[int, Name]],
     ) -> ProcessCopies:
-        fork = process.made
-        sharing = [f for f in self._watch.living if process.pid in _pids(f)]
-        shared = [f.pages - f.copied + (f.copied_before or 0) for f in sharing]
+        made = process.made
+        sharing = [fork for fork, _ in self._of(process) if fork.end is None]
+        shared = [f.pages - self._copied[f] + (f.copied_before or 0) for f in sharing]
         rate = (process.copied - process.seen) / (interval / 1e9) if interval else 0.0
         process.seen = process.copied
-        functions = _by_function(process.by_code, names)
-        before = fork.copied_before or 0 if fork else 0
-        new = self._new(process.pid)
-        seconds = (clock_ns() - fork.at) / 1e9 if fork else None
+        functions = _by_function(process.by_code, names[process.program])
+        before = made.copied_before or 0 if made else 0
+        new = self._new(process)
+        seconds = (clock_ns() - made.at) / 1e9 if made else None
         return ProcessCopies(
             process.name,
             process.pid,
-            "child" if fork else "parent",
+            self._role(process),
             seconds,
             max(shared, default=0),
             process.copied + before,
             new,
             rate,
             functions[0].function if functions else None,
+            process.label,
+            process.end,
+            made.parent.pid if made else None,
         )
 
-    def _new(self, pid: int) -> int:
+    def _role(self, process: FamilyProcess) -> str | None:
+        """Return parent or child; None: a process of a group that has not forked."""
+        if process.made is not None:
+            return "child"
+        watch = self._watch
+        forked = any(side.role == "parent" for _, side in self._of(process))
+        return "parent" if forked or watch.group is None else None
+
+    def _new(self, process: FamilyProcess) -> int:
         """Count the pages of a process that are its own and were never shared."""
         pages: set[int] = set()
-        for fork in self._watch.forks:
-            for side in (fork.parent, fork.child):
-                if side.pid == pid:
-                    pages |= side.new_pages
-        return self._private(pid, pages)
+        for _, side in self._of(process):
+            pages |= side.new_pages
+        return self._private(process, pages)
 
-    def _private(self, pid: int, pages: set[int]) -> int:
+    def _private(self, process: FamilyProcess | None, pages: set[int]) -> int:
         """Count pages outside of files and shared memory, where reads make pages."""
+        if not pages:
+            return 0
         ordered = sorted(pages)
         count = len(ordered)
-        for mapping in self._mappings.get(pid, []):
+        for mapping in self.mappings_of(process):
             if mapping.kind is not Kind.ANON:
                 first = bisect_left(ordered, mapping.start // PAGE_SIZE)
                 count -= bisect_left(ordered, mapping.end // PAGE_SIZE) - first
         return count
 
-    def _fork(self, fork: Fork, by: str, names: dict[int, Name]) -> ForkCopies:
+    def mappings_of(self, process: FamilyProcess | None) -> list[Mapping]:
+        """Return the mappings of a process, as they were read last."""
+        return [] if process is None else self.mappings.get(process, [])
+
+    def _fork(
+        self, fork: Fork, by: str, names: dict[Program, dict[int, Name]]
+    ) -> ForkCopies:
         until = fork.ended_at if fork.end else self._at
         seconds = max(0.0, (until - fork.at) / 1e9)
-        counted = fork.copied - (fork.copied_before or 0)
+        copied = self._copied[fork]
+        counted = copied - (fork.copied_before or 0)
         return ForkCopies(
             fork.number,
             to_time(fork.at),
             fork.parent.pid,
             fork.child.pid,
             fork.pages if fork.copied_before is None else None,
-            fork.copied,
+            copied,
             tuple(
                 SideCopies(
                     side.pid,
                     side.role,
                     side.copied,
-                    self._private(side.pid, side.new_pages),
+                    self._private(side.process, side.new_pages),
                     self._by(fork, side, by, names),
                 )
                 for side in (fork.parent, fork.child)
@@ -169,38 +267,54 @@ class Reporter:
             fork.end,
             fork.peak,
             None if fork.end else predicted(counted, fork.pages),
+            fork.kept,
+            fork.pages + (fork.copied_before or 0),
         )
 
     def _by(
-        self, fork: Fork, side: Side, by: str, names: dict[int, Name]
+        self, fork: Fork, side: Side, by: str, names: dict[Program, dict[int, Name]]
     ) -> tuple[Copies, ...]:
         if by == "mapping":
             return tuple(self._by_mapping(side))
         if by == "time":
             return tuple(_by_time(fork, side))
-        return tuple(_by_function(side.by_code, names)[:_FUNCTIONS])
+        if side.process is None:
+            return ()
+        known = names[side.process.program]
+        return tuple(_by_function(side.by_code, known)[:_FUNCTIONS])
 
     def _by_mapping(self, side: Side) -> list[Copies]:
         ordered = array("Q", sorted(side.addresses))
-        counts: Counter[str] = Counter()
-        for mapping in self._mappings.get(side.pid, []):
+        counts: Counter[tuple[str, str | None]] = Counter()
+        labels = self._labels.get(side.process, []) if side.process else []
+        for mapping, label in zip_longest(self.mappings_of(side.process), labels):
             first = bisect_left(ordered, mapping.start)
-            counts[mapping.label] += bisect_left(ordered, mapping.end) - first
+            pages = bisect_left(ordered, mapping.end) - first
+            counts[mapping.label, label] += pages
         rest = len(ordered) - sum(counts.values())
-        counts["(unmapped since)"] += rest
+        counts["(unmapped since)", None] += rest
         return [
-            Copies(pages, pages / len(ordered), mapping=label)
-            for label, pages in counts.most_common()
+            Copies(pages, pages / len(ordered), mapping=name, label=label)
+            for (name, label), pages in counts.most_common()
             if pages
         ]
 
-    def _hints(self, names: dict[int, Name], reserves: list[int]) -> list[str]:
-        codes: Counter[int] = Counter()
+    def _hints(
+        self, names: dict[Program, dict[int, Name]], forks: list[ForkCopies]
+    ) -> list[str]:
+        functions: Counter[str | None] = Counter()
+        parents = {}
         for fork in self._watch.forks:
-            codes.update(fork.child.by_code)
-        functions = [(row.function, row.pages) for row in _by_function(codes, names)]
-        name = self._watch.target.facts.name
-        return hints(name, functions, max(reserves, default=0))
+            if fork.child.process is not None and fork.parent.process is not None:
+                known = names[fork.child.process.program]
+                for row in _by_function(fork.child.by_code, known):
+                    functions[row.function] += row.pages
+                parents[fork.number] = fork.parent.process.name
+        reserves: dict[str, int] = {}
+        for copies in forks:
+            name = parents.get(copies.number, "")
+            reserves[name] = max(reserves.get(name, 0), copies.reserve)
+        return hints(functions.most_common(), reserves)
 
 
 def predicted(copied: int, shared: int) -> int:
@@ -213,10 +327,6 @@ def predicted(copied: int, shared: int) -> int:
         return copied
     left = 1 - copied / shared
     return math.ceil(shared * (1 - left * left))
-
-
-def _pids(fork: Fork) -> tuple[int, int]:
-    return fork.parent.pid, fork.child.pid
 
 
 def _by_function(codes: Counter[int], names: dict[int, Name]) -> list[Copies]:

@@ -6,6 +6,7 @@ id, or the checksum that the debuglink names.
 
 import contextlib
 import os
+import time
 import zlib
 
 from pagescan.attribution.code_files import CodeFiles, open_own
@@ -14,7 +15,11 @@ from pagescan.attribution.elf import BadElfError, Elf, open_elf
 _DEBUG_DIR = "/usr/lib/debug"
 _LARGEST_DOWNLOAD = 2 << 30
 _PIECE = 1 << 20
-_TIMEOUT = 30
+TIMEOUT = 5.0
+LONGEST_DOWNLOAD = 60.0
+"""Seconds until a server's first or next bytes, and until its file is complete."""
+silent: dict[str, str] = {}
+"""The servers that did not answer, with the reason: this process asks them no more."""
 
 
 def find(elf: Elf, path: bytes, files: CodeFiles) -> int:
@@ -86,7 +91,8 @@ def fetch(build_id: str) -> int:
     """Return a descriptor of a debug file from a debuginfod server; -1: not found.
 
     Servers are asked only if DEBUGINFOD_URLS is set. Downloaded files are kept in the
-    user's cache, and checked at each use.
+    user's cache, and checked at each use. A server that does not answer is asked only
+    once: a target has many files.
     """
     if not build_id or not servers():
         return -1
@@ -96,12 +102,34 @@ def fetch(build_id: str) -> int:
     if _kept(fd, has_build_id(fd, build_id)):
         return fd
     for server in servers():
-        with contextlib.suppress(OSError, ValueError):
-            _download(f"{server}/buildid/{build_id}/debuginfo", place)
+        if server not in silent and _fetch_from(server, build_id, place):
             fd = open_own(place)
             if _kept(fd, has_build_id(fd, build_id)):
                 return fd
     return -1
+
+
+def _fetch_from(server: str, build_id: str, place: str) -> bool:
+    """Download a file, and return whether the server sent one."""
+    import http.client
+    import urllib.error
+
+    try:
+        _download(f"{server}/buildid/{build_id}/debuginfo", place)
+    except urllib.error.HTTPError as error:  # an answer: it has no such file
+        error.close()
+    except (urllib.error.URLError, TimeoutError, http.client.HTTPException) as error:
+        silent[server] = str(getattr(error, "reason", error)) or "no answer"
+    except (OSError, ValueError):
+        pass
+    else:
+        return True
+    return False
+
+
+def _check_time(deadline: float) -> None:
+    if time.monotonic() > deadline:
+        raise TimeoutError("the download takes too long")
 
 
 def _download(url: str, place: str) -> None:
@@ -114,13 +142,14 @@ def _download(url: str, place: str) -> None:
         url, headers={"User-Agent": "pagescan"}
     )
     with (
-        urllib.request.urlopen(request, timeout=_TIMEOUT) as answer,  # noqa: S310 - as above
+        urllib.request.urlopen(request, timeout=TIMEOUT) as answer,  # noqa: S310 - as above
         tempfile.NamedTemporaryFile(dir=os.path.dirname(place), delete=False) as file,
     ):
         try:
-            size = 0
-            while size <= _LARGEST_DOWNLOAD and (piece := answer.read(_PIECE)):
+            size, deadline = 0, time.monotonic() + LONGEST_DOWNLOAD
+            while size <= _LARGEST_DOWNLOAD and (piece := answer.read1(_PIECE)):
                 size += file.write(piece)
+                _check_time(deadline)
             file.flush()
             os.replace(file.name, place)
         except BaseException:

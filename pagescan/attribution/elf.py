@@ -15,9 +15,12 @@ from collections.abc import Iterable
 from typing import IO, BinaryIO, NamedTuple, cast
 
 _HEADER_BYTES, _HEADER_CALLS = 32 << 20, 400_000
-_LARGEST_TABLE = 512 << 20
+LARGEST_TABLE = 64 << 20
+"""Bytes of a table of symbols, 2.8 million of them: measured, 450 MB of memory."""
+_LARGEST_STRINGS = 256 << 20
 _SYMBOL = struct.Struct("<IBBHQQ")
 _FUNCTIONS = frozenset({2, 10})  # STT_FUNC, STT_GNU_IFUNC; source: elf(5)
+_EXPORTED = frozenset({1, 2})  # STT_OBJECT, STT_FUNC
 _LONGEST_NAME = 64 << 10
 _WALK_BACK = 16
 """The most symbols between an address and the symbol whose function contains it."""
@@ -64,6 +67,7 @@ class Elf:
         segments: (file offset, size in the file, address) of each loaded segment.
         sections: By name; the first of a name.
         build_id: As hex digits, or "".
+        left_out: The tables that were too large to be read.
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -80,6 +84,7 @@ class Elf:
         self.sections: dict[str, Section] = {}
         self._by_index: list[Section] = []
         self.build_id = ""
+        self.left_out: set[str] = set()
         try:
             self._read_headers()
         except Exception as error:  # a damaged file can raise any error in the parser
@@ -104,7 +109,7 @@ class Elf:
             self.sections.setdefault(section.name, place)
         self.build_id = _build_id(self.data(".note.gnu.build-id", 4096))
 
-    def data(self, name: str, most: int = _LARGEST_TABLE) -> bytes:
+    def data(self, name: str, most: int) -> bytes:
         """Return the bytes of a section; b"": it is missing or too large."""
         section = self.sections.get(name)
         return self._bytes_of(section, most) if section else b""
@@ -124,18 +129,34 @@ class Elf:
                 return offset - start + address
         return offset
 
+    def find(self, names: set[bytes]) -> dict[bytes, tuple[int, int]]:
+        """Return address and size of functions and data by their exported names."""
+        found: dict[bytes, tuple[int, int]] = {}
+        for value, size, _, at, strings in self._read_symbols(".dynsym", _EXPORTED):
+            end = strings.find(b"\0", at, at + _LONGEST_NAME)
+            if strings[at:end] in names:
+                found[strings[at:end]] = value, size
+        return found
+
     def symbols(self, name: str) -> list["Symbol"]:
         """Return the functions of .symtab or .dynsym, in the order of the file."""
+        return self._read_symbols(name, _FUNCTIONS)
+
+    def _read_symbols(self, name: str, kinds: frozenset[int]) -> list["Symbol"]:
         section = self.sections.get(name)
         if section is None or not 0 < section.link < len(self._by_index):
             return []
-        table = self._bytes_of(section, _LARGEST_TABLE)
-        strings = self._bytes_of(self._by_index[section.link], _LARGEST_TABLE)
+        names = self._by_index[section.link]
+        if section.size > LARGEST_TABLE or names.size > _LARGEST_STRINGS:
+            self.left_out.add(name)
+            return []
+        table = self._bytes_of(section, LARGEST_TABLE)
+        strings = self._bytes_of(names, _LARGEST_STRINGS)
         table = table[: len(table) // _SYMBOL.size * _SYMBOL.size]
         return [
             (value, size, info >> 4, at, strings)
             for at, info, _, index, value, size in _SYMBOL.iter_unpack(table)
-            if info & 15 in _FUNCTIONS and index and value
+            if info & 15 in kinds and index and value
         ]
 
 

@@ -5,8 +5,10 @@ jcmd asks it to. The file is below the target's root, and its name has the pid o
 target's own PID namespace.
 """
 
+import contextlib
 import os
 import re
+import stat
 from array import array
 from bisect import bisect_right
 
@@ -14,10 +16,10 @@ from pagescan.attribution.code_files import CodeFiles
 from pagescan.target.living import memory_dir
 from pagescan.target.process import read_status
 
+_FOLDER = "/tmp"  # noqa: S108 - the runtime chose it
 _LARGEST = 256 << 20
 _PIECE = 4 << 20
 _SECONDS = 15
-_SIGQUIT = 1 << 2  # the bit of signal 3
 _PYTHON = re.compile(r"py::(.*?):(/.*|<.*)")
 _NODE = re.compile(
     r"(?:JS|LazyCompile|Function|Script|Eval):[~*^+]*(\S*) (.+?)(?::(\d+))?(?::\d+)?"
@@ -34,6 +36,40 @@ class JitMap:
         self._entries: list[tuple[int, int, bytes]] = []
         self._starts = array("Q")
         self._rest = b""
+        self._was_read: tuple[int, int] | None = None
+
+    def ask_java(self) -> bool:
+        """Let HotSpot write its map, and read it; return whether it did.
+
+        A file that was not there before is removed again.
+        """
+        pid = self._files.pid
+        with self._files.directory(_FOLDER.encode()) as folder:
+            before = _facts(folder, pid)
+            if not ask_java(pid):
+                return False
+            self._begin_again()
+            self.refresh()
+            if before is None and self._was_read is not None:
+                self._remove(folder)
+        return True
+
+    def _begin_again(self) -> None:
+        """Read the file from its start: it was written again."""
+        self._offset, self._rest, self._was_read = 0, b"", None
+
+    def _remove(self, folder: int) -> None:
+        """Remove the file that was read, if it is still there and the process's own."""
+        pid = self._files.pid
+        facts = _facts(folder, pid)
+        if (
+            facts is not None
+            and stat.S_ISREG(facts.st_mode)
+            and facts.st_uid in _uids(pid)
+            and (facts.st_dev, facts.st_ino) == self._was_read
+        ):
+            with contextlib.suppress(OSError):
+                os.unlink(_file_name(pid), dir_fd=folder)
 
     def refresh(self) -> bool:
         """Read the lines added since the last call; return whether there were any.
@@ -41,12 +77,14 @@ class JitMap:
         The file has to belong to the target's user or to root: any other user of the
         machine could have made it.
         """
-        name = f"/tmp/perf-{_inner_pid(self._files.pid)}.map"  # noqa: S108 - the runtime chose it
         owners = frozenset({0, *_uids(self._files.pid)})
+        name = f"{_FOLDER}/{_file_name(self._files.pid)}"
         fd = self._files.open_named(name.encode(), owners=owners)
         if fd < 0:
             return False
         try:
+            facts = os.fstat(fd)
+            self._was_read = facts.st_dev, facts.st_ino
             text = self._read(fd)
         finally:
             os.close(fd)
@@ -106,18 +144,18 @@ def source_of(name: str) -> tuple[str, str | None, int | None]:
 def ask_java(pid: int) -> bool:
     """Let HotSpot write its map, by jcmd; return whether it did.
 
-    jcmd sends SIGQUIT, which ends a process that does not catch it: such a process is
-    not asked.
+    Only a machine that listens is asked: jcmd sends SIGQUIT, which ends others.
     """
     import shutil
     import subprocess
 
+    from pagescan.target import jvm
+
     tool = shutil.which("jcmd")
     try:
-        caught = int(read_status(pid)["SigCgt"], 16)
-    except (OSError, KeyError, ValueError):
-        return False
-    if tool is None or not caught & _SIGQUIT:
+        if tool is None or not (jvm.is_machine(pid) and jvm.is_listening(pid)):
+            return False
+    except OSError:
         return False
     try:
         done = subprocess.run(
@@ -131,6 +169,20 @@ def ask_java(pid: int) -> bool:
     except (OSError, subprocess.TimeoutExpired):
         return False
     return done.returncode == 0
+
+
+def _file_name(pid: int) -> str:
+    return f"perf-{_inner_pid(pid)}.map"
+
+
+def _facts(folder: int, pid: int) -> os.stat_result | None:
+    """Return the facts of a process's map, of a link itself; None: it is not known."""
+    if folder < 0:
+        return None
+    try:
+        return os.stat(_file_name(pid), dir_fd=folder, follow_symlinks=False)
+    except OSError:
+        return None
 
 
 def _inner_pid(pid: int) -> int:

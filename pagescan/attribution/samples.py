@@ -5,6 +5,8 @@ microsecond per fault. Every thread that exists needs its own event per processo
 ring per processor takes the samples of all.
 """
 
+from __future__ import annotations  # array[int] is no type at run time before 3.12
+
 import contextlib
 import errno
 import mmap
@@ -15,7 +17,7 @@ import time
 from collections import deque
 from datetime import UTC, datetime
 from functools import cache
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from pagescan import native
 from pagescan.model.errors import (
@@ -26,12 +28,18 @@ from pagescan.model.errors import (
     from_oserror,
 )
 from pagescan.model.memory import PAGE_SIZE
+from pagescan.target.proc_files import if_it_lives
+
+if TYPE_CHECKING:
+    from pagescan.attribution.python_frames import PythonFrames
 
 RING_BYTES = 4 << 20
 """Bytes per processor: 100,000 samples, or 0.1 s of the fastest writers."""
+STACK_RING_BYTES, _STACK_RINGS = 32 << 20, 256 << 20
+"""With stacks: 15,000 samples; and the most for all processors together."""
 _LEAST_RING = 64 << 10
-_DRAIN_SECONDS = 0.004
-_ROOM = 1 << 16
+DRAIN_SECONDS = 0.004
+_ROOM, _ROOM_OF_STACKS = 1 << 16, 1 << 12
 _PASSES = 50
 
 
@@ -40,7 +48,7 @@ class FaultSampler:
 
     Attributes:
         user_only: Faults of the kernel, as in read(2), are not sampled.
-        ring_bytes: Bytes of the ring of each processor.
+        ring_bytes: Bytes of the ring of each processor: halved until the kernel agreed.
         lost: Samples that the rings had no room for, so far.
         chains: The number of each chain of callers that was seen, from 1.
     """
@@ -50,43 +58,43 @@ class FaultSampler:
         pids: list[int],
         *,
         children: bool,
-        ring_bytes: int = RING_BYTES,
+        ring_bytes: int | None = None,
         period: int = 1,
         user_only: bool = False,
         callers: bool = False,
+        python: PythonFrames | None = None,
     ) -> None:
         """Begin to take samples.
 
         Args:
             pids: The processes.
             children: Include the children that they fork from now on.
-            ring_bytes: Bytes per processor, a power of two; halved until the kernel
-                agrees.
+            ring_bytes: Bytes per processor, a power of two; None: chosen.
             period: Faults per sample.
             user_only: Leave out faults of the kernel, as in read(2).
             callers: Take chains of frame pointers; `chains` numbers them.
+            python: Takes the top of the stack of each sample; it stays the caller's.
 
         Raises:
             PagescanError: The kernel does not allow it, or has too few descriptors.
         """
-        self._children = children
+        self._children, self._callers, self._python = children, callers, python
         self._cpus = sorted(os.sched_getaffinity(0) | set(_online()))
         self._fds: list[int] = []
         self._leaders: dict[int, int] = {}
         self._rings: list[mmap.mmap] = []
-        self._known: set[int] = set()
+        self._threads: dict[int, set[int]] = {}
+        self._events: dict[int, list[int]] = {}
+        self._lost_before = self.lost = 0
         self._batches: deque[native.Faults] = deque()
         self._lock = threading.Lock()
-        self._callers = callers
         self.chains: dict[bytes, int] = {}
-        self._buffer = native.Faults(_ROOM, callers=callers)
-        self._end = threading.Event()
+        self._buffer = _columns(callers=callers, stacks=bool(python))
         self._thread: threading.Thread | None = None
-        self.user_only = user_only
-        self._period = period
+        self._end = threading.Event()
+        self.user_only, self._period = user_only, period
         self._counts_lost = True  # the kernel counts what its rings lose: 6.0
-        self.ring_bytes = ring_bytes
-        self.lost = 0
+        self.ring_bytes = ring_bytes or _ring_bytes(self._cpus, stacks=bool(python))
         _raise_limit()
         with contextlib.ExitStack() as undo:
             undo.callback(self.close)
@@ -97,7 +105,7 @@ class FaultSampler:
             undo.pop_all()
 
     def add(self, pid: int) -> None:
-        """Take samples of the threads of one more process.
+        """Take samples of the threads of one more process; twice is as good as once.
 
         The list of threads is read until it has no new thread: one that begins during a
         reading is in the next list, or inherits the events of the thread that made it.
@@ -105,20 +113,46 @@ class FaultSampler:
         Raises:
             PagescanError: As for the class; NoSuchTargetError: the process has ended.
         """
+        known = self._threads.setdefault(pid, set())
+        try:
+            found = self._add_threads(pid, known)
+        except BaseException:
+            self.remove(pid)
+            raise
+        if not found and pid not in known:
+            del self._threads[pid]
+            raise NoSuchTargetError(f"process {pid} has ended", pid=pid)
+
+    def _add_threads(self, pid: int, known: set[int]) -> bool:
+        """Open events of all threads that are not known; return whether any opened."""
         found = False
         for _ in range(_PASSES):
-            try:
+            tids: set[int] = set()
+            with if_it_lives(pid, doing=f"list the threads of {pid}", call="open"):
                 tids = {int(tid) for tid in os.listdir(f"/proc/{pid}/task")}
-            except OSError:
-                break
-            new = tids - self._known
+            new = tids - known
             if not new:
                 break
             for tid in sorted(new):
                 found |= self._open_thread(pid, tid)
-            self._known |= new
-        if not found and pid not in self._known:
-            raise NoSuchTargetError(f"process {pid} has ended", pid=pid)
+            known |= new
+        return found
+
+    def remove(self, pid: int) -> None:
+        """Take no more samples of a process, which may have ended.
+
+        The events that own a ring stay open: the others write to it.
+        """
+        self._threads.pop(pid, None)
+        owners = set(self._leaders.values())
+        for fd in self._events.pop(pid, []):
+            if fd in owners:
+                native.stop_faults(fd)
+                continue
+            if self._counts_lost:
+                self._lost_before += native.lost_samples(fd)
+            self._fds.remove(fd)
+            os.close(fd)
 
     def _open_thread(self, pid: int, tid: int) -> bool:
         for cpu in self._cpus:
@@ -129,6 +163,7 @@ class FaultSampler:
                     continue
                 raise _explained(error, pid) from error
             self._fds.append(fd)
+            self._events.setdefault(pid, []).append(fd)
             if cpu in self._leaders:
                 native.share_ring(fd, self._leaders[cpu])
             else:
@@ -146,6 +181,7 @@ class FaultSampler:
                 period=self._period,
                 counts_lost=self._counts_lost,
                 callers=self._callers,
+                stacks=self._python is not None,
             )
         except PermissionError:
             if self.user_only:
@@ -169,7 +205,7 @@ class FaultSampler:
                 self.ring_bytes //= 2  # perf_event_mlock_kb and RLIMIT_MEMLOCK
 
     def _run(self) -> None:
-        while not self._end.wait(_DRAIN_SECONDS):
+        while not self._end.wait(DRAIN_SECONDS):
             self._drain()
 
     def _drain(self) -> None:
@@ -187,6 +223,8 @@ class FaultSampler:
         if len(self._buffer) or self._buffer.tasks() or self._buffer.lost:
             self.lost += self._buffer.lost
             self._buffer.number_chains(self.chains)
+            if self._python is not None:
+                self._python.name(self._buffer)
             self._batches.append(self._buffer.copy())
             self._buffer.clear()
 
@@ -200,8 +238,13 @@ class FaultSampler:
             batches = [*self._batches]
             self._batches.clear()
         if self._counts_lost:  # the rings tell of a loss only with their next sample
-            self.lost = sum(map(native.lost_samples, self._fds))
+            self.lost = self._lost_before + sum(map(native.lost_samples, self._fds))
         return batches
+
+    @property
+    def pids(self) -> set[int]:
+        """The processes that were added, without the children that they have forked."""
+        return {*self._threads}
 
     @property
     def descriptors(self) -> int:
@@ -225,6 +268,20 @@ class FaultSampler:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _ring_bytes(cpus: list[int], *, stacks: bool) -> int:
+    """Return the bytes of the ring of each processor."""
+    size = STACK_RING_BYTES if stacks else RING_BYTES
+    while size > RING_BYTES and size * len(cpus) > _STACK_RINGS:
+        size //= 2
+    return size
+
+
+def _columns(*, callers: bool, stacks: bool) -> native.Faults:
+    """Return columns for a drain of a ring."""
+    room = _ROOM_OF_STACKS if stacks else _ROOM
+    return native.Faults(room, callers=callers, stacks=stacks)
 
 
 def clock_ns() -> int:

@@ -3,7 +3,7 @@
 from types import ModuleType
 from typing import NamedTuple
 
-from pagescan.model.errors import PagescanError
+from pagescan.model.extras import lacking
 
 
 class Place(NamedTuple):
@@ -59,9 +59,6 @@ def load() -> ModuleType:
     try:
         import symbolic
     except ImportError as error:
-        raise PagescanError(
-            "source lines need the package symbolic, which is not installed",
-            hint="pip install 'pagescan[lines]'",
-        ) from error
+        raise lacking("--by line", "the package symbolic", "lines") from error
     module: ModuleType = symbolic
     return module

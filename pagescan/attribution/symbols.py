@@ -2,6 +2,7 @@
 
 from __future__ import annotations  # array[int] is no type at run time before 3.12
 
+import contextlib
 import os
 from array import array
 from bisect import bisect_right
@@ -11,7 +12,10 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 from pagescan.attribution import debug_files, jit_maps, kernel_names, tables
 from pagescan.attribution.code_files import CodeFiles
 from pagescan.attribution.demangle import available, demangle
+from pagescan.attribution.elf import LARGEST_TABLE
 from pagescan.attribution.source_lines import Place, SourceLines, load
+from pagescan.model.errors import PagescanError
+from pagescan.model.units import format_size
 from pagescan.target.maps import Reader
 from pagescan.target.process import Target
 
@@ -40,6 +44,8 @@ class Name(NamedTuple):
     line: int | None = None
     inlined: tuple[str, ...] = ()
     """Functions that were inlined at this address, the innermost first."""
+    python: str | None = None
+    """For a function of Python "exact" or "likely"."""
 
 
 class _Raw(NamedTuple):
@@ -85,18 +91,24 @@ class Symbols:
         self.notes: list[str] = []
         self._lines: dict[_FileKey, SourceLines] | None = {} if lines else None
         self._target = Target.open(pid)
-        self._files = CodeFiles(pid)
-        self._reader = Reader(self._target)
-        self._jit = jit_maps.JitMap(self._files)
         self._mappings: list[Mapping] = []
         self._starts = array("Q")
         self._past: list[Mapping] = []
         self._fds: dict[_FileKey, int] = {}
         self._tables: dict[_FileKey, tables.Table | None] = {}
         self._names: dict[int, Name] = {}
-        if ask_runtime and not jit_maps.ask_java(pid):
-            self.notes.append("jcmd got no answer: methods of Java stay without a name")
-        self.refresh()
+        with contextlib.ExitStack() as undo:
+            undo.callback(self._target.close)
+            self._files = CodeFiles(pid)
+            undo.callback(self.close)
+            self._reader = Reader(self._target)
+            self._jit = jit_maps.JitMap(self._files)
+            if ask_runtime and not self.ask_runtime():
+                self.notes.append(
+                    "jcmd got no answer: methods of Java stay without a name"
+                )
+            self.refresh()
+            undo.pop_all()
 
     def refresh(self) -> None:
         """Read the mappings again; the caller does this at each tick.
@@ -109,6 +121,13 @@ class Symbols:
                 self._take(mappings)
         if self._jit.refresh():
             self._forget(JIT)
+
+    def ask_runtime(self) -> bool:
+        """Let a Java machine tell its compiled methods; return whether it did."""
+        asked = self._jit.ask_java()
+        if asked:
+            self._forget(JIT)
+        return asked
 
     def _take(self, mappings: list[Mapping]) -> None:
         gone = set(self._mappings).difference(mappings)
@@ -138,7 +157,8 @@ class Symbols:
         new = set(addresses).difference(known)
         if new:
             if any(self._mapping(address) is None for address in new):
-                self.refresh()
+                with contextlib.suppress(PagescanError):  # it has ended
+                    self.refresh()
                 known = self._names
             known.update(self._name_all(new.union(addresses).difference(known)))
         return [known[address] for address in addresses]
@@ -208,9 +228,20 @@ class Symbols:
             self._tables[key] = table
             if self._lines is None and fd >= 0:
                 os.close(self._fds.pop(key))
-            if table is not None and table.source == "debuginfod":
-                self._note_once(True, f"names of {mapping.name} came from debuginfod")
+            if table is not None:
+                self._note_source(mapping, table)
         return self._tables[key]
+
+    def _note_source(self, mapping: Mapping, table: tables.Table) -> None:
+        if table.source == "debuginfod":
+            self._note_once(True, f"names of {mapping.name} came from debuginfod")
+        most = format_size(LARGEST_TABLE)
+        for name in sorted(table.elf.left_out):
+            self._note_once(
+                True, f"{name} of {mapping.name} was not read: it has more than {most}"
+            )
+        for server, why in debug_files.silent.items():
+            self._note_once(True, f"debuginfod at {server} is not asked again: {why}")
 
     def _open(self, mapping: Mapping) -> int:
         """Return the descriptor of a mapped file; -1: it cannot be opened."""
@@ -237,6 +268,13 @@ class Symbols:
             if debug >= 0:
                 os.close(debug)
         return self._lines[key].at(address)
+
+    def forget(self) -> None:
+        """Close the descriptors and drop all tables: nothing can be named any more."""
+        self.close()
+        self._tables.clear()
+        self._names.clear()
+        self._mappings, self._past, self._starts = [], [], array("Q")
 
     def close(self) -> None:
         """Close the descriptors; a second call has no effect."""

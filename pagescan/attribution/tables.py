@@ -17,6 +17,7 @@ from pagescan.attribution.elf import BadElfError, Elf, Functions, Symbol, open_e
 
 _LARGEST_DEBUGDATA = 128 << 20
 _TABLES = 64
+CACHED_FUNCTIONS = 3_000_000
 _FEWEST = 1
 """With this many functions a table is used, and no further source is read."""
 
@@ -40,7 +41,7 @@ class _Key(NamedTuple):
     build_id: str
 
 
-_cache: dict[_Key, Table] = {}
+cache: dict[_Key, Table] = {}
 
 
 def table_of(fd: int, path: bytes, files: CodeFiles) -> Table | None:
@@ -59,19 +60,24 @@ def table_of(fd: int, path: bytes, files: CodeFiles) -> Table | None:
     key = _Key(
         facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns, elf.build_id
     )
-    table = _cache.pop(key, None)
+    table = cache.pop(key, None)
     if table is None:
         table = Table(elf, *_functions(elf, path, files))
-    _cache[key] = table  # the latest last
-    while len(_cache) > _TABLES:
-        del _cache[next(iter(_cache))]
+    cache[key] = table  # the latest last
+    while len(cache) > _TABLES or (len(cache) > 1 and _cached() > CACHED_FUNCTIONS):
+        del cache[next(iter(cache))]
     return table
+
+
+def _cached() -> int:
+    """Return how many functions the cache has."""
+    return sum(len(table.functions) for table in cache.values())
 
 
 def _functions(elf: Elf, path: bytes, files: CodeFiles) -> tuple[Functions, str]:
     """Return the best table and its source."""
     fd = debug_files.find(elf, path, files)
-    symbols = _of_debug_file(fd)
+    symbols = _of_debug_file(fd, elf.left_out)
     if len(symbols) >= _FEWEST:
         return Functions(symbols), "debug file"
     own = elf.symbols(".symtab")
@@ -81,21 +87,30 @@ def _functions(elf: Elf, path: bytes, files: CodeFiles) -> tuple[Functions, str]
     packed = _of_debugdata(elf)
     if packed:
         return Functions([*packed, *exported]), ".gnu_debugdata"
-    symbols = _of_debug_file(debug_files.fetch(elf.build_id))
+    symbols = _of_debug_file(debug_files.fetch(elf.build_id), elf.left_out)
     if symbols:
         return Functions(symbols), "debuginfod"
     return Functions(exported), ".dynsym"
 
 
-def _of_debug_file(fd: int) -> list[Symbol]:
+def _of_debug_file(fd: int, left_out: set[str]) -> list[Symbol]:
+    """Return the functions of a debug file, which is closed.
+
+    Args:
+        fd: The file, or -1.
+        left_out: A table that is too large is added.
+    """
     if fd < 0:
         return []
     try:
-        return open_elf(fd).symbols(".symtab")
+        elf = open_elf(fd)
+        symbols = elf.symbols(".symtab")
     except BadElfError:
         return []
     finally:
         os.close(fd)
+    left_out |= elf.left_out
+    return symbols
 
 
 def _of_debugdata(elf: Elf) -> list[Symbol]:

@@ -1,16 +1,27 @@
-"""Sums up the writers: rows by function, line, thread, mapping or page."""
+"""Sums up the writers: rows by function, line, thread, mapping, page or process."""
 
 from __future__ import annotations  # array[int] is no type at run time before 3.12
 
-from array import array
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from pagescan.attribution.symbols import Name
+from pagescan.attribution.writer_totals import (
+    GONE,
+    TID_MASK,
+    Era,
+    Place,
+    SourceKey,
+    WriterTotals,
+)
 from pagescan.model.memory import PAGE_SIZE
 from pagescan.model.units import now
 from pagescan.model.writers import (
+    EXACT,
+    LIKELY,
     MOST_THREADS,
+    PythonPages,
     Writer,
     WriterReport,
     WriterThread,
@@ -18,106 +29,18 @@ from pagescan.model.writers import (
 )
 
 if TYPE_CHECKING:
-    from pagescan.attribution.symbols import Name, Symbols
-    from pagescan.attribution.thread_names import ThreadNames
-    from pagescan.model.batch import Batch
-    from pagescan.model.results import TargetFacts
-    from pagescan.native import Writers
-
-_TID = (1 << 32) - 1
-GONE = "(unmapped since)"
-_Source = tuple[int, int, str, int]
-"""The address of the code, the thread, the mapping that was written to, and the number
-of the chain of callers."""
-
-
-class WriterTotals:
-    """Pages of all looks so far.
-
-    Attributes:
-        lost: Pages without a sample, up to the number of samples that were lost
-            before their look.
-    """
-
-    def __init__(self) -> None:
-        """Begin with nothing."""
-        self.ticks = self.samples = 0
-        self.written = self.attributed = self.ambiguous = self.lost = 0
-
-    def add(self, batch: Batch, joined: Writers, lost: int) -> None:
-        """Add a look and its writers; `lost`: samples lost since the previous look."""
-        pages = batch.summary().pages
-        self.ticks += 1
-        self.written += pages
-        self.attributed += joined.attributed
-        self.ambiguous += joined.ambiguous
-        self.lost += min(lost, pages - joined.attributed)
-
-
-class Era:
-    """The writes of one program of the process; an exec begins the next era.
-
-    Attributes:
-        symbols: The names of its code.
-        pages: Pages by source.
-        latest: The latest source of each page, by address; None: it had no sample.
-        fresh_threads: Threads that have written since the caller emptied this set.
-        callers: Names of the callers, by the number of their chain.
-    """
-
-    def __init__(self, symbols: Symbols) -> None:
-        """Begin with nothing written."""
-        self.symbols = symbols
-        self.pages: dict[_Source, int] = {}
-        self.latest: dict[int, tuple[_Source | None, str]] = {}
-        self.fresh_threads: set[int] = set()
-        self.callers: dict[int, tuple[str, ...]] = {}
-        self._threads: set[int] = set()
-
-    def add(self, batch: Batch, joined: Writers, *, runs: bool) -> None:
-        """Add the writers of a look; with `runs`, remember them per page."""
-        labels = [*(mapping.label for mapping in batch.mappings), GONE]
-        owners = batch.owners
-        names = [labels[owners[region]] for region in joined.regions]
-        pages = self.pages
-        for ip, thread, name, origin, start, end in zip(
-            joined.ips,
-            joined.threads,
-            names,
-            joined.origins,
-            joined.starts,
-            joined.ends,
-            strict=True,
-        ):
-            if thread:
-                key = ip, thread, name, origin
-                pages[key] = pages.get(key, 0) + (end - start) // PAGE_SIZE
-        tids = {thread & _TID for thread in set(joined.threads) - {0}}
-        self.fresh_threads |= tids - self._threads
-        self._threads |= tids
-        if runs:
-            self._remember(joined, names)
-
-    def _remember(self, joined: Writers, names: Sequence[str]) -> None:
-        for ip, thread, name, start, end in zip(
-            joined.ips, joined.threads, names, joined.starts, joined.ends, strict=True
-        ):
-            source = (ip, thread, name, 0) if thread else None
-            for page in range(start, end, PAGE_SIZE):
-                self.latest[page] = source, name
-
-    def names(self) -> dict[int, Name]:
-        """Return the names of all code in the sources."""
-        column = array("Q", {ip for ip, *_ in self.pages})
-        return dict(zip(column, self.symbols.name(column), strict=True))
+    from pagescan.attribution.process_writers import ProcessWriters
+    from pagescan.attribution.python_frames import PythonFrames
 
 
 class _Named(NamedTuple):
     """A source, with its name."""
 
     name: Name
+    process: int
+    """The index of its process."""
     thread: int
-    mapping: str
+    place: Place
     callers: tuple[str, ...] = ()
 
 
@@ -127,43 +50,60 @@ _KEYS: dict[str, _Key] = {
     "function": lambda source: (*_function_key(source.name), source.callers),
     "page": lambda source: _function_key(source.name),
     "line": lambda source: (source.name.file, source.name.line, source.name.function),
-    "thread": lambda source: source.thread,
-    "mapping": lambda source: source.mapping,
+    "thread": lambda source: (source.process, source.thread),
+    "mapping": lambda source: source.place,
+    "process": lambda source: source.process,
 }
 
 
-def _function_key(name: Name) -> tuple[str | None, str | None]:
-    """Return the key of a function; all code without a name has one key per module."""
-    return name.function, name.module
+def _function_key(name: Name) -> tuple[str | None, str | None, int | None]:
+    """Return the key of a function; all code without a name has one key per module.
+
+    Functions of Python may have the same name, as <lambda>: the line tells them apart.
+    """
+    return name.function, name.module, name.line if name.python else None
+
+
+class Sampling(NamedTuple):
+    """How samples were taken, and what the rows of the report stand for."""
+
+    by: str
+    period: int
+    user_only: bool
+    ring_bytes: int
 
 
 def report(
-    eras: Sequence[Era],
+    parts: Sequence[ProcessWriters],
+    sampling: Sampling,
     totals: WriterTotals,
-    threads: ThreadNames,
-    *,
-    by: str,
-    facts: TargetFacts,
-    period: int,
-    user_only: bool,
-    ring_bytes: int,
+    python: PythonFrames | None = None,
 ) -> WriterReport:
-    """Return the writers of all looks so far."""
-    sources = [
-        (_Named(names[ip], thread & _TID, mapping, era.callers.get(origin, ())), pages)
-        for era in eras
-        for names in (era.names(),)
-        for (ip, thread, mapping, origin), pages in era.pages.items()
-    ]
-    whole = totals.written if period == 1 else totals.attributed
+    """Return the writers of all looks so far.
+
+    Args:
+        parts: The processes; the first one is the target.
+        sampling: How samples were taken.
+        totals: Pages of all looks at all of them.
+        python: The Python functions of the samples.
+    """
+    by, period = sampling.by, sampling.period
     groups: dict[object, list[tuple[_Named, int]]] = defaultdict(list)
-    for source, pages in sources:
-        groups[_KEYS[by](source)].append((source, pages))
-    rows = [_row(group, whole, threads, by) for group in groups.values()]
+    functions = _python_names(python)
+    known: Counter[str | None] = Counter()
+    for index, part in enumerate(parts):
+        for source, pages in _sources(part, index, functions):
+            groups[_KEYS[by](source)].append((source, pages))
+            known[source.name.python] += pages
+    whole = totals.written if period == 1 else totals.attributed
+    rows = _Rows(parts, by, whole, functions)
     missing = totals.written - totals.attributed
+    notes = {
+        note: None for part in parts for era in part.eras for note in era.symbols.notes
+    }
     return WriterReport(
         now(),
-        facts,
+        parts[0].facts if parts else None,
         by,
         totals.ticks,
         totals.written,
@@ -171,72 +111,136 @@ def report(
         missing - totals.lost if period == 1 else None,
         totals.lost if period == 1 else None,
         totals.ambiguous,
-        tuple(sorted(rows, key=lambda row: -row.pages)),
-        tuple(_runs(eras[-1], threads)) if by == "page" else (),
+        tuple(sorted(map(rows.row, groups.values()), key=lambda row: -row.pages)),
+        tuple(rows.runs()) if by == "page" else (),
         totals.samples,
         period,
-        user_only,
-        ring_bytes,
-        tuple(note for era in eras for note in era.symbols.notes),
+        sampling.user_only,
+        sampling.ring_bytes,
+        (*notes, *(python.notes() if python is not None else ())),
+        python=PythonPages(known[EXACT], known[LIKELY]) if python else None,
     )
 
 
-def _row(
-    group: Iterable[tuple[_Named, int]], whole: int, threads: ThreadNames, by: str
-) -> Writer:
-    names: Counter[Name] = Counter()
-    tids: Counter[int] = Counter()
-    mappings: Counter[str] = Counter()
-    for source, pages in group:
-        names[source.name] += pages
-        tids[source.thread] += pages
-        mappings[source.mapping] += pages
-    ((name, _),) = names.most_common(1)
-    total = sum(tids.values())
-    has_line = by in ("line", "page")
-    return Writer(
-        total,
-        total / whole if whole else 0.0,
-        name.function,
-        len({_function_key(name) for name in names}),
-        name.module,
-        name.offset if by == "line" or not name.function else None,
-        name.file if has_line or len(names) == 1 else None,
-        name.line if has_line or len(names) == 1 else None,
-        tuple(
-            WriterThread(tid, threads.of(tid), pages)
-            for tid, pages in tids.most_common(MOST_THREADS)
-        ),
-        len(tids),
-        mappings.most_common(1)[0][0],
-        len(mappings),
-        source.callers if by == "function" else (),
-    )
+def _python_names(python: PythonFrames | None) -> dict[int, Name]:
+    """Return the Python functions by their numbers, as names of code."""
+    if python is None:
+        return {}
+    return {
+        number: Name(
+            function.name,
+            function.file,
+            0,
+            function.file,
+            function.line,
+            python=EXACT if function.exact else LIKELY,
+        )
+        for number, function in python.numbers.functions().items()
+    }
 
 
-def _runs(era: Era, threads: ThreadNames) -> Iterable[WrittenRun]:
-    """Yield the written pages, neighbours with one latest writer as one run."""
-    names = era.names()
-    writers: dict[_Source, Writer] = {}
-    start = end = 0
-    latest: tuple[_Source | None, str] | None = None
+def _sources(
+    part: ProcessWriters, index: int, python: dict[int, Name]
+) -> Iterator[tuple[_Named, int]]:
+    """Yield the sources of a process, with their pages."""
+    for era in part.eras:
+        names = era.names()
+        for (ip, thread, place, origin), pages in era.pages.items():
+            callers = era.callers.get(origin, ())
+            name = python.get(origin) or names[ip]
+            written = era.places[place]
+            yield _Named(name, index, thread & TID_MASK, written, callers), pages
 
-    def run() -> WrittenRun:
-        source, mapping = latest or (None, GONE)
-        if source is None:
-            return WrittenRun(start, end, mapping, None)
-        if source not in writers:
-            ip, thread, *_ = source
-            only = [(_Named(names[ip], thread & _TID, mapping), 1)]
-            writers[source] = _row(only, 0, threads, "page")
-        return WrittenRun(start, end, mapping, writers[source])
 
-    for page in sorted(era.latest):
-        if page == end and era.latest[page] == latest:
-            end += PAGE_SIZE
-            continue
+class _Rows:
+    """Makes the rows of a report."""
+
+    def __init__(
+        self,
+        parts: Sequence[ProcessWriters],
+        by: str,
+        whole: int,
+        python: dict[int, Name],
+    ) -> None:
+        """Begin; `whole`: the pages of which shares are parts."""
+        self._parts, self._by, self._whole = parts, by, whole
+        self._python = python
+
+    def row(self, group: Iterable[tuple[_Named, int]]) -> Writer:
+        """Return the row of some sources."""
+        names: Counter[Name] = Counter()
+        tids: Counter[tuple[int, int]] = Counter()
+        processes: Counter[int] = Counter()
+        places: Counter[Place] = Counter()
+        for source, pages in group:
+            names[source.name] += pages
+            tids[source.process, source.thread] += pages
+            processes[source.process] += pages
+            places[source.place] += pages
+        ((name, _),) = names.most_common(1)
+        ((place, _),) = places.most_common(1)
+        total = sum(tids.values())
+        facts = self._parts[processes.most_common(1)[0][0]].facts
+        has_line = self._by in ("line", "page")
+        return Writer(
+            total,
+            total / self._whole if self._whole else 0.0,
+            name.function,
+            len({_function_key(name) for name in names}),
+            name.module,
+            name.offset if self._by == "line" or not name.function else None,
+            name.file if has_line or len(names) == 1 else None,
+            name.line if has_line or len(names) == 1 else None,
+            tuple(
+                self._thread(process, tid, pages)
+                for (process, tid), pages in tids.most_common(MOST_THREADS)
+            ),
+            len(tids),
+            place.name,
+            len(places),
+            source.callers if self._by == "function" else (),
+            facts.name,
+            facts.pid if len(processes) == 1 else None,
+            len(processes),
+            place.label,
+            name.python,
+        )
+
+    def _thread(self, process: int, tid: int, pages: int) -> WriterThread:
+        part = self._parts[process]
+        return WriterThread(tid, part.threads.of(tid), pages, part.facts.pid)
+
+    def runs(self) -> Iterator[WrittenRun]:
+        """Yield the written pages, process by process."""
+        for index, part in enumerate(self._parts):
+            yield from self._runs_of(part.eras[-1], index)
+
+    def _runs_of(self, era: Era, index: int) -> Iterator[WrittenRun]:
+        """Yield the written pages, neighbours with one latest writer as one run."""
+        names = era.names()
+        writers: dict[SourceKey, Writer] = {}
+        pid = self._parts[index].facts.pid
+        start = end = 0
+        latest: tuple[SourceKey | None, int] | None = None
+
+        def run() -> WrittenRun:
+            source, number = latest or (None, -1)
+            place = era.places[number] if latest else GONE
+            if source is None:
+                return WrittenRun(start, end, place.name, None, pid, place.label)
+            if source not in writers:
+                ip, thread, _, origin = source
+                name = self._python.get(origin) or names[ip]
+                only = [(_Named(name, index, thread & TID_MASK, place), 1)]
+                writers[source] = self.row(only)
+            return WrittenRun(start, end, place.name, writers[source], pid, place.label)
+
+        for page in sorted(era.latest):
+            if page == end and era.latest[page] == latest:
+                end += PAGE_SIZE
+                continue
+            if latest is not None:
+                yield run()
+            start, end, latest = page, page + PAGE_SIZE, era.latest[page]
         if latest is not None:
             yield run()
-        start, end, latest = page, page + PAGE_SIZE, era.latest[page]
-    if latest is not None:
-        yield run()

@@ -1,44 +1,45 @@
-"""Finds out who wrote each page first: joins the looks of a tracking with samples.
-
-A page-fault sample tells the code and the thread of a first write. The kernel takes it
-before it handles the fault. So the samples are read after a look, and each written page
-takes its last sample from before the call that protected it: see shim_writers.c.
-"""
+"""Finds out who wrote each page first: joins the looks of a tracking with samples."""
 
 from __future__ import annotations  # array[int] is no type at run time before 3.12
 
 import contextlib
-from array import array
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
-from pagescan import native
-from pagescan.attribution.callers import named_chains
-from pagescan.attribution.jit_maps import ask_java
-from pagescan.attribution.samples import FaultSampler, clock_ns
-from pagescan.attribution.symbols import Symbols
-from pagescan.attribution.thread_names import ThreadNames
-from pagescan.attribution.writer_report import Era, WriterTotals, report
-from pagescan.model.errors import PagescanError
-from pagescan.model.memory import DEFAULT_RETURNED, HUGE_PAGE, PAGE_SIZE, Category
-from pagescan.native.perf import EXEC
-from pagescan.native.types import Windows
+from pagescan.attribution.process_writers import ProcessWriters
+from pagescan.attribution.samples import FaultSampler
+from pagescan.attribution.writer_report import Sampling, report
+from pagescan.model.errors import UsageError
+from pagescan.model.memory import DEFAULT_RETURNED, Category
 from pagescan.target.find import pid_of
 from pagescan.target.process import Target
 
 if TYPE_CHECKING:
-    from pagescan.model.batch import Batch
+    from pagescan import native
+    from pagescan.attribution.python_frames import PythonFrames
+    from pagescan.attribution.symbols import Symbols
+    from pagescan.attribution.thread_names import ThreadNames
     from pagescan.model.looks import Look
     from pagescan.model.writers import WriterReport
     from pagescan.tracking.tracking import Tracking
 
 BY = ("function", "line", "thread", "mapping", "page")
-_SAMPLE_NS, _CHAIN_NS = 500, 1450
-"""The cost of a sample without and with callers, from an earlier measurement.
+BY_OF_GROUP = (*BY, "process")
+_SAMPLE_NS, _CHAIN_NS, _STACK_NS = 500, 1450, 1200
+"""The cost of a sample alone, with callers and with a stack, from measurements.
 
-docs/who.md has a later one: 433 ns without callers; callers were not measured again.
+docs/who.md has a later one of the first: 433 ns; callers were not measured again.
 """
-_GRACE_NS = 100_000_000
-"""How long a page fault may take: its thread may lose the processor during it."""
+
+
+class WriterOptions(NamedTuple):
+    """The options of `WriterWatch`, which explains them."""
+
+    by: str = "function"
+    period: int = 1
+    user_only: bool = False
+    ask_runtime: bool = False
+    callers: bool = False
+    python: bool = False
 
 
 class WriterWatch:
@@ -76,6 +77,7 @@ class WriterWatch:
         user_only: bool = False,
         ask_runtime: bool = False,
         callers: bool = False,
+        python: bool = False,
     ) -> None:
         """Begin to take samples.
 
@@ -87,61 +89,61 @@ class WriterWatch:
             ask_runtime: Let a Java machine write the names of its compiled methods to
                 /tmp/perf-PID.map, by jcmd.
             callers: Tell call paths apart, as far as frame pointers show them.
+            python: Name the function of Python in which a write was made, where it is
+                known; `check_python` tells whether that can be. Not with `callers`.
 
         Raises:
-            PagescanError: The faults cannot be sampled; `by` line without
-                `pagescan[lines]`.
+            PagescanError: The faults cannot be sampled; `by` line needs an extra.
         """
-        self._by, self._period, self._ask_runtime = by, period, ask_runtime
+        self._by, self._period = by, period
         with contextlib.ExitStack() as undo:
             target = undo.enter_context(Target.open(pid_of(pid)))
-            self.pid, self._facts = target.pid, target.facts
+            self.pid = target.pid
+            self._python = python_frames(callers=callers) if python else None
+            if self._python is not None:
+                undo.enter_context(self._python).add(self.pid)
             self._sampler = FaultSampler(
                 [self.pid],
                 children=False,
                 period=period,
                 user_only=user_only,
                 callers=callers,
+                python=self._python,
             )
             undo.callback(self._sampler.close)
-            self._threads = ThreadNames(self.pid)
-            self._eras = [Era(self._symbols())]
-            undo.callback(self._close_eras)
+            self._process = ProcessWriters(target.facts, by=by, ask_runtime=ask_runtime)
+            undo.callback(self._process.close)
             self._undo = undo.pop_all()
         self.user_only = self._sampler.user_only
-        self.sample_ns = _CHAIN_NS if callers else _SAMPLE_NS
-        self.totals = WriterTotals()
-        self._rest, self._windows = native.Faults(0), Windows.empty()
-        self._began, self._lost = clock_ns(), 0
-        self._tracking: Tracking | None = None
+        self.sample_ns = sample_ns(callers=callers, python=python)
+        self.totals = self._process.totals
+        self._lost = 0
 
-    def _symbols(self) -> Symbols:
-        lines = self._by == "line"
-        return Symbols(self.pid, lines=lines, ask_runtime=self._ask_runtime)
+    def check_python(self) -> None:
+        """Check that the process is a Python whose functions can be named.
 
-    def follow(self, tracking: Tracking) -> None:
-        """Observe the looks of a tracking; call it again with the one after an exec."""
-        before, self._tracking = self._tracking, tracking
-        self._facts = tracking.target.facts
-        if before is not None and before.target is not tracking.target:
-            self._begin_era()
-        tracking.tell(self)
+        Raises:
+            TargetError: It is no CPython, or its version cannot be read.
+        """
+        if self._python is not None:
+            self._python.check(self.pid)
 
-    def _begin_era(self) -> None:
-        """Begin again with another program: the target has called exec."""
-        samples, executed = self._take()
-        samples.drop_before(executed)
-        self._rest = samples
-        self._eras.append(Era(self._symbols()))
+    def expect(self, target: Target) -> None:
+        """Do nothing: samples are taken already."""
 
-    def look_begins(self) -> None:
-        """Forget the calls of an earlier look; the tracking calls this."""
-        self._windows = Windows.empty()
-        self._began = clock_ns()
+    def follow(self, tracking: Tracking, *, growth: bool = True) -> None:
+        """Observe the looks of a tracking; call it again with the one after an exec.
 
-    def protected(self, windows: Windows) -> None:
-        """Remember the ioctl calls that protected pages; the tracking calls this."""
-        self._windows.extend(windows)
+        Args:
+            tracking: The tracking.
+            growth: Register memory that grows, so that each write to it has a writer.
+                That may leave the target with more mappings.
+        """
+        self._lost -= self._receive()  # the next look counts them
+        self._process.follow(tracking, growth=growth)
+
+    def unfollow(self, tracking: Tracking) -> None:
+        """Do nothing: the next `follow` or `close` ends this."""
 
     def look(self) -> Look:
         """Look at the tracking, rearm it, and add what was written.
@@ -149,75 +151,59 @@ class WriterWatch:
         Raises:
             TargetError: The address space is gone: exit, or exec.
         """
-        if self._tracking is None:
+        tracking = self._process.tracking
+        if tracking is None:
             raise RuntimeError("follow() comes first")
-        found = self._tracking.look(rearm=True, returned=self.returned)
+        found = tracking.look(rearm=True, returned=self.returned)
         self.add(found)
         return found
 
-    def add(self, look: Look) -> None:
-        """Find the writers of the pages of a look that rearmed."""
-        samples, _ = self._take()
-        batch = look.batch
-        joined = native.join_writers(
-            batch.columns(),
-            _units(batch),
-            self._windows,
-            (self._began, clock_ns()),
-            samples,
-            _GRACE_NS,
-        )
-        self._rest = samples
-        lost, self._lost = self._sampler.lost - self._lost, self._sampler.lost
-        era = self._eras[-1]
-        self.totals.add(batch, joined, lost)
-        era.add(batch, joined, runs=self._by == "page")
-        self._threads.learn(era.fresh_threads)
-        era.fresh_threads.clear()
-        with contextlib.suppress(PagescanError):  # it has ended
-            era.symbols.refresh()
+    @property
+    def symbols(self) -> Symbols:
+        """The names of the code of the present program."""
+        return self._process.symbols
 
-    def _take(self) -> tuple[native.Faults, int]:
-        """Return all samples that no look has used, and the time of the last exec."""
-        samples, executed = self._rest, 0
+    @property
+    def threads(self) -> ThreadNames:
+        """The names of the threads."""
+        return self._process.threads
+
+    def add(self, look: Look) -> None:
+        """Find the writers of the pages of a look that rearmed, and add them up."""
+        self._process.add(look, self._receive())
+
+    def join(self, look: Look) -> tuple[native.Writers, int]:
+        """Return the writers of the pages of a look that rearmed, one run per writer.
+
+        The samples are used up: `add` is for callers that want a report at the end, and
+        `join` for those that store each look.
+
+        Returns:
+            The writers, and how many samples were lost since the previous look.
+        """
+        lost = self._receive()
+        return self._process.join(look), lost
+
+    def _receive(self) -> int:
+        """Hand over all samples that the rings have; return how many were lost."""
         for batch in self._sampler.take():
             self.totals.samples += len(batch)
-            samples.extend(batch)
-            for task in batch.tasks():
-                self._threads.take(task)
-                if task.kind == EXEC and task.pid == self.pid:
-                    executed = max(executed, task.time)
-        return samples, executed
+            tasks = [task for task in batch.tasks() if task.pid == self.pid]
+            self._process.receive(batch, tasks)
+        lost, self._lost = self._sampler.lost - self._lost, self._sampler.lost
+        return lost
 
     def report(self) -> WriterReport:
         """Return the writers so far, with the pages that each wrote first."""
-        era = self._eras[-1]
-        if self._ask_runtime and ask_java(self.pid):
-            era.symbols.refresh()
-        if self._sampler.chains:
-            era.callers.update(
-                named_chains(self.pid, era.symbols, self._sampler.chains)
-            )
-        return report(
-            self._eras,
-            self.totals,
-            self._threads,
-            by=self._by,
-            facts=self._facts,
-            period=self._period,
-            user_only=self.user_only,
-            ring_bytes=self._sampler.ring_bytes,
+        self._process.name_all(self._sampler.chains)
+        sampling = Sampling(
+            self._by, self._period, self.user_only, self._sampler.ring_bytes
         )
-
-    def _close_eras(self) -> None:
-        for era in self._eras:
-            era.symbols.close()
+        return report([self._process], sampling, self.totals, self._python)
 
     def close(self) -> None:
         """End the sampling; nothing is left in the target. A second call is allowed."""
-        if self._tracking is not None:
-            self._tracking.scanner.observer = None
-            self._tracking = None
+        self._process.stop()
         self._undo.close()
 
     def __enter__(self) -> Self:
@@ -227,14 +213,21 @@ class WriterWatch:
         self.close()
 
 
-def _units(batch: Batch) -> array[int]:
-    """Return the bytes that one fault populates or unprotects, per region."""
-    huge = int(Category.HUGE)
-    unit = {bits: HUGE_PAGE if bits & huge else PAGE_SIZE for bits in set(batch.bits)}
-    units = array("Q", map(unit.__getitem__, batch.bits))
-    sizes = [mapping.page_size for mapping in batch.mappings]
-    if any(sizes):
-        for index, owner in enumerate(batch.owners):
-            if owner >= 0 and sizes[owner]:
-                units[index] = sizes[owner]
-    return units
+def python_frames(*, callers: bool) -> PythonFrames:
+    """Return a finder of Python functions; its modules are loaded here.
+
+    Raises:
+        UsageError: Callers are wanted, too: a sample has one origin only.
+    """
+    if callers:
+        raise UsageError("callers and Python functions exclude each other")
+    from pagescan.attribution.python_frames import PythonFrames
+
+    return PythonFrames()
+
+
+def sample_ns(*, callers: bool, python: bool) -> int:
+    """Return the estimated cost of a sample to its process, in nanoseconds."""
+    if python:
+        return _STACK_NS
+    return _CHAIN_NS if callers else _SAMPLE_NS

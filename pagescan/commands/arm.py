@@ -1,19 +1,21 @@
 """`pagescan arm`: starts a tracking session and returns."""
 
+from typing import TYPE_CHECKING
+
 import click
 
 from pagescan import render
+from pagescan.commands.group_options import subject_argument
 from pagescan.commands.options import (
     common,
-    one_process,
     output,
     pace_option,
     ranges_argument,
     tables_option,
-    target_argument,
 )
 from pagescan.console.context import Context
-from pagescan.model.results import Output, Report, Summary
+from pagescan.model.report import Report
+from pagescan.model.results import Output, Summary
 from pagescan.model.units import format_seconds, format_size
 from pagescan.native import Pace
 from pagescan.session.opened import start
@@ -23,23 +25,26 @@ from pagescan.target.process import Target
 from pagescan.target.selection import Selection
 from pagescan.target.wp_async import check_possible
 
+if TYPE_CHECKING:
+    from pagescan.target.group import Selector
+
 
 @click.command(
     epilog="""\b
 Examples:
   pagescan arm 4242
-  pagescan arm redis-server '[anon]'; sleep 10; pagescan diff"""
+  pagescan arm redis-server '[anon]'; sleep 10; pagescan diff
+  pagescan arm --tree 4242; sleep 10; pagescan diff --tree 4242 --by process"""
 )
-@target_argument
+@subject_argument
 @ranges_argument
-@one_process
 @output("arm")
 @pace_option
 @tables_option
 @common
 def command(
     *,
-    pid: int,
+    subject: "int | Selector",
     selection: Selection,
     output: Output,
     pace: Pace,
@@ -51,9 +56,18 @@ def command(
     One of its threads is stopped once, for about 0.2 ms. From then on the first write
     to each page costs the target one short fault. `pagescan diff` shows the written
     pages. `pagescan disarm` or the target's end ends the session.
+
+    A group has one session: of the processes that it has now.
     """
     check_possible()
-    with Target.open(pid) as target:
+    if not isinstance(subject, int):
+        from pagescan.commands.group_sessions import arm_and_print
+        from pagescan.session.watched import Terms
+
+        terms = Terms(selection, pace, max_tables=max_tables, detail=context.detail)
+        arm_and_print(subject, terms, output, context)
+        return
+    with Target.open(subject) as target:
         for note in selection.check(mappings.read(target)):
             context.say(note)
         tracking = start(target, selection, max_tables=max_tables, pace=pace)

@@ -3,10 +3,10 @@
 import click
 
 from pagescan.commands.completing import complete_session
+from pagescan.commands.group_options import Asked, group_option
 from pagescan.commands.options import (
     common,
     oldest_option,
-    one_process,
     output,
     pace_option,
     restore_option,
@@ -17,7 +17,8 @@ from pagescan.model.results import Output
 from pagescan.native import Pace
 from pagescan.render.session_list import write_sessions
 from pagescan.session.lookup import find_session, keeper_sessions
-from pagescan.session.opened import end
+from pagescan.session.opened import end_each
+from pagescan.session.record import Membership, Session
 from pagescan.target.find import find_pid
 
 
@@ -25,15 +26,21 @@ from pagescan.target.find import find_pid
     epilog="""\b
 Examples:
   pagescan disarm 4242
+  pagescan disarm --tree 4242
   pagescan disarm --all"""
 )
 @click.argument(
     "target", metavar="[TARGET]", required=False, shell_complete=complete_session
 )
-@click.option("--all", "every", is_flag=True, help="All sessions of this user.")
+@click.option(
+    "--all",
+    "every",
+    is_flag=True,
+    help="All sessions of this user; those of other shells and scripts, too.",
+)
 @oldest_option
 @restore_option
-@one_process
+@group_option
 @output("disarm")
 @pace_option
 @common
@@ -42,33 +49,73 @@ def command(
     target: str | None,
     every: bool,
     oldest: bool,
+    asked: Asked,
     restore_huge: bool,
     output: Output,
     pace: Pace,
     context: Context,
 ) -> None:
-    """End the session of TARGET, or the only one: nothing is left in the target."""
-    if oldest and target is None:
-        raise UsageError("--oldest chooses among processes of a name: give TARGET")
-    if every and target is not None:
-        raise UsageError("--all and TARGET exclude each other")
-    if every:
-        ended = keeper_sessions()
-    else:
-        pid = None if target is None else find_pid(target, oldest=oldest)
-        ended = [find_session(pid)]
-    costs = []
+    """End the session of TARGET, of a group, or the only one.
+
+    Nothing is left in the target.
+    """
+    sessions = _sessions(target, asked, every=every, oldest=oldest)
+    ended, costs = [], []
     caught = False
-    for item in ended:
-        cost, restored = end(item, restore_huge=restore_huge and not caught, pace=pace)
+    for item, cost, restored in end_each(
+        sessions, restore_huge=restore_huge, pace=pace
+    ):
+        ended.append(item)
         costs.append(cost)
         caught |= restored.caught
-        context.say(f"disarmed {item.target.pid} ({item.target.name})")
+        if item.group is None or (target is not None and not asked.given):
+            context.say(f"disarmed {item.target.pid} ({item.target.name})")
         if restored.note:
             context.say(restored.note)
+    if target is None or asked.given:
+        _say_groups(ended, context)
     if every and not ended:
         context.say("no session")
     if output.is_json:
         write_sessions("disarm", ended, output, costs)
     if caught:
         raise KeyboardInterrupt
+
+
+def _sessions(
+    target: str | None, asked: Asked, *, every: bool, oldest: bool
+) -> list[Session]:
+    """Return the sessions that are to be ended; of a group, those of its members."""
+    if every and (target is not None or asked.given):
+        raise UsageError(f"--all and {asked.given or 'TARGET'} exclude each other")
+    words = () if target is None else (target,)
+    if every:
+        if oldest:
+            raise UsageError("--oldest chooses among processes of a name: give TARGET")
+        return keeper_sessions()
+    if asked.given:
+        from pagescan.session.group_lookup import find_group
+
+        return list(find_group(*asked.of_session(words, oldest=oldest)).members)
+    if target is not None:
+        return [find_session(find_pid(target, oldest=oldest))]
+    if oldest:
+        raise UsageError("--oldest chooses among processes of a name: give TARGET")
+    from pagescan.session.group_lookup import find_only
+
+    found = find_only()
+    return [found] if isinstance(found, Session) else list(found.members)
+
+
+def _say_groups(ended: list[Session], context: Context) -> None:
+    """Say which groups were disarmed, and how many processes of each."""
+    counts: dict[Membership, int] = {}
+    if not any(session.group for session in ended):
+        return
+    from pagescan.commands.group_text import processes
+
+    for session in ended:
+        if session.group is not None:
+            counts[session.group] = counts.get(session.group, 0) + 1
+    for group, count in counts.items():
+        context.say(f"disarmed {group}: {processes(count)}")

@@ -15,7 +15,8 @@ from pagescan.commands.options import (
 )
 from pagescan.console.context import Context
 from pagescan.model.errors import UsageError
-from pagescan.model.results import Output, PlanFacts, Report
+from pagescan.model.report import Report
+from pagescan.model.results import Output, PlanFacts
 from pagescan.model.units import now
 from pagescan.native import Pace
 from pagescan.target.process import Target
@@ -26,7 +27,7 @@ from pagescan.target.process import Target
 Examples:
   pagescan dump-plan 4242 --json
   pagescan arm 4242; pagescan dump-plan 4242 --epoch 0 --json >1.json
-  pagescan dump-plan 4242 --epoch 1 --json >2.json    (on top of the image of 1)
+  pagescan dump-plan 4242 --epoch 1 --json >2.json
   pagescan dump-plan 4242 --ack 2"""
 )
 @target_argument

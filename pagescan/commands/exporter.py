@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 import click
 
 from pagescan.commands.completing import complete_target
+from pagescan.commands.forms import check_effect
 from pagescan.commands.group_options import groups_option
 from pagescan.commands.options import (
     common,
-    pace_option,
+    oldest_option,
+    pace_of,
     restore_option,
     tables_option,
 )
@@ -21,7 +23,7 @@ from pagescan.commands.signals import stop_on_signals
 from pagescan.console.context import Context
 from pagescan.exporter.collector import MemoryCollector
 from pagescan.exporter.groups import By
-from pagescan.model.errors import PagescanError, UsageError
+from pagescan.model.errors import UsageError
 from pagescan.model.units import (
     format_seconds,
     parse_percent,
@@ -61,6 +63,7 @@ Examples:
     shell_complete=complete_target,
     help="A process and its descendants.",
 )
+@oldest_option
 @click.option(
     "--by",
     type=click.Choice([by.value for by in By]),
@@ -100,13 +103,14 @@ Examples:
     " cost; tracks a random part of its memory, and estimates the rest.",
 )
 @restore_option
-@pace_option
+@pace_of("100us")
 @tables_option
 @common
 def command(
     *,
     groups: list[Selector],
     trees: tuple[str, ...],
+    oldest: bool,
     by: str | None,
     listen: str | None,
     web_config: str | None,
@@ -130,8 +134,11 @@ def command(
     """
     limits = Limits(parse_seconds(interval))
     percent = None if budget is None else parse_percent(budget)
-    selectors = [*groups, *(Tree.of(find_pid(target)) for target in trees)]
-    _check(selectors, listen, web_config, textfile, track=track, percent=percent)
+    if oldest and not trees:
+        raise UsageError("--oldest chooses the TARGET of --tree")
+    pids = [find_pid(target, oldest=oldest) for target in trees]
+    selectors = [*groups, *map(Tree.of, pids)]
+    _check(selectors, by, listen, web_config, textfile, track=track)
     terms = Terms(
         Selection(),
         pace,
@@ -226,27 +233,44 @@ class _Loop:
 
 def _check(
     selectors: list[Selector],
+    by: str | None,
     listen: str | None,
     web_config: str | None,
     textfile: str | None,
     *,
     track: bool,
-    percent: float | None,
 ) -> None:
-    """Refuse options that exclude each other."""
+    """Refuse options that exclude each other, or that have no effect."""
     if textfile is not None:
         for name, word in (("--listen", listen), ("--web-config", web_config)):
             if word is not None:
                 raise UsageError(f"--textfile and {name} exclude each other")
-    if percent is not None and not track:
-        raise UsageError("--budget has no effect without --track")
+    if by == By.OPTION.value and not selectors:
+        raise UsageError(
+            "--by option needs an option that selects processes", hint=_SELECTING
+        )
     if track and not selectors:
         raise UsageError(
-            "--track does not track all processes: select some",
-            hint="by --unit, --match, --cgroup, --container or --tree",
+            "--track does not track all processes: select some", hint=_SELECTING
         )
     if track:
         check_possible()
+        return
+    check_effect(_OF_TRACKING, "has no effect without --track")
+    if textfile is None:
+        check_effect(
+            {"interval": "--interval"},
+            "has no effect without --track or --textfile",
+            "memory is read at each scrape",
+        )
+
+
+_SELECTING = "by --unit, --match, --cgroup, --container or --tree"
+_OF_TRACKING = {
+    "budget": "--budget",
+    "no_restore_huge": "--no-restore-huge",
+    "max_tables": "--max-tables",
+}
 
 
 def _registry() -> "CollectorRegistry":
@@ -254,7 +278,9 @@ def _registry() -> "CollectorRegistry":
     try:
         from prometheus_client import CollectorRegistry
     except ImportError as error:
-        raise _lacks("prometheus_client") from error
+        from pagescan.model.extras import lacking
+
+        raise lacking("the exporter", "prometheus_client", "exporter") from error
     return CollectorRegistry()
 
 
@@ -266,14 +292,10 @@ def _web_config(path: str | None) -> "WebConfig | None":
     try:
         return read(path)
     except ImportError as error:
-        raise _lacks(error.name or "a package") from error
+        from pagescan.model.extras import lacking
 
-
-def _lacks(name: str) -> PagescanError:
-    return PagescanError(
-        f"the exporter needs {name}, which is not installed",
-        hint="pip install 'pagescan[exporter]'",
-    )
+        package = error.name or "a package"
+        raise lacking("the exporter", package, "exporter") from error
 
 
 def _textfile(

@@ -105,6 +105,28 @@ class Asked(NamedTuple):
             raise self.too_many(words[0])
         return _selector(self.kind, self.name), words
 
+    def of_session(self, words: tuple[str, ...], *, oldest: bool) -> tuple[str, str]:
+        """Return the kind and the name of the group that a session is of.
+
+        Args:
+            words: TARGET: the root of a tree, which may have ended.
+            oldest: Whether --oldest was given.
+
+        Raises:
+            UsageError: TARGET is missing, or there is one too many.
+        """
+        if self.kind:
+            if oldest:
+                raise UsageError(f"--oldest and {self.given} exclude each other")
+            if words:
+                raise self.too_many(words[0])
+            return self.kind, _selector(self.kind, self.name).name
+        if not words:
+            raise UsageError(
+                "which tree? TARGET is missing", hint="give the pid of its root"
+            )
+        return "tree", str(find_pid(words[0], oldest=oldest))
+
     def too_many(self, target: str) -> UsageError:
         """Return the error for a TARGET beside a group."""
         return UsageError(

@@ -2,18 +2,24 @@
 
 import contextlib
 import shutil
-import signal
 import time
 from collections.abc import Callable, Iterator
 
 from pagescan.commands.cmd_output import CmdOutput
+from pagescan.commands.live_parts import (
+    countdown,
+    keyboard_inputs,
+    watched_facts,
+)
+from pagescan.commands.live_writers import LiveWriters
+from pagescan.commands.present import seconds_to_next_count
 from pagescan.commands.tick_text import end_line
 from pagescan.console.context import Context
 from pagescan.console.streams import put
 from pagescan.model.errors import PagescanError
-from pagescan.model.looks import Tick, WatchedFacts
+from pagescan.model.looks import Tick
 from pagescan.render.cells import folded
-from pagescan.render.live_view.screen import Screen, shown
+from pagescan.render.live_view.screen import shown
 from pagescan.render.live_view.view import LiveView, summary_lines
 from pagescan.scanner.counts import populated_by_mapping
 from pagescan.scanner.scanner import Scanner
@@ -21,12 +27,6 @@ from pagescan.session.watched import Watched
 from pagescan.target import maps as mappings
 from pagescan.target.labels import Labels
 from pagescan.tracking.ticks import Inputs, Limits
-from pagescan.tracking.tracking import Tracking
-
-# Counting present pages walks every page; it may take no more than this share of the
-# time.
-_COUNTING_SHARE = 0.02
-_COUNT_EVERY = 0.9
 
 
 def run_live(
@@ -61,11 +61,10 @@ def run_live(
         put(line)
     common.say_untracked(tuple(watched.tracking.armed.untracked))
     if last is not None:
-        text = end_line(last, ending, by_key=view.state.ended)
+        warning = watched.cost_warning
+        remedy = warning.remedy(sampled=view.state.writers) if warning.warned else ""
+        text = end_line(last, ending, by_key=view.state.ended, remedy=remedy)
         for line in folded(text, width - len("pagescan: ")):
-            common.say(line)
-    if view.warning:
-        for line in folded(view.warning, width - len("pagescan: "), ": "):
             common.say(line)
     return last
 
@@ -87,51 +86,33 @@ def show(
         common: The options of every command.
         note: A text for the head line.
     """
-    view = LiveView(_facts(watched.tracking), limits.interval, note=note)
+    view = LiveView(
+        watched_facts(watched.tracking, watched.terms.percent),
+        limits.interval,
+        note=note,
+    )
     last = None
     counter = _Counter(view)
-    with shown(view, color=common.color) as screen:
+    follower = watched.terms.follower
+    writers = follower if isinstance(follower, LiveWriters) else LiveWriters()
+    with shown(view, color=common.color) as screen, writers:
         view.has_keys = screen.keyboard is not None
         screen.refresh()
         counter.count(watched)
         screen.refresh()
-        for tick in looks(_inputs(view, screen, limits)):
+        inputs = keyboard_inputs(
+            view, screen, limits, lambda: writers.serve(view, watched)
+        )
+        limits.waiting = countdown(view, screen, limits)
+        for tick in looks(inputs):
             last = tick
-            view.watched = _facts(watched.tracking)
+            view.watched = watched_facts(watched.tracking, watched.terms.percent)
             view.update(tick)
-            view.warning = view.warning or watched.cost_warning.text(tick)
+            writers.show(view, tick.look)
+            watched.cost_warning.check(tick)
             counter.count(watched)
             screen.refresh()
     return view, last
-
-
-def _inputs(view: LiveView, screen: Screen, limits: Limits) -> Inputs:
-    """Return the handlers of the keyboard, if there is one."""
-    keyboard = screen.keyboard
-    if keyboard is None:
-        return {}
-
-    def serve() -> bool:
-        keys = keyboard.read()
-        if keys is None:
-            return False
-        view.press(keys)
-        limits.interval, limits.paused = view.state.interval, view.state.paused
-        if view.state.ended:
-            signal.raise_signal(signal.SIGINT)  # like Ctrl-C: the normal end
-        screen.refresh()
-        return True
-
-    return {keyboard.fd: serve}
-
-
-def _facts(tracking: Tracking) -> WatchedFacts:
-    return WatchedFacts(
-        target=tracking.target.facts,
-        tracked_bytes=tracking.armed.tracked_bytes,
-        untracked=len(tracking.armed.untracked),
-        stopped_ns=tracking.cost.stopped_ns,
-    )
 
 
 class _Counter:
@@ -151,6 +132,7 @@ class _Counter:
             counts, found = populated_by_mapping(scanner, chosen)
             if self.labels is None or self.labels.target is not watched.target:
                 self.labels = Labels(watched.target)
+                self.labels.told = list(watched.terms.told)
             self.view.set_counts(counts, found, self.labels.cover(chosen))
         took = time.monotonic() - begun
-        self.due = begun + max(_COUNT_EVERY, took / _COUNTING_SHARE)
+        self.due = begun + seconds_to_next_count(took)

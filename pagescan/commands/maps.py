@@ -11,7 +11,8 @@ from pagescan.commands.options import common, output, pace_option, ranges_argume
 from pagescan.console.context import Context
 from pagescan.model.errors import UsageError
 from pagescan.model.memory import PAGE_COUNTED
-from pagescan.model.results import SHARES, MappingCounts, Output, Report, Summary
+from pagescan.model.report import Report
+from pagescan.model.results import SHARES, MappingCounts, Output, Summary
 from pagescan.model.units import now
 from pagescan.native import Pace
 from pagescan.scanner.counts import with_shares
@@ -81,7 +82,7 @@ def command(
 
     Also counts the written pages of each mapping that is tracked.
     """
-    labelled = output.columns is None or output.labelled
+    labelled = output.has_default or output.labelled
     if ask_runtime and not labelled:
         raise UsageError("--ask-runtime needs the column label: -c +label")
     if not isinstance(subject, int):

@@ -13,7 +13,12 @@ from pagescan.commands.completing import (
     complete_range,
     complete_target,
 )
-from pagescan.commands.forms import check_columns, check_form
+from pagescan.commands.forms import (
+    check_columns,
+    check_form,
+    default_by,
+    default_sort,
+)
 from pagescan.console.context import Context, moves_cursor
 from pagescan.model.errors import UsageError
 from pagescan.model.memory import CATEGORY_NAMES, NO_CATEGORY, Category
@@ -63,6 +68,21 @@ def _context() -> Context:
     return click.get_current_context().ensure_object(Context)
 
 
+def _checked_context() -> Context:
+    """Return the context of a command line on which no value of an option is empty.
+
+    An empty value comes from a variable that is not set. Taken for no value, it would
+    be another command: one that runs without an end, or that takes all processes.
+    """
+    called = click.get_current_context()
+    for parameter in called.command.params:
+        value = called.params.get(parameter.name or "")
+        if isinstance(parameter, click.Option) and value in ("", ("",)):
+            option = max(parameter.opts, key=len)
+            raise UsageError(f"{option} has an empty value")
+    return _context()
+
+
 def _set_quiet(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
     ctx.ensure_object(Context).quiet = value
 
@@ -77,7 +97,7 @@ def _set_color(ctx: click.Context, parameter: click.Parameter, value: str) -> No
 
 common = shared(
     "context",
-    lambda _: _context(),
+    lambda _: _checked_context(),
     click.option(
         "-q",
         "--quiet",
@@ -123,8 +143,8 @@ _OPTIONS = {
     "by_of_group": click.option(
         "--by",
         type=click.Choice(["region", "mapping", "page", "process"]),
-        help="What one row stands for. Default: region; watch in a pipe: mapping;"
-        " watch of a group: process.",
+        help="What one row stands for. Default: region; watch in a pipe, but not in"
+        " JSON: mapping, of a group: process.",
     ),
     "json": click.option(
         "--json", "as_json", is_flag=True, help="Print one JSON document."
@@ -160,9 +180,9 @@ _JSON = ("json", "jsonl")
 _TABLE = (*_JSON, "csv", "columns", "header", "exact")
 _OF_KIND = {
     "scan": ("by_of_group", *_TABLE, "sort"),
-    "diff": ("by", *_TABLE, "sort"),
+    "diff": ("by_of_group", *_TABLE, "sort"),
     "maps": ("by_process", *_TABLE, "sort"),
-    "watch": ("by_of_group", *_TABLE),
+    "watch": ("by_of_group", *_TABLE, "sort"),
     "who": ("json", "csv", "header", "exact"),
     "sessions": (*_JSON, "csv", "header", "exact"),
     "doctor": (*_JSON, "csv", "header"),
@@ -212,27 +232,29 @@ def _output(kind: str, words: Words) -> Output:
         "exact": words.pop("exact", False),
     }
     check_form(_rules_of(kind, form), given)
-    # In a pipe, a look of a busy program would have thousands of lines.
-    default = "mapping" if kind == "watch" and form == "plain" else "region"
-    if kind == "watch" and form == "plain" and of_group:
-        default = "process"
+    by = by or default_by(kind, form, of_group=of_group)
     made = Output(
         format=form,
         columns=given["columns"],
         header=not given["header"],
         exact=given["exact"],
-        by=by or default,
+        by=by,
         color=context.color,
-        progress=_writing_bar(by or default) if context.shows_progress else None,
-        sort=given["sort"],
+        progress=_writing_bar(by) if context.shows_progress else None,
+        sort=given["sort"] or default_sort(kind, form, by),
     )
     check_columns(made, kind)
     return made
 
 
 def _is_of_group(words: Words) -> bool:
-    """Whether the options of group_options.py, which are read first, name a group."""
+    """Whether the options of group_options.py, which are read first, name a group.
+
+    `diff` without TARGET finds out later what the only session is of.
+    """
     asked = words.get("asked")
+    if asked is not None and not words.get("targets", True):
+        return True
     return bool(asked and asked.given) or not isinstance(words.get("subject", 0), int)
 
 
@@ -289,38 +311,13 @@ ranges_argument = shared(
 """Adds RANGE…; the command gets a `selection`."""
 
 
-def _refuse_group(
-    context: click.Context, parameter: click.Parameter, value: bool | str | None
-) -> None:
-    """Refuse a group where one process is needed."""
-    if value:
-        raise UsageError(
-            f"{context.info_name} takes one process: {parameter.opts[0]} is for watch,"
-            " maps and scan",
-            hint="arm each process by its pid: each has a session of its own",
-        )
-
-
-def one_process(function: Command) -> Command:
-    """Refuse the options of a group with a message that says which commands take them.
-
-    A session is of one process.
-    """
-    for kind in ("tree", "cgroup", "unit", "container", "match"):
-        function = click.option(
-            f"--{kind}",
-            is_flag=kind == "tree",
-            hidden=True,
-            expose_value=False,
-            callback=_refuse_group,
-            help="Refused: for watch, maps and scan.",
-        )(function)
-    return function
+_LONGEST_STALL = 3600 * 10**9
+"""As good as no limit, and not beyond what a keeper accepts; nanoseconds."""
 
 
 def _pace(words: Words) -> Pace:
     seconds = parse_seconds(words.pop("max_stall"))
-    pace = Pace(max_stall_ns=max(1, int(seconds * 1e9)))
+    pace = Pace(max_stall_ns=max(1, min(round(seconds * 1e9), _LONGEST_STALL)))
     if _context().shows_progress:
         from pagescan.render.progress import Bar
 
@@ -328,18 +325,22 @@ def _pace(words: Words) -> Pace:
     return pace
 
 
-pace_option = shared(
-    "pace",
-    _pace,
-    click.option(
-        "--max-stall",
-        metavar="TIME",
-        default="200us",
-        show_default=True,
-        help="The longest time that one call may hold the target's mmap lock.",
-    ),
-)
-"""Adds --max-stall; the command gets a `pace`."""
+def pace_of(default: str) -> Callable[[Command], Command]:
+    """Return a decorator that adds --max-stall; the command gets a `pace`."""
+    return shared(
+        "pace",
+        _pace,
+        click.option(
+            "--max-stall",
+            metavar="TIME",
+            default=default,
+            show_default=True,
+            help="The longest time that one call may hold the target's mmap lock.",
+        ),
+    )
+
+
+pace_option = pace_of("200us")
 
 tables_option = shared(
     "max_tables",

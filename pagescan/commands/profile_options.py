@@ -2,12 +2,13 @@
 
 import contextlib
 import os
+from collections.abc import Callable
 
 import click
 
-from pagescan.commands.options import Words, shared
+from pagescan.commands.options import Command, Words, shared
 from pagescan.model.errors import UsageError, file_error
-from pagescan.model.writers import WriterReport
+from pagescan.model.profile import Profile
 from pagescan.render.profiles import FORMATS, write_profile
 
 
@@ -33,19 +34,17 @@ class ProfileFile:
         except OSError as error:
             raise file_error(error, f"write {path}") from error
 
-    def write(self, report: WriterReport) -> None:
-        """Write a report, and close the file.
+    def write(self, profile: Profile) -> None:
+        """Write a profile, and close the file.
 
         Raises:
             PagescanError: It is not complete, as on a full disk.
         """
-        from pagescan.model.profile import profile_of
-
         try:
             with self._file:
                 with contextlib.suppress(OSError):  # it is a pipe, or a device
                     self._file.truncate(0)
-                write_profile(profile_of(report), self._form, self._file)
+                write_profile(profile, self._form, self._file)
         except OSError as error:
             raise file_error(error, f"write {self.path}", call="write") from error
 
@@ -54,33 +53,58 @@ def _opener(path: str, flags: int) -> int:
     return os.open(path, flags & ~os.O_TRUNC, 0o666)
 
 
-def _profile(words: Words) -> ProfileFile | None:
+def _asked(words: Words) -> tuple[str, str] | None:
+    """Return the format and the path; None: no profile is asked for."""
     form, path = words.pop("profile_format"), words.pop("profile_path")
     if (form is None) != (path is None):
         raise UsageError(
             "--format and -o go together",
             hint="as in: --format speedscope -o writers.json",
         )
-    return None if form is None else ProfileFile(form, path)
+    return None if form is None else (form, path)
+
+
+def _profile(words: Words) -> ProfileFile | None:
+    asked = _asked(words)
+    if asked is None:
+        return None
+    if words["subject"] not in ("function", "line"):
+        raise UsageError("--format goes with --by function and --by line")
+    return ProfileFile(*asked)
+
+
+def _options(what: str) -> tuple[Callable[[Command], Command], ...]:
+    """Return both options; `what` begins the help."""
+    return (
+        click.option(
+            "--format",
+            "profile_format",
+            type=click.Choice(FORMATS),
+            help=f"{what} for a viewer: the Firefox Profiler, speedscope, or flame"
+            " graphs (collapsed stacks).",
+        ),
+        click.option(
+            "-o",
+            "--output",
+            "profile_path",
+            metavar="FILE",
+            type=click.Path(),
+            help="The file for --format.",
+        ),
+    )
 
 
 profile_options = shared(
-    "profile",
-    _profile,
-    click.option(
-        "--format",
-        "profile_format",
-        type=click.Choice(FORMATS),
-        help="Also write the bytes by thread and function for a viewer: the Firefox"
-        " Profiler, speedscope, or flame graphs (collapsed stacks).",
-    ),
-    click.option(
-        "-o",
-        "--output",
-        "profile_path",
-        metavar="FILE",
-        type=click.Path(dir_okay=False),
-        help="The file for --format.",
-    ),
+    "profile", _profile, *_options("Also write the bytes by thread and function")
 )
 """Adds --format and -o; the command gets a `profile`, or None."""
+
+profile_in_place = shared(
+    "profile",
+    _asked,
+    *_options("Write the bytes by time, thread and function, and print no report,"),
+)
+"""Adds the same options for a profile in place of an answer.
+
+The command gets the format and the path as `profile`, or None.
+"""

@@ -1,13 +1,14 @@
 """`pagescan record`: keeps every look at a target in a file."""
 
 import contextlib
-import os
 import sys
-import time
+from typing import TYPE_CHECKING
 
 import click
 
 from pagescan.commands.completing import complete_words
+from pagescan.commands.group_options import Asked, group_option
+from pagescan.commands.look_options import look_options
 from pagescan.commands.options import (
     common,
     oldest_option,
@@ -15,9 +16,11 @@ from pagescan.commands.options import (
     restore_option,
     tables_option,
 )
+from pagescan.commands.record_progress import RecordProgress
 from pagescan.commands.running import is_command, said_if_long
-from pagescan.commands.signals import stop_on_signals
+from pagescan.commands.signals import no_interrupt, stop_on_signals
 from pagescan.commands.tick_text import end_line
+from pagescan.commands.unseen_writes import say_unseen_writes
 from pagescan.console.context import Context
 from pagescan.model.errors import PagescanError, UsageError
 from pagescan.model.looks import Tick, summary_of
@@ -27,18 +30,20 @@ from pagescan.model.units import (
     parse_percent,
     parse_seconds,
     parse_size,
-    plural,
 )
 from pagescan.native import Pace
 from pagescan.recording.output_file import Ring
 from pagescan.recording.recorder import Keeping, Recorder
 from pagescan.session.watched import Terms, Watched
-from pagescan.target.find import find_pid
 from pagescan.target.launch import launch
 from pagescan.target.process import Target
 from pagescan.target.selection import Selection
 from pagescan.target.wp_async import check_possible
 from pagescan.tracking.ticks import Limits
+
+if TYPE_CHECKING:
+    from pagescan.attribution.look_writers import WritersByLook
+    from pagescan.target.group import Selector
 
 _NEVER = "never"
 
@@ -49,7 +54,8 @@ Examples:
   pagescan record redis-server --duration 10m
   pagescan record 4242 '[heap]' -i 0.2 -o heap.pagescan
   pagescan record 4242 --last 15m -o flight.pagescan
-  pagescan record -- python3 train.py""",
+  pagescan record --unit postgresql --who --duration 10m
+  pagescan record --who -- python3 train.py""",
 )
 @click.argument(
     "words",
@@ -62,22 +68,10 @@ Examples:
     "--output",
     "path",
     metavar="FILE",
-    type=click.Path(dir_okay=False),
+    type=click.Path(),
     help="The file; otherwise NAME-PID-TIME.pagescan in this directory.",
 )
-@click.option(
-    "-i", "--interval", metavar="S", default="1", help="Seconds between looks (1)."
-)
-@click.option(
-    "-n", "--count", type=click.IntRange(min=1), metavar="N", help="End after N looks."
-)
-@click.option("--duration", metavar="S", help="End after S seconds.")
-@click.option(
-    "--budget",
-    metavar="PERCENT",
-    help="The most of the target's processor time that tracking may cost: tracks a"
-    " random part of its memory, and estimates the rest.",
-)
+@look_options
 @click.option(
     "--rotate",
     metavar="TIME",
@@ -89,8 +83,16 @@ Examples:
     help="A flight recorder: keep only the looks of the last TIME, or the latest looks"
     " that fit into SIZE.",
 )
+@click.option(
+    "--who",
+    "keeps_writers",
+    is_flag=True,
+    help="Also keep which functions and threads wrote, as `who` finds it: by a sample"
+    " of each first write.",
+)
 @click.option("--force", is_flag=True, help="Overwrite the file if it exists.")
 @oldest_option
+@group_option
 @restore_option
 @pace_option
 @tables_option
@@ -105,8 +107,10 @@ def command(
     budget: str | None,
     rotate: str | None,
     last: str | None,
+    keeps_writers: bool,
     force: bool,
     oldest: bool,
+    asked: Asked,
     restore_huge: bool,
     pace: Pace,
     max_tables: int,
@@ -121,14 +125,21 @@ def command(
     percent = None if budget is None else parse_percent(budget)
     keeping = _keeping(path, force=force, rotate=rotate, last=last)
     run = is_command(sys.argv, words)
-    if not words:
+    if run and asked.given:
+        raise UsageError(
+            f"{asked.given} and -- CMD exclude each other",
+            hint="start CMD first, then record its processes",
+        )
+    if not words and not asked.kind:
         raise UsageError(
             "record what? TARGET or -- CMD is missing",
             hint="pagescan record PID, or pagescan record -- CMD",
         )
+    if oldest and run:
+        raise UsageError("--oldest chooses a TARGET, and CMD is one")
     check_possible()
     with contextlib.ExitStack() as undo:
-        progress = _Progress(context)
+        progress = RecordProgress(context)
         undo.callback(progress.clear)
         launched, selection = None, Selection()
         if run:
@@ -136,10 +147,13 @@ def command(
             undo.callback(launched.close)
             if launched.note:
                 context.say(launched.note)
-            pid = launched.pid
+            subject: int | Selector = launched.pid
         else:
-            pid = find_pid(words[0], oldest=oldest)
-            selection = Selection.parse(words[1:])
+            subject, ranges = asked.subject(words, oldest=oldest)
+            selection = Selection.parse(ranges)
+        writers = None
+        if keeps_writers and isinstance(subject, int):
+            writers = _sampled(subject, undo)
         terms = Terms(
             selection,
             pace,
@@ -149,22 +163,43 @@ def command(
             interval=limits.interval,
             say=progress.say,
             detail=context.detail,
+            follower=writers.watch if writers else None,
             holder="record",
         )
-        with Target.open(pid) as target:
+        if not isinstance(subject, int):
+            from pagescan.commands.record_group import record_group
+
+            record_group(
+                *(subject, terms, limits, keeping, progress),
+                keeps_writers=keeps_writers,
+            )
+            return 0
+        pid = subject
+        with Target.open(pid) as target, no_interrupt():
             recorder = Recorder(
                 keeping,
                 target.facts,
                 interval=limits.interval,
                 budget=percent,
                 options={"ranges": selection.words},
+                writers=writers,
             )
-        undo.callback(recorder.discard)
+            undo.callback(recorder.discard)
         with said_if_long(context, f"arming {pid}: many mappings, or much memory"):
             watched = undo.enter_context(Watched.armed(pid, terms, launched=launched))
         stop = undo.enter_context(stop_on_signals())
+        if writers is not None:
+            say_unseen_writes(writers.watch, context)
         final = _record(watched, limits, stop, recorder, progress)
         return watched.exit_code(final, stop)
+
+
+def _sampled(pid: int, undo: contextlib.ExitStack) -> "WritersByLook":
+    """Begin to sample the first writes."""
+    from pagescan.attribution.look_writers import WritersByLook
+    from pagescan.attribution.writers import WriterWatch
+
+    return WritersByLook(undo.enter_context(WriterWatch(pid)))
 
 
 def _keeping(
@@ -207,7 +242,7 @@ def _record(
     limits: Limits,
     stop: int,
     recorder: Recorder,
-    progress: "_Progress",
+    progress: "RecordProgress",
 ) -> Tick | None:
     """Store each look, and then report it on stderr. Return the last tick."""
     context = progress.context
@@ -220,77 +255,13 @@ def _record(
             recorder.add(tick, watched.tracking)
             if message := watched.cost_warning.text(tick):
                 progress.say(message)
-            progress.show(tick, recorder)
+            written = summary_of(tick.look) if tick.look else None
+            progress.show(tick, written, recorder)
             if tick.end:
                 ending = watched.end(stop)
     except PagescanError:
-        recorder.end("failed")
-        progress.clear()
-        if recorder.looks:
-            _say_file(recorder, context)
+        progress.end(recorder, "failed")
         raise
-    progress.clear()
-    recorder.end(last.end or "interrupted" if last else "interrupted")
-    if last is not None:
-        context.say(end_line(last, ending))
-    if recorder.looks:
-        _say_file(recorder, context)
+    line = end_line(last, ending) if last else None
+    progress.end(recorder, (last and last.end) or "interrupted", line)
     return last
-
-
-def _say_file(recorder: Recorder, context: Context) -> None:
-    """Print which files were recorded, and the command that shows them."""
-    context.say(
-        f"{plural(recorder.looks, 'look')} in {plural(len(recorder.paths), 'file')}"
-        f" of {format_size(recorder.size)}"
-    )
-    names = " ".join(map(_quoted, recorder.paths))
-    context.hint(f"pagescan report {names}")
-
-
-def _quoted(path: str) -> str:
-    from shlex import quote
-
-    return quote(path)
-
-
-class _Progress:
-    """A line on stderr that is written again at each look, on a terminal."""
-
-    def __init__(self, context: Context) -> None:
-        self.context = context
-        self._shown = 0.0
-        self._drawn = False
-
-    def say(self, message: str) -> None:
-        """Print a message in place of the line."""
-        self.clear()
-        self.context.say(message)
-
-    def show(self, tick: Tick, recorder: Recorder) -> None:
-        """Write the line, at most a few times per second."""
-        if not self.context.shows_progress or tick.look is None:
-            return
-        now = time.monotonic()
-        if now - self._shown < _REDRAWN and not tick.end:
-            return
-        self._shown, self._drawn = now, True
-        rate = summary_of(tick.look).bytes / max(tick.seconds, 1e-6)
-        text = (
-            f"{plural(recorder.looks, 'look')}, {format_size(tick.totals.bytes)}"
-            f" written, {format_size(int(rate))}/s now,"
-            f" file {format_size(recorder.size)}"
-        )
-        room = max(10, os.get_terminal_size(2).columns - 1)
-        sys.stderr.write(f"\r{text[:room]}\x1b[K")
-        sys.stderr.flush()
-
-    def clear(self) -> None:
-        """Remove the line."""
-        if self._drawn:
-            sys.stderr.write("\r\x1b[K")
-            sys.stderr.flush()
-            self._drawn = False
-
-
-_REDRAWN = 0.2

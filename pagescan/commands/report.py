@@ -4,8 +4,12 @@ from typing import Any
 
 import click
 
+from pagescan.commands.datasets import DatasetWords, dataset_options, of_dataset
+from pagescan.commands.forms import check_form
 from pagescan.commands.options import common, output
+from pagescan.commands.profile_options import ProfileFile, profile_in_place
 from pagescan.console.context import Context
+from pagescan.console.garbage import without_searches
 from pagescan.console.streams import tell
 from pagescan.model.errors import PagescanError, UsageError
 from pagescan.model.results import Output
@@ -18,7 +22,7 @@ from pagescan.target.selection import Selection
 
 VIEWS = (
     *("summary", "timeline", "heatmap", "ages", "working-set", "phases"),
-    "migration",
+    *("migration", "writers", "processes"),
 )
 _LEFT = 44  # cells beside the heat map, with the name of a mapping
 _LEAST_SLOTS = 20
@@ -30,8 +34,11 @@ Examples:
   pagescan report redis.pagescan
   pagescan report redis.pagescan --view ages --range '[anon]' --time 30s-2m
   pagescan report redis.pagescan --view migration --bandwidth 125M --downtime 50ms
-  pagescan report *.pagescan --json | jq .summary.rate
-  pagescan report redis.pagescan --html redis.html"""
+  pagescan report redis.pagescan redis-2.pagescan --json | jq .summary.rate
+  pagescan report redis.pagescan --html redis.html
+  pagescan report redis.pagescan --format firefox -o redis.json
+  pagescan report redis.pagescan --parquet looks
+  pagescan report looks --fleet"""
 )
 @click.argument("files", metavar="FILE...", nargs=-1, type=click.Path(), required=True)
 @click.option(
@@ -70,6 +77,8 @@ Examples:
     type=click.Path(),
     help="Write a page with all of it for a browser; it needs no network.",
 )
+@profile_in_place
+@dataset_options
 @output("report")
 @common
 def command(
@@ -81,6 +90,8 @@ def command(
     bandwidth: str | None,
     downtime: str | None,
     page: str | None,
+    profile: tuple[str, str] | None,
+    dataset: DatasetWords,
     output: Output,
     context: Context,
 ) -> int:
@@ -92,8 +103,20 @@ def command(
     del context
     if view != "migration" and (bandwidth or downtime):
         raise UsageError("--bandwidth and --downtime need --view migration")
-    if page is not None:
-        _refuse_with_page(view, output)
+    refused = {"view": view != "summary", "range": ranges, "time": span}
+    refused |= {"html": page, "format": profile, **_given(output)}
+    code = of_dataset(files, dataset, refused, output)
+    if code is not None:
+        return code
+    form = "page" if page is not None else "profile" if profile is not None else ""
+    if page is not None and profile is not None:
+        raise UsageError("--html and --format exclude each other")
+    if form and view != "summary":
+        word = "--html" if page is not None else "--format"
+        raise UsageError(f"{word} shows everything, and takes no --view")
+    text = output.format in ("table", "plain")
+    if form or (view == "heatmap" and text):
+        check_form(form or "heat map", _given(output))
     terms = {
         "bandwidth": parse_size(bandwidth) if bandwidth else 1 << 30,
         "downtime": parse_seconds(downtime) if downtime else 0.3,
@@ -101,7 +124,7 @@ def command(
     if not terms["bandwidth"]:
         raise UsageError("--bandwidth 0 moves nothing")
     selection = Selection.parse(ranges)
-    with open_recording(*files) as recording:
+    with without_searches(), open_recording(*files) as recording:
         excerpt = Excerpt(
             recording,
             selection,
@@ -111,22 +134,32 @@ def command(
             excerpt.check()
             if page is not None:
                 return _write_page(excerpt, page)
+            if profile is not None:
+                return _write_profile(excerpt, *profile)
             result = _result(excerpt, view, terms, output)
         except PagescanError:
             _tell_damage(recording)
             raise
         _write(excerpt, view, result, output)
+        _tell_uncounted(excerpt, view, result)
         _tell_damage(recording)
         return 1 if recording.damage else 0
 
 
-def _refuse_with_page(view: str, output: Output) -> None:
-    """Raise if the page is asked for together with another form of the report."""
-    if view != "summary":
-        raise UsageError("--html shows everything, and takes no --view")
-    for form in ("json", "csv"):
-        if output.format == form:
-            raise UsageError(f"--html and --{form} exclude each other")
+def _tell_uncounted(excerpt: Excerpt, view: str, result: Any) -> None:  # noqa: ANN401 - each view has its own
+    """Say how many looks have no writers: of one file of several."""
+    if view == "writers" and (without := len(excerpt.looks) - result.looks):
+        tell(f"pagescan: {plural(without, 'look')} not counted: recorded without --who")
+
+
+def _given(output: Output) -> dict[str, object]:
+    """Return which options of the output were given."""
+    return {
+        "json": output.is_json,
+        "csv": output.format == "csv",
+        "header": not output.header,
+        "exact": output.exact,
+    }
 
 
 def _write_page(excerpt: Excerpt, path: str) -> int:
@@ -141,7 +174,25 @@ def _write_page(excerpt: Excerpt, path: str) -> int:
     return 1 if excerpt.recording.damage else 0
 
 
+def _write_profile(excerpt: Excerpt, form: str, path: str) -> int:
+    """Write the profile, and say so; return the exit code."""
+    from pagescan.recording.timed_profile import timed_profile
+
+    profile, looks = timed_profile(excerpt)
+    ProfileFile(form, path).write(profile)
+    tell(f"pagescan: {path}: {format_size(profile.bytes)} for a viewer")
+    if looks > 1:
+        tell(f"pagescan: it has one sample per {looks} looks, so that viewers open it")
+    _tell_damage(excerpt.recording)
+    return 1 if excerpt.recording.damage else 0
+
+
 def _tell_damage(recording: Recording) -> None:
+    if recording.quiet_step > 1:
+        tell(
+            f"pagescan: {recording.quiet_step} looks at a process that did not run are"
+            " counted as one: there are more than a million"
+        )
     for message in recording.damage:
         tell(f"pagescan: {message}")
 
@@ -176,15 +227,16 @@ def _write(excerpt: Excerpt, view: str, result: Any, output: Output) -> None:  #
         _write_json(excerpt, view, result)
         return
     from pagescan.render import report_tables, report_text
+    from pagescan.render.report_writers import write_writers
 
     match view:
         case "summary" if output.format == "csv":
             report_tables.write_table("mappings", result.mappings, output)
         case "summary":
             recording = excerpt.recording
-            used = sorted({look.process for look in excerpt.looks})
-            names = [_name_of(recording, index) for index in used]
-            report_text.write_summary(names, recording.facts, result, output)
+            names = _names_of(recording)
+            size = recording.page_size
+            report_text.write_summary(names, recording.facts, result, size, output)
         case "heatmap":
             begun = [at for _, at in slots_of(excerpt, _room(output)[0])]
             if output.format == "csv":
@@ -193,13 +245,24 @@ def _write(excerpt: Excerpt, view: str, result: Any, output: Output) -> None:  #
                 report_text.write_heatmap(result, begun, output)
         case "migration":
             report_text.write_migration(result, output)
+        case "writers":
+            recording = excerpt.recording
+            write_writers(
+                *(result, recording.page_size, output),
+                several=bool(recording.facts.group),
+                sampled=any(look.estimate for look in excerpt.looks),
+            )
+        case "processes":
+            report_text.write_processes(result, output)
         case _:
-            report_tables.write_table(view, result, output)
+            names = _names_of(excerpt.recording)
+            report_tables.write_table(view, result, output, processes=names)
 
 
-def _name_of(recording: Recording, index: int) -> str:
-    target = recording.processes[index].target
-    return f"{target.name} ({target.pid})"
+def _names_of(recording: Recording) -> list[str]:
+    """Return the names of all programs, by their indices."""
+    targets = [one.target for one in recording.processes]
+    return [f"{target.name} ({target.pid})" for target in targets]
 
 
 def _write_json(excerpt: Excerpt, view: str, result: Any) -> None:  # noqa: ANN401 - as above

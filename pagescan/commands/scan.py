@@ -23,7 +23,8 @@ from pagescan.model.batch import Batch
 from pagescan.model.errors import UsageError
 from pagescan.model.mapping_set import MappingSet
 from pagescan.model.memory import DEFAULT_RETURNED, NO_CATEGORY, Category
-from pagescan.model.results import MappingCounts, Output, Report, Summary
+from pagescan.model.report import Report
+from pagescan.model.results import MappingCounts, Output, Summary
 from pagescan.model.units import format_size, now, plural
 from pagescan.native import Pace
 from pagescan.scanner.counts import scan_mappings, tracked_mappings
@@ -50,7 +51,7 @@ _OF_TRACKED = Category.WRITTEN | Category.WPALLOWED
 Examples:
   pagescan scan 4242 '[stack]' --require present --exclude file
   pagescan scan redis-server --any present,swapped --return file,swapped --json
-  pagescan scan 4242 --require written --wp    (get and write-protect in one step)"""
+  pagescan scan 4242 --require written --wp"""
 )
 @subject_argument
 @ranges_argument
@@ -158,7 +159,8 @@ def command(
 def _protected_line(summary: Summary) -> str:
     """Return the summary of --wp-only, where no rows are wanted."""
     pages, regions = plural(summary.pages, "page"), plural(summary.regions, "region")
-    return f"{pages} ({format_size(summary.bytes)}) in {regions} protected"
+    listed = f"{pages} ({format_size(summary.bytes)}) in {regions}"
+    return f"{listed} listed, and protected except for holes"
 
 
 def _say_untracked(context: Context, pid: int) -> None:

@@ -24,12 +24,14 @@ Example:
 def command(*, output: Output, context: Context) -> None:
     """List the tracking sessions of this user, and what `watch` tracks just now.
 
-    A watch ends with its command: `disarm` ends sessions only.
+    who, record, exporter --track and cow --exact are listed, too. They end with their
+    command: `disarm` ends sessions only.
     """
     sessions, watches = keeper_sessions(), other_holders()
     clear_leftovers()
-    for session in lost_sessions():
-        context.say(f"session {session.name} was lost: its keeper died")
+    lost = lost_sessions()
+    for name in dict.fromkeys(str(one.group or f"session {one.name}") for one in lost):
+        context.say(f"{name} was lost: its keeper died")
     if not sessions:
         context.say("no session")
     write_sessions("sessions", sessions, output, watches=watches)

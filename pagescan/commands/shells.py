@@ -25,7 +25,9 @@ _BASH = r"""
     local before=${word%%"$cur"}
     COMPREPLY=()
     while IFS=$'\t' read -r kind value help; do
-        if [[ $kind == file ]]; then
+        if [[ -z $kind ]]; then
+            continue
+        elif [[ $kind == file ]]; then
             compopt -o default
         elif [[ $kind == command ]]; then
             COMPREPLY+=($(compgen -c -- "$cur"))
@@ -84,6 +86,7 @@ function %(complete_func)s
                 __fish_complete_path $last
             case command
                 __fish_complete_command
+            case ''
             case '*'
                 printf '%%s\t%%s\n' $parts[2] $parts[3]
         end

@@ -29,3 +29,19 @@ def stop_on_signals() -> Iterator[int]:
             signal.signal(number, handler)
         os.close(readable)
         os.close(writable)
+
+
+@contextlib.contextmanager
+def no_interrupt() -> Iterator[None]:
+    """Put a Ctrl-C off to the end of the block, which has to be short."""
+    before = signal.getsignal(signal.SIGINT)
+    came: list[int] = []
+    if callable(before):
+        signal.signal(signal.SIGINT, lambda number, _: came.append(number))
+    try:
+        yield
+    finally:
+        if callable(before):
+            signal.signal(signal.SIGINT, before)
+    if came and callable(before):
+        before(came[0], None)

@@ -1,7 +1,7 @@
 """Makes the lines about ticks that `watch` writes to stderr."""
 
-from pagescan.model.looks import Tick, summary_of
-from pagescan.model.results import Cost, Estimate
+from pagescan.model.looks import MUCH, Tick, summary_of
+from pagescan.model.results import Cost, Estimate, Summary
 from pagescan.model.units import format_seconds, format_share, format_size, plural
 
 
@@ -36,26 +36,37 @@ def why_ended(end: str | None, *, by_key: bool = False) -> str:
     }[end or "interrupted"]
 
 
-def end_line(tick: Tick, ending: Cost, *, by_key: bool = False) -> str:
+def end_line(
+    tick: Tick, ending: Cost, *, by_key: bool = False, remedy: str = ""
+) -> str:
     """Return the last line: why the watch ended, totals, and added mappings.
 
     Args:
         tick: The last tick.
         ending: The cost of the end.
         by_key: Whether a key has ended it, which is no interruption.
+        remedy: What would make the cost less; it is said if all looks cost much.
     """
     why = why_ended(tick.end, by_key=by_key)
     cost = ""
     if tick.total_share is not None and tick.total_ns:
         cost = f"; {cost_words(tick.total_share, tick.total_ns)}"
+        if remedy and tick.total_share > MUCH:
+            cost += f" ({remedy})"
     if ending.mappings_added:
-        cost += f"; it has {plural(ending.mappings_added, 'mapping')} more by that"
+        cost += f"; tracking left {plural(ending.mappings_added, 'more mapping')}"
     if tick.unseen_ns is not None:
         cost += f"; the last look was {format_seconds(tick.unseen_ns / 1e9)} before"
     return (
-        f"{why}: {plural(tick.totals.pages, 'page')} ({format_size(tick.totals.bytes)})"
-        f" written in {plural(tick.number, 'look')}{cost}"
+        f"{why}: {written_words(tick.totals, estimated=tick.estimated)} in"
+        f" {plural(tick.number, 'look')}{cost}"
     )
+
+
+def written_words(totals: Summary, *, estimated: bool) -> str:
+    """Return the words for what was written in all looks together."""
+    written = f"{plural(totals.pages, 'page')} ({format_size(totals.bytes)}) written"
+    return f"{written}, estimated," if estimated else written
 
 
 def cost_words(share: float, cost_ns: int) -> str:

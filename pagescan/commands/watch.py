@@ -11,6 +11,7 @@ from pagescan import render
 from pagescan.commands.cmd_output import CmdOutput
 from pagescan.commands.completing import complete_words
 from pagescan.commands.group_options import Asked, group_option
+from pagescan.commands.look_options import look_options
 from pagescan.commands.options import (
     common,
     oldest_option,
@@ -28,7 +29,8 @@ from pagescan.console.streams import OutputError
 from pagescan.model.batch import Batch
 from pagescan.model.errors import PagescanError, UsageError
 from pagescan.model.looks import Tick
-from pagescan.model.results import Cost, Output, Report, SessionFacts, Summary
+from pagescan.model.report import Report
+from pagescan.model.results import Cost, Output, SessionFacts, Summary
 from pagescan.model.units import (
     format_seconds,
     format_size,
@@ -38,8 +40,8 @@ from pagescan.model.units import (
     plural,
 )
 from pagescan.native import Pace
-from pagescan.session.watched import Terms, Watched
-from pagescan.target.launch import launch
+from pagescan.session.watched import Follower, Terms, Watched
+from pagescan.target.launch import Launched, launch
 from pagescan.target.selection import Selection
 from pagescan.target.wp_async import check_possible
 from pagescan.tracking.ticks import Limits
@@ -47,6 +49,7 @@ from pagescan.tracking.tracking import Tracking
 
 if TYPE_CHECKING:
     from pagescan.target.group import Selector
+    from pagescan.target.label_rules import Told
 
 
 @click.command(
@@ -55,7 +58,8 @@ Examples:
   pagescan watch 4242
   pagescan watch redis-server '[anon]' -i 0.2 -n 50 --json | jq .summary.pages
   pagescan watch --tree postgres --oldest
-  pagescan watch -- python3 train.py""",
+  pagescan watch -- python3 train.py
+  pagescan watch --tree -- make -j4""",
 )
 @click.argument(
     "words",
@@ -63,26 +67,20 @@ Examples:
     nargs=-1,
     shell_complete=complete_words,
 )
-@click.option(
-    "-i", "--interval", metavar="S", default="1", help="Seconds between looks (1)."
-)
-@click.option(
-    "-n", "--count", type=click.IntRange(min=1), metavar="N", help="End after N looks."
-)
-@click.option("--duration", metavar="S", help="End after S seconds.")
-@click.option(
-    "--budget",
-    metavar="PERCENT",
-    help="The most of the target's processor time that tracking may cost: tracks a"
-    " random part of its memory, and estimates the rest.",
-)
+@look_options
 @click.option(
     "--cmd-output",
     "cmd_file",
     metavar="FILE",
-    type=click.Path(dir_okay=False),
+    type=click.Path(),
     help="Write CMD's output here; by default it goes to stderr, and the live view"
     " shows it when it closes.",
+)
+@click.option(
+    "--ask-runtime",
+    is_flag=True,
+    help="Ask a Java virtual machine at the start what its memory is for, with jcmd:"
+    " this disturbs it.",
 )
 @oldest_option
 @group_option
@@ -99,6 +97,7 @@ def command(
     duration: str | None,
     budget: str | None,
     cmd_file: str | None,
+    ask_runtime: bool,
     oldest: bool,
     asked: Asked,
     restore_huge: bool,
@@ -109,7 +108,8 @@ def command(
 ) -> int:
     """Arm TARGET, or run CMD, and show at every interval the pages it has written.
 
-    Ctrl-C ends it, or q in the live view, where ? lists the keys.
+    A page counts once per look, however often it was written: a longer interval
+    gives a lower rate. Ctrl-C ends it, or q in the live view, where ? lists the keys.
 
     One thread of the target is stopped once, for about 0.2 ms. From then on the first
     write to each page per interval costs the target one short fault.
@@ -124,6 +124,8 @@ def command(
     if oldest and run:
         raise UsageError("--oldest chooses a TARGET, and CMD is one")
     live = output.format == "table"
+    if ask_runtime:
+        check_asking(asked, output, run=run)
     check_possible()
     with contextlib.ExitStack() as undo:
         launched, selection = None, Selection()
@@ -136,6 +138,10 @@ def command(
             if launched.note:
                 context.say(launched.note)
             subject: int | Selector = launched.pid
+            if asked.tree:
+                from pagescan.target.group import Tree
+
+                subject = Tree.of(launched.pid)
         else:
             subject, ranges = asked.subject(words, oldest=oldest)
             selection = Selection.parse(ranges)
@@ -149,9 +155,13 @@ def command(
             say=context.say,
             detail=context.detail,
         )
+        if ask_runtime and isinstance(subject, int):
+            terms.told = told_by(subject)
+        terms.follower = follower_of(live and isinstance(subject, int), terms)
         if not isinstance(subject, int):
-            watch_group(subject, terms, limits, output, context)
-            return 0
+            return watch_group(
+                subject, terms, limits, output, context, launched, cmd_output
+            )
         with said_if_long(context, f"arming {subject}: many mappings, or much memory"):
             armed = Watched.armed(subject, terms, launched=launched)
             watched = undo.enter_context(armed)
@@ -176,10 +186,25 @@ def run_on_terminal(
     return run_live(watched, limits, stop, context, cmd_output=cmd_output)
 
 
+def follower_of(live: bool, terms: Terms) -> Follower | None:
+    """Return what follows the looks for the key w; None: it has no effect."""
+    if not live or terms.percent is not None:
+        return None
+    from pagescan.commands.live_writers import LiveWriters
+
+    return LiveWriters()
+
+
 def watch_group(
-    selector: "Selector", terms: Terms, limits: Limits, output: Output, context: Context
-) -> None:
-    """Arm all processes of a group, and show their looks until the end."""
+    selector: "Selector",
+    terms: Terms,
+    limits: Limits,
+    output: Output,
+    context: Context,
+    launched: Launched | None,
+    cmd_output: CmdOutput | None,
+) -> int:
+    """Arm all processes of a group, show their looks; return the exit status of CMD."""
     from pagescan.commands.watch_group import run_group
     from pagescan.session.watched_group import WatchedGroup
 
@@ -187,23 +212,47 @@ def watch_group(
         with said_if_long(
             context, f"arming {selector}: many processes, or much memory"
         ):
-            group = undo.enter_context(WatchedGroup.armed(selector, terms))
+            armed = WatchedGroup.armed(selector, terms, launched=launched)
+            group = undo.enter_context(armed)
         stop = undo.enter_context(stop_on_signals())
-        run_group(group, limits, stop, output, context)
+        last = run_group(group, limits, stop, output, context, cmd_output)
+        return group.root.exit_code(last, stop) if group.root else 0
 
 
 def check_words(words: tuple[str, ...], asked: Asked, *, run: bool) -> None:
     """Raise a UsageError if neither TARGET nor CMD is given, nor a group."""
-    if run and asked.given:
+    if run and asked.kind:
         raise UsageError(
             f"{asked.given} and -- CMD exclude each other",
-            hint="start CMD first, then watch its processes",
+            hint="start CMD first, then watch its processes; --tree goes with -- CMD",
         )
     if not words and not asked.kind:
         raise UsageError(
             "watch what? TARGET or -- CMD is missing",
             hint="pagescan watch PID, or pagescan watch -- CMD",
         )
+
+
+def check_asking(asked: Asked, output: Output, *, run: bool) -> None:
+    """Raise a UsageError if --ask-runtime would have no effect."""
+    if run:
+        raise UsageError(
+            "--ask-runtime does not go with -- CMD",
+            hint="a virtual machine can be asked when it has started: watch its pid",
+        )
+    if asked.given:
+        raise UsageError("--ask-runtime does not go with a group")
+    if output.format != "table" and not output.labelled:
+        raise UsageError("--ask-runtime needs the column label: -c +label")
+
+
+def told_by(pid: int) -> "list[Told]":
+    """Return what a Java virtual machine says about its memory."""
+    from pagescan.target.jvm import ask
+    from pagescan.target.process import Target
+
+    with Target.open(pid) as target:
+        return ask(target)
 
 
 def run_plain(
@@ -218,15 +267,19 @@ def run_plain(
     )
     last, ending = None, Cost()
     labels = None
-    counter = PresentCounter()
-    counted = counter.count(watched) if output.is_json else Cost()
+    by_mapping = output.by == "mapping"
+    labelled = output.labelled or (by_mapping and output.has_default)
+    counter = PresentCounter(by_mapping=by_mapping)
+    counts = output.is_json or by_mapping
+    counted = counter.count(watched.target, watched.terms) if counts else Cost()
     for tick in watched.ticks(limits, stop):
         last = tick
         tracking = watched.tracking
-        if output.labelled and (labels is None or labels.target is not tracking.target):
+        if labelled and (labels is None or labels.target is not tracking.target):
             from pagescan.target.labels import Labels
 
             labels = Labels(tracking.target)
+            labels.told = list(watched.terms.told)
         if message := watched.cost_warning.text(tick):
             context.say(message)
         if output.format == "plain" and tick.look:
@@ -234,19 +287,20 @@ def run_plain(
         rows = tick.look.batch if tick.look else empty_batch(tracking)
         if labels is not None:
             labels.label(rows)
+        if counts:
+            counted += counter.count(watched.target, watched.terms)
         ending = watched.end(stop) if tick.end else Cost()
         report = report_of(tracking, tick, ending + counted)
         report = replace(report, memory=counter.memory)
         counted = Cost()
+        shown = counter.rows_of(rows, output) if by_mapping else rows
         try:
-            render.write_result(report, rows, output)
+            render.write_result(report, shown, output)
         except OutputError as error:
             raise PagescanError(
                 f"{error}: look {tick.number}"
                 f" ({plural(report.summary.pages, 'page')} written) is not complete"
             ) from error
-        if output.is_json and not tick.end:
-            counted = counter.count(watched)
     if last is not None:
         context.say(end_line(last, ending))
     return last
@@ -273,6 +327,7 @@ def report_of(tracking: Tracking, tick: Tick, ending: Cost) -> Report:
         total_ns=tick.total_ns if tick.end else None,
         unseen_ns=tick.unseen_ns,
         estimate=look.estimate if look else None,
+        estimated=tick.estimated,
     )
 
 

@@ -2,11 +2,13 @@
 
 import contextlib
 import sys
-from datetime import datetime
+from typing import TYPE_CHECKING
 
 import click
 
-from pagescan.attribution.writers import BY, WriterWatch
+from pagescan.attribution.writers import BY_OF_GROUP as BY, WriterOptions, WriterWatch
+from pagescan.commands.completing import complete_words
+from pagescan.commands.group_options import Asked, group_option
 from pagescan.commands.options import (
     common,
     oldest_option,
@@ -16,31 +18,27 @@ from pagescan.commands.options import (
     tables_option,
 )
 from pagescan.commands.profile_options import ProfileFile, profile_options
+from pagescan.commands.progress_line import ProgressLine, TimeLeft
 from pagescan.commands.running import is_command, said_if_long
 from pagescan.commands.signals import stop_on_signals
+from pagescan.commands.who_result import say_limits, say_result
 from pagescan.console.context import Context
 from pagescan.model.errors import UsageError
 from pagescan.model.looks import Tick
-from pagescan.model.memory import Untracked
 from pagescan.model.results import Cost, Output, SessionFacts
-from pagescan.model.units import format_seconds, format_size, parse_seconds, plural
-from pagescan.model.writers import Writer, WriterReport
+from pagescan.model.units import format_seconds, format_size, parse_seconds
 from pagescan.native import Pace
 from pagescan.render.writer_list import write_writers
 from pagescan.session.watched import Terms, Watched
-from pagescan.target.find import find_pid
 from pagescan.target.launch import launch
 from pagescan.target.selection import Selection
 from pagescan.target.wp_async import check_possible
 from pagescan.tracking.ticks import Limits
 
-_SECONDS = 10.0
+if TYPE_CHECKING:
+    from pagescan.target.group import Selector
 
-_MUCH = 0.01
-_COMPILED = (
-    "code that a runtime compiles gets its names from the runtime: --ask-runtime for a"
-    " JVM, --perf-basic-prof for node, -X perf for Python"
-)
+_SECONDS = 10.0
 
 
 @click.command(
@@ -48,10 +46,17 @@ _COMPILED = (
 Examples:
   pagescan who redis-server
   pagescan who 4242 '[heap]' --by thread --duration 30
+  pagescan who --tree postgres --oldest --by process
+  pagescan who 4242 --python
   pagescan who 4242 --format speedscope -o writers.json
   pagescan who --by mapping --json -- python3 train.py | jq .writers""",
 )
-@click.argument("words", metavar="TARGET [RANGE]... | -- CMD [ARG]...", nargs=-1)
+@click.argument(
+    "words",
+    metavar="TARGET [RANGE]... | -- CMD [ARG]...",
+    nargs=-1,
+    shell_complete=complete_words,
+)
 @click.option(
     "-i", "--interval", metavar="S", default="1", help="Seconds between looks (1)."
 )
@@ -66,7 +71,7 @@ Examples:
     type=click.Choice(BY),
     default="function",
     show_default=True,
-    help="What one row stands for; line needs pagescan[lines].",
+    help="What one row stands for; line needs pagescan[lines], process a group.",
 )
 @click.option(
     "--callers",
@@ -75,9 +80,15 @@ Examples:
     " them; a sample then costs three times as much.",
 )
 @click.option(
+    "--python",
+    is_flag=True,
+    help="Name functions of Python (CPython 3.11 to 3.13) in place of CPython's own"
+    " code, where they are known; a sample then costs more than twice as much.",
+)
+@click.option(
     "--sample",
     "period",
-    type=click.IntRange(min=1),
+    type=click.IntRange(min=1, max=10**9),
     default=1,
     metavar="N",
     help="Take a sample of one fault in N: cheaper, but only the shares can be used.",
@@ -92,9 +103,10 @@ Examples:
     "--ask-runtime",
     is_flag=True,
     help="Let a JVM write the names of its compiled methods, by jcmd, to"
-    " /tmp/perf-PID.map.",
+    " /tmp/perf-PID.map, which is removed unless it was there before.",
 )
 @oldest_option
+@group_option
 @restore_option
 @profile_options
 @output("who")
@@ -108,10 +120,12 @@ def command(
     duration: str | None,
     subject: str,
     callers: bool,
+    python: bool,
     period: int,
     user_only: bool,
     ask_runtime: bool,
     oldest: bool,
+    asked: Asked,
     restore_huge: bool,
     profile: ProfileFile | None,
     output: Output,
@@ -127,73 +141,99 @@ def command(
     One thread of the target is stopped once, for about 0.2 ms. From then on the first
     write to each page per interval costs it one short fault, with a sample.
     """
-    if not words:
-        raise UsageError(
-            "who writes where? TARGET or -- CMD is missing",
-            hint="pagescan who PID, or pagescan who -- CMD",
-        )
-    if profile is not None and subject not in ("function", "line"):
-        raise UsageError("--format goes with --by function and --by line")
-    if callers and subject != "function":
-        raise UsageError(f"--callers and --by {subject} exclude each other")
     run = is_command(sys.argv, words)
+    check_words(words, asked, run=run)
+    check_names(subject, callers=callers, python=python)
     most = parse_seconds(duration) if duration else None if run else _SECONDS
     limits = Limits(parse_seconds(interval), None, most)
+    if oldest and run:
+        raise UsageError("--oldest chooses a TARGET, and CMD is one")
     check_possible()
     with contextlib.ExitStack() as undo:
         launched, selection = None, Selection()
+        options = WriterOptions(
+            subject, period, user_only, ask_runtime, callers, python
+        )
         if run:
             launched = launch(list(words), stdout=2, stderr=2)
             undo.callback(launched.close)
-            pid = launched.pid
+            chosen: int | Selector = launched.pid
             if launched.note:
                 context.say(launched.note)
         else:
-            pid = find_pid(words[0], oldest=oldest)
-            selection = Selection.parse(words[1:])
-        writers = undo.enter_context(
-            WriterWatch(
-                pid,
-                by=subject,
-                period=period,
-                user_only=user_only,
-                ask_runtime=ask_runtime,
-                callers=callers,
-            )
-        )
-        _say_limits(writers, context, period, asked=user_only)
+            chosen, ranges = asked.subject(words, oldest=oldest)
+            selection = Selection.parse(ranges)
+        line = ProgressLine(context)
+        undo.callback(line.clear)  # an error stands in a line of its own
         terms = Terms(
             selection,
             pace,
             max_tables=max_tables,
             restore_huge=restore_huge,
             interval=limits.interval,
-            say=context.say,
+            say=line.say,
             detail=context.detail,
-            follower=writers,
             holder="who",
         )
+        if not isinstance(chosen, int):
+            who_of_group(chosen, terms, options, limits, output, profile, line)
+            return 0
+        if subject == "process":
+            raise UsageError(
+                "--by process is for a group of processes",
+                hint="--tree, --cgroup, --unit, --container or --match selects one",
+            )
+        pid = chosen
+        writers = undo.enter_context(WriterWatch(pid, **options._asdict()))
+        if not run:  # CMD may become a Python later
+            writers.check_python()
+        terms.follower = writers
         with said_if_long(context, f"arming {pid}: many mappings, or much memory"):
             watched = undo.enter_context(Watched.armed(pid, terms, launched=launched))
         stop = undo.enter_context(stop_on_signals())
-        last = _run(watched, writers, limits, stop, output, profile, context)
+        say_limits(writers, context, period, asked=user_only)
+        # CMD writes to stderr, too: there, a line that is written again would be torn.
+        left = None if run else TimeLeft(line, limits)
+        last = _run(watched, writers, limits, stop, output, profile, context, left)
         return watched.exit_code(last, stop)
 
 
-def _say_limits(
-    writers: WriterWatch, context: Context, period: int, *, asked: bool
+def who_of_group(
+    selector: "Selector",
+    terms: Terms,
+    options: WriterOptions,
+    limits: Limits,
+    output: Output,
+    profile: ProfileFile | None,
+    line: ProgressLine,
 ) -> None:
-    """Say which writes cannot be seen with these rights and options."""
-    if writers.user_only and not asked:
-        context.say(
-            "writes of the kernel for the process, as in read(2), have no writer here:"
-            " this user may sample only code in user mode"
+    """Name the code that writes the memory of a group; its modules are loaded here."""
+    from pagescan.commands.who_group import run_group
+
+    run_group(selector, terms, options, limits, output, profile, line)
+
+
+def check_names(subject: str, *, callers: bool, python: bool) -> None:
+    """Raise a UsageError if the options of names exclude each other."""
+    if callers and subject != "function":
+        raise UsageError(f"--callers and --by {subject} exclude each other")
+    if callers and python:
+        raise UsageError("--callers and --python exclude each other")
+    if python and subject == "line":
+        raise UsageError("--python and --by line exclude each other")
+
+
+def check_words(words: tuple[str, ...], asked: Asked, *, run: bool) -> None:
+    """Raise a UsageError if neither TARGET nor CMD is given, nor a group."""
+    if run and asked.given:
+        raise UsageError(
+            f"{asked.given} and -- CMD exclude each other",
+            hint="start CMD first, then name the writers of its processes",
         )
-        context.hint("run as root, or: sysctl kernel.perf_event_paranoid=1")
-    if period > 1:
-        context.say(
-            f"one fault in {period} is sampled: the shares are right, within chance;"
-            " the pages are those of the samples"
+    if not words and not asked.kind:
+        raise UsageError(
+            "who writes where? TARGET or -- CMD is missing",
+            hint="pagescan who PID, or pagescan who -- CMD",
         )
 
 
@@ -205,6 +245,7 @@ def _run(
     output: Output,
     profile: ProfileFile | None,
     context: Context,
+    left: TimeLeft | None,
 ) -> Tick | None:
     """Look until the end, then print the writers; return the last tick."""
     tracking = watched.tracking
@@ -219,6 +260,8 @@ def _run(
     last = None
     for tick in watched.ticks(limits, stop):
         last = tick
+        if left is not None:
+            left.add(tick)
         if tick.look is not None:
             writers.add(tick.look)
             cost += tick.look.cost
@@ -227,57 +270,14 @@ def _run(
     writers.close()
     untracked = watched.tracking.armed.untracked
     cost += watched.end(stop)
-    _write(report, output, armed_at, tuple(untracked), cost, cost_ns)
-    if profile is not None:
-        profile.write(report)
-        context.say(f"{profile.path} has {plural(report.sampled, 'page')} for a viewer")
-    for note in report.notes:
-        context.say(note)
-    context.say(_end_line(report, last))
-    if any(_is_compiled(writer) for writer in report.writers):
-        context.hint(_COMPILED)
-    return last
-
-
-def _write(
-    report: WriterReport,
-    output: Output,
-    armed_at: datetime,
-    untracked: tuple[Untracked, ...],
-    cost: Cost,
-    estimated_ns: int,
-) -> None:
-    session = SessionFacts(str(report.target.pid), armed_at, None)
+    session = SessionFacts(str(tracking.target.pid), armed_at, None)
     write_writers(
         report,
         output,
         session=session,
         untracked=untracked,
         cost=cost,
-        estimated_ns=estimated_ns,
+        estimated_ns=cost_ns,
     )
-
-
-def _is_compiled(writer: Writer) -> bool:
-    """Whether code that a runtime has compiled wrote much, and has no name."""
-    return (
-        writer.function is None
-        and (writer.module or "").startswith("[")
-        and writer.share > _MUCH
-    )
-
-
-def _end_line(report: WriterReport, last: Tick | None) -> str:
-    """Return the last line: how much was written, and how much of it has a writer."""
-    line = (
-        f"{plural(report.written, 'page')} written in {plural(report.ticks, 'look')},"
-        f" {report.attributed} of them with a known first writer"
-    )
-    if report.ambiguous:
-        line += f"; {report.ambiguous} had been read or written by other code before"
-    if report.lost:
-        line += f"; samples of up to {plural(report.lost, 'page')} were lost"
-    if last is not None and last.unseen_ns is not None:
-        unseen = format_seconds(last.unseen_ns / 1e9)
-        line += f"; the last look was {unseen} before the end"
-    return line
+    say_result(report, profile, context, last.unseen_ns if last else None)
+    return last

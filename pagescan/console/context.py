@@ -23,10 +23,10 @@ class Context:
         if not self.quiet:
             tell(f"pagescan: {message}")
 
-    def hint(self, message: str) -> None:
-        """Print a hint on stderr."""
+    def hint(self, message: str, *, whole: bool = True) -> None:
+        """Print a hint on stderr; `whole`: it has a command, which can be copied."""
         if not self.quiet:
-            tell(f"hint: {message}")
+            tell(f"hint: {message}", whole=whole)
 
     def detail(self, message: str) -> None:
         """Print a message that only -v shows."""

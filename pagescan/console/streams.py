@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 
 _BUFFERED = 1 << 13
+_SHORT = 30  # characters: such a line fits into any terminal
 _ERRORS = "pagescan"
 _INSTEAD = dict(zip("▁▂▃▄▅▆▇█▕▏·…µ±", ".:-=+*%#||.~u~", strict=True))
 """Replacements for characters of pagescan's own output."""
@@ -156,9 +157,24 @@ def put(line: str) -> None:
     sys.stdout.write(line + "\n")
 
 
-def tell(line: str) -> None:
-    """Write one line to stderr; names from the target are escaped."""
-    sys.stderr.write(escape(line) + "\n")
+def tell(line: str, *, whole: bool = False) -> None:
+    """Write one line to stderr; names from the target are escaped.
+
+    A terminal would break a long line in the middle of a word or of a figure. So there
+    it becomes several lines.
+
+    Args:
+        line: The line.
+        whole: Whether it stays one line all the same, so that it can be copied.
+    """
+    text = escape(line)
+    if not whole and len(text) > _SHORT and sys.stderr.isatty():
+        from pagescan.model.paragraph import lines_of
+
+        with contextlib.suppress(OSError):
+            width = os.get_terminal_size(2).columns
+            text = "\n".join(lines_of(text, width))
+    sys.stderr.write(text + "\n")
     sys.stderr.flush()
 
 

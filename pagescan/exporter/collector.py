@@ -52,7 +52,8 @@ class Counted:
     """The counters of the tick.
 
     Attributes:
-        written: Bytes by group and kind of memory.
+        written: Bytes by group and kind of memory; a group of which no process has
+            been tracked is not in it.
         untracked: Bytes that are not tracked now, by group and reason.
         ticks: The number of looks.
         tick: Seconds between two looks.
@@ -304,8 +305,9 @@ def _of_group(
         rows.append((MEMORY, {"kind": kind, "state": state.label}, value))
     counted = reading.counted
     if counted is not None:
-        written = counted.written.get(group, {})
-        rows += [(WRITTEN, {"kind": kind}, written.get(kind, 0)) for kind in STATES]
+        written = counted.written.get(group)
+        if written is not None:
+            rows += [(WRITTEN, {"kind": kind}, written.get(kind, 0)) for kind in STATES]
         reasons = counted.untracked.get(group, {})
         for reason, value in limited(reasons, MOST_SERIES - len(rows)).items():
             rows.append((UNTRACKED, {"reason": reason}, value))

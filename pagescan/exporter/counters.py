@@ -26,6 +26,7 @@ from pagescan.model.errors import (
 )
 from pagescan.model.looks import Look
 from pagescan.model.memory import PAGE_SIZE
+from pagescan.native import Pace
 from pagescan.session.member import WatchedMember
 from pagescan.session.watched import Terms
 from pagescan.target.group import Member
@@ -160,6 +161,8 @@ class WrittenCounter:
         """Attach to a process and arm it, or say once why that is not possible."""
         if one.attach(self._budget) and one.tracking is not None:
             one.tracking.end_early = self._end_early
+            with self._lock:  # from now on nothing written is known, not a guess
+                self._counted.written.setdefault(self._groups[one.member.key], {})
             self._note_hold(one.tracking.cost.max_wait_ns)
         elif one.why:
             pid, name = one.member.pid, one.member.name
@@ -172,7 +175,8 @@ class WrittenCounter:
 
     def _terms_of_one(self) -> Terms:
         """Return the terms for one process: with its own pace, which adapts to it."""
-        pace = replace(self._terms.pace, progress=None)
+        given = self._terms.pace
+        pace = Pace(given.max_stall_ns, given.pause_ns)
         return replace(self._terms, pace=pace, say=self._terms.detail)
 
     def _count(self, key: Key, look: Look) -> None:

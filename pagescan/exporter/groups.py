@@ -5,6 +5,7 @@ processes. Every process is in one group only, so that a sum over groups counts 
 """
 
 import enum
+import itertools
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from typing import NamedTuple
 from pagescan.exporter.metrics import MOST_GROUPS, OTHER
 from pagescan.model.units import exactly
 from pagescan.target.cgroups import cgroup_paths, container_of, pod_of, unit_of
-from pagescan.target.group import Match, Member, Selector
+from pagescan.target.group import Match, Member, Selector, Tree
 
 _SHORT = 12
 """The name of a container's group: this many digits of the id, as in docker ps."""
@@ -88,6 +89,7 @@ class Grouping:
     most: int = MOST_GROUPS
     _known: dict[Selector, tuple[Member, ...]] = field(default_factory=dict)
     _named: set[Group] = field(default_factory=set)
+    _trees: dict[Selector, str] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def now(self) -> Grouped:
@@ -101,6 +103,8 @@ class Grouping:
         for selector in self.selectors or (Match(""),):
             members = selector.members(self._known.get(selector, ()))
             self._known[selector] = members
+            if isinstance(selector, Tree) and selector not in self._trees:
+                self._trees[selector] = self._name_of(selector, members)
             for member in members:
                 if member.key not in seen:
                     seen.add(member.key)
@@ -108,18 +112,29 @@ class Grouping:
                     groups.setdefault(group, []).append(member)
         return self._folded(groups)
 
+    def _name_of(self, tree: Tree, members: Sequence[Member]) -> str:
+        """Return the name of a tree: that of its root, with a number if it is taken."""
+        roots = (one.name for one in members if one.pid == tree.pid)
+        name = next(roots, tree.name)
+        taken = {*self._trees.values()}
+        numbers = itertools.count(2)
+        free = name
+        while free in taken:
+            free = f"{name}-{next(numbers)}"
+        return free
+
     def _group_of(self, member: Member, selector: Selector) -> Group:
         """Return the group of a process; `other` if it has no unit, or no container."""
         if self.by is By.NAME:
             return _named(member.name)
         if self.by is By.OPTION and selector.kind != "container":
-            return _named(selector.name)
+            return _named(self._trees.get(selector, selector.name))
         paths = cgroup_paths(member.pid)
         if self.by is By.UNIT:
             return _named(unit_of(paths) or OTHER)
         if self.by is By.CGROUP:
             return _named(_path_of(paths))
-        found = container_of(member.pid, paths)
+        found = container_of(paths)
         if found is None:
             return THE_REST
         return Group(found[:_SHORT], found, pod_of(paths) or "")

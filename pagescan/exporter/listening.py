@@ -126,18 +126,25 @@ def _at_path(path: str) -> socket.socket:
     except OSError as error:
         sock.close()
         raise _refused(path, error) from error
+    except PagescanError:
+        sock.close()
+        raise
     finally:
         os.umask(before)
     return sock
 
 
 def _remove_dead(path: str) -> None:
-    """Remove a socket file whose program has ended; leave any other file."""
+    """Remove a socket file whose program has ended; refuse any other file."""
     try:
-        if not stat.S_ISSOCK(os.lstat(path).st_mode):
-            return
+        mode = os.lstat(path).st_mode
     except OSError:
         return
+    if not stat.S_ISSOCK(mode):
+        raise PagescanError(
+            f"cannot listen on {path}: it exists, and is no socket",
+            hint="unix:PATH creates a socket: give a path that does not exist",
+        )
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         try:
             probe.connect(path)

@@ -1,17 +1,26 @@
 """Reads the populated memory of one process, by kind and state, again and again."""
 
+import itertools
 import os
-from collections.abc import Callable, Mapping as Dict, Sequence
+from collections.abc import Callable, Iterable, Mapping as Dict, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from typing import NamedTuple, Self
 
 from pagescan import native
-from pagescan.exporter.metrics import OF_FILE, SHOWN, State, kind_of, state_of
+from pagescan.exporter.metrics import (
+    OF_FILE,
+    SHOWN,
+    STATES,
+    State,
+    kind_of,
+    state_of,
+)
 from pagescan.model.errors import NoSuchTargetError, PagescanError, TargetError
-from pagescan.model.mapping_set import MappingSet
+from pagescan.model.mapping_set import MappingSet, NamedScan
 from pagescan.model.memory import Category, Kind, Mapping
-from pagescan.native import Pace
+from pagescan.model.ranges import Ranges
+from pagescan.native import Pace, Rule, Spans
 from pagescan.scanner.counts import swapped_of_file
 from pagescan.scanner.query import Query
 from pagescan.scanner.rules import query_rule
@@ -30,8 +39,14 @@ _KEPT = 500
 
 FileKey = tuple[tuple[int, int], int, int, int]
 """A mapped part of a file: device, inode, offset, length."""
-Bytes = dict[tuple[str, State], int]
-"""Bytes by kind and state."""
+Key = tuple[str, State]
+"""Kind and state."""
+Bytes = dict[Key, int]
+Pairs = tuple[tuple[Key, int], ...]
+"""The same as Bytes, in less memory."""
+
+_KEYS = {key: key for key in itertools.product(STATES, State)}
+"""The one object of each key, for all processes."""
 
 
 @dataclass(slots=True)
@@ -47,7 +62,7 @@ class Populated:
     """
 
     own: Bytes = field(default_factory=dict)
-    files: dict[FileKey, Bytes] = field(default_factory=dict)
+    files: dict[FileKey, Pairs] = field(default_factory=dict)
     shared_swap: bool = True
 
     def add(self, other: "Populated") -> None:
@@ -56,17 +71,30 @@ class Populated:
         for key, count in other.own.items():
             self.own[key] = self.own.get(key, 0) + count
         for file, counts in other.files.items():
-            before = self.files.get(file)
-            if before is None or sum(counts.values()) > sum(before.values()):
+            if _bytes_of(counts) > _bytes_of(self.files.get(file, ())):
                 self.files[file] = counts
 
     def total(self) -> Bytes:
         """Return the sums by kind and state."""
         total = dict(self.own)
-        for counts in self.files.values():
-            for key, count in counts.items():
-                total[key] = total.get(key, 0) + count
+        for key, count in itertools.chain.from_iterable(self.files.values()):
+            total[key] = total.get(key, 0) + count
         return total
+
+    def add_to_file(self, file: FileKey, more: Iterable[tuple[Key, int]]) -> None:
+        """Add pages of a file that one process maps, in bytes."""
+        known = self.files.get(file)
+        if known is None:
+            self.files[file] = tuple(more)
+            return
+        sums = dict(known)
+        for key, count in more:
+            sums[key] = sums.get(key, 0) + count
+        self.files[file] = tuple(sums.items())
+
+
+def _bytes_of(counts: Pairs) -> int:
+    return sum(count for _, count in counts)
 
 
 class _Place(NamedTuple):
@@ -74,6 +102,24 @@ class _Place(NamedTuple):
 
     kind: str
     file: FileKey | None
+
+
+class _Mapped(NamedTuple):
+    """The part of the mappings that a reading needs: a tenth of their memory.
+
+    Attributes:
+        bounds: Where each mapping begins and ends.
+        places: Where its pages count.
+        spans: The ranges to scan.
+        rules: The rules to scan them by.
+        shared: The mappings of shared memory whose swap is counted by their files.
+    """
+
+    bounds: Ranges
+    places: Sequence[_Place]
+    spans: Spans
+    rules: Sequence[Rule]
+    shared: Sequence[Mapping]
 
 
 class ProcessReader:
@@ -91,10 +137,10 @@ class ProcessReader:
         self.member = member
         self.target = target
         self._scanner = Scanner(target, pace, threads=1)
+        self.scans: dict[str, NamedScan] = {}  # see scanner.Keeper
         self._maps = Reader(target)
-        self._mappings: Sequence[Mapping] = ()
-        self._selected = MappingSet()
-        self._places: list[_Place] = []
+        self._mapped: _Mapped | None = None
+        self._swap = False  # whether it was made for a machine with swap
         self._found = native.Columns.empty()
         self._last = Populated()
 
@@ -119,24 +165,27 @@ class ProcessReader:
             TargetError: It has ended, or runs another program.
         """
         with native.keeping_the_processor(self._scanner.pace):
-            changed = self._follow()
-            found = self._scan(swap=swap)
+            changed, mapped = self._follow(swap=swap)
+            found = self._scanner.scan_ranges(
+                mapped.spans, mapped.rules, kept_as=(self, "populated")
+            )
         if not swap and not changed and found == self._found:
             return self._last  # a quiet process
-        self._found, self._last = found, self._interpret(found)
+        self._found, self._last = found, self._interpret(found, mapped)
         if swap:
-            self._add_shared_swap(self._last)
+            self._add_shared_swap(self._last, mapped)
         return self._last
 
-    def _interpret(self, found: native.Columns) -> Populated:
+    def _interpret(self, found: native.Columns, mapped: _Mapped) -> Populated:
         """Return the bytes of populated regions by kind and state."""
         labels = {bits: int(state_of(bits).category) for bits in set(found.categories)}
         states = native.relabel(found, labels)
-        parts, owners = native.join(states, *self._selected.bounds)
+        parts, owners = native.join(states, *mapped.bounds)
         size = self.target.facts.page_size
-        pages, counts = native.tally(parts, owners, size, len(self._places))
+        places = mapped.places
+        pages, counts = native.tally(parts, owners, size, len(places))
         populated = Populated()
-        for index, (count, place) in enumerate(zip(pages, self._places, strict=True)):
+        for index, (count, place) in enumerate(zip(pages, places, strict=True)):
             if count:
                 at = index * native.CATEGORY_BITS
                 self._count(populated, place, counts[at : at + native.CATEGORY_BITS])
@@ -146,75 +195,93 @@ class ProcessReader:
         """Return the longest time, in seconds, that one call held the mmap lock."""
         return self._scanner.take_cost().max_wait_ns / 1e9
 
-    def _follow(self) -> bool:
+    def _follow(self, *, swap: bool) -> tuple[bool, _Mapped]:
         """Read the mappings; unchanged ones keep their prepared scan.
 
         Returns:
-            Whether they have changed.
+            Whether they have changed, and what the scan needs of them.
         """
-        mappings = self._maps.read()
-        if mappings is self._mappings:
-            return False
-        memory = devices()
-        kinds = [kind_of(mapping, memory) for mapping in mappings]
-        self._mappings = mappings
-        self._selected = MappingSet(
-            mapping for mapping, kind in zip(mappings, kinds, strict=True) if kind
-        )
-        self._places = [
-            _Place(kind, _file_of(mapping))
-            for mapping, kind in zip(mappings, kinds, strict=True)
-            if kind
-        ]
-        return True
-
-    def _scan(self, *, swap: bool) -> native.Columns:
-        selected, known = self._selected, known_categories()
-        query = Query(
-            any_of=(Category.PRESENT | Category.SWAPPED) & known,
-            returned=SHOWN & known,
-        )
-        rules = {
-            key: rule
-            for key in selected.kinds
-            if (rule := query_rule(key[0], query, key[1], in_use=swap)) is not None
-        }
-        spans = spans_of(selected, {key: index for index, key in enumerate(rules)})
-        return self._scanner.scan_ranges(
-            spans, list(rules.values()), kept_as=(selected, "populated")
-        )
+        if swap != self._swap:
+            self._swap = swap
+            self._maps.forget()
+        mappings = self._maps.read_changed()
+        if mappings is None and self._mapped is not None:
+            return False, self._mapped
+        self._mapped = _mapped(mappings or (), swap=swap)
+        self.scans.clear()
+        return True, self._mapped
 
     def _count(
         self, populated: Populated, place: _Place, counts: Sequence[int]
     ) -> None:
         """Add the pages of one mapping."""
         size = self.target.facts.page_size
+        kind, file = place
+        own, of_file = populated.own, []
         for bit, state in _BITS:
             if count := counts[bit]:
-                key = place.kind, state
-                into = populated.own
-                if place.file is not None and state in OF_FILE:
-                    into = populated.files.setdefault(place.file, {})
-                into[key] = into.get(key, 0) + count * size
+                key = _KEYS[kind, state]
+                if file is not None and state in OF_FILE:
+                    of_file.append((key, count * size))
+                else:
+                    own[key] = own.get(key, 0) + count * size
+        if file is not None and of_file:
+            populated.add_to_file(file, of_file)
 
-    def _add_shared_swap(self, populated: Populated) -> None:
+    def _add_shared_swap(self, populated: Populated, mapped: _Mapped) -> None:
         """Add the swap of shared memory, which the page table does not show."""
         size = self.target.facts.page_size
-        pairs = zip(self._selected, self._places, strict=True)
-        for mapping, (kind, file) in pairs:
-            if file is None or mapping.kind is not Kind.SHARED or kind != "shmem":
-                continue
+        for mapping in mapped.shared:
+            file = _file_of(mapping)
             try:
                 pages = swapped_of_file(self.target, mapping)
             except OSError:  # it needs CAP_CHECKPOINT_RESTORE
                 populated.shared_swap = False
                 continue
-            into = populated.files.setdefault(file, {})
-            into[kind, State.SWAPPED] = pages * size
+            if file is not None:
+                key = _KEYS["shmem", State.SWAPPED]
+                populated.add_to_file(file, [(key, pages * size)])
 
     def close(self) -> None:
         """Close the process."""
         self.target.close()
+
+
+def _mapped(mappings: Sequence[Mapping], *, swap: bool) -> _Mapped:
+    """Return what a reading needs of mappings."""
+    memory = devices()
+    kinds = [kind_of(mapping, memory) for mapping in mappings]
+    pairs = [
+        (mapping, kind) for mapping, kind in zip(mappings, kinds, strict=True) if kind
+    ]
+    selected = MappingSet(mapping for mapping, _ in pairs)
+    known = known_categories()
+    query = Query(
+        any_of=(Category.PRESENT | Category.SWAPPED) & known,
+        returned=SHOWN & known,
+    )
+    rules = {
+        key: rule
+        for key in selected.kinds
+        if (rule := query_rule(key[0], query, key[1], in_use=swap)) is not None
+    }
+    return _Mapped(
+        selected.bounds,
+        tuple(_place(kind, _file_of(mapping)) for mapping, kind in pairs),
+        spans_of(selected, {key: index for index, key in enumerate(rules)}),
+        tuple(rules.values()),
+        tuple(
+            mapping
+            for mapping, kind in pairs
+            if kind == "shmem" and mapping.inode and mapping.kind is Kind.SHARED
+        ),
+    )
+
+
+@lru_cache(maxsize=2048)
+def _place(kind: str, file: FileKey | None) -> _Place:
+    """Return the one object for a place: most files are mapped by many processes."""
+    return _Place(kind, file)
 
 
 def _file_of(mapping: Mapping) -> FileKey | None:

@@ -2,9 +2,9 @@
 
 import base64
 import binascii
-import contextlib
 import hmac
 import os
+import re
 import select
 import socket
 import threading
@@ -12,17 +12,15 @@ import time
 from collections.abc import Callable
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
-from operator import itemgetter
 from typing import TYPE_CHECKING, Self
 
+from pagescan.exporter.connections import PATIENCE, Connections, Head
 from pagescan.exporter.web_config import WebConfig, read
 from pagescan.model.errors import PagescanError
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
-_PATIENCE = 10.0  # seconds for a request to arrive, and for the answer to be taken
-_MOST = 16  # connections at a time
 _PAUSE = 0.1  # seconds until a connection is accepted again
 _METRICS = "/metrics"
 _LANDING = b"""<!DOCTYPE html>
@@ -44,6 +42,7 @@ class Server:
     A context manager: it serves in the background until its end.
 
     Attributes:
+        connections: The open connections.
         registry: The registry whose metrics are collected at each scrape.
         say: Called with each message for the user.
     """
@@ -56,12 +55,12 @@ class Server:
         say: Say = _silent,
     ) -> None:
         """Serve on a listening socket, which the caller closes."""
+        self.connections = Connections()
         self.registry = registry
         self.say = say
         self._socket = sock
         self._config = config or WebConfig()
         self._lock = threading.Lock()
-        self._open: dict[socket.socket, float] = {}
         self._answering: set[threading.Thread] = set()
         self._known: set[tuple[bytes, bytes]] = set()
         self._key = os.urandom(32)
@@ -78,11 +77,7 @@ class Server:
         os.eventfd_write(self._stop, 1)
         self._thread.join()
         # A thread that still ran in a library at the end of Python would abort it.
-        with self._lock:
-            left = list(self._open)
-        for connection in left:
-            with contextlib.suppress(OSError):
-                _shut(connection, socket.SHUT_RD)
+        self.connections.hear_no_more()
         for thread in list(self._answering):
             thread.join()
         os.close(self._stop)
@@ -106,61 +101,62 @@ class Server:
         ready = select.poll()
         ready.register(self._socket, select.POLLIN)
         ready.register(self._stop, select.POLLIN)
-        while self._stop not in [fd for fd, _ in ready.poll()]:
-            try:
-                connection, _ = self._socket.accept()
-            except BlockingIOError:  # the client has gone
+        refusal = ""  # each is said once, and not ten times per second
+        while True:
+            due = self.connections.sweep()
+            found = ready.poll(None if due is None else max(0.0, due) * 1000 + 1)
+            if self._stop in [fd for fd, _ in found]:
+                return
+            if not found:
                 continue
-            except OSError as error:  # no descriptor is left
-                self.say(f"a connection was not accepted: {error.strerror}")
+            why = self._accept_one()
+            if why and why != refusal:
+                self.say(f"a connection was not accepted: {why}")
+            refusal = why
+            if why:
                 time.sleep(_PAUSE)
-                continue
-            if self._has_room(connection):
-                thread = threading.Thread(target=self._serve, args=(connection,))
-                self._answering.add(thread)
-                thread.start()
-            else:
-                connection.close()
 
-    def _has_room(self, connection: socket.socket) -> bool:
-        """Note a new connection; if there are too many, close the oldest slow one."""
-        now = time.monotonic()
-        with self._lock:
-            if len(self._open) >= _MOST:
-                oldest, begun = min(self._open.items(), key=itemgetter(1))
-                if now - begun < _PATIENCE:
-                    return False
-                del self._open[oldest]
-                with contextlib.suppress(OSError):
-                    _shut(oldest, socket.SHUT_RDWR)
-            self._open[connection] = now
-        return True
+    def _accept_one(self) -> str:
+        """Accept a connection; return why that was not possible, or ""."""
+        try:
+            connection, _ = self._socket.accept()
+        except (BlockingIOError, ConnectionAbortedError):  # the client has gone
+            return ""
+        except OSError as error:  # no descriptor is left
+            return str(error.strerror)
+        if not self.connections.admit(connection):
+            connection.close()
+            return ""
+        thread = threading.Thread(target=self._serve, args=(connection,))
+        self._answering.add(thread)
+        try:
+            thread.start()
+        except RuntimeError as error:  # RLIMIT_NPROC, or pids.max of its cgroup
+            self._answering.discard(thread)
+            self.connections.forget(connection)
+            connection.close()
+            return str(error)
+        return ""
 
     def _serve(self, connection: socket.socket) -> None:
         """Answer one connection; the handshake of TLS is a part of that."""
         channel = connection
         try:
-            channel.settimeout(_PATIENCE)
+            channel.settimeout(PATIENCE)
             tls = self.config.tls
             if tls is not None:
                 channel = tls.wrap_socket(
                     connection, server_side=True, do_handshake_on_connect=False
                 )
-                self._replace(connection, channel)
+                self.connections.replace(connection, channel)
                 channel.do_handshake()
             Handler(channel, "", self)  # type: ignore[arg-type] # no BaseServer
         except OSError:
             pass  # the handshake failed, or the client went away: the next scrape tells
         finally:
             channel.close()
-            with self._lock:
-                self._open.pop(channel, None)
+            self.connections.forget(channel)
             self._answering.discard(threading.current_thread())
-
-    def _replace(self, plain: socket.socket, encrypted: socket.socket) -> None:
-        """Replace a noted connection by the object that stands for it now."""
-        with self._lock:
-            self._open[encrypted] = self._open.pop(plain, time.monotonic())
 
     def allows(self, header: str | None) -> bool:
         """Whether a request has the name and the password of a user."""
@@ -185,12 +181,14 @@ class Server:
         return True
 
 
-def _shut(connection: socket.socket, how: int) -> None:
-    """Shut the connection alone: the shutdown of an SSLSocket ends its encryption.
-
-    A thread that is answering would then send the rest as plain text.
-    """
-    socket.socket.shutdown(connection, how)
+def _takes_gzip(header: str) -> bool:
+    """Whether an Accept-Encoding header names gzip, and not to exclude it by q=0."""
+    for item in header.lower().split(","):
+        name, _, rest = item.partition(";")
+        if name.strip() == "gzip":
+            weight = rest.replace(" ", "").removeprefix("q=")
+            return not re.fullmatch(r"0(\.0*)?", weight)
+    return False
 
 
 def _credentials(header: str | None) -> tuple[str, bytes]:
@@ -209,7 +207,12 @@ class Handler(BaseHTTPRequestHandler):
     """Answers the requests of one connection."""
 
     server: Server  # type: ignore[assignment] # no BaseServer
-    timeout = _PATIENCE
+    timeout = PATIENCE
+
+    def setup(self) -> None:
+        """Bound the head of the request."""
+        super().setup()
+        self.rfile = Head(self.rfile)  # type: ignore[assignment] # no more is used
 
     def version_string(self) -> str:
         """Return the name of this server, without a version for strangers."""
@@ -224,6 +227,7 @@ class Handler(BaseHTTPRequestHandler):
         self._answer(body=False)
 
     def _answer(self, *, body: bool) -> None:
+        self.server.connections.asked(self.connection)
         if not self.server.allows(self.headers.get("Authorization")):
             extra = {"WWW-Authenticate": 'Basic realm="pagescan"'}
             self._send(HTTPStatus.UNAUTHORIZED, b"Unauthorized\n", extra, body=body)
@@ -255,7 +259,7 @@ class Handler(BaseHTTPRequestHandler):
             self._send(HTTPStatus.INTERNAL_SERVER_ERROR, text, body=body)
             return
         extra = {"Content-Type": content_type, "Vary": "Accept-Encoding"}
-        if "gzip" in self.headers.get("Accept-Encoding", ""):
+        if _takes_gzip(self.headers.get("Accept-Encoding", "")):
             import gzip
 
             text = gzip.compress(text, 1)

@@ -1,10 +1,16 @@
 """The records of `cow`: forks, their sides, and the copies per process; no I/O."""
 
-from datetime import datetime
-from typing import NamedTuple
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
 
 from pagescan.model.memory import PAGE_SIZE
-from pagescan.model.results import TargetFacts
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from pagescan.model.groups import GroupFacts, MemberUntracked
+    from pagescan.model.results import TargetFacts
 
 
 class Copies(NamedTuple):
@@ -18,6 +24,8 @@ class Copies(NamedTuple):
     mapping: str | None = None
     at: datetime | None = None
     """When the interval began."""
+    label: str | None = None
+    """What the mapping is for, as "[java heap]"; None: no rule knows it."""
 
 
 class SideCopies(NamedTuple):
@@ -57,12 +65,16 @@ class ForkCopies(NamedTuple):
     """Pages copied per second, in the fastest interval."""
     predicted: int | None = None
     """Estimate: copied pages if the child lives as long again; None: it has ended."""
+    kept: int = 0
+    """Pages that the parent has given back since, and that the child keeps alone."""
+    most: int | None = None
+    """Pages that can be copied at most: all that were shared; None: not known."""
 
     @property
     def reserve(self) -> int:
         """Bytes to keep free for such a fork: the fastest rate for its whole time."""
         fastest = round(self.peak_rate * self.seconds)
-        most = self.shared_at_fork
+        most = self.most
         pages = max(self.copied, fastest if most is None else min(fastest, most))
         return pages * PAGE_SIZE
 
@@ -72,7 +84,8 @@ class ProcessCopies(NamedTuple):
 
     name: str
     pid: int
-    role: str
+    role: str | None
+    """parent or child; None: a process of a group that has not forked."""
     age: float | None
     """Seconds since the fork that made it; None: it is the oldest."""
     shared: int
@@ -83,6 +96,29 @@ class ProcessCopies(NamedTuple):
     """Pages copied per second since the last look."""
     function: str | None
     """The function that has copied most; None: no copy, or code without a name."""
+    label: str | None = None
+    """Its role, if its command line tells it."""
+    end: str | None = None
+    """exited, exec, left (the group); None: it lives."""
+    parent: int | None = None
+    """The process that forked it; None: it was not forked, or its parent is not one of
+    the processes."""
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of the copied pages."""
+        return self.copied * PAGE_SIZE
+
+
+class CopySummary(NamedTuple):
+    """The copies of all processes together."""
+
+    forks: int
+    """How many forks there were so far."""
+    copied: int
+    """Pages; a copy counts once, also if the page was shared by several processes."""
+    new: int
+    """Pages that they have written and that were not shared."""
 
     @property
     def bytes(self) -> int:
@@ -91,10 +127,11 @@ class ProcessCopies(NamedTuple):
 
 
 class CopyReport(NamedTuple):
-    """A look at a process and its forked children."""
+    """A look at a process and its forked children, or at those of a group."""
 
     time: datetime
-    target: TargetFacts
+    target: TargetFacts | None
+    """None: it is of a group."""
     tick: int
     interval_ns: int
     processes: tuple[ProcessCopies, ...]
@@ -106,3 +143,7 @@ class CopyReport(NamedTuple):
     lost: int = 0
     ring_bytes: int = 0
     end: str | None = None
+    summary: CopySummary = CopySummary(0, 0, 0)
+    group: GroupFacts | None = None
+    untracked: tuple[MemberUntracked, ...] = ()
+    """The processes of the group that cannot be followed."""

@@ -14,6 +14,7 @@ PagescanError                     1  any failure while running
 import errno
 import errno as errno_names
 import os
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, ClassVar
 
@@ -23,6 +24,7 @@ class PagescanError(Exception):
 
     Attributes:
         hint: One line that says what to try, or None.
+        details: Lines below the message, such as the processes to choose from.
         code: The exit code that the command line gives it.
         pid: The process that the failure is about, or None.
         call: The system call that failed, as in "userfaultfd", or None.
@@ -38,6 +40,7 @@ class PagescanError(Exception):
         message: str,
         *,
         hint: str | None = None,
+        details: Sequence[str] = (),
         pid: int | None = None,
         call: str | None = None,
         errno: int | None = None,
@@ -46,6 +49,9 @@ class PagescanError(Exception):
         """Keep the message in `args`, and the facts of the failure as attributes."""
         super().__init__(message)
         self.hint = hint
+        self.details = tuple(details)
+        for line in self.details:  # a traceback shows notes
+            self.add_note(line)
         self.pid = pid
         self.call = call
         self.errno = errno
@@ -55,6 +61,7 @@ class PagescanError(Exception):
         """Pickle the keywords too: OSError would leave out its errno."""
         facts: dict[str, Any] = {
             "hint": self.hint,
+            "details": self.details,
             "pid": self.pid,
             "call": self.call,
             "errno": self.errno,

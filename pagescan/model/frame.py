@@ -103,6 +103,8 @@ def _library(name: str) -> Any:  # noqa: ANN401 - a module without types
     try:
         return import_module(name)
     except ImportError as missing:
+        from pagescan.model.extras import pip
+
         raise PagescanError(
-            f"{name} is not installed", hint=f"pip install {name}"
+            f"{name} is not installed", hint=f"{pip()} install {name}"
         ) from missing

@@ -1,12 +1,22 @@
 """The records of a group: its members, and the looks at all of them in one tick."""
 
+import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
-from pagescan.model.looks import Look
-from pagescan.model.memory import Untracked
-from pagescan.model.results import Cost, Estimate, Summary, TargetFacts
+from pagescan.model.batch import Batch
+from pagescan.model.looks import Look, add
+from pagescan.model.memory import Region, Untracked
+from pagescan.model.results import (
+    Cost,
+    Estimate,
+    MappingTable,
+    Summary,
+    TargetFacts,
+)
+from pagescan.model.shared_once import SharedOnce
 
 
 class GroupFacts(NamedTuple):
@@ -27,6 +37,12 @@ class Populated(NamedTuple):
     present: int
     swapped: int
 
+    @classmethod
+    def of(cls, summary: Summary) -> Self:
+        """Return the memory that a count has found."""
+        found = summary.categories
+        return cls(found.get("present", 0), found.get("swapped", 0))
+
 
 @dataclass(frozen=True, slots=True)
 class ProcessFacts:
@@ -41,6 +57,8 @@ class ProcessFacts:
         ended_at: When it was found to have gone.
         end: exited, left (the group) or lost (its tracking); None: it is a member.
         populated: Its memory; None: not counted.
+        unseen_ns: Of a process that ended: the time from its last look to the moment at
+            which it was found to have ended. None: nothing is unseen.
     """
 
     target: TargetFacts
@@ -51,6 +69,7 @@ class ProcessFacts:
     ended_at: datetime | None = None
     end: str | None = None
     populated: Populated | None = None
+    unseen_ns: int | None = None
 
 
 class MemberUntracked(NamedTuple):
@@ -76,6 +95,72 @@ class MemberLook(NamedTuple):
     look: Look | None
 
 
+def _regions(members: Iterable[MemberLook]) -> Iterator[tuple[int, Region]]:
+    for facts, look in members:
+        if look is not None:
+            for region in look.batch.regions():
+                yield facts.target.pid, region
+
+
+def sum_of(members: Iterable[MemberLook]) -> Summary:
+    """Return the writes of all members; shared memory counts once unless estimated."""
+    whole = SharedOnce()
+    regions = 0
+    each = Summary.none()
+    estimated = False
+    for facts, look in members:
+        if look is None:
+            continue
+        whole.add(look.batch)
+        regions += len(look.batch)
+        each = add(each, facts.summary)
+        estimated |= look.estimate is not None
+    return each if estimated else whole.summary()._replace(regions=regions)
+
+
+def estimate_of(looks: Iterable[Look]) -> Estimate | None:
+    """Return the estimate for all together: the members were drawn independently."""
+    parts = [look.estimate for look in looks if look.estimate is not None]
+    if not parts:
+        return None
+    pages = sum(part.pages for part in parts)
+    below = math.hypot(*(part.pages - part.low for part in parts))
+    above = math.hypot(*(part.high - part.pages for part in parts))
+    share = sum(part.share for part in parts) / len(parts)
+    return Estimate(pages, round(pages - below), round(pages + above), share)
+
+
+@dataclass(frozen=True, slots=True)
+class GroupLook:
+    """One look at all processes of a group.
+
+    Attributes:
+        group: The group.
+        members: The processes, and those that have gone since the last look.
+        time: The end of the look, in UTC.
+        armed_at: When the group was armed.
+        since: The earliest baseline of a member; None: one of them has no common one.
+        summary: The writes of all members; memory that they share counts once.
+        untracked: The processes, and parts of processes, whose writes are not known.
+        cost: The cost to all members.
+        tracked_bytes: Bytes of the mappings of all members that are tracked.
+    """
+
+    group: GroupFacts
+    members: tuple[MemberLook, ...]
+    time: datetime
+    armed_at: datetime
+    since: datetime | None
+    summary: Summary
+    untracked: tuple[MemberUntracked, ...]
+    cost: Cost
+    tracked_bytes: int
+
+    def regions(self) -> Iterator[tuple[int, Region]]:
+        """Yield the written regions of each process, with its pid."""
+        return _regions(self.members)
+
+
 @dataclass(frozen=True, slots=True)
 class GroupTick:
     """One tick of a group: a look at each member that has run.
@@ -97,6 +182,9 @@ class GroupTick:
         total_share: The share of their processor time that all looks have cost.
         total_ns: The same in nanoseconds.
         estimate: With a budget, the estimate for all members together.
+        estimated: Whether the totals include an estimate.
+        unseen_ns: The longest time from the last look at a member to its end, of all
+            that have ended so far. None: nothing is unseen.
     """
 
     number: int
@@ -115,3 +203,53 @@ class GroupTick:
     total_share: float | None = None
     total_ns: int | None = None
     estimate: Estimate | None = None
+    estimated: bool = False
+    unseen_ns: int | None = None
+
+    def regions(self) -> Iterator[tuple[int, Region]]:
+        """Yield the written regions of each process, with its pid."""
+        return _regions(self.members)
+
+
+@dataclass(frozen=True, slots=True)
+class GroupScan:
+    """The regions of each process of a group that match a query.
+
+    Attributes:
+        group: The group.
+        parts: The processes, each with its regions.
+        summary: The sum; memory that several processes share counts once.
+        left_out: The processes that could not be scanned, with the reason.
+        cost: The cost to all processes.
+    """
+
+    group: GroupFacts
+    parts: tuple[tuple[ProcessFacts, Batch], ...]
+    summary: Summary
+    left_out: tuple[MemberUntracked, ...]
+    cost: Cost
+
+    def regions(self) -> Iterator[tuple[int, Region]]:
+        """Yield the regions of each process, with its pid."""
+        for facts, batch in self.parts:
+            for region in batch.regions():
+                yield facts.target.pid, region
+
+
+@dataclass(frozen=True, slots=True)
+class GroupMaps:
+    """The mappings of each process of a group, with their pages by category.
+
+    Attributes:
+        group: The group.
+        parts: The processes, each with its mappings.
+        summary: The sum; memory that several processes share counts once.
+        left_out: The processes that could not be read, with the reason.
+        cost: The cost to all processes.
+    """
+
+    group: GroupFacts
+    parts: tuple[tuple[ProcessFacts, MappingTable], ...]
+    summary: Summary
+    left_out: tuple[MemberUntracked, ...]
+    cost: Cost

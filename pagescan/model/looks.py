@@ -6,7 +6,20 @@ from typing import NamedTuple
 
 from pagescan.model.batch import Batch
 from pagescan.model.memory import Untracked
+from pagescan.model.ranges import Ranges
 from pagescan.model.results import Cost, Estimate, Summary, TargetFacts
+
+
+class Sampled(NamedTuple):
+    """The memory that a look with a budget was about.
+
+    Attributes:
+        drawn: The ranges that it has looked at.
+        population: All ranges that have pages.
+    """
+
+    drawn: Ranges
+    population: Ranges
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +34,7 @@ class Look:
         cost: The cost to the target.
         estimate: With a budget, the estimate for all pages; the batch is a part of
             them.
+        sampled: With an estimate, the memory that the look was about.
     """
 
     batch: Batch
@@ -28,6 +42,7 @@ class Look:
     time: datetime
     cost: Cost
     estimate: Estimate | None = None
+    sampled: Sampled | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +61,7 @@ class Tick:
         unseen_ns: In the last tick, if the memory was gone before the look: how long
             before its end the last look was. None: nothing is unseen.
         total_ns: The processor time of the target that all looks have cost.
+        estimated: Whether the totals include an estimate.
     """
 
     number: int
@@ -57,6 +73,22 @@ class Tick:
     total_share: float | None = None
     unseen_ns: int | None = None
     total_ns: int | None = None
+    estimated: bool = False
+
+
+MUCH = 0.05  # of the target's processor time
+_LITTLE = 5e-3  # of a processor: an idle target has nothing to lose
+
+
+def costs_much(cost: Cost, seconds: float) -> bool:
+    """Whether a look has cost the target so much that the user should know.
+
+    Args:
+        cost: The cost of the look.
+        seconds: The time since the look before.
+    """
+    share, spent = cost.target_share or 0.0, (cost.target_ns or 0) / 1e9
+    return share > MUCH and spent >= _LITTLE * seconds
 
 
 def summary_of(look: Look) -> Summary:
@@ -90,9 +122,11 @@ class WatchedFacts(NamedTuple):
         tracked_bytes: Bytes of the mappings that are armed.
         untracked: How many mappings cannot be tracked.
         stopped_ns: How long the attach stopped the target.
+        budget: The percentage of --budget; None: everything is tracked.
     """
 
     target: TargetFacts
     tracked_bytes: int
     untracked: int
     stopped_ns: int
+    budget: float | None = None

@@ -7,10 +7,10 @@ made once and used again until the mappings change.
 from __future__ import annotations
 
 from array import array
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Container, Iterable, Iterator, Sequence
 from functools import cached_property
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, NamedTuple, overload
 
 from pagescan.model.memory import Kind, Mapping, Untracked
@@ -179,6 +179,17 @@ def look_alike(one: Mapping, other: Mapping) -> bool:
     )
 
 
+def own_borders(tracked: Iterable[tuple[int, bool]]) -> set[int]:
+    """Return the starts of mappings that tracking has not cut off from those before.
+
+    It divides a mapping into memory that is registered and memory that is not.
+
+    Args:
+        tracked: The start of each mapping, ascending, and whether it is registered.
+    """
+    return {start for (_, one), (start, other) in pairwise(tracked) if one and other}
+
+
 def whole(
     mappings: Sequence[Mapping], at: int, borders: Container[int] = ()
 ) -> tuple[Mapping, int]:
@@ -202,3 +213,21 @@ def whole(
     while behind < len(mappings) and joins(behind):
         behind += 1
     return mappings[first]._replace(end=mappings[behind - 1].end), behind
+
+
+def wholes(
+    mappings: Sequence[Mapping], indices: Sequence[int], borders: Container[int]
+) -> Iterator[tuple[Mapping, Sequence[int]]]:
+    """Yield the mappings as their program knows them, each with its parts.
+
+    Args:
+        mappings: Mappings, ascending.
+        indices: Some of them, ascending: a mapping without any of these is left out.
+        borders: Starts of mappings that are not joined with those before them.
+    """
+    at = 0
+    while at < len(indices):
+        one, behind = whole(mappings, indices[at], borders)
+        end = bisect_left(indices, behind, at)
+        yield one, indices[at:end]
+        at = end

@@ -23,6 +23,8 @@ class Stack(NamedTuple):
     frames: tuple[Frame, ...]
     """The outermost first."""
     bytes: int
+    at: float | None = None
+    """Milliseconds since the beginning of the profile; None: the sum of all times."""
 
 
 class ThreadProfile(NamedTuple):
@@ -32,6 +34,18 @@ class ThreadProfile(NamedTuple):
     tid: int | None
     """None: several threads that are not listed, or no thread."""
     stacks: tuple[Stack, ...]
+    target: TargetFacts | None = None
+    """Its process; None: that of the profile."""
+
+
+class Course(NamedTuple):
+    """A number of bytes over time."""
+
+    name: str
+    description: str
+    target: TargetFacts
+    points: tuple[tuple[float, int], ...]
+    """Milliseconds since the beginning of the profile, and the bytes then."""
 
 
 class Profile(NamedTuple):
@@ -40,7 +54,21 @@ class Profile(NamedTuple):
     title: str
     time: datetime
     target: TargetFacts
+    """The process; of a group only its name, with the pid 0."""
     threads: tuple[ThreadProfile, ...]
+    courses: tuple[Course, ...] = ()
+
+    @property
+    def has_several(self) -> bool:
+        """Whether its threads are of several processes, as those of a group."""
+        return any(thread.target not in (None, self.target) for thread in self.threads)
+
+    def process_of(self, thread: ThreadProfile) -> str:
+        """Return the name of a thread's process; with its pid if there are several."""
+        target = thread.target or self.target
+        if not (self.has_several and target.pid):
+            return target.name
+        return f"{target.name} ({target.pid})"
 
     @property
     def bytes(self) -> int:
@@ -57,7 +85,7 @@ def profile_of(report: WriterReport) -> Profile:
 
     The rows without a writer are a thread of their own, so that nothing is left out.
     """
-    stacks: dict[tuple[str, int | None], list[Stack]] = {}
+    stacks: dict[tuple[str, int | None, int | None], list[Stack]] = {}
     for writer in report.writers:
         name = writer.function or _nameless(writer.module, writer.offset)
         own = Frame(name, writer.module, writer.file, writer.line)
@@ -65,19 +93,27 @@ def profile_of(report: WriterReport) -> Profile:
         frames = (*callers, own)
         rest = writer.pages
         for thread in writer.threads:
-            key = (thread.name, thread.tid)
+            key = (thread.name, thread.tid, thread.pid)
             stacks.setdefault(key, []).append(Stack(frames, thread.pages * PAGE_SIZE))
             rest -= thread.pages
         if rest > 0:
-            others = stacks.setdefault((OTHERS, None), [])
+            others = stacks.setdefault((OTHERS, None, None), [])
             others.append(Stack(frames, rest * PAGE_SIZE))
     fixed = [Stack((Frame(text),), n * PAGE_SIZE) for text, n in report.fixed_rows]
     if fixed:
-        stacks[NO_THREAD, None] = fixed
-    threads = [ThreadProfile(*key, tuple(rows)) for key, rows in stacks.items()]
+        stacks[NO_THREAD, None, None] = fixed
+    targets = {process.target.pid: process.target for process in report.processes}
+    threads = [
+        ThreadProfile(name, tid, tuple(rows), targets.get(pid or 0))
+        for (name, tid, pid), rows in stacks.items()
+    ]
     threads.sort(key=lambda thread: -sum(stack.bytes for stack in thread.stacks))
-    title = f"{report.target.name} ({report.target.pid}): first writes"
-    return Profile(title, report.time, report.target, tuple(threads))
+    target, name = report.target, str(report.group)
+    if target is None:  # what is of no process, or of several ones
+        target = TargetFacts(0, name, None, 0, PAGE_SIZE)
+    else:
+        name = f"{target.name} ({target.pid})"
+    return Profile(f"{name}: first writes", report.time, target, tuple(threads))
 
 
 def _nameless(module: str | None, offset: int | None) -> str:

@@ -1,4 +1,4 @@
-"""The records that results are made of: facts, cost, summary, report; no I/O."""
+"""The records that results are made of: facts, cost, summary; no I/O."""
 
 import enum
 from collections.abc import Mapping as Dict, Sequence
@@ -11,7 +11,6 @@ from pagescan.model.memory import Mapping, Untracked
 from pagescan.model.units import format_size, plural
 
 if TYPE_CHECKING:
-    from pagescan.model.groups import GroupFacts, MemberUntracked, ProcessFacts
     from pagescan.native import Progress
 
 
@@ -53,6 +52,8 @@ class Cost:
     the last look, 0 to 1; None: unknown, or not a look of `watch`."""
     target_ns: int | None = None
     """That part in nanoseconds."""
+    used_ns: int | None = None
+    """The processor time that the target used since the last look; None: as above."""
     huge_restored: int | None = None
     """Bytes of huge pages that were split and put back; None: none could be."""
     huge_lost: int | None = None
@@ -71,6 +72,7 @@ class Cost:
             else other.mappings_added,
             self.target_share if other.target_share is None else other.target_share,
             _both(self.target_ns, other.target_ns),
+            _both(self.used_ns, other.used_ns),
             _both(self.huge_restored, other.huge_restored),
             _both(self.huge_lost, other.huge_lost),
         )
@@ -131,6 +133,8 @@ class MappingCounts:
     shares: Dict[str, int] = field(default_factory=dict)
     """Bytes that only this process maps, that others map too, and its proportional
     share of both (private shared pss), from smaps; empty: smaps was not read."""
+    growth: int | None = None
+    """In `watch`: bytes present now, less those at its start; None: not counted."""
 
     @property
     def start(self) -> int:
@@ -213,47 +217,6 @@ class PresentMemory(NamedTuple):
     growth: int
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
-    """A result without its rows; `kind` is the command's word for it."""
-
-    kind: str
-    time: datetime
-    target: TargetFacts | None
-    summary: Summary
-    session: SessionFacts | None = None
-    untracked: "tuple[Untracked | MemberUntracked, ...]" = ()
-    cost: Cost = Cost()
-    group: "GroupFacts | None" = None
-    """The group, if several processes were looked at; `target` is None then."""
-    processes: "tuple[ProcessFacts, ...]" = ()
-    """The processes of a group."""
-    gone: int | None = None
-    """In watch of a group: how many processes have gone so far."""
-    short_lived: int | None = None
-    """In watch of a group: how many ended before any look; None: unknown."""
-    tick: int | None = None
-    """Number of the look, from 1, in watch; None elsewhere."""
-    interval_ns: int | None = None
-    """In watch: the time since the previous look, for which the summary holds."""
-    end: str | None = None
-    """In the last line of watch: interrupted count duration exited exec lost."""
-    totals: Summary | None = None
-    """In the last line of watch: all its looks together."""
-    total_share: float | None = None
-    """Beside the totals: `Cost.target_share` of all looks together."""
-    total_ns: int | None = None
-    """Beside the totals: `Cost.target_ns` of all looks together."""
-    memory: PresentMemory | None = None
-    """In JSON of watch: the present memory; None: it was not counted."""
-    unseen_ns: int | None = None
-    """In the last line of watch: how long before the target's end the last look was."""
-    estimate: Estimate | None = None
-    """With a budget; the rows then cover only the part that was tracked."""
-    plan: PlanFacts | None = None
-    """In dump-plan: the bits of the rows are then actions, elsewhere categories."""
-
-
 class Output(NamedTuple):
     """The form in which the user wants a result.
 
@@ -298,6 +261,11 @@ class Output(NamedTuple):
     def labelled(self) -> bool:
         """Whether labels are shown."""
         return self.is_json or self.names("label")
+
+    @property
+    def has_default(self) -> bool:
+        """Whether the default columns are shown, alone or before others."""
+        return self.columns is None or self.columns.startswith("+")
 
     def names(self, *columns: str) -> bool:
         """Whether -c or --sort names any of these columns."""

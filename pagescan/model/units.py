@@ -41,12 +41,12 @@ def format_size(count: int) -> str:
     """Return a size for people: in binary units, with about three digits."""
     value = float(count)
     for unit in _BINARY:
-        if abs(value) < 1024 or unit == _BINARY[-1]:
+        if abs(value) < 1023.5 or unit == _BINARY[-1]:
             break
         value /= 1024
     if unit == "B":
         return f"{count} B"
-    return f"{value:.1f} {unit}" if value < 100 else f"{value:.0f} {unit}"
+    return f"{value:.1f} {unit}" if abs(value) < 99.95 else f"{value:.0f} {unit}"
 
 
 def plural(count: int, noun: str) -> str:
@@ -83,10 +83,12 @@ def parse_seconds(text: str) -> float:
 
 def format_seconds(seconds: float) -> str:
     """Return a duration with the unit that fits it: "214 µs", "1.3 ms", "2.0 s"."""
+    if not seconds:
+        return "0 s"
     for limit, factor, unit in _SUBSECONDS:
-        if seconds < limit:
+        if seconds < limit * 0.9995:
             value = seconds * factor
-            return f"{value:.0f} {unit}" if value >= 10 else f"{value:.1f} {unit}"
+            return f"{value:.0f} {unit}" if value >= 9.95 else f"{value:.1f} {unit}"
     return f"{seconds:.1f} s"
 
 

@@ -1,11 +1,23 @@
 """The types of the names that `__init__.py` loads at their first use."""
 
 from pagescan.native.arenas import KeptArenas, keep_malloc
-from pagescan.native.copies import Comparison, compare_copies, mark_copies
+from pagescan.native.copies import (
+    Comparison,
+    compare_copies,
+    count_copies,
+    mark_copies,
+)
 from pagescan.native.door import address_of, library
 from pagescan.native.files import open_in_root
 from pagescan.native.huge import Collapse
-from pagescan.native.maps import MapsRows, parse_maps, swapped_pages
+from pagescan.native.maps import (
+    MapsRows,
+    parse_maps,
+    read_maps,
+    read_memory,
+    read_pieces,
+    swapped_pages,
+)
 from pagescan.native.output import KeptOutput
 from pagescan.native.pace import (
     LONGEST_SLICE,
@@ -16,6 +28,7 @@ from pagescan.native.pace import (
     Progress,
     keeping_the_processor,
 )
+from pagescan.native.pages import PackedLooks, PageCounts
 from pagescan.native.perf import (
     Faults,
     drain_faults,
@@ -23,9 +36,10 @@ from pagescan.native.perf import (
     open_faults,
     same_memory,
     share_ring,
+    stop_faults,
 )
-from pagescan.native.process import Attached, attach, can_attach
-from pagescan.native.recording import PageCounts, pack, unpack, widen
+from pagescan.native.process import Attached, Deadline, attach, can_attach
+from pagescan.native.recording import join_packed, pack, unpack
 from pagescan.native.regions import (
     inside,
     join,
@@ -50,6 +64,8 @@ from pagescan.native.types import (
 )
 from pagescan.native.uffd import (
     UFFD_FEATURES,
+    UFFD_FORKS,
+    read_fork,
     uffd_api,
     uffd_is_of,
     uffd_is_registered,
@@ -68,10 +84,12 @@ __all__ = [
     "LONGEST_TO_PROTECT",
     "MAX_STALL_NS",
     "UFFD_FEATURES",
+    "UFFD_FORKS",
     "Attached",
     "Collapse",
     "Columns",
     "Comparison",
+    "Deadline",
     "Faults",
     "KeptArenas",
     "KeptOutput",
@@ -79,6 +97,7 @@ __all__ = [
     "Masks",
     "Meter",
     "Pace",
+    "PackedLooks",
     "PageCounts",
     "PreparedScan",
     "Progress",
@@ -93,9 +112,11 @@ __all__ = [
     "attach",
     "can_attach",
     "compare_copies",
+    "count_copies",
     "drain_faults",
     "inside",
     "join",
+    "join_packed",
     "join_writers",
     "keep_malloc",
     "keeping_the_processor",
@@ -109,11 +130,16 @@ __all__ = [
     "overlay",
     "pack",
     "parse_maps",
+    "read_fork",
+    "read_maps",
+    "read_memory",
+    "read_pieces",
     "relabel",
     "same_memory",
     "scan_once",
     "share_ring",
     "shares",
+    "stop_faults",
     "swapped_pages",
     "tally",
     "uffd_api",
@@ -125,5 +151,4 @@ __all__ = [
     "uffd_unregister",
     "unpack",
     "whole_units",
-    "widen",
 ]

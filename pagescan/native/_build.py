@@ -9,6 +9,7 @@ import os
 import shlex
 import sys
 import sysconfig
+import zlib
 from pathlib import Path
 
 import cffi
@@ -52,13 +53,19 @@ _limited = not sysconfig.get_config_var("Py_GIL_DISABLED")
 ffi = cffi.FFI()
 for _header in _HEADERS:
     ffi.cdef(_declarations(_header))
+# door.py compares this number with the headers: a shim may be older than they are.
+ffi.cdef("#define PS_HEADERS ...")
+_headers = zlib.crc32(b"".join(header.read_bytes() for header in _HEADERS))
 ffi.set_source(
     "pagescan.native._shim",
     '#include "shim.h"',
     sources=[str(path) for path in sorted(_HERE.glob("shim_*.c"))],
     depends=[str(path) for path in sorted([*_HERE.glob("*.h"), *_HEADERS])],
     include_dirs=[str(_HERE)],
-    define_macros=[("Py_LIMITED_API", hex(_LEAST_PYTHON))] if _limited else [],
+    define_macros=[
+        ("PS_HEADERS", f"{_headers}u"),
+        *([("Py_LIMITED_API", hex(_LEAST_PYTHON))] if _limited else []),
+    ],
     py_limited_api=_limited,
     extra_compile_args=_compile,
     # Lazy binding, because C programs without Python open it for pagescan_writewatch.h.

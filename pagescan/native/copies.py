@@ -61,6 +61,23 @@ def compare_copies(parent: int, child: int, both: Columns) -> Comparison:
     return Comparison(columns, counts.shared, counts.copied, counts.unknown)
 
 
+def count_copies(pagemaps: list[int], regions: Columns) -> int:
+    """Count the different pages that processes have in place of one, less that one.
+
+    Args:
+        pagemaps: The open /proc/PID/pagemap of each.
+        regions: Ascending regions of private memory.
+
+    Raises:
+        OSError: A pagemap cannot be read.
+    """
+    copies = ffi.new("uint64_t *")
+    c_regions = c_columns(regions, len(regions.starts))
+    fds = ffi.new("int[]", pagemaps)
+    check(lib.ps_copies_count(fds, len(pagemaps), c_regions, copies))
+    return int(copies[0])
+
+
 def mark_copies(
     shared: Columns,
     first_pages: array[int],

@@ -6,13 +6,25 @@ import os
 from array import array
 from typing import TYPE_CHECKING, Any
 
-from pagescan.native import _shim
-from pagescan.native._shim import ffi, lib
+from pagescan.native.loading import load
 
 if TYPE_CHECKING:
     from pagescan.native.types import Columns
 
-__all__ = ["address_of", "c_columns", "check", "ffi", "i64", "lib", "library", "u64"]
+_shim = load()
+ffi, lib = _shim.ffi, _shim.lib
+
+__all__ = [
+    "address_of",
+    "c_columns",
+    "check",
+    "ffi",
+    "i64",
+    "lib",
+    "library",
+    "u32",
+    "u64",
+]
 
 
 def check(code: int) -> int:
@@ -27,9 +39,19 @@ def u64(column: array[int]) -> Any:
     return ffi.from_buffer("uint64_t[]", column)
 
 
+def u32(column: array[int]) -> Any:
+    """Return the C pointer to the numbers of an array('I')."""
+    return ffi.from_buffer("uint32_t[]", column)
+
+
 def i64(column: array[int]) -> Any:
     """Return the C pointer to the numbers of an array('q')."""
     return ffi.from_buffer("int64_t[]", column)
+
+
+def i32(column: array[int]) -> Any:
+    """Return the C pointer to the numbers of an array('i')."""
+    return ffi.from_buffer("int32_t[]", column)
 
 
 def c_columns(columns: Columns, capacity: int) -> Any:

@@ -1,12 +1,16 @@
-"""/proc/PID/maps, and how much of a mapped file is on swap."""
+"""/proc/PID/maps and smaps, and how much of a mapped file is on swap."""
 
 import errno
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from pagescan.native.door import check, ffi, lib, u64
-from pagescan.native.pace import Meter
+from pagescan.native.pace import Meter, Pace, c_pace
+
+_ROOM = 1 << 16
+"""Bytes: the maps of most processes fit."""
+_MOST_ROOM = 1 << 22
 
 
 class MapsRows(NamedTuple):
@@ -22,6 +26,65 @@ class MapsRows(NamedTuple):
     name_at: Sequence[int]
     name_length: Sequence[int]
     page_size: Sequence[int]
+
+
+def read_maps(maps: int, meter: Meter) -> bytes:
+    """Read the text of /proc/PID/maps; each read is added to the meter.
+
+    One read returns some 4 KiB, and the target's mmap lock is free between two.
+
+    Args:
+        maps: The open file; it is read from its position to its end.
+        meter: The cost of the reads is added to it.
+
+    Raises:
+        OSError: ESRCH, the target is gone.
+    """
+    return b"".join(read_pieces(maps, meter))
+
+
+def read_pieces(
+    file: int, meter: Meter, *, slice_max: int = _ROOM, pace: Pace | None = None
+) -> Iterator[bytes]:
+    """Read /proc/PID/maps or smaps from its position to its end; yield it in pieces.
+
+    Args:
+        file: The open file.
+        meter: Each call is added to it, before its piece is yielded.
+        slice_max: Bytes that one call reads at most.
+        pace: Where to pause; None: nowhere.
+
+    Raises:
+        OSError: ESRCH, the target is gone.
+    """
+    length = ffi.new("uint64_t *")
+    paced = ffi.NULL if pace is None else ffi.new("struct ps_pace *", c_pace(pace))
+    room, more = _ROOM, 1
+    while more:
+        piece = ffi.new("char[]", room)
+        cost = ffi.new("struct ps_cost *")
+        try:
+            more = check(
+                lib.ps_read_slices(file, piece, room, slice_max, paced, length, cost)
+            )
+        finally:
+            meter.add(cost)
+            if pace is not None:
+                pace.held_ns = paced.held_ns
+        yield bytes(ffi.buffer(piece, length[0]))
+        room = min(2 * room, _MOST_ROOM)
+
+
+def read_memory(memory: int, part: memoryview, start: int) -> tuple[int, int]:
+    """Read from /proc/PID/mem into a buffer; return the bytes, and nanoseconds.
+
+    Raises:
+        OSError: EIO, nothing is mapped there.
+    """
+    cost = ffi.new("struct ps_cost *")
+    into = ffi.from_buffer("char[]", part, require_writable=True)
+    size = check(lib.ps_read_memory(memory, into, len(part), start, cost))
+    return size, int(cost.scan_ns)
 
 
 def parse_maps(text: bytes, maps: int = -1, meter: Meter | None = None) -> MapsRows:

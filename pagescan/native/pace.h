@@ -40,14 +40,20 @@ static inline void ps_pace_rest(struct ps_pace *pace)
 		pace->held_ns = 0;
 }
 
-/* Accounts for a call that walked `walked` bytes in ns: adapts the slice, pauses if due. */
-static inline void ps_pace_call(struct ps_pace *pace, struct ps_cost *cost, uint64_t walked,
-				uint64_t ns)
+/* Accounts for a call that took ns and held the lock for a part of it. */
+static inline void ps_cost_call(struct ps_cost *cost, uint64_t ns)
 {
 	cost->ioctls++;
 	cost->scan_ns += ns;
 	if (ns > cost->max_wait_ns)
 		cost->max_wait_ns = ns;
+}
+
+/* Accounts for a call that walked `walked` bytes in ns: adapts the slice, pauses if due. */
+static inline void ps_pace_call(struct ps_pace *pace, struct ps_cost *cost, uint64_t walked,
+				uint64_t ns)
+{
+	ps_cost_call(cost, ns);
 
 	if (ns > pace->max_stall_ns / 2 && pace->slice > pace->slice_min)
 		pace->slice /= 2;

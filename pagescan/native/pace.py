@@ -2,9 +2,7 @@
 
 import contextlib
 import os
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 MAX_STALL_NS = 200_000
@@ -16,8 +14,8 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 # A slower machine only takes some calls more.
 # Each kind of call has its own speed, so each scan adapts its slices from the start:
 # 4096 dense pages take 0.15 ms on the kernel's general path, and 0.3 ms in
-# UFFDIO_WRITEPROTECT.
-_FIRST_SLICE = 4096 * _PAGE
+# UFFDIO_WRITEPROTECT, whose first call has to be short enough, too.
+_FIRST_SLICE = 2048 * _PAGE
 _SHORTEST_SLICE = 512 * _PAGE
 # A dense slice after a long hole takes 0.1 ms on the kernel's fast path.
 LONGEST_SLICE = 65536 * _PAGE
@@ -38,31 +36,42 @@ class Progress(Protocol):
         """Add this many bytes that were walked."""
 
 
-@dataclass(slots=True)
-class Pace:
+class Pace:  # no dataclass: a keeper of sessions would load 1.4 MB for it
     """How long one call may hold the target's mmap lock, and the pauses between calls.
 
     Attributes:
         max_stall_ns: Limit of one call, kept by adapting its length.
         pause_ns: Pause after a call has held the lock; 0: none.
+        held_ns: How long calls have held it since the last pause.
         progress: The receiver of the progress.
     """
 
-    max_stall_ns: int = MAX_STALL_NS
-    # in a shorter pause a waiting thread would not be awake yet
-    pause_ns: int = 100_000
-    held_ns: int = 0
-    progress: Progress | None = None
+    __slots__ = ("held_ns", "max_stall_ns", "pause_ns", "progress")
+
+    def __init__(
+        self,
+        max_stall_ns: int = MAX_STALL_NS,
+        # in a shorter pause a waiting thread would not be awake yet
+        pause_ns: int = 100_000,
+        held_ns: int = 0,
+        progress: Progress | None = None,
+    ) -> None:
+        self.max_stall_ns = max_stall_ns
+        self.pause_ns = pause_ns
+        self.held_ns = held_ns
+        self.progress = progress
 
 
-@dataclass(slots=True)
 class Meter:
     """The cost of the calls so far."""
 
-    scan_ns: int = 0
-    max_wait_ns: int = 0
-    ioctls: int = 0
-    pages_walked: int = 0
+    __slots__ = ("ioctls", "max_wait_ns", "pages_walked", "scan_ns")
+
+    def __init__(self) -> None:
+        self.scan_ns = 0
+        self.max_wait_ns = 0
+        self.ioctls = 0
+        self.pages_walked = 0
 
     def add(self, cost: Any) -> None:
         """Add the cost that one call of the shim reports."""
@@ -71,12 +80,17 @@ class Meter:
         self.ioctls += cost.ioctls
         self.pages_walked += cost.pages_walked
 
-    def count(self, begun_ns: int, calls: int = 1) -> None:
-        """Count calls that this process made without a break, from a moment to now."""
-        taken = time.perf_counter_ns() - begun_ns
-        self.scan_ns += taken
-        self.max_wait_ns = max(self.max_wait_ns, taken)
-        self.ioctls += calls
+
+def _first_slice(max_stall_ns: int) -> int:
+    """Return the first slice under a limit: the usual one, half of it, or the shortest.
+
+    Slices double and halve, and have to end at the borders of huge pages: a slice that
+    did not would never be walked whole, and so never become longer.
+    """
+    share = max_stall_ns / MAX_STALL_NS
+    if share > 0.75:
+        return _FIRST_SLICE
+    return _FIRST_SLICE // 2 if share > 0.375 else _SHORTEST_SLICE
 
 
 def c_pace(pace: Pace, slice_max: int = LONGEST_SLICE) -> tuple[Any, ...]:
@@ -84,7 +98,7 @@ def c_pace(pace: Pace, slice_max: int = LONGEST_SLICE) -> tuple[Any, ...]:
     return (
         pace.max_stall_ns,
         pace.pause_ns,
-        _FIRST_SLICE,
+        _first_slice(pace.max_stall_ns),
         _SHORTEST_SLICE,
         slice_max,
         pace.held_ns,
@@ -96,7 +110,9 @@ def keeping_the_processor(pace: Pace) -> Iterator[None]:
     """Keep the processor for this thread during the block: SCHED_RR, if allowed.
 
     On a busy machine a thread that holds the target's mmap lock may lose its processor
-    for 4 ms, and the target waits as long. It is for loops that pause and end soon.
+    for 4 ms and more, and the target waits as long. It is for calls that take the lock:
+    they pause, or end soon. Nothing else belongs into the block, because all other
+    threads have to wait for it.
     """
     before = os.sched_getscheduler(0)
     if not pace.pause_ns or before != os.SCHED_OTHER:

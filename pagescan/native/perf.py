@@ -10,9 +10,11 @@ from typing import Any, NamedTuple
 
 from pagescan.native.door import check, ffi, lib, u64
 
-_CHILDREN, _USER, _LOST, _CALLERS = 1, 2, 4, 8  # PS_FAULTS_*
+_CHILDREN, _USER, _LOST, _CALLERS, _STACK = 1, 2, 4, 8, 16  # PS_FAULTS_*
 _COLUMNS = ("threads", "times", "ips", "addresses", "origins")
 _CHAIN = 16  # PS_CHAIN
+STACK_ROW = 265
+"""Words per sampled stack: PS_STACK_ROW."""
 _TASK_ROW = 6
 _TASKS = 4096
 FORK, EXIT, EXEC = 7, 4, 3
@@ -52,13 +54,16 @@ class Faults:
         lost: Samples that the ring had no room for.
     """
 
-    def __init__(self, capacity: int, *, callers: bool = False) -> None:
-        """Make room for a number of samples; `callers`: also for their chains."""
+    def __init__(
+        self, capacity: int, *, callers: bool = False, stacks: bool = False
+    ) -> None:
+        """Make room for samples; `callers`, `stacks`: also for chains, or stacks."""
         zero = bytes(8 * capacity)
         self.threads, self.times, self.ips, self.addresses, self.origins = (
             array("Q", zero) for _ in _COLUMNS
         )
         self._chains = array("Q", bytes(8 * _CHAIN * capacity if callers else 0))
+        self.stacks = array("Q", bytes(8 * STACK_ROW * capacity if stacks else 0))
         self._tasks = array("Q", bytes(8 * _TASK_ROW * _TASKS))
         self.c = ffi.new("struct ps_faults *")
         self._point(capacity)
@@ -69,8 +74,27 @@ class Faults:
         c.ip, c.address = u64(self.ips), u64(self.addresses)
         c.origin = u64(self.origins)
         c.chain = u64(self._chains) if self._chains else ffi.NULL
+        c.stack = u64(self.stacks) if self.stacks else ffi.NULL
         c.capacity, c.task_capacity = capacity, _TASKS
         c.tasks = u64(self._tasks)
+
+    @classmethod
+    def at(cls, pid: int, time: int, addresses: array[int]) -> Faults:
+        """Return samples of one moment, without code and thread."""
+        length = len(addresses)
+        new = cls(0)
+        new.addresses = addresses
+        new.threads, new.times = (
+            array("Q", [pid << 32]) * length,
+            array("Q", [time]) * length,
+        )
+        new.ips, new.origins = (
+            array("Q", bytes(8 * length)),
+            array("Q", bytes(8 * length)),
+        )
+        new._point(length)
+        new.c.length = length
+        return new
 
     def number_chains(self, numbers: dict[bytes, int]) -> None:
         """Set the origins: the number of each chain, to which new chains are added."""
@@ -115,6 +139,12 @@ class Faults:
         self._point(length + more)
         self.c.length = length + more
 
+    def take_of(self, pid: int) -> Faults:
+        """Return the samples of one process, and remove them here."""
+        new = Faults(len(self))
+        check(lib.ps_faults_move(self.c, pid, new.c))
+        return new
+
     def drop_before(self, time: int) -> None:
         """Forget the samples before a moment."""
         mask = bytes(moment >= time for moment in self.times[: len(self)])
@@ -137,6 +167,7 @@ def open_faults(
     period: int = 1,
     counts_lost: bool = True,
     callers: bool = False,
+    stacks: bool = False,
 ) -> int:
     """Open the page-fault events of a thread on a processor; return the descriptor.
 
@@ -150,19 +181,25 @@ def open_faults(
         period: Faults per sample.
         counts_lost: Let `lost_samples` work; Linux 6.0.
         callers: Take the chain of frame pointers, too.
+        stacks: Take registers and the top of the stack, too.
 
     Raises:
         OSError: ESRCH, the thread has ended; EACCES, perf_event_paranoid forbids it;
             EMFILE.
     """
     flags = _CHILDREN * children | _USER * user_only | _LOST * counts_lost
-    flags |= _CALLERS * callers
+    flags |= _CALLERS * callers | _STACK * stacks
     return check(lib.ps_faults_open(tid, cpu, flags, period))
 
 
 def share_ring(fd: int, ring: int) -> None:
     """Let the samples of an event go to the ring of another one of the processor."""
     check(lib.ps_faults_share(fd, ring))
+
+
+def stop_faults(fd: int) -> None:
+    """Let an event take no more samples; its ring stays."""
+    check(lib.ps_faults_stop(fd))
 
 
 def lost_samples(fd: int) -> int:

@@ -5,7 +5,7 @@ import os
 import time
 from typing import Any, NamedTuple
 
-from pagescan.native.door import ffi, lib
+from pagescan.native.door import check, ffi, lib
 
 # for a signal that the kernel delivered to another thread of this process
 _WAIT_MS = 50
@@ -45,6 +45,7 @@ def attach(
     allowed: tuple[int, int] = (0, 0),
     seconds: float = 2,
     by_thread: bool = False,
+    features: int = 0,
 ) -> Attached:
     """Take a userfaultfd out of a live process; never raises: see `error`.
 
@@ -60,11 +61,13 @@ def attach(
         seconds: Limit of the whole attach; threads that do not stop are tried in turn.
         by_thread: A thread of this process does the work; nothing can end it early, and
             a waitpid(-1) of another thread disturbs it.
+        features: More features of the userfaultfd than tracking needs.
     """
     until = time.monotonic() + seconds
     call = ffi.new("struct ps_attach *")
     call.pid, call.start_time, call.by_thread = pid, start_time, by_thread
     call.allowed_start, call.allowed_length = allowed
+    call.features = features
     stopped_ns = 0
     while True:
         left = until - time.monotonic()
@@ -113,3 +116,22 @@ def enumerator(enum: str, value: int) -> str:
     """Return the last word of the name that a number has in an enum."""
     name: str = ffi.typeof(enum).elements[value]
     return name.rpartition("_")[2].lower()
+
+
+class Deadline:
+    """The end of this process by SIGKILL, unless it is put off again and again.
+
+    A kernel timer sends the signal, also to a process that is stopped or frozen.
+    """
+
+    def __init__(self) -> None:
+        """Make the timer; it does not run yet.
+
+        Raises:
+            OSError: The user has too many pending signals and timers.
+        """
+        self._timer = check(lib.ps_deadline_make())
+
+    def put_off(self, seconds: float) -> None:
+        """Set the end: `seconds` from now."""
+        check(lib.ps_deadline_set(self._timer, round(seconds * 1000)))

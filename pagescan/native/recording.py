@@ -1,15 +1,16 @@
-"""Looks in recordings: their packed form, and counts per page: see shim_recording.c."""
+"""The packed form of looks in recordings: see shim_recording.c."""
 
 from __future__ import annotations  # array[int] is no type at run time before 3.12
 
 import errno
 from array import array
+from collections.abc import Sequence
+from itertools import accumulate
 
 from pagescan.native.door import c_columns, check, ffi, lib, u64
 from pagescan.native.types import ZERO, Columns
 
 _BYTES_PER_REGION = 4  # most regions take 2 or 3
-_PAGE_ROWS = 1 << 10
 
 
 def pack(regions: Columns, page_size: int) -> bytes:
@@ -51,82 +52,39 @@ def unpack(data: bytes, rows: int, page_size: int) -> Columns:
     return result
 
 
-def widen(regions: Columns, unit: int) -> Columns:
-    """Return the whole, aligned units of that many bytes that regions touch."""
-    rows = len(regions.starts)
-    result = Columns(*(ZERO * rows for _ in range(3)))
-    out = c_columns(result, rows)
-    check(lib.ps_widen(c_columns(regions, rows), unit, out))
-    for column in result:
-        del column[out.length :]
-    return result
+def join_packed(looks: Sequence[bytes], unit: int) -> tuple[int, bytes]:
+    """Join looks in their packed form; return the number of regions, and that form.
 
+    A page is in the result if one of the looks has it. With units of several pages, a
+    region is one unit or several that are alike: its category is the number of pages
+    in each of these that are written.
 
-class PageCounts:
-    """Counts in how many looks each page of some ranges was written.
+    Args:
+        looks: The packed forms.
+        unit: Pages per unit.
 
-    Attributes:
-        pages: The number of pages in the ranges.
-        gaps: How often a page was not written for N looks before its next write, by N;
-            the looks before the first write count, too.
+    Raises:
+        ValueError: The data is damaged.
     """
-
-    def __init__(
-        self, starts: array[int], ends: array[int], page_size: int, looks: int
-    ) -> None:
-        """Make room to count a number of looks.
-
-        Args:
-            starts: Starts of the ranges, ascending and disjoint.
-            ends: Their ends.
-            page_size: Bytes per page.
-            looks: The most looks that will be counted.
-        """
-        self.pages = (sum(ends) - sum(starts)) // page_size
-        self.gaps = ZERO * (looks + 1)
-        self._columns = [array("I", bytes(4 * self.pages)) for _ in range(3)]
-        self._bounds = (starts, ends)
-        self._looks = 0
-        self._most = looks
-        self._c = ffi.new("struct ps_pages *")
-        self._c.starts, self._c.ends = self._references = u64(starts), u64(ends)
-        self._c.ranges, self._c.page_size = len(starts), page_size
-        pointers = [ffi.from_buffer("uint32_t[]", one) for one in self._columns]
-        self._c.first, self._c.last, self._c.count = pointers
-        self._c.gaps = u64(self.gaps)
-        self._references += (*pointers, self._c.gaps)
-        self._fresh = ffi.new("uint64_t *")
-
-    def add(self, regions: Columns, since: int = 0) -> int:
-        """Count the next look.
-
-        Returns:
-            How many of its pages no look after `since` and before this one found.
-        """
-        if self._looks >= self._most:
-            raise ValueError(f"more than {self._most} looks")
-        self._looks += 1
-        rows = c_columns(regions, len(regions.starts))
-        check(lib.ps_stamp(rows, self._c, self._looks, since, self._fresh))
-        return int(self._fresh[0])
-
-    def last(self) -> array[int]:
-        """Return the number of the last look that found each page; 0: no look."""
-        return self._columns[1]
-
-    def classes(self, percent: int) -> Columns:
-        """Return the written pages as regions, by how often they were written.
-
-        The category is 1 for pages that only one look found; 4 for pages that more than
-        `percent` of the looks since their first one found; and 2 for others.
-        """
-        rows = _PAGE_ROWS
-        while True:
-            result = Columns(*(ZERO * rows for _ in range(3)))
-            out = c_columns(result, rows)
-            if not check(lib.ps_page_classes(self._c, self._looks, percent, out)):
-                break
-            rows = out.length
-        for column in result:
-            del column[out.length :]
-        return result
+    data = b"".join(looks)
+    ends = array("Q", accumulate(map(len, looks)))
+    heap = ffi.new("struct ps_packed[]", len(looks))
+    regions = ffi.new("uint64_t *")
+    room = len(data) + 16  # joined looks take more only where units need categories
+    while True:
+        buffer = ffi.new("uint8_t[]", room)
+        length = lib.ps_join_packed(
+            ffi.from_buffer(data),
+            u64(ends),
+            len(looks),
+            unit,
+            heap,
+            buffer,
+            room,
+            regions,
+        )
+        if length == -errno.EBADMSG:
+            raise ValueError("the packed regions are damaged")
+        if check(length) <= room:
+            return regions[0], bytes(ffi.buffer(buffer, length))
+        room = length

@@ -7,13 +7,21 @@ from collections.abc import Sequence
 from typing import Any
 
 from pagescan.native.door import check, ffi, lib, u64
-from pagescan.native.pace import LONGEST_SLICE, Meter, Pace, c_pace
+from pagescan.native.pace import (
+    LONGEST_SLICE,
+    Meter,
+    Pace,
+    c_pace,
+    keeping_the_processor,
+)
 from pagescan.native.types import ALL_PAGES, Columns, Rule, Spans, Windows
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 # Initial room for regions, small because most looks find few; more is made when needed.
-_FEW_ROWS = 256
+# Each process of a group keeps that room.
+_FEW_ROWS = 64
 _ROWS = 4096
+_TIMES = 4
 # The remaining work must take longer: on an idle processor a thread begins in 0.05 ms.
 _WORTH_A_THREAD_NS = 200_000
 
@@ -134,10 +142,12 @@ class PreparedScan:
         job, walked = self._job, 0
         try:
             while self._code:
-                self._code = check(lib.ps_scan(job))
+                with keeping_the_processor(pace):
+                    self._code = check(lib.ps_scan(job))
                 for part, rows in zip(self._parts, self.rows, strict=True):
                     if self._code and part.out.length == part.out.capacity:
-                        _make_room(part.out, rows, _ROWS)
+                        more = part.out.capacity * (_TIMES - 1)
+                        _make_room(part.out, rows, min(_ROWS, more))
                 for part, windows in zip(self._parts, self._windows, strict=False):
                     if self._code and part.windows.length == part.windows.capacity:
                         _make_window_room(part.windows, windows, _ROWS)

@@ -131,6 +131,8 @@ int ps_scan(struct ps_job *job);
 int ps_uffd_open(void); /* a userfaultfd of this process */
 int ps_uffd_api(int uffd, uint64_t features);
 int ps_uffd_register(int uffd, uint64_t start, uint64_t end);
+/* The same; the call is added to cost. */
+int ps_uffd_register_timed(int uffd, uint64_t start, uint64_t end, struct ps_cost *cost);
 /* 1: the page at start is in a registered mapping, in the address space of pagemap. */
 int ps_uffd_is_registered(int pagemap, uint64_t start);
 int ps_uffd_unregister(int uffd, uint64_t start, uint64_t end);
@@ -138,7 +140,7 @@ int ps_uffd_unregister(int uffd, uint64_t start, uint64_t end);
  * Whether a userfaultfd belongs to the address space that pagemap shows: 1 or 0. The mapping at
  * [start, end), a whole one, is registered for a moment. -EBUSY: another userfaultfd has it.
  */
-int ps_uffd_is_of(int uffd, int pagemap, uint64_t start, uint64_t end);
+int ps_uffd_is_of(int uffd, int pagemap, uint64_t start, uint64_t end, struct ps_cost *cost);
 /*
  * Unregisters [start, end) of one mapping in slices; done: where it stopped. 1: it is time to look
  * for signals, then continue from there. The slices add a border while they last; afterwards the
@@ -181,6 +183,19 @@ int ps_file_pages(int file, uint64_t offset, uint64_t size, uint64_t *in_memory,
 /* The whole, aligned units of regions without any of these categories; out has as many rows. */
 int ps_whole_units(const struct ps_columns *regions, uint64_t unit, uint64_t left_out,
 		   struct ps_columns *out);
+
+/*
+ * Calls that hold the mmap lock are timed here, because a caller in Python may have to wait for the
+ * interpreter before it could look at a clock.
+ *
+ * Reads maps or smaps of a process from where it stands into text, at most `slice` bytes per call;
+ * length: the bytes read. 0: until its end. 1: the room is used up, or it is time to look for
+ * signals. Before 6.17 each read of maps holds the lock. pace: where to pause; or NULL.
+ */
+int ps_read_slices(int file, char *text, uint64_t room, uint64_t slice, struct ps_pace *pace,
+		   uint64_t *length, struct ps_cost *cost);
+/* Reads /proc/PID/mem; returns the bytes read, or -errno. */
+int64_t ps_read_memory(int memory, char *to, uint64_t size, uint64_t start, struct ps_cost *cost);
 
 /* One row per line of /proc/PID/maps; names are (offset, length) into the text. */
 struct ps_maps {
@@ -304,6 +319,7 @@ struct ps_attach {
 	uint64_t allowed_start;
 	uint64_t allowed_length;
 	uint64_t stopped_ns; /* out: how long threads stood still, over all tries */
+	uint64_t features; /* in: more features of the userfaultfd than tracking needs */
 };
 
 struct ps_theatre;
@@ -376,6 +392,7 @@ struct ps_faults {
 	uint64_t *address;
 	uint64_t *origin; /* the caller's number for its chain; moves with the sample */
 	uint64_t *chain;  /* PS_CHAIN per sample: the code, return addresses, 0: no more; or NULL */
+	uint64_t *stack;  /* PS_STACK_ROW per sample: see PS_STACK_WORDS; or NULL */
 	int64_t capacity;
 	int64_t length;
 	/*
@@ -390,14 +407,45 @@ struct ps_faults {
 
 /*
  * Opens the page-fault events of a thread on one processor, with those of the threads that it makes,
- * and with PS_FAULTS_CHILDREN of the processes; with PS_FAULTS_USER only of user mode; with PS_FAULTS_CALLERS samples have a chain; with
- * PS_FAULTS_LOST ps_faults_lost tells how many samples the ring had no room for.
+ * and with PS_FAULTS_CHILDREN of the processes; with PS_FAULTS_USER only of user mode; with PS_FAULTS_CALLERS samples have a chain;
+ * with PS_FAULTS_STACK the registers and the top of the stack; with PS_FAULTS_LOST ps_faults_lost tells
+ * how many samples the ring had no room for.
  */
 int ps_faults_open(int tid, int cpu, uint32_t flags, uint64_t period);
 int64_t ps_faults_lost(int fd);
 int ps_faults_share(int fd, int ring); /* the samples of fd go to the ring of another event */
+int ps_faults_stop(int fd);	       /* no more samples; the ring stays */
 /* Appends what a ring of `size` bytes holds: 1, if the columns were full before it was empty. */
 int ps_faults_drain(void *ring, uint64_t size, struct ps_faults *out);
+
+/*
+ * Appends the samples of one process to `to`, and removes them from `from`; chains stay behind.
+ * -ENOBUFS if there is no room: nothing has changed.
+ */
+int ps_faults_move(struct ps_faults *from, uint32_t pid, struct ps_faults *to);
+
+/*
+ * The rules that lead from a frame of the stack to its caller's, by address of code: a hash table
+ * with open addressing, whose size is a power of two; key 0: free. A rule has PS_RULE numbers: what it
+ * is (PS_RULE_*), the register (its place in a row of a stack) and the offset that give the frame's
+ * upper end, where below that end bx, bp and r12 to r15 are saved (0: they are not), and of the
+ * interpreter up to PS_HOMES places where its current instruction may be: above 0 a register, as its
+ * place plus 1, below 0 an offset from the upper end, 0: none.
+ */
+struct ps_frame_rules {
+	const uint64_t *key;
+	const int32_t *rule;
+	uint64_t size;
+};
+
+/*
+ * Walks the stacks of the samples of a process up to the first frame of the interpreter. `out` gets
+ * PS_WALK numbers per sample: what was found (PS_WALK_*), the code that it is about, the return
+ * address of the interpreter's frame, and what each place of the instruction has; 0: not known.
+ * Returns how many samples met code without a rule.
+ */
+int64_t ps_stacks_walk(const struct ps_faults *samples, uint32_t pid, const struct ps_frame_rules *rules,
+		       uint64_t *out);
 
 /* Runs of written pages with one writer, as columns; thread 0: no sample tells who it was. */
 struct ps_writers {
@@ -423,6 +471,13 @@ struct ps_writers {
 int ps_writers_join(const struct ps_columns *written, const uint64_t *units,
 		    const struct ps_windows *windows, uint64_t since, uint64_t until, uint64_t grace,
 		    struct ps_faults *samples, struct ps_writers *out);
+
+/*
+ * A deadline: SIGKILL for this process, by a kernel timer, also if it is stopped or frozen then. make
+ * returns the timer; set moves the deadline to `ms` milliseconds from now.
+ */
+int ps_deadline_make(void);
+int ps_deadline_set(int timer, uint32_t ms);
 
 int ps_same_memory(int pid, int other); /* 1: two processes have one address space (kcmp) */
 
@@ -451,6 +506,10 @@ struct ps_comparison {
 /* Compares two processes page by page; `shared` gets the regions that are still one memory. */
 int ps_copies_compare(int parent, int child, const struct ps_columns *both, struct ps_columns *shared,
 		      struct ps_comparison *counts);
+
+/* Counts the copies of some processes: at each page, how many different ones they have, less one. */
+int ps_copies_count(const int *pagemaps, uint32_t count, const struct ps_columns *regions,
+		    uint64_t *copies);
 /*
  * The packed form of regions: see shim_recording.c. Returns its length; if that is more than the
  * capacity, the form is not complete, and the length is room enough for another call.
@@ -460,29 +519,81 @@ int64_t ps_pack(const struct ps_columns *regions, uint64_t page_size, uint8_t *b
 /* Reads that form. 1: out has too few rows, out->length are enough. -EBADMSG: it is damaged. */
 int ps_unpack(const uint8_t *bytes, uint64_t length, uint64_t page_size, struct ps_columns *out);
 
-/* Counts per page of some ranges, which ascend and are disjoint. Looks are numbered from 1. */
-struct ps_pages {
-	const uint64_t *starts;
-	const uint64_t *ends;
-	uint64_t ranges;
-	uint64_t page_size;
-	uint32_t *first; /* the first look that found it written */
-	uint32_t *last;	 /* the last one; 0: none so far */
-	uint32_t *count; /* how many did */
-	uint64_t *gaps;	 /* by N: how often a page was not found by N looks, and then again */
+/* A look in that form, and its region that was read last, in pages. */
+struct ps_packed {
+	const uint8_t *bytes;
+	uint64_t length;
+	uint64_t at;
+	uint64_t start;
+	uint64_t end;
+	uint64_t categories;
 };
 
-/* Counts a look: fresh is the number of its pages that no look after `since` has found before. */
-int ps_stamp(const struct ps_columns *regions, const struct ps_pages *pages, uint32_t look,
+/*
+ * Joins looks in that form into one, in that form: a page is in it if one of the looks has it. With
+ * units of several pages a region is one unit or several alike, and its categories are the pages of
+ * each that are written. The looks lie one behind the other in `bytes`, to their `ends`; `heap` has
+ * room for one ps_packed per look. Returns the length as ps_pack does, or -EBADMSG.
+ */
+int64_t ps_join_packed(const uint8_t *bytes, const uint64_t *ends, uint64_t looks, uint64_t unit,
+		       struct ps_packed *heap, uint8_t *out, uint64_t capacity, uint64_t *regions);
+
+/*
+ * Looks in that form, one behind the other; their parts in some ranges, or all of them. All functions
+ * but the first want whole ones.
+ */
+struct ps_looks {
+	const uint8_t *bytes;
+	const uint64_t *ends; /* in `bytes`, of each look */
+	uint64_t count;
+	uint64_t page_size;
+	const uint64_t *starts; /* NULL: everything; else ranges, which ascend and are disjoint */
+	const uint64_t *stops;
+	uint64_t ranges;
+};
+
+struct ps_page {
+	uint32_t first; /* the first look that found it written; looks are numbered from 1 */
+	uint32_t last;	/* the last one; 0: none so far */
+	uint32_t count; /* how many did */
+};
+
+/* Counts per page. The pages are in aligned blocks of memory; a block is found by its number. */
+struct ps_pages {
+	const uint64_t *blocks; /* their numbers, ascending */
+	const uint32_t *places; /* where the pages of each are: the place times `unit` */
+	uint64_t count;
+	uint64_t unit; /* pages per block */
+	struct ps_page *pages;
+	uint64_t *gaps; /* by N: how often a page was not found by N looks, and then again; or NULL */
+};
+
+/* How many looks are whole before the first damaged one; one with too many pages is damaged. */
+int ps_looks_check(const struct ps_looks *looks, uint64_t *whole);
+/*
+ * Writes the numbers of the blocks that looks have pages in and that have no place yet: a block may
+ * be there several times. 1: there are more than `capacity`; `length` is how many.
+ */
+int ps_page_blocks(const struct ps_looks *looks, const struct ps_pages *pages, uint64_t *blocks,
+		   uint64_t capacity, uint64_t *length);
+/*
+ * Counts looks, of which the first one has a number. `fresh` is the number of their pages that no
+ * look after `since` has found before. All their blocks have a place.
+ */
+int ps_stamp(const struct ps_looks *looks, const struct ps_pages *pages, uint32_t number,
 	     uint32_t since, uint64_t *fresh);
 /*
  * The pages as regions. The category is 1 for pages that one look has found, 4 for those that more
  * than `percent` of the looks since their first have found, 2 for others. 1: out has too few rows.
  */
-int ps_page_classes(const struct ps_pages *pages, uint32_t looks, uint32_t percent,
-		    struct ps_columns *out);
-/* The whole, aligned units of that many bytes that regions touch; out has as many rows as these. */
-int ps_widen(const struct ps_columns *regions, uint64_t unit, struct ps_columns *out);
+int ps_page_classes(const struct ps_pages *pages, uint64_t page_size, uint32_t looks,
+		    uint32_t percent, struct ps_columns *out);
+/* Adds to `stretches`, by N, the pages that the last N looks did not find; counts those found. */
+int ps_page_ends(const struct ps_pages *pages, uint32_t looks, uint64_t *stretches,
+		 uint64_t *found);
+/* Adds the bytes that looks have in each of some ranges. */
+int ps_look_shares(const struct ps_looks *looks, const uint64_t *starts, const uint64_t *ends,
+		   uint64_t ranges, uint64_t *bytes);
 
 /* As PyObjectArenaAllocator of Python. */
 struct ps_arena_calls {
@@ -514,6 +625,18 @@ int ps_malloc_keep(int keep);
 #define PS_FAULTS_LOST 4u
 #define PS_FAULTS_CALLERS 8u
 #define PS_CHAIN 16
+#define PS_FAULTS_STACK 16u
+#define PS_STACK_WORDS 256 /* a row of a stack: 8 registers, how many words follow, the words */
+#define PS_STACK_ROW 265
+#define PS_HOMES 3
+#define PS_RULE 12
+#define PS_RULE_END 0
+#define PS_RULE_FRAME 1
+#define PS_RULE_INTERPRETER 2
+#define PS_WALK 6
+#define PS_WALK_NOTHING 0
+#define PS_WALK_NO_RULE 1
+#define PS_WALK_FOUND 2
 #define PS_TASK_NAMED 259u
 
 #define PS_NOT_OF_SIDE 0
@@ -525,6 +648,9 @@ int ps_malloc_keep(int keep);
 #define PS_MAP_WRITE 2u
 #define PS_MAP_EXEC 4u
 #define PS_MAP_SHARED 8u
+
+/* Of looks that are joined: no address of a page has a higher number. */
+#define PS_MOST_PAGES (UINT64_MAX >> 12)
 
 /* As CATEGORY_BITS in types.py. */
 #define PS_CATEGORY_BITS 16u

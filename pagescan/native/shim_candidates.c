@@ -2,6 +2,7 @@
 /* Chooses the order in which threads are tried: first those that a stop disturbs least. */
 #define _GNU_SOURCE
 #include "attach.h"
+#include "entry.h"
 
 #if defined(__x86_64__)
 #include <errno.h>
@@ -13,14 +14,6 @@
 #include <unistd.h>
 
 #define FILTERED 16
-
-struct entry { /* of getdents64(2) */
-	uint64_t inode;
-	int64_t offset;
-	uint16_t length;
-	uint8_t type;
-	char name[];
-};
 
 static int open_tasks(const struct surgery *s)
 {

@@ -2,6 +2,7 @@
 /* Copy-on-write: which samples are first writes to shared pages, and which pages two sides share. */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -138,4 +139,85 @@ int ps_copies_compare(int parent, int child, const struct ps_columns *both, stru
 		}
 	}
 	return 0;
+}
+
+#define FEW_WORDS 512
+#define STRIDE (FEW_WORDS + 8) /* words of one process; a power of two would share few cache lines */
+
+/* The frames met at one address; a slot whose round is another one is empty. */
+struct frames {
+	uint64_t *frame, *round;
+	uint64_t now;
+	unsigned bits;
+};
+
+/* Adds a frame; returns whether it is new at this address. */
+static int is_new(struct frames *met, uint64_t frame)
+{
+	uint64_t slot = frame * 0x9e3779b97f4a7c15ull >> (64 - met->bits);
+
+	while (met->round[slot] == met->now && met->frame[slot] != frame)
+		slot = (slot + 1) & ((1ull << met->bits) - 1);
+	if (met->round[slot] == met->now)
+		return 0;
+	met->round[slot] = met->now;
+	met->frame[slot] = frame;
+	return 1;
+}
+
+/* How many different pages some processes have at one address, less one: the copies. */
+static uint64_t copies_at(const uint64_t *words, uint32_t count, struct frames *met)
+{
+	uint64_t unlike = 0, one_is_shared = 0, last = 0;
+
+	met->now++;
+	for (uint32_t i = 0; i < count; i++) {
+		uint64_t word = words[(uint64_t)i * STRIDE], frame = word & FRAME;
+
+		if (!(word & PRESENT) || word & OF_FILE)
+			continue;
+		if (!frame) { /* hidden from this user */
+			if (word & EXCLUSIVE)
+				unlike++;
+			else
+				one_is_shared = 1;
+		} else if (frame != last) {
+			unlike += (uint64_t)is_new(met, frame);
+			last = frame;
+		}
+	}
+	unlike += one_is_shared;
+	return unlike ? unlike - 1 : 0;
+}
+
+int ps_copies_count(const int *pagemaps, uint32_t count, const struct ps_columns *regions,
+		    uint64_t *copies)
+{
+	uint64_t size = ps_page_size(), slots, *words;
+	struct frames met = {.bits = 1};
+	int rc = 0;
+
+	while (1ull << met.bits < 2ull * count)
+		met.bits++;
+	slots = 1ull << met.bits;
+	words = calloc((uint64_t)count * STRIDE + 2 * slots, 8);
+	if (!words)
+		return -ENOMEM;
+	met.frame = words + (uint64_t)count * STRIDE;
+	met.round = met.frame + slots;
+	*copies = 0;
+	for (uint64_t i = 0; rc == 0 && i < regions->length; i++) {
+		for (uint64_t at = regions->start[i]; rc == 0 && at < regions->end[i]; at += FEW_WORDS * size) {
+			uint64_t pages = (regions->end[i] - at) / size;
+
+			if (pages > FEW_WORDS)
+				pages = FEW_WORDS;
+			for (uint32_t k = 0; rc == 0 && k < count; k++)
+				rc = read_words(pagemaps[k], at, pages, words + (uint64_t)k * STRIDE);
+			for (uint64_t k = 0; rc == 0 && k < pages; k++)
+				*copies += copies_at(words + k, count, &met);
+		}
+	}
+	free(words);
+	return rc;
 }

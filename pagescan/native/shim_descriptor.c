@@ -65,9 +65,9 @@ static bool is_userfaultfd(const struct surgery *s, int fd)
 }
 
 /* Enables its features; -ESTALE: they already are, so it is not the new one. */
-static int set_up(int fd)
+static int set_up(const struct surgery *s, int fd)
 {
-	if (ps_uffd_api(fd, PS_UFFD_FEATURES) == 0)
+	if (ps_uffd_api(fd, PS_UFFD_FEATURES | s->call->features) == 0)
 		return 0;
 	return ps_uffd_api(fd, 0) == 0 ? -ENOTTY : -ESTALE;
 }
@@ -82,7 +82,7 @@ int ps_take(struct surgery *s, int64_t there)
 	if (fd < 0)
 		return errno == EBADF ? -ESTALE : -errno;
 	if (is_userfaultfd(s, fd))
-		error = set_up(fd);
+		error = set_up(s, fd);
 	if (error)
 		close(fd);
 	else

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: MIT */
-/* Parses the text of /proc/PID/maps: large reads, parsed in C, are faster than PROCMAP_QUERY. */
+/* Reads files of /proc/PID, and parses maps: large reads, parsed in C, are faster than PROCMAP_QUERY. */
 #include <errno.h>
 #include <stdbool.h>
 #include <sys/ioctl.h>
+#include <unistd.h>
 
-#include "clock.h"
+#include "pace.h"
 #include "page.h"
+#include "scan.h"
 #include "shim.h"
 
 struct text {
@@ -85,18 +87,14 @@ static bool line(struct text *text, const char *begin, struct ps_maps *out, uint
 static int ask_page_size(int maps, struct ps_maps *out, uint64_t row)
 {
 	struct ps_procmap_query query = {.size = sizeof(query), .query_addr = out->start[row]};
-	uint64_t begun, ns;
+	uint64_t begun;
 	int rc;
 
 	if (!out->inode[row] || out->device[row] >> 32)
 		return 0;
 	begun = ps_now_ns();
 	rc = ioctl(maps, PS_PROCMAP_QUERY, &query);
-	ns = ps_now_ns() - begun;
-	out->cost.scan_ns += ns;
-	out->cost.ioctls++;
-	if (ns > out->cost.max_wait_ns)
-		out->cost.max_wait_ns = ns;
+	ps_cost_call(&out->cost, ps_now_ns() - begun);
 	if (rc < 0)
 		return errno == ENOENT ? 0 : -errno; /* ENOENT: it has been unmapped */
 	if (query.vma_page_size > ps_page_size())
@@ -118,4 +116,37 @@ int ps_maps_parse(const char *text, uint64_t length, int maps, struct ps_maps *o
 			asked = ask_page_size(maps, out, out->length);
 	}
 	return asked;
+}
+
+int ps_read_slices(int file, char *text, uint64_t room, uint64_t slice, struct ps_pace *pace,
+		   uint64_t *length, struct ps_cost *cost)
+{
+	uint64_t first = ps_now_ns();
+
+	for (*length = 0; *length < room && ps_now_ns() - first < PS_BREATHER_NS;) {
+		uint64_t left = room - *length, begun = ps_now_ns();
+		ssize_t got = read(file, text + *length, left < slice ? left : slice);
+		int error = errno;
+
+		if (pace)
+			ps_pace_call(pace, cost, 0, ps_now_ns() - begun);
+		else
+			ps_cost_call(cost, ps_now_ns() - begun);
+		if (got < 0)
+			return -error;
+		if (!got)
+			return 0;
+		*length += (uint64_t)got;
+	}
+	return 1;
+}
+
+int64_t ps_read_memory(int memory, char *to, uint64_t size, uint64_t start, struct ps_cost *cost)
+{
+	uint64_t begun = ps_now_ns();
+	ssize_t got = pread(memory, to, size, (off_t)start);
+	int error = errno;
+
+	ps_cost_call(cost, ps_now_ns() - begun);
+	return got < 0 ? -error : got;
 }

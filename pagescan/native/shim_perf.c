@@ -15,6 +15,9 @@
 #define INHERIT_THREAD (1ull << 35) /* the bits behind read_format; 5.13 */
 #define READ_LOST (1u << 4)	   /* PERF_FORMAT_LOST; 6.0 */
 #define TASK_ROW 6
+#define REGISTERS 8
+/* bx, bp, sp, ip, r12 to r15; source: enum perf_event_x86_regs in asm/perf_regs.h */
+#define REGISTER_MASK (1ull << 1 | 1ull << 6 | 1ull << 7 | 1ull << 8 | 0xfull << 20)
 
 int ps_faults_open(int tid, int cpu, uint32_t flags, uint64_t period)
 {
@@ -44,6 +47,11 @@ int ps_faults_open(int tid, int cpu, uint32_t flags, uint64_t period)
 
 	if (flags & PS_FAULTS_CALLERS)
 		attr.sample_type |= PERF_SAMPLE_CALLCHAIN;
+	if (flags & PS_FAULTS_STACK) {
+		attr.sample_type |= PERF_SAMPLE_REGS_USER | PERF_SAMPLE_STACK_USER;
+		attr.sample_regs_user = REGISTER_MASK;
+		attr.sample_stack_user = PS_STACK_WORDS * 8;
+	}
 	if (!(flags & PS_FAULTS_CHILDREN)) { /* a bit that older headers do not name */
 		memcpy(&bits, (char *)&attr + 40, sizeof(bits));
 		bits |= INHERIT_THREAD;
@@ -56,6 +64,11 @@ int ps_faults_open(int tid, int cpu, uint32_t flags, uint64_t period)
 int ps_faults_share(int fd, int ring)
 {
 	return ioctl(fd, PERF_EVENT_IOC_SET_OUTPUT, ring) < 0 ? -errno : 0;
+}
+
+int ps_faults_stop(int fd)
+{
+	return ioctl(fd, PERF_EVENT_IOC_DISABLE, 0) < 0 ? -errno : 0;
 }
 
 /* Copies from the ring, which is a power of two long, and wraps. */
@@ -84,6 +97,30 @@ static void add_chain(uint64_t *chain, const uint64_t *body, uint64_t words)
 	for (uint64_t i = 5; i < 5 + body[4] && i < words && used < PS_CHAIN; i++)
 		if (body[i] < PERF_CONTEXT_MAX && body[i] != body[0])
 			chain[used++] = body[i];
+}
+
+/*
+ * Behind the four numbers of a sample at `at`: the ABI, unless it is 0 the registers, the size of the
+ * stack, unless it is 0 the stack and how much of it was there.
+ */
+static void add_stack(uint64_t *row, const uint8_t *data, uint64_t size, uint64_t at, uint64_t end)
+{
+	uint64_t abi, length = 0;
+
+	memset(row, 0, (REGISTERS + 1) * sizeof(*row));
+	copy(&abi, data, size, at, 8);
+	if (!abi || at + 8 * (2 + REGISTERS) > end)
+		return;
+	copy(row, data, size, at + 8, 8 * REGISTERS);
+	at += 8 * (1 + REGISTERS);
+	copy(&length, data, size, at, 8);
+	if (!length || length > 8 * PS_STACK_WORDS || at + 16 + length > end)
+		return;
+	copy(&row[REGISTERS], data, size, at + 8 + length, 8);
+	if (row[REGISTERS] > length)
+		row[REGISTERS] = length;
+	row[REGISTERS] /= 8;
+	copy(row + REGISTERS + 1, data, size, at + 8, row[REGISTERS] * 8);
 }
 
 static void add_sample(struct ps_faults *out, const uint64_t *body, uint64_t words)
@@ -155,9 +192,12 @@ int ps_faults_drain(void *ring, uint64_t size, struct ps_faults *out)
 		if (length > sizeof(body))
 			length = sizeof(body);
 		copy(body, data, size, tail + sizeof(header), length);
-		if (header.type == PERF_RECORD_SAMPLE && length >= 32)
+		if (header.type == PERF_RECORD_SAMPLE && length >= 32) {
+			if (out->stack && header.size >= 48)
+				add_stack(out->stack + out->length * PS_STACK_ROW, data, size, tail + 40,
+					  tail + header.size);
 			add_sample(out, body, length / 8);
-		else if ((header.type == PERF_RECORD_FORK || header.type == PERF_RECORD_EXIT) && length >= 24)
+		} else if ((header.type == PERF_RECORD_FORK || header.type == PERF_RECORD_EXIT) && length >= 24)
 			add_task(out, header.type, body);
 		else if (header.type == PERF_RECORD_COMM && length >= 32)
 			add_name(out, header.misc & PERF_RECORD_MISC_COMM_EXEC, (const uint8_t *)body, length);
@@ -167,6 +207,33 @@ int ps_faults_drain(void *ring, uint64_t size, struct ps_faults *out)
 	}
 	__atomic_store_n(&page->data_tail, tail, __ATOMIC_RELEASE);
 	return full;
+}
+
+static void move(struct ps_faults *to, int64_t at, const struct ps_faults *from, int64_t index)
+{
+	to->thread[at] = from->thread[index];
+	to->time[at] = from->time[index];
+	to->ip[at] = from->ip[index];
+	to->address[at] = from->address[index];
+	to->origin[at] = from->origin[index];
+}
+
+int ps_faults_move(struct ps_faults *from, uint32_t pid, struct ps_faults *to)
+{
+	int64_t length = 0, count = 0;
+
+	for (int64_t i = 0; i < from->length; i++)
+		count += from->thread[i] >> 32 == pid;
+	if (count > to->capacity - to->length)
+		return -ENOBUFS;
+	for (int64_t i = 0; i < from->length; i++) {
+		if (from->thread[i] >> 32 == pid)
+			move(to, to->length++, from, i);
+		else
+			move(from, length++, from, i);
+	}
+	from->length = length;
+	return 0;
 }
 
 int64_t ps_faults_lost(int fd)

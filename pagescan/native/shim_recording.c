@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Looks in recordings: the packed form of a look's regions, and counts per page over many looks.
+ * Looks in recordings: the packed form of a look's regions, and several looks joined in that form.
  *
  * The packed form is a row of numbers, 7 bits per byte, the lowest first; the top bit of a byte says
  * that more follow. Each region is the number of pages between it and the previous one, then its
@@ -10,7 +10,7 @@
 #include <errno.h>
 #include <stddef.h>
 
-#include "shim.h"
+#include "packed.h"
 
 struct writer {
 	uint8_t *bytes;
@@ -50,148 +50,140 @@ int64_t ps_pack(const struct ps_columns *regions, uint64_t page_size, uint8_t *b
 	return (int64_t)out.length;
 }
 
-struct reader {
-	const uint8_t *bytes;
-	uint64_t length;
-	uint64_t at;
-	int broken;
-};
-
-static uint64_t get(struct reader *in)
-{
-	uint64_t number = 0;
-
-	for (unsigned shift = 0; shift < 63 && in->at < in->length; shift += 7) {
-		uint8_t byte = in->bytes[in->at++];
-
-		number |= (uint64_t)(byte & 0x7f) << shift;
-		if (!(byte & 0x80))
-			return number;
-	}
-	in->broken = 1;
-	return 0;
-}
-
 int ps_unpack(const uint8_t *bytes, uint64_t length, uint64_t page_size, struct ps_columns *out)
 {
-	struct reader in = {bytes, length, 0, 0};
-	uint64_t at = 0, categories = 0, room = UINT64_MAX / page_size;
+	struct ps_packed look = {.bytes = bytes, .length = length};
+	int more;
 
 	out->length = 0;
-	while (in.at < length) {
-		uint64_t gap = get(&in), size = get(&in), start;
-
-		if (size & 1)
-			categories = get(&in);
-		size = (size >> 1) + 1;
-		if (in.broken || gap > room || size > room - gap)
-			return -EBADMSG;
-		room -= gap + size;
-		start = at + gap * page_size;
-		at = start + size * page_size;
+	while ((more = next_region(&look, UINT64_MAX / page_size)) > 0) {
 		if (out->length < out->capacity) {
-			out->start[out->length] = start;
-			out->end[out->length] = at;
-			out->categories[out->length] = categories;
+			out->start[out->length] = look.start * page_size;
+			out->end[out->length] = look.end * page_size;
+			out->categories[out->length] = look.categories;
 		}
 		out->length++;
 	}
-	return out->length > out->capacity;
+	return more ? more : out->length > out->capacity;
 }
 
-/* Stamps one page; returns 1 if its last stamp is not later than `since`. */
-static uint64_t stamp(const struct ps_pages *pages, uint64_t page, uint32_t look, uint32_t since)
+/* Restores the order of a heap whose element `at` may be too large: the lowest start is first. */
+static void sift(struct ps_packed *heap, uint64_t length, uint64_t at)
 {
-	uint32_t last = pages->last[page];
+	struct ps_packed moved = heap[at];
 
-	if (last == look)
-		return 0;
-	if (!last)
-		pages->first[page] = look;
-	pages->gaps[look - last - 1]++;
-	pages->count[page]++;
-	pages->last[page] = look;
-	return last <= since;
-}
-
-int ps_stamp(const struct ps_columns *regions, const struct ps_pages *pages, uint32_t look,
-	     uint32_t since, uint64_t *fresh)
-{
-	uint64_t range = 0, base = 0, size = pages->page_size;
-
-	*fresh = 0;
-	for (uint64_t i = 0; i < regions->length; i++) {
-		for (uint64_t at = regions->start[i]; at < regions->end[i]; at += size) {
-			while (range < pages->ranges && pages->ends[range] <= at) {
-				base += (pages->ends[range] - pages->starts[range]) / size;
-				range++;
-			}
-			if (range == pages->ranges)
-				return 0;
-			if (pages->starts[range] <= at)
-				*fresh += stamp(pages, base + (at - pages->starts[range]) / size,
-						look, since);
-		}
+	for (uint64_t child = 2 * at + 1; child < length; child = 2 * at + 1) {
+		if (child + 1 < length && heap[child + 1].start < heap[child].start)
+			child++;
+		if (moved.start <= heap[child].start)
+			break;
+		heap[at] = heap[child];
+		at = child;
 	}
-	return 0;
+	heap[at] = moved;
 }
 
-/* The class of a page: 0 never written, 1 in one look, 4 in more than a share of them, 2 others. */
-static uint64_t class_of(const struct ps_pages *pages, uint64_t page, uint32_t looks,
-			 uint32_t percent)
-{
-	uint64_t count = pages->count[page];
+/* An output in the packed form, and its last row, which may still grow; pages 0: no such row. */
+struct rows {
+	struct writer out;
+	uint64_t unit;
+	uint64_t at; /* the page behind the last row that was put */
+	uint64_t put_categories;
+	uint64_t start;
+	uint64_t pages;
+	uint64_t categories;
+	uint64_t regions;
+};
 
-	if (count < 2)
-		return count;
-	return count * 100 > (uint64_t)percent * (looks - pages->first[page] + 1) ? 4 : 2;
+static void put_row(struct rows *rows)
+{
+	uint64_t changed = rows->categories != rows->put_categories;
+
+	if (!rows->pages)
+		return;
+	put(&rows->out, rows->start - rows->at);
+	put(&rows->out, (rows->pages - 1) << 1 | changed);
+	if (changed)
+		put(&rows->out, rows->categories);
+	rows->put_categories = rows->categories;
+	rows->at = rows->start + rows->pages;
+	rows->pages = 0;
+	rows->regions++;
 }
 
-int ps_page_classes(const struct ps_pages *pages, uint32_t looks, uint32_t percent,
-		    struct ps_columns *out)
+static void add_row(struct rows *rows, uint64_t start, uint64_t pages, uint64_t categories)
 {
-	uint64_t page = 0, size = pages->page_size;
-
-	out->length = 0;
-	for (uint64_t range = 0; range < pages->ranges; range++) {
-		for (uint64_t at = pages->starts[range]; at < pages->ends[range]; at += size) {
-			uint64_t class = class_of(pages, page++, looks, percent);
-			uint64_t last = out->length - 1;
-
-			if (!class)
-				continue;
-			if (out->length && out->length <= out->capacity && out->end[last] == at &&
-			    out->categories[last] == class) {
-				out->end[last] = at + size;
-				continue;
-			}
-			if (out->length++ >= out->capacity)
-				continue;
-			out->start[last + 1] = at;
-			out->end[last + 1] = at + size;
-			out->categories[last + 1] = class;
-		}
+	if (rows->pages && rows->start + rows->pages == start && rows->categories == categories) {
+		rows->pages += pages;
+		return;
 	}
-	return out->length > out->capacity;
+	put_row(rows);
+	rows->start = start;
+	rows->pages = pages;
+	rows->categories = categories;
 }
 
-int ps_widen(const struct ps_columns *regions, uint64_t unit, struct ps_columns *out)
+/* Adds pages that are not in the rows: to the unit that is counted, or to those behind it. */
+static void add_pages(struct rows *rows, uint64_t *unit, uint64_t *count, uint64_t start,
+		      uint64_t end)
 {
-	out->length = 0;
-	for (uint64_t i = 0; i < regions->length; i++) {
-		uint64_t start = regions->start[i] - regions->start[i] % unit;
-		uint64_t end = regions->end[i] + (unit - regions->end[i] % unit) % unit;
-		uint64_t last = out->length - 1;
+	while (start < end) {
+		uint64_t first = start - start % rows->unit, stop = first + rows->unit;
 
-		if (out->length && out->end[last] >= start) {
-			out->end[last] = end;
+		if (*count && *unit != first) {
+			add_row(rows, *unit, rows->unit, *count);
+			*count = 0;
+		}
+		if (!*count && first == start && stop <= end) { /* whole units are one row */
+			stop = end - end % rows->unit;
+			add_row(rows, start, stop - start, rows->unit);
+			start = stop;
 			continue;
 		}
-		if (out->length++ >= out->capacity)
-			return 1;
-		out->start[last + 1] = start;
-		out->end[last + 1] = end;
-		out->categories[last + 1] = 0;
+		if (stop > end)
+			stop = end;
+		*unit = first;
+		*count += stop - start;
+		start = stop;
 	}
-	return 0;
+}
+
+int64_t ps_join_packed(const uint8_t *bytes, const uint64_t *ends, uint64_t looks, uint64_t unit,
+		       struct ps_packed *heap, uint8_t *out, uint64_t capacity, uint64_t *regions)
+{
+	struct rows rows = {.out = {out, capacity, 0}, .unit = unit};
+	uint64_t begin = 0, length = 0, behind = 0, place = 0, count = 0;
+	int more;
+
+	for (uint64_t i = 0; i < looks; begin = ends[i++]) {
+		heap[length] = (struct ps_packed){.bytes = bytes + begin, .length = ends[i] - begin};
+		more = next_region(&heap[length], PS_MOST_PAGES);
+		if (more < 0)
+			return more;
+		length += (uint64_t)more;
+	}
+	for (uint64_t i = length / 2; i-- > 0;)
+		sift(heap, length, i);
+	while (length) {
+		uint64_t start = heap->start > behind ? heap->start : behind;
+
+		if (unit > 1)
+			add_pages(&rows, &place, &count, start, heap->end);
+		else if (start < heap->end)
+			add_row(&rows, start, heap->end - start, 0);
+		if (heap->end > behind)
+			behind = heap->end;
+		more = next_region(heap, PS_MOST_PAGES);
+		if (more < 0)
+			return more;
+		if (!more)
+			heap[0] = heap[--length];
+		if (length)
+			sift(heap, length, 0);
+	}
+	if (count)
+		add_row(&rows, place, unit, count);
+	put_row(&rows);
+	*regions = rows.regions;
+	return (int64_t)rows.out.length;
 }

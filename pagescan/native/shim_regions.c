@@ -9,6 +9,7 @@
  */
 #include <stddef.h>
 
+#include "search.h"
 #include "shim.h"
 
 /* Appends a row, or extends the last one; owner may be NULL. */
@@ -29,38 +30,6 @@ static void add(struct ps_columns *out, int64_t *owner, uint64_t start, uint64_t
 	out->categories[last + 1] = categories;
 	if (owner)
 		owner[last + 1] = whose;
-}
-
-static uint64_t earlier(uint64_t one, uint64_t other)
-{
-	return one < other ? one : other;
-}
-
-static uint64_t later(uint64_t one, uint64_t other)
-{
-	return one > other ? one : other;
-}
-
-/* The first index from `from` on whose end lies behind `at`, in steps that double; else count. */
-static uint64_t next_behind(const uint64_t *ends, uint64_t from, uint64_t count, uint64_t at)
-{
-	uint64_t low = from, step = 1;
-
-	while (low < count && ends[low] <= at) {
-		from = low + 1;
-		low += step;
-		step *= 2;
-	}
-	low = earlier(low, count);
-	while (from < low) {
-		uint64_t middle = from + (low - from) / 2;
-
-		if (ends[middle] <= at)
-			from = middle + 1;
-		else
-			low = middle;
-	}
-	return from;
 }
 
 int ps_join(const struct ps_columns *regions, const uint64_t *starts, const uint64_t *ends,

@@ -21,6 +21,7 @@
  */
 #define _GNU_SOURCE
 #include "attach.h"
+#include "entry.h"
 #include "tracer.h"
 
 #include <dirent.h>
@@ -355,14 +356,6 @@ static char state_of(pid_t pid, const char *tid)
 	return at && at[1] ? at[2] : 'X';
 }
 
-struct entry { /* of getdents64(2) */
-	uint64_t inode;
-	int64_t offset;
-	uint16_t length;
-	uint8_t type;
-	char name[];
-};
-
 /*
  * Whether no thread but the last one uses the memory any more. A thread that was made so that no tracer
  * sees it (CLONE_UNTRACED) is traced from here on.
@@ -440,8 +433,8 @@ static void on_exit_stop(struct tracer *t, pid_t tid)
 }
 
 /*
- * All other threads are gone, and the one that called has the number of the process. The kernel lets a
- * thread that changed its number go on only after a wait that consumed this stop.
+ * All other threads are gone; the thread that called execve has the number of the process now. The
+ * kernel lets a thread that changed its number go on only after a wait that consumed this stop.
  */
 static void on_exec(struct tracer *t)
 {

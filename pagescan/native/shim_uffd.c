@@ -49,6 +49,15 @@ int ps_uffd_register(int uffd, uint64_t start, uint64_t end)
 	return result(ioctl(uffd, PS_UFFDIO_REGISTER, &reg));
 }
 
+int ps_uffd_register_timed(int uffd, uint64_t start, uint64_t end, struct ps_cost *cost)
+{
+	uint64_t begun = ps_now_ns();
+	int error = ps_uffd_register(uffd, start, end);
+
+	ps_cost_call(cost, ps_now_ns() - begun);
+	return error;
+}
+
 int ps_uffd_unregister(int uffd, uint64_t start, uint64_t end)
 {
 	struct ps_uffdio_range range = {start, end - start};
@@ -63,17 +72,29 @@ int ps_uffd_is_registered(int pagemap, uint64_t start)
 	return ps_first_region(pagemap, start, start + ps_page_size(), &registered, &first);
 }
 
-int ps_uffd_is_of(int uffd, int pagemap, uint64_t start, uint64_t end)
+static int is_registered_timed(int pagemap, uint64_t start, struct ps_cost *cost)
 {
-	int before = ps_uffd_is_registered(pagemap, start), after, error;
+	uint64_t begun = ps_now_ns();
+	int found = ps_uffd_is_registered(pagemap, start);
+
+	ps_cost_call(cost, ps_now_ns() - begun);
+	return found;
+}
+
+int ps_uffd_is_of(int uffd, int pagemap, uint64_t start, uint64_t end, struct ps_cost *cost)
+{
+	int before = is_registered_timed(pagemap, start, cost), after, error;
+	uint64_t begun;
 
 	if (before)
 		return before < 0 ? before : -EBUSY;
-	error = ps_uffd_register(uffd, start, end);
+	error = ps_uffd_register_timed(uffd, start, end, cost);
 	if (error < 0)
 		return error;
-	after = ps_uffd_is_registered(pagemap, start);
+	after = is_registered_timed(pagemap, start, cost);
+	begun = ps_now_ns();
 	error = ps_uffd_unregister(uffd, start, end);
+	ps_cost_call(cost, ps_now_ns() - begun);
 	return error < 0 ? error : after;
 }
 

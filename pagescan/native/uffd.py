@@ -1,14 +1,19 @@
 """The userfaultfd: registered, protected, and let go again."""
 
+import errno
 import os
-import time
+import sys
 
 from pagescan.native.door import check, ffi, lib
-from pagescan.native.pace import Meter, Pace, c_pace
+from pagescan.native.pace import Meter, Pace, c_pace, keeping_the_processor
 
 UFFD_FEATURES = 0x8000 | 0x2000 | 0x1000
 """WP_ASYNC, WP_UNPOPULATED, WP_HUGETLBFS_SHMEM: exact tracking needs them."""
+UFFD_FORKS = 2
+"""EVENT_FORK: each fork of the process waits until `read_fork` has read its event."""
 
+_MESSAGE = 32  # bytes of struct uffd_msg: the event, and at 8 arg.fork.ufd
+_EVENT_FORK = 0x13
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 # For a call that unregisters: 43 us per 256 populated pages, where pace.py's times were
 # measured.
@@ -26,15 +31,29 @@ def uffd_api(uffd: int, features: int = UFFD_FEATURES) -> None:
     check(lib.ps_uffd_api(uffd, features))
 
 
+def read_fork(uffd: int) -> int:
+    """Read the event of a fork, which goes on then; return the child's userfaultfd.
+
+    Raises:
+        OSError: EAGAIN, no event waits; EMFILE, no descriptor is free: the fork waits.
+    """
+    message = os.read(uffd, _MESSAGE)
+    if message[0] != _EVENT_FORK:
+        raise OSError(errno.EBADMSG, os.strerror(errno.EBADMSG))
+    child = int.from_bytes(message[8:12], sys.byteorder)
+    os.set_inheritable(child, False)
+    return child
+
+
 def uffd_register(uffd: int, start: int, end: int, meter: Meter | None = None) -> None:
     """Register mappings for write-protect; errnos as for UFFDIO_REGISTER(2const).
 
     It is one call, whose length does not depend on the size: no page is visited.
     """
-    begun = time.perf_counter_ns()
-    code = lib.ps_uffd_register(uffd, start, end)
+    cost = ffi.new("struct ps_cost *")
+    code = lib.ps_uffd_register_timed(uffd, start, end, cost)
     if meter is not None:
-        meter.count(begun)
+        meter.add(cost)
     check(code)
 
 
@@ -81,9 +100,9 @@ def uffd_is_of(uffd: int, pagemap: int, start: int, end: int, meter: Meter) -> b
     The whole mapping [start, end) is registered for a moment; OSError if it cannot be
     registered, or already is.
     """
-    begun = time.perf_counter_ns()
-    code = lib.ps_uffd_is_of(uffd, pagemap, start, end)
-    meter.count(begun, calls=4)
+    cost = ffi.new("struct ps_cost *")
+    code = lib.ps_uffd_is_of(uffd, pagemap, start, end, cost)
+    meter.add(cost)
     return bool(check(code))
 
 
@@ -106,7 +125,10 @@ def uffd_protect(
     done = ffi.new("uint64_t *")
     paced = ffi.new("struct ps_pace *", c_pace(pace))
     try:
-        check(lib.ps_uffd_protect(uffd, start, end, protect, align, paced, done, cost))
+        with keeping_the_processor(pace):
+            check(
+                lib.ps_uffd_protect(uffd, start, end, protect, align, paced, done, cost)
+            )
     finally:
         meter.add(cost)
         pace.held_ns = paced.held_ns

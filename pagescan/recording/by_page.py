@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 from array import array
 from collections import Counter
+from operator import add
 from typing import TYPE_CHECKING
 
 from pagescan import native
@@ -134,18 +135,10 @@ class Unique:
     def __init__(self, counts: native.PageCounts, looks: int) -> None:
         """Count the stretches of looks in which each page was not written."""
         self.looks = looks
-        last = Counter(counts.last())
-        never = last.pop(0, 0)
-        self.written = counts.pages - never
+        self.written, stretches = counts.stretches()
         self._stretches = {
-            length: count
-            for length, count in enumerate(counts.gaps)
-            if length and count
+            length: count for length, count in enumerate(stretches) if length and count
         }
-        for look, count in last.items():
-            length = looks - look
-            if length:
-                self._stretches[length] = self._stretches.get(length, 0) + count
 
     def in_window(self, looks: int) -> float:
         """Return the mean number of different pages in all windows of some looks.
@@ -175,32 +168,39 @@ def heatmap(excerpt: Excerpt, slots: int = 60, rows: int = 20) -> ViewTable[Heat
     columns = slots_of(excerpt, slots)
     pieces = _pieces(excerpt, rows, len(columns))
     for at, (looks, _) in enumerate(columns):
-        for process, mine in pieces.items():
-            here = [look for look in looks if look.process == process]
-            for piece, share in zip(mine, _shares(excerpt, here, mine), strict=True):
+        for process, shares in _shares(excerpt, looks, pieces).items():
+            for piece, share in zip(pieces[process], shares, strict=True):
                 piece.shares[at] = share
     return ViewTable(piece for mine in pieces.values() for piece in mine)
 
 
 def _shares(
-    excerpt: Excerpt, looks: Sequence[RecordedLook], pieces: Sequence[HeatRow]
-) -> list[float | None]:
-    """Return the share of each piece that was written per look; None without looks."""
-    if not looks:
-        return [None] * len(pieces)
-    bounds = Ranges(
-        array("Q", [piece.start for piece in pieces]),
-        array("Q", [piece.end for piece in pieces]),
-    )
-    sums = [0] * len(pieces)
-    for look in looks:
-        shares = native.shares(excerpt.columns(look), *bounds)
-        for index, length in zip(shares.ranges, shares.lengths, strict=True):
-            sums[index] += length
-    return [
-        total / len(looks) / (piece.end - piece.start)
-        for total, piece in zip(sums, pieces, strict=True)
-    ]
+    excerpt: Excerpt,
+    looks: Sequence[RecordedLook],
+    pieces: dict[int, list[HeatRow]],
+) -> dict[int, list[float]]:
+    """Return the share of each piece that was written per look, by process."""
+    bounds = {
+        process: Ranges(
+            array("Q", [piece.start for piece in mine]),
+            array("Q", [piece.end for piece in mine]),
+        )
+        for process, mine in pieces.items()
+    }
+    sums = {process: [0] * len(mine) for process, mine in pieces.items()}
+    for process, packed in excerpt.packed(looks):
+        if process in pieces:
+            more = packed.shares(*bounds[process])
+            sums[process] = list(map(add, sums[process], more))
+    number = Counter(look.process for look in looks)
+    return {
+        process: [
+            total / number[process] / (piece.end - piece.start)
+            for total, piece in zip(sums[process], mine, strict=True)
+        ]
+        for process, mine in pieces.items()
+        if number[process]
+    }
 
 
 def _pieces(excerpt: Excerpt, rows: int, slots: int) -> dict[int, list[HeatRow]]:

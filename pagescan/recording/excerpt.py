@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, time, timedelta
 from functools import cached_property
@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from pagescan import native
 from pagescan.model.errors import PagescanError, UsageError
-from pagescan.model.memory import HUGE_PAGE
-from pagescan.model.ranges import union
 from pagescan.model.units import parse_seconds
 from pagescan.recording.records import BILLION, Counts, moment, nanoseconds
 from pagescan.target.selection import Selection
@@ -24,6 +22,10 @@ if TYPE_CHECKING:
     from pagescan.recording.store import Recording
 
 Result = TypeVar("Result")
+_ITS_MAPPINGS = "pagescan report FILE --view ages lists"
+_BEGINNING = re.compile(r"0+(\.0*)?\s*(us|ms|s|m|h)?")
+_AT_A_TIME = 1 << 20  # bytes of looks, in their packed form
+_OF_LOOK = 64  # bytes that an empty one takes, too
 _CLOCK = re.compile(r"(\d{1,2}):(\d{2})(?::(\d{2}(?:\.\d+)?))?")
 
 
@@ -32,6 +34,14 @@ class TimeSpan(NamedTuple):
 
     start: int | None = None
     end: int | None = None
+
+
+class _Pending(NamedTuple):
+    """Looks of one process, and the memory that is selected in all of them."""
+
+    memory: MappingSet | None
+    looks: list[RecordedLook]
+    data: list[bytes]
 
 
 @dataclass
@@ -68,17 +78,20 @@ class Excerpt:
         """The time that the looks cover; looks of several processes overlap."""
         return sum(look.interval_ns for look in self.ticks()) / BILLION
 
+    def by_tick(self) -> Iterator[list[RecordedLook]]:
+        """Yield the looks of each tick: of one process one, of a group several."""
+        return ticks_of(self.looks)
+
     def ticks(self) -> Iterator[RecordedLook]:
         """Yield one look per tick: for a group, the first look of each tick."""
-        last = 0
-        for look in self.looks:
-            if look.time_ns - last >= look.interval_ns // 2:
-                last = look.time_ns
-                yield look
+        return (tick[0] for tick in self.by_tick())
 
     def columns(self, look: RecordedLook) -> native.Columns:
         """Return the written pages of a look, in the selected memory."""
-        columns = self.recording.columns(look)
+        return self.selected(look, self.recording.columns(look))
+
+    def selected(self, look: RecordedLook, columns: native.Columns) -> native.Columns:
+        """Return the parts of regions of a look that lie in the selected memory."""
         if self.selection.everything:
             return columns
         return native.inside(columns, *self._selected(look).bounds)
@@ -120,32 +133,52 @@ class Excerpt:
         return result
 
     @cached_property
-    def touched(self) -> dict[int, native.Columns]:
-        """The huge-page-sized ranges in which any look found a page, by process."""
-        touched: dict[int, native.Columns] = {}
-        for look in self.looks:
-            wide = native.widen(self.columns(look), HUGE_PAGE)
-            before = touched.setdefault(look.process, native.Columns.empty())
-            if wide != before:
-                touched[look.process] = union(before, wide)
-        return touched
-
-    @cached_property
     def page_counts(self) -> dict[int, native.PageCounts]:
         """The number of looks that found each page written, by process."""
-        result = {}
-        for process, looks in self.by_process().items():
-            counts = self.no_counts(process, len(looks))
-            for look in looks:
-                counts.add(self.columns(look))
-            result[process] = counts
-        return result
+        counts = {
+            process: native.PageCounts(self.page_size(looks[0]), len(looks))
+            for process, looks in self.by_process().items()
+        }
+        for process, packed in self.packed(self.looks):
+            counts[process].add(packed)
+        return counts
 
-    def no_counts(self, process: int, looks: int) -> native.PageCounts:
-        """Return counts of the touched pages of a process, before the first look."""
-        starts, ends, _ = self.touched[process]
-        size = self.recording.processes[process].target.page_size
-        return native.PageCounts(starts, ends, size, looks)
+    def packed(
+        self, looks: Sequence[RecordedLook]
+    ) -> Iterator[tuple[int, native.PackedLooks]]:
+        """Yield looks in the selected memory, by process, many looks at a time.
+
+        The looks of each process are in their order. A damaged one is empty, and noted.
+
+        Args:
+            looks: The looks, or all of some time.
+        """
+        pending: dict[int, _Pending] = {}
+        size = 0
+        for look, data in self.recording.packed_looks(looks):
+            memory = None if self.selection.everything else self._selected(look)
+            mine = pending.get(look.process)
+            if mine is not None and mine.memory is not memory:
+                yield look.process, self._whole(mine)
+                mine = None
+            if mine is None:
+                mine = pending[look.process] = _Pending(memory, [], [])
+            mine.looks.append(look)
+            mine.data.append(data)
+            size += len(data) + _OF_LOOK
+            if size > _AT_A_TIME:
+                yield from ((at, self._whole(one)) for at, one in pending.items())
+                pending, size = {}, 0
+        yield from ((at, self._whole(one)) for at, one in pending.items())
+
+    def _whole(self, pending: _Pending) -> native.PackedLooks:
+        """Return looks for C; the damaged ones are empty."""
+        bounds = None if pending.memory is None else pending.memory.bounds
+        size = self.page_size(pending.looks[0])
+        packed = native.PackedLooks(pending.data, size, bounds)
+        for index in packed.clear_damaged():
+            self.recording.damaged(pending.looks[index])
+        return packed
 
     def check(self) -> None:
         """Raise if no look, or no mapping, is selected.
@@ -163,7 +196,7 @@ class Excerpt:
             )
         if not self.selection.everything:
             mappings = [row.mapping for row in self.recording.mappings]
-            self.selection.check(mappings)
+            self.selection.check(mappings, hint=_ITS_MAPPINGS)
 
     def _selected(self, look: RecordedLook) -> MappingSet:
         """Return the selected mappings at a look; the latest answers are cached."""
@@ -175,6 +208,18 @@ class Excerpt:
                 self.selection.select(mappings),
             )
         return known[1]
+
+
+def ticks_of(looks: Iterable[RecordedLook]) -> Iterator[list[RecordedLook]]:
+    """Yield the looks of each tick."""
+    tick: list[RecordedLook] = []
+    for look in looks:
+        if tick and look.time_ns - tick[0].time_ns >= look.interval_ns // 2:
+            yield tick
+            tick = []
+        tick.append(look)
+    if tick:
+        yield tick
 
 
 def parse_span(text: str, recording: Recording) -> TimeSpan:
@@ -202,7 +247,7 @@ def parse_span(text: str, recording: Recording) -> TimeSpan:
 def _instant(text: str, begun: int, whole: str) -> int:
     clock = _CLOCK.fullmatch(text.strip())
     if clock is None:
-        if text.strip() == "0":
+        if _BEGINNING.fullmatch(text.strip()):
             return begun
         try:
             return begun + round(parse_seconds(text) * BILLION)

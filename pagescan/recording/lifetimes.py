@@ -68,6 +68,7 @@ class Lifetimes:
 
     Attributes:
         row: The id of the program.
+        in_order: The ids of the present mappings, by their indices in the batch.
     """
 
     def __init__(self, rows: Rows, row: int) -> None:
@@ -77,7 +78,7 @@ class Lifetimes:
         self._mappings: Sequence[Mapping] = ()
         self._labels: Dict[int, str] = {}
         self._ids: dict[Mapping, int] = {}
-        self._in_order = array("I")
+        self.in_order = array("I")
         self._untracked: tuple[Untracked, ...] = ()
         self._untracked_ids: dict[Untracked, int] = {}
 
@@ -110,7 +111,7 @@ class Lifetimes:
                 self._rows.relabel(ids[one], label)
         self._ids, self._mappings = ids, mappings
         self._labels = batch.labels
-        self._in_order = array("I", [ids[one] for one in mappings])
+        self.in_order = array("I", [ids[one] for one in mappings])
 
     def _insert(self, one: Mapping, label: str | None, now: int, *, new: bool) -> int:
         return self._rows.insert(
@@ -159,7 +160,7 @@ class Lifetimes:
         shares = native.shares(batch.columns(), *bounds)
         size = batch.page_size
         pages = array("I", [length // size for length in shares.lengths])
-        ids = array("I", [self._in_order[index] for index in shares.ranges])
+        ids = array("I", [self.in_order[index] for index in shares.ranges])
         total = sum(pages) + shares.outside // size
         return zlib.compress(ids.tobytes() + pages.tobytes(), LEVEL), total
 

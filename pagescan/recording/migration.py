@@ -96,18 +96,17 @@ class _Replay:
     def __init__(self, excerpt: Excerpt) -> None:
         self.repeats = 0
         self._excerpt = excerpt
-        looks = {process: len(mine) for process, mine in excerpt.by_process().items()}
+        looks = excerpt.by_process()
         self._counts = {
-            process: excerpt.no_counts(process, count * (_MOST_REPEATS + 1))
-            for process, count in looks.items()
+            process: native.PageCounts(excerpt.page_size(mine[0]))
+            for process, mine in looks.items()
         }
         self._number = dict.fromkeys(looks, 0)
         self._power = _power(excerpt)
-        self._looks = self._again()
-        self._left = 0.0  # seconds of the present look that are not replayed yet
-        self._process = 0
-        self._pages = 0
-        self._size = 0
+        self._ticks = self._again()
+        self._left = 0.0  # seconds of the present tick that are not replayed yet
+        self._processes: list[int] = []
+        self._bytes = 0
         self._seconds = 1.0
 
     @property
@@ -115,47 +114,51 @@ class _Replay:
         """Whether it has begun again too often, or there is no look."""
         return self.repeats >= _MOST_REPEATS or not self._number
 
-    def _again(self) -> Iterator[RecordedLook]:
+    def _again(self) -> Iterator[list[RecordedLook]]:
         while self.repeats < _MOST_REPEATS:
-            yield from self._excerpt.looks
+            yield from self._excerpt.by_tick()
             self.repeats += 1
 
     def written_in(self, seconds: float) -> int:
         """Go on by some seconds; return the bytes of pages written in them."""
         since = dict(self._number)
         dirty = 0.0
-        if self._left > 0:  # the rest of a look: the pages of all of it are known
-            since[self._process] -= 1  # they are not new in the looks after it
+        if self._left > 0:  # the rest of a tick: the pages of all of it are known
+            for process in self._processes:
+                since[process] -= 1  # they are not new in the looks after it
             part = min(seconds, self._left)
-            dirty += self._part_of(self._pages, part)
+            dirty += self._part_of(self._bytes, part)
             self._left -= part
             seconds -= part
         while seconds > 1e-9:
-            look = next(self._looks, None)
-            if look is None:
+            tick = next(self._ticks, None)
+            if tick is None:
                 break
-            fresh = self._take(look, since)
+            fresh = self._take(tick, since)
             part = min(seconds, self._seconds)
             dirty += self._part_of(fresh, part)
             self._left = self._seconds - part
             seconds -= part
         return round(dirty)
 
-    def _take(self, look: RecordedLook, since: dict[int, int]) -> int:
-        """Go to the next look; return how many of its pages are new."""
-        excerpt, process = self._excerpt, look.process
-        fresh = self._counts[process].add(excerpt.columns(look), since[process])
-        self._number[process] += 1
-        self._process = process
-        self._pages = sum(excerpt.counts(look).pages)
-        self._size = excerpt.page_size(look)
-        self._seconds = max(look.seconds, 1e-6)
+    def _take(self, tick: list[RecordedLook], since: dict[int, int]) -> int:
+        """Go to the next tick; return how many bytes of its pages are new."""
+        excerpt, fresh = self._excerpt, 0
+        self._processes, self._bytes = [], 0
+        for look in tick:
+            process, size = look.process, excerpt.page_size(look)
+            ((_, packed),) = excerpt.packed([look])
+            fresh += self._counts[process].add(packed, since[process]) * size
+            self._number[process] += 1
+            self._processes.append(process)
+            self._bytes += sum(excerpt.counts(look).pages) * size
+        self._seconds = max(tick[0].seconds, 1e-6)
         return fresh
 
-    def _part_of(self, pages: int, seconds: float) -> float:
-        """Return the bytes of those pages that a part of the look has written."""
+    def _part_of(self, size: int, seconds: float) -> float:
+        """Return the part of some bytes that a part of the tick has written."""
         share = min(1.0, seconds / self._seconds)
-        return float(pages * self._size * share**self._power)
+        return float(size * share**self._power)
 
 
 def _power(excerpt: Excerpt) -> float:

@@ -19,12 +19,16 @@ from pagescan import native
 from pagescan.model.errors import PagescanError, UsageError, file_error
 from pagescan.recording import schema
 from pagescan.recording.lifetimes import LEVEL, Lifetimes, Rows
+from pagescan.recording.owner import check_unmarked, mark
 from pagescan.recording.records import BILLION, RecordingFacts, nanoseconds
+from pagescan.recording.writer_rows import WriterRows
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
+    from pagescan.attribution.look_writers import LookWriters
     from pagescan.model.looks import Look
     from pagescan.model.results import TargetFacts
-
 
 _PAGES_PER_CHECKPOINT = 256
 _RING_STEP = 16  # a ring drops one in this number of its looks at a time
@@ -70,7 +74,10 @@ class OutputFile:
         self.looks = 0
         self._ring = ring or Ring()
         self._processes: dict[int, Lifetimes] = {}
-        self._replaced = _create(path, overwrite=overwrite)
+        self._writers: dict[int, WriterRows] = {}
+        self._open = False  # whether a transaction is open for several looks
+        # Its lock goes when this process ends.
+        self._mark, self._replaced = _create(path, overwrite=overwrite)
         with _explained(path):
             self._file = sqlite3.connect(path, isolation_level=None)
             self._rows = Rows(self._file)
@@ -95,6 +102,8 @@ class OutputFile:
             "budget": facts.budget,
             "options": dict(facts.options),
             "rotated_from": facts.rotated_from,
+            "who": facts.who,
+            "group": facts.group,
         }
         for name, value in rows.items():
             self._rows.insert("facts", name, json.dumps(value))
@@ -109,21 +118,38 @@ class OutputFile:
             facts: `armed_at` (a datetime), `tracked_bytes`, `stopped_ns`.
         """
         with _explained(self.path), self._transaction():
-            row = self._rows.insert(
-                "processes",
-                target.pid,
-                target.start_time,
-                schema.text(target.name),
-                schema.text(target.exe),
-                target.page_size,
-                nanoseconds(facts["armed_at"]),
+            row = self._insert_process(
+                target,
+                facts["armed_at"],
                 facts["tracked_bytes"],
                 facts["stopped_ns"],
-                self._rows.next["looks"],
-                None,
-                None,
             )
         self._processes[key] = Lifetimes(self._rows, row)
+
+    def add_untracked(self, target: TargetFacts, now: datetime, why: str) -> None:
+        """Add a process that is not tracked, with the reason."""
+        look = self._rows.next["looks"]
+        with _explained(self.path), self._transaction():
+            row = self._insert_process(target, now, 0, 0)
+            self._rows.insert("untracked", row, 0, 0, "", why, look, None)
+
+    def _insert_process(
+        self, target: TargetFacts, armed_at: datetime, tracked: int, stopped_ns: int
+    ) -> int:
+        return self._rows.insert(
+            "processes",
+            target.pid,
+            target.start_time,
+            schema.text(target.name),
+            schema.text(target.exe),
+            target.page_size,
+            nanoseconds(armed_at),
+            tracked,
+            stopped_ns,
+            self._rows.next["looks"],
+            None,
+            None,
+        )
 
     def end_process(self, key: int, ending: str) -> None:
         """Write why the looks at a program ended."""
@@ -145,6 +171,7 @@ class OutputFile:
         *,
         resident: int | None = None,
         recorder_ns: int | None = None,
+        writers: LookWriters | None = None,
     ) -> int:
         """Commit a look; return the size of its regions in the file, in bytes.
 
@@ -155,6 +182,7 @@ class OutputFile:
             look: The look; its batch may have labels.
             resident: Resident bytes of the process.
             recorder_ns: Processor time that storing the previous look took.
+            writers: Who wrote its pages; None: not known.
 
         Raises:
             PagescanError: It could not be stored; all earlier looks are in the file.
@@ -169,6 +197,8 @@ class OutputFile:
             self._insert_look(
                 process, number, seconds, look, packed, (resident, recorder_ns)
             )
+            if writers is not None:
+                self._add_writers(key, process, look, writers, now)
             self._drop_old(look)
         self.looks += 1
         self._drop_replaced()
@@ -200,6 +230,8 @@ class OutputFile:
             cost.pages_walked,
             cost.mappings_added,
             _ppb(cost.target_share),
+            cost.target_ns,
+            cost.used_ns,
             cost.huge_restored,
             cost.huge_lost,
             *((about.pages, about.low, about.high) if about else (None,) * 3),
@@ -208,6 +240,12 @@ class OutputFile:
             counts,
             packed,
         )
+
+    def _add_writers(
+        self, key: int, process: Lifetimes, look: Look, found: LookWriters, now: int
+    ) -> None:
+        rows = self._writers.setdefault(key, WriterRows(self._rows, process.row))
+        rows.add(found, process.in_order, now, look.batch.page_size)
 
     def _drop_old(self, look: Look) -> None:
         """Drop the oldest looks of a ring, many at a time; the newest always stays."""
@@ -231,6 +269,9 @@ class OutputFile:
         run("DELETE FROM looks WHERE id <= ?", (last,))
         run("DELETE FROM mappings WHERE last_look <= ?", (last,))
         run("DELETE FROM untracked WHERE last_look <= ?", (last,))
+        run("DELETE FROM writers WHERE id <= ?", (last,))
+        for rows in self._writers.values():
+            rows.drop_unused(last)
 
     def _used(self) -> int:
         run = self._file.execute
@@ -241,7 +282,20 @@ class OutputFile:
         return int((pages - free) * size)
 
     @contextlib.contextmanager
-    def _transaction(self) -> Any:  # noqa: ANN401 - an iterator without values
+    def together(self) -> Any:  # noqa: ANN401 - an iterator without values
+        """Commit all that is added within, as the looks of a tick, in one step."""
+        with _explained(self.path), self._transaction():
+            self._open = True
+            try:
+                yield
+            finally:
+                self._open = False
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Any:  # noqa: ANN401 - as above
+        if self._open:
+            yield
+            return
         self._file.execute("BEGIN IMMEDIATE")
         try:
             yield
@@ -252,7 +306,7 @@ class OutputFile:
             raise
 
     def discard(self) -> None:
-        """Close and remove the file; the one that it was to replace is there again."""
+        """Remove the file, and put the file it was to replace back in place."""
         self.close()
         with contextlib.suppress(OSError):
             os.unlink(self.path)
@@ -277,34 +331,43 @@ class OutputFile:
                 self.end_process(key, ending or "rotated")
             with self._transaction():
                 self._rows.insert("facts", "ending", json.dumps(ending or "rotated"))
-        with contextlib.suppress(sqlite3.Error):  # it is being read: the journal stays
+        with contextlib.suppress(sqlite3.Error):  # it is read: the journal stays
+            self._file.execute("PRAGMA busy_timeout = 100")  # ms: the next file waits
+            self._file.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
             self._file.execute("PRAGMA journal_mode = DELETE")
         self._file.close()
+        if self._mark >= 0:
+            os.close(self._mark)
+        self._mark = -1
 
 
 def _ppb(share: float | None) -> int | None:
     return None if share is None else round(share * BILLION)
 
 
-def _create(path: str, *, overwrite: bool) -> list[tuple[str, str]]:
+def _create(path: str, *, overwrite: bool) -> tuple[int, list[tuple[str, str]]]:
     """Create an empty file that only this user can read, at any moment.
 
     Returns:
-        The files that it replaces: where they are now, and their names.
+        A descriptor that marks it as one that is being written, and the files that it
+        replaces: where they are now, and their names.
     """
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     replaced: list[tuple[str, str]] = []
     try:
+        if os.path.isdir(path):
+            raise IsADirectoryError(21, "Is a directory")
         if overwrite:
             replaced = _set_aside(path)
-        os.close(os.open(path, flags, 0o600))
+        fd = os.open(path, flags, 0o600)
     except FileExistsError as error:
         raise PagescanError(
             f"{path} exists", hint="--force overwrites it", call="open", errno=17
         ) from error
     except OSError as error:
         raise file_error(error, f"create {path}") from error
-    return replaced
+    mark(fd)
+    return fd, replaced
 
 
 def _set_aside(path: str) -> list[tuple[str, str]]:
@@ -315,6 +378,7 @@ def _set_aside(path: str) -> list[tuple[str, str]]:
     with contextlib.suppress(FileNotFoundError):
         if not stat.S_ISREG(os.lstat(path).st_mode):
             raise UsageError(f"{path} is not a regular file")
+    check_unmarked(path)
     replaced = []
     for end in ("", "-wal", "-shm", "-journal"):
         with contextlib.suppress(FileNotFoundError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -11,6 +12,7 @@ from statistics import median
 from typing import TYPE_CHECKING, NamedTuple
 
 from pagescan.recording.bands import Bands
+from pagescan.recording.excerpt import ticks_of
 from pagescan.recording.records import BILLION
 from pagescan.recording.tables import MappingRow, PhaseRow, TimelineRow, ViewTable
 
@@ -31,11 +33,15 @@ _UNIT = 4096  # bytes per second below which rates are about equal
 def timeline(excerpt: Excerpt, slots: int = _SLOTS) -> ViewTable[TimelineRow]:
     """Return the written bytes and the resident memory over time, slot by slot."""
     rows: ViewTable[TimelineRow] = ViewTable()
-    for looks, begun in slots_of(excerpt, slots):
+    known: dict[int, int | None] = {}
+    columns = slots_of(excerpt, slots)
+    within = _rates_within(excerpt, columns)
+    for looks, begun in columns:
         size = excerpt.page_size(looks[0]) if looks else 0
         pages = sum(excerpt.pages(look) for look in looks)
         newest = {look.process: look.resident for look in looks}
-        resident = [count for count in newest.values() if count is not None]
+        known = newest | _others(excerpt, known, looks)
+        resident = [count for count in known.values() if count is not None]
         seconds = _seconds(looks)
         rows.append(
             TimelineRow(
@@ -44,11 +50,45 @@ def timeline(excerpt: Excerpt, slots: int = _SLOTS) -> ViewTable[TimelineRow]:
                 len(looks),
                 pages,
                 pages * size,
-                pages * size / seconds if seconds else 0.0,
+                pages * size / seconds if seconds else within.get(begun, 0.0),
                 sum(resident) if resident else None,
             )
         )
     return rows
+
+
+def _rates_within(
+    excerpt: Excerpt, columns: Sequence[tuple[Sequence[RecordedLook], int]]
+) -> dict[int, float]:
+    """Return the rate of slots within the interval of a tick, by their beginning."""
+    empty = [at for at, (looks, _) in enumerate(columns) if not looks]
+    ticks = list(excerpt.by_tick()) if empty else []
+    times = [tick[0].time_ns for tick in ticks]
+    bounds = [begun for _, begun in columns] + times[-1:]
+    rates: dict[int, float] = {}
+    for at in empty:
+        middle = (bounds[at] + bounds[at + 1]) // 2
+        tick = ticks[bisect_left(times, middle)]
+        if tick[0].time_ns - tick[0].interval_ns <= middle:
+            pages = sum(excerpt.pages(look) for look in tick)
+            size = excerpt.page_size(tick[0])
+            rates[bounds[at]] = pages * size / (_seconds(tick) or 1.0)
+    return rates
+
+
+def _others(
+    excerpt: Excerpt, known: dict[int, int | None], looks: Sequence[RecordedLook]
+) -> dict[int, int | None]:
+    """Return the resident bytes of processes that go on without a look in a slot."""
+    if not looks:
+        return {}
+    here = {look.process for look in looks}
+    rows, last = excerpt.recording.processes, looks[-1].position
+    return {
+        process: size
+        for process, size in known.items()
+        if process not in here and rows[process].last_look > last
+    }
 
 
 def slots_of(excerpt: Excerpt, slots: int) -> list[tuple[Sequence[RecordedLook], int]]:
@@ -63,9 +103,10 @@ def slots_of(excerpt: Excerpt, slots: int) -> list[tuple[Sequence[RecordedLook],
     length = max(1, looks[-1].time_ns - begun)
     count = max(1, min(slots, sum(1 for _ in excerpt.ticks())))
     result: list[list[RecordedLook]] = [[] for _ in range(count)]
-    for look in looks:
-        at = (look.time_ns - begun - look.interval_ns // 2) * count // length
-        result[min(max(at, 0), count - 1)].append(look)
+    for tick in excerpt.by_tick():
+        first = tick[0]
+        at = (first.time_ns - begun - first.interval_ns // 2) * count // length
+        result[min(max(at, 0), count - 1)] += tick
     return [(one, begun + at * length // count) for at, one in enumerate(result)]
 
 
@@ -264,8 +305,13 @@ def _best_cut(series: Sequence[float], shortest: int) -> tuple[float, int]:
 
 
 def _seconds(looks: Sequence[RecordedLook]) -> float:
-    """Return the seconds that looks cover; looks of one tick count once."""
+    """Return the seconds that looks cover; looks of one tick count once.
+
+    The looks of two recorders are not in the same ticks; an empty look may stand for
+    several ticks, also for some of before.
+    """
     by_process: dict[int, int] = {}
     for look in looks:
         by_process[look.process] = by_process.get(look.process, 0) + look.interval_ns
-    return max(by_process.values(), default=0) / BILLION
+    most = max(by_process.values(), default=0)
+    return min(most, sum(tick[0].interval_ns for tick in ticks_of(looks))) / BILLION

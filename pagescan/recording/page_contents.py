@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_left, bisect_right
+from itertools import compress
 from typing import TYPE_CHECKING
 
 from pagescan import native
 from pagescan.model.mapping_set import MappingSet
+from pagescan.model.units import escape_character
+from pagescan.model.writers import KERNEL_OR_OTHER, LOST
+from pagescan.recording.by_writer import writers
 from pagescan.render.html.records import (
     PageContents,
     PageLook,
     PageMapping,
     PageProcess,
+    PageWriter,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from pagescan.recording.excerpt import Excerpt
     from pagescan.recording.records import RecordedLook
+    from pagescan.recording.tables import WriterRow
+
+_MOST_WRITERS = 1000
+"""Functions of a page at most: its room is for the map."""
 
 
 def page_contents(excerpt: Excerpt) -> PageContents:
@@ -27,6 +37,7 @@ def page_contents(excerpt: Excerpt) -> PageContents:
     facts = recording.facts
     rows = list(_mappings(excerpt))
     index = {recorded: at for at, (recorded, _) in enumerate(rows)}
+    same = [*index] == [*index.values()] == [*range(len(recording.mappings))]
     return PageContents(
         host=facts.host,
         kernel=facts.kernel,
@@ -34,13 +45,14 @@ def page_contents(excerpt: Excerpt) -> PageContents:
         page_size=recording.page_size,
         budget=facts.budget,
         processes=[
-            PageProcess(one.target.pid, one.target.name, one.ending)
+            PageProcess(one.target.pid, _shown(one.target.name), one.ending)
             for one in recording.processes
         ],
         mappings=[mapping for _, mapping in rows],
-        looks=[_look(excerpt, look, index) for look in looks],
+        looks=[_look(excerpt, look, None if same else index) for look in looks],
         columns=lambda at: excerpt.columns(looks[at]),
         packed=lambda at: _packed(excerpt, looks[at]),
+        writers=_writers(excerpt) if recording.has_writers else (),
         notes=recording.damage,  # it may grow while the looks are read
     )
 
@@ -53,12 +65,54 @@ def _mappings(excerpt: Excerpt) -> Iterator[tuple[int, PageMapping]]:
         last = bisect_right(positions, row.last_look) - 1
         if last < first:
             continue
-        name = row.label or row.mapping.label
+        name = _shown(row.label or row.mapping.label)
         for one in excerpt.selection.select(MappingSet([row.mapping])):
             yield (
                 recorded,
                 PageMapping(row.process, one.start, one.end, name, first, last),
             )
+
+
+def _writers(excerpt: Excerpt) -> list[PageWriter]:
+    """Return the functions that wrote most, then the pages without a function."""
+    view = writers(excerpt)
+    several = bool(excerpt.recording.facts.group)
+    rows = [
+        PageWriter(
+            _shown(row.function or "(no name)"),
+            _last_part(row.module),
+            _shown(row.thread),
+            row.thread_count,
+            _last_part(row.mapping),
+            row.pages,
+            row.share,
+            _process_of(row) if several else "",
+            row.process_count,
+        )
+        for row in view.functions[:_MOST_WRITERS]
+    ]
+    fixed = ((KERNEL_OR_OTHER, view.kernel_or_other), (LOST, view.lost))
+    return rows + [
+        PageWriter(name, "", "", 0, "", pages, pages / view.pages)
+        for name, pages in fixed
+        if pages
+    ]
+
+
+def _process_of(row: WriterRow) -> str:
+    name = _shown(row.process)
+    return name if row.pid is None else f"{name} ({row.pid})"
+
+
+def _last_part(name: str | None) -> str:
+    return _shown((name or "").rpartition("/")[2])
+
+
+def _shown(name: str) -> str:
+    """Return a name in which nothing turns the direction of the text behind it."""
+    return "".join(
+        char if char.isprintable() else escape_character(char) for char in name
+    )
 
 
 def _packed(excerpt: Excerpt, look: RecordedLook) -> tuple[int, bytes]:
@@ -69,10 +123,16 @@ def _packed(excerpt: Excerpt, look: RecordedLook) -> tuple[int, bytes]:
     return len(columns.starts), native.pack(columns, size)
 
 
-def _look(excerpt: Excerpt, look: RecordedLook, index: dict[int, int]) -> PageLook:
-    counts = excerpt.counts(look)
-    pairs = zip(counts.mappings, counts.pages, strict=True)
-    known = [(index[mapping], pages) for mapping, pages in pairs if mapping in index]
+def _look(
+    excerpt: Excerpt, look: RecordedLook, index: dict[int, int] | None
+) -> PageLook:
+    """Return a look; `index` tells which mapping of the page each recorded one is."""
+    mappings, pages = excerpt.counts(look)
+    known: Sequence[int] = mappings
+    if index is not None:
+        known = [index[mapping] for mapping in mappings if mapping in index]
+        if len(known) < len(mappings):
+            pages = array("I", compress(pages, (one in index for one in mappings)))
     return PageLook(
         process=look.process,
         from_ns=look.time_ns - look.interval_ns,
@@ -80,6 +140,7 @@ def _look(excerpt: Excerpt, look: RecordedLook, index: dict[int, int]) -> PageLo
         pages=excerpt.pages(look),
         resident=look.resident,
         share=look.cost.target_share,
-        mappings=[mapping for mapping, _ in known],
-        counts=[pages for _, pages in known],
+        used_ns=look.cost.used_ns,
+        mappings=known,
+        counts=pages,
     )

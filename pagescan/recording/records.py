@@ -122,6 +122,69 @@ class RecordedLook(NamedTuple):
         return self.estimate.pages if self.estimate else self.pages
 
 
+class RecordedFunction(NamedTuple):
+    """Code that wrote.
+
+    Attributes:
+        process: Index of the process.
+        function: The function; None: the code has no name.
+        module: Its file or mapping; None: nothing was mapped there.
+    """
+
+    process: int
+    function: str | None
+    module: str | None
+
+
+class RecordedThread(NamedTuple):
+    """A thread that wrote, under one name.
+
+    Attributes:
+        process: Index of the process.
+        tid: The thread.
+        name: Its name.
+    """
+
+    process: int
+    tid: int
+    name: str
+
+
+class WriterCount(NamedTuple):
+    """Pages of one mapping that a thread wrote first, in one function, in one look.
+
+    Attributes:
+        function: Index into `Recording.functions`; -1: its row is lost.
+        thread: Index into `Recording.threads`; -1: its row is lost.
+        mapping: Index into `Recording.mappings`; -1: it was unmapped before it was
+            known, or its row is lost.
+        pages: How many pages.
+    """
+
+    function: int
+    thread: int
+    mapping: int
+    pages: int
+
+
+class RecordedWriters(NamedTuple):
+    """The writers of a look, as `record --who` stores them.
+
+    Attributes:
+        attributed: Pages with a known first writer.
+        ambiguous: Pages with samples of different code; the latest one counts.
+        lost: Pages without a writer, up to the number of samples that were lost.
+        samples: The samples since the previous look.
+        counts: The pages by function, thread and mapping.
+    """
+
+    attributed: int
+    ambiguous: int
+    lost: int
+    samples: int
+    counts: tuple[WriterCount, ...]
+
+
 class Counts(NamedTuple):
     """Written pages by mapping.
 
@@ -148,6 +211,9 @@ class RecordingFacts:
         options: The options as they were given, by name.
         ending: Why it ended; None: it goes on, or the recorder was killed.
         rotated_from: The name of the file before this one; None: it is the first.
+        who: With --who: `user_only`, whether writes of the kernel for the process, as
+            in read(2), have no writer; None: no writers were recorded.
+        group: Of a group of processes: `kind` and `name`; None: it was one target.
     """
 
     version: str
@@ -159,6 +225,8 @@ class RecordingFacts:
     options: Dict[str, Any] = field(default_factory=dict)
     ending: str | None = None
     rotated_from: str | None = None
+    who: Dict[str, Any] | None = None
+    group: Dict[str, str] | None = None
 
 
 def moment(time_ns: int) -> datetime:

@@ -7,7 +7,8 @@ import zlib
 from array import array
 from bisect import bisect_right
 from contextlib import suppress
-from typing import Any, NamedTuple
+from itertools import compress
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pagescan.model.memory import Mapping, Untracked
 from pagescan.model.results import Cost, Estimate, TargetFacts
@@ -23,22 +24,35 @@ from pagescan.recording.records import (
     moment,
 )
 
+_BYTES = array("I").itemsize
+_MOST_KNOWN = 1000
+
+if TYPE_CHECKING:
+    from pagescan.recording.quiet_looks import QuietLook
+
 
 class Span:
     """The ids of the looks of a file, and their numbers."""
 
-    def __init__(self, ids: list[int], base: int) -> None:
-        self._ids = ids
-        self._base = base
+    def __init__(self, numbers: dict[int, int], base: int, end: int) -> None:
+        """Take the number of each id; all are from `base` to `end`, exclusive."""
+        self._ids = sorted(numbers)
+        self._numbers = [numbers[row] for row in self._ids]
+        self._base, self._end = base, end
 
     def first(self, row: int) -> int:
         """Return the number of the first look with that id or a later one."""
-        return self._base + bisect_right(self._ids, row - 1)
+        at = bisect_right(self._ids, row - 1)
+        return self._numbers[at] if at < len(self._ids) else self._end
 
     def last(self, row: int | None) -> int:
         """Return the number of the last look with that id or an earlier one."""
-        count = len(self._ids) if row is None else bisect_right(self._ids, row)
-        return self._base + count - 1
+        if row is None:
+            return self._end - 1
+        at = bisect_right(self._ids, row)
+        if at == len(self._ids):
+            return self._end - 1
+        return self._numbers[at] - 1 if at else self._base - 1
 
 
 def facts_of(rows: list[tuple[Any, ...]]) -> RecordingFacts:
@@ -57,6 +71,8 @@ def facts_of(rows: list[tuple[Any, ...]]) -> RecordingFacts:
         options=values.get("options", {}),
         ending=values.get("ending"),
         rotated_from=values.get("rotated_from"),
+        who=values.get("who"),
+        group=values.get("group"),
     )
 
 
@@ -94,7 +110,7 @@ def mapping_of(
         size,
     )
     return RecordedMapping(
-        of_process.get(process, 0),
+        of_process[process],
         mapping,
         schema.words_of(label),
         bool(new),
@@ -115,7 +131,7 @@ def untracked_of(
         why,
     )
     return RecordedUntracked(
-        of_process.get(process, 0), item, span.first(first), span.last(last)
+        of_process[process], item, span.first(first), span.last(last)
     )
 
 
@@ -136,6 +152,8 @@ class _Row(NamedTuple):
     pages_walked: int
     mappings_added: int | None
     share_ppb: int | None
+    target_ns: int | None
+    used_ns: int | None
     huge_restored: int | None
     huge_lost: int | None
     estimate: int | None
@@ -147,15 +165,32 @@ class _Row(NamedTuple):
     checksum: int
 
 
+_NO_COST = Cost()
+_NO_COUNTS = Counts(array("I"), array("I"))
+
+
+def quiet_look(look: QuietLook, numbers: tuple[int, int]) -> RecordedLook:
+    """Return the record of an empty look that is in no file.
+
+    Args:
+        look: The look.
+        numbers: Its number, and that of its process.
+    """
+    return RecordedLook(
+        *(*numbers, look.number, look.time_ns, look.interval_ns, 0, 0, look.resident),
+        *(_NO_COST, None, None, _NO_COUNTS),
+    )
+
+
 def look_of(
-    values: tuple[Any, ...], numbers: tuple[int, int], of_mapping: dict[int, int]
+    values: tuple[Any, ...], numbers: tuple[int, int], counts: CountsReader
 ) -> RecordedLook:
     """Return the record of a row of `looks`.
 
     Args:
         values: The row, without its regions.
         numbers: The numbers of the look and of its process.
-        of_mapping: The numbers of mappings by their ids.
+        counts: Reads the counts by mapping.
     """
     row = _Row(*values)
     share = row.share_ppb
@@ -176,37 +211,51 @@ def look_of(
         row.regions,
         row.resident,
         Cost(
-            0,
-            row.scan_ns,
-            row.max_wait_ns,
-            row.ioctls,
-            row.pages_walked,
-            row.mappings_added,
-            None if share is None else share / BILLION,
-            row.huge_restored,
-            row.huge_lost,
+            scan_ns=row.scan_ns,
+            max_wait_ns=row.max_wait_ns,
+            ioctls=row.ioctls,
+            pages_walked=row.pages_walked,
+            mappings_added=row.mappings_added,
+            target_share=None if share is None else share / BILLION,
+            target_ns=row.target_ns,
+            used_ns=row.used_ns,
+            huge_restored=row.huge_restored,
+            huge_lost=row.huge_lost,
         ),
         estimate,
         row.recorder_ns,
-        _counts(row.counts, of_mapping),
+        counts.read(row.counts),
     )
 
 
-def _counts(data: bytes, of_mapping: dict[int, int]) -> Counts:
-    """Return the counts by mapping; counts of lost mappings are left out."""
-    numbers = array("I")
-    numbers.frombytes(zlib.decompress(data))
-    half = len(numbers) // 2
-    ids, pages = numbers[:half], numbers[half:]
-    try:
-        return Counts(array("I", [of_mapping[row] for row in ids]), pages)
-    except KeyError:
-        pairs = [
-            (of_mapping[row], count)
-            for row, count in zip(ids, pages, strict=True)
-            if row in of_mapping
-        ]
-        return Counts(
-            array("I", [index for index, _ in pairs]),
-            array("I", [count for _, count in pairs]),
-        )
+class CountsReader:
+    """Reads the counts by mapping of looks, with the numbers of mappings for their ids.
+
+    Most looks find the same mappings as an earlier one: these share the numbers.
+    """
+
+    def __init__(self, of_mapping: dict[int, int]) -> None:
+        """Take the numbers of mappings by their ids."""
+        self._of_mapping = of_mapping
+        self._known: dict[bytes, array[int]] = {}
+
+    def read(self, data: bytes) -> Counts:
+        """Return the counts of a look; counts of lost mappings are left out."""
+        packed = zlib.decompress(data)
+        half = len(packed) // (2 * _BYTES) * _BYTES
+        ids, pages = packed[:half], array("I", packed[half:])
+        numbers = self._known.get(ids)
+        if numbers is not None:
+            return Counts(numbers, pages)
+        rows = array("I", ids)
+        try:
+            numbers = array("I", [self._of_mapping[row] for row in rows])
+        except KeyError:
+            known = [row in self._of_mapping for row in rows]
+            kept = array("I", compress(rows, known))
+            numbers = array("I", [self._of_mapping[row] for row in kept])
+            return Counts(numbers, array("I", compress(pages, known)))
+        if len(self._known) == _MOST_KNOWN:
+            self._known.clear()
+        self._known[ids] = numbers
+        return Counts(numbers, pages)

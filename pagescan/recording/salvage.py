@@ -13,10 +13,10 @@ import struct
 from collections.abc import Iterator
 
 from pagescan.recording import schema
+from pagescan.recording.journal import Frame, frames, read_journal
 
 _LEAF = 13
 _HEADER = b"SQLite format 3\0"
-_WAL_HEADER, _FRAME_HEADER = 32, 24
 _WIDTHS = {1: 1, 2: 2, 3: 3, 4: 4, 5: 6, 6: 8}
 _LONGEST = 1 << 30
 
@@ -31,17 +31,15 @@ def salvage(path: str) -> sqlite3.Connection:
     Raises:
         UnreadableError: The file is no SQLite file, or has no whole row.
     """
-    size, pages = _pages(path)
+    pages, older = _pages(path)
     saved = sqlite3.connect(":memory:")
     for statement in schema.statements():
         saved.execute(statement)
     found = 0
-    for number in sorted(pages):
-        for table, row in _rows(pages, number, size):
-            saved.execute(
-                f"INSERT OR IGNORE{schema.insertion(table)[6:]}",
-                row,
-            )
+    leaves = [*(pages[number] for number in sorted(pages)), *older]
+    for at, page in enumerate(leaves):
+        for table, row in _rows(pages, page, 0 if at else 100):
+            saved.execute(f"INSERT OR IGNORE{schema.insertion(table)[6:]}", row)
             found += 1
     if not found:
         raise UnreadableError("it has no whole row")
@@ -49,10 +47,11 @@ def salvage(path: str) -> sqlite3.Connection:
     return saved
 
 
-def _pages(path: str) -> tuple[int, dict[int, bytes]]:
-    """Return the size of pages, and the pages by their numbers, from 1.
+def _pages(path: str) -> tuple[dict[int, bytes], list[bytes]]:
+    """Return the pages by their numbers, from 1, and the pages that they replace.
 
-    Pages of the journal replace those of the file: they are later.
+    Pages of the journal replace those of the file: they are later. Where one of them
+    is damaged, the rows are still in the page that it replaces.
     """
     with open(path, "rb") as file:
         data = file.read()
@@ -66,34 +65,23 @@ def _pages(path: str) -> tuple[int, dict[int, bytes]]:
         at // size + 1: data[at : at + size]
         for at in range(0, len(data) - size + 1, size)
     }
-    try:
-        with open(f"{path}-wal", "rb") as file:
-            journal = file.read()
-    except OSError:
-        return size, pages
-    salts = journal[16:24]
-    waiting: dict[int, bytes] = {}
-    for at in range(_WAL_HEADER, len(journal), _FRAME_HEADER + size):
-        head, page = (
-            journal[at : at + _FRAME_HEADER],
-            journal[at + _FRAME_HEADER : at + _FRAME_HEADER + size],
-        )
-        if len(page) < size or head[8:16] != salts:
-            break
-        number, committed = struct.unpack(">II", head[:8])
-        waiting[number] = page
-        if committed:
-            pages.update(waiting)
+    older: list[bytes] = []
+    waiting: list[Frame] = []
+    for frame in frames(read_journal(path), size):
+        waiting.append(frame)
+        if frame.commits:
+            older += [pages[one.number] for one in waiting if one.number in pages]
+            pages.update((one.number, one.page) for one in waiting)
             waiting.clear()
-    return size, pages
+    older.reverse()  # the latest first
+    return pages, older
 
 
 def _rows(
-    pages: dict[int, bytes], number: int, size: int
+    pages: dict[int, bytes], page: bytes, head: int
 ) -> Iterator[tuple[str, tuple[object, ...]]]:
     """Yield the whole rows of a page, with their tables; most pages have none."""
-    page = pages[number]
-    head = 100 if number == 1 else 0
+    size = len(page)
     if page[head] != _LEAF:
         return
     count = int.from_bytes(page[head + 3 : head + 5], "big")
@@ -103,16 +91,23 @@ def _rows(
             row = _row(pages, page, cell)
         except (UnreadableError, IndexError, struct.error, UnicodeDecodeError):
             continue
-        table = _table_of(row)
-        if table:
-            yield table, row
+        if found := _known(row):
+            yield found
 
 
-def _table_of(row: tuple[object, ...]) -> str | None:
-    """Return the table of a row, by its length and its checksum; None: it is broken."""
-    for table, columns in schema.COLUMNS.items():
-        if len(row) == len(columns) + 1 and schema.is_whole(table, row):
-            return table
+def _known(row: tuple[object, ...]) -> tuple[str, tuple[object, ...]] | None:
+    """Return a row as it is now written, with its table; None: it is broken.
+
+    Its length and its checksum tell the table, and the version that wrote it.
+    """
+    for table in schema.COLUMNS:
+        for version in range(schema.VERSION, 0, -1):
+            if len(row) != len(schema.columns_of(table, version)) + 1:
+                continue
+            if schema.is_whole(table, row, version):
+                values = schema.upgraded(table, row[:-1], version)
+                return table, (*values, schema.checksum(table, values))
+            break
     return None
 
 

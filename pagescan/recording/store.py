@@ -2,41 +2,48 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import zlib
-from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any, Self
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, Self
 
 from pagescan import native
 from pagescan.model.batch import Batch
-from pagescan.model.errors import PagescanError, UsageError, file_error
-from pagescan.model.mapping_set import MappingSet
+from pagescan.model.errors import PagescanError, UsageError
 from pagescan.model.results import TargetFacts
-from pagescan.recording import schema
+from pagescan.model.units import plural
+from pagescan.recording.connection import NOT_OURS, connect
+from pagescan.recording.file_part import FilePart
+from pagescan.recording.journal import damage_of
+from pagescan.recording.mappings_over_time import MappingsOverTime
+from pagescan.recording.quiet_looks import QuietLook, with_quiet_looks
 from pagescan.recording.records import (
+    RecordedFunction,
     RecordedLook,
     RecordedMapping,
     RecordedProcess,
+    RecordedThread,
     RecordedUntracked,
-    RecordingFacts,
+    RecordedWriters,
     moment,
 )
 from pagescan.recording.rows import (
+    CountsReader,
     Span,
-    facts_of,
     look_of,
     mapping_of,
     process_of,
+    quiet_look,
     untracked_of,
 )
 from pagescan.recording.salvage import UnreadableError, salvage
+from pagescan.recording.writer_tables import WriterTables
 
-_NOT_OURS = "is not a recording of pagescan"
-_SQLITE = b"SQLite format 3\0"
+if TYPE_CHECKING:
+    from pagescan.model.mapping_set import MappingSet
 
 
 class Recording:
@@ -51,6 +58,8 @@ class Recording:
         mappings: All mappings that existed at any look.
         untracked: The parts of the selection that were not tracked.
         looks: The looks, in the order of time, without their regions.
+        quiet_step: How many ticks a look stands for at which a process of a group had
+            not run: 1, or more if there are more than a million such looks.
         damage: One line per missing part; empty: nothing is missing.
         paths: The files.
     """
@@ -67,11 +76,15 @@ class Recording:
         self.untracked: list[RecordedUntracked] = []
         self.looks: list[RecordedLook] = []
         self.damage: list[str] = []
+        self.quiet_step = 1
         self._files: list[sqlite3.Connection] = []
+        self._who: list[bool] = []  # of each file: whether it was made with --who
         self._rows: list[tuple[int, int]] = []  # of each look: its file, and its id
-        self._sets: dict[int, _MappingsOverTime] = {}
+        self._sets: dict[int, MappingsOverTime] = {}
+        self._writers = WriterTables()
         try:
-            parts = sorted((self._open(path) for path in paths), key=_begun)
+            parts = [self._open(path) for path in paths]
+            parts.sort(key=lambda part: part.begun)
             for part in parts:
                 self._append(part)
         except BaseException:
@@ -92,7 +105,7 @@ class Recording:
         try:
             return native.unpack(self._packed(look), look.regions, size)
         except (sqlite3.Error, TypeError, ValueError, zlib.error):
-            self._damaged(f"the regions of the look at {look.time:%H:%M:%S}")
+            self.damaged(look)
             return native.Columns.empty()
 
     def packed(self, look: RecordedLook) -> tuple[int, bytes]:
@@ -100,14 +113,90 @@ class Recording:
         try:
             return look.regions, self._packed(look)
         except (sqlite3.Error, TypeError, zlib.error):
-            self._damaged(f"the regions of the look at {look.time:%H:%M:%S}")
+            self.damaged(look)
             return 0, b""
 
+    def packed_looks(
+        self, looks: Sequence[RecordedLook]
+    ) -> Iterator[tuple[RecordedLook, bytes]]:
+        """Yield looks, in the order of time, with the packed form of their regions.
+
+        That reads the file once from the first look to the last one: all looks of that
+        time, or most of them, should be wanted. A damaged one has no regions.
+        """
+        for file, part in groupby(looks, lambda look: self._rows[look.position][0]):
+            wanted = list(part)
+            ids = [self._rows[look.position][1] for look in wanted]
+            rows = self._stored(file, min(filter(None, ids), default=0), max(ids))
+            row, data = next(rows, _NO_ROW)
+            for look, number in zip(wanted, ids, strict=True):
+                while number > row > 0:
+                    row, data = next(rows, _NO_ROW)
+                if number == row:
+                    yield look, data
+                else:  # it is in no file, or damaged: then this says so
+                    yield look, self.packed(look)[1]
+
+    def _stored(self, file: int, first: int, last: int) -> Iterator[tuple[int, bytes]]:
+        """Yield the ids and the regions of whole looks with ids in a range."""
+        query = "SELECT id, written FROM looks WHERE id BETWEEN ? AND ? ORDER BY id"
+        with suppress(sqlite3.Error):
+            for row, packed in self._files[file].execute(query, (first, last)):
+                with suppress(TypeError, zlib.error):
+                    yield row, zlib.decompress(packed)
+
+    def damaged(self, look: RecordedLook) -> None:
+        """Say that the regions of a look are damaged."""
+        self._damaged(f"the regions of the look at {look.time:%H:%M:%S}")
+
     def _packed(self, look: RecordedLook) -> bytes:
+        return self._blob(look, "SELECT written FROM looks WHERE id = ?")
+
+    def _blob(self, look: RecordedLook, query: str) -> bytes:
         file, row = self._rows[look.position]
-        query = "SELECT written FROM looks WHERE id = ?"
+        if not row:  # a quiet look: it is in no file
+            return b""
         found = self._files[file].execute(query, (row,)).fetchone()
         return zlib.decompress(found[0])
+
+    @property
+    def functions(self) -> list[RecordedFunction]:
+        """The functions that wrote; empty without --who."""
+        return self._writers.functions
+
+    @property
+    def threads(self) -> list[RecordedThread]:
+        """The threads that wrote; empty without --who."""
+        return self._writers.threads
+
+    @property
+    def has_writers(self) -> bool:
+        """Whether any look has its writers."""
+        return bool(self._writers)
+
+    def writers_of(self, look: RecordedLook) -> RecordedWriters | None:
+        """Return who wrote the pages of a look; None: that was not recorded."""
+        file, _ = self._rows[look.position]
+        nothing = _NO_WRITERS if self._who[file] and not look.pages else None
+        try:
+            return self._writers.of(look.position) or nothing
+        except (TypeError, ValueError, zlib.error):
+            self._damaged(f"the writers of the look at {look.time:%H:%M:%S}")
+            return None
+
+    def writer_runs(self, look: RecordedLook) -> native.Columns:
+        """Return the written pages of a look as regions with one writer.
+
+        The category is the writer's index in the counts of `writers_of` plus 1; 0: the
+        writer is not known.
+        """
+        size = self.processes[look.process].target.page_size
+        try:
+            packed = self._blob(look, "SELECT runs FROM writers WHERE id = ?")
+            return native.unpack(packed, len(packed) // 2, size)
+        except (sqlite3.Error, TypeError, ValueError, zlib.error):
+            self._damaged(f"the writers of the look at {look.time:%H:%M:%S}")
+            return native.Columns.empty()
 
     def batch(self, look: RecordedLook) -> Batch:
         """Return the written pages of a look, joined with the mappings of that time."""
@@ -143,7 +232,7 @@ class Recording:
                 for index, row in enumerate(self.mappings)
                 if row.process == look.process
             ]
-            known = self._sets[look.process] = _MappingsOverTime(rows)
+            known = self._sets[look.process] = MappingsOverTime(rows)
         return known.at(look.position)
 
     def close(self) -> None:
@@ -166,63 +255,90 @@ class Recording:
         if message not in self.damage:
             self.damage.append(message)
 
-    def _open(self, path: str) -> _Part:
+    def _open(self, path: str) -> FilePart:
         """Read the rows of a file; search for rows that SQLite cannot reach."""
-        part = _Part(_connect(path), path)
+        part = FilePart(connect(path), path)
+        reason = damage_of(path)
         try:
-            part.read()
+            if reason is None:
+                part.read()
+                return part
         except (sqlite3.Error, UnicodeDecodeError) as error:
-            part.file.close()
             reason = str(error)
-        else:
-            return part
+        part.file.close()
         try:
-            part = _Part(salvage(path), path)
+            part = FilePart(salvage(path), path)
         except UnreadableError as error:
-            raise PagescanError(f"{path} {_NOT_OURS}: {error}") from error
+            raise PagescanError(f"{path} {NOT_OURS}: {error}") from error
         part.read()
-        self._damaged(f"{path} is damaged ({reason}): what is whole was found")
+        self._damaged(f"{path} is damaged ({reason}): {_found(part.rows['looks'])}")
         return part
 
-    def _append(self, part: _Part) -> None:
+    def _append(self, part: FilePart) -> None:
         """Number the rows of a file after the rows of earlier files."""
         processes, mappings = len(self.processes), len(self.mappings)
         looks = len(self.looks)
         file = len(self._files)
         self._files.append(part.file)
-        of_look = {row[0]: looks + at for at, row in enumerate(part.rows["looks"])}
+        self._who.append(part.facts.who is not None)
+        rows, step = with_quiet_looks(part.rows["looks"], part.rows["processes"])
+        self.quiet_step = max(self.quiet_step, step)
+        of_look = {
+            row[0]: looks + at
+            for at, row in enumerate(rows)
+            if not isinstance(row, QuietLook)
+        }
         of_process = {
             row[0]: processes + at for at, row in enumerate(part.rows["processes"])
         }
         of_mapping = {
             row[0]: mappings + at for at, row in enumerate(part.rows["mappings"])
         }
-        span = Span(sorted(of_look), looks)
+        span = Span(of_look, looks, looks + len(rows))
         self.processes += [process_of(row, span) for row in part.rows["processes"]]
-        if len(self.processes) == processes and part.rows["looks"]:
-            self._add_unknown(part, span)
+        self._add_lost(part, of_process, of_look)
         self.mappings += [
             mapping_of(row, of_process, span) for row in part.rows["mappings"]
         ]
         self.untracked += [
             untracked_of(row, of_process, span) for row in part.rows["untracked"]
         ]
-        for row in part.rows["looks"]:
-            self._rows.append((file, row[0]))
-            self.looks.append(
-                look_of(row, (of_look[row[0]], of_process.get(row[1], 0)), of_mapping)
-            )
+        counts, of_no_file = CountsReader(of_mapping), (file, 0)
+        for at, row in enumerate(rows, start=looks):
+            if isinstance(row, QuietLook):
+                self._rows.append(of_no_file)
+                self.looks.append(quiet_look(row, (at, of_process[row.process])))
+            else:
+                self._rows.append((file, row[0]))
+                self.looks.append(look_of(row, (at, of_process[row[1]]), counts))
+        self._writers.append(part.rows, of_process, of_mapping, of_look)
         for message in part.damage:
             self._damaged(message)
 
-    def _add_unknown(self, part: _Part, span: Span) -> None:
-        """Add a process for looks that have lost theirs, so that they can be shown."""
-        target = TargetFacts(0, "unknown", None, 0, 4096)
-        begun, first, last = part.facts.begun, span.first(0), span.last(None)
-        self.processes.append(
-            RecordedProcess(target, begun, 0, 0, first, last, part.facts.ending)
-        )
-        self._damaged(f"{part.path}: the facts of the process are lost")
+    def _add_lost(
+        self, part: FilePart, of_process: dict[int, int], of_look: dict[int, int]
+    ) -> None:
+        """Add a process for each one that is lost, so that its looks can be shown."""
+        looks = part.rows["looks"]
+        named = {
+            row[1]
+            for table in ("looks", "mappings", "untracked", "functions", "threads")
+            for row in part.rows[table]
+        }
+        for lost in sorted(named - of_process.keys()):
+            of_process[lost] = len(self.processes)
+            mine = [of_look[row[0]] for row in looks if row[1] == lost]
+            span = (mine[0], mine[-1]) if mine else (0, -1)
+            self.processes.append(
+                RecordedProcess(
+                    UNKNOWN, part.facts.begun, 0, 0, *span, part.facts.ending
+                )
+            )
+            self._damaged(f"{part.path}: the facts of the process are lost")
+
+
+UNKNOWN = TargetFacts(0, "unknown", None, 0, 4096)
+"""Stands for a process whose facts are lost."""
 
 
 def open_recording(*paths: str) -> Recording:
@@ -238,105 +354,15 @@ def open_recording(*paths: str) -> Recording:
     return Recording(paths)
 
 
-class _Part:
-    """The rows of one file."""
-
-    def __init__(self, file: sqlite3.Connection, path: str) -> None:
-        self.file = file
-        self.path = path
-        self.rows: dict[str, list[tuple[Any, ...]]] = {}
-        self.damage: list[str] = []
-        self.facts = _NO_FACTS
-
-    def read(self) -> None:
-        """Read all rows; leave out rows with a wrong checksum."""
-        (version,) = self.file.execute("PRAGMA user_version").fetchone()
-        (ours,) = self.file.execute("PRAGMA application_id").fetchone()
-        if ours != schema.APPLICATION_ID:
-            raise PagescanError(f"{self.path} {_NOT_OURS}")
-        if version > schema.VERSION:
-            raise PagescanError(
-                f"{self.path} was written by a later pagescan (schema {version})",
-                hint="pip install --upgrade pagescan",
-            )
-        self.file.execute("BEGIN")  # all tables as of one moment: the file may grow
-        for table, columns in schema.COLUMNS.items():
-            wanted = [name for name in columns if name != schema.OF_REGIONS]
-            # With its table a name is a column, or an error: else it could be a text.
-            quoted = [*schema.quoted(tuple(wanted)), "checksum"]
-            names = ", ".join(f"{table}.{name}" for name in quoted)
-            query = f"SELECT {names} FROM {table} ORDER BY id"  # noqa: S608 - our own
-            self.rows[table] = self._whole(table, self.file.execute(query))
-        self.file.execute("COMMIT")
-        self.facts = facts_of(self.rows["facts"])
-
-    def _whole(
-        self, table: str, rows: Iterator[tuple[Any, ...]]
-    ) -> list[tuple[Any, ...]]:
-        whole, broken = [], 0
-        for row in rows:
-            if schema.is_whole(table, row):
-                whole.append(row)
-            else:
-                broken += 1
-        if broken:
-            self.damage.append(f"{self.path}: {broken} of the {table} are damaged")
-        return whole
+def _found(looks: list[Any]) -> str:
+    """Return which looks of a damaged file are whole, and so where it is damaged."""
+    if not looks:
+        return "no look was found"
+    last = looks[-1]
+    found = f"{plural(len(looks), 'look')} up to {moment(last[3]):%H:%M:%S} found"
+    lost = last[0] - looks[0][0] + 1 - len(looks)
+    return f"{found}, {lost} between them lost" if lost else found
 
 
-_NO_FACTS = RecordingFacts("", "", "", moment(0), 0.0)
-
-
-def _begun(part: _Part) -> tuple[int, str]:
-    looks = part.rows["looks"]
-    return (looks[0][3] if looks else 0, part.path)
-
-
-def _connect(path: str) -> sqlite3.Connection:
-    """Open a file for reading only."""
-    try:
-        with open(path, "rb") as file:
-            head = file.read(16)
-    except OSError as error:
-        raise file_error(error, f"read {path}") from error
-    if head and head != _SQLITE:
-        raise PagescanError(f"{path} {_NOT_OURS}")
-    from urllib.parse import quote
-
-    name = quote(os.path.abspath(os.fsencode(path)))
-    journal = f"{path}-wal"
-    alone = not os.path.exists(journal) or not os.path.getsize(journal)
-    # Without a journal nothing is written beside the file, which may not be possible.
-    words = "mode=ro&immutable=1" if alone else "mode=ro"
-    file_ = sqlite3.connect(f"file:{name}?{words}", uri=True, isolation_level=None)
-    with suppress(sqlite3.Error):
-        file_.execute("PRAGMA trusted_schema = OFF")
-        file_.execute("PRAGMA cell_size_check = ON")
-    return file_
-
-
-class _MappingsOverTime:
-    """The mappings of a process at any look; the last answer is cached."""
-
-    def __init__(self, rows: list[tuple[int, RecordedMapping]]) -> None:
-        self._rows = sorted(rows, key=lambda pair: pair[1].mapping.start)
-        edges = {row.first_look for _, row in rows}
-        self._edges = sorted(edges | {row.last_look + 1 for _, row in rows})
-        self._at = -1
-        self._answer: tuple[Sequence[int], MappingSet] = ((), MappingSet())
-
-    def at(self, look: int) -> tuple[Sequence[int], MappingSet]:
-        """Return the indices of the mappings at a look, and their set."""
-        at = bisect_right(self._edges, look)
-        if at != self._at:
-            alive = [
-                (index, row.mapping)
-                for index, row in self._rows
-                if row.first_look <= look <= row.last_look
-            ]
-            self._answer = (
-                [index for index, _ in alive],
-                MappingSet(mapping for _, mapping in alive),
-            )
-            self._at = at
-        return self._answer
+_NO_ROW = (0, b"")
+_NO_WRITERS = RecordedWriters(0, 0, 0, 0, ())

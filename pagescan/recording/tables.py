@@ -57,6 +57,126 @@ class MappingRow(NamedTuple):
     peak: float
 
 
+class ProcessRow(NamedTuple):
+    """A program that was recorded; after an exec, the next one is another row.
+
+    Attributes:
+        process: Its index.
+        pid: The process.
+        name: Its name; of a group, with its role where its command line tells one.
+        pages: Written pages, added up over its looks.
+        written: The same in bytes.
+        share: The part of all written pages, 0 to 1.
+        looks: The number of looks that found any.
+        peak: The most written bytes per second in one look.
+        resident: Resident bytes at its last look; None: not known.
+        growth: How much more that is than at its first look; None: not known.
+        begun_ns: When it was armed, in nanoseconds since 1970.
+        seconds: For how long it was tracked.
+        end: Why its looks ended, as in `RecordedProcess.ending`.
+        why: Why it was not tracked; None: it was.
+    """
+
+    process: int
+    pid: int
+    name: str
+    pages: int
+    written: int
+    share: float
+    looks: int
+    peak: float
+    resident: int | None
+    growth: int | None
+    begun_ns: int
+    seconds: float
+    end: str | None
+    why: str | None
+
+
+class WriterProcess(NamedTuple):
+    """A process that ran a function, and the pages that it wrote first there.
+
+    Attributes:
+        pid: The process.
+        process: Its name; after an exec the later one.
+        pages: The pages, added up over all looks.
+        written: The same in bytes.
+    """
+
+    pid: int
+    process: str
+    pages: int
+    written: int
+
+
+class WriterRow(NamedTuple):
+    """A function, and the pages whose first write in a look came from it.
+
+    Attributes:
+        function: The function; None: all code of the module that has no name.
+        module: Its file or mapping; None: nothing was mapped there.
+        pages: The pages, added up over all looks.
+        written: The same in bytes.
+        share: The part of all written pages, 0 to 1.
+        looks: The number of looks that found any.
+        peak: The most bytes per second in one look.
+        thread: The name of the thread that wrote most of them.
+        thread_count: The number of threads that wrote any.
+        mapping: The label, or the name, of the mapping in which it wrote most; None: no
+            such mapping is known.
+        mapping_count: The number of mappings in which it wrote.
+        process_count: The number of processes that ran it.
+        pid: The process that ran it; None: several ones did.
+        process: The name of the process in which it wrote most.
+        processes: All processes that ran it: those in which it wrote most first.
+    """
+
+    function: str | None
+    module: str | None
+    pages: int
+    written: int
+    share: float
+    looks: int
+    peak: float
+    thread: str
+    thread_count: int
+    mapping: str | None
+    mapping_count: int
+    process_count: int
+    pid: int | None
+    process: str
+    processes: ViewTable[WriterProcess]
+
+
+class WritersView(NamedTuple):
+    """The first writers of each page in each look, added up over the looks.
+
+    Attributes:
+        looks: The looks of which the writers were recorded.
+        pages: The written pages of these looks.
+        attributed: The pages with a known first writer.
+        kernel_or_other: The pages that were written without a page fault of the
+            process: by the kernel, or by another process.
+        lost: The pages without a writer whose sample may be among the lost ones.
+        ambiguous: The pages with samples of different code, of which the latest counts;
+            None: not known for a part of the memory.
+        samples: The samples; None: not known for a part of the memory.
+        user_only: Whether the recorder could not see writes of the kernel for the
+            process, as in read(2).
+        functions: The functions, those that wrote most first.
+    """
+
+    looks: int
+    pages: int
+    attributed: int
+    kernel_or_other: int
+    lost: int
+    ambiguous: int | None
+    samples: int | None
+    user_only: bool
+    functions: ViewTable[WriterRow]
+
+
 class TimelineRow(NamedTuple):
     """A slot of time.
 

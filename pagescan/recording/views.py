@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from pagescan.model.errors import UsageError
 from pagescan.model.results import Cost
 from pagescan.recording.by_page import ages, heatmap, working_set
+from pagescan.recording.by_process import processes
+from pagescan.recording.by_writer import writers
 from pagescan.recording.excerpt import Excerpt, TimeSpan, parse_span
 from pagescan.recording.migration import migration
 from pagescan.recording.over_time import mappings, phases, timeline
@@ -22,7 +24,14 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from pagescan.recording.store import Recording
-    from pagescan.recording.tables import MappingRow, PhaseRow, TimelineRow, ViewTable
+    from pagescan.recording.tables import (
+        MappingRow,
+        PhaseRow,
+        ProcessRow,
+        TimelineRow,
+        ViewTable,
+        WritersView,
+    )
 
 __all__ = [
     "RecordingSummary",
@@ -31,10 +40,12 @@ __all__ = [
     "mappings",
     "migration",
     "phases",
+    "processes",
     "summary",
     "timeline",
     "view",
     "working_set",
+    "writers",
 ]
 
 
@@ -45,11 +56,13 @@ class RecordingSummary(NamedTuple):
         begun: The beginning of the first look.
         ended: The end of the last one.
         seconds: The time that the looks cover.
-        looks: Their number.
+        looks: Their number; in a group, each process has its own.
+        ticks: The number of moments at which these looks were taken.
         pages: Written pages, added up over all looks.
         bytes: The same in bytes.
         rate: Written bytes per second, on average.
-        peak: The same in the look that has the most.
+        peak: The same in the look that has the most; of a group, all its processes
+            together.
         resident: Resident bytes at the first look, and at the last; None: not known.
         cost: The cost to the target, all looks together.
         recorder_ns: Processor time that the recorder took to store the looks.
@@ -58,12 +71,15 @@ class RecordingSummary(NamedTuple):
         timeline: The rate over time.
         mappings: The mappings that were written, the most first.
         phases: The stretches of time in which the writes stay about the same.
+        writers: The functions that write most; None: they were not recorded.
+        processes: The processes, those that wrote most first.
     """
 
     begun: datetime
     ended: datetime
     seconds: float
     looks: int
+    ticks: int
     pages: int
     bytes: int
     rate: float
@@ -76,6 +92,8 @@ class RecordingSummary(NamedTuple):
     timeline: ViewTable[TimelineRow]
     mappings: ViewTable[MappingRow]
     phases: ViewTable[PhaseRow]
+    writers: WritersView | None
+    processes: ViewTable[ProcessRow]
 
 
 def summary(excerpt: Excerpt) -> RecordingSummary:
@@ -87,10 +105,12 @@ def summary(excerpt: Excerpt) -> RecordingSummary:
     excerpt.check()
     looks = excerpt.looks
     total, size, peak = 0, excerpt.page_size(looks[0]), 0.0
-    for look in looks:
-        pages = excerpt.pages(look)
+    ticks = 0
+    for tick in excerpt.by_tick():
+        ticks += 1
+        pages = sum(map(excerpt.pages, tick))
         total += pages
-        peak = max(peak, pages * size / (look.seconds or 1.0))
+        peak = max(peak, pages * size / (tick[0].seconds or 1.0))
     seconds = excerpt.seconds
     begun = looks[0].time_ns - looks[0].interval_ns
     over_time = timeline(excerpt)
@@ -100,6 +120,7 @@ def summary(excerpt: Excerpt) -> RecordingSummary:
         ended=looks[-1].time,
         seconds=seconds,
         looks=len(looks),
+        ticks=ticks,
         pages=total,
         bytes=total * size,
         rate=total * size / seconds if seconds else 0.0,
@@ -112,14 +133,22 @@ def summary(excerpt: Excerpt) -> RecordingSummary:
         timeline=over_time,
         mappings=mappings(excerpt),
         phases=phases(excerpt),
+        writers=writers(excerpt) if excerpt.recording.has_writers else None,
+        processes=processes(excerpt),
     )
 
 
 def _cost(excerpt: Excerpt) -> Cost:
-    """Return the cost of all looks and attaches; shares are averaged by time."""
+    """Return the cost of all looks and attaches.
+
+    The share is what the looks have cost, by the processor time that the processes used
+    in them; None: they used no time, or it is not known, since an earlier version
+    recorded.
+    """
     looks = excerpt.looks
     scan = wait = calls = walked = restored = lost = 0
-    weight = share = 0.0
+    used = spent = 0
+    known = True
     for look in looks:
         cost = look.cost
         scan += cost.scan_ns
@@ -128,21 +157,24 @@ def _cost(excerpt: Excerpt) -> Cost:
         walked += cost.pages_walked
         restored += cost.huge_restored or 0
         lost += cost.huge_lost or 0
-        if cost.target_share is not None:
-            weight += look.seconds
-            share += cost.target_share * look.seconds
+        used += cost.used_ns or 0
+        spent += cost.target_ns or 0
+        known &= cost.target_share is None or cost.used_ns is not None
+    known &= used > 0
     processes = {look.process for look in looks}
     stopped = sum(excerpt.recording.processes[one].stopped_ns for one in processes)
     return Cost(
-        stopped,
-        scan,
-        wait,
-        calls,
-        walked,
-        looks[-1].cost.mappings_added,
-        share / weight if weight else None,
-        restored,
-        lost,
+        stopped_ns=stopped,
+        scan_ns=scan,
+        max_wait_ns=wait,
+        ioctls=calls,
+        pages_walked=walked,
+        mappings_added=looks[-1].cost.mappings_added,
+        target_share=spent / used if known else None,
+        target_ns=spent if known else None,
+        used_ns=used if known else None,
+        huge_restored=restored,
+        huge_lost=lost,
     )
 
 
@@ -163,6 +195,8 @@ def view(
         "working-set": working_set,
         "phases": phases,
         "migration": migration,
+        "writers": writers,
+        "processes": processes,
     }
     function = known.get(name.replace("_", "-"))
     if function is None:

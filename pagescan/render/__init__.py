@@ -4,7 +4,8 @@ import sys
 from typing import TYPE_CHECKING, TextIO, cast
 
 from pagescan.model.batch import Batch
-from pagescan.model.results import Output, Report
+from pagescan.model.report import Report
+from pagescan.model.results import Output
 
 if TYPE_CHECKING:
     from pagescan.render.group_rows import GroupRows

@@ -1,19 +1,8 @@
-"""Measures, pads and shortens text in terminal cells: 0, 1 or 2 per character."""
+"""Pads and shortens text to a number of cells of a terminal."""
 
-import unicodedata
+from pagescan.model.cell_width import width_of, width_of_character
 
-
-def width_of(text: str) -> int:
-    """Return how many cells a text takes."""
-    if text.isascii():
-        return len(text)
-    return sum(map(_width, text))
-
-
-def _width(char: str) -> int:
-    if unicodedata.combining(char) or unicodedata.category(char) in ("Mn", "Me"):
-        return 0
-    return 2 if unicodedata.east_asian_width(char) in "WF" else 1
+__all__ = ["elide_middle", "fit_path", "folded", "pad", "width_of"]
 
 
 def pad(text: str, width: int, *, right: bool = False) -> str:
@@ -40,7 +29,8 @@ def fit_path(text: str, width: int) -> str:
     shown = parts.pop()
     while len(parts) > 1 and width_of(parts[-1]) + width_of(shown) + 3 <= width:
         shown = f"{parts.pop()}/{shown}"
-    return elide_middle(f"…/{shown}", width) if shown != text else shown
+    marked = f"…/{shown}"
+    return marked if width_of(marked) <= width else elide_middle(shown, width)
 
 
 def folded(text: str, width: int, mark: str = "; ") -> list[str]:
@@ -58,7 +48,7 @@ def _head(text: str, width: int) -> str:
     """Return the first characters of a text, as many as fit into a width."""
     used = 0
     for at, char in enumerate(text):
-        used += _width(char)
+        used += width_of_character(char)
         if used > width:
             return text[:at]
     return text

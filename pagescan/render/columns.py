@@ -10,7 +10,8 @@ from pagescan.model import memory
 from pagescan.model.batch import Batch
 from pagescan.model.errors import UsageError
 from pagescan.model.memory import CATEGORY_NAMES, PAGE_COUNTED, Category
-from pagescan.model.results import SHARES, Action, MappingCounts, Report
+from pagescan.model.report import Report
+from pagescan.model.results import SHARES, Action, MappingCounts
 from pagescan.model.units import escape, format_address, format_size, format_time
 
 if TYPE_CHECKING:
@@ -212,6 +213,17 @@ _OF_MAPPING: list[Column[MappingCounts]] = [
 ]
 MAPPING_COLUMNS = {column.key: column for column in _OF_MAPPING}
 
+WATCHED_MAPPING_COLUMNS = {
+    **MAPPING_COLUMNS,
+    "growth": Column[MappingCounts](
+        "growth", "bytes", 10, lambda row: row.growth, "growth"
+    ),
+}
+"""Those of `watch --by mapping`, which knows what was present at its start."""
+WATCHED_MAPPING_DEFAULT = (
+    "start,size,pages,written,file,present,swapped,growth,label,mapping"
+)
+
 
 def _share(name: str) -> Column[MappingCounts]:
     """Return the column with a figure of smaps, which only `maps` has."""
@@ -255,6 +267,7 @@ PROCESS_DEFAULTS = {
     "watch": "pid,name,pages,bytes,since_start,end,label",
     "maps": "pid,name,present,swapped,file,pfnzero,huge,guard,written,label",
     "scan": "pid,name,pages,bytes,written,file,present,swapped,label",
+    "diff": "pid,name,pages,bytes,written,file,present,swapped,end,label",
 }
 OF_GROUPS = frozenset(PROCESS_DEFAULTS)
 """The commands that take groups."""

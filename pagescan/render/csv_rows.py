@@ -6,7 +6,8 @@ from functools import partial
 from io import StringIO
 from typing import Any, TextIO
 
-from pagescan.model.results import Output, Report
+from pagescan.model.report import Report
+from pagescan.model.results import Output
 from pagescan.model.units import escape, exactly
 from pagescan.render.columns import Column, Value
 from pagescan.render.line_template import Part

@@ -8,11 +8,11 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 from pagescan import __version__
+from pagescan.model.memory import Untracked
 from pagescan.model.units import format_address, format_time, now
 
 if TYPE_CHECKING:
     from pagescan.model.groups import GroupFacts, MemberUntracked, ProcessFacts
-    from pagescan.model.memory import Untracked
     from pagescan.model.results import (
         Cost,
         Estimate,
@@ -22,6 +22,14 @@ if TYPE_CHECKING:
     )
 
 SCHEMA = "pagescan/1"
+
+
+class ListedMembership(Protocol):
+    """The group of a listed session."""
+
+    @property
+    def facts(self) -> GroupFacts:
+        """The facts that results also contain."""
 
 
 class ListedSession(Protocol):
@@ -35,6 +43,10 @@ class ListedSession(Protocol):
     @property
     def facts(self) -> SessionFacts:
         """The facts that results also contain."""
+
+    @property
+    def group(self) -> ListedMembership | None:
+        """The group that it belongs to; None: it is of one process."""
 
 
 def document(
@@ -86,6 +98,7 @@ def process_keys(process: ProcessFacts) -> dict[str, Any]:
         "joined_at": None if joined is None else format_time(joined),
         "ended_at": None if ended is None else format_time(ended),
         "end": process.end,
+        "unseen_ns": process.unseen_ns,
     }
 
 
@@ -116,6 +129,7 @@ def listed_session_keys(session: ListedSession) -> dict[str, Any]:
         **_times(session.facts),
         "tracked_bytes": session.tracked_bytes,
         "keeper_pid": session.keeper_pid,
+        "group": group_keys(session.group.facts if session.group else None),
     }
 
 
@@ -169,6 +183,13 @@ def untracked_keys(item: Untracked) -> dict[str, Any]:
         "mapping": item.mapping,
         "why": item.why,
     }
+
+
+def any_untracked_keys(item: Untracked | MemberUntracked) -> dict[str, Any]:
+    """Return the JSON keys of what is not tracked, of one target or of a group."""
+    if isinstance(item, Untracked):
+        return untracked_keys(item)
+    return member_untracked_keys(item)
 
 
 def cost_keys(cost: Cost) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import json
 from typing import Any, TextIO
 
 from pagescan import __version__
-from pagescan.model.profile import Frame, Profile, ThreadProfile
+from pagescan.model.profile import Course, Frame, Profile, ThreadProfile
 
 _VERSION = 48
 _GECKO_VERSION = 27
@@ -39,8 +39,7 @@ def document(profile: Profile) -> dict[str, Any]:
             "markerSchema": [],
             "symbolicated": True,
             "profilingStartTime": 0,
-            "profilingEndTime": 1
-            + max((len(t.stacks) for t in profile.threads), default=0),
+            "profilingEndTime": _end(profile),
         },
         "libs": [],
         "pages": [],
@@ -48,6 +47,51 @@ def document(profile: Profile) -> dict[str, Any]:
             _Tables(profile, thread, number).thread()
             for number, thread in enumerate(profile.threads)
         ],
+        "counters": _counters(profile),
+    }
+
+
+def _end(profile: Profile) -> float:
+    """Return the end of the profile, in milliseconds."""
+    times = [time for thread in profile.threads for time in _times(thread)]
+    return 1 + max(times, default=0)
+
+
+def _times(thread: ThreadProfile) -> list[float]:
+    """Return the times of its samples: without times, their numbers."""
+    return [
+        float(at) if stack.at is None else round(stack.at, 3)
+        for at, stack in enumerate(thread.stacks)
+    ]
+
+
+def _counters(profile: Profile) -> list[dict[str, Any]]:
+    """Return the tracks of bytes, of all processes that have a thread here."""
+    owners = [thread.target or profile.target for thread in profile.threads]
+    return [
+        _counter(course, owners.index(course.target))
+        for course in profile.courses
+        if course.target in owners
+    ]
+
+
+def _counter(course: Course, thread: int) -> dict[str, Any]:
+    """Return a track of bytes; its samples are differences, as the viewer wants."""
+    counts = [count for _, count in course.points]
+    return {
+        "name": course.name,
+        "category": "Memory",
+        "description": course.description,
+        "pid": str(course.target.pid),
+        "mainThreadIndex": thread,
+        "samples": {
+            "time": [round(time, 3) for time, _ in course.points],
+            "count": [
+                after - before
+                for before, after in zip([0, *counts], counts, strict=False)
+            ],
+            "length": len(counts),
+        },
     }
 
 
@@ -84,10 +128,10 @@ class _Tables:
         """Return the thread with its tables."""
         thread = self._thread
         stacks = [self._stack(stack.frames) for stack in thread.stacks]
-        target = self._profile.target
+        target = thread.target or self._profile.target
         return {
             "processType": "default",
-            "processName": target.name,
+            "processName": self._profile.process_of(thread),
             "processStartupTime": 0,
             "processShutdownTime": None,
             "registerTime": 0,
@@ -99,7 +143,7 @@ class _Tables:
             "tid": thread.tid if thread.tid is not None else f"none-{self._number}",
             "samples": {
                 "stack": stacks,
-                "time": [*range(len(stacks))],
+                "time": _times(thread),
                 "weight": [stack.bytes for stack in thread.stacks],
                 "weightType": "bytes",
                 "length": len(stacks),

@@ -6,24 +6,25 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, TextIO, cast
 
 from pagescan.model.batch import Batch
-from pagescan.model.memory import Untracked
-from pagescan.model.results import MappingCounts, Output, Report
+from pagescan.model.report import Report
+from pagescan.model.results import MappingCounts, Output
 from pagescan.render.columns import (
     MAPPING_COLUMNS,
     MAPS_COLUMNS,
     PLAN_COLUMNS,
     REGION_COLUMNS,
+    WATCHED_MAPPING_COLUMNS,
     Column,
     RegionRow,
     facts_of_mapping,
     json_value,
 )
 from pagescan.render.document import (
+    any_untracked_keys,
     cost_keys,
     document,
     estimate_keys,
     group_keys,
-    member_untracked_keys,
     process_keys,
     session_keys,
     share_key,
@@ -86,6 +87,7 @@ def header_keys(report: Report) -> dict[str, Any]:
         keys["totals"] = (
             {
                 **summary_keys(totals),
+                "estimated": report.estimated,
                 "target_share": share_key(report.total_share),
                 "target_ns": report.total_ns,
             }
@@ -106,12 +108,7 @@ def header_keys(report: Report) -> dict[str, Any]:
 def trailer_keys(report: Report) -> dict[str, Any]:
     """Return the keys behind the rows."""
     return {
-        "untracked": [
-            untracked_keys(item)
-            if isinstance(item, Untracked)
-            else member_untracked_keys(item)
-            for item in report.untracked
-        ],
+        "untracked": [any_untracked_keys(item) for item in report.untracked],
         "cost": cost_keys(report.cost),
     }
 
@@ -142,8 +139,13 @@ def row_texts(
         objects = _RegionObjects(rows, list(columns.values()), frame)
         return "regions", batch_lines(rows, objects.template, output, frame.between)
     of_maps = report.kind == "maps"
-    texts = _mapping_texts(rows, MAPS_COLUMNS if of_maps else MAPPING_COLUMNS, frame)
+    known = _OF_KIND.get(report.kind, MAPPING_COLUMNS)
+    texts = _mapping_texts(rows, known, frame)
     return "mappings" if of_maps or output.by == "mapping" else "regions", texts
+
+
+_OF_KIND = {"maps": MAPS_COLUMNS, "watch": WATCHED_MAPPING_COLUMNS}
+"""The columns of mappings, where a kind of document has more than the others."""
 
 
 def _group_texts(

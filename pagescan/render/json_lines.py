@@ -7,7 +7,8 @@ import json
 from typing import TYPE_CHECKING, TextIO
 
 from pagescan.model.batch import Batch
-from pagescan.model.results import Output, Report
+from pagescan.model.report import Report
+from pagescan.model.results import Output
 from pagescan.render.json_document import Surround, header_keys, row_texts, trailer_keys
 
 if TYPE_CHECKING:

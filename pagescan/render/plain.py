@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import Any, TextIO
 
-from pagescan.model.results import Output, Report
+from pagescan.model.report import Report
+from pagescan.model.results import Output
 from pagescan.render.columns import Column, Value, show
 from pagescan.render.line_template import Part
 from pagescan.render.rows import (

@@ -11,7 +11,10 @@ from pagescan.model.units import format_address, format_time
 from pagescan.render.document import cost_keys, document, target_keys, write_document
 from pagescan.render.report_tables import moment_of
 
-VIEWS = ("summary", "timeline", "heatmap", "ages", "working_set", "phases", "migration")
+VIEWS = (
+    *("summary", "timeline", "heatmap", "ages", "working_set", "phases", "migration"),
+    *("writers", "processes"),
+)
 
 
 def write_report(recording: Any, view: str, result: Any, more: dict[str, Any]) -> None:  # noqa: ANN401 - records of the recording, which render does not know
@@ -29,6 +32,14 @@ def write_report(recording: Any, view: str, result: Any, more: dict[str, Any]) -
     )
 
 
+def write_fleet(dataset: str, engine: str, answers: dict[str, Any]) -> None:
+    """Write the document of a fleet; questions that were not asked are null."""
+    keys = {
+        name: None if rows is None else value_of(rows) for name, rows in answers.items()
+    }
+    write_document(document("fleet", dataset=dataset, engine=engine, **keys))
+
+
 def write_comparison(old: Any, new: Any, result: Any) -> None:  # noqa: ANN401 - as above
     """Write the document of a comparison."""
     write_document(
@@ -42,6 +53,8 @@ def write_comparison(old: Any, new: Any, result: Any) -> None:  # noqa: ANN401 -
                 "old_set": result.old_set,
                 "new_set": result.new_set,
                 "mappings": value_of(result.mappings),
+                "functions": value_of(result.functions),
+                "processes": value_of(result.processes),
             },
         )
     )
@@ -52,7 +65,7 @@ def _totals(summary: Any) -> dict[str, Any]:  # noqa: ANN401 - as above
     return {
         name: value
         for name, value in keys.items()
-        if name not in ("timeline", "mappings", "phases")
+        if name not in ("timeline", "mappings", "phases", "writers", "processes")
     }
 
 
@@ -67,6 +80,7 @@ def recording_keys(recording: Any) -> dict[str, Any]:  # noqa: ANN401 - as above
         "begun": format_time(facts.begun),
         "interval": facts.interval,
         "budget": facts.budget,
+        "group": dict(facts.group) if facts.group else None,
         "end": facts.ending,
         "looks": len(recording.looks),
         "processes": [
@@ -80,6 +94,9 @@ def recording_keys(recording: Any) -> dict[str, Any]:  # noqa: ANN401 - as above
         ],
         "damage": list(recording.damage),
     }
+
+
+_ADDRESSES = ("start", "end", "old_start", "new_start")
 
 
 def value_of(value: Any) -> Any:  # noqa: ANN401 - any field of any record
@@ -98,8 +115,8 @@ def value_of(value: Any) -> Any:  # noqa: ANN401 - any field of any record
 
 
 def _pair(name: str, value: Any) -> tuple[str, Any]:  # noqa: ANN401 - as above
-    if name == "time_ns":
-        return "time", format_time(moment_of(value))
-    if name in ("start", "end") and isinstance(value, int):
+    if name in ("time_ns", "begun_ns"):
+        return name.removesuffix("_ns"), format_time(moment_of(value))
+    if name in _ADDRESSES and isinstance(value, int):
         return name, format_address(value)
     return name, value_of(value)

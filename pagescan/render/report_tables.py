@@ -16,12 +16,13 @@ from pagescan.model.units import (
     format_size,
     format_time,
 )
-from pagescan.render.cells import fit_path, pad, width_of
+from pagescan.render.cells import elide_middle, fit_path, pad, width_of
 
 if TYPE_CHECKING:
     from pagescan.model.results import Output
 
 Form = Callable[[Any], str]
+_SHORT = 20  # cells of a name that is not the last column
 
 
 class ViewColumn(NamedTuple):
@@ -42,6 +43,10 @@ def _size(value: Any) -> str:  # noqa: ANN401 - any of the fields
     return "-" if value is None else format_size(round(value))
 
 
+def _address(value: Any) -> str:  # noqa: ANN401 - as above
+    return "-" if value is None else format_address(value)
+
+
 def _rate(value: Any) -> str:  # noqa: ANN401 - as above
     return "-" if value is None else f"{format_size(round(value))}/s"
 
@@ -54,6 +59,10 @@ def _growth(value: Any) -> str:  # noqa: ANN401 - as above
     return f"+{format_size(value)}" if value > 0 else format_size(value)
 
 
+def _growth_or_none(value: Any) -> str:  # noqa: ANN401 - as above
+    return "-" if value is None else _growth(value)
+
+
 def _clock(value: Any) -> str:  # noqa: ANN401 - as above
     return f"{moment_of(value):%H:%M:%S}"
 
@@ -62,6 +71,28 @@ def _text(value: Any) -> str:  # noqa: ANN401 - as above
     return "-" if value is None else str(value)
 
 
+def _short(value: Any) -> str:  # noqa: ANN401 - as above
+    """Return the last part of a path, and no more than a column's width."""
+    text = _text(value)
+    return elide_middle(text.rpartition("/")[2] or text, _SHORT)
+
+
+WRITTEN = ViewColumn("written", "written", _size)
+SHARE = ViewColumn("share", "share", _share)
+PEAK = ViewColumn("peak", "peak", _rate)
+OF_LOOKS = ViewColumn("looks", "looks", _text)
+THREAD = ViewColumn("thread", "thread", _text)
+MODULE = ViewColumn("module", "module", _text)
+PROCESS = ViewColumn("process", "processes_in_short", _text)
+FUNCTION = ViewColumn("function", "function", str)
+WHERE = ViewColumn("mapping", "mapping", _short)
+CODE = ViewColumn("module", "module", _short)
+RATES = (
+    ViewColumn("old rate", "old_rate", _rate),
+    ViewColumn("new rate", "new_rate", _rate),
+    ViewColumn("old share", "old_share", _share),
+    ViewColumn("new share", "new_share", _share),
+)
 START = ViewColumn("start", "start", format_address)
 NAME = ViewColumn("mapping", "mapping", _text)
 LABEL = ViewColumn("label", "label", _text)
@@ -124,6 +155,40 @@ COLUMNS: dict[str, tuple[ViewColumn, ...]] = {
         ViewColumn("written", "bytes", _size),
         ViewColumn("mapping", "mapping", _text),
     ),
+    "writers": (
+        *(WRITTEN, SHARE, PEAK, OF_LOOKS, THREAD),
+        ViewColumn("threads", "threads", _text),
+        ViewColumn("mapping", "mapping", _text),
+        ViewColumn("mappings", "mappings", _text),
+        ViewColumn("pid", "pid", _text),
+        ViewColumn("process", "process", _text),
+        ViewColumn("processes", "processes", _text),
+        *(MODULE, FUNCTION),
+    ),
+    "writers on a screen": (WRITTEN, SHARE, THREAD, WHERE, FUNCTION),
+    "writers on a wide screen": (
+        *(WRITTEN, SHARE, PEAK, OF_LOOKS, THREAD, WHERE, CODE, FUNCTION),
+    ),
+    "writers on a screen of a group": (WRITTEN, SHARE, PROCESS, WHERE, FUNCTION),
+    "writers on a wide screen of a group": (
+        *(WRITTEN, SHARE, PEAK, OF_LOOKS, PROCESS, THREAD, WHERE, CODE, FUNCTION),
+    ),
+    "functions": (*RATES, MODULE, FUNCTION),
+    "functions on a screen": (*RATES, FUNCTION),
+    "processes": (
+        *(WRITTEN, SHARE, PEAK, OF_LOOKS),
+        ViewColumn("resident", "resident", _size),
+        ViewColumn("growth", "growth", _growth_or_none),
+        ViewColumn("from", "begun_ns", _clock),
+        ViewColumn("seconds", "seconds", format_seconds),
+        ViewColumn("end", "end", _text),
+        ViewColumn("pid", "pid", str),
+        ViewColumn("process", "name", str),
+    ),
+    "processes of both": (
+        *RATES,
+        ViewColumn("process", "process", str),
+    ),
     "comparison": (
         ViewColumn("old rate", "old_rate", _rate),
         ViewColumn("new rate", "new_rate", _rate),
@@ -132,13 +197,29 @@ COLUMNS: dict[str, tuple[ViewColumn, ...]] = {
         ViewColumn("old pages", "old_set", _size),
         ViewColumn("new pages", "new_set", _size),
         ViewColumn("same", "similarity", _share),
+        ViewColumn("old start", "old_start", _address),
+        ViewColumn("new start", "new_start", _address),
         NAME,
     ),
 }
 """The columns of each table; the last may be cut to fit the window."""
-_TIMES = ("time_ns",)
-_ADDRESSES = ("start", "end")
-_LEFT = ("start", "end", "label", "mapping")
+COLUMNS["comparison of groups"] = (
+    ViewColumn("process", "process", _text),
+    *COLUMNS["comparison"],
+)
+_TIMES = ("time_ns", "begun_ns")
+_ADDRESSES = ("start", "end", "old_start", "new_start")
+_GIVE_WAY = (
+    *("end", "old start", "old size", "new size", "old pages"),
+    *("seconds", "from", "looks", "hosts", "peak", "processes"),
+)
+"""Heads of columns that a narrow window leaves out, the first one first."""
+_LEAST_TEXT = 12
+"""Columns on the screen that a name keeps before a number gives way."""
+_LEFT = (
+    *("start", "end", "label", "mapping", "thread", "module", "function", "process"),
+    *("host", "name", "old", "new"),
+)
 
 
 def moment_of(time_ns: int) -> datetime:
@@ -147,7 +228,12 @@ def moment_of(time_ns: int) -> datetime:
 
 
 def write_table(
-    name: str, rows: Sequence[Any], output: Output, *, most: int | None = None
+    name: str,
+    rows: Sequence[Any],
+    output: Output,
+    *,
+    most: int | None = None,
+    processes: Sequence[str] = (),
 ) -> None:
     """Write the rows of a view to stdout.
 
@@ -156,8 +242,12 @@ def write_table(
         rows: The rows.
         output: The format: csv, table or plain.
         most: How many rows are shown; None: all of them.
+        processes: The names of the processes, if there are several; rows of mappings
+            then begin with theirs.
     """
     columns = _columns_of(name, rows, output)
+    if len(processes) > 1 and COLUMNS[name][-1].field == "mapping" and _owned(rows):
+        columns.insert(0, ViewColumn("process", "process", processes.__getitem__))
     if output.format == "csv":
         _write_csv(columns, rows, output)
         return
@@ -168,11 +258,10 @@ def write_table(
     lines = [[column.head for column in columns], *cells] if output.header else cells
     if not lines:
         return
-    widths = [max(map(width_of, column)) for column in zip(*lines, strict=True)]
-    room = shutil.get_terminal_size().columns - sum(widths[:-1]) - 2 * len(widths) + 2
+    if output.format == "table":
+        columns, lines = _fitted(columns, lines)
+    widths = [max(map(width_of, cells)) for cells in zip(*lines, strict=True)]
     for line in lines:
-        if output.format == "table":
-            line[-1] = fit_path(line[-1], max(8, room))
         padded = [
             pad(cell, width, right=column.head not in _LEFT)
             for cell, width, column in zip(line, widths, columns, strict=True)
@@ -182,11 +271,48 @@ def write_table(
         sys.stdout.write(f"… and {len(rows) - len(shown)} more\n")
 
 
+def _fitted(
+    columns: list[ViewColumn], lines: list[list[str]]
+) -> tuple[list[ViewColumn], list[list[str]]]:
+    """Return a table that fits the window: texts give way first, then columns."""
+    window = shutil.get_terminal_size().columns
+    widths = [max(map(width_of, cells)) for cells in zip(*lines, strict=True)]
+    texts = [
+        at
+        for at, column in enumerate(columns)
+        if column.head in _LEFT and column.form is not format_address
+    ]
+    while sum(widths) + 2 * len(widths) - 2 > window:
+        long = [at for at in texts if widths[at] > _LEAST_TEXT]
+        if not long:
+            break
+        widths[max(long, key=lambda at: widths[at])] -= 1
+    else:
+        for line in lines:
+            for at in texts:
+                line[at] = fit_path(line[at], widths[at])
+        return columns, lines
+    heads = [column.head for column in columns]
+    given = next((heads.index(head) for head in _GIVE_WAY if head in heads), None)
+    if given is None:
+        return columns, lines
+    fewer = [line[:given] + line[given + 1 :] for line in lines]
+    return _fitted(columns[:given] + columns[given + 1 :], fewer)
+
+
+def _owned(rows: Sequence[Any]) -> bool:
+    """Whether rows name the process by its index."""
+    return bool(rows) and isinstance(getattr(rows[0], "process", None), int)
+
+
 def _columns_of(name: str, rows: Sequence[Any], output: Output) -> list[ViewColumn]:
-    """Return the columns: on a terminal, mappings have one name and no address."""
+    """Return the columns: on a terminal one name, and an address if two are alike."""
     columns = list(COLUMNS[name])
     if output.format == "table" and LABEL in columns:
-        return [*(one for one in columns if one not in (START, LABEL, NAME)), SHOWN]
+        names = [row.label or row.mapping for row in rows]
+        alike = [START] if len(set(names)) < len(names) else []
+        others = (one for one in columns if one not in (START, LABEL, NAME))
+        return [*others, *alike, SHOWN]
     if output.format != "csv" and not _any_label(rows):
         columns = [column for column in columns if column is not LABEL]
     return columns
@@ -215,7 +341,10 @@ def _write_csv(
         [column.head.replace(" ", "_") for column in columns],
         [
             [
-                plain_value(column.field, getattr(row, column.field))
+                column.form(row.process)
+                if isinstance(getattr(row, column.field), int)
+                and column.field == "process"
+                else plain_value(column.field, getattr(row, column.field))
                 for column in columns
             ]
             for row in rows
@@ -230,7 +359,7 @@ def plain_value(field: str, value: Any) -> str:  # noqa: ANN401 - any of the fie
         return ""
     if field in _TIMES:
         return format_time(moment_of(value))
-    if field in _ADDRESSES:
+    if field in _ADDRESSES and isinstance(value, int):
         return format_address(value)
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from pagescan.model.paragraph import lines_of
 from pagescan.model.units import (
     escape,
     format_seconds,
@@ -16,6 +17,7 @@ from pagescan.model.units import (
 )
 from pagescan.render.cells import elide_middle, pad, width_of
 from pagescan.render.report_tables import moment_of, write_table
+from pagescan.render.report_writers import write_both, write_writers
 from pagescan.render.strip import bars, log_block
 from pagescan.render.table import wants_color
 
@@ -24,12 +26,22 @@ if TYPE_CHECKING:
 
 _MOST_MAPPINGS = 5
 _MOST_PHASES = 4
+_MOST_FUNCTIONS = 5
 _WIDEST = 120
+_FACT = 10  # cells of the name of a fact
 
 
 def put(line: str = "") -> None:
     """Write a line to stdout, cut to the window where that is a terminal."""
     sys.stdout.write(line.rstrip() + "\n")
+
+
+def put_fact(name: str, text: str, output: Output) -> None:
+    """Write a line of the summary; a narrow window has it in several lines."""
+    line = f"{name:<{_FACT}}{text}"
+    if output.format == "table":
+        line = "\n".join(lines_of(line, width(), indent=_FACT * " "))
+    put(line)
 
 
 def heading(text: str, output: Output) -> None:
@@ -48,53 +60,128 @@ def write_summary(
     names: Sequence[str],
     facts: Any,  # noqa: ANN401 - records of the recording, which render does not know
     result: Any,  # noqa: ANN401 - as above
+    page_size: int,
     output: Output,
 ) -> None:
-    """Write the totals, the rate over time, the mappings, the phases and the cost.
+    """Write totals, the rate over time, mappings, functions, phases and the cost.
 
     Args:
-        names: The programs that were recorded.
+        names: The programs that were recorded, by their indices.
         facts: The `RecordingFacts`.
         result: The `RecordingSummary`.
+        page_size: Bytes per page.
         output: The format: table or plain.
     """
     room = width()
-    head = f"{', '.join(map(escape, names))}: {plural(result.looks, 'look')}"
+    head = _subject(names, facts, result)
     head += f" in {duration(result.seconds)}, {result.begun:%Y-%m-%d %H:%M:%S} UTC"
     if facts.ending:
         head += f", {facts.ending}"
     put(elide_middle(head, room) if output.format == "table" else head)
     about = " (estimated)" if result.estimated else ""
-    put(
-        f"written   {size(result.bytes, output)}{about}, on average"
-        f" {size(result.rate, output)}/s, at most {size(result.peak, output)}/s"
+    put_fact(
+        "written",
+        f"{size(result.bytes, output)}{about}, on average"
+        f" {size(result.rate, output)}/s, at most {size(result.peak, output)}/s",
+        output,
     )
     before, after = result.resident
     if before is not None and after is not None:
         more = after - before
-        sign = "+" if more > 0 else "-"
-        put(
-            f"resident  {size(after, output)} at the end"
-            f" ({sign}{size(abs(more), output)} since the beginning)"
-        )
-    if result.gaps > 1.5 * result.seconds / max(result.looks, 1):
-        put(f"gaps      {duration(result.gaps)} are in no look")
-    put(f"cost      {_cost(result)}")
+        change = "no change"
+        if more:
+            change = f"{'+' if more > 0 else ''}{size(more, output)}"
+        end = size(after, output)
+        put_fact("resident", f"{end} at the end ({change} since the beginning)", output)
+    usual = max(facts.interval, result.seconds / max(result.ticks, 1))
+    if result.gaps > 1.5 * usual:
+        put_fact("gaps", f"{duration(result.gaps)} are in no look", output)
+    put_fact("cost", _cost(result), output)
+    if not result.pages:  # no course, and no table but that of the processes
+        if len(result.processes) > 1:
+            heading("Processes", output)
+            write_processes(result.processes, output, most=_MOST_MAPPINGS)
+        return
     _write_course(result.timeline, room, output)
+    _write_most(names, facts, result, page_size, output)
+
+
+def _write_most(
+    names: Sequence[str],
+    facts: Any,  # noqa: ANN401 - as above
+    result: Any,  # noqa: ANN401 - as above
+    page_size: int,
+    output: Output,
+) -> None:
+    """Write the processes, mappings and functions that write most, and the phases."""
+    if len(result.processes) > 1:
+        heading("Processes that write most", output)
+        write_processes(result.processes, output, most=_MOST_MAPPINGS)
     heading("Mappings that are written most", output)
-    write_table("mappings", result.mappings, output, most=_MOST_MAPPINGS)
+    write_table(
+        "mappings",
+        result.mappings,
+        output,
+        most=_MOST_MAPPINGS,
+        processes=names if len(result.processes) > 1 else (),
+    )
+    if result.writers is not None:
+        heading("Functions that write most", output)
+        write_writers(
+            result.writers,
+            page_size,
+            output,
+            most=_MOST_FUNCTIONS,
+            several=bool(facts.group),
+            sampled=result.estimated,
+        )
     heading("Phases", output)
     write_table("phases", result.phases, output, most=_MOST_PHASES)
+
+
+def _subject(names: Sequence[str], facts: Any, result: Any) -> str:  # noqa: ANN401 - as above
+    """Return what was recorded, a group or the programs by their names; and the looks.
+
+    The looks at all processes of a group at one moment count as one.
+    """
+    rows = [row for row in result.processes if row.why is None]
+    looks = plural(result.ticks, "look")
+    if facts.group:
+        count = f"{len(rows)} processes" if len(rows) != 1 else "1 process"
+        group = f"{facts.group['kind']} {escape(facts.group['name'])}"
+        return f"{group}: {looks} of {count}"
+    return f"{', '.join(escape(names[row.process]) for row in rows)}: {looks}"
+
+
+def write_processes(
+    rows: Sequence[Any], output: Output, *, most: int | None = None
+) -> None:
+    """Write the processes, then those that were not tracked, with the reasons."""
+    if output.format == "csv":
+        write_table("processes", rows, output)
+        return
+    tracked = [row for row in rows if row.why is None]
+    write_table("processes", tracked, output, most=most)
+    for row in rows:
+        if row.why is not None:
+            name = f"{escape(row.name)} ({row.pid})" if row.pid else "others"
+            put(f"not tracked: {name}: {escape(row.why)}")
 
 
 def _cost(result: Any) -> str:  # noqa: ANN401 - as above
     cost = result.cost
     parts = []
-    if cost.target_share is not None:
-        parts.append(f"{format_share(cost.target_share)} of its processor time")
+    whose = "their" if len(result.processes) > 1 else "its"
+    if cost.target_share is None:
+        parts.append(f"the share of {whose} processor time is not known")
+    else:
+        parts.append(f"{format_share(cost.target_share)} of {whose} processor time")
     if cost.stopped_ns:
-        parts.append(f"stopped once {format_seconds(cost.stopped_ns / 1e9)}")
+        once = "in all" if len(result.processes) > 1 else "once"
+        parts.append(f"stopped {once} {format_seconds(cost.stopped_ns / 1e9)}")
     parts.append(f"longest wait {format_seconds(cost.max_wait_ns / 1e9)}")
+    if result.writers is not None and result.writers.samples:
+        parts.append(f"{plural(result.writers.samples, 'sample')} for the functions")
     return ", ".join(parts)
 
 
@@ -175,7 +262,8 @@ def write_migration(result: Any, output: Output) -> None:  # noqa: ANN401 - as a
 def write_comparison(result: Any, output: Output) -> None:  # noqa: ANN401 - as above
     """Write two recordings side by side."""
     if output.format == "csv":
-        write_table("comparison", result.mappings, output)
+        name = "comparison of groups" if result.processes else "comparison"
+        write_table(name, result.mappings, output)
         return
     rows = [
         ("", "old", "new"),
@@ -195,7 +283,14 @@ def write_comparison(result: Any, output: Output) -> None:  # noqa: ANN401 - as 
     for name, old, new in rows:
         put(f"{name:<10} {old:>14}  {new:>14}")
     put()
-    write_table("comparison", result.mappings, output)
+    name = "comparison of groups" if result.processes else "comparison"
+    write_table(name, result.mappings, output)
+    if result.processes:
+        put()
+        write_table("processes of both", result.processes, output)
+    if result.functions:
+        put()
+        write_both(result.functions, output)
 
 
 def size(count: float, output: Output) -> str:

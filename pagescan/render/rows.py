@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pagescan.model.batch import Batch
-from pagescan.model.results import MappingCounts, Output, Report
+from pagescan.model.results import MappingCounts, Output
 from pagescan.render.cells import pad
 from pagescan.render.columns import (
     BY_MAPPING_DEFAULT,
@@ -23,6 +23,8 @@ from pagescan.render.columns import (
     PROCESS_DEFAULTS,
     REGION_COLUMNS,
     REGION_DEFAULT,
+    WATCHED_MAPPING_COLUMNS,
+    WATCHED_MAPPING_DEFAULT,
     Column,
     RegionRow,
     Value,
@@ -33,6 +35,9 @@ from pagescan.render.columns import (
     select,
 )
 from pagescan.render.line_template import Key, LineTemplate, Part, Slot, batch_lines
+
+if TYPE_CHECKING:
+    from pagescan.model.report import Report
 
 Rows = Batch | Sequence[MappingCounts]
 Columns = Sequence[Column[Any]]
@@ -66,10 +71,12 @@ def columns_of(kind: str, by: str) -> tuple[str, Mapping[str, Column[Any]]]:
     of_groups = {"pid": PID} if kind in OF_GROUPS else {}
     if kind == "maps":
         return MAPS_DEFAULT, {**MAPS_COLUMNS, **of_groups}
-    default = BY_MAPPING_DEFAULT if by == "mapping" else REGION_DEFAULT
-    columns: Mapping[str, Column[Any]] = (
-        MAPPING_COLUMNS if by == "mapping" else REGION_COLUMNS
-    )
+    default = REGION_DEFAULT
+    columns: Mapping[str, Column[Any]] = REGION_COLUMNS
+    if by == "mapping":
+        default, columns = BY_MAPPING_DEFAULT, MAPPING_COLUMNS
+        if kind == "watch":
+            default, columns = WATCHED_MAPPING_DEFAULT, WATCHED_MAPPING_COLUMNS
     of_look = LOOK_COLUMNS if kind == "watch" else {}
     return default, {**columns, **of_look, **of_groups}
 

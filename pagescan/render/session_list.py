@@ -46,7 +46,7 @@ def write_sessions(
     from pagescan.render.few_rows import write_rows
 
     write_rows(
-        ("session", "name", "armed", "since", "tracked", "keeper", "holder"),
+        ("session", "name", "armed", "since", "tracked", "keeper", "holder", "group"),
         [_cells(session, output) for session in (*sessions, *(watches or ()))],
         output,
     )
@@ -64,6 +64,7 @@ def _cells(session: ListedSession, output: Output) -> tuple[str, ...]:
         str(tracked) if output.exact else format_size(tracked),
         str(session.keeper_pid),
         session.holder,
+        "-" if session.group is None else str(session.group.facts),
     )
 
 

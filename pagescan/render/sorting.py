@@ -6,7 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 from pagescan.model.batch import Batch
-from pagescan.model.results import MappingCounts, Output, Report
+from pagescan.model.report import Report
+from pagescan.model.results import MappingCounts, Output
 from pagescan.render.columns import (
     Column,
     RegionRow,

@@ -12,7 +12,7 @@ _SCHEMA = "https://www.speedscope.app/file-format-schema.json"
 def write(profile: Profile, stream: TextIO) -> None:
     """Write a profile, one lane per thread, weighted by bytes."""
     frames: dict[Frame, int] = {}
-    lanes = [_lane(thread, frames) for thread in profile.threads]
+    lanes = [_lane(profile, thread, frames) for thread in profile.threads]
     document = {
         "$schema": _SCHEMA,
         "exporter": f"pagescan {__version__}",
@@ -25,7 +25,9 @@ def write(profile: Profile, stream: TextIO) -> None:
     stream.write("\n")
 
 
-def _lane(thread: ThreadProfile, frames: dict[Frame, int]) -> dict[str, Any]:
+def _lane(
+    profile: Profile, thread: ThreadProfile, frames: dict[Frame, int]
+) -> dict[str, Any]:
     """Return the profile of a thread; new frames are added to the table."""
     samples = [
         [frames.setdefault(frame, len(frames)) for frame in stack.frames]
@@ -34,13 +36,21 @@ def _lane(thread: ThreadProfile, frames: dict[Frame, int]) -> dict[str, Any]:
     weights = [stack.bytes for stack in thread.stacks]
     return {
         "type": "sampled",
-        "name": thread.name if thread.tid is None else f"{thread.name} {thread.tid}",
+        "name": _name(profile, thread),
         "unit": "bytes",
         "startValue": 0,
         "endValue": sum(weights),
         "samples": samples,
         "weights": weights,
     }
+
+
+def _name(profile: Profile, thread: ThreadProfile) -> str:
+    """Return the name of a lane; it begins with the process if there are several."""
+    own = thread.name if thread.tid is None else f"{thread.name} {thread.tid}"
+    if not profile.has_several:
+        return own
+    return f"{profile.process_of(thread)}: {own}"
 
 
 def _frame(frame: Frame) -> dict[str, Any]:

@@ -16,6 +16,23 @@ def bars(values: Iterable[float], width: int) -> str:
     return text.rjust(width)
 
 
+def tall_bars(values: Iterable[float], width: int, height: int) -> list[str]:
+    """Return a chart of several lines of the last values, each some cells wide.
+
+    The highest bar fills all lines.
+    """
+    shown = list(values)[-width:]
+    top = max(shown, default=0.0) or 1.0
+    wide = max(1, width // max(1, len(shown)))
+    eighths = [round(value / top * 8 * height) or (value > 0) for value in shown]
+    return [
+        "".join(
+            BLOCKS[max(0, min(8, level - 8 * below))] * wide for level in eighths
+        ).rjust(width)
+        for below in reversed(range(height))
+    ]
+
+
 def _bar(share: float) -> str:
     """Return the block character for a share, 0 to 1; anything above 0 is visible."""
     if share <= 0:
@@ -43,10 +60,10 @@ def compact(count: int) -> str:
     if count < 1024:
         return str(count)
     power = 1
-    while count >= 1000 * 1024**power and power < len(_UNITS):
+    while count >= 999.5 * 1024**power and power < len(_UNITS):
         power += 1
     value = count / 1024**power
-    return f"{value:.{1 if value < 10 else 0}f}{_UNITS[power - 1]}"
+    return f"{value:.{1 if value < 9.95 else 0}f}{_UNITS[power - 1]}"
 
 
 def signed(count: int) -> str:

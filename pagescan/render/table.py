@@ -10,7 +10,8 @@ from itertools import islice
 from typing import Any, TextIO
 
 from pagescan.model.batch import Batch
-from pagescan.model.results import MappingCounts, Output, Report
+from pagescan.model.report import Report
+from pagescan.model.results import MappingCounts, Output
 from pagescan.model.units import plural
 from pagescan.render.cells import elide_middle, fit_path, width_of
 from pagescan.render.columns import Column, Value, show
@@ -27,6 +28,7 @@ from pagescan.render.rows import (
 
 # The first rows set the widths; a wider cell in a later row moves the rest of its line.
 _ROWS_FOR_WIDTHS = 500
+_NAME = 24  # characters of a window that a name needs beside its label
 
 
 def write(report: Report, rows: Rows, output: Output, stream: TextIO) -> None:
@@ -34,10 +36,10 @@ def write(report: Report, rows: Rows, output: Output, stream: TextIO) -> None:
     columns = selected_columns(report, rows, output)
     if output.columns is None:
         columns = [column for column in columns if _in_use(column, report, rows)]
-    style = _Style(columns, output)
-    total = _total(report, rows, style)
-    first = islice(row_cells(rows, output, style), _ROWS_FOR_WIDTHS)
-    style.fit([*first, *total])
+    style, total = _fitted(columns, report, rows, output)
+    if output.columns is None and style.room < _NAME and _has_label(columns):
+        style, total = _fitted(_label_as_name(columns), report, rows, output)
+        columns = style.columns
     bold = wants_color(output.color, stream)
     if output.header:
         head = line_text(style, [column.key for column in columns])
@@ -46,6 +48,28 @@ def write(report: Report, rows: Rows, output: Output, stream: TextIO) -> None:
     for cells in total:
         line = line_text(style, cells)
         stream.write(f"\x1b[1m{line[:-1]}\x1b[0m\n" if bold else line)
+
+
+def _fitted(
+    columns: Columns, report: Report, rows: Rows, output: Output
+) -> tuple["_Style", list[list[str]]]:
+    """Return the widths of columns, and the cells of the last line."""
+    style = _Style(columns, output)
+    total = _total(report, rows, style)
+    first = islice(row_cells(rows, output, style), _ROWS_FOR_WIDTHS)
+    style.fit([*first, *total])
+    return style, total
+
+
+def _has_label(columns: Columns) -> bool:
+    return columns[-1].key == "mapping" and any(c.key == "label" for c in columns)
+
+
+def _label_as_name(columns: Columns) -> Columns:
+    """Return columns in which the label, where there is one, is the mapping's name."""
+    *others, mapping = columns
+    name = mapping._replace(value=lambda row: row.label or mapping.value(row))
+    return [*(column for column in others if column.key != "label"), name]
 
 
 def _in_use(column: Column[Any], report: Report, rows: Rows) -> bool:
@@ -88,7 +112,7 @@ class _Style:
         self.columns = columns
         self._exact = output.exact
         self._widths: list[int] = []
-        self._room = 0
+        self.room = 0
 
     def fit(self, first: list[list[str]]) -> None:
         """Set the widths by the cells of the first rows and by the window."""
@@ -101,7 +125,7 @@ class _Style:
             if column.unit == "text":  # the last column is a name, and needs more
                 self._widths[at] = min(self._widths[at], max(12, window // 5))
         others = sum(self._widths[:-1]) + 2 * (len(self.columns) - 1)
-        self._room = max(8, window - others)
+        self.room = max(8, window - others)
 
     def cell(self, value: Value, column: Column[Any]) -> str:
         return show(value, column, exact=self._exact)
@@ -116,7 +140,7 @@ class _Style:
         ]
         cell, column, _ = last
         if isinstance(cell, str) and column.unit in ("text", "names"):
-            cell = fit_path(cell, self._room)
+            cell = fit_path(cell, self.room)
         return padded([*fitted, cell], self.columns, self._widths)
 
 

@@ -43,7 +43,7 @@ def protect(
             hint="name ranges without huge pages, or leave out --max-pages",
         )
     check_known(query.used)
-    left = ALL_PAGES if query.max_pages is None else query.max_pages
+    left = query.page_limit
     protected = Columns.empty()
     for part in _runs(mappings):
         kind, page_size = part.kinds[0]

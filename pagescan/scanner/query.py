@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from pagescan.model.memory import DEFAULT_RETURNED, NO_CATEGORY, Category
-from pagescan.native import Masks
+from pagescan.native import ALL_PAGES, Masks
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +37,11 @@ class Query:
     def used(self) -> Category:
         """Every category that the masks name."""
         return self.require | self.any_of | self.exclude | self.returned
+
+    @property
+    def page_limit(self) -> int:
+        """The most pages, as a number that fits in 64 bits."""
+        return ALL_PAGES if self.max_pages is None else min(self.max_pages, ALL_PAGES)
 
     @property
     def masks(self) -> Masks:

@@ -53,6 +53,16 @@ class Observer(Protocol):
     def protected(self, windows: Windows) -> None:
         """Pages were protected by these calls."""
 
+    def look_ends(self) -> None:
+        """The look has found all its pages."""
+
+
+class Keeper(Protocol):
+    """Keeps prepared scans between looks, as a `MappingSet` does."""
+
+    scans: dict[str, NamedScan]
+    """The scans by name."""
+
 
 class Scanner:
     """Scans of one target: keeps the pace from call to call, and counts the cost.
@@ -96,7 +106,7 @@ class Scanner:
             if (rule := query_rule(key[0], query, key[1])) is not None
         }
         indices = {key: index for index, key in enumerate(rules)}
-        limit = ALL_PAGES if query.max_pages is None else query.max_pages
+        limit = query.page_limit
         spans = spans_of(mappings, indices)
         return self.scan_ranges(spans, list(rules.values()), max_pages=limit)
 
@@ -108,7 +118,7 @@ class Scanner:
         max_pages: int = ALL_PAGES,
         join_gap: int = 0,
         threads: int | None = None,
-        kept_as: tuple[MappingSet, str] | None = None,
+        kept_as: tuple[Keeper, str] | None = None,
     ) -> Columns:
         """Scan ranges, each by its rule; errors become TargetError.
 
@@ -118,7 +128,7 @@ class Scanner:
             max_pages: The most pages in the answer.
             join_gap: Regions closer than this many bytes become one.
             threads: The most threads; None: as many as the scanner may have.
-            kept_as: The mappings that keep the prepared scan, and its name there.
+            kept_as: What keeps the prepared scan, and its name there.
         """
         if not spans.starts:
             return Columns.empty()
@@ -136,8 +146,8 @@ class Scanner:
         if not regions.starts and not self.target.has_address_space():
             raise self.target.gone()
         if kept_as is not None:
-            mappings, name = kept_as
-            mappings.scans[name] = NamedScan(question, scan)
+            keeper, name = kept_as
+            keeper.scans[name] = NamedScan(question, scan)
         return regions
 
     def _tell(self, scan: PreparedScan) -> None:
@@ -225,11 +235,11 @@ def _prepared(
 
 
 def _taken(
-    kept_as: tuple[MappingSet, str] | None, question: tuple[object, ...]
+    kept_as: tuple[Keeper, str] | None, question: tuple[object, ...]
 ) -> PreparedScan | None:
     """Take a prepared scan out, so that nobody else uses it, nor a failed one again."""
     if kept_as is None:
         return None
-    mappings, name = kept_as
-    kept = mappings.scans.pop(name, None)
+    keeper, name = kept_as
+    kept = keeper.scans.pop(name, None)
     return kept.scan if kept is not None and kept.question == question else None

@@ -7,7 +7,11 @@ A request is one line of JSON, and so is the answer:
     {"op": "commit", "facts": {…}}   stores the changed facts; with "hold": true the
                         right to rearm remains, for another commit
     {"op": "end", "max_stall_ns": …}   disarms; the answer comes afterwards, with the
-                        cost to the target
+                        cost to the target, and whether it was the keeper's last one
+    {"op": "adopt"}     with the descriptors of one more session of the same group: the
+                        keeper takes it over
+    {"op": "gone"}      the members of the group that have gone
+    {"op": "told", "last": N}   forgets these, up to number N
 """
 
 import contextlib
@@ -17,6 +21,7 @@ import os
 import socket
 import struct
 import time
+from collections.abc import Sequence
 from typing import Any, NoReturn, Self
 
 from pagescan.model.errors import (
@@ -30,7 +35,7 @@ from pagescan.native import MAX_STALL_NS
 from pagescan.session.files import peer_uid, receive_line
 from pagescan.session.locks import directories, lock_files, open_own
 from pagescan.session.lookup import clear_away, lost_tracking, still_runs
-from pagescan.session.record import Session
+from pagescan.session.record import GoneMember, Session
 
 _TIMEOUT = 10.0
 _TIMEVAL = struct.pack("ll", int(_TIMEOUT), 0)
@@ -48,6 +53,7 @@ class Client:
         session: The keeper's current facts.
         uffd: The userfaultfd; -1 before `open` or `begin`.
         alive: Whether the armed address space is still the target's: no exec since.
+        was_last: After `end`: whether the keeper ends, too.
     """
 
     def __init__(self, session: Session) -> None:
@@ -56,6 +62,7 @@ class Client:
         self.uffd = -1
         self.session = session
         self.alive = True
+        self.was_last = True
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             self._connect(session.target.pid)
@@ -119,15 +126,47 @@ class Client:
         more = self._opened.tracked_bytes * _UNREGISTERED
         self._socket.settimeout(_TIMEOUT + more)
         answer = self._ask({"op": "end", "max_stall_ns": max_stall_ns})
+        self.was_last = answer.get("last") is not False
         try:
             return Cost(**answer.get("cost", {}))
         except TypeError as error:
             raise self._nonsense() from error
 
-    def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
+    def adopt(self, fds: Sequence[int]) -> int:
+        """Hand over one more session of the same group; return the keeper's pid.
+
+        Args:
+            fds: Its descriptors, as `held_session.DESCRIPTORS` names them.
+
+        Raises:
+            SessionError: The keeper refuses; the caller still has everything.
+        """
+        answer = self._ask({"op": "adopt"}, fds)
+        pid = answer.get("keeper_pid")
+        if not isinstance(pid, int):
+            raise self._nonsense()
+        return pid
+
+    def gone(self) -> list[GoneMember]:
+        """Return the members of the group that have gone, the earliest first."""
+        answer = self._ask({"op": "gone"})
         try:
-            self._socket.sendall(json.dumps(request).encode() + b"\n")
-            data, fds = receive_line(self._socket)
+            return [GoneMember.from_json(item) for item in answer["gone"]]
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise self._nonsense() from error
+
+    def told(self, last: int) -> None:
+        """Let the keeper forget the members that have gone, up to a number."""
+        self._ask({"op": "told", "last": last})
+
+    def _ask(self, request: dict[str, Any], fds: Sequence[int] = ()) -> dict[str, Any]:
+        try:
+            data = json.dumps(request).encode() + b"\n"
+            if fds:
+                socket.send_fds(self._socket, [data], list(fds))
+            else:
+                self._socket.sendall(data)
+            data, received = receive_line(self._socket)
         except TimeoutError as error:
             raise SessionError(
                 f"session {self._opened.name} does not answer:"
@@ -138,7 +177,7 @@ class Client:
             ) from error
         except OSError as error:
             _raise_why_hung_up(self._opened, error)
-        for fd in fds:
+        for fd in received:
             if self.uffd >= 0:
                 os.close(self.uffd)
             self.uffd = fd
@@ -198,7 +237,7 @@ def _why_hung_up(session: Session) -> PagescanError:
         return NoSuchTargetError(f"process {pid} ({name}) has ended", pid=pid)
     deadline = time.monotonic() + _DYING
     while time.monotonic() < deadline:
-        locked = [file.held for file in lock_files() if file.pid == pid]
+        locked = [file.held for file in lock_files(pid)]
         if not locked:
             return SessionError(
                 f"session {session.name} was ended by another command",
@@ -217,7 +256,7 @@ def _why_hung_up(session: Session) -> PagescanError:
 
 def directory_of(session: Session) -> int:
     """Return a descriptor of the directory that a live session is in."""
-    for file in lock_files():
-        if file.held and file.pid == session.target.pid:
+    for file in lock_files(session.target.pid):
+        if file.held:
             return os.dup(file.directory)
     _raise_why_hung_up(session, None)

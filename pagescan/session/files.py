@@ -41,6 +41,22 @@ def lock_inode(directory: int, pid: int) -> int | None:
         return None
 
 
+def parse(text: bytes) -> dict[str, Any]:
+    """Parse a JSON object; equal keys and texts of all sessions are one object each.
+
+    A keeper holds the facts of hundreds of sessions, which are much alike.
+    """
+    found: dict[str, Any] = json.loads(text, object_pairs_hook=_shared)
+    return found
+
+
+def _shared(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    return {
+        sys.intern(key): sys.intern(value) if type(value) is str else value
+        for key, value in pairs
+    }
+
+
 def write_facts(fd: int, facts: dict[str, Any]) -> None:
     """Replace the content of a lock file; OSError: the facts are not on disk."""
     data = json.dumps(facts).encode()
@@ -85,7 +101,7 @@ def receive_line(sock: socket.socket) -> tuple[bytes, list[int]]:
     fds = array.array("i")
     try:
         while not data.endswith(b"\n"):
-            data += _receive(sock, fds)
+            data += receive_piece(sock, fds, 4)
             if len(data) > MESSAGE_LIMIT:
                 break
         else:
@@ -97,15 +113,20 @@ def receive_line(sock: socket.socket) -> tuple[bytes, list[int]]:
     raise ConnectionError("the keeper sends too much")
 
 
-def _receive(sock: socket.socket, fds: array.array[int]) -> bytes:
+def receive_piece(sock: socket.socket, fds: array.array[int], most: int) -> bytes:
+    """Receive what there is; add the descriptors that come with it, at most `most`.
+
+    Raises:
+        ConnectionError: The peer hung up.
+    """
     piece, ancillary, _, _ = sock.recvmsg(
-        1 << 16, socket.CMSG_SPACE(4 * fds.itemsize), socket.MSG_CMSG_CLOEXEC
+        1 << 16, socket.CMSG_LEN(most * fds.itemsize), socket.MSG_CMSG_CLOEXEC
     )
     for level, kind, payload in ancillary:
         if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
             fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
     if not piece:
-        raise ConnectionError("the keeper hung up")
+        raise ConnectionError("hung up")
     return piece
 
 

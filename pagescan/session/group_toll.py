@@ -14,11 +14,13 @@ class GroupToll:
 
     Attributes:
         fault: The cost of one first write: measured, or the usual figure.
+        gone: The costs of members that have gone since the last `add`.
     """
 
     def __init__(self, terms: Terms) -> None:
         """Begin with the usual cost of a write."""
         self.fault = FaultCost(USUAL, "it matters too little")
+        self.gone: list[TargetCost] = []
         self._terms = terms
         self._trial: Trial | None = None
         self._measured = False
@@ -39,12 +41,13 @@ class GroupToll:
         """Add the time that members used since the last call; return the share."""
         used = spent = 0.0
         seen = {}
-        for toll in tolls:
+        gone, self.gone = self.gone, []
+        for toll in (*tolls, *gone):
             before = self._seen.get(id(toll), (0.0, 0.0))
             used += toll.used - before[0]
             spent += toll.spent - before[1]
             seen[id(toll)] = toll.used, toll.spent
-        self._seen = seen
+        self._seen = {id(toll): seen[id(toll)] for toll in tolls}
         self._used += used
         self._spent += spent
         if used <= 0:

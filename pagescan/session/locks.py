@@ -35,7 +35,7 @@ from pagescan.session.files import (
 from pagescan.session.record import Session
 from pagescan.target.process import above_stdio
 
-_A_MOMENT = 0.1  # seconds until a reader releases a lock, or a writer is done
+_A_MOMENT = 1.0  # seconds until a reader releases a lock, or a writer is done
 
 
 def directories() -> list[str]:
@@ -201,10 +201,11 @@ def tracked_already(session: Session | None, pid: int = 0) -> SessionError:
         return SessionError(f"process {pid} is being armed by another command")
     target = f"{session.target.pid} ({session.target.name})"
     if session.holder == "keeper":
+        words = session.name if session.group is None else session.group.words
         return SessionError(
-            f"{target} is tracked already: session {session.name},"
+            f"{target} is tracked already: session {words},"
             f" armed {format_time(session.armed_at)}",
-            hint=f"pagescan diff {session.name}, or pagescan disarm {session.name}",
+            hint=f"pagescan diff {words}, or pagescan disarm {words}",
         )
     return SessionError(
         f"{target} is tracked already: by {session.holder}, pid {session.keeper_pid}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from array import array
 from typing import TYPE_CHECKING
 
@@ -49,8 +50,8 @@ def lost_sessions() -> list[Session]:
 
 def clear_away(session: Session) -> None:
     """Remove the files of a session whose holder died."""
-    for file in lock_files():
-        if file.pid == session.target.pid and not file.held:
+    for file in lock_files(session.target.pid):
+        if not file.held:
             file.remove()
 
 
@@ -89,7 +90,7 @@ def find_session(target: int | str | None) -> Session:
     Raises:
         NoSuchTargetError: No process has the name.
         SessionError: There is no session.
-        UsageError: No target was named and there are several; the message lists them.
+        UsageError: No target was named and there are several; its details list them.
         SessionLostError: Its keeper died. The files are removed: it is reported once.
     """
     pid = None if target is None else pid_of(target)
@@ -132,10 +133,14 @@ def lost_tracking(session: Session) -> SessionLostError:
 
 def _several(sessions: list[Session]) -> UsageError:
     """Return the error that lists the sessions to choose from."""
-    names = ", ".join(f"{item.name} ({item.target.name})" for item in sessions)
+    names = dict.fromkeys(
+        item.group.words if item.group else f"{item.name}  {item.target.name}"
+        for item in sorted(sessions, key=lambda item: item.armed_at)
+    )
     return UsageError(
-        f"{len(sessions)} sessions, and no TARGET: {names}",
+        f"{len(names)} sessions, and no TARGET; the oldest first",
         hint="give one of them as TARGET",
+        details=[f"  {name}" for name in names],
     )
 
 
@@ -153,10 +158,24 @@ def _no_session(target: Target) -> PagescanError:
     if _write_protected(target):
         return AccessDeniedError(
             f"{target} is tracked by another user's session, or by itself",
-            hint="only that user can look at it; as root: pagescan sessions",
+            hint=_hint_to_its_user(pid),
             pid=pid,
         )
     return SessionError(f"no session for {target}", hint=hint_to_arm(pid), pid=pid)
+
+
+def _hint_to_its_user(pid: int) -> str:
+    """Return who may look at a session that this user does not see.
+
+    It is most often that of the target's own user, for root; or root's, for others.
+    """
+    hint = "only that user can look at it"
+    if os.geteuid():
+        return f"{hint}; as root: pagescan sessions"
+    with contextlib.suppress(OSError):
+        if owner := os.stat(f"/proc/{pid}").st_uid:
+            return f"{hint}; as the target's own: sudo -u '#{owner}' pagescan sessions"
+    return hint
 
 
 def _write_protected(target: Target) -> bool:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pagescan.model.errors import NoSuchTargetError, PagescanError, TargetError
 from pagescan.model.groups import MemberLook, MemberUntracked, Populated, ProcessFacts
 from pagescan.model.looks import Look, add, summary_of
-from pagescan.model.memory import PAGE_SIZE
+from pagescan.model.memory import DEFAULT_RETURNED, PAGE_SIZE
 from pagescan.model.results import Cost, Summary, TargetFacts
 from pagescan.model.units import now
 from pagescan.session.locks import Lock
@@ -20,9 +20,12 @@ from pagescan.tracking.fault_cost import USUAL, FaultCost
 from pagescan.tracking.target_cost import TargetCost
 
 if TYPE_CHECKING:
+    from pagescan.native import Tracee
     from pagescan.tracking.sample import Budget
     from pagescan.tracking.tracking import Tracking
 
+JUST_JOINED = "it has only just joined"
+"""Why a process is not tracked that will be tried at the next tick."""
 _FIRST_TRY, _LONGEST = 10.0, 300.0
 """Seconds until a refused process is tried again: at first, and at most."""
 _SKIPPED = 10
@@ -42,6 +45,7 @@ class WatchedMember:
         totals: Its writes since it joined.
         facts: The facts of the process; an exec changes its name.
         populated: Its memory, at the last count; None: not counted.
+        tracee: Its tracer, if this process has started it.
     """
 
     def __init__(self, member: Member, terms: Terms) -> None:
@@ -62,6 +66,7 @@ class WatchedMember:
         self.totals = self._written = Summary.none()
         self.joined_at: datetime | None = None
         self.populated: Populated | None = None
+        self.tracee: Tracee | None = None
         self._terms = terms
         self._undo = contextlib.ExitStack()
         self._due = 0.0
@@ -69,11 +74,22 @@ class WatchedMember:
         self._clock = -1
         self._skipped = 0
         self._stopped_ns = 0
+        self._seen = 0.0  # when its writes were known
+        follower = terms.follower
+        self._returned = follower.returned if follower else DEFAULT_RETURNED
+        self.toll.sample_seconds = follower.sample_ns / 1e9 if follower else 0.0
+
+    @property
+    def never_tried(self) -> bool:
+        """Whether it was neither tracked nor refused so far."""
+        return self.joined_at is None and self.refusal is None
 
     @property
     def due(self) -> bool:
-        """Whether an attach may be tried now."""
-        waits = self.ended or time.monotonic() < self._due
+        """Whether an attach may be tried now: one by a tracer, while CMD stands."""
+        tracee = self.tracee
+        runs = tracee is not None and not (tracee.stands or tracee.lost)
+        waits = self.ended or runs or time.monotonic() < self._due
         return self.tracking is None and not waits
 
     def attach(self, budget: "Budget | None") -> bool:
@@ -89,6 +105,7 @@ class WatchedMember:
             with contextlib.ExitStack() as undo:
                 pid, start_time = self.member.key
                 target = undo.enter_context(Target.open(pid, start_time=start_time))
+                target.tracee = self.tracee
                 self._terms.selection.check(maps.read(target))
                 lock = Lock.take(pid)
                 undo.callback(lock.close)
@@ -104,6 +121,7 @@ class WatchedMember:
         self.tracking, self.facts = tracking, target.facts
         self.why, self.refusal = "", None
         self.joined_at = self.joined_at or tracking.armed_at
+        self._seen = time.monotonic()
         self._stopped_ns += tracking.cost.stopped_ns
         self._wait = _FIRST_TRY
         return True
@@ -132,10 +150,11 @@ class WatchedMember:
         clock = _clock(self.member.pid)
         if clock == self._clock and not last and self._skipped < _SKIPPED:
             self._skipped += 1
+            self._seen = time.monotonic()
             return None
         self._clock, self._skipped = clock, 0
         try:
-            look = tracking.look(rearm=True)
+            look = tracking.look(rearm=True, returned=self._returned)
         except NoSuchTargetError:
             self.close()
             self.ended = True
@@ -149,7 +168,7 @@ class WatchedMember:
             self.close()
             self._refused(error)
         else:
-            self._written = summary_of(look)
+            self._written, self._seen = summary_of(look), time.monotonic()
             self.totals = add(self.totals, self._written)
             return look
         return None
@@ -161,6 +180,9 @@ class WatchedMember:
 
     def at_tick(self, look: Look | None, end: str | None = None) -> MemberLook:
         """Return the facts of this tick."""
+        unseen = None
+        if end == "exited" and look is None and self.joined_at is not None:
+            unseen = round((time.monotonic() - self._seen) * 1e9)
         facts = ProcessFacts(
             self.facts,
             self.member.label,
@@ -170,6 +192,7 @@ class WatchedMember:
             now() if end else None,
             end,
             None if end else self.populated,
+            unseen,
         )
         return MemberLook(facts, look)
 
@@ -180,7 +203,7 @@ class WatchedMember:
         """
         pid, name = self.facts.pid, self.facts.name
         if self.tracking is None:
-            why = self.why or "it has only just joined"
+            why = self.why or JUST_JOINED
             return [MemberUntracked(pid, name, None, why)]
         parts = look.untracked if look else self.tracking.armed.untracked
         return [
@@ -192,6 +215,8 @@ class WatchedMember:
     def close(self) -> Cost:
         """Disarm it; return the cost of that. A second call has no effect."""
         tracking, self.tracking = self.tracking, None
+        if tracking is not None and self._terms.follower is not None:
+            self._terms.follower.unfollow(tracking)
         self._undo.close()
         return tracking.end_cost if tracking else Cost()
 

@@ -2,11 +2,16 @@
 
 import contextlib
 import os
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from pagescan.model.errors import PagescanError
+from pagescan.model.errors import (
+    NoSuchTargetError,
+    PagescanError,
+    SessionLostError,
+    TargetError,
+)
 from pagescan.model.ranges import ranges_of, union, unlabelled
 from pagescan.model.results import Cost
 from pagescan.native import Columns, Pace
@@ -15,7 +20,7 @@ from pagescan.session import pending
 from pagescan.session.client import Client, directory_of
 from pagescan.session.epochs import Epochs
 from pagescan.session.locks import Lock
-from pagescan.session.record import Session, session_of
+from pagescan.session.record import Membership, Session, session_of
 from pagescan.session.resume import resume
 from pagescan.target.maps import read
 from pagescan.target.process import Target
@@ -32,26 +37,26 @@ def start(
     *,
     max_tables: int = MAX_TABLES,
     pace: Pace | None = None,
+    joining: "Joining | None" = None,
 ) -> Tracking:
     """Arm a target and hand it over to a keeper; undo everything on an error.
+
+    Args:
+        target: The process.
+        selection: The mappings to track.
+        max_tables: Bytes of page tables that holes of shared memory may cost.
+        pace: How long one call may hold the target's mmap lock.
+        joining: The group that it joins; None: it is tracked by itself.
 
     Returns:
         The armed state, and the cost; the userfaultfd now belongs to the keeper.
     """
-    from pagescan.session import spawn as keeper
-
     lock = Lock.take(target.pid)
     try:
         tracking = Tracking.start(target, selection, max_tables=max_tables, pace=pace)
         try:
             _store_huge(lock.directory, target.pid, tracking.armed.huge)
-            keeper.start(
-                session_of(tracking, "keeper"),
-                lock,
-                tracking.uffd,
-                target.pidfd,
-                target.pagemap,
-            )
+            _hand_over(tracking, lock, joining)
         except BaseException:
             tracking.close()
             raise
@@ -62,6 +67,44 @@ def start(
     lock.close()
     tracking.hand_over()
     return tracking
+
+
+def _hand_over(tracking: Tracking, lock: Lock, joining: "Joining | None") -> None:
+    """Hand a tracking over to a new keeper, or to that of its group."""
+    from pagescan.session import spawn as keeper
+
+    target = tracking.target
+    fds = tracking.uffd, target.pidfd, target.pagemap
+    session = session_of(tracking, "keeper")
+    if joining is None:
+        keeper.start(session, lock, *fds)
+        return
+    session = replace(session, group=joining.group, late=joining.late)
+    while joining.sessions:
+        try:
+            session = keeper.join(session, lock, *fds, joining.sessions[-1])
+            break
+        except (NoSuchTargetError, SessionLostError):
+            joining.sessions.pop()  # that member has ended
+    else:
+        session = keeper.start(session, lock, *fds)
+    joining.sessions.append(session)
+
+
+@dataclass(slots=True)
+class Joining:
+    """What a process joins: a group, and the keeper of its sessions.
+
+    Attributes:
+        group: The group.
+        late: Whether the group was armed before.
+        sessions: The sessions of its members: their keeper takes one more. Each
+            session that joins is added.
+    """
+
+    group: Membership
+    late: bool = False
+    sessions: list[Session] = field(default_factory=list)
 
 
 def end(
@@ -104,6 +147,33 @@ def end(
     if units is not None:
         cost += restored.cost
     return cost, restored
+
+
+def end_each(
+    sessions: Iterable[Session],
+    *,
+    restore_huge: bool = True,
+    pace: Pace | None = None,
+) -> Iterator[tuple[Session, Cost, Restored]]:
+    """End sessions like `end`, one by one; yield each with its results.
+
+    Of a group, a process that has just ended is left out. After a Ctrl-C, which is part
+    of the results, no more huge pages are put back.
+
+    Raises:
+        TargetError: The target of a session that is of no group has ended.
+    """
+    caught = False
+    for session in sessions:
+        try:
+            restores = restore_huge and not caught
+            cost, restored = end(session, restore_huge=restores, pace=pace)
+        except TargetError:
+            if session.group is None:
+                raise
+            continue
+        caught |= restored.caught
+        yield session, cost, restored
 
 
 def _store_huge(directory: int, pid: int, huge: HugePages) -> None:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field, replace
-from datetime import datetime
-from typing import TYPE_CHECKING, Any, Self
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from pagescan.model.memory import Untracked
 from pagescan.model.results import SessionFacts, TargetFacts
-from pagescan.model.units import format_time, parse_time
+from pagescan.model.units import escape, format_time, parse_time
 
 if TYPE_CHECKING:
+    from pagescan.model.groups import GroupFacts
     from pagescan.tracking.arm import Armed
     from pagescan.tracking.tracking import Tracking
 
@@ -35,12 +36,74 @@ def session_of(tracking: Tracking, holder: str) -> Session:
     )
 
 
+class Membership(NamedTuple):
+    """The group that a session belongs to, with those of the other members.
+
+    Attributes:
+        kind: tree, cgroup, unit, container or match.
+        name: The value that the user gave; for a tree the pid of its root.
+        start_time: Of a tree: the start time of its root; else 0.
+        armed_at: When the group was armed.
+    """
+
+    kind: str
+    name: str
+    start_time: int
+    armed_at: datetime
+
+    @property
+    def facts(self) -> GroupFacts:
+        """The facts for results."""
+        from pagescan.model.groups import GroupFacts
+
+        return GroupFacts(self.kind, self.name)
+
+    @property
+    def words(self) -> str:
+        """The words of the command line that select it."""
+        return f"--{self.kind} {self.name}"
+
+    def __str__(self) -> str:
+        return f"{self.kind} {escape(self.name)}"
+
+
+class GoneMember(NamedTuple):
+    """A member of a group whose session has ended, as its keeper remembers it.
+
+    Attributes:
+        number: Its place in the order in which they went, from 1.
+        since: Its last baseline; None: there was no common one.
+        end: exited, exec or disarmed.
+    """
+
+    number: int
+    target: TargetFacts
+    armed_at: datetime
+    since: datetime | None
+    ended_at: datetime
+    end: str
+
+    @classmethod
+    def from_json(cls, facts: dict[str, Any]) -> Self:
+        """Read the form that the keeper sends; errors as for a session."""
+        since = facts["since"]
+        return cls(
+            facts["number"],
+            TargetFacts(**facts["target"]),
+            parse_time(facts["armed_at"]),
+            parse_time(since) if since else None,
+            datetime.fromtimestamp(facts["ended_at"], UTC),
+            facts["end"],
+        )
+
+
 @dataclass(slots=True)
 class Session:
     """The facts of a session, which its lock file contains.
 
     Attributes:
-        holder: "keeper", "track", or the command: "watch", "record", "who", "exporter".
+        holder: "keeper", "track", or the command: "watch", "record", "who", "exporter",
+            "cow".
         keeper_pid: The process that holds the userfaultfd.
         words: The RANGE words of its selection.
         epoch: How often everything has been re-protected since arming.
@@ -50,6 +113,8 @@ class Session:
         alike: Neighbouring mappings that looked alike before arming.
         ends: The growing ends, which are compared: each as `End.to_json` of
             growing_ends.
+        group: The group that it belongs to; None: it is of one process.
+        late: Whether it was taken into the group after arming.
     """
 
     target: TargetFacts
@@ -66,6 +131,8 @@ class Session:
     acknowledged: int = -1
     alike: int = 0
     ends: list[dict[str, Any]] = field(default_factory=list)
+    group: Membership | None = None
+    late: bool = False
 
     @property
     def name(self) -> str:
@@ -96,6 +163,9 @@ class Session:
         facts["untracked"] = [item._asdict() for item in self.untracked]
         facts["armed_at"] = format_time(self.armed_at)
         facts["since"] = format_time(self.since) if self.since else None
+        if self.group is not None:
+            armed_at = format_time(self.group.armed_at)
+            facts["group"] = {**self.group._asdict(), "armed_at": armed_at}
         return facts
 
     @classmethod
@@ -106,4 +176,7 @@ class Session:
         facts["armed_at"] = parse_time(facts["armed_at"])
         facts["since"] = parse_time(facts["since"]) if facts["since"] else None
         facts["untracked"] = [Untracked(**item) for item in facts["untracked"]]
+        if (group := facts.get("group")) is not None:
+            armed_at = parse_time(group["armed_at"])
+            facts["group"] = Membership(**{**group, "armed_at": armed_at})
         return cls(**facts)

@@ -17,9 +17,48 @@ if TYPE_CHECKING:
     from pagescan.model.results import Cost
     from pagescan.session.locks import Lock
     from pagescan.session.record import Session
-from pagescan.session.keeper import CLIENTS, FAILED, READY
+from pagescan.session.held_session import CLIENTS, DESCRIPTORS
+from pagescan.session.keeper import FAILED, READY
 
 _END_TIMEOUT = 10.0
+
+
+def join(
+    session: Session, lock: Lock, uffd: int, pidfd: int, pagemap: int, beside: Session
+) -> Session:
+    """Hand a session over to the keeper of another member of its group.
+
+    The caller keeps its own copies of the descriptors, and closes them.
+
+    Args:
+        session: The session; its lock file gets its facts.
+        lock: The lock on its target.
+        uffd: Its userfaultfd.
+        pidfd: That of its target.
+        pagemap: That of its target.
+        beside: A session of the same group.
+
+    Raises:
+        PagescanError: The keeper did not take it; the caller still has everything.
+    """
+    from pagescan.session.client import Client
+
+    lock.write(session)
+    with (
+        socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as server,
+        Client(beside) as client,
+    ):
+        _listen(server, lock)
+        fds = {
+            "server": server.fileno(),
+            "lock": lock.fd,
+            "directory": lock.directory,
+            "uffd": uffd,
+            "pidfd": pidfd,
+            "pagemap": pagemap,
+        }
+        session.keeper_pid = client.adopt([fds[name] for name in DESCRIPTORS])
+    return session
 
 
 def start(session: Session, lock: Lock, uffd: int, pidfd: int, pagemap: int) -> Session:
@@ -31,17 +70,11 @@ def start(session: Session, lock: Lock, uffd: int, pidfd: int, pagemap: int) -> 
         PagescanError: The keeper did not start, or could not store the facts on disk;
             the caller still has everything.
     """
-    from pagescan.model.errors import from_oserror
     from pagescan.target.causes import oom_kills
 
     before = oom_kills()
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as server:
-        try:
-            _bind(server, lock)
-        except OSError as error:
-            raise from_oserror(
-                error, doing=f"make the socket of session {lock.pid}", call="bind"
-            ) from error
+        _listen(server, lock)
         ready, answer = os.pipe2(os.O_CLOEXEC)
         fds = {
             "server": server.fileno(),
@@ -86,8 +119,20 @@ def _failed(session: Session, pid: int, said: bytes, before: int) -> PagescanErr
     )
 
 
+def _listen(server: socket.socket, lock: Lock) -> None:
+    """Listen beside the lock file."""
+    from pagescan.model.errors import from_oserror
+
+    try:
+        _bind(server, lock)
+    except OSError as error:
+        raise from_oserror(
+            error, doing=f"make the socket of session {lock.pid}", call="bind"
+        ) from error
+
+
 def _bind(server: socket.socket, lock: Lock) -> None:
-    """Listen beside the lock file, whatever the caller's umask."""
+    """Bind a socket beside the lock file, whatever the caller's umask."""
     name = f"/proc/self/fd/{lock.directory}/{lock.pid}.sock"
     with contextlib.suppress(FileNotFoundError):
         os.unlink(name)
@@ -108,6 +153,7 @@ def _spawn(fds: dict[str, int], session: Session) -> int:
         process = subprocess.Popen(
             [
                 *(sys.executable, "-P", "-s", "-m", "pagescan.session.keeper"),
+                *_target_words(session),
                 json.dumps(fds),
             ],
             stdin=facts,
@@ -129,6 +175,16 @@ def _spawn(fds: dict[str, int], session: Session) -> int:
     return process.pid
 
 
+def _target_words(session: Session) -> list[str]:
+    """Return what ps(1) shows of the session: a pid, or the option of a group.
+
+    The name of the process is not among it: `pkill -f NAME` would find the keeper.
+    """
+    if session.group is None:
+        return [str(session.target.pid)]
+    return [f"--{session.group.kind}", session.group.name]
+
+
 def _path() -> str:
     """Return PYTHONPATH for the keeper: where this process found its modules."""
     import _cffi_backend
@@ -139,7 +195,7 @@ def _path() -> str:
 
 
 def end(session: Session, max_stall_ns: int = native.MAX_STALL_NS) -> Cost:
-    """Disarm a session, wait until its keeper is gone, and return the cost.
+    """Disarm a session and return the cost; wait for its keeper's end, if it ends.
 
     Args:
         session: A session whose keeper lives.
@@ -155,9 +211,10 @@ def end(session: Session, max_stall_ns: int = native.MAX_STALL_NS) -> Cost:
         pidfd = os.pidfd_open(session.keeper_pid)
         try:
             cost = client.end(max_stall_ns)
-            gone = select.poll()
-            gone.register(pidfd, select.POLLIN)
-            gone.poll(_END_TIMEOUT * 1000)
+            if client.was_last:
+                gone = select.poll()
+                gone.register(pidfd, select.POLLIN)
+                gone.poll(_END_TIMEOUT * 1000)
         finally:
             os.close(pidfd)
     return cost

@@ -19,7 +19,7 @@ from pagescan.scanner.counts import count_by_mapping, joined, scan_mappings
 from pagescan.scanner.query import Query
 from pagescan.scanner.rules import POPULATED
 from pagescan.scanner.scanner import Scanner
-from pagescan.session.lookup import keeper_sessions
+from pagescan.session.locks import live_sessions
 from pagescan.session.record import Session
 from pagescan.session.resume import resume
 from pagescan.target.selection import cut
@@ -28,11 +28,8 @@ from pagescan.target.selection import cut
 def session_of(scanner: Scanner) -> Session | None:
     """Return this user's session of a target, or None."""
     facts = scanner.target.facts
-    for session in keeper_sessions():
-        if (session.target.pid, session.target.start_time) == (
-            facts.pid,
-            facts.start_time,
-        ):
+    for session in live_sessions(facts.pid):
+        if session.holder == "keeper" and session.target.start_time == facts.start_time:
             return session
     return None
 

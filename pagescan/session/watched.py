@@ -6,12 +6,12 @@
 import contextlib
 import os
 import select
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, Self
 
 from pagescan.model.errors import NoSuchTargetError, TargetError
-from pagescan.model.looks import Tick
+from pagescan.model.looks import Tick, costs_much
 from pagescan.model.memory import DEFAULT_RETURNED, Category
 from pagescan.model.results import Cost
 from pagescan.model.units import format_seconds, format_share, now
@@ -29,12 +29,11 @@ from pagescan.tracking.ticks import Inputs, Limits, Worker, ticks
 from pagescan.tracking.tracking import Tracking
 
 if TYPE_CHECKING:
+    from pagescan.target.label_rules import Told
     from pagescan.tracking.fault_cost import FaultCost
     from pagescan.tracking.sample import Budget
 
-_MUCH = 0.05  # of the target's processor time
-_TRACER_LOST = "the tracer of CMD was killed: CMD goes on, its end will not be seen"
-_LITTLE = 5e-3  # of a processor: an idle target has nothing to lose
+TRACER_LOST = "the tracer of CMD was killed: CMD goes on, its end will not be seen"
 
 Say = Callable[[str], None]
 
@@ -49,8 +48,17 @@ class Follower(Protocol):
     returned: Category
     """The categories that it needs."""
 
+    sample_ns: int
+    """What it costs the target per page fault."""
+
+    def expect(self, target: Target) -> None:
+        """Get ready: the target is about to be armed."""
+
     def follow(self, tracking: Tracking) -> None:
         """Follow a tracking that has just armed; after an exec, the next one."""
+
+    def unfollow(self, tracking: Tracking) -> None:
+        """The tracking of a member of a group has ended, or is lost."""
 
 
 @dataclass(slots=True)
@@ -70,6 +78,7 @@ class Terms:
         detail: Called with each message that only -v shows.
         follower: Follows each tracking, from its arming on; None: no follower.
         holder: The command that tracks, as `sessions` names it.
+        told: What the target has said of its memory: see `target.jvm`.
     """
 
     selection: Selection
@@ -83,6 +92,7 @@ class Terms:
     detail: Say = _silent
     follower: Follower | None = None
     holder: str = "watch"
+    told: "Sequence[Told]" = ()
 
 
 class Watched:
@@ -136,7 +146,7 @@ class Watched:
         """
         with contextlib.ExitStack() as undo:
             if launched:
-                undo.callback(_reap, pid)
+                undo.callback(reap, pid)
             toll, budget = cost_of(terms)
             undo.callback(toll.close)
             terms.pace.progress = None  # the live view owns the screen
@@ -178,7 +188,7 @@ class Watched:
             returned=follower.returned if follower else DEFAULT_RETURNED,
         ):
             if tracee is not None and tracee.lost and not self.target.exited():
-                self.terms.say(_TRACER_LOST)
+                self.terms.say(TRACER_LOST)
                 tracee = None
             yield tick
 
@@ -273,6 +283,8 @@ class Arming:
 
     def arm(self, target: Target) -> Tracking:
         """Attach to an open target and arm it; write the facts to the lock file."""
+        if self.terms.follower is not None:
+            self.terms.follower.expect(target)
         tracking = self._start(target)
         try:
             tracking.restore_huge = self.terms.restore_huge
@@ -294,9 +306,13 @@ class Arming:
                 target, terms.selection, max_tables=terms.max_tables, pace=terms.pace
             )
         from pagescan.tracking.sampled import SampledTracking
+        from pagescan.tracking.target_cost import usual_use
 
+        budget = self.budget
+        if target.tracee is None:  # CMD has not begun
+            budget = budget.of_use(usual_use(target.pid, target.facts.start_time))
         return SampledTracking.start_within(
-            self.budget,
+            budget,
             target,
             terms.selection,
             max_tables=terms.max_tables,
@@ -306,8 +322,10 @@ class Arming:
 
 def cost_of(terms: Terms) -> "tuple[TargetCost, Budget | None]":
     """Return the counter of the cost, and the budget; measure a write for a budget."""
+    sample = terms.follower.sample_ns / 1e9 if terms.follower is not None else 0.0
     if terms.percent is None:
         toll = TargetCost(terms.fault)
+        toll.sample_seconds = sample
         toll.on_measured = lambda cost: terms.detail(str(cost))
         return toll, None
     from pagescan.tracking.fault_cost import measured
@@ -317,8 +335,10 @@ def cost_of(terms: Terms) -> "tuple[TargetCost, Budget | None]":
     if cost is None:
         cost = measured()
         terms.detail(str(cost))
-    budget = Budget.of(terms.percent, terms.interval, cost.seconds)
-    return TargetCost(cost), budget
+    budget = Budget.of(terms.percent, terms.interval, cost.seconds + sample)
+    toll = TargetCost(cost)
+    toll.sample_seconds = sample
+    return toll, budget
 
 
 def runs_another_program(target: Target) -> bool:
@@ -327,33 +347,51 @@ def runs_another_program(target: Target) -> bool:
     return not ended and not target.has_address_space()
 
 
-def _reap(pid: int) -> None:
+def reap(pid: int) -> None:
     """Reap a child that has ended."""
     with contextlib.suppress(ChildProcessError):
         os.waitpid(pid, os.WNOHANG)
 
 
 class CostWarning:
-    """Warns once that tracking costs much, unless a budget bounds the cost."""
+    """Warns once that tracking costs much, unless a budget bounds the cost.
+
+    Attributes:
+        toll: The cost.
+        warned: Whether it has been high.
+    """
 
     def __init__(self, toll: TargetCost, *, bounded: bool = False) -> None:
         """Watch a cost; `bounded`: a budget bounds it, so never warn."""
         self.toll = toll
+        self.warned = False
         self._done = bounded
+
+    @staticmethod
+    def remedy(*, sampled: bool) -> str:
+        """Return what makes the cost less; `sampled`: samples of writers are a part."""
+        if sampled:
+            return "a longer interval costs less, and so does a run without writers"
+        return "--budget 2 keeps that to 2 %, and a longer interval costs less"
+
+    def check(self, tick: Tick) -> bool:
+        """Return whether to warn at this tick; that is once."""
+        if tick.look is None or self._done or tick.unseen_ns is not None:
+            return False  # or there is no target any more that it could spare
+        much = costs_much(tick.look.cost, tick.seconds)
+        if not much or not (self.toll.settled or tick.end):
+            return False
+        self._done = self.warned = True
+        return True
 
     def text(self, tick: Tick) -> str | None:
         """Return the message for this tick, or None."""
-        share = tick.look.cost.target_share if tick.look else None
-        if share is None or share <= _MUCH or self._done:
+        if not self.check(tick) or tick.look is None:
             return None
-        if self.toll.last < _LITTLE * tick.seconds or not (
-            self.toll.settled or tick.end
-        ):
-            return None
-        self._done = True
+        share = tick.look.cost.target_share or 0.0
+        remedy = self.remedy(sampled=bool(self.toll.sample_seconds))
         return (
             "tracking costs the target about"
             f" {format_seconds(self.toll.last / tick.seconds)} of processor time per"
-            f" second, {format_share(share)} of its own: --budget 2 keeps that to 2 %,"
-            " and a longer interval costs less"
+            f" second, {format_share(share)} of its own: {remedy}"
         )

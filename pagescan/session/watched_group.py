@@ -6,37 +6,42 @@ tracked is named with the reason, and the others are tracked all the same.
 """
 
 import contextlib
-import math
 import os
-import resource
 import select
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
-from datetime import datetime
 from typing import TYPE_CHECKING, Self
 
 from pagescan.model.errors import PagescanError
-from pagescan.model.groups import GroupTick, MemberLook, MemberUntracked, Populated
+from pagescan.model.groups import (
+    GroupTick,
+    MemberLook,
+    MemberUntracked,
+    Populated,
+    estimate_of,
+    sum_of,
+)
 from pagescan.model.looks import Look, add
-from pagescan.model.results import Cost, Estimate, Summary
+from pagescan.model.results import Cost, Summary
 from pagescan.model.shared_once import SharedOnce
 from pagescan.model.units import now
 from pagescan.scanner.counts import populated_regions
+from pagescan.session.group_limit import room
 from pagescan.session.group_toll import GroupToll
+from pagescan.session.launched_root import LaunchedRoot
 from pagescan.session.member import WatchedMember
 from pagescan.session.watched import Terms, cost_of
 from pagescan.target.births import Births
 from pagescan.target.census import Census
 from pagescan.target.group import Member, Selector, lives
+from pagescan.target.launch import Launched
 from pagescan.tracking.ticks import Inputs, Limits, Timer
 
 if TYPE_CHECKING:
     from pagescan.tracking.sample import Budget
+    from pagescan.tracking.tracking import Tracking
 
-MOST = 1000
-"""The most tracked members: a fork bomb must not use up all descriptors."""
-_SPARE, _PER_MEMBER = 64, 6  # descriptors
 _ATTACHING = 0.5  # of an interval: the longest time per tick for new members
 
 
@@ -52,6 +57,7 @@ class WatchedGroup:
         short_lived: How many children ended before any look; None: unknown.
         populated: The memory of all members together, at the last count; None: not
             counted.
+        root: The CMD that is the root of a tree; None: the processes ran before.
     """
 
     def __init__(
@@ -60,8 +66,10 @@ class WatchedGroup:
         terms: Terms,
         budget: "Budget | None",
         first: tuple[Member, ...],
+        root: LaunchedRoot | None,
     ) -> None:
         """Begin without a tracked member; only `armed` calls this."""
+        self.root = root
         self.selector = selector
         self.terms = terms
         self.members: dict[tuple[int, int], WatchedMember] = {}
@@ -74,25 +82,38 @@ class WatchedGroup:
         self.short_lived = None if self._births is None else 0
         self._young: set[int] = set()
         self._family = {member.pid for member in first}
-        self._most, self._why_over = _room()
+        self._most, self._why_over = room()
         self._over = 0
         self._toll = GroupToll(terms)
+        self._number, self._stop = 0, -1
+        self._before, self._since = time.monotonic(), self.armed_at
+        self._totals = Summary.none()
+        self._estimated = False
+        self._unseen: int | None = None
 
     @classmethod
     @contextlib.contextmanager
-    def armed(cls, selector: Selector, terms: Terms) -> Iterator[Self]:
+    def armed(
+        cls, selector: Selector, terms: Terms, *, launched: Launched | None = None
+    ) -> Iterator[Self]:
         """Attach to all present members and arm them; at the end all are disarmed.
+
+        Args:
+            selector: The group.
+            terms: The terms on which each member is tracked.
+            launched: The CMD that is the root of the tree; None: the root ran before.
 
         Raises:
             NoSuchTargetError: There is no process in the group.
             PagescanError: None of them can be tracked; the message has a reason.
         """
         with contextlib.ExitStack() as undo:
+            root = undo.enter_context(LaunchedRoot.standing(launched, terms.say))
             first = selector.require()
             terms.pace.progress = None  # the live view owns the screen
             toll, budget = cost_of(terms)
             toll.close()
-            group = cls(selector, terms, budget, first)
+            group = cls(selector, terms, budget, first, root)
             undo.callback(group.close)
             group._take_in(first, deadline=None)
             group._say_how_it_began()
@@ -104,7 +125,8 @@ class WatchedGroup:
             item = next(iter(self.members.values()))
             raise PagescanError(
                 f"no process in {self.selector} can be tracked: {item.why}",
-                hint="pagescan arm PID gives the details for one process",
+                hint=getattr(item.refusal, "hint", None)
+                or "pagescan arm PID gives the details for one process",
             )
         if self._births is None:
             self.terms.say(
@@ -122,24 +144,47 @@ class WatchedGroup:
             stop: A descriptor: the loop ends when it becomes readable.
             inputs: Served while the loop waits.
         """
-        timer = Timer(limits, stop, None, inputs or {})
-        before, since = time.monotonic(), self.armed_at
-        totals = Summary.none()
-        number = 0
+        root = self.root
+        tracee = root.launched.tracee if root else None
+        timer = Timer(limits, stop, None, inputs or {}, tracee)
+        self._before, self._stop = time.monotonic(), stop
+        if root:
+            root.begin()
         end = None
         while end is None:
-            number += 1
-            end = timer.wait()
-            if end is None and number == limits.count:
+            woken = timer.wait()
+            item = self._item_of_root()
+            if root and woken == "exec":
+                if item:
+                    root.follow_exec(item, self._budget)
+                root.begin()
+                continue
+            end = None if woken == "exit" else woken
+            if end is None and self._number + 1 == limits.count:
                 end = "count"
-            tick = self._tick(number, limits, before, since, end)
-            end = end or self._over_with()
-            totals = add(totals, tick.summary)
-            before, since = time.monotonic(), tick.time
-            share, spent = self._toll.share, self._toll.spent_ns
-            yield replace(
-                tick, end=end, totals=totals, total_share=share, total_ns=spent
-            )
+            tick = self._tick(limits.interval * _ATTACHING, end)
+            if root:
+                root.check_tracer(lives=item is not None and not item.ended)
+            end = tick.end
+            yield tick
+
+    def _item_of_root(self) -> WatchedMember | None:
+        """Return the member that CMD is; None: there is no CMD, or it has ended."""
+        if self.root is None:
+            return None
+        pid = self.root.launched.pid
+        return next(
+            (one for one in self.members.values() if one.facts.pid == pid), None
+        )
+
+    def look(self) -> GroupTick:
+        """Look at all members now, then take in the processes that have come."""
+        return self._tick(None, None, every=True)
+
+    @property
+    def fault_seconds(self) -> float:
+        """The cost of a first write to a member: measured, or the usual figure."""
+        return self._toll.fault.seconds
 
     def _over_with(self) -> str | None:
         """Return the end if no member can come any more: a tree without a process."""
@@ -148,45 +193,74 @@ class WatchedGroup:
         return "exited" if self.selector.kind == "tree" else None
 
     def _tick(
-        self,
-        number: int,
-        limits: Limits,
-        before: float,
-        since: datetime,
-        end: str | None,
+        self, attaching: float | None, end: str | None, *, every: bool = False
     ) -> GroupTick:
-        """Look at all members, then take in new ones; the tick has no sums yet."""
-        looks = {
-            key: look
-            for key, item in self.members.items()
-            if (look := item.look(last=end is not None)) is not None
-        }
+        """Look at all members, then take in new ones.
+
+        Args:
+            attaching: The longest time in seconds for new members; None: no bound.
+            end: Why this is the last tick; None: it is not.
+            every: Whether members that have not run are looked at, too.
+        """
+        looks = self._looks(last=every or end is not None)
+        self._let_root_end()
         self._hear_of_births()
         gone = self._let_go(looks)
         if end is None:
-            deadline = time.monotonic() + limits.interval * _ATTACHING
-            self._take_in(self._census.read(), deadline)
+            deadline = None if attaching is None else time.monotonic() + attaching
+            self._take_in(self._census.read(full=every), deadline)
         self._count_short_lives()
         at_tick = [
             *(item.at_tick(looks.get(key)) for key, item in self.members.items()),
             *gone,
         ]
-        return GroupTick(
-            number,
+        summary = sum_of(at_tick)
+        self._totals = add(self._totals, summary)
+        self._number += 1
+        estimate = estimate_of(looks.values())
+        self._estimated |= estimate is not None
+        tick = GroupTick(
+            self._number,
             tuple(at_tick),
-            since,
+            self._since,
             now(),
-            time.monotonic() - before,
-            _sum_of(at_tick),
-            Summary.none(),
+            time.monotonic() - self._before,
+            summary,
+            self._totals,
             self._untracked(looks),
             self._cost(looks),
-            end,
+            end or self._over_with(),
             self.gone,
             self.short_lived,
             self.armed_at,
-            estimate=_estimate_of(looks.values()),
+            self._toll.share,
+            self._toll.spent_ns,
+            estimate,
+            self._estimated,
+            self._unseen,
         )
+        self._before, self._since = time.monotonic(), tick.time
+        return tick
+
+    def _let_root_end(self) -> None:
+        """Let a CMD that stands at its end go, after its last look."""
+        if self.root is None or not self.root.launched.tracee.ends:
+            return
+        self._take_in(self._census.read(), None)  # before its children are orphans
+        item = self._item_of_root()
+        self.root.let_end(self._stop)
+        if item:
+            item.ended = True
+
+    def _looks(self, *, last: bool) -> dict[tuple[int, int], Look]:
+        """Look at the members; without a look, one has not run or is gone."""
+        stands = self.root is not None and self.root.launched.tracee.ends
+        ending = self._item_of_root() if stands else None
+        return {
+            key: look
+            for key, item in self.members.items()
+            if (look := item.look(last=last or item is ending)) is not None
+        }
 
     def _let_go(self, looks: dict[tuple[int, int], Look]) -> list[MemberLook]:
         """Remove the members that have gone; return their last facts."""
@@ -198,13 +272,16 @@ class WatchedGroup:
         for key in self.members.keys() - present:
             item = self.members.pop(key)
             item.close()
+            self._toll.gone.append(item.toll)
             end = "left" if not item.ended and lives(item.member) else "exited"
-            if item.joined_at is None and end == "exited":
+            if item.never_tried and end == "exited":
                 if self.short_lived is not None:
                     self.short_lived += 1
                 continue
             gone.append(item.at_tick(looks.get(key), end))
             self.gone += 1
+            if (unseen := gone[-1].facts.unseen_ns) is not None:
+                self._unseen = max(self._unseen or 0, unseen)
         return gone
 
     def _take_in(self, present: tuple[Member, ...], deadline: float | None) -> None:
@@ -223,6 +300,8 @@ class WatchedGroup:
                     continue
                 item = self.members[member.key] = WatchedMember(member, self.terms)
                 item.toll.fault = self._toll.fault
+                if self.root and member.pid == self.root.launched.pid:
+                    item.tracee = self.root.launched.tracee
             item.member = member
             if item.due and (deadline is None or time.monotonic() < deadline):
                 item.attach(self._budget)
@@ -269,6 +348,15 @@ class WatchedGroup:
         share = self._toll.add([item.toll for item in items])
         return replace(cost, stopped_ns=cost.stopped_ns + stopped, target_share=share)
 
+    @property
+    def trackings(self) -> "dict[tuple[int, int], Tracking]":
+        """The trackings of the present members, by pid and start time."""
+        return {
+            key: item.tracking
+            for key, item in self.members.items()
+            if item.tracking is not None
+        }
+
     def count_memory(self) -> None:
         """Count the present and swapped pages of each member, and of all together."""
         whole = SharedOnce()
@@ -278,8 +366,8 @@ class WatchedGroup:
             with contextlib.suppress(PagescanError):
                 batch = populated_regions(item.tracking.scanner, self.terms.selection)
                 whole.add(batch)
-                item.populated = _populated(batch.summary())
-        self.populated = _populated(whole.summary())
+                item.populated = Populated.of(batch.summary())
+        self.populated = Populated.of(whole.summary())
 
     def end(self, stop: int) -> Cost:
         """Disarm all members and put huge pages back; return the cost.
@@ -289,6 +377,8 @@ class WatchedGroup:
         """
         with contextlib.suppress(BlockingIOError):
             os.read(stop, 1 << 10)  # the signal that ended the looks
+        if self.root:
+            self.root.let_end(stop)
         ready = select.poll()
         ready.register(stop, select.POLLIN)
         cost = Cost()
@@ -306,56 +396,3 @@ class WatchedGroup:
         if self._births is not None:
             self._births.close()
             self._births = None
-
-
-def _room() -> tuple[int, str]:
-    """Raise this process's limit of descriptors; return how many members it allows.
-
-    Returns:
-        The most members, and the reason for the limit.
-    """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        with contextlib.suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-            soft = hard
-    allowed = (soft - _SPARE) // _PER_MEMBER
-    if allowed >= MOST:
-        return MOST, f"a group has at most {MOST:,} tracked processes"
-    return max(1, allowed), (
-        f"the limit of {soft} descriptors allows {max(1, allowed)} tracked processes"
-        " (ulimit -n)"
-    )
-
-
-def _sum_of(members: Iterable[MemberLook]) -> Summary:
-    """Return the writes of all members; shared memory counts once unless estimated."""
-    whole = SharedOnce()
-    regions = 0
-    each = Summary.none()
-    estimated = False
-    for facts, look in members:
-        if look is None:
-            continue
-        whole.add(look.batch)
-        regions += len(look.batch)
-        each = add(each, facts.summary)
-        estimated |= look.estimate is not None
-    return each if estimated else whole.summary()._replace(regions=regions)
-
-
-def _estimate_of(looks: Iterable[Look]) -> Estimate | None:
-    """Return the estimate for all together: the members were drawn independently."""
-    parts = [look.estimate for look in looks if look.estimate is not None]
-    if not parts:
-        return None
-    pages = sum(part.pages for part in parts)
-    below = math.hypot(*(part.pages - part.low for part in parts))
-    above = math.hypot(*(part.high - part.pages for part in parts))
-    share = sum(part.share for part in parts) / len(parts)
-    return Estimate(pages, round(pages - below), round(pages + above), share)
-
-
-def _populated(summary: Summary) -> Populated:
-    found = summary.categories
-    return Populated(found.get("present", 0), found.get("swapped", 0))

@@ -5,9 +5,9 @@ look only at the pids that are new since the previous one. A full reading every 
 seconds finds the processes that have changed their cgroup or command line.
 """
 
-import os
 import time
 
+from pagescan.target.find import processes
 from pagescan.target.group import Member, Selector
 
 _FULL_EVERY = 10.0
@@ -39,7 +39,7 @@ class Census:
             PagescanError: As for `Selector.members`.
         """
         now = time.monotonic()
-        pids = {int(name) for name in os.listdir("/proc") if name.isdigit()}
+        pids = {*processes()}
         if full or now >= self._due:
             self._due = now + _FULL_EVERY
             known = tuple(self._members.values())

@@ -1,11 +1,15 @@
 """Finds the process that a user names: by its pid, or by a name that it has."""
 
-import contextlib
 import os
 import re
 from typing import NamedTuple
 
-from pagescan.model.errors import NoSuchTargetError, TargetError
+from pagescan.model.errors import (
+    NoSuchTargetError,
+    TargetError,
+    UsageError,
+    from_oserror,
+)
 from pagescan.model.units import escape
 from pagescan.target.process import PF_KTHREAD, check_proc, executable, read_stat
 
@@ -13,6 +17,11 @@ _PID_DIGITS = 18
 _LISTED = 20
 _WIDTH = 60
 _PYTHON = re.compile(r"(python|pypy)[0-9.]*")
+_WORDS = {
+    "self": "a shell's own pid is $$: pagescan maps $$",
+    "all": "did you mean --all?",
+}
+"""Words that are no TARGET, and what to write in place of them."""
 _OURS = ("pagescan", "pagescan.pyz")
 
 
@@ -38,32 +47,77 @@ def find_pid(text: str, *, oldest: bool = False) -> int:
         oldest: If several match, take the oldest.
 
     Raises:
-        NoSuchTargetError: No process has the name.
-        TargetError: Several processes match; the message lists them, the oldest first.
+        NoSuchTargetError: No process has the name; its details list those with such a
+            command line, the oldest first.
+        TargetError: Several processes match; its details list them, the oldest first.
+        UsageError: The text is empty.
     """
     if text.isascii() and text.isdigit():
         if len(text) > _PID_DIGITS:
             raise NoSuchTargetError(f"no process with pid {text[:_PID_DIGITS]}…")
         return int(text)
+    if not text:
+        raise UsageError("an empty TARGET names no process")
     check_proc()
-    matches = sorted(named for named in named_processes() if text in named.names)
+    everyone = sorted(named_processes())
+    matches = [named for named in everyone if text in named.names]
     if os.geteuid():
         matches = [named for named in matches if named.ours] or matches
     if not matches:
-        hint = "a shell's own pid is $$: pagescan maps $$" if text == "self" else None
-        raise NoSuchTargetError(f"no process is named {text!r}", hint=hint)
+        raise _no_such(text, everyone)
     if len(matches) == 1 or oldest:
         return matches[0].pid
-    listed = "; ".join(
-        f"{named.pid} {_command_line(named.pid)}".rstrip()
-        for named in matches[:_LISTED]
-    )
-    more = "; …" if len(matches) > _LISTED else ""
     raise TargetError(
-        f"{len(matches)} processes are named {text!r}, the oldest first:"
-        f" {listed}{more}",
-        hint="give the pid of one of them, or take the oldest with --oldest",
+        f"{len(matches)} processes are named {text!r}, the oldest first",
+        hint=f"give the pid of one of them, or take the oldest, {matches[0].pid}, with"
+        " --oldest",
+        details=_listed([named.pid for named in matches]),
     )
+
+
+def _no_such(text: str, everyone: list[Named]) -> NoSuchTargetError:
+    """Return the error for a name that no process has."""
+    started = [
+        named.pid
+        for named in everyone
+        if text in map(os.path.basename, _words(named.pid))
+    ]
+    if not started:
+        return NoSuchTargetError(f"no process is named {text!r}", hint=_meant(text))
+    return NoSuchTargetError(
+        f"no process is named {text!r}, but it is in a command line",
+        hint=f"give the pid, as in ps -e; {started[0]} is the oldest one",
+        details=_listed(started),
+    )
+
+
+def _listed(pids: list[int]) -> list[str]:
+    """Return a line per process: its pid and its command line."""
+    shown = pids[:_LISTED]
+    width = max(len(str(pid)) for pid in shown)
+    lines = [f"  {pid:>{width}}  {_command_line(pid)}".rstrip() for pid in shown]
+    if len(pids) > _LISTED:
+        lines.append(f"  … and {len(pids) - _LISTED} more")
+    return lines
+
+
+def _meant(text: str) -> str | None:
+    """Return a hint for a TARGET that is no process; None: no hint."""
+    if found := re.fullmatch(r"/proc/(\d+)(/.*)?", text):
+        return f"did you mean {found[1]}?"
+    if text in _WORDS:
+        return _WORDS[text]
+    if os.path.isfile(text) and not os.access(text, os.X_OK):
+        return (
+            f"TARGET is a process; a recording: pagescan report {text}, or pagescan"
+            " diff OLD NEW"
+        )
+    import shutil
+
+    name, program = os.path.basename(text), shutil.which(text)
+    if name and name != text:
+        return f"TARGET is a pid, or a name as in ps -e: {name!r}"
+    return f"to start it: pagescan watch -- {text}" if program else None
 
 
 def pid_of(target: int | str | None) -> int:
@@ -82,8 +136,16 @@ def pid_of(target: int | str | None) -> int:
 
 
 def processes() -> list[int]:
-    """Return all visible pids, ascending."""
-    return sorted(int(name) for name in os.listdir("/proc") if name.isdigit())
+    """Return all visible pids, ascending.
+
+    Raises:
+        PagescanError: This process has no descriptor left, or no memory.
+    """
+    try:
+        names = os.listdir("/proc")
+    except OSError as error:
+        raise from_oserror(error, doing="list the processes", call="open") from error
+    return sorted(int(name) for name in names if name.isdigit())
 
 
 def named_processes() -> list[Named]:
@@ -91,10 +153,13 @@ def named_processes() -> list[Named]:
 
     A process that ends at that moment is left out.
     """
+    from pagescan.target.proc_files import if_it_lives  # a pid needs no search
+
     user = os.geteuid()
     found = []
     for pid in processes():
-        with contextlib.suppress(OSError):
+        doing = f"look at {pid}"
+        with if_it_lives(pid, doing=doing, call="open", or_hidden=True):
             stat = read_stat(pid)
             if stat.flags & PF_KTHREAD or stat.state in "ZX":
                 continue
@@ -108,16 +173,14 @@ def named_processes() -> list[Named]:
 
 
 def _words(pid: int) -> list[str]:
-    with open(f"/proc/{pid}/cmdline", "rb") as file:
-        return os.fsdecode(file.read(4096)).split("\0")
+    from pagescan.target.proc_files import command_words  # as above
+
+    return command_words(pid)
 
 
 def _command_line(pid: int) -> str:
     """Return the command line of a process as one short, escaped line."""
-    try:
-        line = escape(" ".join(_words(pid)).strip())
-    except OSError:
-        return ""
+    line = escape(" ".join(_words(pid)).strip())
     half = _WIDTH // 2
     return line if len(line) <= _WIDTH else f"{line[:half]}…{line[-half:]}"
 

@@ -22,30 +22,32 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import ClassVar, NamedTuple, Self
 
-from pagescan.model.errors import NoSuchTargetError, UsageError
+from pagescan.model.errors import NoSuchTargetError, TargetError, UsageError
 from pagescan.model.units import escape
 from pagescan.target.cgroups import (
     cgroup_paths,
     container_of,
     has_unit,
+    some_of,
     unit_name,
+    units_like,
     within,
 )
-from pagescan.target.find import is_pagescan, processes
+from pagescan.target.find import is_pagescan, pid_of, processes
 from pagescan.target.living import memory_dir
-from pagescan.target.proc_files import read_proc
+from pagescan.target.proc_files import command_words, read_proc
 from pagescan.target.process import (
     PF_KTHREAD,
     Stat,
     check_proc,
     executable,
+    open_pidfd,
     parse_stat,
+    suitable_stat,
 )
+from pagescan.target.roles import Told, roles_of
 
 _CONTAINER_ID = re.compile(r"[0-9a-f]{12,64}|[0-9a-f]{32}-[0-9]+")
-_TYPE = re.compile(r"--type=([\w-]+)")
-_LABEL_WIDTH = 200
-_COMMAND_LINE = 4096
 
 
 class Member(NamedTuple):
@@ -55,8 +57,9 @@ class Member(NamedTuple):
         start_time: Clock ticks since boot: field 22 of /proc/PID/stat.
         name: Its name in the kernel.
         label: Its role, if its command line tells it: the title that it has given
-            itself ("postgres: checkpointer"), or the type of process of a browser
-            ("renderer"). None: nothing distinguishes it from its siblings.
+            itself ("postgres: checkpointer"), without what it does now, or the type
+            of process of a browser ("renderer"). The parent of forks with its command
+            line is "NAME (parent)". None: nothing distinguishes it from its siblings.
     """
 
     pid: int
@@ -134,17 +137,21 @@ class Tree(Selector):
     start_time: int
 
     @classmethod
-    def of(cls, pid: int) -> Self:
+    def of(cls, target: int | str) -> Self:
         """Return the tree of a process that lives now.
 
+        Args:
+            target: Its root, by its pid or its name.
+
         Raises:
-            NoSuchTargetError: No process has this pid.
+            NoSuchTargetError: No process has this pid or this name.
+            UnsuitableTargetError: A thread id, a kernel thread, a zombie.
+            AccessDeniedError: /proc hides it from this user.
         """
         check_proc()
-        stat = _stat(pid)
-        if stat is None:
-            raise NoSuchTargetError(f"no process with pid {pid}", pid=pid)
-        return cls(pid, stat.start_time)
+        pid = pid_of(target)
+        os.close(open_pidfd(pid))
+        return cls(pid, suitable_stat(pid).start_time)
 
     @property
     def name(self) -> str:  # type: ignore[override] # a field elsewhere
@@ -246,6 +253,12 @@ class Unit(_EachByItself):
         """Whether its cgroup's path contains the unit."""
         return has_unit(cgroup_paths(pid), self.name)
 
+    def _where(self) -> str:
+        others = units_like(self.name, map(cgroup_paths, processes()))
+        if not others:
+            return super()._where()
+        return f"running units with a similar name: {some_of(others)}"
+
 
 @dataclass(frozen=True)
 class Container(_EachByItself):
@@ -269,8 +282,20 @@ class Container(_EachByItself):
 
     def takes(self, pid: int) -> bool:
         """Whether its cgroup is that of the container."""
-        container = container_of(pid, cgroup_paths(pid))
+        container = container_of(cgroup_paths(pid))
         return container is not None and container.startswith(self.name)
+
+    def require(self) -> tuple[Member, ...]:
+        """Return the members; raise TargetError if the id is that of two containers."""
+        members = super().require()
+        found = {container_of(cgroup_paths(member.pid)) for member in members}
+        ids = sorted(filter(None, found))
+        if len(ids) > 1:
+            raise TargetError(
+                f"{self} is the beginning of {len(ids)} ids: {some_of(ids)}",
+                hint="give more digits",
+            )
+        return members
 
 
 @dataclass(frozen=True)
@@ -302,7 +327,7 @@ class Match(_EachByItself):
         """Whether the name or the command line contains a match."""
         if self.pattern.search(os.fsdecode(read_proc(pid, "comm") or b"").strip("\n")):
             return True
-        line = " ".join(_words(pid))
+        line = " ".join(command_words(pid))
         return bool(self.pattern.search(line)) and pid not in _ancestors()
 
     def _where(self) -> str:
@@ -337,14 +362,19 @@ def _stat(pid: int) -> Stat | None:
 
 def _members(found: Iterable[tuple[int, Stat]]) -> tuple[Member, ...]:
     """Return processes as members, without zombies and those of pagescan."""
-    members = []
+    told: dict[int, Told] = {}
     for pid, stat in found:
         if _ended(pid, stat):
             continue
-        words = _words(pid)
+        words = command_words(pid)
         if pid == os.getpid() or _is_ours(pid, words):
             continue
-        members.append(Member(pid, stat.start_time, stat.name, _label(words)))
+        told[pid] = Told(stat.start_time, stat.parent, stat.name, words)
+    roles = roles_of(told)
+    members = (
+        Member(pid, one.start_time, one.name, roles.get(pid))
+        for pid, one in told.items()
+    )
     return tuple(sorted(members, key=lambda member: (member.start_time, member.pid)))
 
 
@@ -364,19 +394,3 @@ def _ancestors() -> set[int]:
         stat = _stat(pid)
         pid = stat.parent if stat else 0
     return found
-
-
-def _words(pid: int) -> list[str]:
-    text = read_proc(pid, "cmdline", _COMMAND_LINE) or b""
-    return os.fsdecode(text.rstrip(b"\0")).split("\0")
-
-
-def _label(words: list[str]) -> str | None:
-    """Return the role of a process that its command line tells; None: it does not."""
-    title = words[0].strip()
-    if len(words) == 1 and " " in title and not title.startswith("/"):
-        return escape(title[:_LABEL_WIDTH])
-    for word in words[1:]:
-        if found := _TYPE.fullmatch(word):
-            return found[1]
-    return None

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pagescan.model.errors import PagescanError, TargetError
 from pagescan.model.memory import Range
 from pagescan.target.label_rules import Told
+from pagescan.target.living import memory_dir
 from pagescan.target.process import Target, read_status
 
 _PATIENCE = 10.0  # seconds
@@ -39,20 +40,19 @@ def ask(target: Target) -> list[Told]:
         TargetError: The target is not such a machine.
         PagescanError: jcmd is missing, or has no answer.
     """
-    with open(f"/proc/{target.pid}/maps", "rb") as maps:
-        if b"/libjvm.so" not in maps.read():
-            raise TargetError(
-                f"{target} is not a Java virtual machine, the only runtime that"
-                " --ask-runtime asks",
-                pid=target.pid,
-            )
+    if not is_machine(target.pid):
+        raise TargetError(
+            f"{target} is not a Java virtual machine, the only runtime that"
+            " --ask-runtime asks",
+            pid=target.pid,
+        )
     jcmd = shutil.which("jcmd")
     if jcmd is None:
         raise PagescanError(
             "--ask-runtime needs jcmd, which is not installed",
             hint="apt install openjdk-17-jdk-headless    (Debian, Ubuntu)",
         )
-    if not _may_be_asked(target.pid):
+    if not is_listening(target.pid):
         raise TargetError(
             f"{target} does not answer jcmd now: it has no handler of SIGQUIT, which"
             " would end it",
@@ -79,7 +79,19 @@ def ask(target: Target) -> list[Told]:
     return joined(told_in(done.stdout))
 
 
-def _may_be_asked(pid: int) -> bool:
+def is_machine(pid: int) -> bool:
+    """Whether a process has mapped libjvm.so: no other one may get SIGQUIT.
+
+    A Go program catches that signal, too: it prints its stacks and ends.
+
+    Raises:
+        OSError: Its mappings cannot be read.
+    """
+    with open(f"{memory_dir(pid)}/maps", "rb") as maps:
+        return b"/libjvm.so" in maps.read()
+
+
+def is_listening(pid: int) -> bool:
     """Whether it listens already, as with -Xrs from its start, or catches SIGQUIT."""
     try:
         status = read_status(pid)

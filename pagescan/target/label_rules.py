@@ -24,7 +24,9 @@ _GO = 0xC0 << 32
 _V8_CHUNK = 256 * _KIB
 _ARENAS = 8 * _MIB
 """Larger memory of a Python program is more likely an array or a mapping of its own."""
-_PYTHON = re.compile(r"(lib)?python3(\.\d+)?t?(\.so.*)?")
+_PYTHON = re.compile(r"(lib)?python3\.[1-9]\d+(\.so.*)?")
+"""Up to 3.9 an arena has 256 KiB, and a build without the GIL (python3.13t) has none;
+source: Include/internal/pycore_obmalloc.h."""
 _NODE = frozenset({"node", "nodejs", "electron", "chrome", "chromium"})
 _OTHER_MALLOC = re.compile(r"lib(jemalloc|tcmalloc|mimalloc|hoard|snmalloc)\b.*")
 _LIBC = re.compile(r"libc(\.so\.6|-2\..*\.so)")
@@ -131,16 +133,35 @@ def _main_heap(program: Program, at: int) -> str | None:
 
 
 def _arena(program: Program, at: int) -> str | None:
-    """Label a further arena of glibc: memory, then the rest of 64 MiB reserved."""
-    mapping = program.mappings[at]
-    if not is_data(mapping) or mapping.start % _ARENA:
+    """Label a further arena of glibc: memory, then the rest of 64 MiB reserved.
+
+    Tracking divides memory that grows: the memory may be several mappings.
+    """
+    mappings = program.mappings
+    base = mappings[at].start - mappings[at].start % _ARENA
+    if not is_data(mappings[at]) or mappings[at].end > base + _ARENA:
         return None
-    rest = program.mappings[at + 1 : at + 2]
-    full = mapping.length == _ARENA
-    begun = rest and rest[0].reserved and rest[0].start == mapping.end
-    if full or (begun and rest[0].end == mapping.start + _ARENA):
+    first = last = at
+    while mappings[first].start > base and _goes_on(mappings, first - 1):
+        first -= 1
+    while mappings[last].end < base + _ARENA and _goes_on(mappings, last):
+        last += 1
+    if mappings[first].start != base:
+        return None
+    rest = mappings[last + 1 : last + 2]
+    full = mappings[last].end == base + _ARENA
+    begun = rest and rest[0].reserved and rest[0].start == mappings[last].end
+    if full or (begun and rest[0].end == base + _ARENA):
         return "[malloc arena]"
     return None
+
+
+def _goes_on(mappings: Sequence[Mapping], at: int) -> bool:
+    """Whether plain writable memory touches the next mapping, which is such, too."""
+    if not 0 <= at < len(mappings) - 1:
+        return False
+    one, other = mappings[at], mappings[at + 1]
+    return one.end == other.start and is_data(one) and is_data(other)
 
 
 def _java_heap(program: Program, at: int) -> str | None:
@@ -202,11 +223,15 @@ def _v8_code(program: Program, at: int) -> str | None:
 
 
 def _python_arenas(program: Program, at: int) -> str | None:
-    """Label whole arenas; a stack has a guard page before it."""
+    """Label what may be whole arenas; a stack has a guard page before it.
+
+    Memory of that size which the program has mapped itself looks the same: the label
+    has a question mark.
+    """
     mapping = program.mappings[at]
     if not is_data(mapping) or mapping.length % _MIB or mapping.length > _ARENAS:
         return None
-    return None if program.guarded(at) else "[python objects]"
+    return None if program.guarded(at) else "[python objects?]"
 
 
 def _shared_buffers(program: Program, at: int) -> str | None:
@@ -275,7 +300,12 @@ RULES = (
         _is_go,
         _go_heap,
     ),
-    LabelRule("CPython: whole arenas of 1 MiB, at most 8", _is_python, _python_arenas),
+    LabelRule(
+        "CPython: 1 to 8 MiB, as its arenas of 1 MiB are; other memory of such a size"
+        " looks the same",
+        _is_python,
+        _python_arenas,
+    ),
     LabelRule("glibc: the heap of brk(2)", _has_glibc, _main_heap),
 )
 """The first row that knows a mapping labels it."""

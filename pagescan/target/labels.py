@@ -11,6 +11,7 @@ import time
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 from pagescan.model.batch import Batch
 from pagescan.model.errors import PagescanError
@@ -33,6 +34,16 @@ from pagescan.target.thread_stacks import ThreadStack, thread_stacks
 _FRESH = 3.0  # seconds
 _SHARE = 0.02  # of the time, at most: a target may have a hundred thousand mappings
 
+_STACK_RULE = "the stack pointer of that thread"
+"""A stack is remembered by its thread: a later one may get the same memory."""
+
+
+class _Known(NamedTuple):
+    """A mapping, and the label that it has got."""
+
+    mapping: Mapping
+    label: Label
+
 
 class Labels:
     """The labels of one target's memory; stacks that were found are remembered.
@@ -47,6 +58,7 @@ class Labels:
         self.target = target
         self.told: list[Told] = []
         self._stacks: dict[int, ThreadStack] = {}
+        self._known: dict[int, _Known] = {}  # by the start of the mapping
         self._mappings: list[Mapping] = []  # as they were when they were labelled
         self._labels: list[Label | None] = []
         self._old = 0.0  # when they are out of date
@@ -61,12 +73,35 @@ class Labels:
         self._find_stacks(mappings)
         program = Program(self.target.facts.exe, mappings)
         rules = [rule for rule in RULES if rule.has(program)]
-        return [
+        labels = [
             self._said(program, at)
             or self._stack(program, at)
+            or self._earlier(mapping)
             or next(labels_by(rules, program, at), None)
-            for at in range(len(mappings))
+            for at, mapping in enumerate(mappings)
         ]
+        self._known = {
+            mapping.start: _Known(mapping, label)
+            for mapping, label in zip(mappings, labels, strict=True)
+            if label and label.rule != _STACK_RULE
+        }
+        return labels
+
+    def _earlier(self, mapping: Mapping) -> Label | None:
+        """Return the label that a mapping had before: it stays while that is mapped.
+
+        A rule may not know it again: it grows, or its neighbours change.
+        """
+        known = self._known.get(mapping.start)
+        if known is None:
+            return None
+        before = known.mapping
+        same = (before.name, before.perms, before.inode)
+        return (
+            known.label
+            if same == (mapping.name, mapping.perms, mapping.inode)
+            else None
+        )
 
     def cover(self, mappings: Sequence[Mapping]) -> dict[int, str]:
         """Return the texts of labels by the starts of mappings, where a rule knows one.
@@ -146,4 +181,4 @@ class Labels:
         if mapping.name != "[stack]" and not (is_data(mapping) and program.guarded(at)):
             return None  # the stack of a goroutine, or of another fiber
         text = f"[stack of {stack.name} {stack.tid}]"
-        return Label(text, "the stack pointer of that thread")
+        return Label(text, _STACK_RULE)

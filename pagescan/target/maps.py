@@ -2,7 +2,6 @@
 
 import os
 import sys
-import time
 from collections.abc import Callable, Iterable, Sequence
 
 from pagescan import native
@@ -12,7 +11,8 @@ from pagescan.target.living import memory_dir
 from pagescan.target.process import Target
 from pagescan.target.smaps import smaps_field
 
-_READ = 1 << 20
+_MANY = 2000
+"""From this number on, mappings are kept: it takes some ms to make them again."""
 _LETTERS = tuple(
     "".join(
         letter if flags & bit else "-" for bit, letter in ((1, "r"), (2, "w"), (4, "x"))
@@ -34,16 +34,40 @@ class Reader:
         self._text = b""
         self._found: list[Mapping] = []
         self._disjoint = True
+        self._digest: int | None = None  # of a text that is not kept
 
     def read(self) -> list[Mapping]:
         """Return the mappings, ascending and disjoint; the same list if unchanged."""
+        self._follow()
+        return self._found
+
+    def read_changed(self) -> list[Mapping] | None:
+        """Return the mappings, or None if they are those of the last call.
+
+        Use it without `read`. Between two calls few mappings are not kept, but a digest
+        of them: a process that is read once in a while takes less memory.
+        """
+        if not self._follow():
+            return None
+        found = self._found
+        if len(found) < _MANY:
+            self._digest, self._text, self._found = hash(self._text), b"", []
+        return found
+
+    def forget(self) -> None:
+        """Let the next call of `read_changed` return the mappings in any case."""
+        self._digest, self._text, self._found = None, b"", []
+
+    def _follow(self) -> bool:
+        """Read the mappings; return whether they have changed."""
         target = self.target
         try:
             maps = f"{memory_dir(target.pid)}/maps"
             fd = os.open(maps, os.O_RDONLY | os.O_CLOEXEC)
             try:
-                text = _text(fd, target.meter)
-                if text != self._text:
+                text = self._read(fd)
+                changed = self._differs(text)
+                if changed:
                     self._take(text, fd)
             finally:
                 os.close(fd)
@@ -56,7 +80,20 @@ class Reader:
             ) from error
         if not text:
             raise target.gone()
-        return self._found
+        return changed
+
+    def _differs(self, text: bytes) -> bool:
+        """Whether a text is not that of the last reading."""
+        if self._digest is not None:
+            return hash(text) != self._digest
+        return text != self._text
+
+    def _read(self, fd: int) -> bytes:
+        """Read the text; before Linux 6.17 each read holds the target's mmap lock."""
+        if self.target.pid == os.getpid():
+            return _text(fd, self.target.meter)
+        with native.keeping_the_processor(native.Pace()):
+            return _text(fd, self.target.meter)
 
     def _take(self, text: bytes, fd: int) -> None:
         """Parse only the lines that have changed; the other mappings are reused."""
@@ -69,21 +106,12 @@ class Reader:
         if any(found[at - 1].end > found[at].start for at in seams):
             found, disjoint = _parse(text, fd, self.target)
         self._text, self._found, self._disjoint = text, found, disjoint
+        self._digest = None
 
 
 def _text(fd: int, meter: native.Meter) -> bytes:
-    """Read the text without [vsyscall], which is above user space, in no page table.
-
-    One read returns some 4 KiB, and the lock is free between two.
-    """
-
-    def piece() -> bytes:
-        begun = time.perf_counter_ns()
-        text = os.read(fd, _READ)
-        meter.count(begun)
-        return text
-
-    text = b"".join(iter(piece, b""))
+    """Read the text without [vsyscall], which is above user space, in no page table."""
+    text = native.read_maps(fd, meter)
     last = text.rfind(b"\n", 0, -1) + 1
     return text[:last] if text.startswith(b"ffffffff", last) else text
 

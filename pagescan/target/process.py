@@ -116,9 +116,9 @@ class Target:
         """
         check_proc()
         with contextlib.ExitStack() as undo:
-            pidfd = above_stdio(_open_pidfd(pid))
+            pidfd = above_stdio(open_pidfd(pid))
             undo.callback(os.close, pidfd)
-            stat = _suitable_stat(pid)
+            stat = suitable_stat(pid)
             if start_time is not None and stat.start_time != start_time:
                 raise NoSuchTargetError(
                     f"process {pid} is gone; its pid belongs to {stat.name!r} now",
@@ -193,7 +193,8 @@ class Target:
         self.close()
 
 
-def _open_pidfd(pid: int) -> int:
+def open_pidfd(pid: int) -> int:
+    """Return a pidfd; refuse the id of a thread, and one that is not used."""
     try:
         return os.pidfd_open(pid)
     except (OSError, OverflowError) as error:
@@ -259,7 +260,8 @@ def _no_such(pid: int, error: Exception) -> TargetError:
     return NoSuchTargetError(f"no process with pid {pid}", pid=pid, errno=code)
 
 
-def _suitable_stat(pid: int) -> Stat:
+def suitable_stat(pid: int) -> Stat:
+    """Return the facts of a process; refuse a kernel thread and a zombie."""
     try:
         stat = read_stat(pid)
     except (FileNotFoundError, ProcessLookupError) as error:

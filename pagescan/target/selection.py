@@ -10,6 +10,7 @@ from pagescan.model.memory import PAGE_SIZE, Mapping, Range
 from pagescan.model.units import escape, parse_address, parse_size
 
 _SPAN = re.compile(r"([0-9][0-9a-zA-Z]*)([-+])([0-9][0-9a-zA-Z]*)")
+_NUMBER = re.compile(r"[0-9.]+([mu]?s)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +29,18 @@ class Selection:
 
     @classmethod
     def parse(cls, words: Iterable[str]) -> "Selection":
-        """Parse RANGE words; UsageError if one is malformed."""
+        """Parse RANGE words; UsageError if one is malformed.
+
+        A string is one word: as words, its letters would be names of mappings.
+        """
         ranges: list[Range] = []
         names: list[str] = []
-        for word in words:
+        for word in (words,) if isinstance(words, str) else words:
+            if not isinstance(word, str):
+                raise UsageError(
+                    f"malformed range: {word!r} is no string",
+                    hint="as in '0x7f0000000000-0x7f0000010000' or '[heap]'",
+                )
             if word[:1].isdigit():
                 ranges.append(_parse_range(word))
             elif word:
@@ -82,8 +91,14 @@ class Selection:
         if low < high:
             yield cut(mapping, low, high)
 
-    def check(self, mappings: Sequence[Mapping]) -> list[str]:
+    def check(
+        self, mappings: Sequence[Mapping], *, hint: str = "pagescan maps lists"
+    ) -> list[str]:
         """Return remarks for the user: one per range that was widened.
+
+        Args:
+            mappings: The mappings of the process.
+            hint: What lists them.
 
         Raises:
             PagescanError: A range covers no mapping, or no mapping has a given name.
@@ -96,16 +111,21 @@ class Selection:
         ]
         if absent:
             names = " or ".join(repr(escape(name)) for name in absent)
-            hint = "pagescan maps lists the names; * and ? are wildcards"
+            where = f"{hint} the names; * and ? are wildcards"
+            meant = f"[{absent[0].strip('[]')}]"
+            if any(mapping.label == meant for mapping in mappings):
+                where = f"did you mean '{meant}'?"
+            elif absent[0].startswith("[") and " " in absent[0]:
+                where = f"{hint} the names; labels select nothing"
             if len(absent) < len(self.names) + len(self.ranges):
-                hint = f"nothing was done, since each name has to exist: {hint}"
-            raise PagescanError(f"no mapping is named {names}", hint=hint)
+                where = f"nothing was done, since each name has to exist: {where}"
+            raise PagescanError(f"no mapping is named {names}", hint=where)
         for span in self.ranges:
             parts = Selection((span,)).select(mappings)
             if not parts:
                 raise PagescanError(
                     f"the range {span} covers no mapping",
-                    hint="pagescan maps lists the mappings",
+                    hint=f"{hint} the mappings",
                 )
             notes += _widened(span, parts)
         return notes
@@ -133,6 +153,8 @@ def _parse_range(word: str) -> Range:
         hint = "START-END, START+LEN (0x7f0000000000+64K) or a mapping's name"
         if word.isdigit():
             hint = "one TARGET at a time; the words after it are ranges: " + hint
+        elif _NUMBER.fullmatch(word):
+            hint = f"an interval is an option: -i {word}; a RANGE is " + hint
         raise UsageError(f"malformed range: {word!r}", hint=hint)
     try:
         start = parse_address(match[1])

@@ -4,7 +4,6 @@ It is slow: the kernel walks every page of the process. It holds the target's mm
 for a whole mapping, which cannot be divided; the meter counts that time.
 """
 
-import time
 from collections.abc import Iterator, Sequence
 
 from pagescan import native
@@ -48,19 +47,10 @@ def smaps_fields(
 
 def _lines(pid: int, pace: native.Pace, meter: native.Meter) -> Iterator[bytes]:
     rest = b""
-    held = 0
     with open(f"{memory_dir(pid)}/smaps", "rb", buffering=0) as smaps:
-        while True:
-            begun = time.perf_counter_ns()
-            piece = smaps.read(_READ)
-            held += time.perf_counter_ns() - begun
-            meter.count(begun)
-            if not piece:
-                break
+        file = smaps.fileno()
+        for piece in native.read_pieces(file, meter, slice_max=_READ, pace=pace):
             *lines, rest = (rest + piece).split(b"\n")
             yield from lines
-            if held >= pace.max_stall_ns:
-                time.sleep(pace.pause_ns / 1e9)
-                held = 0
     if rest:
         yield rest

@@ -54,6 +54,35 @@ def create() -> int:
         raise _no_userfaultfd(error) from error
 
 
+def check_fork_events() -> None:
+    """Try fork events on an own userfaultfd, which has no memory.
+
+    Raises:
+        AccessDeniedError: CAP_SYS_PTRACE is missing.
+        KernelUnsupportedError: The kernel has no fork events.
+        PagescanError: No userfaultfd can be made.
+    """
+    uffd = create()
+    try:
+        native.uffd_api(uffd, native.UFFD_FEATURES | native.UFFD_FORKS)
+    except PermissionError as error:
+        raise AccessDeniedError(
+            "this user may not have the events of forks: CAP_SYS_PTRACE is missing",
+            hint="run as root, or leave out --exact",
+            call="ioctl(UFFDIO_API)",
+            errno=error.errno,
+        ) from error
+    except OSError as error:
+        raise KernelUnsupportedError(
+            "this kernel has no events of forks for memory that is tracked",
+            hint="leave out --exact; pagescan doctor shows what this kernel can do",
+            call="ioctl(UFFDIO_API)",
+            errno=error.errno,
+        ) from error
+    finally:
+        os.close(uffd)
+
+
 def why_impossible() -> KernelUnsupportedError | None:
     """Return why no other process can be tracked here; None: no reason is known.
 

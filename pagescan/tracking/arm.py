@@ -125,7 +125,8 @@ class Armer:
             return []
         known = len(self.armed.untracked)
         self._is_full = self.is_full()
-        registered = [mapping for mapping in mappings if self._register(mapping)]
+        with native.keeping_the_processor(self.scanner.pace):
+            registered = [mapping for mapping in mappings if self._register(mapping)]
         if more := self.armed.untracked[known:]:
             # A part that is left out now may have been left out before it grew.
             covers = Covers(more)

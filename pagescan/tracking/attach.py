@@ -8,10 +8,9 @@ here.
 
 import errno
 import os
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any
 
 from pagescan import native
 from pagescan.model.errors import (
@@ -63,8 +62,12 @@ class TakenUffd:
         return f"a thread was stopped {how[self.method]}"
 
 
-def take(target: Target) -> TakenUffd:
+def take(target: Target, *, features: int = 0) -> TakenUffd:
     """Take a userfaultfd out of a target; for this process itself, without ptrace.
+
+    Args:
+        target: The process.
+        features: More features than tracking needs; not for this process itself.
 
     Raises:
         UnsuitableTargetError: The target is traced already, is 32-bit, has a seccomp
@@ -76,16 +79,17 @@ def take(target: Target) -> TakenUffd:
     if target.pid == os.getpid():
         return TakenUffd(above_stdio(wp_async.open_own()), 0, "own")
     wp_async.check_possible()
-    taken = _of_other(target)
+    taken = _of_other(target, features)
     try:
-        _check_it_is_of(target, taken.uffd)
+        with native.keeping_the_processor(native.Pace()):
+            _check_it_is_of(target, taken.uffd)
     except BaseException:
         os.close(taken.uffd)
         raise
     return taken
 
 
-def _of_other(target: Target) -> TakenUffd:
+def _of_other(target: Target, features: int) -> TakenUffd:
     tracer = _other_tracer(target)
     if tracer:
         raise _traced(target, tracer)
@@ -93,10 +97,10 @@ def _of_other(target: Target) -> TakenUffd:
         check_descriptors(_DESCRIPTORS)
     except OSError as error:
         raise from_oserror(error, doing=f"attach to {target}", call="open") from error
-    result = _attached(target)
+    result = _attached(target, features=features)
     if result.step == "dispatch" and result.allowed[1]:
         # Calls from this range are exempt: it may contain suitable instructions.
-        result = _attached(target, result.allowed)
+        result = _attached(target, result.allowed, features=features)
         if result.step == "gadget":
             result = result._replace(step="dispatch", error=errno.EPERM)
     if result.uffd >= 0 and not result.error:
@@ -112,7 +116,9 @@ def _other_tracer(target: Target) -> tuple[int, str] | None:
     return None if tracer and tracer[0] == own else tracer
 
 
-def _attached(target: Target, allowed: tuple[int, int] = (0, 0)) -> native.Attached:
+def _attached(
+    target: Target, allowed: tuple[int, int] = (0, 0), *, features: int
+) -> native.Attached:
     """Attach by a surgeon process, or by a thread here if Yama forbids that.
 
     A program that this process has started has a tracer, which attaches.
@@ -123,16 +129,19 @@ def _attached(target: Target, allowed: tuple[int, int] = (0, 0)) -> native.Attac
     start_time = target.facts.start_time
     if target.tracee is not None and not target.tracee.lost:
         return target.tracee.attach(start_time=start_time, allowed=allowed)
-    result = native.attach(target.pid, start_time=start_time, allowed=allowed)
+    result = native.attach(
+        target.pid, start_time=start_time, allowed=allowed, features=features
+    )
     refused = result.step in ("open", "seize") and _is_denial(result.error)
     if not refused or yama_scope() != "1":
         return result
     return native.attach(
-        target.pid, start_time=start_time, allowed=allowed, by_thread=True
+        target.pid,
+        start_time=start_time,
+        allowed=allowed,
+        by_thread=True,
+        features=features,
     )
-
-
-_MAPS = 1 << 14  # bytes: a few dozen lines
 
 
 def _check_it_is_of(target: Target, uffd: int) -> None:
@@ -171,8 +180,10 @@ def _check_it_is_of(target: Target, uffd: int) -> None:
 
 def _anonymous(maps: int, meter: native.Meter) -> Iterator[tuple[int, int]]:
     """Yield the ranges of private mappings without a file, small ones first."""
-    with open(maps, "rb") as file:
-        while lines := _lines(file, meter):
+    with open(maps, "rb", buffering=0) as file:
+        rest = b""
+        for piece in native.read_pieces(file.fileno(), meter):
+            *lines, rest = (rest + piece).split(b"\n")
             bounds = []
             for words in map(bytes.split, lines):
                 special = words[-1].startswith(b"[v")  # [vdso] and the like
@@ -181,14 +192,6 @@ def _anonymous(maps: int, meter: native.Meter) -> Iterator[tuple[int, int]]:
                     start, end = (int(word, 16) for word in words[0].split(b"-"))
                     bounds.append((start, end))
             yield from sorted(bounds, key=lambda pair: pair[1] - pair[0])
-
-
-def _lines(maps: BinaryIO, meter: native.Meter) -> list[bytes]:
-    """Return the next lines; reading them is counted as one call."""
-    begun = time.perf_counter_ns()
-    lines = maps.readlines(_MAPS)
-    meter.count(begun)
-    return lines
 
 
 def _replaced(target: Target) -> TargetError:

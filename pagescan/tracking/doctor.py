@@ -365,6 +365,12 @@ ROWS: tuple[DoctorRow, ...] = (
         _page_fault_samples,
         "run as root, or: sysctl kernel.perf_event_paranoid=2",
     ),
+    DoctorRow(
+        "fork-events",
+        sample_probes.fork_events,
+        "run as root: only cow --exact needs it",
+        follows=("wp-async",),
+    ),
     DoctorRow("code-names", _names, "apt install binutils"),
     DoctorRow("sigchld", _sigchld, "start pagescan with SIGCHLD at its default"),
     DoctorRow("hugetlb", _hugetlb, "sysctl vm.nr_hugepages=16 reserves some to try it"),

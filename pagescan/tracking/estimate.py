@@ -44,6 +44,21 @@ def estimate(counts: Sequence[int], population: int, least: int, most: int) -> E
     return Estimate(total, low, high, sampled / population)
 
 
+def within_possible(said: Estimate, found: int, more: int, most: int) -> Estimate:
+    """Return an estimate that says no less than is known, and no more than can be.
+
+    Args:
+        said: The estimate for the memory that the sample stands for.
+        found: The written pages of the sample.
+        more: Those of other memory, which is known exactly.
+        most: The most pages that can have been written in all.
+    """
+    most = max(found + more, most)
+    pages = (min(max(number, found) + more, most) for number in said[:3])
+    middle, low, high = pages
+    return said._replace(pages=middle, low=low, high=high)
+
+
 def _end(counts: Sequence[int], population: int, extreme: int, side: int) -> float:
     """Return one end of the interval, with one more unit of `extreme` pages."""
     sampled = len(counts)
@@ -88,6 +103,11 @@ class Extremes:
             return 0, largest
         both = self._before + self._now
         return min(both), max(both)
+
+    @property
+    def most(self) -> int:
+        """The most pages that any drawn unit has written of late; 0: none was drawn."""
+        return max(self._before + self._now, default=0)
 
     def learn(self, counts: Sequence[int], population: int) -> None:
         """Add the pages written in each drawn unit; `population`: all units."""

@@ -244,6 +244,10 @@ class WrittenPages:
         """Return the mappings that were written to, with their page counts."""
         return self.batch.by_mapping()
 
+    def __repr__(self) -> str:
+        answer = self._answer
+        return f"<WrittenPages: {answer.batch if answer else self._why}>"
+
     def _known_answer(self) -> _Answer:
         if self._answer is None:
             raise PagescanError(f"there is no answer: {self._why}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import struct
-import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -53,15 +52,10 @@ class PageDigests:
             for low, high in zip(populated.starts, populated.ends, strict=True):
                 for start in range(low, high, _AT_ONCE):
                     part = buffer[: min(_AT_ONCE, high - start)]
-                    begun = time.perf_counter_ns()
                     try:
-                        size = os.preadv(memory, [part], start)
+                        size = _read_into(part, memory, start, meter)
                     except OSError:  # unmapped since
                         continue
-                    taken = time.perf_counter_ns() - begun
-                    meter.scan_ns += taken
-                    meter.max_wait_ns = max(meter.max_wait_ns, taken)
-                    meter.pages_walked += size // PAGE_SIZE
                     yield (
                         start,
                         b"".join(
@@ -90,6 +84,20 @@ class PageDigests:
             yield memory
         finally:
             os.close(memory)
+
+
+def _read_into(part: memoryview, memory: int, start: int, meter: Meter) -> int:
+    """Read memory into a buffer, count the cost, and return the number of bytes."""
+    from pagescan import native
+
+    with native.keeping_the_processor(native.Pace()):
+        size, taken = native.read_memory(memory, part, start)
+    pages = size // PAGE_SIZE
+    meter.scan_ns += taken
+    # The lock is taken page by page, and is free while a page is copied.
+    meter.max_wait_ns = max(meter.max_wait_ns, taken // max(1, pages))
+    meter.pages_walked += pages
+    return size
 
 
 def _digest(page: bytes | memoryview) -> bytes:

@@ -3,7 +3,7 @@
 import math
 import random
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean, variance
 from typing import Generic, Protocol, Self, TypeVar
 
@@ -48,12 +48,23 @@ class Budget:
         share = percent / 100
         return cls(Ledger(share).share * interval / fault_seconds, share)
 
+    def of_use(self, processors: float) -> Self:
+        """Return the budget for a target that uses so much of a processor, at most 1.
+
+        It is known before the first look: a look at everything would cost an idle
+        target more than its budget.
+        """
+        if self.share is None:
+            return self
+        return replace(self, faults=self.faults * min(1.0, processors))
+
     def units(
         self,
         population: int,
         tracked: int,
         counts: Sequence[int],
         faults: float | None = None,
+        extreme: int = 0,
     ) -> int:
         """Return how many units may be tracked next.
 
@@ -62,6 +73,8 @@ class Budget:
             tracked: The number tracked this time; it grows at most twofold.
             counts: Pages written in each of them; empty: unknown yet.
             faults: How many the next look may cause; None: the fixed number.
+            extreme: The most pages that any unit has written of late: the next sample
+                may have more such units than this one.
         """
         faults = self.faults if faults is None else faults
         if not counts:
@@ -70,8 +83,9 @@ class Budget:
         else:
             # Use an upper bound of the mean, not the mean itself: the budget is a
             # limit.
-            spread = math.sqrt(variance(counts) / len(counts)) if tracked > 1 else 0.0
-            expected = fmean(counts) + 2 * spread
+            known = [*counts, max(extreme, *counts)]
+            spread = math.sqrt(variance(known) / len(known))
+            expected = fmean(known) + 2 * spread
             most = 2 * tracked
         affordable = faults / expected if expected else math.inf
         return int(min(population, max(_FEWEST, min(affordable, most))))

@@ -8,8 +8,15 @@ from pagescan import native
 from pagescan.model.errors import AccessDeniedError
 from pagescan.model.memory import PAGE_SIZE
 from pagescan.model.units import format_size
+from pagescan.target.wp_async import check_fork_events
 
 _WANTED_RING = 4 << 20
+
+
+def fork_events() -> str:
+    """Ask for the events of forks on an own userfaultfd, which has no memory."""
+    check_fork_events()
+    return "a fork can be held until it has been looked at: cow --exact"
 
 
 def ring_memory() -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from pagescan import native
+from pagescan.model.looks import Sampled
 from pagescan.model.mapping_set import bounds_of
 from pagescan.model.memory import HUGE_PAGE, Mapping
 from pagescan.model.ranges import numbered, ranges_of
@@ -72,3 +73,11 @@ def units_around(regions: Columns, mappings: Sequence[Mapping]) -> list[Mapping]
 def units_of(ends: Iterable[End], mappings: Sequence[Mapping]) -> list[Mapping]:
     """Return growing ends in the form of units."""
     return [mappings[0]._replace(start=end.start, end=end.end) for end in ends]
+
+
+def sampled(
+    tracked: Sequence[Mapping], population: Sequence[Mapping], came: Sequence[Mapping]
+) -> Sampled:
+    """Return what a look was about, given its units and the memory that appeared."""
+    drawn, whole = sorted([*tracked, *came]), sorted([*population, *came])
+    return Sampled(bounds_of(drawn), bounds_of(whole))

@@ -3,9 +3,8 @@
 Every tracked page costs its writer one fault per interval. If that would exceed the
 budget, only some units of 2 MiB are protected: as many as the budget pays for, judged
 by the target's loss in earlier looks (`target_cost`, `ledger`). Half of the sample is
-replaced at each look (a rotating panel); units outside it cost nothing. The result of
-the drawn units is extrapolated to all inhabited units (`estimate`). Memory that
-appeared since the last draw is counted exactly.
+replaced at each look; units outside it cost nothing. The result of the drawn units is
+extrapolated to all inhabited units (`estimate`). Newer memory is counted exactly.
 """
 
 from collections.abc import Sequence
@@ -32,7 +31,7 @@ from pagescan.scanner.spans import spans_of
 from pagescan.target.process import Target
 from pagescan.target.selection import Selection
 from pagescan.tracking.arm import MAX_TABLES, Armed
-from pagescan.tracking.estimate import Extremes, estimate
+from pagescan.tracking.estimate import Extremes, estimate, within_possible
 from pagescan.tracking.growing_ends import End, Moves
 from pagescan.tracking.ledger import Ledger
 from pagescan.tracking.mapping_count import count_alike
@@ -41,10 +40,12 @@ from pagescan.tracking.sample_units import (
     apart,
     count_pages,
     holes,
+    sampled,
     units_around,
     units_of,
     within,
 )
+from pagescan.tracking.target_cost import populated_pages
 from pagescan.tracking.tracking import Tracking
 
 _ASKED_ANEW = 32  # looks after which all units are checked for pages
@@ -109,8 +110,7 @@ class SampledTracking(Tracking):
 
         taken = attach.take(target)
         armed = Armed(selection or Selection(), tables_left=max_tables)
-        tracking = cls(target, taken.uffd, armed, budget, pace)
-        return tracking.arm_attached(taken)
+        return cls(target, taken.uffd, armed, budget, pace).arm_attached(taken)
 
     def arm(self) -> None:
         """Register the whole selection, and protect as much as the budget pays for."""
@@ -119,7 +119,7 @@ class SampledTracking(Tracking):
         self.mappings.has_registered = bool(self.armer.register(there))
         self.check_armed(self.mappings.has_registered)
         chosen = self.mappings.trackable()
-        self._draw(self._inhabited(chosen), 0, ())
+        self.draw(self.inhabited(chosen), 0, ())
         self._protect(self.sample.drawn)
         if self.exact:
             self.armer.protect_whole(chosen)
@@ -134,20 +134,20 @@ class SampledTracking(Tracking):
             TargetError: The address space is gone: exit, or exec.
         """
         if not self.exact:
-            return self._look_at_part(rearm=rearm, returned=returned)
+            with self.observed(rearm=rearm):
+                return self._look_at_part(rearm=rearm, returned=returned)
         look = super().look(rearm=rearm, returned=returned)
-        if self.unregistered.edge is not None:
-            self._forget_edge(self.unregistered.edge)
+        if (edge := self.unregistered.edge) is not None:
+            self._forget_edge(edge)
         if rearm:
             self._out, self._came = list(self.armed.ends), []
             population = self._populate(self.mappings.trackable())
             counts = self._counts(look.batch.columns(), population)
             self._extremes.learn(counts, len(population))
             self._account()
-            if not self._draw(population, len(population), counts):
+            if not self.draw(population, len(population), counts):
                 self._lift(population)
-            cost = self._take_cost(rearm=rearm)
-            look = replace(look, cost=look.cost + cost)
+            look = replace(look, cost=look.cost + self._take_cost(rearm=rearm))
         return look
 
     def _look_at_part(self, *, rearm: bool, returned: Category) -> Look:
@@ -176,7 +176,7 @@ class SampledTracking(Tracking):
             )
             counts = self._counts(ahead, tracked)
             share = self._toll_for(sum(counts))
-            self._draw(population, len(tracked), counts)
+            self.draw(population, len(tracked), counts)
             self._protect(apart(self.sample.drawn, sorted(tracked + came)))
             arrived = self._protect_shared(came, tracked, chosen)
         private = [unit for unit in came if unit.kind in PRIVATE]
@@ -197,7 +197,8 @@ class SampledTracking(Tracking):
             self.armed.epoch += 1
             self.since = moment
         cost = self._take_cost(rearm=rearm, share=share)
-        return Look(batch, self.unregistered.untracked(), moment, cost, said)
+        about = sampled(tracked, drawn_from, came) if said else None
+        return Look(batch, self.unregistered.untracked(), moment, cost, said, about)
 
     def _toll_for(self, written: int) -> float | None:
         """Count what a look at a part has cost the target; return its share."""
@@ -217,7 +218,7 @@ class SampledTracking(Tracking):
         """Return how many faults the next look may cause."""
         if self.toll is None or self.budget.share is None or not self.toll.used:
             return self.budget.faults
-        return self._ledger.allowance() / self.toll.fault_seconds
+        return self._ledger.allowance() / self.toll.write_seconds
 
     def _estimate(
         self,
@@ -229,14 +230,13 @@ class SampledTracking(Tracking):
         """Extrapolate from the tracked units; add new memory exactly."""
         if len(tracked) == len(drawn_from):
             return None
-        pages = [unit.length // PAGE_SIZE for unit in drawn_from]
-        known = self._extremes.known(max(pages))
-        said = estimate(self._counts(found, tracked), len(drawn_from), *known)
-        most = sum(pages)  # units of small mappings have fewer pages
-        more = sum(self._counts(found, came))
+        sizes = [unit.length // PAGE_SIZE for unit in drawn_from]
+        counts, more = self._counts(found, tracked), sum(self._counts(found, came))
+        said = estimate(counts, len(sizes), *self._extremes.known(max(sizes)))
         share = (len(tracked) + len(came)) / (len(drawn_from) + len(came))
-        middle, low, high = (min(number, most) + more for number in said[:3])
-        return Estimate(middle, low, high, share)
+        unseen = sum(sizes) - sum(unit.length for unit in tracked) // PAGE_SIZE
+        most = min(sum(counts) + more + unseen, populated_pages(self.target.pid))
+        return within_possible(said._replace(share=share), sum(counts), more, most)
 
     def _register_new(self) -> _Grown:
         """Register new memory; leave growing ends out."""
@@ -295,15 +295,15 @@ class SampledTracking(Tracking):
         came: list[Mapping] = []
         if self._out or self._came:
             # New memory is not joined with an earlier unit: it is examined by itself.
-            came = self._inhabited(self._came)
+            came = self.inhabited(self._came)
             others = [*self._came, *units_of(self._out, chosen)]
             chosen = holes(chosen, sorted(others))
         if self.armed.epoch % _ASKED_ANEW == 0:
-            return sorted(came + self._inhabited(chosen))
+            return sorted(came + self.inhabited(chosen))
         known = within(self.sample.population, chosen)
-        return sorted(came + known + self._inhabited(holes(chosen, known)))
+        return sorted(came + known + self.inhabited(holes(chosen, known)))
 
-    def _inhabited(self, chosen: Sequence[Mapping]) -> list[Mapping]:
+    def inhabited(self, chosen: Sequence[Mapping]) -> list[Mapping]:
         """Return the units that contain a page; whole mappings if these are smaller."""
         selected = MappingSet(chosen)
         rules = {key: index for index, key in enumerate(selected.kinds)}
@@ -319,12 +319,12 @@ class SampledTracking(Tracking):
         )
         return units_around(found, chosen)
 
-    def _draw(
+    def draw(
         self, population: list[Mapping], tracked: int, counts: Sequence[int]
     ) -> bool:
         """Draw the next sample, without protection; return whether it is everything."""
-        faults = self._affordable()
-        wanted = self.budget.units(len(population), tracked, counts, faults)
+        known = (self._affordable(), self._extremes.most)
+        wanted = self.budget.units(len(population), tracked, counts, *known)
         self.sample.draw(population, wanted)
         self.exact = wanted == len(population)
         return self.exact

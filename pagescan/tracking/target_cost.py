@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple, Self
 
+from pagescan.model.memory import PAGE_SIZE
+from pagescan.target.process import read_status
 from pagescan.tracking.fault_cost import USUAL, FaultCost, Trial
 
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -21,6 +23,7 @@ _ENOUGH_FAULTS = 100_000
 # Times the time in the kernel: limit of a fault's cost with its aftermath. Programs
 # whose time in the kernel is all faults lost 0.8 to 1.0 times that time when measured.
 _WHOLE = 1.2
+_POPULATED = ("VmRSS", "VmSwap", "HugetlbPages")
 _LEAST = 0.5  # of the measured cost: the bound reduces it no further
 
 
@@ -62,6 +65,28 @@ class Usage(NamedTuple):
         )
 
 
+def populated_pages(pid: int) -> int:
+    """Return how many pages of a process are present or swapped; 0: it has ended."""
+    try:
+        status = read_status(pid)
+    except OSError:
+        return 0
+    sizes = (status.get(name, "0 kB") for name in _POPULATED)
+    return sum(int(size.split()[0]) for size in sizes) * 1024 // PAGE_SIZE
+
+
+def usual_use(pid: int, started: int) -> float:
+    """Return how many processors a process has used, on average since its start.
+
+    Args:
+        pid: The process.
+        started: When it started, in clock ticks since boot.
+    """
+    usage = Usage.of(pid)
+    age = time.clock_gettime(time.CLOCK_BOOTTIME) - started / _TICKS
+    return usage.processor / max(age, 1 / _TICKS) if usage else 1.0
+
+
 class TargetCost:
     """The cost of tracking one target, look by look.
 
@@ -70,13 +95,16 @@ class TargetCost:
         used: Seconds of processor time that it used in all looks.
         spent: The estimated part of it that tracking cost.
         last: Seconds that it lost between the last two looks.
+        last_used: Seconds that it used between them.
         fault: The cost of one first write, as far as known.
+        sample_seconds: What a sample of each page fault costs more; 0: none is taken.
     """
 
     def __init__(self, fault: FaultCost | None = None) -> None:
         """Take a known cost of a write; None: it is measured once it matters."""
         self.pid = 0
-        self.used = self.spent = self.last = 0.0
+        self.used = self.spent = self.sample_seconds = 0.0
+        self.last = self.last_used = 0.0
         self.fault = fault or FaultCost(USUAL, "it matters too little")
         self.on_measured: Callable[[FaultCost], None] = lambda _: None
         self._measured = fault is not None
@@ -112,6 +140,11 @@ class TargetCost:
         most = _WHOLE * self._system / self._faults
         return max(cost * _LEAST, min(cost, most))
 
+    @property
+    def write_seconds(self) -> float:
+        """Return the cost of one first write, with its sample."""
+        return self.fault_seconds + self.sample_seconds
+
     def look(
         self, written: int, new: int = 0, *, grows: bool = True, calls: int = 0
     ) -> float | None:
@@ -140,7 +173,9 @@ class TargetCost:
         self._faults = self._faults * _KEPT + used.faults
         self._measure(first / used.processor)
         spent = first * self.fault_seconds + calls * _FLUSH
+        spent += used.faults * self.sample_seconds
         self.used += used.processor
+        self.last_used = used.processor
         self.last = min(spent, used.processor)
         self.spent += self.last
         return self.last / used.processor

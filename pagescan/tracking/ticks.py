@@ -28,12 +28,15 @@ class Limits:
         count: Stop after this many looks.
         duration: Stop after this many seconds.
         paused: Whether looks are postponed; the next one finds all writes.
+        waiting: Called while the loop waits, with the seconds that are left; it returns
+            after how many seconds to call it again.
     """
 
     interval: float = 1.0
     count: int | None = None
     duration: float | None = None
     paused: bool = False
+    waiting: Callable[[float], float] | None = None
 
 
 class Worker(Protocol):
@@ -85,7 +88,7 @@ def ticks(
     timer.watch(tracking)
     before = looked = time.monotonic()
     totals = Summary.none()
-    number = 0
+    number, estimated = 0, False
     end = None
     while end is None:
         number += 1
@@ -118,10 +121,13 @@ def ticks(
         unseen = None
         if look is not None:
             totals, looked = add(totals, summary_of(look)), now
+            estimated |= look.estimate is not None
         elif end:
             unseen = round((now - looked) * 1e9)
         share, spent = tracking.toll_of_all
-        yield Tick(number, look, since, now - before, end, totals, share, unseen, spent)
+        seconds = now - before
+        costs = (share, unseen, spent)
+        yield Tick(number, look, since, seconds, end, totals, *costs, estimated)
         before = now
 
 
@@ -188,6 +194,8 @@ class Timer:
             if idle is not None and not self._limits.paused:
                 idle.go()
                 idle = None
+            if self._limits.waiting is not None:
+                left = min(left, self._limits.waiting(left))
             ready = self._ready.poll(None if left == math.inf else left * 1000)
             for fd, _ in ready:
                 if fd == self._stop:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Self
 
 from pagescan import native
 from pagescan.model.batch import Batch
-from pagescan.model.errors import PagescanError
+from pagescan.model.errors import PagescanError, UsageError
 from pagescan.model.mapping_set import MappingSet
 from pagescan.model.memory import (
     DEFAULT_RETURNED,
@@ -19,7 +19,7 @@ from pagescan.model.memory import (
 )
 from pagescan.model.ranges import Interval
 from pagescan.model.results import Cost
-from pagescan.model.units import now
+from pagescan.model.units import format_time, now
 from pagescan.native import Columns, Pace
 from pagescan.scanner.scanner import Observer, Scanner
 from pagescan.target.kernel import known_categories
@@ -135,7 +135,9 @@ class Tracking:
             Tracking.close(self)  # the caller closes the parts of a subclass
             raise
         cost = self.scanner.take_cost(taken.stopped_ns)
-        self.cost = replace(cost, mappings_added=self.mappings.added())
+        self.cost = replace(
+            cost, mappings_added=self.mappings.added(), huge_restored=0, huge_lost=0
+        )
         self.attached = str(taken)
         return self
 
@@ -169,7 +171,10 @@ class Tracking:
 
         Raises:
             TargetError: The address space is gone: exit, or exec.
+            UsageError: The tracking is closed.
         """
+        if self.uffd < 0:
+            raise UsageError(f"the tracking of {self.target} is closed")
         if rearm and self.scanner.observer is not None:
             self.scanner.observer.look_begins()
         selected, populated, new = self.unregistered.find()
@@ -182,6 +187,8 @@ class Tracking:
             regions = self.unregistered.take_in(selected, new, populated, returned)
         else:
             regions = self.writes.scan(selected, rearm=True, returned=returned)
+        if rearm and self.scanner.observer is not None:
+            self.scanner.observer.look_ends()
         batch = self.joined(regions, selected, new, returned)
         self.target.check_alive()
         moment = now()
@@ -193,6 +200,16 @@ class Tracking:
             share = self.toll.look(*_pages_of(batch))
         cost = self._take_cost(rearm=rearm, share=share)
         return Look(batch, self.unregistered.untracked(), moment, cost)
+
+    @contextlib.contextmanager
+    def observed(self, *, rearm: bool) -> Iterator[None]:
+        """Tell the observer, if there is one, that a look begins and ends."""
+        observer = self.scanner.observer if rearm else None
+        if observer is not None:
+            observer.look_begins()
+        yield
+        if observer is not None:
+            observer.look_ends()
 
     def written_outside(self) -> Columns:
         """Return the written pages of memory that is tracked and not registered.
@@ -212,11 +229,13 @@ class Tracking:
         """Return the cost counted since the last call, and add it to the sum."""
         cost = self.scanner.take_cost()
         if rearm:
+            toll = self.toll if share is not None else None
             cost = replace(
                 cost,
                 mappings_added=self.mappings.added(),
                 target_share=share,
-                target_ns=self._lost_ns if share is not None else None,
+                target_ns=_ns(toll.last) if toll else None,
+                used_ns=_ns(toll.last_used) if toll else None,
                 huge_restored=self._restored_bytes,
                 huge_lost=0,
             )
@@ -229,11 +248,7 @@ class Tracking:
         """The share and the nanoseconds of the target's time that all looks cost."""
         if self.toll is None or self.toll.share is None:
             return None, None
-        return self.toll.share, round(self.toll.spent * 1e9)
-
-    @property
-    def _lost_ns(self) -> int:
-        return round(self.toll.last * 1e9) if self.toll else 0
+        return self.toll.share, _ns(self.toll.spent)
 
     def written(self, *, rearm: bool = True) -> Iterator[Region]:
         """Yield the pages written since arming, or the last call that rearmed.
@@ -325,11 +340,20 @@ class Tracking:
             returned=returned & known_categories(),
         )
 
+    def __repr__(self) -> str:
+        since = self.since or self.armed_at
+        state = "closed" if self.uffd < 0 else f"since {format_time(since)}"
+        return f"<Tracking of {self.target}: {state}>"
+
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _ns(seconds: float) -> int:
+    return round(seconds * 1e9)
 
 
 def _pages_of(batch: Batch) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""The commands in README and in the guides: each parses, and the shells leave it alone.
+"""The commands in README, guides and -h: each parses, and the shells leave it alone.
 
 They are not run: a command, option or value that is gone is found all the same.
 """
@@ -52,7 +52,22 @@ def _parts(line: str) -> list[str]:
     return parts
 
 
-ALL = sorted({(page.name, line) for page in PAGES for line in commands_in(page)})
+def commands_in_help(name: str) -> list[str]:
+    """Return the examples of a command's -h."""
+    command = import_module(f"pagescan.commands.{name.replace('-', '_')}").command
+    lines = [line for line in command.epilog.splitlines() if line.startswith("  ")]
+    return [
+        part.strip()
+        for line in lines
+        for part in _parts(line)
+        if part.strip().startswith("pagescan ")
+    ]
+
+
+ALL = sorted(
+    {(page.name, line) for page in PAGES for line in commands_in(page)}
+    | {(f"{name} -h", line) for name in COMMANDS for line in commands_in_help(name)}
+)
 
 
 def test_there_are_commands() -> None:

@@ -11,13 +11,13 @@ import pytest
 from pagescan.model.batch import Batch
 from pagescan.model.mapping_set import MappingSet
 from pagescan.model.memory import NO_CATEGORY, Category, Mapping, Untracked
+from pagescan.model.report import Report
 from pagescan.model.results import (
     Action,
     Cost,
     MappingCounts,
     Output,
     PlanFacts,
-    Report,
     SessionFacts,
     Summary,
     TargetFacts,
@@ -125,6 +125,33 @@ def test_maps(
     for output in (Output(), Output(format="csv"), Output(format="json")):
         write_result(maps, [row], output, stream)
     expected = EXPECTED / "maps.txt"
+    if request.config.getoption("--accept"):
+        expected.write_text(stream.getvalue())
+    assert stream.getvalue() == expected.read_text()
+
+
+def test_growth_of_watched_mappings(
+    report: Report,
+    batch: Batch,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+) -> None:
+    """Each mapping of a look has its growth; null where it was not counted."""
+    monkeypatch.setenv("COLUMNS", "80")
+    look = replace(report, kind="watch", tick=1, interval_ns=10**9)
+    growths = (8192, -4096, None)
+    rows = [
+        replace(row, growth=growth)
+        for row, growth in zip(batch.by_mapping(), growths, strict=True)
+    ]
+    stream = io.StringIO()
+    write_result(look, rows, Output(format="json", by="mapping"), stream)
+    keys = [row["growth"] for row in checked(stream.getvalue())["mappings"]]
+    assert keys == [*growths]
+    for form in ("plain", "csv"):
+        output = Output(format=form, by="mapping", sort="-growth")
+        write_result(look, rows, output, stream)
+    expected = EXPECTED / "watched-mappings.txt"
     if request.config.getoption("--accept"):
         expected.write_text(stream.getvalue())
     assert stream.getvalue() == expected.read_text()

@@ -1,10 +1,11 @@
 """`maps --ask-runtime`: a Java virtual machine tells what its memory is for."""
 
+import json
 import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ import pytest
 import pagescan
 from pagescan.target.jvm import joined, told_in
 from pagescan.target.label_rules import Told
-from tests.conftest import HERE, command
+from tests.conftest import HERE, Target, command
 
 ANSWER = """
 Heap:
@@ -185,3 +186,43 @@ def test_labels_that_nobody_sees_are_not_asked_for() -> None:
     result = command("maps", os.getpid(), "--ask-runtime", "-c", "start")
     assert result.code == 2
     assert "needs the column label" in result.stderr
+
+
+@pytest.mark.needs("tracking", "java")
+def test_watch_asks_at_the_start(machine: int) -> None:
+    """The heap has its label in each form that shows labels, and only if it asks."""
+    words = ("watch", machine, "-n", "2", "-i", "0.2")
+    by_mapping = (*words, "--by", "mapping", "--json")
+    for asks in ((), ("--ask-runtime",)):
+        lines = command(*by_mapping, *asks).stdout.splitlines()
+        rows = [row for line in lines for row in json.loads(line)["mappings"]]
+        assert bool(heap_of(rows)) is bool(asks)
+    plain = command(*words, "-c", "+label", "--ask-runtime")
+    assert "[java heap]" in plain.stdout
+
+
+@pytest.mark.needs("tracking")
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["{pid}"], "--ask-runtime needs the column label: -c +label"),
+        (["{pid}", "--csv"], "--ask-runtime needs the column label: -c +label"),
+        (["--tree", "{pid}", "--json"], "--ask-runtime does not go with a group"),
+        (["--json", "--", "true"], "--ask-runtime does not go with -- CMD"),
+    ],
+)
+def test_watch_refuses_to_ask_in_vain(words: list[str], why: str) -> None:
+    """Where it would have no effect, it is a usage error, and nothing is asked."""
+    filled = [word.format(pid=os.getpid()) for word in words]
+    result = command("watch", "--ask-runtime", *filled)
+    assert result.code == 2
+    assert why in result.stderr
+
+
+@pytest.mark.needs("tracking")
+def test_watch_asks_only_a_java_virtual_machine(target: Callable[..., Target]) -> None:
+    """Another target is refused, and stays as it was."""
+    made = target("m=anon,pages=4,fill=1")
+    result = command("watch", made.pid, "--ask-runtime", "--json", "-n", "1")
+    assert result.code == 3
+    assert "is not a Java virtual machine" in result.stderr

@@ -77,11 +77,11 @@ def test_estimate_holds_the_truth(
 class Amid(SampledTracking):
     """Calls a function in the middle of each look."""
 
-    def _draw(
+    def draw(
         self, population: list[Mapping], tracked: int, counts: Sequence[int]
     ) -> bool:
         self.amid()
-        return super()._draw(population, tracked, counts)
+        return super().draw(population, tracked, counts)
 
     @staticmethod
     def amid() -> None:
@@ -169,7 +169,7 @@ def test_holes_are_no_units(target: Start) -> None:
     with Process.open(made.pid) as process:
         tracking = SampledTracking.start_within(Budget(600), process)
         for _ in range(3):
-            units = tracking._inhabited(tracking.mappings.trackable())
+            units = tracking.inhabited(tracking.mappings.trackable())
             assert units == sorted(units)
             assert sum(low <= unit.start < high for unit in units) == 32
             said = tracking.look(rearm=True).estimate

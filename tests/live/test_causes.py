@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import os
+import pickle
 import resource
 import shutil
 import subprocess
@@ -12,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from pagescan.model.errors import TargetError
+from pagescan.target.find import find_pid
 from tests import machine, witness
 from tests.conftest import STRANGER, Result, Target, command, python_of_all
 
@@ -94,7 +97,7 @@ def test_descriptors_of_the_machine(whose: str) -> None:
     user = str(STRANGER if whose == "ours" else 0)
     with (
         subprocess.Popen(
-            ["sleep", "60"], user=STRANGER, group=STRANGER, extra_groups=[]
+            ["sleep", "1000"], user=STRANGER, group=STRANGER, extra_groups=[]
         ) as sleeper,
         subprocess.Popen(
             [sys.executable, "-c", ENFILE, str(sleeper.pid), user],
@@ -417,16 +420,72 @@ def named(tmp_path: Path) -> Iterator[list[subprocess.Popen[bytes]]]:
         process.wait()
 
 
-def test_candidates_are_listed(named: list[subprocess.Popen[bytes]]) -> None:
-    """The candidates are listed with their command lines, the oldest first."""
-    result = command("scan", "pst-victim")
+_BY_NAME = (
+    ["watch"],
+    ["arm"],
+    ["diff"],
+    ["disarm"],
+    ["who"],
+    ["scan"],
+    ["maps"],
+    ["cow"],
+    ["dump-plan"],
+    ["changed"],
+    ["record", "-o", "unused.pgscan"],
+    ["watch", "--tree"],
+    ["diff", "--tree"],
+    ["exporter", "--tree"],
+)
+
+
+@pytest.mark.parametrize("words", _BY_NAME, ids=" ".join)
+def test_candidates_are_listed(
+    named: list[subprocess.Popen[bytes]], words: list[str]
+) -> None:
+    """Each candidate has a line with its command line, the oldest first."""
+    result = command(*words, "pst-victim")
     assert result.code == 3
-    line, hint = result.stderr.splitlines()
-    assert "3 processes are named 'pst-victim', the oldest first: " in line
-    places = [line.index(f"{process.pid} ") for process in named]
-    assert places == sorted(places)
-    assert "pst-victim 62" in line
-    assert "--oldest" in hint
+    line, *listed, hint = result.stderr.splitlines()
+    assert line == "pagescan: 3 processes are named 'pst-victim', the oldest first:"
+    words_of = [row.split() for row in listed]
+    expected = [[str(process.pid), str(60 + at)] for at, process in enumerate(named)]
+    assert [[row[0], row[-1]] for row in words_of] == expected
+    assert all(row[1].endswith("/pst-victim") for row in words_of)
+    assert f"the oldest, {named[0].pid}, with --oldest" in hint
+
+
+def test_candidates_are_in_json_and_in_the_library(
+    named: list[subprocess.Popen[bytes]],
+) -> None:
+    """The document of an error has the lines, and so has a traceback."""
+    document = command("scan", "pst-victim", "--json").error()
+    assert [line.split()[0] for line in document["details"]] == [
+        str(process.pid) for process in named
+    ]
+    with pytest.raises(TargetError) as caught:
+        find_pid("pst-victim")
+    assert caught.value.__notes__ == list(caught.value.details)
+    assert pickle.loads(pickle.dumps(caught.value)).details == caught.value.details
+
+
+def test_many_candidates_are_cut(tmp_path: Path) -> None:
+    """A long list ends with how many more there are."""
+    path = tmp_path / "pst-many"
+    shutil.copy("/bin/sleep", path)
+    started = [subprocess.Popen([str(path), "1000"]) for _ in range(23)]
+    try:
+        for process in started:
+            witness.wait_for(
+                lambda pid=process.pid: os.readlink(f"/proc/{pid}/exe") == str(path)  # type: ignore[misc]
+            )
+        line, *listed, _ = command("maps", "pst-many").stderr.splitlines()
+        assert "23 processes" in line
+        assert len(listed) == 21
+        assert listed[-1].strip() == "… and 3 more"
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
 
 
 @pytest.mark.needs("tracking")

@@ -44,7 +44,7 @@ class Screen:
             self.text += new
         return True
 
-    def until(self, text: bytes, seconds: float = 20) -> None:
+    def until(self, text: bytes, seconds: float = 60) -> None:
         """Read until a text was written."""
         end = time.monotonic() + seconds * witness.PATIENCE
         while text not in self.text and time.monotonic() < end and self.read():
@@ -113,6 +113,7 @@ def test_command_that_runs_on_writes_on() -> None:
     script = "echo before; read _; echo after; exec sleep 1000"
     with screen("-n", "2", "--", "sh", "-c", script) as shown:
         shown.until(b"all requested looks are done")
+        shown.until(b"before\r\n")
         assert b"before" in shown.after
         os.write(shown.fd, b"\n")
         shown.until(b"after\r\n")

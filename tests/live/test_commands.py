@@ -95,6 +95,20 @@ class TestScan:
         found = command("scan", made.pid, where, "--max-pages", 10, "--json").json()
         assert made.pages(found, "m") == set(range(10))
 
+    def test_a_limit_beyond_all_numbers_of_pages(self, armed: Start) -> None:
+        """It is no limit, of pages or of time; a sample has one."""
+        made = armed("m=anon,pages=16,fill=1")
+        where = _addresses(made, "m", 0, 15)
+        for count in (2**63, 2**64, 10**30):
+            for more in ((), ("--wp",)):
+                words = ("scan", made.pid, where, "--max-pages", count, *more, "--json")
+                assert made.pages(command(*words).json(), "m") == set(range(16))
+        result = command("who", made.pid, "--sample", 2**64)
+        assert (result.code, "is not in the range" in result.stderr) == (2, True)
+        assert command("diff", "--rearm", "--max-stall", "9999999999").code == 0
+        assert command("disarm", made.pid, "--max-stall", "9999999999").code == 0
+        assert not witness.registered(made.pid)
+
     def test_written_needs_arming(self, target: Start) -> None:
         """Without a session no page is `written`, and stderr tells how to start one."""
         made = target("m=anon,pages=16,fill=1")
@@ -145,7 +159,8 @@ class TestScan:
         made.write("m", {1, 2, 60})
         where = _addresses(made, "m", 0, 63)
         line = command("scan", made.pid, where, "--wp-only").stdout
-        assert line.endswith("protected\n")
+        assert line.startswith("64 pages (256 KiB) in ")
+        assert line.endswith(" listed, and protected except for holes\n")
         done = command("scan", made.pid, where, "--wp-only", "--json").json()
         assert done["regions"] == []
         assert done["summary"]["pages"] == 64
@@ -218,7 +233,9 @@ def test_session_from_arm_to_disarm(target: Start) -> None:
     made = target("m=anon,pages=64,fill=1")
     before = Path(f"/proc/{made.pid}/maps").read_text()
     armed = command("arm", made.pid, "--json")
-    assert armed.json()["cost"]["stopped_ns"] > 0
+    cost = armed.json()["cost"]
+    assert cost["stopped_ns"] > 0
+    assert (cost["huge_restored"], cost["huge_lost"]) == (0, 0)
     assert witness.registered(made.pid) > 0
     (listed,) = command("sessions", "--json").json()["sessions"]
     assert listed["target"]["pid"] == made.pid
@@ -292,7 +309,7 @@ class TestWatch:
             pass
         made.write("m", {1, 5})
         watch.send_signal(number)
-        out, _ = watch.communicate(timeout=10)
+        out, _ = watch.communicate(timeout=60)
         last = checked(out.decode().splitlines()[-1])
         assert watch.returncode == 0
         assert last["end"] == "interrupted"
@@ -319,7 +336,7 @@ class TestWatch:
         while b"watching" not in watch.stderr.readline():
             pass
         made.tell("quit")
-        out, said = watch.communicate(timeout=10)
+        out, said = watch.communicate(timeout=60)
         last = checked(out.decode().splitlines()[-1])
         assert last["end"] == "exited"
         assert last["totals"] is not None
@@ -351,7 +368,7 @@ class TestWatch:
         made.process.stdin.write("exec\n")
         made.process.stdin.flush()
         assert made.process.stdout.readline().startswith('{"pid"')
-        out, _ = watch.communicate(timeout=10)
+        out, _ = watch.communicate(timeout=60)
         last = checked(out.decode().splitlines()[-1])
         assert last["end"] == "exec"
         assert last["totals"] is not None
@@ -370,16 +387,38 @@ class TestWatch:
     def test_exec_of_a_command_is_followed(self) -> None:
         """CMD may exec: the watch attaches again, says so, and goes on to the end."""
         # Not Python: under a sanitizer that is a script, and one exec more.
-        script = 'sleep 0.3; exec bash -c "sleep 1.5; date +%s.%N; true"'
-        result = command("watch", "-i", "0.1", "--json", "--", "sh", "-c", script)
-        lines = [checked(line) for line in result.stdout.splitlines()]
-        assert result.stderr.count("was exec'd: attached again") == 1
+        script = 'read _; exec bash -c "read _; date +%s.%N; true"'
+        watch = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "pagescan", "watch", "-i", "0.1", "--json"),
+                *("--", "sh", "-c", script),
+            ],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert watch.stdin is not None
+        assert watch.stdout is not None
+        lines = [checked(watch.stdout.readline())]
+        watch.stdin.write("exec\n")
+        watch.stdin.flush()
+        while lines[-1]["target"]["name"] == "sh":
+            lines.append(checked(watch.stdout.readline()))
+        before = len(lines) - 1
+        while len(lines) < before + 3:
+            lines.append(checked(watch.stdout.readline()))
+        watch.stdin.write("end\n")
+        watch.stdin.flush()
+        lines.extend(checked(line) for line in watch.stdout)
+        _, said = watch.communicate()
+        assert said.count("was exec'd: attached again") == 1
         assert [line["tick"] for line in lines] == list(range(1, len(lines) + 1))
-        after = [line for line in lines if line["target"]["name"] != "sh"]
-        assert len(lines) > len(after) >= 3
+        names = [line["target"]["name"] for line in lines]
+        assert names == ["sh"] * before + ["bash"] * (len(lines) - before)
         assert [line["end"] for line in lines[:-1]] == [None] * (len(lines) - 1)
         assert lines[-1]["end"] == "exited"
-        ended = float(re.findall(r"^\d+\.\d+$", result.stderr, re.MULTILINE)[0])
+        ended = float(re.findall(r"^\d+\.\d+$", said, re.MULTILINE)[0])
         assert datetime.fromisoformat(lines[-1]["time"]).timestamp() >= ended
 
     def test_exec_and_exit(self) -> None:
@@ -406,7 +445,7 @@ class TestWatch:
             assert watch.stdout is not None
             watch.stdout.readline()
             os.close(writable)
-            out, _ = watch.communicate(timeout=10)
+            out, _ = watch.communicate(timeout=60)
             assert json.loads(out.splitlines()[-1])["end"] == "exited"
 
     def test_stdin_is_the_commands(self) -> None:

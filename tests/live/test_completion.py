@@ -2,11 +2,14 @@
 
 import contextlib
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
 
+import click
 import pytest
 
 from pagescan.cli import COMMANDS
@@ -49,9 +52,19 @@ def test_commands_are_offered_with_their_help() -> None:
     assert list(candidates("pagescan wat")) == ["watch"]
 
 
-@pytest.mark.parametrize(
-    "verb", ["watch", "arm", "scan", "maps", "dump-plan", "changed"]
-)
+def with_target() -> list[str]:
+    """Return the commands whose first word is a target that needs no session."""
+    found = []
+    for name in COMMANDS:
+        module = import_module(f"pagescan.commands.{name.replace('-', '_')}")
+        for argument in module.command.params:
+            metavar = argument.metavar or ""
+            if isinstance(argument, click.Argument) and "TARGET" in metavar:
+                found.append(name)
+    return sorted({*found} - {"diff", "disarm"})
+
+
+@pytest.mark.parametrize("verb", with_target())
 def test_targets_are_offered_by_name(verb: str, program: Target) -> None:
     """A name says which process it is, or how many have it; a digit asks for pids."""
     offered = candidates(f"pagescan {verb} mkm")
@@ -59,6 +72,39 @@ def test_targets_are_offered_by_name(verb: str, program: Target) -> None:
     assert str(program.pid) in offered["mkmem"] or "--oldest takes" in offered["mkmem"]
     pids = candidates(f"pagescan {verb} {str(program.pid)[:2]}")
     assert pids[str(program.pid)] == "mkmem"
+
+
+def test_commands_with_a_target() -> None:
+    """Otherwise the test above would look at nothing."""
+    assert {"watch", "arm", "scan", "maps", "who", "cow", "record"} <= {*with_target()}
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (
+            ["bash", "-c"],
+            'eval "$(pagescan completion bash)"; COMP_LINE="pagescan maps xyzzy"'
+            " COMP_POINT=${#COMP_LINE} COMP_WORDS=(pagescan maps xyzzy) COMP_CWORD=2;"
+            " _pagescan_completion; echo ${#COMPREPLY[@]}",
+        ),
+        (
+            ["fish", "--no-config", "-c"],
+            "pagescan completion fish | source;"
+            " count (complete -C 'pagescan maps xyzzy')",
+        ),
+    ],
+    ids=["bash", "fish"],
+)
+def test_a_word_without_a_candidate_stays(words: list[str], code: str) -> None:
+    """An empty candidate would take its place."""
+    if shutil.which(words[0]) is None:
+        pytest.skip(f"no {words[0]}")
+    env = {**os.environ, "PATH": f"{PROGRAMS}:{os.environ['PATH']}"}
+    done = subprocess.run(
+        [*words, code], capture_output=True, text=True, env=env, check=False
+    )
+    assert done.stdout == "0\n"
 
 
 def test_kernel_threads_and_pagescan_are_not_offered() -> None:

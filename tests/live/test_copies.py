@@ -9,11 +9,12 @@ import threading
 
 import pytest
 
+from pagescan.attribution import copy_counter
 from pagescan.attribution.copies import CopyWatch
 from pagescan.model.copies import CopyReport, ForkCopies
 from pagescan.model.errors import NoSuchTargetError
 from tests import witness
-from tests.conftest import HERE, STRANGER, python_of_all
+from tests.conftest import run_as_stranger
 from tests.forks import PAGES, Target, forks
 
 __all__ = ["forks"]
@@ -61,6 +62,46 @@ def test_private_dirty_of_smaps(forks: Target) -> None:
         dirty = sum(int(row.split()[0]) for row in rows) // 4
     side = fork_of(report, child).sides[1]
     assert abs(side.copied + side.new - dirty) < 20
+
+
+def test_memory_that_the_parent_gives_back(forks: Target) -> None:
+    """The child keeps these pages alone: smaps counts them with its copies."""
+    with CopyWatch(forks.pid) as watch:
+        (child,) = forks.say("f 100")
+        before = fork_of(watch.report(), child)
+        forks.say("d 500")
+        witness.wait_for(lambda: fork_of(watch.report(), child).kept)
+        after = fork_of(watch.report(), child)
+        assert after.kept == 400  # of the other pages the child has made copies
+        assert 0 <= after.copied - before.copied < 10
+        forks.say("p 300")  # to fresh pages, beside those that the child has
+        last = fork_of(watch.report(), child)
+        assert last.kept == 200
+        assert 200 <= last.copied - after.copied < 210
+        rows = witness.smaps(child, "Private_Dirty").values()
+        dirty = sum(int(row.split()[0]) for row in rows) // 4
+    assert abs(last.copied + last.kept + last.sides[1].new - dirty) < 20
+
+
+def test_memory_that_the_child_gives_back(forks: Target) -> None:
+    """A later write of the parent copies nothing."""
+    with CopyWatch(forks.pid) as watch:
+        (child,) = forks.say("g 500")
+        forks.say("p 700")
+        witness.wait_for(lambda: fork_of(watch.report(), child).copied < 500)
+        fork = fork_of(watch.report(), child)
+        rows = witness.smaps(child, "Private_Dirty").values()
+        dirty = sum(int(row.split()[0]) for row in rows) // 4
+    assert (200 <= fork.copied < 230, fork.kept) == (True, 0)
+    assert abs(fork.copied + fork.sides[1].new - dirty) < 20
+
+
+def test_hole_that_is_only_read(forks: Target) -> None:
+    """The zero page is no memory: only the pages that were written are new."""
+    with CopyWatch(forks.pid) as watch:
+        (child,) = forks.say("r 3000")
+        report = watch.report()
+    assert 10 <= fork_of(report, child).sides[1].new < 40
 
 
 def test_function_is_named(forks: Target) -> None:
@@ -197,6 +238,26 @@ def test_two_hundred_short_children(forks: Target) -> None:
     assert report.lost == 0
 
 
+def test_processes_that_have_ended_are_forgotten(
+    forks: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A long run keeps the last children, and no trace of the others."""
+    monkeypatch.setattr(copy_counter, "ENDED_FORKS", 10)
+    with CopyWatch(forks.pid) as watch:
+        for _ in range(4):
+            forks.say("q 20")
+            report = watch.report("mapping")
+            watch.pump()
+        assert len(watch.processes) == 11
+        assert len(watch.forks) == 10
+        report = watch.report("mapping", "interrupted")
+        reporter = watch.reporter
+        assert len(reporter.mappings) <= 11
+        assert len(reporter.reported) <= 10
+        assert watch.processes[forks.pid].lives
+    assert {in_area(fork, "child") for fork in report.forks} == {100}
+
+
 @pytest.mark.needs("root")
 def test_state_of_an_existing_child(forks: Target) -> None:
     """Earlier copies are counted by frames, later ones by samples."""
@@ -218,10 +279,10 @@ def test_state_of_an_existing_child(forks: Target) -> None:
 COMPARE = """
 import sys
 from pagescan import native
-from pagescan.attribution.copies import _both
+from pagescan.attribution.forks import both
 from pagescan.target.process import Target
 one, other = (Target.open(int(word)) for word in sys.argv[1:])
-print(*native.compare_copies(one.pagemap, other.pagemap, _both(one, other))[1:])
+print(*native.compare_copies(one.pagemap, other.pagemap, both(one, other))[1:])
 """
 WITHOUT_RIGHTS = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"]
 
@@ -274,18 +335,7 @@ def test_without_privileges(forks: Target) -> None:
     with tempfile.TemporaryDirectory() as folder:
         os.chmod(folder, 0o755)
         program = shutil.copy(str(forks.process.args[0]), folder)  # type: ignore[index]
-        places = [str(HERE.parent), *filter(None, map(str, sys.path))]
-        done = subprocess.run(
-            [str(python_of_all()), "-c", AS_ANOTHER_USER, program],
-            capture_output=True,
-            text=True,
-            check=False,
-            cwd="/",
-            user=STRANGER,
-            group=STRANGER,
-            extra_groups=[],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(places)},
-        )
+        done = run_as_stranger("-c", AS_ANOTHER_USER, program)
     assert done.stdout == "parent 1000\nchild 700\n", done.stderr
 
 

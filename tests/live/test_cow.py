@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from tests import witness
-from tests.conftest import HERE, STRANGER, Result, checked, command, python_of_all
-from tests.forks import Target, forks
+from tests.conftest import HERE, Result, checked, command, run_as_stranger
+from tests.forks import PAGES, Target, forks
 
 __all__ = ["forks"]
 
@@ -30,8 +30,10 @@ def begin(*words: object) -> subprocess.Popen[str]:
         text=True,
     )
     assert process.stderr is not None
-    line = process.stderr.readline()
-    assert "Ctrl-C to end" in line, line
+    lines = [process.stderr.readline()]
+    while "Ctrl-C to end" not in lines[-1]:
+        assert lines[-1], lines
+        lines.append(process.stderr.readline())
     return process
 
 
@@ -42,7 +44,7 @@ def end(process: subprocess.Popen[str]) -> Result:
 
 
 def finished(process: subprocess.Popen[str]) -> Result:
-    out, err = process.communicate(timeout=30 * witness.PATIENCE)
+    out, err = process.communicate(timeout=60 * witness.PATIENCE)
     return Result(process.returncode, out, err)
 
 
@@ -71,6 +73,9 @@ def test_json(forks: Target) -> None:
         for side in fork["sides"]
     }
     assert copied == {"parent": 1000, "child": 700}
+    labels = {row["mapping"]: row["label"] for row in fork["sides"][0]["by"]}
+    assert labels["[stack]"].startswith("[stack of ")
+    assert labels[AREA] == "[memfd area]"
     assert 1000 <= fork["copied"] < 1030
     assert fork["reserve_bytes"] >= fork["copied"] * 4096
     assert fork["predicted"] > fork["copied"]
@@ -112,10 +117,19 @@ def test_existing_child(forks: Target) -> None:
     assert 600 <= fork["copied"] < 640
 
 
+def test_reserve_of_an_older_fork(forks: Target) -> None:
+    """However fast the copies come, no more can be copied than was shared."""
+    forks.say("f 0")
+    process = begin(forks.pid, "--json", "-i", "0.05")
+    forks.say("p 2000")
+    (fork,) = documents(end(process))[-1]["forks"]
+    assert fork["copied"] * 4096 <= fork["reserve_bytes"] < (PAGES + 300) * 4096
+
+
 HEADS = {
     "process": "process pid role age shared copied bytes new rate function",
     "function": "pages bytes share fork role pid module function",
-    "mapping": "pages bytes share fork role pid mapping",
+    "mapping": "pages bytes share fork role pid label mapping",
     "time": "at pages bytes share fork role pid",
 }
 
@@ -199,22 +213,7 @@ def test_refused_by_the_kernel(
 
 @pytest.mark.needs("stranger")
 def test_process_of_another_user(forks: Target) -> None:
-    done = subprocess.run(
-        [str(python_of_all()), "-m", "pagescan", "cow", str(forks.pid)],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd="/",
-        user=STRANGER,
-        group=STRANGER,
-        extra_groups=[],
-        env={
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join(
-                [str(HERE.parent), *filter(None, map(str, sys.path))]
-            ),
-        },
-    )
+    done = run_as_stranger("-m", "pagescan", "cow", forks.pid)
     assert done.returncode == 4
     assert "run as root" in done.stderr
 
@@ -272,9 +271,11 @@ def test_table_on_a_terminal(forks: Target) -> None:
     )
     os.close(terminal)
     seen = b""
-    while seen.count(b"\x1b[2F\x1b[J") < 2:
+    while seen.count(b"\x1b[3F\x1b[J") < 2:
         seen += os.read(controller, 4096)
     result = end(process)
     os.close(controller)
     assert result.code == 0
     assert seen.startswith(b"process")
+    assert b"age: since the fork; shared, copied, new: pages" in seen
+    assert result.stderr.count("hint: no child shares its memory: --next-fork") == 1

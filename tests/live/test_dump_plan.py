@@ -425,4 +425,4 @@ def test_hugetlb(armed: Start) -> None:
         third = regions_of(take(made.pid, 2))
         assert low not in third
         made.tell("quit")
-        made.process.wait(10)
+        made.process.wait(60)

@@ -154,7 +154,8 @@ def test_shared_memory_counts_once_per_group(forks: int) -> None:
         MemoryCollector([Match(MARK)], "name") as alike,
     ):
         (populated,) = group.read().memory.values()
-        assert group.read().grouped.groups.keys() == {(str(forks), "", "")}
+        name = Path(sys.executable).name
+        assert group.read().grouped.groups.keys() == {(name, "", "")}
         (same,) = alike.read().memory.values()
     assert populated.total()["shmem", State.FILE] == 400 * PAGE
     assert same.total()["shmem", State.FILE] == 400 * PAGE
@@ -169,11 +170,11 @@ def test_counters_are_exact(target: Start) -> None:
     """As many bytes as the target has stored to, a page once per tick."""
     made = target("shared=shmem,pages=500,fill=1")
     with exporting("--tree", made.pid, "--track", "-i", "0.2") as exporter:
-        witness.wait_for(lambda: exporter.ticks() > 1, 30)
+        witness.wait_for(lambda: exporter.ticks() > 1)
         before = value(exporter.scrape(), "pagescan_written_bytes_total", kind="shmem")
         made.tell("write shared 0-99")
         after = exporter.ticks() + 2
-        witness.wait_for(lambda: exporter.ticks() >= after, 30)
+        witness.wait_for(lambda: exporter.ticks() >= after)
         samples = exporter.scrape()
         written = value(samples, "pagescan_written_bytes_total", kind="shmem")
         assert written - before == 100 * PAGE
@@ -186,7 +187,7 @@ def test_counters_are_exact(target: Start) -> None:
 def test_members_that_go_stay_in_the_total(forks: int) -> None:
     """A killed child leaves its bytes in the total; at the end all is disarmed."""
     with exporting("--tree", forks, "--track", "-i", "0.2") as exporter:
-        witness.wait_for(lambda: exporter.ticks() > 1, 30)
+        witness.wait_for(lambda: exporter.ticks() > 1)
         first = exporter.scrape()
         assert value(first, "pagescan_processes") == 4
         words = Path(f"/proc/{forks}/task/{forks}/children").read_text().split()
@@ -208,26 +209,26 @@ def test_a_group_that_vanishes_leaves_the_output(target: Start) -> None:
     one, other = target("m=anon,pages=10"), target("m=anon,pages=10")
     words = ("--tree", one.pid, "--tree", other.pid, "--track", "-i", "0.2")
     with exporting(*words) as exporter:
-        witness.wait_for(lambda: exporter.ticks() > 0, 30)
+        witness.wait_for(lambda: exporter.ticks() > 0)
         groups = {dict(labels).get("group") for _, labels in exporter.scrape()}
-        assert {str(one.pid), str(other.pid)} <= groups
+        assert groups == {None, "mkmem", "mkmem-2"}  # names, not pids
         one.tell("quit")
         one.process.wait()
         last = exporter.ticks() + 1
-        witness.wait_for(lambda: exporter.ticks() > last, 30)
+        witness.wait_for(lambda: exporter.ticks() > last)
         groups = {dict(labels).get("group") for _, labels in exporter.scrape()}
-        assert groups == {None, str(other.pid)}
+        assert groups == {None, "mkmem-2"}
 
 
 def test_a_process_that_is_tracked_already_is_untracked(armed: Start) -> None:
     """It is named on stderr once, and its memory counts as untracked."""
     made = armed("m=anon,pages=100,fill=1")
     with exporting("--tree", made.pid, "--track", "-i", "0.2") as exporter:
-        witness.wait_for(lambda: exporter.ticks() > 3, 30)
+        witness.wait_for(lambda: exporter.ticks() > 3)
         samples = exporter.scrape()
         reason = "tracked already"
         assert value(samples, "pagescan_untracked_bytes", reason=reason) > 100 * PAGE
-        assert sum(values(samples, "pagescan_written_bytes_total")) == 0
+        assert values(samples, "pagescan_written_bytes_total") == []  # 0 is a claim
         lines = [line for line in exporter.said if "not tracked" in line]
         assert len(lines) == 1
         assert f"({made.pid})" in lines[0]
@@ -237,7 +238,7 @@ def test_a_budget_is_named_in_the_help(target: Start) -> None:
     made = target("m=anon,pages=100,fill=1")
     words = ("--tree", made.pid, "--track", "--budget", "2", "-i", "0.2")
     with exporting(*words) as exporter:
-        witness.wait_for(lambda: exporter.ticks() > 1, 30)
+        witness.wait_for(lambda: exporter.ticks() > 1)
         text = exporter.get().read().decode()
         assert "Estimated: tracking may cost each process 2 %" in text
 
@@ -249,7 +250,7 @@ def test_scrapers_at_once_and_none(target: Start) -> None:
     """Neither two scrapers nor their lack disturb the counters."""
     made = target("m=shmem,pages=100,fill=1")
     with exporting("--tree", made.pid, "--track", "-i", "0.2") as exporter:
-        witness.wait_for(lambda: exporter.ticks() > 0, 30)
+        witness.wait_for(lambda: exporter.ticks() > 0)
         texts: list[str] = []
 
         def scrape() -> None:
@@ -267,7 +268,7 @@ def test_scrapers_at_once_and_none(target: Start) -> None:
         made.tell("write m 50-99")
         ticks = exporter.ticks()  # nobody scrapes while this many more come
         assert ticks >= before
-        witness.wait_for(lambda: exporter.ticks() > ticks + 2, 30)
+        witness.wait_for(lambda: exporter.ticks() > ticks + 2)
         samples = exporter.scrape()
         assert (
             value(samples, "pagescan_written_bytes_total", kind="shmem") == 100 * PAGE
@@ -325,13 +326,13 @@ def test_exec_of_a_member_is_followed(target: Start) -> None:
     """Its new program is read at the next scrape, and tracked from the next tick."""
     made = target("m=anon,pages=100,fill=1")
     with exporting("--tree", made.pid, "--track", "-i", "0.2") as exporter:
-        witness.wait_for(lambda: witness.registered(made.pid), 30)
+        witness.wait_for(lambda: witness.registered(made.pid))
         assert made.process.stdin is not None
         assert made.process.stdout is not None
         made.process.stdin.write("exec\n")
         made.process.stdin.flush()
         assert made.process.stdout.readline().startswith("{")  # it runs again
-        witness.wait_for(lambda: witness.registered(made.pid), 30)
+        witness.wait_for(lambda: witness.registered(made.pid))
         samples = exporter.scrape()
         assert value(samples, "pagescan_unread_processes") == 0
         assert value(samples, "pagescan_up") == 1
@@ -365,12 +366,12 @@ def test_counters_of_groups_that_vanish_are_forgotten(target: Start) -> None:
             made.tell("write m 0-9")
         counter.tick()
         names = {group.name for group in counter.counted().written}
-        assert names == {str(one.pid), str(other.pid)}
+        assert names == {"mkmem", "mkmem-2"}
         one.tell("quit")
         one.process.wait()
         counter.tick()
         names = {group.name for group in counter.counted().written}
-        assert names == {str(other.pid)}
+        assert names == {"mkmem-2"}
 
 
 def test_more_processes_than_may_be_tracked(forks: int) -> None:

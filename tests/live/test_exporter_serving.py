@@ -1,6 +1,7 @@
 """How `pagescan exporter` serves: TLS, passwords, sockets, a file, systemd, rights."""
 
 import contextlib
+import http.client
 import os
 import shutil
 import signal
@@ -64,7 +65,7 @@ def fetch(port: int, trusted: Path, client: Path | None = None) -> str:
     if client is not None:
         context.load_cert_chain(client, client.with_suffix(".key"))
     url = f"https://127.0.0.1:{port}/metrics"
-    with urllib.request.urlopen(url, context=context, timeout=30) as answer:
+    with urllib.request.urlopen(url, context=context, timeout=60) as answer:
         text: str = answer.read().decode()
     return text
 
@@ -155,7 +156,9 @@ class Late:
 
 def accepted(port: int) -> socket.socket:
     """Return the connection that a server in this process has accepted."""
-    for name in os.listdir("/proc/self/fd"):
+    for name, what in witness.descriptors(os.getpid()).items():
+        if not what.startswith("socket:"):  # a dup of it would have no owner
+            continue
         with contextlib.suppress(OSError):
             connection = socket.socket(fileno=os.dup(int(name)))
             with contextlib.suppress(OSError):
@@ -279,7 +282,7 @@ def test_signals_are_its_normal_end(target: Start, number: int) -> None:
     """The exit code is 0, soon, and nothing stays in the target."""
     made = target("m=anon,pages=100,fill=1")
     with exporting("--tree", made.pid, "--track") as exporter:
-        witness.wait_for(lambda: witness.registered(made.pid), 30)
+        witness.wait_for(lambda: witness.registered(made.pid))
         assert exporter.end(number) == 0
     assert witness.registered(made.pid) == 0
 
@@ -294,7 +297,7 @@ def test_textfile(target: Start, tmp_path: Path) -> None:
     made = target("m=anon,pages=100,fill=1")
     words = ("--tree", made.pid, "--textfile", file, "-i", "0.05", "--track")
     with exporting(*words):
-        witness.wait_for(lambda: file.exists() and file.stat().st_size, 30)
+        witness.wait_for(lambda: file.exists() and file.stat().st_size)
         seen: set[float] = set()
         samples, text = parsed(""), ""
         end = time.monotonic() + 60
@@ -368,8 +371,9 @@ def test_two_capabilities_are_enough(
     """
     made = target("m=shmem,pages=100,fill=1")
     up = int("," in caps)
-    words = ["--listen", "127.0.0.1:0", "--tree", str(made.pid), "-i", "0.2"]
-    process = _serves(words + ["--track"] * track, for_all, caps)
+    words = ["--listen", "127.0.0.1:0", "--tree", str(made.pid)]
+    words += ["--track", "-i", "0.2"] if track else []
+    process = _serves(words, for_all, caps)
     try:
         assert process.stderr is not None
         line = process.stderr.readline()
@@ -411,3 +415,101 @@ def test_no_process_yet() -> None:
             found = exporter.scrape()
             assert value(found, "pagescan_processes", group=f"^{name}$") == 1
             process.communicate()
+
+
+# ---- strangers ---------------------------------------------------------------------
+
+
+def asked(port: int, *pieces: bytes, over: bool = False) -> bytes:
+    """Send a request in pieces, and with `over` no more; return the answer."""
+    with socket.create_connection(("127.0.0.1", port)) as client:
+        client.settimeout(60)
+        answer = b""
+        with contextlib.suppress(ConnectionResetError, BrokenPipeError):
+            for piece in pieces:
+                client.sendall(piece)
+            if over:
+                client.shutdown(socket.SHUT_WR)
+            while piece := client.recv(1 << 16):
+                answer += piece
+    return answer
+
+
+def test_odd_requests(target: Start) -> None:
+    """Each odd request has an answer or none, and the exporter goes on."""
+    made = target("m=anon,pages=1")
+    get = b"GET /metrics HTTP/1.1\r\n"
+    with exporting("--tree", made.pid) as exporter:
+        for text, status in (
+            (b"GET /metrics HTTP/1.0\r\n\r\n", b"HTTP/1.0 200 "),
+            (b"HEAD /metrics HTTP/1.1\r\n\r\n", b"HTTP/1.0 200 "),
+            (b"POST /metrics HTTP/1.1\r\n\r\n", b"HTTP/1.0 501 "),
+            (b"GET /../metrics HTTP/1.1\r\n\r\n", b"HTTP/1.0 404 "),
+            (get + b"Accept: \xff;q=z\r\n\r\n", b"HTTP/1.0 200 "),
+            (get + b"X: y\r\n" * 150 + b"\r\n", b"HTTP/1.0 431 "),
+            (get + b"X: " + b"y" * 40_000 + b"\r\n\r\n", b"HTTP/1.0 431 "),
+        ):
+            answer = asked(exporter.port, text)
+            # Its end may overtake an answer while the request is not read wholly.
+            refused = status.endswith(b" 431 ")
+            assert answer.startswith(status) or (refused and not answer), text[:60]
+        for text in (b"", b"GET /met", get, get + b"Host: x\r\n", get + b"Host"):
+            assert asked(exporter.port, text, over=True) == b""
+        assert exporter.get().status == 200
+
+
+def test_many_silent_connections(target: Start) -> None:
+    """Silent connections keep no scraper away: the oldest one makes room."""
+    made = target("m=anon,pages=1")
+    with exporting("--tree", made.pid) as exporter, contextlib.ExitStack() as undo:
+        place = ("127.0.0.1", exporter.port)
+        for _ in range(200):
+            undo.enter_context(socket.create_connection(place))
+
+        def is_answered() -> bool:
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                return exporter.get().status == 200
+            return False
+
+        witness.wait_for(is_answered, 30)
+
+
+@pytest.mark.parametrize(
+    ("header", "encoding"),
+    [
+        ("gzip", "gzip"),
+        ("deflate, GZIP;q=0.5", "gzip"),
+        ("identity, gzip; q=0", None),
+        ("gzip;q=0.000", None),
+        ("notgzip", None),
+        ("", None),
+    ],
+)
+def test_encodings(target: Start, header: str, encoding: str | None) -> None:
+    """An answer is compressed only for a client that takes it."""
+    made = target("m=anon,pages=1")
+    with exporting("--tree", made.pid) as exporter:
+        answer = exporter.get(headers={"Accept-Encoding": header})
+        assert answer.headers["Content-Encoding"] == encoding
+
+
+def test_no_thread_for_a_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection that gets no thread is closed; the next one is served."""
+    from prometheus_client import CollectorRegistry
+
+    begin, left, said = threading.Thread.start, ["once"], list[str]()
+
+    def start(self: threading.Thread) -> None:
+        if left and "_serve" in repr(self._target):  # type: ignore[attr-defined]
+            left.pop()
+            raise RuntimeError("can't start new thread")
+        begin(self)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with listening("127.0.0.1:0") as sock:
+        port = sock.getsockname()[1]
+        with Server(sock, CollectorRegistry(), say=said.append):
+            assert asked(port, b"GET / HTTP/1.0\r\n\r\n") == b""
+            answer = asked(port, b"GET / HTTP/1.0\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.0 200 ")
+    assert said == ["a connection was not accepted: can't start new thread"]

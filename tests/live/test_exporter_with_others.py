@@ -3,9 +3,7 @@
 import contextlib
 import json
 import os
-import shutil
 import signal
-import socket
 import subprocess
 import urllib.parse
 import urllib.request
@@ -16,24 +14,17 @@ from typing import Any
 
 import pytest
 
-from tests import machine, witness
+from tests import servers, witness
 from tests.conftest import Target
 from tests.exporting import Exporter, exporting, prometheus, value, values
+from tests.servers import NAME
 
 pytestmark = pytest.mark.needs("prometheus_client")
 
 Start = Callable[..., Target]
 SHARE = Path(__file__).parents[2] / "share"
-NAME = f"pagescan-tests-{os.getpid()}"
 CONTAINER = "0123456789abcdef" * 4
 POD = "01234567-89ab-cdef-0123-456789abcdef"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
 
 
 def ask(port: int, path: str, **query: str) -> Any:
@@ -41,7 +32,7 @@ def ask(port: int, path: str, **query: str) -> Any:
     url = f"http://127.0.0.1:{port}/api/v1/{path}?{urllib.parse.urlencode(query)}"
     with (
         contextlib.suppress(OSError),
-        urllib.request.urlopen(url, timeout=30) as answer,
+        urllib.request.urlopen(url, timeout=60) as answer,
     ):
         return json.load(answer)["data"]
     return None
@@ -113,68 +104,13 @@ def _check_panels(port: int) -> None:
 # ---- servers -----------------------------------------------------------------------
 
 
-@pytest.fixture
-def database() -> Iterator[tuple[int, list[Any]]]:
-    """A PostgreSQL of the test's own: its pid, and the words that load it."""
-    programs, port = machine.postgres(), free_port()
-    assert programs is not None
-    folder = Path("/tmp") / NAME  # the path of a socket is short
-    folder.mkdir()
-    shutil.chown(folder, "postgres", "postgres")
-    owner: dict[str, Any] = {"user": "postgres", "group": "postgres", "cwd": "/"}
-    quiet: dict[str, Any] = {
-        "stdout": subprocess.DEVNULL,
-        "stderr": subprocess.DEVNULL,
-    }
-    words: list[Any] = [
-        programs / "initdb",
-        "-D",
-        folder / "data",
-        "-U",
-        "ann",
-        "-N",
-        "-A",
-        "trust",
-    ]
-    subprocess.run(words, check=True, **owner, **quiet)
-    options: list[Any] = ["-c", "shared_buffers=32MB", "-c", "fsync=off", "-k", folder]
-    server = subprocess.Popen(
-        [programs / "postgres", "-D", folder / "data", "-p", str(port), *options],
-        **owner,
-        **quiet,
-    )
-    try:
-        ready: list[Any] = [
-            programs / "pg_isready",
-            "-h",
-            folder,
-            "-p",
-            str(port),
-            "-q",
-        ]
-        witness.wait_for(lambda: subprocess.run(ready, check=False).returncode == 0, 60)
-        load: list[Any] = [
-            programs / "pgbench",
-            "-h",
-            folder,
-            "-p",
-            str(port),
-            "-U",
-            "ann",
-        ]
-        subprocess.run([*load, "-i", "-q", "postgres"], check=True, **quiet)
-        yield server.pid, [*load, "-n", "-c", "4", "-T", "3", "postgres"]
-    finally:
-        server.send_signal(signal.SIGINT)
-        server.wait(60)
-        shutil.rmtree(folder)
-
-
 @pytest.mark.needs("postgres")
-def test_postgres_under_pgbench(database: tuple[int, list[Any]]) -> None:
+def test_postgres_under_pgbench() -> None:
     """Its backends come and go, shared buffers count once, no transaction fails."""
-    pid, load = database
-    with exporting("--tree", pid, "--track", "-i", "0.2") as exporter:
+    with (
+        servers.postgres(3) as (pid, load),
+        exporting("--tree", pid, "--track", "-i", "0.2") as exporter,
+    ):
         witness.wait_for(lambda: exporter.ticks() > 1, 60)
         idle = exporter.scrape()
         bench = subprocess.Popen(
@@ -199,21 +135,6 @@ def test_postgres_under_pgbench(database: tuple[int, list[Any]]) -> None:
         assert value(after, "pagescan_processes") <= value(busy, "pagescan_processes")
 
 
-def _serves(port: int, path: str = "/") -> bool:
-    url = f"http://127.0.0.1:{port}{path}"
-    with (
-        contextlib.suppress(OSError),
-        urllib.request.urlopen(url, timeout=10) as answer,
-    ):
-        return bool(answer.status == 200)
-    return False
-
-
-def _load(port: int, requests: int) -> None:
-    for _ in range(requests):
-        assert _serves(port)
-
-
 def _wait_for_workers(exporter: Exporter, least: int) -> None:
     witness.wait_for(
         lambda: value(exporter.scrape(), "pagescan_processes") >= least, 60
@@ -225,68 +146,34 @@ def _wait_for_workers(exporter: Exporter, least: int) -> None:
 @pytest.mark.needs("nginx", "root")
 def test_nginx_and_its_workers(tmp_path: Path) -> None:
     """Requests are answered while it is tracked, also after a reload."""
-    port = free_port()
-    (tmp_path / "index.html").write_text("hello")
-    config = tmp_path / "nginx.conf"
-    config.write_text(
-        f"daemon off; worker_processes 3; pid {tmp_path}/pid; user root;\n"
-        f"error_log {tmp_path}/error;\nevents {{}}\n"
-        f"http {{ access_log off; server {{ listen 127.0.0.1:{port};"
-        f" root {tmp_path}; }} }}\n"
-    )
-    server = subprocess.Popen(["nginx", "-p", str(tmp_path), "-c", str(config)])
-    try:
-        witness.wait_for(lambda: _serves(port), 30)
-        with exporting("--tree", server.pid, "--track", "-i", "0.2") as exporter:
+    with servers.nginx(tmp_path) as (pid, port):
+        with exporting("--tree", pid, "--track", "-i", "0.2") as exporter:
             _wait_for_workers(exporter, 4)
-            _load(port, 50)
-            server.send_signal(signal.SIGHUP)
-            _load(port, 50)
+            servers.load(port, 50)
+            os.kill(pid, signal.SIGHUP)
+            servers.load(port, 50)
             _wait_for_workers(exporter, 4)
             samples = exporter.scrape()
             assert sum(values(samples, "pagescan_written_bytes_total")) > 0
             assert value(samples, "pagescan_unread_processes") == 0
-        assert _serves(port)
-    finally:
-        server.send_signal(signal.SIGTERM)
-        assert server.wait(30) == 0
+        assert servers.serves(port)
 
 
 @pytest.mark.needs("gunicorn")
 def test_gunicorn_and_its_workers(tmp_path: Path) -> None:
     """A killed worker is replaced; the new one is attached at the next tick."""
-    port = free_port()
-    (tmp_path / "app.py").write_text(
-        "def app(environ, start):\n"
-        "    start('200 OK', [])\n    return [bytes(100000)]\n"
-    )
-    words = ["gunicorn", "-w", "3", "-b", f"127.0.0.1:{port}", "app:app"]
-    environment = {
-        name: text for name, text in os.environ.items() if "PYTHON" not in name
-    }
-    server = subprocess.Popen(
-        [shutil.which("gunicorn") or "", *words[1:]],
-        cwd=tmp_path,
-        env=environment,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        witness.wait_for(lambda: _serves(port), 30)
-        with exporting("--tree", server.pid, "--track", "-i", "0.2") as exporter:
+    with servers.gunicorn(tmp_path) as (pid, port):
+        with exporting("--tree", pid, "--track", "-i", "0.2") as exporter:
             _wait_for_workers(exporter, 4)
-            _load(port, 50)
-            children = Path(f"/proc/{server.pid}/task/{server.pid}/children")
-            before = set(children.read_text().split())
-            os.kill(int(min(before)), signal.SIGKILL)
-            witness.wait_for(lambda: set(children.read_text().split()) - before, 60)
-            (new,) = set(children.read_text().split()) - before
-            witness.wait_for(lambda: witness.registered(int(new)), 60)
-            _load(port, 50)
+            servers.load(port, 50)
+            before = servers.children(pid)
+            os.kill(min(before), signal.SIGKILL)
+            witness.wait_for(lambda: servers.children(pid) - before, 60)
+            (new,) = servers.children(pid) - before
+            witness.wait_for(lambda: witness.registered(new), 60)
+            servers.load(port, 50)
             assert value(exporter.scrape(), "pagescan_unread_processes") == 0
-        assert _serves(port)
-    finally:
-        server.send_signal(signal.SIGTERM)
-        assert server.wait(30) == 0
+        assert servers.serves(port)
 
 
 # ---- cgroups -----------------------------------------------------------------------

@@ -11,13 +11,19 @@ from pathlib import Path
 
 import pytest
 
-from pagescan.model.errors import NoSuchTargetError, PagescanError, UsageError
+from pagescan.model.errors import (
+    NoSuchTargetError,
+    PagescanError,
+    TargetError,
+    UsageError,
+)
 from pagescan.target import cgroups, proc_files
 from pagescan.target.group import Cgroup, Container, Match, Selector, Tree, Unit
 from tests import witness
+from tests.conftest import command
 
 MARK = f"pagescan-group-{os.getpid()}"
-ID = "0123456789abcdef" * 4
+ID, LIE = "0123456789abcdef" * 4, "fedcba9876543210" * 4
 FAMILY = """
 import os, sys
 def born(depth):
@@ -225,6 +231,18 @@ def test_the_shell_that_runs_pagescan_does_not_match() -> None:
     ("words", "label"),
     [
         (["postgres: checkpointer "], "postgres: checkpointer"),
+        (["postgres: bench shop [local] COMMIT"], "postgres: bench shop [local]"),
+        (
+            ["postgres: eu: bench shop ::1(5432) idle in transaction"],
+            "postgres: eu: bench shop ::1(5432)",
+        ),
+        (["postgres: startup recovering 00000001"], "postgres: startup"),
+        (["postgres: archiver last was 00000001"], "postgres: archiver"),
+        (["nginx: worker process is shutting down"], "nginx: worker process"),
+        (["nginx: master process /usr/sbin/nginx -g x"], "nginx: master process"),
+        (["dovecot/anvil [11 connections]"], "dovecot/anvil"),
+        (["gunicorn: worker [app:app]"], "gunicorn: worker [app:app]"),
+        (["uWSGI worker 2"], "uWSGI worker 2"),
         (["/opt/a program"], None),
         (["plain"], None),
         (["/bin/sh", "-c", "read line", "--type=renderer"], "renderer"),
@@ -238,6 +256,31 @@ def test_labels(words: list[str], label: str | None) -> None:
         witness.wait_for(Path(f"/proc/{process.pid}/cmdline").read_bytes)
         (member,) = Tree.of(process.pid).members()
         assert member.label == label
+
+
+PREFORK = """\
+import os, sys
+for _ in range(2):
+    if not os.fork():
+        break
+print(os.getpid(), flush=True)
+sys.stdin.read()
+"""
+
+
+def test_the_parent_of_forks_is_marked() -> None:
+    """Of processes with one command line, the parent is, and its children are not."""
+    with subprocess.Popen(
+        [sys.executable, "-c", PREFORK], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        for _ in range(3):
+            process.stdout.readline()
+        tree = Tree.of(process.pid)
+        witness.wait_for(lambda: tree.members()[0].label is not None)
+        parent, *others = tree.members()
+        assert parent.label == f"{parent.name} (parent)"
+        assert [member.label for member in others] == [None] * 2
 
 
 # ---- cgroups -----------------------------------------------------------------------
@@ -310,6 +353,42 @@ def test_a_container(
     assert pids_of(Container(ID[1:13])) == set()
 
 
+def test_an_id_of_two_containers(
+    family: list[int], hierarchies: Callable[[str], list[Path]]
+) -> None:
+    """Two containers are not taken for one: the user has to give more digits."""
+    other = ID[:12] + LIE[12:]
+    folders = [hierarchies(f"docker-{one}.scope")[0] for one in (ID, other)]
+    for folder, pid in zip(folders, family, strict=False):
+        (folder / "cgroup.procs").write_text(str(pid))
+    with pytest.raises(TargetError, match="is the beginning of 2 ids") as refused:
+        Container(ID[:12]).require()
+    assert all(one in str(refused.value) for one in (ID, other))
+    assert family[0] in {member.pid for member in Container(ID[:13]).require()}
+    result = command("watch", "--container", ID[:12], "-n", 1)
+    assert result.code == 3
+    assert "hint: give more digits" in result.stderr
+
+
+def test_units_of_a_similar_name(
+    family: list[int], hierarchies: Callable[[str], list[Path]]
+) -> None:
+    """Where a unit has no process, its instances are named, and escaped names."""
+    for name, pid in zip((f"{MARK}@15-main", rf"my\x2d{MARK}"), family, strict=False):
+        folder = hierarchies(f"{name}.service")[0]
+        (folder / "cgroup.procs").write_text(str(pid))
+        assert pid in pids_of(Unit(name))
+    for name, found in (
+        (MARK, f"{MARK}@15-main.service"),
+        (f"{MARK}@", f"{MARK}@15-main.service"),
+        (f"my-{MARK}", rf"my\x2d{MARK}.service"),
+        (f"{MARK}x", "cat /proc/PID/cgroup"),
+    ):
+        with pytest.raises(NoSuchTargetError) as refused:
+            Unit(name).require()
+        assert found in str(refused.value.hint)
+
+
 def test_a_member_that_moves(
     family: list[int], hierarchies: Callable[[str], list[Path]]
 ) -> None:
@@ -325,36 +404,91 @@ def test_a_member_that_moves(
         selector.require()
 
 
+IN_A_NAMESPACE = """
+import ctypes, os, subprocess, sys
+open(sys.argv[1], 'w').write(str(os.getpid()))
+assert not ctypes.CDLL(None).unshare(0x02020000)  # NEWCGROUP, NEWNS
+subprocess.run(['mount', '--make-rprivate', '/'], check=True)
+mount = ['mount', '-t', 'cgroup2', 'cgroup2', '/sys/fs/cgroup']
+subprocess.run(mount, check=True)
+from pagescan.target import cgroups
+child = subprocess.Popen(
+    ['unshare', '-m', *sys.argv[2:]], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+)
+child.stdout.readline()
+child.stdin.write(b'deaf\\n')
+child.stdin.flush()
+child.stdout.readline()
+paths = cgroups.cgroup_paths(child.pid)
+print(paths[-1], cgroups.container_of(paths))
+child.kill()
+"""
+"""Goes into a cgroup and into namespaces of its own, and asks where its child runs."""
+
+
+CAT = ("sh", "-c", "echo; exec cat")
+SEES_THE_TRUTH = """
+import subprocess, sys
+subprocess.run([sys.executable, *sys.argv[1:]])
+"""
+SEES_A_LIE = f"""
+import os, subprocess, sys
+inode = os.stat(os.path.dirname(sys.argv[3])).st_ino
+subprocess.run(['mount', '-t', 'tmpfs', 'tmpfs', '/sys/fs/cgroup'], check=True)
+found = 0
+while found < inode:
+    os.mkdir('/sys/fs/cgroup/{LIE}')
+    found = os.stat('/sys/fs/cgroup/{LIE}').st_ino
+    if found < inode:
+        os.rmdir('/sys/fs/cgroup/{LIE}')
+print(found == inode, flush=True)
+{SEES_THE_TRUTH}
+"""
+"""A process 1 that sees another tree, in which a container has the same inode."""
+
+
+def asked_in_a_namespace(
+    folder: Path, *child: object, process_1: str = SEES_THE_TRUTH
+) -> str:
+    """Return what IN_A_NAMESPACE prints for a child in a mount namespace of its own."""
+    procs = folder / "cgroup.procs"
+    words = [sys.executable, "-c", process_1, "-c", IN_A_NAMESPACE, procs, *child]
+    done = subprocess.run(
+        ["unshare", "-p", "-f", "--kill-child", "--mount-proc", *map(str, words)],
+        capture_output=True,
+        text=True,
+        timeout=60 * witness.PATIENCE,
+        cwd=Path(__file__).parents[2],
+        check=False,
+    )
+    assert done.returncode == 0, done
+    return done.stdout.strip()
+
+
 def test_a_private_cgroup_namespace(
     family: list[int], hierarchies: Callable[[str], list[Path]]
 ) -> None:
-    """The path is "/" there: the id is found by the inode of its cgroup."""
+    """The path is "/" there: the id is found by the inode of the namespace's root."""
     (folder, *_) = hierarchies(ID)
     (folder / "cgroup.procs").write_text(str(family[0]))
-    inner = (
-        "import ctypes, os, subprocess, sys\n"
-        "open(sys.argv[1], 'w').write(str(os.getpid()))\n"
-        "assert not ctypes.CDLL(None).unshare(0x02020000)\n"  # NEWCGROUP, NEWNS
-        "mount = ['mount', '-t', 'cgroup2', 'cgroup2', '/sys/fs/cgroup']\n"
-        "subprocess.run(['mount', '--make-rprivate', '/'], check=True)\n"
-        "subprocess.run(mount, check=True)\n"
-        "from pagescan.target import cgroups\n"
-        "child = subprocess.Popen(['sleep', '1000'])\n"
-        "paths = cgroups.cgroup_paths(child.pid)\n"
-        "print(paths[-1], cgroups.container_of(child.pid, paths))\n"
-        "child.kill()\n"
-    )
-    outer = "import subprocess, sys; subprocess.run([sys.executable, *sys.argv[1:]])"
-    procs = str(folder / "cgroup.procs")
-    words = [sys.executable, "-c", outer, "-c", inner, procs]
-    # A process 1 of our own sees the cgroups as the host's does.
-    done = subprocess.run(
-        ["unshare", "-p", "-f", "--mount-proc", *words],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.stdout.split() == ["/", ID], done
+    assert asked_in_a_namespace(folder, *CAT) == f"/ {ID}"
+
+
+@pytest.mark.needs("fuse")
+def test_what_a_target_has_mounted_is_not_asked(
+    hierarchies: Callable[[str], list[Path]], tmp_path: Path
+) -> None:
+    """The target sees a file system there that never answers: nothing waits for it."""
+    (folder, *_) = hierarchies(ID)
+    fuse = (sys.executable, "-m", "tests.fuse", "/sys/fs/cgroup", tmp_path)
+    assert asked_in_a_namespace(folder, *fuse) == f"/ {ID}"
+
+
+def test_a_process_1_that_misleads(hierarchies: Callable[[str], list[Path]]) -> None:
+    """A folder elsewhere with the same inode number is not the cgroup asked for."""
+    (folder, *_) = hierarchies("web.service")
+    said = asked_in_a_namespace(folder, *CAT, process_1=SEES_A_LIE)
+    assert said == "True\n/ None"
 
 
 @pytest.mark.parametrize(
@@ -374,7 +508,7 @@ def test_a_private_cgroup_namespace(
 )
 def test_container_ids(path: str, container: str | None) -> None:
     """64 hex digits, the last in the path; 32 and a number on ECS; nothing else."""
-    assert cgroups.container_of(os.getpid(), [path]) == container
+    assert cgroups.container_of([path]) == container
 
 
 def test_names_in_paths() -> None:

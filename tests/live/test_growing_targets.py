@@ -128,13 +128,13 @@ def test_the_end_of_watch_says_what_stays(
         if grows:
             made.tell("brk 4")
             made.write("brk", {0, 3})
-        out, said = watch.communicate(timeout=30)
+        out, said = watch.communicate(timeout=60)
     last = checked(out.splitlines()[-1])
     stays = mappings_in(made.pid) - before
     assert stays == grows
     assert last["end"] == "count"
     assert last["cost"]["mappings_added"] == stays
-    assert ("it has 1 mapping more by that" in said) is grows
+    assert ("tracking left 1 more mapping" in said) is grows
 
 
 def test_selection_that_is_cut_adds_mappings(target: Start) -> None:

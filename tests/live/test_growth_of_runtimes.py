@@ -90,7 +90,7 @@ class Growing:
 
     def end(self) -> int:
         """End the program; return how many of its checks failed."""
-        faults, _ = self.process.communicate("\n", timeout=30)
+        faults, _ = self.process.communicate("\n", timeout=60)
         assert self.process.returncode == 0
         return int(faults.split()[-1])
 
@@ -138,7 +138,7 @@ class GrowingRedis(Growing):
         self.over.set()
         self.thread.join()
         self.process.terminate()
-        assert self.process.wait(30) == 0
+        assert self.process.wait(60) == 0
         return 0
 
 

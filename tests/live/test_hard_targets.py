@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -70,7 +69,7 @@ def start() -> Iterator[Start]:
         assert witness.status(process.pid, "TracerPid") == "0"
         assert process.stdin is not None
         process.stdin.close()
-        assert process.wait(10) == 0
+        assert process.wait(60) == 0
         assert process.stdout is not None
         process.stdout.close()
 
@@ -151,10 +150,11 @@ def state(pid: int) -> str:
 
 
 def refused_in_time(pid: int) -> None:
-    """Assert that the attach failed within 2 s because no thread could be stopped."""
-    begun = time.monotonic()
+    """Assert that the attach failed because no thread could be stopped in time.
+
+    Without a limit it would wait until the command is killed.
+    """
     refused(command("arm", pid), "could not be stopped")
-    assert time.monotonic() - begun < 2 + 1  # the rest is for Python
 
 
 @pytest.mark.parametrize("place", ["random", "same"])
@@ -221,9 +221,7 @@ def test_frozen(start: Start, peculiar: Path, tmp_path: Path, kind: str) -> None
         pid = start(peculiar, kind)
     before = witness.descriptors(pid)
     with machine.frozen(pid, tmp_path):
-        begun = time.monotonic()
         refused(command("arm", pid), "does not run")
-        assert time.monotonic() - begun < 2 + 1
     assert witness.descriptors(pid) == before
     way = "plain method" if kind == "bare" else "restore it"
     attach(pid, way)
@@ -275,17 +273,20 @@ def test_main_thread_exits_while_tracked(peculiar: Path) -> None:
         process.stdin.write(b"!")
         process.stdin.flush()
         witness.wait_for(lambda: state(process.pid) == "Z")
-        for _ in range(2):
+
+        def written() -> int:
             result = command("diff", process.pid, "--rearm", "--json")
             assert result.code == 0, result.stderr
-            assert result.json()["summary"]["categories"]["written"] > 0
-            time.sleep(0.02)
+            return int(result.json()["summary"]["categories"]["written"])
+
+        for _ in range(2):
+            witness.wait_for(written)  # when the thread has had the processor
         assert command("disarm", process.pid).code == 0
         (thread,) = set(os.listdir(f"/proc/{process.pid}/task")) - {str(process.pid)}
         flags = Path(f"/proc/{process.pid}/task/{thread}/smaps").read_text()
         assert " uw" not in flags
         process.stdin.close()
-        assert process.wait(10) == 0
+        assert process.wait(60) == 0
 
 
 @pytest.mark.needs("cc-m32")
@@ -335,5 +336,5 @@ def test_container_from_outside(mkmem: Path) -> None:
     assert inside.pages(document, "heap") == {3, 5, 60}
     assert command("disarm", pid).code == 0
     inside.tell("quit")
-    process.communicate(timeout=10)
+    process.communicate(timeout=60)
     assert process.returncode == 0

@@ -10,7 +10,6 @@ import stat
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from functools import cache
 from importlib.util import find_spec
@@ -53,6 +52,13 @@ def keeper_of(pid: int) -> int:
         if listed["target"]["pid"] == pid:
             return int(listed["keeper_pid"])
     raise AssertionError(f"no session of {pid}")
+
+
+def words_of(pid: int) -> list[str]:
+    """Return the words of a keeper's command line behind its module."""
+    words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    at = words.index(b"pagescan.session.keeper")
+    return [os.fsdecode(word) for word in words[at + 1 : -1]]
 
 
 class Client:
@@ -104,10 +110,8 @@ def connect() -> Iterator[Callable[[Target], Client]]:
 
 
 def assert_serves(made: Target) -> None:
-    """Assert that a correct client gets its answer at once."""
-    begun = time.monotonic()
+    """Assert that a correct client gets its answer, whatever the others do."""
     assert command("diff", made.pid, "--json").code == 0
-    assert time.monotonic() - begun < 5
 
 
 # ---- data from a client ------------------------------------------------------------
@@ -247,7 +251,7 @@ def test_more_commands_than_fit_into_the_queue(armed: Start) -> None:
         witness.wait_for(lambda: sleeps_in(look.pid) == CONNECT)
         assert look.poll() is None
         os.kill(keeper_of(made.pid), signal.SIGCONT)
-        _, err = look.communicate(timeout=20)
+        _, err = look.communicate(timeout=60)
     assert look.returncode == 0, err
 
 
@@ -354,7 +358,7 @@ def test_disarmed_meanwhile(armed: Start, connect: Callable[[Target], Client]) -
     )
     witness.wait_for(lambda: sockets(keeper) > before)
     assert command("disarm", made.pid).code == 0
-    _, err = waiting.communicate(timeout=20)
+    _, err = waiting.communicate(timeout=60)
     assert waiting.returncode == 1
     assert b"was ended by another command" in err
     assert not os.path.exists(f"/proc/{keeper}/fd") or not sockets(keeper)
@@ -386,7 +390,7 @@ def test_target_ends_meanwhile(
     made.tell("quit")
     if reaped:
         made.process.wait()
-    _, err = waiting.communicate(timeout=20)
+    _, err = waiting.communicate(timeout=60)
     assert waiting.returncode == 3, err
     assert b"has ended" in err
 
@@ -409,7 +413,7 @@ def test_garbage_in_lock_files() -> None:
     os.mkfifo(f"{ROOTS_SESSIONS}/6.lock")
     os.symlink("/etc/passwd", f"{ROOTS_SESSIONS}/7.lock")
     try:
-        result = command("sessions", "--json", timeout=10)
+        result = command("sessions", "--json", timeout=60)
         assert (result.code, result.json()["sessions"]) == (0, [])
         left = {os.path.basename(path) for path in os.listdir(ROOTS_SESSIONS)}
         assert left == {"²².lock", "x.lock", "7.lock"}
@@ -560,6 +564,7 @@ class TestOrdinaryUser:
         root = command("diff", theirs)
         assert root.code == 4
         assert "another user's session" in root.stderr
+        assert f"sudo -u '#{STRANGER}' pagescan sessions" in root.stderr
         assert command("arm", theirs).code == 1  # all of it is registered already
         assert stranger.command("diff", theirs).code == 0
         assert stranger.command("disarm").code == 0
@@ -573,6 +578,7 @@ class TestOrdinaryUser:
             result = stranger.command(verb, theirs)
             assert result.code == 4, result.stderr
             assert "another user's session" in result.stderr
+            assert "as root: pagescan sessions" in result.stderr
         assert stranger.command("diff").code == 1
         assert command("disarm", theirs).code == 0
 
@@ -718,3 +724,20 @@ def test_armer_killed_before_it_is_confirmed(target: Start) -> None:
     result = command("diff", made.pid)
     assert result.code == 1
     assert "no session" in result.stderr
+
+
+def test_ps_shows_whose_keeper_it_is(target: Start) -> None:
+    """The command line has the pid of the target, and not its name."""
+    made = target("m=anon,pages=4,fill=1")
+    assert command("arm", made.pid).code == 0
+    words = words_of(keeper_of(made.pid))
+    assert words[0] == str(made.pid)
+    name = Path(f"/proc/{made.pid}/comm").read_text().strip()
+    assert not any(name in word for word in words)
+
+
+def test_ps_shows_of_which_group_a_keeper_is(target: Start) -> None:
+    """The command line has the option that selects the group, as it was given."""
+    made = target("m=anon,pages=4,fill=1")
+    assert command("arm", "--tree", made.pid).code == 0
+    assert words_of(keeper_of(made.pid))[:2] == ["--tree", str(made.pid)]

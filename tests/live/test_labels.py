@@ -60,8 +60,36 @@ def labels(pid: int) -> set[str]:
 def test_python(run: Callable[..., int]) -> None:
     """A thread's stack by its name, the arenas of its objects, the main heap."""
     pid = run(sys.executable, "-c", THREAD)
-    wanted = {"[stack of beat]", "[python objects]", "[malloc main arena]"}
+    wanted = {"[stack of beat]", "[python objects?]", "[malloc main arena]"}
     witness.wait_for(lambda: wanted <= labels(pid))
+
+
+OWN = """\
+import ctypes, mmap, sys
+private = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+own = mmap.mmap(-1, 4 << 20, flags=private)
+own[:] = b"x" * len(own)
+print(hex(ctypes.addressof(ctypes.c_char.from_buffer(own))), flush=True)
+sys.stdin.read()
+"""
+
+
+def test_memory_that_a_python_program_maps_itself() -> None:
+    """Nothing that the kernel shows tells it from arenas: a label says so, if any."""
+    with subprocess.Popen(
+        [sys.executable, "-c", OWN],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        start = int(process.stdout.readline(), 16)
+        (row,) = pagescan.maps(process.pid, [f"{start:#x}+4M"])
+        result = command("maps", "-v", process.pid)
+    assert row.label in (None, "[python objects?]")
+    assert "[python objects]" not in result.stdout
+    if row.label:
+        assert "other memory of such a size looks the same" in result.stderr
 
 
 @pytest.mark.needs("java")

@@ -168,20 +168,20 @@ def test_a_stop_stays_a_stop(program: str) -> None:
         os.kill(pid, signal.SIGSTOP)
         witness.wait_for(lambda: witness.status(pid, "State")[0] in "tT")
         os.kill(pid, signal.SIGUSR2)
-        before = witness.status(pid, "voluntary_ctxt_switches")
         until = time.monotonic() + 0.5
-        while time.monotonic() < until:  # it shows an absence
-            assert witness.status(pid, "voluntary_ctxt_switches") == before
+        while time.monotonic() < until:  # it shows an absence: CMD takes no signal
+            pending = int(witness.status(pid, "ShdPnd"), 16)
+            assert pending & 1 << signal.SIGUSR2 - 1
         os.kill(pid, signal.SIGCONT)
         assert own_line(watch) == "woken"
-        assert watch.wait(10) == 8
+        assert watch.wait(60) == 8
 
 
 def test_command_outlives_a_limit(program: str) -> None:
     """After -n the command runs on, nobody traces it, and the exit code is 0."""
     with watching(program, "wait", options=("-i", "0.05", "-n", "2")) as watch:
         pid = int(own_line(watch))
-        assert watch.wait(10) == 0
+        assert watch.wait(60) == 0
         assert pid_of_tracer(pid) == 0
         assert witness.registered(pid) == 0
         os.kill(pid, signal.SIGUSR2)
@@ -201,7 +201,7 @@ def test_interrupt_is_the_normal_end(program: str) -> None:
     try:
         own_line(watch)
         os.killpg(watch.pid, signal.SIGINT)
-        out, _ = watch.communicate(timeout=10)
+        out, _ = watch.communicate(timeout=60)
     finally:
         watch.kill()
         watch.wait()
@@ -211,13 +211,13 @@ def test_interrupt_is_the_normal_end(program: str) -> None:
 
 
 def test_command_outlives_its_killed_tracer(program: str) -> None:
-    """CMD goes on without a tracer; its end is found, and what is unseen is said."""
+    """CMD goes on without a tracer; the result names its end and the unseen time."""
     with watching(program, "wait") as watch:
         pid = int(own_line(watch))
         os.kill(pid_of_tracer(pid), signal.SIGKILL)
         witness.wait_for(lambda: pid_of_tracer(pid) == 0)
         os.kill(pid, signal.SIGUSR2)
-        out, said = watch.communicate(timeout=10)
+        out, said = watch.communicate(timeout=60)
         last = checked(out.splitlines()[-1])
         assert last["end"] == "exited"
         assert last["unseen_ns"] > 0
@@ -242,7 +242,7 @@ def test_killed_tracer_loses_no_signal(program: str) -> None:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             assert own_line(watch).split()[:2] == ["10000", "29994"]
-            assert watch.wait(20) == 0
+            assert watch.wait(60) == 0
 
 
 def test_killed_tracer_is_said(program: str) -> None:
@@ -264,7 +264,7 @@ def test_command_outlives_a_stopped_tracer(program: str) -> None:
         os.kill(pid_of_tracer(pid), signal.SIGSTOP)
         os.kill(pid, signal.SIGUSR2)
         assert own_line(watch) == "woken"
-        assert watch.wait(10) == 8
+        assert watch.wait(60) == 8
 
 
 def test_command_outlives_a_killed_watch(program: str) -> None:
@@ -284,9 +284,9 @@ def test_a_stopped_watch_holds_no_end_for_ever(program: str) -> None:
         os.kill(watch.pid, signal.SIGSTOP)
         os.kill(pid, signal.SIGUSR2)
         witness.wait_for(lambda: witness.status(pid, "State")[0] == "t")
-        witness.wait_for(lambda: witness.status(pid, "State")[0] == "Z", 15)
+        witness.wait_for(lambda: witness.status(pid, "State")[0] == "Z")
         os.kill(watch.pid, signal.SIGCONT)
-        out, _ = watch.communicate(timeout=10)
+        out, _ = watch.communicate(timeout=60)
         last = checked(out.splitlines()[-1])
         assert last["end"] == "exited"
         assert last["unseen_ns"] > 0

@@ -165,16 +165,16 @@ print(written.pages)
             with pagescan.written_pages() as written:
                 memory.store(1)
                 first_began.set()
-                assert second_began.wait(30)
+                assert second_began.wait(60)
                 memory.store(2)
             results["first"] = memory.among(written.batch)
             first_over.set()
 
         def second() -> None:
-            assert first_began.wait(30)
+            assert first_began.wait(60)
             with pagescan.written_pages() as written:
                 second_began.set()
-                assert first_over.wait(30)
+                assert first_over.wait(60)
                 memory.store(3)
             results["second"] = memory.among(written.batch)
 

@@ -27,6 +27,8 @@ WORDS = re.compile(
     r"(?P<written>[\d.,]+) of (?P<pages>[\d,]+) pages? written"
     r"(?P<average> per look)? (at )?(?P<when>[\d:]+)(–[\d:]+)?, (?P<name>.*)\n"
     r"0x(?P<start>[0-9a-f]+) – 0x(?P<end>[0-9a-f]+)\n"
+    r"mapping 0x(?P<low>[0-9a-f]+) – 0x(?P<high>[0-9a-f]+), [\d.]+ [KM]iB"
+    r"(?P<more>, and 1 other mapping)?\n"
     r"looks? (?P<first>\d+)(–(?P<last>\d+))?"
 )
 SHIFT = 8
@@ -104,12 +106,15 @@ def check(words: str) -> bool:
         if one.start < end * PAGE and one.end > start * PAGE and one.first <= last
     ]
     assert {one.name for one in mapped} == {found["name"]}
-    size = max(
-        min(one.end // PAGE, end) - max(one.start // PAGE, start)
+    sizes = {
+        (one.start, one.end): min(one.end // PAGE, end) - max(one.start // PAGE, start)
         for one in mapped
         if one.last >= first
-    )
+    }
+    size = max(sizes.values())
     assert int(found["pages"].replace(",", "")) == size
+    assert sizes[int(found["low"], 16), int(found["high"], 16)] == size
+    assert bool(found["more"]) == (len(sizes) > 1)
     return True
 
 
@@ -147,6 +152,9 @@ def test_it_paints_and_asks_no_network(browser: Chromium, path: Path) -> None:
         "worker (4242)"
     )
     assert browser.value("document.querySelectorAll('.uplot').length") == 3
+    legends = "[...document.querySelectorAll('.u-legend .u-value')]"
+    words = browser.value(f"{legends}.map((each) => each.textContent)")
+    assert "–" not in words, "a legend has no values before the pointer moves"
     assert browser.errors() == []
     assert browser.requests() == [path.as_uri()]
 
@@ -298,6 +306,12 @@ def test_it_prints_on_white(started: Chromium, path: Path) -> None:
     started.value("dispatchEvent(new Event('beforeprint'))")
     assert started.value("document.documentElement.dataset.theme") == "light"
     assert started.value("document.getElementById('base').clientWidth") <= 700
+    started.value("dispatchEvent(new Event('afterprint'))")
+    display = "getComputedStyle(document.getElementById('over')).display"
+    assert started.value(display) == "block"
+    started.call("Emulation.setEmulatedMedia", media="print")
+    assert started.value(display) == "none", "printed as white, it would hide the map"
+    started.call("Emulation.setEmulatedMedia", media="")
 
 
 @pytest.mark.needs("chromium")
@@ -311,6 +325,47 @@ def test_names_are_text(started: Chromium, tmp_path: Path) -> None:
     assert started.errors() == []
     assert started.value("document.querySelectorAll('img, main b').length") == 0
     assert evil in started.value("document.getElementById('title').textContent")
+
+
+@pytest.mark.needs("chromium")
+@pytest.mark.parametrize("width", [1280, 390])
+def test_long_names_leave_the_page_as_wide_as_it_is(
+    started: Chromium, tmp_path: Path, width: int
+) -> None:
+    names = [f"/{'folder' * 30}/{letter * 200}" for letter in "ab"]
+    mappings = [mapping(at << 20, 10, name) for at, name in enumerate(names)]
+    contents = contents_of([{5, 1 << 20}], mappings, name="n" * 200)
+    file = tmp_path / "long.html"
+    file.write_text(page(contents))
+    started.show(file, width=width)
+    assert started.value("document.documentElement.scrollWidth") == width
+
+
+@pytest.mark.needs("chromium")
+def test_the_list_says_where_a_mapping_is(started: Chromium, tmp_path: Path) -> None:
+    places = [0x1000, 0x9000, 0x50_000]
+    mappings = [mapping(at, 16, "[anon]") for at in places]
+    mappings.append(mapping(0x90_000, 4, "[heap]"))
+    written = [{0x9000, 0x9001, 0x50_003, 0x90_000}]
+    file = tmp_path / "places.html"
+    file.write_text(page(contents_of(written, mappings)))
+    started.show(file)
+    rows = "[...document.querySelectorAll('#mappings tr')].map((row) => row.innerText)"
+    anon, heap = started.value(rows)
+    assert "3 places" in anon
+    assert f"{0x90_000 * PAGE:#x} – {0x90_004 * PAGE:#x}" in heap
+    before = shown(started)
+    started.value("document.querySelector('#mappings .places').click()")
+    _, *found, others, _ = started.value(rows)
+    assert [row.split("\t")[0].strip() for row in found] == [
+        f"{at * PAGE:#x} – {(at + 16) * PAGE:#x}" for at in places[1:]
+    ]
+    assert [row.split("\t")[2] for row in found] == ["8.0 KiB", "4.0 KiB"]
+    assert others.strip() == "and 1 place without a written page"
+    started.value("document.querySelector('#mappings .place button').click()")
+    assert shown(started) != before, "the place is not shown in the map"
+    started.value("document.querySelector('#mappings .places').click()")
+    assert started.value(f"{rows}.length") == 2
 
 
 @pytest.mark.needs("chromium")
@@ -333,6 +388,9 @@ def test_a_damaged_page_says_so(started: Chromium, path: Path, tmp_path: Path) -
     started.call("Page.navigate", url=file.as_uri())
     title = "document.getElementById('title')?.textContent"
     started.wait_for(f"{title} === 'This page cannot be shown'")
+    while not started.errors():  # it comes after the title, also to the next page
+        started.value("1")
+    started.events.clear()
 
 
 @pytest.mark.needs("chromium")

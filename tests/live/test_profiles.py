@@ -4,7 +4,7 @@ import io
 import json
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,9 +14,11 @@ import pytest
 from pagescan.model.profile import (
     NO_THREAD,
     OTHERS,
+    Course,
     Frame,
     Profile,
     Stack,
+    ThreadProfile,
     profile_of,
 )
 from pagescan.model.results import TargetFacts
@@ -155,10 +157,11 @@ def firefox(viewers: Path, tmp_path: Path) -> Iterator[list[str]]:
     subprocess.run([*words, "stop", "--all"], check=False, capture_output=True)
 
 
-@pytest.mark.needs("npm", "node")
-def test_firefox_profiler(profile: Profile, firefox: list[str], tmp_path: Path) -> None:
-    """The viewer's own loader upgrades the file, and sums up the same bytes."""
-    file = tmp_path / "profile.json"
+Ask = Callable[..., str]
+
+
+def loaded(profile: Profile, firefox: list[str], file: Path) -> Ask:
+    """Load a profile into the viewer; return a function that asks it."""
     file.write_text(written(profile, "firefox"))
     subprocess.run([*firefox, "load", str(file)], capture_output=True, check=False)
 
@@ -168,6 +171,37 @@ def test_firefox_profiler(profile: Profile, firefox: list[str], tmp_path: Path) 
         )
         return done.stdout
 
+    return ask
+
+
+@pytest.mark.needs("npm", "node")
+def test_firefox_reads_the_looks_of_two_processes(
+    firefox: list[str], tmp_path: Path
+) -> None:
+    """A recording's profile has times, several processes, and tracks of bytes."""
+    child = TARGET._replace(pid=43, name="child")
+    stacks = tuple(Stack((Frame("sdsnew"),), PAGE, at * 1000.0) for at in range(1, 4))
+    points = ((1000.0, 8 * PAGE), (2000.0, 9 * PAGE))
+    profile = Profile(
+        "two",
+        datetime(2026, 1, 2, tzinfo=UTC),
+        TARGET,
+        (
+            ThreadProfile("redis-server", 42, stacks, TARGET),
+            ThreadProfile("child", 43, stacks[:2], child),
+        ),
+        tuple(Course("resident", "Resident", one, points) for one in (TARGET, child)),
+    )
+    ask = loaded(profile, firefox, tmp_path / "profile.json")
+    witness.wait_for(lambda: "redis-server" in ask("thread", "list"), 30)
+    assert "child" in ask("thread", "list")
+    assert f"({3 * PAGE} running samples)" in ask("thread", "samples", "--include-idle")
+
+
+@pytest.mark.needs("npm", "node")
+def test_firefox_profiler(profile: Profile, firefox: list[str], tmp_path: Path) -> None:
+    """The viewer's own loader upgrades the file, and sums up the same bytes."""
+    ask = loaded(profile, firefox, tmp_path / "profile.json")
     witness.wait_for(lambda: "redis-server" in ask("thread", "list"), 30)
     listed = ask("thread", "list")
     assert len(re.findall(r"^\*? +t-\d", listed, re.MULTILINE)) == 4

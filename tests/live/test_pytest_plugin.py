@@ -72,6 +72,22 @@ def test_slip_of_the_pen():
 @pytest.mark.dirty_pages(max="500")
 def test_no_number():
     pass
+
+@pytest.mark.dirty_pages(max=True)
+def test_truth():
+    pass
+
+@pytest.mark.dirty_pages(max_bytes=-5)
+def test_below_zero():
+    pass
+
+@pytest.mark.dirty_pages(max_bytes=[1])
+def test_no_bytes():
+    pass
+
+@pytest.mark.dirty_pages(ranges=5)
+def test_no_ranges():
+    pass
 """
 
 
@@ -79,7 +95,7 @@ def test_no_number():
 def test_limits(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(SUITE)
     result = pytester.runpytest_subprocess("-p", "no:randomly", "--strict-markers")
-    result.assert_outcomes(passed=4, failed=8)
+    result.assert_outcomes(passed=4, failed=12)
     result.stdout.fnmatch_lines(
         [
             "*the test wrote * pages (* MiB), more than max=2000 allows*",
@@ -93,6 +109,10 @@ def test_limits(pytester: pytest.Pytester) -> None:
             "*dirty_pages takes max=, max_bytes= and ranges=, and not 5",
             "*dirty_pages takes max=, max_bytes= and ranges=, and not maximum=",
             "*dirty_pages: max: not a number of pages: '500'",
+            "*dirty_pages: max: not a number of pages: True",
+            "*dirty_pages: max_bytes: not a number of bytes: -5",
+            "*dirty_pages: max_bytes: not a number of bytes: [[]1]",
+            "*dirty_pages: ranges: no RANGE words: 5",
         ]
     )
 

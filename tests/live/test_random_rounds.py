@@ -1,5 +1,6 @@
 """A heap of 512 MB, 20 rounds of random stores and reads: none missed, none extra."""
 
+import json
 import random
 from collections.abc import Callable
 
@@ -25,14 +26,16 @@ def test_rounds(
     made = armed(f"m={kind},pages={PAGES},fill=1")
     rolled = random.Random(kind)
     compared = 0
-    for _ in range(ROUNDS):
+    for number in range(ROUNDS):
         pages = set(rolled.sample(range(PAGES), 3000))
         start = rolled.randrange(PAGES - 2000)
         pages |= set(range(start, start + 2000))
         made.write("m", pages)
         made.tell(f"read m {runs(set(rolled.sample(range(PAGES), 3000)))}")
         seen = witness.written(made.pid, *made.ranges["m"])
-        look = command("diff", made.pid, "--rearm", "--json").json()
+        result = command("diff", made.pid, "--rearm", "--json")
+        # The schema takes seconds per document, so it checks one of them.
+        look = json.loads(result.stdout) if number else result.json()
         found = made.pages(look, "m")
         assert (len(pages - found), len(found - pages)) == (0, 0)
         assert seen == found

@@ -6,54 +6,29 @@ import random
 import signal
 import subprocess
 import sys
-from array import array
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-import pagescan
 from pagescan.model.mapping_set import MappingSet
-from pagescan.recording.store import Recording, open_recording
+from pagescan.recording.store import open_recording
 from tests import witness
 from tests.conftest import HERE, PAGE, Result, Target, command
-from tests.synthetic import Made, mapping, pages_of, some_pages
+from tests.fronts import PAGES, Front, begun, check, compiled, looks_of
+from tests.synthetic import Made, mapping, some_pages
 
 KILLS = int(os.environ.get("PAGESCAN_KILLS", "8"))
 SEED = int(os.environ.get("PAGESCAN_SEED", "0")) or random.SystemRandom().getrandbits(
     32
 )
-PAGES = 60_000
 
 pytestmark = pytest.mark.needs("tracking")
 
 
-@dataclass
-class Front:
-    """A process that writes each of its pages once, and says when."""
-
-    process: subprocess.Popen[str]
-    start: int
-    log: Path
-
-    @property
-    def words(self) -> tuple[str, str]:
-        """Its pid and its pages, as words of the command line."""
-        return str(self.process.pid), f"{self.start:#x}+{PAGES * PAGE}"
-
-    def times(self) -> "tuple[array[int], array[int]]":
-        """Return when each page was written: not before, and not after."""
-        numbers = array("Q", self.log.read_bytes())
-        return numbers[::2], numbers[1::2]
-
-
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("front") / "front"
-    source = HERE / "targets/front.c"
-    subprocess.run(["cc", "-O1", "-Wall", "-o", str(path), str(source)], check=True)
-    return path
+    return compiled(tmp_path_factory.mktemp("front"))
 
 
 @pytest.fixture
@@ -61,21 +36,13 @@ def fronts(program: Path, tmp_path: Path) -> Iterator[Callable[[], Front]]:
     running: list[Front] = []
 
     def start() -> Front:
-        log = tmp_path / f"log-{len(running)}"
-        process = subprocess.Popen(
-            [str(program), str(PAGES), str(log), "100"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert process.stdout is not None
-        running.append(Front(process, int(process.stdout.readline(), 16), log))
+        running.append(begun(program, tmp_path / f"log-{len(running)}"))
         return running[-1]
 
     yield start
     for front in running:
         if front.process.returncode is None:
-            front.process.communicate(timeout=10)
+            front.process.communicate(timeout=60)
         assert front.process.returncode == 0
 
 
@@ -87,46 +54,6 @@ def spawn(*words: str) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
     )
-
-
-def looks_of(path: Path) -> int:
-    """Return how many looks a file has now; it may not exist yet."""
-    try:
-        with open_recording(str(path)) as recording:
-            return len(recording.looks)
-    except pagescan.PagescanError:
-        return 0
-
-
-def check(recording: Recording, front: Front) -> None:
-    """Compare each look with the times that the target has written down.
-
-    A page that was written before a look ended may be in that look or in the next; it
-    is in one of them, and in no earlier one.
-    """
-    assert recording.damage == []
-    begun, done = front.times()
-    seen: set[int] = set()
-    armed = recording.processes[0].armed_at.timestamp() * 1e9
-    before = armed
-    for look in recording.looks:
-        numbers = {
-            (page - front.start) // PAGE for page in pages_of(recording.columns(look))
-        }
-        assert len(numbers) == look.pages
-        end = look.time_ns + 1000  # it is exact to the microsecond
-        assert all(begun[number] and begun[number] <= end for number in numbers)
-        seen |= numbers
-        due = {
-            number
-            for number, at in enumerate(done)
-            if at and begun[number] > armed and at <= before
-        }
-        assert due <= seen, (look.number, sorted(due - seen)[:5])
-        before = look.time_ns
-    created = recording.facts.begun.timestamp() * 1e9  # before it is armed
-    early = {number for number in seen if done[number] < created}
-    assert early == set(), "pages from before the recording began"
 
 
 def test_every_look_is_what_the_target_says(
@@ -159,14 +86,14 @@ def test_a_kill_loses_no_look(
         front, path = fronts(), tmp_path / f"{at}.pagescan"
         recorder = spawn(*front.words, "-o", str(path), "-i", "0.01")
         wanted = rolled.randrange(0, 30)
-        witness.wait_for(lambda: looks_of(path) >= wanted, seconds=20)  # noqa: B023
+        witness.wait_for(lambda: looks_of(path) >= wanted)  # noqa: B023
         threshold = rolled.uniform(0, 0.02)
         begun = os.times().elapsed
         while os.times().elapsed - begun < threshold:
             pass
         before = looks_of(path)
         recorder.kill()
-        recorder.communicate(timeout=10)
+        recorder.communicate(timeout=60)
         if before:
             with open_recording(str(path)) as recording:
                 assert len(recording.looks) >= before
@@ -174,7 +101,7 @@ def test_a_kill_loses_no_look(
                 check(recording, front)
                 looks += len(recording.looks)
         assert front.process.poll() is None
-        front.process.communicate(timeout=10)
+        front.process.communicate(timeout=60)
     record_property("looks", looks)
     print("kills", KILLS, "looks", looks)  # noqa: T201 - pytest -s
     command("sessions")  # removes the lock files of killed recorders
@@ -183,9 +110,9 @@ def test_a_kill_loses_no_look(
 def test_ctrl_c_ends_it(fronts: Callable[[], Front], tmp_path: Path) -> None:
     front, path = fronts(), tmp_path / "a.pagescan"
     recorder = spawn(*front.words, "-o", str(path), "-i", "0.05")
-    witness.wait_for(lambda: looks_of(path) > 2, seconds=20)
+    witness.wait_for(lambda: looks_of(path) > 2)
     recorder.send_signal(signal.SIGINT)
-    _, stderr = recorder.communicate(timeout=10)
+    _, stderr = recorder.communicate(timeout=60)
     assert recorder.returncode == 0
     assert "interrupted:" in stderr
     assert "hint: pagescan report" in stderr
@@ -334,6 +261,7 @@ def test_no_file_is_left_where_nothing_could_be_armed(
 
 VIEWS = (
     *("summary", "timeline", "heatmap", "ages", "working-set", "phases", "migration"),
+    "processes",
 )
 
 
@@ -367,9 +295,12 @@ def test_every_view_in_every_form(recorded: Path, view: str) -> None:
     assert document["kind"] == "report"
     assert document["view"] == view
     assert document[key] is not None
-    others = {name.replace("-", "_") for name in VIEWS} - {key}
+    others = {name.replace("-", "_") for name in (*VIEWS, "writers")} - {key}
     assert {document[name] for name in others} == {None}
-    for form in ((), ("--csv",), ("--bytes",), ("--csv", "--no-header")):
+    forms = [(), ("--csv",), ("--csv", "--no-header")]
+    if view != "heatmap":  # it has no sizes
+        forms.append(("--bytes",))
+    for form in forms:
         result = report(recorded, "--view", view, *form)
         assert result.code == 0, result.stderr
         assert result.stderr == ""
@@ -393,13 +324,41 @@ def test_a_damaged_file_is_shown_with_code_1(tmp_path: Path) -> None:
     assert json.loads(document.stdout)["recording"]["damage"] != []
 
 
+@pytest.mark.parametrize("form", ["firefox", "speedscope", "collapsed"])
+def test_a_profile_in_place_of_a_report(
+    recorded: Path, tmp_path: Path, form: str
+) -> None:
+    file = tmp_path / "profile"
+    result = report(recorded, "--format", form, "-o", str(file))
+    assert (result.code, result.stdout) == (0, "")
+    written = report(recorded, "--json").json()["summary"]["bytes"]
+    text = file.read_text()
+    if form == "collapsed":
+        weights = [int(line.rpartition(" ")[2]) for line in text.splitlines()]
+    elif form == "speedscope":
+        weights = [w for one in json.loads(text)["profiles"] for w in one["weights"]]
+    else:
+        threads = json.loads(text)["threads"]
+        weights = [w for one in threads for w in one["samples"]["weight"]]
+    assert sum(weights) == written
+
+
 REPORT_REFUSED = [
+    (("--format", "firefox"), 2, "--format and -o go together"),
+    (("-o", "x.json"), 2, "--format and -o go together"),
+    (("--format", "collapsed", "-o", "x", "--html", "y"), 2, "exclude each other"),
+    (("--format", "collapsed", "-o", "x", "--view", "ages"), 2, "takes no --view"),
+    (("--format", "collapsed", "-o", "x", "--json"), 2, "does not go with --format"),
+    (("--format", "collapsed", "-o", "/dev/full"), 1, "no space left"),
+    (("--format", "collapsed", "-o", "/no/x"), 1, "cannot write /no/x"),
     (("--view", "nothing"), 2, "nothing"),
     (("--bandwidth", "1G"), 2, "need --view migration"),
     (("--view", "migration", "--bandwidth", "0"), 2, "moves nothing"),
     (("--time", "x"), 2, "not a time span"),
     (("--time", "1h-2h"), 1, "no look in that time"),
     (("--range", "libnothing"), 1, "no mapping is named"),
+    (("--range", "libnothing"), 1, "--view ages lists the names"),
+    (("--range", "0x10+16"), 1, "hint: pagescan report FILE --view ages lists"),
     (("--json", "--no-header"), 2, "does not go with"),
 ]
 
@@ -454,4 +413,4 @@ def test_other_commands_say_who_tracks(
             assert "tracked already: by record" in command("arm", made.pid).stderr
         finally:
             recording.send_signal(signal.SIGINT)
-        assert recording.wait(20) == 0
+        assert recording.wait(60) == 0

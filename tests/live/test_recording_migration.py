@@ -18,9 +18,9 @@ from pagescan.target.selection import Selection
 
 PAGE = 4096
 PAGES = 16_384
-PER_SECOND = 4_000
-BANDWIDTH = 64 << 20
-DOWNTIME = 0.01
+PER_SECOND = 2_000
+BANDWIDTH = 32 << 20
+DOWNTIME = 0.02
 
 # Writes pages one after the other, by the clock; it catches up if it was not run.
 TARGET = f"""
@@ -105,7 +105,7 @@ def test_rounds_are_those_of_a_copier(
         str(tmp_path / "a.pagescan"),
         [stream.word],
         interval=interval,
-        duration=3.0,
+        duration=6.0,
     )
     with open_recording(*paths) as recording:
         excerpt = Excerpt(recording, Selection.parse([stream.word]))

@@ -55,7 +55,7 @@ def redis(tmp_path: Path) -> Iterator[Redis]:
     yield server
     server.socket.close()
     server.process.terminate()
-    assert server.process.wait(20) == 0
+    assert server.process.wait(60) == 0
 
 
 class Pinger(threading.Thread):

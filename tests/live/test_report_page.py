@@ -50,8 +50,8 @@ def test_a_file_that_is_no_page_is_not_overwritten(recorded: str) -> None:
     ("words", "message"),
     [
         (["--view", "ages"], "--html shows everything, and takes no --view"),
-        (["--json"], "--html and --json exclude each other"),
-        (["--csv"], "--html and --csv exclude each other"),
+        (["--json"], "--json does not go with --html"),
+        (["--csv"], "--csv does not go with --html"),
     ],
 )
 def test_other_forms_are_refused(

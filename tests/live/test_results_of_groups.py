@@ -178,14 +178,3 @@ def test_refusals(words: tuple[str, ...], code: int, said: str) -> None:
     result = command(*words)
     assert result.code == code, result
     assert said in result.stderr
-
-
-@pytest.mark.parametrize("verb", ["arm", "diff", "disarm"])
-@pytest.mark.parametrize("words", [("--tree",), ("--match", "x"), ("--unit", "x")])
-def test_a_session_is_of_one_process(verb: str, words: tuple[str, ...]) -> None:
-    """The commands of sessions refuse groups, and say which commands take them."""
-    result = command(verb, *words, "1")
-    assert result.code == 2
-    said = f"{verb} takes one process: {words[0]} is for watch, maps and scan"
-    assert said in result.stderr
-    assert "hint: arm each process by its pid" in result.stderr

@@ -1,5 +1,7 @@
 """The state that the scanner keeps between looks, and interruptions of its work."""
 
+import subprocess
+import sys
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -15,7 +17,7 @@ from pagescan.scanner.scanner import Scanner
 from pagescan.target import maps as mappings
 from pagescan.target.process import Target as Process
 from pagescan.tracking.tracking import Tracking
-from tests.conftest import Target
+from tests.conftest import Target, command
 
 pytestmark = pytest.mark.needs("tracking")
 Start = Callable[..., Target]
@@ -100,3 +102,29 @@ def test_written_between_listing_and_protecting(
             if bits & Category.WRITTEN
         }
         assert written == written_before | {100}
+
+
+SPARSE = """
+import mmap, sys
+flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x4000  # MAP_NORESERVE
+memory = mmap.mmap(-1, 1 << 40, flags=flags)
+memory[1 << 39] = 1
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("stall", [(), ("--max-stall", "66us"), ("--max-stall", "1ms")])
+def test_a_sparse_mapping_takes_few_calls(stall: tuple[str, ...]) -> None:
+    """Slices grow in 1 TiB that is next to empty, whatever the limit of a call."""
+    words = [sys.executable, "-c", SPARSE]
+    with subprocess.Popen(
+        words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        found = command("scan", process.pid, "--require", "present", "--json", *stall)
+        process.kill()
+    cost = found.json()["cost"]
+    assert cost["pages_walked"] > 1 << 28
+    assert cost["ioctls"] < 10_000

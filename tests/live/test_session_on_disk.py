@@ -257,7 +257,7 @@ class Held:
     """A keeper in this process, without a real session."""
 
     def __init__(self, place: Path) -> None:
-        from pagescan.session.keeper import Keeper
+        from pagescan.session.held_session import HeldSession
 
         self.place = place
         pid = os.getpid()
@@ -272,7 +272,7 @@ class Held:
             "pidfd": ends,
             "pagemap": os.open("/proc/self/pagemap", os.O_RDONLY),
         }
-        self.keeper = Keeper(self.fds, {"target": {"pid": pid}, "untracked": []})
+        self.keeper = HeldSession(self.fds, {"target": {"pid": pid}, "untracked": []})
 
     def close(self) -> None:
         self.keeper.server.close()

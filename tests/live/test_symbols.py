@@ -14,11 +14,12 @@ from pathlib import Path
 
 import pytest
 
+from pagescan.attribution import jit_maps
 from pagescan.attribution.elf import BadElfError, Functions, open_elf
 from pagescan.attribution.symbols import JIT, Name, Symbols
 from pagescan.model.errors import NoSuchTargetError
 from tests import witness
-from tests.conftest import HERE, STRANGER, python_of_all
+from tests.conftest import HERE, STRANGER, run_as_stranger
 
 Truth = dict[int, str]
 Start = Callable[..., tuple[subprocess.Popen[bytes], Truth]]
@@ -73,7 +74,7 @@ def functions(pid: int, truth: Truth) -> list[str | None]:
 
 @pytest.mark.parametrize("kind", [["-pie"], ["-no-pie"], ["-static"], ["-O2", "-s"]])
 def test_c(start: Start, tmp_path: Path, kind: list[str]) -> None:
-    """By .symtab; of a stripped program only what it imports has names."""
+    """By .symtab; in a stripped program only imported functions have names."""
     process, truth = start(build(tmp_path, *kind))
     found = names(process.pid, truth)
     if "-s" in kind:
@@ -210,18 +211,7 @@ def test_another_file_of_that_name_is_not_read(start: Start, public: Path) -> No
 
 def as_stranger(code: str, *words: int) -> str:
     """Run Python code as another user; return what it printed."""
-    places = [str(HERE.parent), *filter(None, map(str, sys.path))]
-    done = subprocess.run(
-        [str(python_of_all()), "-c", code, *map(str, words)],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd="/",
-        user=STRANGER,
-        group=STRANGER,
-        extra_groups=[],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(places)},
-    )
+    done = run_as_stranger("-c", code, *words)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -277,16 +267,72 @@ def test_java(start: Start, tmp_path: Path) -> None:
         process.stdout.readline()
         Symbols(process.pid).close()
         assert not table.exists()
+        ask = ["jcmd", str(process.pid), "Compiler.perfmap"]
+        subprocess.run(ask, check=True, stdout=subprocess.DEVNULL)
         witness.wait_for(lambda: _asked(process.pid))
         rows = [line.split(" ", 2) for line in table.read_text().splitlines()]
         at = {int(row[0], 16): row[2] for row in rows[:50]}
         found = names(process.pid, at)
         assert {name.module for name in found} == {JIT}
         assert [name.function for name in found] == [*at.values()]
+        table.unlink()
+        with Symbols(process.pid, ask_runtime=True) as symbols:
+            assert not table.exists()  # nothing was there, and nothing stays
+            ours = symbols.name(array("Q", at))
+            assert {name.module for name in ours} == {JIT}
+            table.write_text("")
+            assert symbols.ask_runtime()
+            assert table.stat().st_size  # it was there before: it stays
     finally:
         process.kill()
         process.communicate()
         table.unlink(missing_ok=True)
+
+
+def test_only_a_map_that_the_runtime_wrote_goes(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that was there stays, and so do another user's file, a link, a folder."""
+    process, _ = start(build(tmp_path))
+    table, kept = Path(f"/tmp/perf-{process.pid}.map"), tmp_path / "kept"
+    table.write_text("1000 10 before\n")
+    makes: dict[str, Callable[[], object]] = {
+        "file": lambda: table.write_text("1000 10 ours\n"),
+        "link": lambda: table.symlink_to(kept),
+        "folder": table.mkdir,
+    }
+    kept.write_text("1000 10 kept\n")
+    made = "file"
+
+    def ask_java(_: int) -> bool:
+        makes[made]()
+        return True
+
+    monkeypatch.setattr(jit_maps, "ask_java", ask_java)
+    try:
+        with Symbols(process.pid, ask_runtime=True):
+            assert table.exists()  # it was there before
+        table.unlink()
+        with Symbols(process.pid, ask_runtime=True):
+            assert not table.exists()
+        for made in ("link", "folder"):
+            with Symbols(process.pid, ask_runtime=True):
+                assert os.path.lexists(table)
+            assert kept.exists()
+            table.rmdir() if made == "folder" else table.unlink()
+        if os.geteuid() == 0:
+
+            def of_stranger() -> None:
+                table.write_text("1000 10 ours\n")
+                os.chown(table, STRANGER, -1)
+
+            makes["stranger"] = of_stranger
+            made = "stranger"
+            with Symbols(process.pid, ask_runtime=True):
+                assert table.exists()
+    finally:
+        if os.path.lexists(table):
+            table.unlink()
 
 
 def _asked(pid: int) -> bool:

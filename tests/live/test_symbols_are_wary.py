@@ -1,8 +1,11 @@
 """Names are not to be had at any price: servers that do not answer, hostile files."""
 
 import http.server
+import io
 import os
 import shutil
+import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -12,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from pagescan.attribution import debug_files, elf, tables
+from pagescan.attribution.code_files import CodeFiles
 from pagescan.attribution.symbols import Symbols
 from tests import fuse, witness
 from tests.conftest import HERE
@@ -46,7 +51,7 @@ def test_file_system_that_does_not_answer(tmp_path: Path, word: str) -> None:
             server.become(word)
             done = subprocess.run(
                 [sys.executable, "-c", NAME_ALL, str(target.pid)],
-                timeout=20 * witness.PATIENCE,
+                timeout=60 * witness.PATIENCE,
                 capture_output=True,
                 text=True,
                 cwd=HERE.parent,
@@ -86,6 +91,7 @@ class Debuginfod:
 def debuginfod(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Debuginfod]:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("DEBUGINFOD_URLS", raising=False)
+    monkeypatch.setattr(debug_files, "silent", {})
     server = Debuginfod()
     thread = threading.Thread(target=server.server.serve_forever)
     thread.start()
@@ -143,6 +149,107 @@ def test_debuginfod(
     assert first_functions(process.pid, truth) == [*truth.values()][:3]
     assert debuginfod.asked.count(path) == before
     assert os.stat(tmp_path / "cache/pagescan/debuginfod").st_mode & 0o777 == 0o700
+
+
+def test_debuginfod_that_does_not_answer(
+    start: Start,
+    tmp_path: Path,
+    debuginfod: Debuginfod,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is asked once per run, and what happened is said; the next server is asked."""
+    monkeypatch.setattr(debug_files, "TIMEOUT", 0.1)
+    program, debug = stripped(tmp_path, "one")
+    debuginfod.files[f"/buildid/{BUILD_ID}/debuginfo"] = debug.read_bytes()
+    shutil.copy(program, program.parent / "b")
+    with socket.create_server(("127.0.0.1", 0)) as mute:  # connects, and no more
+        place = f"http://127.0.0.1:{mute.getsockname()[1]}"
+        monkeypatch.setenv("DEBUGINFOD_URLS", f"{place} {debuginfod.url}")
+        process, truth = start(program)
+        with Symbols(process.pid) as symbols:
+            found = [name.function for name in symbols.name(array("Q", truth))]
+            assert found[:3] == [*truth.values()][:3]
+            (note,) = (note for note in symbols.notes if "not asked again" in note)
+        assert place in note
+        mute.settimeout(witness.PATIENCE)
+        mute.accept()[0].close()
+        (tmp_path / "cache/pagescan/debuginfod" / BUILD_ID).unlink()
+        process, truth = start(program.parent / "b")
+        assert first_functions(process.pid, truth) == [*truth.values()][:3]
+        mute.settimeout(0)
+        with pytest.raises(BlockingIOError):
+            mute.accept()
+    assert len(debuginfod.asked) == 2
+
+
+def test_debuginfod_that_sends_a_little_at_a_time(
+    debuginfod: Debuginfod, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that takes too long is not waited for, and the server not asked again."""
+    monkeypatch.setattr(debug_files, "LONGEST_DOWNLOAD", 0)
+    monkeypatch.setenv("DEBUGINFOD_URLS", debuginfod.url)
+    path = f"/buildid/{BUILD_ID}/debuginfo"
+    debuginfod.files[path] = bytes(1 << 16)
+    assert debug_files.fetch(BUILD_ID) == debug_files.fetch(BUILD_ID) == -1
+    assert debuginfod.asked == [path]
+    assert [*debug_files.silent.values()] == ["the download takes too long"]
+
+
+HUGE_TABLE = """
+import os, resource, sys
+from pagescan.attribution import tables
+from pagescan.attribution.code_files import CodeFiles
+resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
+fd = os.open(sys.argv[1], os.O_RDONLY)
+table = tables.table_of(fd, b"/huge", CodeFiles(os.getpid()))
+print(table.source, *table.elf.left_out, len(table.functions))
+"""
+
+
+def test_table_of_symbols_that_is_too_large(tmp_path: Path) -> None:
+    """Half a gigabyte of symbols is not read, and costs no memory."""
+    program = build(tmp_path)
+    raw = bytearray(program.read_bytes())
+    size = (512 << 20) // 24 * 24
+    section = elf.Elf(io.BytesIO(raw)).sections[".symtab"]
+    at = raw.find(struct.pack("<QQ", section.offset, section.size))
+    assert at > 0
+    end = len(raw)
+    raw[at : at + 16] = end.to_bytes(8, "little") + size.to_bytes(8, "little")
+    program.write_bytes(raw)
+    os.truncate(program, end + size)
+    words = [sys.executable, "-c", HUGE_TABLE, str(program)]
+    done = subprocess.run(
+        words, capture_output=True, text=True, cwd=HERE.parent, check=False
+    )
+    assert done.stderr == ""
+    assert done.stdout.split()[:2] == [".dynsym", ".symtab"]
+
+
+def test_a_table_that_is_too_large_is_said(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(elf, "LARGEST_TABLE", 100)
+    monkeypatch.setattr(tables, "cache", {})
+    process, truth = start(build(tmp_path))
+    with Symbols(process.pid) as symbols:
+        symbols.name(array("Q", truth))
+        assert any(".symtab of" in note for note in symbols.notes)
+
+
+def test_the_cache_has_so_many_functions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tables of large programs do not add up."""
+    monkeypatch.setattr(tables, "cache", {})
+    monkeypatch.setattr(tables, "CACHED_FUNCTIONS", 1)
+    program = build(tmp_path)
+    copy = tmp_path / "copy"
+    shutil.copy(program, copy)
+    for path in (program, copy):
+        with path.open("rb") as file:
+            tables.table_of(file.fileno(), b"/x", CodeFiles(os.getpid()))
+        assert len(tables.cache) == 1
 
 
 def test_link_out_of_the_root(tmp_path: Path, start: Start) -> None:

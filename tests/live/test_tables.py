@@ -1,13 +1,16 @@
 """Rows in the order that was asked for; shares of memory; the time of each row."""
 
+import contextlib
 import csv
 import io
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -223,6 +226,108 @@ def test_csv_of_watch_has_the_time_in_each_row(writer: int, columns: str) -> Non
     assert len({(row["tick"], row["time"]) for row in rows}) == 3
 
 
+def rows_of_plain(text: str) -> list[dict[str, str]]:
+    """Return the rows of a plain output whose cells have no blanks."""
+    head, *lines = (line.split() for line in text.splitlines())
+    return [dict(zip(head, line, strict=True)) for line in lines if line != head]
+
+
+@contextlib.contextmanager
+def watching(*words: object) -> Iterator["subprocess.Popen[bytes]"]:
+    """Run `watch`, armed; it is killed if it still runs at the end."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pagescan", "watch", *map(str, words)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stderr is not None
+    while b"Ctrl-C" not in (line := process.stderr.readline()):
+        assert line
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.needs("tracking")
+@pytest.mark.parametrize("form", ["plain", "csv"])
+def test_watch_prints_what_was_written_most_first(form: str, target: Start) -> None:
+    """One line per mapping, in that order; --sort takes another one, by any column."""
+    made = target(*(f"{name}=memfd,pages=64,fill=1" for name in "abc"))
+    reader = rows_of_plain if form == "plain" else rows_of
+    words = ("--csv",) if form == "csv" else ()
+
+    def seen(*more: str) -> list[dict[str, str]]:
+        asked = (made.pid, "-i", 60, "-c", "start,written", *words, *more)
+        with watching(*asked) as process:
+            for name, count in (("a", 3), ("b", 50), ("c", 9)):
+                made.write(name, set(range(count)))
+            process.send_signal(signal.SIGINT)
+            out, _ = process.communicate()
+        return reader(out.decode())
+
+    def places(rows: list[dict[str, str]]) -> list[str]:
+        names = {f"{made.ranges[name][0]:#x}": name for name in "abc"}
+        return [names[row["start"]] for row in rows if row["start"] in names]
+
+    rows = seen()
+    written = [int(row["written"]) for row in rows]
+    assert written == sorted(written, reverse=True)
+    assert places(rows) == ["b", "c", "a"]
+    low = sorted("abc", key=lambda name: made.ranges[name])
+    assert places(seen("--sort", "start")) == low
+    assert places(seen("--sort", "written,start")) == ["a", "c", "b"]
+    assert len(seen("--by", "region")) >= len(rows)
+
+
+@pytest.mark.needs("tracking")
+def test_growth_of_each_mapping(target: Start) -> None:
+    """It is what became present at its addresses since the start."""
+    made = target("b=memfd,pages=512")
+    start = made.ranges["b"][0]
+    asked = (made.pid, "-i", 0.1, "--json", "--by", "mapping")
+    with watching(*asked) as process:
+        assert process.stdout is not None
+        lines = (checked(line.decode()) for line in process.stdout)
+        next(lines)  # its first count has been made
+        made.write("b", set(range(100)))
+        next(line for line in lines if line["memory"]["growth"] >= 100 * PAGE)
+        made.write("b", {0})
+        rows = (row for line in lines for row in line["mappings"])
+        row = next(row for row in rows if int(row["start"], 16) == start)
+    assert row["growth"] == 100 * PAGE
+
+
+@pytest.mark.needs("tracking")
+def test_a_heap_that_grows_is_one_row_of_a_pipe(target: Start) -> None:
+    """Tracking divides it; its row has the growth of the whole. Rows have labels."""
+    made = target("m=memfd,pages=8")
+    made.tell("brk 4 first")
+    maps = Path(f"/proc/{made.pid}/maps").read_text().splitlines()
+    heap = next(int(line.split("-")[0], 16) for line in maps if "[heap]" in line)
+    with watching(made.pid, "-i", 0.1, "--csv") as process:
+        assert process.stdout is not None
+        lines = (line.decode() for line in process.stdout)
+        head = next(lines)
+        assert head.rstrip().endswith(",swapped,growth,label,mapping")
+        rows = (dict(zip(*csv.reader((head, line)), strict=True)) for line in lines)
+        made.write("m", {1})
+        named = next(row for row in rows if row["mapping"].startswith("/memfd:"))
+        assert named["label"] == "[memfd target]"
+        made.tell("brk 64 more")
+        made.where("more")
+        made.write("more", set(range(64)))
+        row = {"growth": "0"}
+        for _ in range(1000):  # a count takes 2 % of the time: on a slow machine, rare
+            made.write("more", {0})
+            row = next(row for row in rows if row["mapping"] == "[heap]")
+            if int(row["growth"] or 0) >= 64 * PAGE:
+                break
+        assert int(row["growth"]) >= 64 * PAGE
+        assert int(row["start"], 16) == heap
+
+
 @pytest.mark.needs("tracking")
 def test_json_lines_of_watch_have_the_time_in_each_line(writer: int) -> None:
     """Each line has tick and time: those of its header."""
@@ -279,8 +384,8 @@ def test_sessions_lists_what_a_watch_tracks(busy: Target) -> None:
         assert (row["target"]["pid"], row["holder"]) == (busy.pid, "watch")
         assert row["holder_pid"] == watch.pid
         head, line = command("sessions", "--csv").stdout.splitlines()
-        assert head.endswith(",keeper,holder")
-        assert line.endswith(f",{watch.pid},watch")
+        assert head.endswith(",keeper,holder,group")
+        assert line.endswith(f",{watch.pid},watch,-")
         assert "no session" in command("disarm", "--all").stderr
         assert watch.poll() is None
     finally:

@@ -7,7 +7,6 @@ programs are in targets/wary.c; each must end by itself, with 0.
 import ctypes
 import os
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -103,9 +102,7 @@ def test_swapped_descriptor(start: Start, wary: Path, what: str) -> None:
     The swap may come too late: then the number is closed only if it is pagescan's.
     """
     pid = start(wary, "swapped", what)
-    begun = time.monotonic()
     result = command("arm", pid)
-    assert time.monotonic() - begun < 5
     if result.code:
         refused(result, "another file in the place")
     else:

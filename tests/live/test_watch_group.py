@@ -8,16 +8,19 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from pagescan.commands import present
+from pagescan.commands.present import GroupCounter
 from pagescan.model.batch import Batch
 from pagescan.model.mapping_set import MappingSet
 from pagescan.model.memory import DEFAULT_RETURNED, PAGE_SIZE, Category, Mapping
 from pagescan.model.shared_once import SharedOnce
 from pagescan.native import Columns, Pace
-from pagescan.session import watched_group
+from pagescan.session import group_limit
 from pagescan.session.watched import Terms
 from pagescan.session.watched_group import WatchedGroup
 from pagescan.target.births import Births
@@ -185,6 +188,8 @@ for _ in range(2):
     ask, told = os.pipe()
     done, tell = os.pipe()
     if os.fork() == 0:
+        for inherited in (told, *(pipe for pipe, _ in children)):
+            os.close(inherited)  # so that the end of the parent is the end of ask
         while os.read(ask, 1):
             for page in range(30):
                 shared[page * 4096] = 1
@@ -239,6 +244,21 @@ def test_shared_memory_counts_once(
     assert sorted(by_process.values()) == [0, 30, 30]
     in_one_tick = len([1 for line in watch.lines if line["summary"]["pages"]]) == 1
     assert not in_one_tick or watch.lines[-1]["totals"]["pages"] == 30
+
+
+def test_present_memory_counts_once(
+    sharing: subprocess.Popen[str], watching: Callable[..., Watching]
+) -> None:
+    """`memory` has the pages that three members share once, in each line."""
+    assert sharing.stdin is not None
+    assert sharing.stdout is not None
+    sharing.stdin.write("write\n")  # the children have pages of their parent, too
+    sharing.stdin.flush()
+    assert sharing.stdout.readline() == "done\n"
+    watch = watching("--tree", sharing.pid, "/dev/zero*")
+    for _ in range(2):
+        assert watch.next()["memory"] == {"present": 1 << 20, "growth": 0}
+    watch.end()
 
 
 def batch_of(mapping: Mapping, *runs: tuple[int, int], bits: Category) -> Batch:
@@ -311,10 +331,57 @@ def test_members_come_and_go(target: Start, watching: Callable[..., Watching]) -
     assert process_in(ended, child)["end"] == "exited"
     assert process_in(ended, child)["ended_at"] is not None
     assert ended["gone"] == 1
+    assert ended["unseen_ns"] is None  # it is told in the last line
     assert process_in(watch.next(), child) is None
     last = watch.end()
     assert last["gone"] == 1
     assert last["end"] == "interrupted"
+    assert "1 process went: the last looks at them were up to " in watch.said
+
+
+def test_the_time_that_nobody_saw(
+    target: Start, watching: Callable[..., Watching]
+) -> None:
+    """A process that ended tells how long before its end the last look was."""
+    made = target("m=anon,pages=50,fill=1")
+    watch = watching("--tree", made.pid, "-i", "0.5")
+    watch.next()
+    first, second = (int(made.tell("fork m 0-3")) for _ in range(2))
+    watch.until(lambda line: process_in(line, second)["joined_at"])
+    for child in (first, second):
+        made.tell(f"reap {child}")
+        line = watch.until(lambda line: process_in(line, child)["end"])  # noqa: B023
+        unseen = process_in(line, child)["unseen_ns"]
+        assert 0 < unseen <= line["interval_ns"] + 1e9
+        assert process_in(line, made.pid)["unseen_ns"] is None
+    told = [
+        process["unseen_ns"]
+        for line in watch.lines
+        for process in line["processes"]
+        if process["end"]
+    ]
+    last = watch.end()
+    assert last["unseen_ns"] == max(told)
+
+
+def test_a_refused_process_is_no_short_life(
+    target: Start, watching: Callable[..., Watching]
+) -> None:
+    """A process that could not be tracked counts as gone when it ends."""
+    made = target("m=anon,pages=50,fill=1")
+    with subprocess.Popen(["sleep", "1000"]) as sleeper:
+        tracer = watching("--tree", sleeper.pid)
+        tracer.next()
+        watch = watching("--tree", os.getpid())
+        line = watch.until(lambda line: process_in(line, sleeper.pid))
+        assert process_in(line, sleeper.pid)["joined_at"] is None
+        before = watch.lines[-1]["short_lived"]
+        sleeper.kill()
+        line = watch.until(lambda line: process_in(line, sleeper.pid)["end"])
+        assert process_in(line, sleeper.pid)["unseen_ns"] is None
+        assert line["short_lived"] == before
+        assert process_in(line, made.pid)
+        watch.end()
 
 
 def test_an_exec_is_followed(target: Start, watching: Callable[..., Watching]) -> None:
@@ -505,10 +572,31 @@ def watched(made: Target) -> Iterator[tuple[WatchedGroup, list[str]]]:
         yield group, said
 
 
+def test_growth_of_a_group(target: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory that a member has mapped and filled since is growth."""
+    made = target("m=anon,pages=100,fill=1")
+    times = iter([1.0, 1.0, 1.5, 100.0, 100.0])  # of a call, and of what it counts
+    monkeypatch.setattr(present, "time", SimpleNamespace(monotonic=times.__next__))
+    with watched(made) as (group, _):
+        counter = GroupCounter(group)
+        counter.count()
+        before = counter.memory
+        assert before is not None
+        assert before.growth == 0
+        assert before.present >= 100 * PAGE_SIZE
+        made.tell("map late=anon,pages=3000,fill=1")
+        counter.count()
+        assert counter.memory == before  # the count is made now and then
+        counter.count()
+        growth = counter.memory.growth
+        assert 3000 * PAGE_SIZE <= growth < 3200 * PAGE_SIZE
+        assert counter.memory.present - growth == before.present
+
+
 def test_the_limit_of_members(target: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     """Members over the limit are counted, with the reason; the others are tracked."""
     targets = [target("m=anon,pages=4,fill=1") for _ in range(4)]
-    monkeypatch.setattr(watched_group, "MOST", 3)
+    monkeypatch.setattr(group_limit, "MOST", 3)
     with watched(targets[0]) as (group, _):
         (tick,) = group.ticks(Limits(0.01, 1), os.open(os.devnull, os.O_WRONLY))
     assert len(tick.members) == 3
@@ -584,7 +672,7 @@ def test_no_such_group() -> None:
     ("words", "said"),
     [
         (("1", "--by", "process"), "--by process needs a group"),
-        (("--tree", "--", "true"), "--tree and -- CMD exclude each other"),
+        (("--unit", "x", "--", "true"), "--unit and -- CMD exclude each other"),
         (("--match", "x", "--", "true"), "--match and -- CMD exclude each other"),
         (("--match", "x", "1"), "--match and TARGET exclude each other"),
         (("--tree",), "watch what?"),
@@ -644,10 +732,16 @@ def test_a_pipe_has_a_row_per_process(target: Start, mkmem: Path) -> None:
 
 
 def test_csv_has_the_pid(target: Start, mkmem: Path) -> None:
-    """Every row of a region names its process, behind tick and time."""
+    """Every row names its process, behind tick and time; a row is a process."""
     made = target("m=anon,pages=50,fill=1")
     target("m=anon,pages=50,fill=1")
-    result = watch_once(mkmem, made, "--csv")
+    head, *rows = (
+        line.split(",") for line in watch_once(mkmem, made, "--csv").stdout.splitlines()
+    )
+    assert head[:5] == ["tick", "time", "pid", "name", "pages"]
+    pages = [int(row[4]) for row in rows]
+    assert pages == sorted(pages, reverse=True)
+    result = watch_once(mkmem, made, "--csv", "--by", "region")
     head, *rows = (line.split(",") for line in result.stdout.splitlines())
     assert head[:5] == ["tick", "time", "pid", "start", "end"]
     start = made.ranges["m"][0]
@@ -672,7 +766,39 @@ def test_by_process_and_by_mapping(target: Start, mkmem: Path) -> None:
     assert {row["pid"] for row in rows} == {made.pid}
     plain = watch_once(mkmem, made, "--by", "mapping").stdout.splitlines()
     assert plain[0].split()[:2] == ["pid", "start"]
+    assert plain[0].split()[-3:] == ["growth", "label", "mapping"]
     assert int(plain[1].split()[0]) == made.pid
+
+
+def test_growth_of_each_mapping(
+    target: Start, watching: Callable[..., Watching], mkmem: Path
+) -> None:
+    """Each row has the bytes that are present now and were not at the start."""
+    made, other = target("m=anon,pages=50"), target("m=anon,pages=50")
+    watch = watching("--match", mkmem, "--by", "mapping")
+
+    def growth(line: Any, of: Target) -> int | None:
+        low, high = of.ranges["m"]
+        rows = [
+            row
+            for row in line["mappings"]
+            if row["pid"] == of.pid
+            and int(row["start"], 16) <= low
+            and high <= int(row["end"], 16)
+        ]
+        return rows[0]["growth"] if rows else None
+
+    watch.next()
+    made.write("m", set(range(30)))
+    other.write("m", {4})
+    for one, pages in ((made, 30), (other, 1)):
+        for _ in range(200):
+            one.write("m", {4})
+            if growth(watch.next(), one) == pages * PAGE_SIZE:
+                break
+        else:
+            raise AssertionError(watch.lines[-1])
+    watch.end()
 
 
 def test_jsonl(target: Start, mkmem: Path) -> None:

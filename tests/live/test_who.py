@@ -3,10 +3,9 @@
 import contextlib
 import json
 import os
-import signal
+import shlex
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,54 +17,17 @@ from pagescan.attribution.callers import is_call
 from pagescan.attribution.writers import WriterWatch
 from pagescan.model.errors import NoSuchTargetError
 from pagescan.model.writers import WriterReport
+from tests.authors import Author, Truth, compiled_authors, is_right, sampling
 from tests.conftest import HERE, PAGE, STRANGER, Result, python_of_all
 
 pytestmark = pytest.mark.needs("tracking")
 Run = Callable[..., Result]
-Truth = dict[int, tuple[str, int]]
-"""The function and the thread, by page."""
-
-
-class Author:
-    """A process of authors.c."""
-
-    def __init__(self, program: Path, user: int | None = None) -> None:
-        self.process = subprocess.Popen(
-            [program],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            user=user,
-            group=user,
-        )
-        self.pid = self.process.pid
-        assert self.process.stdout is not None
-        assert self.process.stdout.readline() == "ready\n"
-
-    def say(self, line: str) -> Truth:
-        """Let it write; return who has written each page, as it says."""
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.write(line + "\n")
-        self.process.stdin.flush()
-        truth: Truth = {}
-        for answer in self.process.stdout:
-            if answer == "done\n":
-                break
-            address, pages, tid, function = answer.split()
-            for page in range(int(pages)):
-                truth[int(address, 16) + page * PAGE] = function, int(tid)
-        return truth
 
 
 @pytest.fixture(scope="module")
 def program() -> Iterator[Path]:
     """The compiled target, where another user can run it."""
-    with tempfile.TemporaryDirectory() as folder:
-        made = Path(folder) / "authors"
-        source = str(HERE / "targets/authors.c")
-        subprocess.run(["cc", "-O2", "-w", "-pthread", "-o", made, source], check=True)
-        made.parent.chmod(0o755)
+    with compiled_authors() as made:
         yield made
 
 
@@ -97,29 +59,9 @@ def running_who(
 ) -> Iterator[Callable[[], Result]]:
     """Run `who`; yield once it has armed the target, with a function that ends it."""
     more = () if user is None else (user,)
-    process = subprocess.Popen(
-        [*command_of(*more), "who", str(pid), *words, "-i", "60", "--duration", "100"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        **rights_of(*more),
-    )
-    assert process.stderr is not None
-    said = []
-    for line in process.stderr:
-        said.append(line)
-        if "sampling the first writes" in line:
-            break
-
-    def end() -> Result:
-        process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=60)
-        return Result(process.returncode, out, "".join(said) + err)
-
-    yield end
-    if process.poll() is None:
-        process.kill()
-        process.communicate()
+    words = (*command_of(*more), "who", str(pid), *words, "-i", "60")
+    with sampling(*words, "--duration", "100", **rights_of(*more)) as end:
+        yield end
 
 
 def writers_of(report: WriterReport) -> Truth:
@@ -132,18 +74,6 @@ def writers_of(report: WriterReport) -> Truth:
         for page in range(run.start, run.end, PAGE):
             found[page] = function, thread
     return found
-
-
-def is_right(truth: tuple[str, int], found: tuple[str, int], *, user: bool) -> bool:
-    """Whether a reported writer is the true one, or rightly none."""
-    function, tid = truth
-    if function == "(other)" or (user and function == "(kernel)"):
-        return found == ("", 0)
-    if function == "(kernel)":  # some function of the kernel, for this thread
-        return found[0] != "" and found[1] == tid
-    if function == "memset":
-        return "memset" in found[0] and found[1] == tid
-    return found == truth
 
 
 @pytest.mark.needs("root", "thp")
@@ -203,7 +133,12 @@ def test_command_names_the_writers(author: Author, pagescan: Run) -> None:
     (first, *_) = document["writers"]
     assert (first["function"], first["pages"]) == ("by_store", len(truth))
     assert first["threads"] == [
-        {"tid": author.pid, "name": "authors", "pages": len(truth)}
+        {
+            "tid": author.pid,
+            "name": "authors",
+            "pages": len(truth),
+            "pid": author.pid,
+        }
     ]
     summary = document["summary"]
     assert sum(row["pages"] for row in document["writers"]) == summary["attributed"]
@@ -268,7 +203,7 @@ def test_rows(author: Author, by: str, text: str) -> None:
     with running_who(author.pid, "--csv", "--by", by) as who:
         author.say("again")
         head, first, *_ = who().stdout.splitlines()
-    assert head == "pages,bytes,share,function,module,threads,mapping"
+    assert head == "pages,bytes,share,function,module,threads,label,mapping"
     assert 500 <= int(first.partition(",")[0]) < 530
     assert text in first
 
@@ -421,3 +356,73 @@ def test_process_of_another_user(author: Author) -> None:
     )
     assert (done.returncode, "hint: " in done.stderr) == (4, True), done.stderr
     assert author.say("again")
+
+
+LABELLED = """\
+import mmap, os, threading, time
+fd = os.memfd_create("queue")
+os.ftruncate(fd, 1 << 20)
+memory = mmap.mmap(fd, 1 << 20)
+def fill():
+    print("ready", flush=True)
+    while True:
+        memory[:] = bytes(1 << 20)
+        time.sleep(0.1)  # its stack pointer can be read while it sleeps
+threading.Thread(target=fill).start()
+"""
+
+
+@pytest.fixture
+def labelled() -> Iterator[int]:
+    """A program that writes to a memfd, and to a thread's stack."""
+    words = [sys.executable, "-c", LABELLED]
+    with subprocess.Popen(words, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        yield process.pid
+        process.kill()
+
+
+@pytest.mark.parametrize("group", [(), ("--tree",)], ids=["process", "group"])
+def test_mappings_have_labels(
+    labelled: int, pagescan: Run, group: tuple[str, ...]
+) -> None:
+    """Rows and pages have the labels that `maps` gives to the same memory."""
+    known: set[tuple[str, str | None]] = set()
+    who = ("who", labelled, *group, "--duration", 1)
+    found: list[tuple[str, str | None]] = []
+    for _ in range(20):  # until its thread sleeps when its stack pointer is read
+        rows = pagescan(*who, "--by", "mapping", "--json").json()["writers"]
+        found = [(row["mapping"], row["label"]) for row in rows]
+        assert len(found) == len(set(found)), "two rows for one name and label"
+        assert ("/memfd:queue (deleted)", "[memfd queue]") in found
+        if any((label or "").startswith("[stack of ") for _, label in found):
+            break
+    else:
+        raise AssertionError(found)
+    named = {place for place in found if place[1]}
+    for _ in range(20):  # as above
+        rows = pagescan("maps", labelled, "--json").json()["mappings"]
+        known |= {(row["mapping"], row["label"]) for row in rows}
+        if named <= known:
+            break
+    assert named <= known
+    pages = pagescan(*who, "--by", "page", "--json").json()["regions"]
+    assert sum(row["pages"] for row in pages if row["label"] == "[memfd queue]") == 256
+    csv = pagescan(*who, "--by", "mapping", "--csv").stdout.splitlines()
+    assert csv[0].endswith(",threads,label,mapping")
+    assert any(",[memfd queue],/memfd:queue (deleted)" in line for line in csv)
+
+
+def test_labels_of_the_command_are_on_a_terminal(labelled: int) -> None:
+    """A table of 80 columns shows the label in place of the name, as `watch` does."""
+    words = [*command_of(), "who", str(labelled), "--by", "mapping", "--duration", "1"]
+    screen = subprocess.run(
+        ["script", "-qec", f"stty cols 80 rows 24; {shlex.join(words)}", "/dev/null"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert "[memfd queue]" in screen
+    assert max(map(len, screen.splitlines())) <= 80

@@ -275,6 +275,12 @@ def test_it_is_not_closed_under_a_view(watch: WriteWatch) -> None:
     watch.close()
 
 
+def test_it_is_shown_shortly(watch: WriteWatch) -> None:
+    assert repr(watch) == f"<WriteWatch of {watch.size} bytes: at {watch.address:#x}>"
+    watch.close()
+    assert repr(watch) == f"<WriteWatch of {watch.size} bytes: closed>"
+
+
 def test_a_closed_one_answers_nothing(watch: WriteWatch) -> None:
     watch.close()
     for call in (watch.get, watch.reset, lambda: watch.buffer):

@@ -4,11 +4,14 @@ import { test } from "node:test";
 
 import { LOWEST, paint, placeOf, table } from "../../pagescan/render/html/colour.mjs";
 import { bytesOf, inflate, unpack } from "../../pagescan/render/html/decode.mjs";
-import { address, clock, count, duration, percent, roundStep, size, ticks } from "../../pagescan/render/html/format.mjs";
+import { address, clock, count, duration, middle, percent, roundStep, size, ticks } from "../../pagescan/render/html/format.mjs";
 import { describe } from "../../pagescan/render/html/hover.mjs";
+import { chartsOf, dataOf as columnsOfChart } from "../../pagescan/render/html/lines.mjs";
 import { areasOf } from "../../pagescan/render/html/layout.mjs";
-import { groupsOf, lookAt, modelOf, rateOf } from "../../pagescan/render/html/model.mjs";
+import { drawnAt, groupsOf, lookAt, modelOf, rateOf } from "../../pagescan/render/html/model.mjs";
+import { titlesOf } from "../../pagescan/render/html/map.mjs";
 import { columnsOf, pagesOfRow, raster, rowsOf, written } from "../../pagescan/render/html/raster.mjs";
+import { figuresOf, notesOf, writerTexts } from "../../pagescan/render/html/tables.mjs";
 import { clamp, pan, whole, zoomMemory, zoomTime } from "../../pagescan/render/html/view.mjs";
 
 const PAGE = 4096;
@@ -49,6 +52,14 @@ function dataOf(looks, mappings, change = {}) {
         runs.reduce((total, [start, end]) => total + Math.max(0, Math.min(end, one.end) - Math.max(start, one.start)), 0),
       ])
       .filter(([at, pages]) => pages && mappings[at].first <= look && look <= mappings[at].last);
+  const found = looks.map(insides);
+  const entries = found.flat();
+  const counts = [
+    ...found.map((one) => one.length), // in each look
+    ...entries.map(([at]) => at),
+    ...entries.map(([, pages]) => pages % 256),
+    ...entries.map(([, pages]) => pages >> 8),
+  ];
   const facts = {
     host: "h", kernel: "6.12", version: "0", pageSize: PAGE, budget: null, notes: [],
     level: { looks: 1, unit: 1 },
@@ -56,9 +67,8 @@ function dataOf(looks, mappings, change = {}) {
     mappings,
     looks: {
       process: each(() => 0), from: each((at) => at * 1e6), to: each((at) => (at + 1) * 1e6),
-      pages: looks.map(sum), resident: each(() => null), share: each(() => null),
-      mappings: looks.map((runs, look) => insides(runs, look).map(([at]) => at)),
-      counts: looks.map((runs, look) => insides(runs, look).map(([, pages]) => pages)),
+      pages: looks.map(sum), resident: each(() => null), share: each(() => null), used: each(() => null),
+      written: { entries: entries.length, planes: [1, 1, 2] },
     },
     frames: {
       process: each(() => 0), first: each((at) => at), last: each((at) => at),
@@ -67,10 +77,11 @@ function dataOf(looks, mappings, change = {}) {
     ...change,
   };
   const text = new TextEncoder().encode(JSON.stringify(facts));
-  const bytes = new Uint8Array(4 + text.length + packed.length);
+  const bytes = new Uint8Array(4 + text.length + counts.length + packed.length);
   new DataView(bytes.buffer).setUint32(0, text.length, true);
   bytes.set(text, 4);
-  bytes.set(packed, 4 + text.length);
+  bytes.set(counts, 4 + text.length);
+  bytes.set(packed, 4 + text.length + counts.length);
   return bytes;
 }
 
@@ -92,13 +103,19 @@ test("zlib's data is inflated", async () => {
 test("packed regions of the highest addresses are exact", () => {
   const high = 2 ** 52 - 10; // the last pages of 64 bits
   const packed = Uint8Array.from(varints([7, 2, 0, 1, 5, high - 9, 4 * 2]));
-  const read = unpack(packed, { regions: [2, 0, 1] }, false);
+  const read = unpack(packed, { regions: [2, 0, 1] }, 1);
   assert.deepEqual([...read.starts], [7, 9, high - 9]);
   assert.deepEqual([...read.ends], [9, 10, high - 4]);
   assert.deepEqual([...read.weights], [2, 1, 5]);
-  const units = unpack(packed, { regions: [2, 0, 1] }, true);
-  assert.deepEqual([...units.weights], [0, 5, 0]);
   assert.deepEqual([...read.offsets], [0, 2, 2, 3]);
+});
+
+test("a region of several units has the written pages of all of them", () => {
+  const packed = Uint8Array.from(varints([16, 15 * 2 + 1, 9, 32, 47 * 2 + 1, 3, 0, 15 * 2 + 1, 16]));
+  const read = unpack(packed, { regions: [3] }, 16);
+  assert.deepEqual([...read.starts], [16, 64, 112]);
+  assert.deepEqual([...read.ends], [32, 112, 128]);
+  assert.deepEqual([...read.weights], [9, 9, 16]);
 });
 
 test("numbers are written for people", () => {
@@ -226,10 +243,36 @@ test("the cells of any view have the shares that a plain count gives", () => {
 });
 
 test("two looks touch, though one ends some milliseconds before the next begins", () => {
-  const frames = { from: [0, 1.004, 5], to: [1, 2, 6] };
-  const { first, end } = columnsOf(frames, { from: 0, to: 6 }, 6 * 249.8);
-  assert.equal(end[0], first[1]);
-  assert.ok(first[2] - end[1] > 700);
+  const frames = { from: [0, 1.004, 5, 6], to: [1, 2, 6, 6.5], process: [0, 0, 0, 1] };
+  for (const brief of [1.004, 1.09]) {
+    frames.from[1] = brief;
+    const { first, end } = columnsOf(frames, { from: 0, to: 6 }, 6 * 249.8);
+    assert.equal(first[1], end[0]);
+    assert.ok(first[2] - end[1] > 700);
+  }
+});
+
+test("the cursor of all parts is in the look whose column it is in", () => {
+  const from = Array.from({ length: 97 }, (_, at) => at * 1.013);
+  const to = from.map((time) => time + 1.013);
+  const view = { from: 0, to: to.at(-1) };
+  const width = 613;
+  const { first, end } = columnsOf({ from, to, process: from.map(() => 0) }, view, width);
+  for (let column = 0; column < width; column++) {
+    const time = ((column + 0.5) / width) * view.to;
+    const look = lookAt({ to }, to, time);
+    assert.ok(first[look] <= column && column < end[look], `column ${column}, look ${look}`);
+  }
+});
+
+test("the legend of a chart tells the whole while the pointer is nowhere", () => {
+  const looks = [[[0, 4]], [[0, 1]], [[0, 1], [50, 51]]];
+  const model = modelOf(dataOf(looks, [mapping(0, 8, "[heap]"), mapping(50, 58, "/lib/libc.so.6")]));
+  const [rates] = chartsOf(model);
+  assert.deepEqual(rates.lines.map((line) => line.label), ["all memory", "[heap]", "libc.so.6"]);
+  const means = rates.lines.map((line) => rates.rest.of(line.values));
+  const pages = (count) => (count * PAGE) / (model.to - model.from);
+  means.forEach((value, at) => assert.ok(Math.abs(value / pages([7, 6, 1][at]) - 1) < 1e-6));
 });
 
 test("rows are divided among segments without a page that is in none", () => {
@@ -253,7 +296,7 @@ test("the words for a cell are the numbers of the look", () => {
   const picture = raster(model, whole(0, 2), 2, 1);
   const words = describe(model, picture, 0, 0);
   assert.equal(words.headline, "2 of 8 pages written at 00:00:01, [heap]");
-  assert.deepEqual(words.lines, ["0x0 – 0x8000", "look 1"]);
+  assert.deepEqual(words.lines, ["0x0 – 0x8000", "mapping 0x0 – 0x8000, 32.0 KiB", "look 1"]);
   const both = describe(model, raster(model, whole(0, 2), 1, 1), 0, 0);
   assert.equal(both.headline, "2 of 8 pages written per look 00:00:00–00:00:02, [heap]");
 });
@@ -313,6 +356,16 @@ test("mappings of one name are one row, and rates are per second", () => {
   assert.deepEqual(rateOf(model, heap), [4 * PAGE, 2 * PAGE]);
 });
 
+test("the cost of all looks is weighted by the time that the target used", () => {
+  const model = modelOf(dataOf([[[0, 4]], [[0, 2]], [[0, 1]]], [mapping(0, 8)]));
+  const cost = () => figuresOf(model).find(([word]) => word === "Cost to the target")?.[1];
+  assert.equal(cost(), undefined);
+  Object.assign(model.looks, { share: [0.5, 0.1, null], used: [1e6, 9e6, null] });
+  assert.equal(cost(), "14 %");
+  Object.assign(model.looks, { used: [null, 9e6, null] });
+  assert.equal(cost(), undefined);
+});
+
 test("a moment belongs to the look that ends after it", () => {
   const looks = { to: [1, 2, 3] };
   assert.equal(lookAt(looks, [5, 6, 7], 1.2), 1);
@@ -336,4 +389,97 @@ test("an empty recording has a model", () => {
   const model = modelOf(dataOf([], []));
   assert.equal(model.pages, 0);
   assert.equal(raster(model, whole(0, 1), 4, 4).cells.length, 16);
+});
+
+test("a function says how many threads wrote besides the one that is named", () => {
+  const writer = {
+    function: "store", module: "libc.so.6", thread: "main", threads: 3, mapping: "[heap]", pages: 512,
+  };
+  assert.deepEqual(writerTexts(writer, PAGE), {
+    before: ["store", "libc.so.6", "2.0 MiB"],
+    behind: ["main +2", "[heap]"],
+  });
+  assert.equal(writerTexts({ ...writer, threads: 1 }, PAGE).behind[0], "main");
+});
+
+test("a function of a group says which process ran it, and how many others did", () => {
+  const writer = {
+    function: "store", module: "libc.so.6", thread: "main", threads: 3, mapping: "[heap]", pages: 512,
+    process: "postgres", processes: 4,
+  };
+  assert.equal(writerTexts(writer, PAGE).behind[2], "postgres +3");
+  const one = { ...writer, process: "postgres (42)", processes: 1 };
+  assert.equal(writerTexts(one, PAGE).behind[2], "postgres (42)");
+});
+
+test("a region of a made recording may be larger than any memory", () => {
+  const model = modelOf(dataOf([[[10, 2 ** 44]], [[12, 13]]], [mapping(0, 2 ** 44)]));
+  assert.equal(model.bands.length, 1);
+  assert.equal(written(model.regions, 1, 0, model.pages), 1);
+});
+
+test("a cell names its mapping at that time, and says how many others it has", () => {
+  const mappings = [mapping(0, 4, "a", 0, 0), mapping(0, 6, "b", 1, 1), mapping(6, 8, "b", 1, 1)];
+  const model = modelOf(dataOf([[[0, 1]], [[0, 1], [7, 8]]], mappings));
+  const picture = raster(model, whole(0, 2), 2, 1);
+  const line = (column) => describe(model, picture, column, 0).lines[1];
+  assert.match(line(0), /^(a|mapping) 0x0 – 0x4000, 16.0 KiB$/);
+  assert.match(line(1), /0x0 – 0x6000, 24.0 KiB(, and 1 other mapping)?$/);
+  const all = mappings.map((one) => ({ ...one, name: "c" }));
+  const one = modelOf(dataOf([[[0, 1]], [[0, 1], [7, 8]]], all));
+  const both = describe(one, raster(one, whole(0, 2), 2, 1), 1, 0);
+  assert.equal(both.lines[1], "mapping 0x0 – 0x6000, 24.0 KiB, and 1 other mapping");
+});
+
+test("a mapping has places: of several sizes at one address it is one", () => {
+  const mappings = [
+    mapping(0, 4, "a", 0, 0), mapping(0, 6, "a", 1, 1), mapping(6, 8, "a"), mapping(5000, 5008, "a"),
+  ];
+  const model = modelOf(dataOf([[[0, 2], [5000, 5005]], [[1, 2]]], mappings));
+  const [{ places }] = groupsOf(model);
+  assert.deepEqual(places, [
+    { start: 5000, end: 5008, written: 5 * PAGE, last: 1 },
+    { start: 0, end: 6, written: 3 * PAGE, last: 2 },
+    { start: 6, end: 8, written: 0, last: null },
+  ]);
+  const drawn = drawnAt(model, 0, 5000, 5008);
+  assert.equal(drawn.bottom, 1);
+  assert.ok(drawn.top > 0.4);
+  assert.equal(drawnAt(model, 0, 9000, 9001), null);
+});
+
+test("a stepped line begins with the first look, and any other with its end", () => {
+  const model = modelOf(dataOf([[[0, 4]], [[0, 1]]], [mapping(0, 8)]));
+  const lines = [{ values: [7, 8] }, { values: [null, 9] }];
+  assert.deepEqual(columnsOfChart(model, { lines, stepped: true }), [[0, 1, 2], [7, 7, 8], [null, null, 9]]);
+  assert.deepEqual(columnsOfChart(model, { lines })[1], [null, 7, 8]);
+});
+
+test("labels of a group keep the pid where the name of the process has no room", () => {
+  const model = { processes: 2, facts: { processes: [{ name: "postgres: writer", pid: 7 }] } };
+  const band = { process: 0, name: "/usr/lib/libc.so.6" };
+  assert.deepEqual(titlesOf(model, band), ["postgres: writer/7 libc.so.6", "7 libc.so.6"]);
+  assert.equal(middle("abcdefghij", 7), "abc…hij");
+  assert.equal(middle("abcdefg", 7), "abcdefg");
+});
+
+test("a look that lasted far longer than the others is pointed out", () => {
+  const looks = [[[0, 1]], [[0, 2]], [[0, 3]], [[0, 8]], [[0, 1]]];
+  const even = modelOf(dataOf(looks, [mapping(0, 8)]));
+  assert.deepEqual(notesOf(even), []);
+  const written = (pages) => {
+    const model = modelOf(dataOf(looks, [mapping(0, 8)]));
+    model.looks.to[3] = model.frames.to[3] = 24;
+    model.looks.to[4] = model.frames.to[4] = 25;
+    model.looks.from[4] = model.frames.from[4] = 24;
+    model.to = 25;
+    model.looks.pages[3] = pages;
+    return model;
+  };
+  const model = written(8);
+  const [note] = notesOf(model);
+  assert.match(note, /^A look lasted 21 s \(00:00:03 – 00:00:24\), far longer than the others\./);
+  const words = describe(model, raster(model, whole(0, 25), 25, 1), 12, 0);
+  assert.equal(words.lines.at(-1), "look 4, of 21 s");
+  assert.deepEqual(notesOf(written(0)), [], "a look without a page shows nothing");
 });

@@ -24,8 +24,8 @@ from pagescan import native
 from pagescan.model.errors import PagescanError, TargetError, UsageError
 from pagescan.model.results import TargetFacts
 from pagescan.model.units import now, parse_seconds, parse_size
-from pagescan.session import keeper
-from pagescan.session.record import Session
+from pagescan.session import held_session
+from pagescan.session.record import Membership, Session
 from pagescan.target.find import find_pid
 from pagescan.target.selection import Selection
 
@@ -199,7 +199,7 @@ def test_range(word: str) -> None:
 @settings(max_examples=60)
 def test_target(word: str) -> None:
     """A TARGET gives a pid, or an error that names it."""
-    with contextlib.suppress(TargetError):
+    with contextlib.suppress(TargetError, UsageError):
         assert find_pid(word) >= 0
 
 
@@ -223,7 +223,7 @@ def test_sizes_and_times(text: str) -> None:
 class Served:
     """A keeper in this process, run turn by turn; its target is this process."""
 
-    def __init__(self, directory: str) -> None:
+    def __init__(self, directory: str, group: Membership | None = None) -> None:
         pid = os.getpid()
         facts = Session(
             TargetFacts(pid, "tests", None, 1, 4096),
@@ -233,11 +233,12 @@ class Served:
             pid,
             [],
             [],
+            group=group,
         ).to_json()
         self.server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.path = f"{directory}/{pid}.sock"
         self.server.bind(self.path)
-        self.server.listen(keeper.CLIENTS)
+        self.server.listen(held_session.CLIENTS)
         self.lock = os.open(f"{directory}/{pid}.lock", os.O_RDWR | os.O_CREAT, 0o600)
         fds = {
             "server": self.server.detach(),
@@ -248,7 +249,7 @@ class Served:
             "pagemap": os.open("/proc/self/pagemap", os.O_RDONLY),
         }
         self.fds = fds
-        self.keeper = keeper.Keeper(fds, facts)
+        self.keeper = held_session.HeldSession(fds, facts)
         self.clients: list[socket.socket] = []
 
     def connect(self) -> socket.socket:

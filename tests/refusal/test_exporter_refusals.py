@@ -11,6 +11,7 @@ import pytest
 from pagescan.exporter.listening import listening
 from pagescan.exporter.web_config import read
 from pagescan.model.errors import AccessDeniedError, PagescanError, UsageError
+from pagescan.model.extras import install_command
 from tests.conftest import STRANGER, Result, command
 
 pytestmark = pytest.mark.needs("prometheus_client", "yaml", "bcrypt")
@@ -54,6 +55,15 @@ def test_tree_of_no_process() -> None:
     assert refused("--tree", 4194303).code == 3
 
 
+@pytest.mark.parametrize("words", [("maps",), ("watch", "-n1"), ("exporter",)])
+def test_tree_of_a_kernel_thread(words: tuple[str, ...]) -> None:
+    """It lives, and has no memory: the message does not say that it has ended."""
+    result = command(*words, "--tree", 2)
+    assert result.code == 3
+    assert "2 (kthreadd) is a kernel thread: it has no memory" in result.stderr
+    assert "ended" not in result.stderr
+
+
 def test_address_in_use() -> None:
     """The message names the address, the hint the option."""
     with socket.socket() as other:
@@ -76,11 +86,20 @@ def test_path_in_use(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as other:
         other.bind(str(path))
         other.listen()
-        assert refused("--listen", f"unix:{path}").code == 1
+        result = refused("--listen", f"unix:{path}")
+        assert result.code == 1
+        assert "another program listens there" in result.stderr
         assert path.is_socket()
     plain = tmp_path / "plain"
     plain.write_text("kept")
-    assert refused("--listen", f"unix:{plain}").code == 1
+    link = tmp_path / "link"
+    link.symlink_to("nowhere")
+    for other_file in (plain, link, tmp_path):
+        result = refused("--listen", f"unix:{other_file}")
+        assert result.code == 1
+        said = f"cannot listen on {other_file}: it exists, and is no socket"
+        assert said in result.stderr
+        assert "another program" not in result.stderr
     assert plain.read_text() == "kept"
 
 
@@ -126,7 +145,7 @@ def test_missing_extra(package: str, tmp_path: Path) -> None:
     )
     assert done.returncode == 1
     assert f"needs {package}" in done.stderr
-    assert "hint: pip install 'pagescan[exporter]'" in done.stderr
+    assert f"hint: {install_command('exporter')}" in done.stderr
 
 
 BAD = [

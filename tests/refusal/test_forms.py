@@ -38,6 +38,14 @@ COMMANDS = {
     "arm": ["arm", NOBODY],
     "disarm": ["disarm", NOBODY],
     "demo": ["demo", "--size", "1"],
+    "who": ["who", NOBODY],
+    "cow": ["cow", NOBODY],
+    "record": ["record", NOBODY],
+    "report": ["report", "/nowhere.pagescan"],
+    "report --view heatmap": ["report", "/nowhere.pagescan", "--view", "heatmap"],
+    "report --html": ["report", "/nowhere.pagescan", "--html", "/nowhere.html"],
+    "diff OLD NEW": ["diff", "/old.pagescan", "/new.pagescan"],
+    "exporter": ["exporter", "--listen", "unix:/nowhere/socket"],
 }
 TAKEN = {
     ("scan", "table"): "by columns sort header exact",
@@ -51,8 +59,8 @@ TAKEN = {
     ("maps", "json"): "by exact",
     ("maps", "jsonl"): "by exact",
     ("watch", "table"): "",
-    ("watch", "plain"): "by columns header exact",
-    ("watch", "csv"): "by columns header exact",
+    ("watch", "plain"): "by columns sort header exact",
+    ("watch", "csv"): "by columns sort header exact",
     ("watch", "json"): "by exact",
     ("watch", "jsonl"): "by exact",
     ("dump-plan", "table"): "columns header exact",
@@ -66,17 +74,45 @@ TAKEN = {
     ("sessions", "json"): "exact",
     ("sessions", "jsonl"): "exact",
     ("doctor", "csv"): "header",
+    ("who", "table"): "by header exact",
+    ("who", "plain"): "by header exact",
+    ("who", "csv"): "by header exact",
+    ("who", "json"): "by exact",
+    ("report", "table"): "header exact",
+    ("report", "plain"): "header exact",
+    ("report", "csv"): "header exact",
+    ("report", "json"): "exact",
+    ("report --view heatmap", "csv"): "header exact",
+    ("report --view heatmap", "json"): "exact",
+    ("diff OLD NEW", "table"): "header exact",
+    ("diff OLD NEW", "plain"): "header exact",
+    ("diff OLD NEW", "csv"): "header exact",
+    ("diff OLD NEW", "json"): "exact",
 }
-TAKEN.update(
-    {("diff", form): taken for (name, form), taken in TAKEN.items() if name == "scan"}
-)
-WITHOUT_CSV = {"arm", "disarm", "demo"}
+for _like, _name in (("scan", "diff"), ("who", "cow")):
+    TAKEN.update(
+        {(_name, form): taken for (like, form), taken in TAKEN.items() if like == _like}
+    )
+NO_FORM = {
+    "arm": "csv",
+    "disarm": "csv",
+    "demo": "csv",
+    "who": "jsonl",
+    "cow": "jsonl",
+    "report": "jsonl",
+    "report --view heatmap": "jsonl",
+    "report --html": "csv json jsonl",
+    "diff OLD NEW": "jsonl",
+    "record": "csv json jsonl",
+    "exporter": "csv json jsonl",
+}
+"""The forms that a command does not have."""
 
 
 def cases() -> Iterator[tuple[str, str, str]]:
     """Yield every command with every form and every option."""
     for name, form, option in itertools.product(COMMANDS, FORMS, OPTIONS):
-        if form != "csv" or name not in WITHOUT_CSV:
+        if form not in NO_FORM.get(name, "").split():
             yield name, form, option
 
 
@@ -100,13 +136,16 @@ def test_option_is_taken_or_refused(
     assert refused != taken, (code, said)
 
 
-@pytest.mark.parametrize("name", sorted(WITHOUT_CSV))
-def test_csv_is_refused_where_there_are_no_rows(
-    name: str, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("name", "form"),
+    [(name, form) for name, forms in NO_FORM.items() for form in forms.split()],
+)
+def test_form_that_a_command_does_not_have_is_refused(
+    name: str, form: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """These commands print no rows."""
-    assert run([*COMMANDS[name], "--csv"]) == 2
-    assert "--csv" in capsys.readouterr().err
+    """The message names it."""
+    assert run([*COMMANDS[name], f"--{form}"]) == 2
+    assert f"--{form}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("words", [*OPTIONS.values(), ["--csv"]], ids=str)
@@ -137,6 +176,35 @@ def test_protecting_without_a_list_takes_no_option_of_lists(
         (["dump-plan", NOBODY, "--binary", "--bytes"], "with --binary"),
         (["dump-plan", NOBODY, "--binary", "--csv"], "exclude each other"),
         (["maps", NOBODY, "--ask-runtime", "-c", "start"], "needs the column label"),
+        (["who", "--oldest", "--", "true"], "--oldest chooses a TARGET"),
+        (["who", NOBODY, "--callers", "--by", "line"], "exclude each other"),
+        (["who", NOBODY, "--python", "--callers"], "exclude each other"),
+        (["who", NOBODY, "--python", "--by", "line"], "exclude each other"),
+        (["who", NOBODY, "--format", "firefox"], "--format and -o go together"),
+        (["who", NOBODY, "-o", "x"], "--format and -o go together"),
+        (
+            ["who", NOBODY, "--by", "page", "--format", "firefox", "-o", "/dev/null"],
+            "--format goes with --by function",
+        ),
+        (["record", "--oldest", "--", "true"], "--oldest chooses a TARGET"),
+        (["record", NOBODY, "--last", "1m", "--rotate", "1h"], "does not go with it"),
+        (["report", "x", "--bandwidth", "1G"], "need --view migration"),
+        (["report", "x", "--downtime", "1s"], "need --view migration"),
+        (["report", "x", "--html", "y", "--view", "ages"], "takes no --view"),
+        (["diff", "x", "y", "--since-wp"], "--since-wp is for TARGET"),
+        (["diff", "x", "y", "--rearm"], "--rearm is for TARGET"),
+        (["diff", "x", "y", "--oldest"], "--oldest is for TARGET"),
+        (["diff", "x", "y", "--max-stall", "1ms"], "--max-stall is for TARGET"),
+        (["exporter", "--textfile", "x", "--listen", ":1"], "exclude each other"),
+        (["exporter", "--textfile", "x", "--web-config", "y"], "exclude each other"),
+        (["exporter", "--oldest"], "--oldest chooses the TARGET of --tree"),
+        (["exporter", "--by", "option"], "--by option needs an option"),
+        (["exporter", "--track"], "select some"),
+        (["exporter", "--budget", "2"], "--budget has no effect"),
+        (["exporter", "--no-restore-huge"], "--no-restore-huge has no effect"),
+        (["exporter", "--max-tables", "1M"], "--max-tables has no effect"),
+        (["exporter", "-i", "5"], "--interval has no effect"),
+        (["exporter", "--interval", "10"], "--interval has no effect"),
     ],
 )
 def test_option_without_effect_is_refused(
@@ -156,7 +224,7 @@ def test_option_without_effect_is_refused(
     ("name", "option"),
     [
         *((name, "-c") for name in ("scan", "maps", "diff", "watch", "dump-plan")),
-        *((name, "--sort") for name in ("scan", "maps", "diff")),
+        *((name, "--sort") for name in ("scan", "maps", "diff", "watch")),
     ],
 )
 def test_unknown_column_is_said_before_the_target_is_touched(

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -17,13 +18,16 @@ Run = Callable[..., Result]
 
 
 def refused(result: Result, code: int, *words: str) -> None:
-    """Check the form of a refusal: one line and at most one hint, no traceback."""
+    """Check the form of a refusal: one line, then candidates, at most one hint."""
     assert result.code == code, (result.stdout, result.stderr)
     assert result.stdout == ""
     lines = result.stderr.splitlines()
-    told = [line for line in lines if not line.startswith("pagescan: not tracked")]
+    progress = ("pagescan: not tracked", "pagescan: arming")  # on a slow machine
+    told = [line for line in lines if not line.startswith(progress)]
     assert told[0].startswith("pagescan: "), lines
-    assert [line for line in told[1:] if not line.startswith("hint: ")] == []
+    others = [line for line in told[1:] if not line.startswith("  ")]
+    assert len(others) <= 1, lines
+    assert all(line.startswith("hint: ") for line in others), lines
     for word in words:
         assert word in result.stderr, (word, result.stderr)
 
@@ -54,6 +58,21 @@ def test_ambiguous_name(sleeper: subprocess.Popen[bytes]) -> None:
     with subprocess.Popen(["sleep", "1000"]) as other:
         refused(command("scan", "sleep"), 3, str(sleeper.pid), str(other.pid), "named")
         other.kill()
+
+
+def test_name_in_a_command_line(tmp_path: Path) -> None:
+    """A script has the name of its interpreter: the processes are listed."""
+    script = tmp_path / "leaky-one.py"
+    script.write_text("print(1, flush=True); input()")
+    with subprocess.Popen(
+        [sys.executable, script], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as leaky:
+        assert leaky.stdout is not None
+        leaky.stdout.readline()
+        result = command("scan", script.name)
+        refused(result, 3, f"give the pid, as in ps -e; {leaky.pid} is the oldest one")
+        assert "'leaky-one.py', but it is in a command line" in result.stderr
+        leaky.kill()
 
 
 def test_own_processes_never_match() -> None:
@@ -154,6 +173,12 @@ def test_usage(words: list[str], said: str) -> None:
     refused(command("scan", os.getpid(), *words), 2, said)
 
 
+@pytest.mark.parametrize("name", ["watch", "who", "record"])
+def test_a_command_without_two_hyphens(name: str) -> None:
+    """An option of the command that was meant to start: the hint tells how."""
+    refused(command(name, "ls", "-la"), 2, "no such option", f"{name} -- CMD")
+
+
 @pytest.mark.parametrize("interval", ["0", "-1", "nan", "inf", "x", "1e9999"])
 def test_interval(interval: str) -> None:
     """An interval is a time above zero."""
@@ -181,7 +206,7 @@ def test_unknown_command_and_reserved_names() -> None:
     refused(command("maps", "self"), 3, "a shell's own pid is $$")
     refused(command("scan", os.getpid(), "4242"), 2, "one TARGET at a time")
     refused(command("snapshot", 1), 2, "does not exist yet")
-    refused(command("diff", "1", "2"), 1, "cannot read 1: no such file")
+    refused(command("diff", "1", "2"), 2, "diff takes one TARGET, or two recordings")
 
 
 @pytest.mark.parametrize("words", [["0x1000-0x2000"], ["[no such]"], ["0x10+1K", "*"]])
@@ -257,7 +282,7 @@ def test_watch_holds_the_target(target: Start) -> None:
         code = 2 if verb == "changed" else 1
         refused(command(verb, made.pid, *options), code, "no session", held)
     watch.send_signal(signal.SIGINT)
-    watch.communicate(timeout=10)
+    watch.communicate(timeout=60)
     assert watch.returncode == 0
 
 

@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/shm.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
@@ -29,7 +30,7 @@
 
 typedef volatile char byte;
 
-static byte *old_area, *area[8], *hole, *read_hole, *huge, *shared, *slots;
+static byte *old_area, *area[8], *hole, *read_hole, *huge, *shared, *anonymous, *slots;
 static atomic_ulong next_slot;
 static long tid_of_slot[40000];
 static pthread_mutex_t go = PTHREAD_MUTEX_INITIALIZER;
@@ -78,6 +79,10 @@ APART void in_hole(byte *memory) { STORE_EACH(memory, COUNT); }
 APART void in_new(byte *memory) { STORE_EACH(memory, COUNT); }
 APART void in_huge(byte *memory) { STORE_EACH(memory, HUGE / PAGE); }
 APART void in_shared(byte *memory) { STORE_EACH(memory, COUNT); }
+APART void in_anonymous_shared(byte *memory) { STORE_EACH(memory, COUNT); }
+APART void in_system_v(byte *memory) { STORE_EACH(memory, COUNT); }
+/* One store per huge page: each counts as a whole one. */
+APART void in_hugetlb(byte *memory) { memory[12345] = memory[HUGE + 9] = 1; }
 
 APART void by_atomic(byte *memory)
 {
@@ -153,6 +158,28 @@ static void storm(unsigned long count)
 		tell(slots + slot * 8 * PAGE, 8, tid_of_slot[slot], "by_short_thread");
 }
 
+/* Shared memory of both kinds without a file, populated and then written. */
+static void shared_ways(void)
+{
+	int id = shmget(IPC_PRIVATE, COUNT * PAGE, IPC_CREAT | 0600);
+	byte *system_v = id < 0 ? (byte *)-1 : shmat(id, NULL, 0);
+
+	if (system_v == (byte *)-1 || shmctl(id, IPC_RMID, NULL))
+		exit(9);
+	in_anonymous_shared(anonymous), tell(anonymous, COUNT, me(), "in_anonymous_shared");
+	in_system_v(system_v), tell(system_v, COUNT, me(), "in_system_v");
+}
+
+static void hugetlb_ways(void)
+{
+	byte *memory = mmap(0, 2 * HUGE, PROT_READ | PROT_WRITE,
+			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB, -1, 0);
+
+	if (memory == MAP_FAILED)
+		exit(9);
+	in_hugetlb(memory), tell(memory, 2 * HUGE / PAGE, me(), "in_hugetlb");
+}
+
 static void from_another_process(byte *memory)
 {
 	int status;
@@ -212,6 +239,8 @@ int main(void)
 		return 9;
 	shared = map(COUNT * PAGE, MAP_SHARED, memory);
 	memset((void *)shared, 1, COUNT * PAGE);
+	anonymous = map(COUNT * PAGE, MAP_SHARED | MAP_ANONYMOUS, -1);
+	memset((void *)anonymous, 1, COUNT * PAGE);
 	pthread_mutex_lock(&go);
 	pthread_create(&old, NULL, old_thread, NULL);
 	setvbuf(stdout, NULL, _IOFBF, 1 << 20);
@@ -221,6 +250,10 @@ int main(void)
 			all_ways(old);
 		else if (!strcmp(line, "again\n"))
 			relay(area[0]), tell(area[0], COUNT, me(), "by_store");
+		else if (!strcmp(line, "shared\n"))
+			shared_ways();
+		else if (!strcmp(line, "hugetlb\n"))
+			hugetlb_ways();
 		else if (sscanf(line, "storm %lu", &number) == 1)
 			storm(number);
 		printf("done\n"), fflush(stdout);

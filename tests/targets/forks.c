@@ -1,8 +1,11 @@
 /*
  * Forks, and knows which pages each side writes: forks PAGES. Answers each line of stdin with one:
  *   f K   forks a child that writes the first K pages, and waits: its pid
+ *   r K   forks a child that reads K pages of a hole, writes 10 of them, and waits: its pid
  *   n K   forks a child that forks one that writes K pages; both wait: their pids
+ *   g K   forks a child that gives the first K pages back, and waits: its pid
  *   p K   writes the first K pages itself
+ *   d K   gives the first K pages back itself
  *   s, v, x   posix_spawn, vfork + exec, fork + exec of true(1), waited for
  *   q K   forks K children that write 100 pages each and end at once
  *   e     ends the youngest child
@@ -28,7 +31,27 @@ static void store(int pages)
 		area[(long)i * 4096]++;
 }
 
-static int child(int pages, int nested)
+/* Reads a hole, which needs no memory, and writes its first pages. */
+static void read_hole(int pages)
+{
+	volatile char *hole = mmap(NULL, (size_t)pages * 4096, PROT_READ | PROT_WRITE,
+				   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	madvise((void *)hole, (size_t)pages * 4096, MADV_NOHUGEPAGE);
+	for (int i = 0; i < pages; i++)
+		(void)hole[(long)i * 4096];
+	for (int i = 0; i < 10; i++)
+		hole[(long)i * 4096] = 1;
+}
+
+static void give_back(int pages)
+{
+	madvise((void *)area, (size_t)pages * 4096, MADV_DONTNEED);
+}
+
+enum work { STORE, NESTED, READ, GIVE_BACK };
+
+static int child(int pages, enum work work)
 {
 	int inner = 0, pid = fork(), told[2];
 
@@ -37,8 +60,12 @@ static int child(int pages, int nested)
 
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
 		pipe(done); /* of its own, for its own child */
-		if (nested)
-			inner = child(pages, 0);
+		if (work == NESTED)
+			inner = child(pages, STORE);
+		else if (work == READ)
+			read_hole(pages);
+		else if (work == GIVE_BACK)
+			give_back(pages);
 		else
 			store(pages);
 		told[0] = getpid();
@@ -48,7 +75,7 @@ static int child(int pages, int nested)
 			pause();
 	}
 	read(done[0], told, sizeof(told));
-	if (nested)
+	if (work == NESTED)
 		printf("%d ", told[1]);
 	return kids[count++] = pid;
 }
@@ -97,10 +124,20 @@ int main(int argc, char **argv)
 		number = atoi(line + 1);
 		switch (line[0]) {
 		case 'f':
-			printf("%d\n", child(number, 0));
+			printf("%d\n", child(number, STORE));
+			break;
+		case 'r':
+			printf("%d\n", child(number, READ));
 			break;
 		case 'n':
-			printf("%d\n", child(number, 1));
+			printf("%d\n", child(number, NESTED));
+			break;
+		case 'g':
+			printf("%d\n", child(number, GIVE_BACK));
+			break;
+		case 'd':
+			give_back(number);
+			printf("%d\n", number);
 			break;
 		case 'p':
 			store(number);

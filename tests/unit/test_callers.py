@@ -2,7 +2,7 @@
 
 import pytest
 
-from pagescan.attribution.callers import _trusted
+from pagescan.attribution.callers import trusted
 from pagescan.attribution.symbols import Name
 
 STORE, FILL, MAIN, START = 0x1000, 0x2000, 0x3000, 0x4000
@@ -27,4 +27,4 @@ def test_callers_end_at_the_first_in_doubt(
         for address, function in FUNCTIONS.items()
         for place in (address, address - 1)
     }
-    assert [*_trusted([STORE, FILL, MAIN, START], names, calls)] == expected
+    assert [*trusted([STORE, FILL, MAIN, START], names, calls)] == expected

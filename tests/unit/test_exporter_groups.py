@@ -8,7 +8,7 @@ from pagescan.exporter.groups import By, Group, Grouping
 from pagescan.exporter.metrics import STATES, State, kind_of, state_of
 from pagescan.exporter.readings import Populated
 from pagescan.model.memory import Category, Mapping
-from pagescan.target.group import Member, Selector
+from pagescan.target.group import Member, Selector, Tree
 
 
 class Given(Selector):
@@ -76,6 +76,24 @@ def test_the_name_of_a_process_becomes_text() -> None:
     given = Given("all", [member(1, "x\udcff"), member(2, "\n")])
     names = [group.name for group in Grouping([given], By.NAME).now().groups]
     assert names == ["\n", "x\\xff"]
+
+
+class GivenTree(Tree):
+    """A tree of which a test says the members."""
+
+    def among(self, pids: object, known: object = ()) -> tuple[Member, ...]:  # noqa: ARG002
+        return (member(self.pid, "postgres"), member(self.pid + 1, "other"))
+
+
+def test_a_tree_has_the_name_of_its_root() -> None:
+    """A pid is never a label; a second tree of that name has a number."""
+    trees = [GivenTree(10, 1010), GivenTree(20, 1020)]
+    grouping = Grouping(trees, By.OPTION)
+    for _ in range(2):  # and they keep them
+        assert [group.name for group in grouping.now().groups] == [
+            "postgres",
+            "postgres-2",
+        ]
 
 
 CASES = [
@@ -148,7 +166,8 @@ def test_pages_of_a_file_count_once_per_group() -> None:
     for size in (8192, 16384, 4096):
         total.add(
             Populated(
-                {("anon", State.PRESENT): 4096}, {part: {("code", State.FILE): size}}
+                {("anon", State.PRESENT): 4096},
+                {part: ((("code", State.FILE), size),)},
             )
         )
     assert total.total() == {

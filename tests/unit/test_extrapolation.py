@@ -11,7 +11,13 @@ from statistics import fmean, pvariance
 
 import pytest
 
-from pagescan.tracking.estimate import Extremes, estimate, student
+from pagescan.model.results import Estimate
+from pagescan.tracking.estimate import (
+    Extremes,
+    estimate,
+    student,
+    within_possible,
+)
 
 UNIT = 512  # pages
 SAMPLES = 4000
@@ -167,3 +173,24 @@ def test_student_is_as_in_the_tables() -> None:
     table = {1: 12.706, 4: 2.776, 11: 2.201, 15: 2.131, 30: 2.042, 120: 1.980}
     for freedom, value in table.items():
         assert student(freedom) == pytest.approx(value, abs=0.0025)
+
+
+@pytest.mark.parametrize(
+    ("said", "found", "more", "most", "pages"),
+    [
+        ((400, 100, 900), 100, 0, 300, (300, 100, 300)),
+        ((400, 100, 900), 100, 50, 300, (300, 150, 300)),
+        ((0, 0, 900), 7, 0, 900, (7, 7, 900)),
+        ((10, 5, 20), 5, 5, 3, (10, 10, 10)),  # a count that is older than the look
+    ],
+)
+def test_estimate_is_possible(
+    said: tuple[int, int, int],
+    found: int,
+    more: int,
+    most: int,
+    pages: tuple[int, int, int],
+) -> None:
+    """It says no less than was found, and no more than there can be."""
+    made = within_possible(Estimate(*said, 0.5), found, more, most)
+    assert made == Estimate(*pages, 0.5)

@@ -1,9 +1,18 @@
 """Each rule of the labels, on the mappings of programs as maps showed them."""
 
+import os
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, cast
+
 import pytest
 
 from pagescan.model.memory import Mapping, Range
-from pagescan.target.label_rules import RULES, Program, Told, text_of
+from pagescan.model.results import TargetFacts
+from pagescan.target.label_rules import RULES, Program, Told, labels_by, text_of
+from pagescan.target.labels import Labels
+
+if TYPE_CHECKING:
+    from pagescan.target.process import Target
 
 
 def mapping(text: str) -> Mapping:
@@ -115,7 +124,7 @@ def labelled(text: str, exe: str | None = None) -> dict[str, str]:
                 "2ac1cd81000": "[v8 code]",
             },
         ),
-        (PYTHON, "/usr/bin/python3.11", {"7f2a3210a000": "[python objects]"}),
+        (PYTHON, "/usr/bin/python3.11", {"7f2a3210a000": "[python objects?]"}),
         (GO, "/tmp/gow", {"c000000000": "[go heap]"}),
         (
             POSTGRES,
@@ -144,6 +153,12 @@ def test_rules(text: str, exe: str | None, labels: dict[str, str]) -> None:
     assert labelled(text, exe) == labels
 
 
+@pytest.mark.parametrize("version", ["3.9", "3.13t"])
+def test_a_python_with_other_arenas(version: str) -> None:
+    """Up to 3.9 arenas have 256 KiB, and a build without the GIL has none."""
+    assert labelled(PYTHON.replace("3.11", version), f"/usr/bin/python{version}") == {}
+
+
 def test_the_same_names_in_another_program() -> None:
     """The rules of a runtime are asked only where its files are mapped."""
     assert labelled("f0000000-ffe00000 rw-p\n7f268d400000-7f268d670000 rwxp") == {}
@@ -166,3 +181,55 @@ def test_what_the_target_tells(start: int, end: int, label: str | None) -> None:
     told = [Told(Range(64, 128), "[java heap]")]
     made = Mapping(start, end, "rw-p", 0, (0, 0), 0, "")
     assert text_of(told, made) == label
+
+
+ARENA = """\
+55d000000000-55d000100000 r--p /usr/lib/x86_64-linux-gnu/libc.so.6
+7f260c000000-7f260c05f000 rw-p
+7f260c05f000-7f260c080000 rw-p
+7f260c080000-7f2610000000 ---p"""
+
+
+def test_an_arena_that_tracking_divides() -> None:
+    """All parts of its memory have the label, and memory elsewhere has none."""
+    parts = [mapping(line) for line in ARENA.splitlines()]
+    assert label_texts(parts) == [None, "[malloc arena]", "[malloc arena]", None]
+    assert label_texts(parts[:1] + parts[2:]) == [None, None, None]
+    full = parts[2]._replace(end=0x7F2610000000)
+    assert label_texts([*parts[:2], full])[1:] == ["[malloc arena]"] * 2
+
+
+def label_texts(mappings: list[Mapping]) -> list[str | None]:
+    """Return the label of each mapping by the rules alone."""
+    program = Program("/bin/x", mappings)
+    rules = [rule for rule in RULES if rule.has(program)]
+    return [
+        next((label.text for label in labels_by(rules, program, at)), None)
+        for at in range(len(mappings))
+    ]
+
+
+def labels_of_python() -> Labels:
+    """Return the labels of a process that is a Python."""
+    facts = TargetFacts(os.getpid(), "python3", "/usr/bin/python3.11", 1, 4096)
+    return Labels(cast("Target", SimpleNamespace(pid=2**22 + 1, facts=facts)))
+
+
+def test_a_label_stays_as_long_as_its_mapping() -> None:
+    """A mapping that grows beyond what its rule knows keeps its label."""
+    labels = labels_of_python()
+    code = mapping("559757171000-559757172000 r--p /usr/bin/python3.11")
+    arena = mapping("7f2a3210a000-7f2a3230a000 rw-p")
+    grown = arena._replace(end=arena.end + 4096)
+
+    def texts(*mappings: Mapping) -> list[str | None]:
+        return [label and label.text for label in labels.of([code, *mappings])][1:]
+
+    assert texts(grown) == [None]
+    assert texts(arena) == ["[python objects?]"]
+    assert texts(grown) == ["[python objects?]"]
+    assert texts(grown._replace(perms="r--p")) == [None]
+    assert texts(grown) == [None]  # another mapping at the same address
+    assert texts(arena) == ["[python objects?]"]
+    assert texts() == []
+    assert texts(grown) == [None]

@@ -13,7 +13,8 @@ import pytest
 
 from pagescan.model.batch import Batch
 from pagescan.model.memory import Category, Mapping, Region
-from pagescan.model.results import Output, Report, Summary
+from pagescan.model.report import Report
+from pagescan.model.results import Output, Summary
 from pagescan.model.units import exactly
 from pagescan.render import line_template, rows as rendered, write_result
 from pagescan.render.cells import fit_path

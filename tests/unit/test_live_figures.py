@@ -11,9 +11,10 @@ import pytest
 from rich.console import Console
 
 from pagescan.model.batch import Batch
-from pagescan.model.looks import Look, Tick, WatchedFacts
+from pagescan.model.looks import Look, Sampled, Tick, WatchedFacts
 from pagescan.model.mapping_set import MappingSet
 from pagescan.model.memory import Category, Mapping
+from pagescan.model.ranges import ranges_of
 from pagescan.model.results import Cost, Estimate, MappingCounts, Summary, TargetFacts
 from pagescan.native import Columns
 from pagescan.render.live_view.ages import MINUTE, NEVER, NOW, OLDER, RECENT, Ages
@@ -49,11 +50,15 @@ def columns(*runs: tuple[int, int], bits: int = WRITTEN) -> Columns:
     )
 
 
-def look(*runs: tuple[int, int], estimate: Estimate | None = None) -> Tick:
+def look(
+    *runs: tuple[int, int],
+    estimate: Estimate | None = None,
+    sampled: Sampled | None = None,
+) -> Tick:
     """Return a tick of one second whose look found these pages."""
     batch = Batch.join(columns(*runs), MappingSet(ALL), page_size=PAGE)
     time = datetime.now(UTC)
-    found = Look(batch, (), time, Cost(max_wait_ns=5000), estimate)
+    found = Look(batch, (), time, Cost(max_wait_ns=5000), estimate, sampled)
     totals = Summary(1, 7, 7 * PAGE, {})
     return Tick(1, found, time, 1.0, None, totals)
 
@@ -225,11 +230,68 @@ def test_labels_are_names(figures: Figures) -> None:
     assert keys == ["[java heap]", "[anon]", "[heap]"]
 
 
+def about(drawn: tuple[int, int], *others: tuple[int, int]) -> Sampled:
+    """Return a sample: the pages that were looked at, and those they stand for."""
+    ranges = [
+        ranges_of((low * PAGE, high * PAGE) for low, high in runs)
+        for runs in ([drawn], [drawn, *others])
+    ]
+    return Sampled(*ranges)
+
+
+GUESS = Estimate(20, 10, 30, 0.5)
+
+
 def test_estimate_weighs_what_was_tracked() -> None:
-    """Half of the memory was tracked: twice the pages count."""
+    """Half of the mapping was tracked: twice the pages count."""
     made = Figures(PAGE)
-    made.add(look((100, 110), estimate=Estimate(20, 10, 30, 0.5)), 1.0)
+    half = about((100, 150), (150, 200))
+    made.add(look((100, 110), estimate=GUESS, sampled=half), 1.0)
     assert made.rows[HEAP.start].written == 20 * PAGE
+    assert made.rates[-1] == 20 * PAGE
+
+
+def test_estimate_of_a_mapping_is_possible() -> None:
+    """It is never above the size of a mapping, nor above what is populated."""
+    made = Figures(PAGE)
+    counted(made, (100, 160), (300, 1300), (2000, 2010))
+    half = about((100, 150), (150, 200), (300, 1300), (2000, 2010))
+    much = GUESS._replace(pages=100)
+    made.add(look((100, 150), estimate=much, sampled=half), 1.0)
+    assert made.rows[HEAP.start].written == 60 * PAGE
+    whole = about((100, 200), (300, 1300))
+    made.add(look((100, 105), estimate=GUESS, sampled=whole), 2.0)
+    assert made.rows[HEAP.start].rate == 5 * PAGE
+
+
+def test_rows_are_together_no_more_than_the_head() -> None:
+    """What is extrapolated becomes smaller; what the look found stays."""
+    made = Figures(PAGE)
+    sampled = about((100, 150), (150, 200), (300, 1300), (2000, 2010))
+    made.add(look((2000, 2010), estimate=GUESS, sampled=about((2000, 2010))), 1.0)
+    # 10 of 50 pages of the first, and nothing of the others: 20 and 10 in their rows.
+    made.add(look((100, 110), estimate=GUESS, sampled=sampled), 2.0)
+    heap, other = made.rows[HEAP.start], made.rows[OTHER.start]
+    assert (heap.rate, other.rate) == (15 * PAGE, 5 * PAGE)
+    assert heap.rate + other.rate == made.rates[-1]
+    few = GUESS._replace(pages=12)
+    made.add(look((100, 110), estimate=few, sampled=sampled), 3.0)
+    assert heap.rate >= 10 * PAGE
+    assert heap.rate + other.rate <= made.rates[-1] == 12 * PAGE
+
+
+def test_mapping_that_a_look_did_not_see() -> None:
+    """Its last rate stands while it has pages; a look that sees it corrects that."""
+    made = Figures(PAGE)
+    made.add(look((2000, 2010), estimate=GUESS, sampled=about((2000, 2010))), 1.0)
+    without = about((100, 200), (2000, 2010))
+    made.add(look((100, 101), estimate=GUESS, sampled=without), 2.0)
+    assert made.rows[OTHER.start].rate == 10 * PAGE
+    assert made.rows[OTHER.start].written == 20 * PAGE
+    made.add(look(estimate=GUESS, sampled=about((2000, 2010))), 3.0)
+    assert made.rows[OTHER.start].rate == 0
+    made.add(look(estimate=GUESS, sampled=about((100, 200))), 4.0)
+    assert made.rows[OTHER.start].written == 20 * PAGE
 
 
 @pytest.mark.parametrize(
@@ -269,6 +331,24 @@ def test_filter_and_groups(figures: Figures) -> None:
     ]
     within = ordered.of(ViewState(group="name", within="[anon]"))
     assert [row.key for row in within] == [ANON.start, OTHER.start]
+
+
+def test_a_mapping_that_no_look_has_seen_is_not_called_unwritten() -> None:
+    """With a budget its figures are unknown, until a look sees a part of it."""
+    view = LiveView(facts(), 1.0)
+    counted(view.figures, (100, 110), (300, 1300), (4000, 4002))
+    everything = (100, 110), (300, 1300), (4000, 4002)
+    view.update(look((100, 102), estimate=GUESS, sampled=about(*everything)))
+    lines = draw(view, 80, 24)
+    assert any("… 1 never written; 2 not looked at yet" in line for line in lines)
+    view.state = ViewState(idle=True, sort="address")
+    heap, anon = (line.split() for line in draw(view, 80, 24)[4:6])
+    assert heap[1:4:2] == ["8.0K", "8.0K"], heap
+    assert anon[2:4] == ["-", "-"], anon
+    view.update(look(estimate=GUESS, sampled=about(everything[1], *everything)))
+    view.state = ViewState()
+    lines = draw(view, 80, 24)
+    assert any("… 2 never written; 1 not looked at yet" in line for line in lines)
 
 
 def facts() -> WatchedFacts:
@@ -322,14 +402,95 @@ def test_fits_every_window(state: ViewState) -> None:
 def test_the_rate_says_what_it_is() -> None:
     """Distinct pages per look; and that the interval matters."""
     view = LiveView(facts(), 2.0)
-    assert "the first look comes in 2 s" in draw(view, 80, 24)[2]
+    assert draw(view, 80, 24)[2] == "first look in 2 s"
     view.update(look((100, 102), (300, 1300)))
     assert draw(view, 80, 24)[2] == (
         "1,002 distinct pages in the last look; a longer interval gives a lower rate"
     )
-    view.update(look((100, 110), estimate=Estimate(20, 10, 30, 0.5)))
+    view.update(look((100, 110), estimate=GUESS))
     said = draw(view, 80, 24)[2]
     assert said == "distinct pages per look, estimated ±50% from 50% of memory"
+
+
+def test_before_the_first_look_there_is_what_is_present() -> None:
+    """Rows by size, without a figure that only a look gives, and a countdown."""
+    view = LiveView(facts(), 60.0)
+    counted(view.figures, (100, 110), (300, 1300))
+    view.seconds_left = 43
+    lines = draw(view, 80, 24)
+    assert lines[1].startswith("written - ")
+    assert lines[2].startswith("first look in 43 s: ")
+    anon, heap = (line.split() for line in lines[4:6])
+    assert anon[:6] == ["▸[anon]", f"{ANON.start:x}", "-", "-", "3.9M", "0"], anon
+    assert heap[:5] == ["[heap]", "-", "-", "40K", "0"], heap
+    assert "never written" not in "".join(lines)
+    view.update(look((300, 310)))
+    view.seconds_left = 60
+    lines = draw(view, 80, 24)
+    assert lines[2] == "10 distinct pages in the last look; the next in 60 s"
+    assert any("… 3 never written" in line for line in lines)
+    view.press(["p"])
+    assert "no look yet" not in "".join(draw(view, 80, 24))
+
+
+def test_a_pause_before_the_first_look() -> None:
+    """It says how to go on, and counts nothing down."""
+    view = LiveView(facts(), 60.0)
+    view.press(["p"])
+    assert draw(view, 80, 24)[2] == "no look yet: p goes on"
+
+
+@pytest.mark.parametrize("pages", [0, 1, 40])
+def test_an_error_above_the_estimate_is_no_percentage(pages: int) -> None:
+    """It says the most that can have been written, in bytes."""
+    view = LiveView(facts(), 2.0)
+    view.update(look(estimate=Estimate(pages, 0, 9254, 0.03)))
+    said = draw(view, 80, 24)[2]
+    assert said == (
+        "distinct pages per look, estimated from 3% of memory, at most 36.1 MiB"
+    )
+
+
+def costly(share: float, spent_ns: int) -> Tick:
+    """Return a tick of one second that has cost the target that much."""
+    tick = look((100, 102))
+    assert tick.look is not None
+    cost = Cost(target_share=share, target_ns=spent_ns)
+    return replace(tick, look=replace(tick.look, cost=cost), total_share=share / 2)
+
+
+@pytest.mark.parametrize(("width", "height"), [(80, 24), (160, 50), (40, 12)])
+def test_a_high_cost_is_a_warning(width: int, height: int) -> None:
+    """It is in colour, and names the remedy, as long as it lasts."""
+    view = LiveView(facts(), 1.0)
+    view.has_keys = True
+    view.update(costly(0.65, 652_000_000))
+    line = next(line for line in draw(view, width, height) if "cost:" in line)
+    assert "cost: 65 %" in line
+    assert "--budget 2" in line
+    assert len(line) <= width
+    console = Console(
+        file=io.StringIO(),
+        width=width,
+        height=height,
+        force_terminal=True,
+        color_system="standard",
+    )
+    console.print(view)
+    assert isinstance(console.file, io.StringIO)
+    assert re.search("\x1b\\[1;37;41m65 %", console.file.getvalue())
+    view.update(costly(0.02, 20_000_000))
+    assert "cost: 20 ms/s, 2.0 %" in "".join(draw(view, width, height))
+    view.update(costly(0.65, 1_000_000))  # the target does next to nothing
+    assert "--budget" not in "".join(draw(view, width, height))
+
+
+def test_cost_within_a_budget_is_that_of_all_looks() -> None:
+    """The budget bounds the sum: one look may cost more, and the next ones less."""
+    view = LiveView(facts()._replace(budget=2.0), 1.0)
+    view.update(costly(0.08, 80_000_000))
+    line = next(line for line in draw(view, 80, 24) if line.startswith("cost:"))
+    assert line.startswith("cost: 4.0 % of its processor time, budget 2 %;")
 
 
 def test_head_keeps_the_note() -> None:
@@ -501,3 +662,155 @@ def test_stacks_of_threads_are_one_group() -> None:
         ("[stacks of threads]", 2),
         ("[stack]", 1),
     ]
+
+
+def writing(view: LiveView) -> None:
+    """Let two functions write the heap, and one without a name all else."""
+    rows = [(HEAP.start, "grow", 2), (HEAP.start, "clear", 1), (ANON.start, None, 10)]
+    view.writers.set_look(rows, whole=True)
+
+
+@pytest.mark.parametrize("width", [50, 80, 160])
+def test_writers_stand_beside_the_rows(width: int) -> None:
+    """The function that wrote most, and how many others there are."""
+    view = LiveView(facts(), 1.0)
+    counted(view.figures, (100, 110), (300, 1300))
+    view.update(look((100, 103), (300, 310), (2000, 2001)))
+    assert "first writer" not in "".join(draw(view, width, 24))
+    view.press(["w"])
+    writing(view)
+    lines = draw(view, width, 24)
+    assert "first writer" in lines[3]
+    assert ("where" in lines[3]) == (width > 70)
+    assert "history" not in lines[3]
+    rows = {line.split()[-1 if width == 50 else 0]: line for line in lines[4:7]}
+    assert any("grow +1" in line and "[heap]" in line for line in rows.values())
+    assert any("(no name)" in line for line in rows.values())
+    assert max(map(len, lines)) <= width
+    view.press(["down"])
+    assert "rw-p" in "".join(draw(view, width, 24))
+
+
+def test_a_row_without_a_writer() -> None:
+    """It has a mark, which differs until a whole interval was sampled."""
+    view = LiveView(facts(), 1.0)
+    view.update(look((100, 103)))
+    view.press(["w"])
+    cell = view.writers.cell
+    row = view.figures.rows[HEAP.start]
+    assert cell(row, 12) == "…"
+    view.writers.set_look([(HEAP.start, "grow", 1)], whole=False)
+    assert cell(row, 12) == "grow"
+    view.writers.set_look([], whole=True)
+    assert cell(row, 12) == "-"
+    view.update(look((300, 310)))
+    assert cell(row, 12) == ""
+
+
+def test_writers_of_a_group_of_mappings() -> None:
+    """The pages of all its mappings are summed up; the line below has the share."""
+    view = LiveView(facts(), 1.0)
+    counted(view.figures, (100, 110), (300, 1300))
+    view.update(look((100, 103), (300, 310)))
+    writing(view)
+    rows = [*view.figures.rows.values()]
+    (both,) = group(rows[:2], "kind")
+    assert view.writers.of(both) == {"grow": 2, "clear": 1, "(no name)": 10}
+    assert view.writers.cell(both, 14) == "(no name) +2"
+    assert view.writers.sentence(both, 20) == "(no name) 77%"
+    assert len(view.writers.cell(both, 6)) <= 6
+
+
+def test_writers_of_the_mapping_on_the_page_map() -> None:
+    """With w its functions stand above the map, as many as fit."""
+    view = LiveView(facts(), 1.0)
+    counted(view.figures, (100, 110), (300, 1300))
+    view.update(look((100, 103), (300, 310)))
+    view.has_keys = True
+    view.state = view.state._replace(map=MapState(HEAP.start))
+    assert any("w who" in line for line in draw(view, 80, 24))
+    plain = draw(view, 80, 24)
+    view.press(["w"])
+    assert draw(view, 80, 24)[5] == "writers: the next look names them"
+    writing(view)
+    lines = draw(view, 80, 24)
+    assert lines[5] == "first writers: grow 67%, clear 33%"
+    assert draw(view, 30, 24)[5] == "first writers: grow 67%, 1 more"[:30]
+    assert lines[:5] == plain[:5]
+    view.writers.set_look([], whole=True)
+    assert draw(view, 80, 24)[5] == "writers: none is known"
+    view.update(look((300, 310)))
+    assert draw(view, 80, 24)[5] == "not written in the last look"
+    view.press(["w"])
+    assert draw(view, 80, 24)[5] == plain[5]
+
+
+def test_a_note_about_writers() -> None:
+    """It is in the third line until the next key."""
+    view = LiveView(facts(), 1.0)
+    view.update(look((100, 103)))
+    view.writers.note = "w: samples are denied"
+    assert draw(view, 80, 24)[2] == "w: samples are denied"
+    view.press(["down"])
+    assert "distinct pages" in draw(view, 80, 24)[2]
+
+
+LABELS = {ANON.start: "[postgres shared buffers]", HEAP.start: "[malloc main arena]"}
+
+
+def labelled(width: int, height: int) -> list[str]:
+    """Return the screen of two mappings with long labels, both written."""
+    view = LiveView(facts(), 1.0)
+    counted(view.figures, (100, 110), (300, 1300))
+    view.update(look((100, 103), (300, 310)))
+    for start, label in LABELS.items():
+        view.figures.rows[start].label = label
+    return draw(view, width, height)
+
+
+@pytest.mark.parametrize(("width", "whole"), [(80, 1), (120, 2), (160, 2)])
+def test_names_have_the_room_that_they_need(width: int, whole: int) -> None:
+    """The strip gets what is left, and has no more than a bound taken away."""
+    lines = labelled(width, 24)
+    table = lines[lines.index(next(line for line in lines if "per s▾" in line)) + 1 :]
+    assert (
+        sum(label in line for label in LABELS.values() for line in table[:2]) == whole
+    )
+    assert all(line.count("▕") == line.count("▏") == 1 for line in table[:2])
+    assert len(table[0]) == width
+    if whole == 2:
+        address, name, rest = table[0].partition("[postgres shared buffers]")
+        assert name, (address, rest)
+        assert rest.startswith(" " * 4)  # the rate is right behind it
+
+
+def test_columns_do_not_move_with_the_names() -> None:
+    """A long name that has scrolled away keeps its room."""
+    view = LiveView(facts(), 1.0)
+    counted(view.figures, (100, 110), (300, 1300))
+    view.update(look((100, 103), (300, 310)))
+    view.figures.rows[ANON.start].label = LABELS[ANON.start]
+    before = next(line for line in draw(view, 100, 24) if "per s▾" in line)
+    view.figures.rows[ANON.start].label = ""
+    assert before in draw(view, 100, 24)
+
+
+def test_the_page_map_takes_the_lines_that_are_left() -> None:
+    """The selected row is drawn below the table, from its first populated page on."""
+    lines = labelled(100, 40)
+    at = next(n for n, line in enumerate(lines) if "1,000 pages populated" in line)
+    assert lines[at].startswith(f"▸ {ANON.start:x}-{ANON.end:x} ")
+    assert "up to 1 per cell" in lines[at]
+    narrow = next(line for line in labelled(80, 40) if line.startswith("▸ "))
+    assert narrow.rstrip().endswith("]  1,000 pages")
+    narrow = next(line for line in labelled(60, 40) if line.startswith("▸ "))
+    assert narrow.rstrip().endswith("]")
+    mapped = [line for line in lines[at + 1 : -3] if line.strip()]
+    assert len(mapped) == -(-1000 // 80)
+    assert mapped[0].split() == [f"{ANON.start:x}", "█" * 10 + "·" * 70]
+    assert lines[at + 1 + len(mapped)].startswith("▁ 0.1%")
+
+
+@pytest.mark.parametrize("height", [8, 15, 16])
+def test_a_low_window_has_no_page_map(height: int) -> None:
+    assert not [line for line in labelled(100, height) if "per cell" in line]

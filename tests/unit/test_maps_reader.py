@@ -1,17 +1,26 @@
 """Repeated readings of maps: unchanged lines are the same objects, changes are seen."""
 
+import mmap
 import os
 import random
+import sys
+import threading
+import time
+from array import array
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from pagescan import native
 from pagescan.model.mapping_set import Covers, MappingSet, bounds_of
-from pagescan.model.memory import Kind, Mapping, Untracked
+from pagescan.model.memory import PAGE_SIZE, Kind, Mapping, Untracked
 from pagescan.scanner.spans import spans_of
 from pagescan.target import maps as reader
 from pagescan.target.maps import Reader
 from pagescan.target.process import Target
+from pagescan.target.smaps import smaps_fields
+from pagescan.tracking.page_digests import PageDigests
 
 
 @pytest.fixture
@@ -91,6 +100,30 @@ def test_what_stayed_is_the_same_object(texts: list[bytes]) -> None:
     )
 
 
+@pytest.mark.parametrize("count", [3, 3000], ids=["few", "many"])
+def test_unchanged_mappings_are_told_and_not_returned(
+    texts: list[bytes], count: int
+) -> None:
+    """Few mappings are not kept, but a change is seen all the same."""
+    lines = [line(at << 16, (at << 16) + 0x4000) for at in range(1, count + 1)]
+    texts.append(b"".join(lines))
+    with Target.open(os.getpid()) as target:
+        one = Reader(target)
+        first = one.read_changed()
+        assert first is not None
+        assert len(first) == count
+        assert one.read_changed() is None
+        lines[1] = line(2 << 16, (2 << 16) + 0x8000)
+        texts.append(b"".join(lines))
+        second = one.read_changed()
+        assert second == Reader(target).read()
+        assert second != first
+        assert (second[0] is first[0]) == (count > 2000)
+        assert one.read_changed() is None
+        one.forget()
+        assert one.read_changed() == second
+
+
 def test_own_mappings_without_vsyscall() -> None:
     """The line of [vsyscall] at the end of the file is left out."""
     with Target.open(os.getpid()) as target:
@@ -99,6 +132,80 @@ def test_own_mappings_without_vsyscall() -> None:
     assert "[stack]" in {mapping.name for mapping in found}
     text = Path("/proc/self/maps").read_text()
     assert abs(len(found) - text.count("\n")) <= 3
+
+
+def _maps(meter: native.Meter) -> None:
+    with open("/proc/self/maps", "rb", buffering=0) as maps:
+        native.read_maps(maps.fileno(), meter)
+
+
+def _smaps(meter: native.Meter) -> None:
+    assert smaps_fields(os.getpid(), [b"Rss"], native.Pace(), meter)
+
+
+def _memory(meter: native.Meter) -> None:
+    memory = mmap.mmap(-1, PAGE_SIZE)
+    memory[0] = 1
+    start = native.address_of(memory)
+    rows = ([start], [start + PAGE_SIZE], [1])
+    columns = native.Columns(*(array("Q", row) for row in rows))
+    with Target.open(os.getpid()) as target:
+        assert list(PageDigests(target).read(columns, meter))
+
+
+def _is_of(meter: native.Meter) -> None:
+    memory = mmap.mmap(-1, PAGE_SIZE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    start = native.address_of(memory)
+    end = start + PAGE_SIZE
+    uffd = native.uffd_open()
+    try:
+        native.uffd_api(uffd)
+        with Target.open(os.getpid()) as target:
+            # A part of a mapping, which may have been merged with its neighbour.
+            assert native.uffd_is_of(uffd, target.pagemap, start, end, meter)
+    finally:
+        os.close(uffd)
+
+
+def _held_less_than_half(call: Callable[[native.Meter], None]) -> bool:
+    """Whether a call waited for the interpreter, and the meter has not counted it."""
+    meter = native.Meter()
+    begun = time.monotonic()
+    call(meter)
+    taken = time.monotonic() - begun
+    assert meter.scan_ns >= meter.max_wait_ns > 0
+    return taken > 0.1 and meter.scan_ns / 1e9 < taken / 2
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        _maps,
+        _smaps,
+        _memory,
+        pytest.param(_is_of, marks=pytest.mark.needs("tracking")),
+    ],
+)
+def test_waiting_for_the_interpreter_is_no_hold(
+    call: Callable[[native.Meter], None],
+) -> None:
+    """A call is timed where it is made: another thread of Python does not count."""
+    over = threading.Event()
+
+    def spin() -> None:
+        while not over.is_set():
+            pass
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(0.2)
+    spinning = threading.Thread(target=spin)
+    spinning.start()
+    try:
+        assert any(_held_less_than_half(call) for _ in range(50))
+    finally:
+        over.set()
+        sys.setswitchinterval(before)
+        spinning.join()
 
 
 def test_what_is_made_of_chosen_mappings_is_made_once() -> None:

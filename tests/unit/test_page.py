@@ -2,19 +2,28 @@
 
 import base64
 import json
+import random
 import re
 import zlib
+from array import array
+from collections import Counter
 from dataclasses import replace
+from itertools import pairwise
+from operator import mul
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 import pagescan.render.html as room
 from pagescan import native
+from pagescan.native import Columns
 from pagescan.render.html.frames import Level, frames_of, payload
 from pagescan.render.html.page import page
 from tests.made_pages import (
     ANON,
     PAGE,
+    columns_of,
     contents_of,
     mapping,
     random_contents,
@@ -24,13 +33,26 @@ from tests.made_pages import (
 ROOM = Path(str(room.__file__)).parent
 
 
-def data_of(text: str) -> tuple[dict[str, Any], bytes]:
-    """Return the facts and the packed regions of a page."""
+def page_data(text: str) -> bytes:
+    """Return the data of a page."""
     found = re.search(r'id="data">([^<]*)<', text)
     assert found
-    data = zlib.decompress(base64.b64decode(found[1]))
+    return zlib.decompress(base64.b64decode(found[1]))
+
+
+def data_of(text: str) -> tuple[dict[str, Any], bytes]:
+    """Return the facts and the packed regions of a page."""
+    data = page_data(text)
     length = int.from_bytes(data[:4], "little")
-    return json.loads(data[4 : 4 + length]), data[4 + length :]
+    facts = json.loads(data[4 : 4 + length])
+    return facts, data[4 + length + counts_length(facts) :]
+
+
+def counts_length(facts: dict[str, Any]) -> int:
+    """Return the bytes of the columns of written pages by look and mapping."""
+    written, looks = facts["looks"]["written"], len(facts["looks"]["to"])
+    sizes = (looks, written["entries"], written["entries"])
+    return sum(map(mul, sizes, written["planes"]))
 
 
 def pages_of(columns: native.Columns) -> set[int]:
@@ -72,6 +94,30 @@ def test_names_of_processes_and_mappings_cannot_become_markup() -> None:
     assert facts["notes"] == [evil]
 
 
+def test_the_counts_of_all_looks_are_columns_of_bytes() -> None:
+    contents = random_contents(30, scale=6)
+    data = page_data(page(contents))
+    facts, _ = data_of(page(contents))
+    at = 4 + int.from_bytes(data[:4], "little")
+    written = facts["looks"]["written"]
+    columns = []
+    for size, planes in zip(
+        (30, written["entries"], written["entries"]), written["planes"], strict=True
+    ):
+        parts = [data[at + plane * size :][:size] for plane in range(planes)]
+        at += size * planes
+        columns.append(
+            [int.from_bytes(each, "little") for each in zip(*parts, strict=True)]
+        )
+    sizes, mappings, pages = columns
+    looks = contents.looks
+    assert sizes == [len(look.mappings) for look in looks]
+    assert mappings == [one for look in looks for one in look.mappings]
+    assert pages == [one for look in looks for one in look.counts]
+    assert max(pages) > 255, "one byte per number would do"
+    assert written["planes"] == [1, 1, 2]
+
+
 def test_a_page_that_would_be_too_large_is_coarser() -> None:
     contents = random_contents(400, scale=6)
     exact = page(contents)
@@ -104,8 +150,80 @@ def test_units_count_their_written_pages() -> None:
         counts: dict[int, int] = {}
         for number in written[one.first]:
             counts[number // 16] = counts.get(number // 16, 0) + 1
-        starts = [start // PAGE // 16 for start in columns.starts]
-        assert dict(zip(starts, columns.categories, strict=True)) == counts
+        found = {
+            unit: pages
+            for start, end, pages in zip(*columns, strict=True)
+            for unit in range(start // PAGE // 16, end // PAGE // 16)
+        }
+        assert found == counts
+
+
+@pytest.mark.parametrize("unit", [1, 4, 16])
+def test_looks_joined_in_units_are_what_sets_say(unit: int) -> None:
+    rolled = random.Random(unit)
+    dense = [
+        {
+            base + page
+            for base in (0, 1 << 40)
+            for page in range(rolled.randrange(60), rolled.randrange(60, 300))
+            if rolled.random() < 0.9
+        }
+        for _ in range(13)
+    ]
+    looks = [native.pack(columns_of(pages), PAGE) for pages in [*dense, set()]]
+    regions, packed = native.join_packed(looks, unit)
+    counts = Counter(page // unit for page in set().union(*dense))
+    columns = native.unpack(packed, regions, PAGE)
+    assert len(columns.starts) == regions
+    found = {
+        at: pages or unit
+        for start, end, pages in zip(*columns, strict=True)
+        for at in range(start // PAGE // unit, end // PAGE // unit)
+    }
+    assert found == counts
+    rows = pairwise(zip(*columns, strict=True))
+    assert not [1 for one, other in rows if (one[1], one[2]) == (other[0], other[2])]
+
+
+def test_a_region_of_any_size_is_joined_at_once() -> None:
+    """A made recording may have one of a million TiB: the work is per region."""
+    columns = Columns(array("Q", [PAGE]), array("Q", [1 << 60]), array("Q", [0]))
+    packed = native.pack(columns, PAGE)
+    regions, joined = native.join_packed([packed, packed], 4)
+    found = native.unpack(joined, regions, PAGE)
+    assert [*found.starts] == [0, 4 * PAGE]
+    assert found.ends[-1] == 1 << 60
+    assert [*found.categories] == [3, 4]
+
+
+def test_a_damaged_look_leaves_the_others_of_its_frame() -> None:
+    written = random_looks(4)
+    contents = contents_of(written, [])
+    columns, packed = contents.columns, contents.packed
+
+    def damaged(at: int) -> Columns:
+        return Columns.empty() if at == 1 else columns(at)
+
+    def cut(at: int) -> tuple[int, bytes]:
+        return (5, b"\xff\xff") if at == 1 else packed(at)
+
+    contents = replace(contents, columns=damaged, packed=cut)
+    with pytest.raises(ValueError, match="damaged"):
+        native.join_packed([cut(1)[1]], 1)
+    (frame,) = frames_of(contents, Level(looks=4))
+    columns_ = native.unpack(frame.packed, frame.regions, PAGE)
+    assert pages_of(columns_) == written[0] | written[2] | written[3]
+
+
+def test_a_page_with_too_many_regions_is_coarser(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("pagescan.render.html.frames._MOST_REGIONS", 20_000)
+    contents = random_contents(400)
+    facts, _ = data_of(page(contents))
+    assert sum(contents.packed(at)[0] for at in range(400)) > 20_000
+    assert facts["level"] != {"looks": 1, "unit": 1}
+    assert sum(facts["frames"]["regions"]) < 25_000
 
 
 def test_a_recording_without_a_look_has_a_page() -> None:

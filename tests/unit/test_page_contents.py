@@ -71,6 +71,16 @@ def test_all_looks_with_all_pages(tmp_path: Path) -> None:
         assert contents.notes == []
 
 
+def test_no_name_turns_the_text_behind_it(tmp_path: Path) -> None:
+    evil = "/tmp/\u202egnp.exe\x1b[m"
+    recording = Made(tmp_path / "a.pagescan", MappingSet([mapping(0, 4, evil)]))
+    recording.look([0], resident=PAGE)
+    recording.close()
+    with open_recording(str(recording.path)) as opened:
+        (one,) = contents_of(opened).mappings
+        assert one.name == "/tmp/\\u202egnp.exe\\x1b[m"
+
+
 def test_a_part_of_the_time(tmp_path: Path) -> None:
     recorded = made(tmp_path / "a.pagescan")
     with open_recording(str(recorded.path)) as recording:

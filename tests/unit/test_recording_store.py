@@ -1,4 +1,4 @@
-"""Recordings: what was committed is read again, also from damaged and cut files."""
+"""Recordings: all committed looks are read, from damaged and cut files too."""
 
 import contextlib
 import os
@@ -16,14 +16,23 @@ from pagescan.model.errors import PagescanError, UsageError
 from pagescan.model.mapping_set import MappingSet
 from pagescan.model.memory import Untracked
 from pagescan.native import Columns
-from pagescan.recording import views
+from pagescan.recording import schema, views
 from pagescan.recording.api import OpenRecording
 from pagescan.recording.excerpt import Excerpt
 from pagescan.recording.output_file import OutputFile, Ring
 from pagescan.recording.records import RecordingFacts
 from pagescan.recording.store import Recording, open_recording
 from tests import synthetic
-from tests.synthetic import BEGUN, PAGE, Made, look_of, mapping, pages_of, some_pages
+from tests.synthetic import (
+    BEGUN,
+    PAGE,
+    TARGET,
+    Made,
+    look_of,
+    mapping,
+    pages_of,
+    some_pages,
+)
 
 HEAP = mapping(0x5555_0000_0000, 4096, "[heap]")
 ANON = mapping(0x7F00_0000_0000, 65536)
@@ -115,6 +124,31 @@ def test_a_growing_recording_is_read(tmp_path: Path) -> None:
     recording.close()
 
 
+def test_the_file_alone_has_everything_though_it_is_read(tmp_path: Path) -> None:
+    """A reader that has the file open at its end keeps the journal, but empty."""
+    recording = made(tmp_path / "a.pagescan")
+    with open_recording(str(recording.path)) as read:
+        recording.close()
+        (tmp_path / "copy.pagescan").write_bytes(recording.path.read_bytes())
+        with open_recording(str(tmp_path / "copy.pagescan")) as copied:
+            assert written(copied) == recording.written
+            assert copied.facts.ending is not None
+        assert written(read) == recording.written
+
+
+def test_a_query_that_is_open_at_the_end_keeps_the_journal(tmp_path: Path) -> None:
+    """The looks that the query must not see stay there, and are read from there."""
+    recording = made(tmp_path / "a.pagescan")
+    reader = sqlite3.connect(recording.path, isolation_level=None)
+    reader.execute("BEGIN")
+    assert reader.execute("SELECT count(*) FROM looks").fetchone()[0] > 0
+    recording.close()
+    with open_recording(str(recording.path)) as read:
+        assert written(read) == recording.written
+        assert read.facts.ending is not None
+    reader.close()
+
+
 def test_only_the_owner_may_read_it(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
@@ -137,7 +171,7 @@ def test_nothing_is_overwritten_unless_asked(tmp_path: Path) -> None:
     OutputFile(path, facts, overwrite=True).close("count")
     with open_recording(path) as read:
         assert read.looks == []
-    with pytest.raises(UsageError, match="not a regular file"):
+    with pytest.raises(PagescanError, match="is a directory"):
         OutputFile(str(tmp_path), facts, overwrite=True)
     with pytest.raises(PagescanError, match="cannot create"):
         OutputFile(str(tmp_path / "no/a.pagescan"), facts)
@@ -214,8 +248,11 @@ def test_a_cut_file_gives_what_is_whole(tmp_path: Path, seed: int) -> None:
     keep = random.Random(seed).randrange(len(data) // 3, len(data) - 1)
     Path(path).write_bytes(data[:keep])
     with open_recording(path) as read:
-        assert read.damage != []
         numbers = [look.number for look in read.looks]
+        last = f"up to {read.looks[-1].time:%H:%M:%S} found"
+        assert f"{len(numbers)} looks {last}" in "; ".join(read.damage)
+        lost = numbers[-1] - len(numbers)
+        assert not lost or f"found, {lost} between them lost" in read.damage[0]
         # Pages are written in the order of looks, except for those that lead to them.
         assert len(numbers) > 300 * keep / len(data) - 20
         for look in read.looks:
@@ -265,6 +302,45 @@ def test_a_recording_that_has_lost_its_process(tmp_path: Path) -> None:
         assert written(read) == recording.written
         for view in (views.summary, views.ages, views.working_set, views.phases):
             assert view(Excerpt(read))
+
+
+@pytest.mark.parametrize("column", ["pid", "start_time", "page_size", "armed_at"])
+def test_text_in_the_place_of_a_number(tmp_path: Path, column: str) -> None:
+    """Its checksum may be right: a hostile file is no more than a damaged one."""
+    path = made(tmp_path / "a.pagescan", 5).close()
+    with contextlib.closing(sqlite3.connect(path)) as file:
+        file.execute(f"UPDATE processes SET {column} = '1/../../../x'")
+        (row,) = file.execute("SELECT * FROM processes").fetchall()
+        right = schema.checksum("processes", row[:-1])
+        file.execute("UPDATE processes SET checksum = ?", (right,))
+        file.commit()
+    with open_recording(path) as read:
+        assert [one.target.name for one in read.processes] == ["unknown"]
+        assert "the facts of the process are lost" in "; ".join(read.damage)
+
+
+def test_looks_of_a_lost_process_are_nobody_elses(tmp_path: Path) -> None:
+    """If one of two processes is damaged, its looks are not given to the other."""
+    recording = made(tmp_path / "a.pagescan", 5)
+    other = TARGET._replace(pid=4343)
+    process = {"armed_at": BEGUN, "tracked_bytes": 1 << 20, "stopped_ns": 0}
+    recording.file.add_process(1, other, process)
+    mappings = MappingSet([ANON])
+    for second in (6, 7):
+        look = look_of([ANON.start], mappings, second=second)
+        recording.file.add(1, second, 1.0, look)
+    path = recording.close()
+    with contextlib.closing(sqlite3.connect(path)) as file:
+        file.execute("UPDATE processes SET name = 'changed' WHERE pid = 4242")
+        file.commit()
+    with open_recording(path) as read:
+        assert [one.target.pid for one in read.processes] == [4343, 0]
+        assert [look.process for look in read.looks] == [1] * 5 + [0] * 2
+        owners = [row.process for row in read.mappings]
+        assert owners == [1] * len(MAPPINGS) + [0]
+        assert read.processes[1].first_look == 0
+        assert read.processes[1].last_look == 4
+        assert "the facts of the process are lost" in "; ".join(read.damage)
 
 
 @pytest.mark.parametrize("word", [b"first_lock", b"first\x80look"])
@@ -371,3 +447,44 @@ def test_bytes_per_region(tmp_path: Path) -> None:
 def test_the_public_name() -> None:
     assert pagescan.open_recording is not open_recording  # it has the views, too
     assert issubclass(OpenRecording, pagescan.Recording)
+
+
+def test_quiet_processes_have_empty_looks(tmp_path: Path) -> None:
+    """A recorder of a group stores no look of a process that has not run."""
+    recording = made(tmp_path / "a.pagescan", 0)
+    process = {"armed_at": BEGUN, "tracked_bytes": 1 << 20, "stopped_ns": 0}
+    recording.file.add_process(1, TARGET._replace(pid=4343), process)
+    mappings = MappingSet([ANON])
+
+    def look(key: int, number: int, page: int) -> None:
+        found = look_of([ANON.start + page * PAGE], mappings, second=number)
+        recording.file.add(key, number, 1.0, found, resident=(number + key) * PAGE)
+
+    for number in range(1, 10):
+        if number in (2, 5):
+            look(1, number, number)
+        if number == 8:
+            recording.file.end_process(1, "exited")
+        look(0, number, number)
+    with open_recording(recording.close()) as read:
+        quiet = [look for look in read.looks if look.process == 1]
+        assert [look.number for look in quiet] == [2, 3, 4, 5, 6, 7]
+        assert [look.pages for look in quiet] == [1, 0, 0, 1, 0, 0]
+        assert [look.resident for look in quiet] == [3 * PAGE] * 3 + [6 * PAGE] * 3
+        assert {look.interval_ns for look in quiet} == {10**9}
+        numbers = [look.number for look in read.looks]
+        assert numbers == sorted(numbers)
+        assert [look.position for look in read.looks] == list(range(len(numbers)))
+        for one in read.looks:
+            expected = [] if not one.pages else [ANON.start + one.number * PAGE]
+            assert pages_of(read.columns(one)) == expected
+            assert read.batch(one).summary().pages == one.pages
+        excerpt = Excerpt(read)
+        assert excerpt.seconds == pytest.approx(9)
+        assert views.summary(excerpt).peak == 2 * PAGE
+        rows = {row.pid: row for row in views.processes(excerpt)}
+        assert (rows[4343].pages, rows[4343].looks) == (2, 2)
+        assert rows[4343].seconds == pytest.approx(6)
+        assert rows[4242].pages == 9
+        first = views.migration(excerpt, bandwidth=1 << 40).rounds[0]
+        assert first.bytes <= 11 * PAGE

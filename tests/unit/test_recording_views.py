@@ -1,29 +1,26 @@
 """The views of recordings against workloads whose truth is known."""
 
 import random
-from collections import Counter
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings, strategies as st
 
-from pagescan import native
 from pagescan.model.errors import PagescanError, UsageError
 from pagescan.model.mapping_set import MappingSet
+from pagescan.model.results import Output
 from pagescan.model.units import format_size
 from pagescan.recording import views
 from pagescan.recording.compare import compare
 from pagescan.recording.excerpt import Excerpt, TimeSpan, parse_span
 from pagescan.recording.records import BILLION
 from pagescan.recording.store import open_recording
+from pagescan.render import report_text
 from pagescan.target.selection import Selection
 from tests.synthetic import (
     PAGE,
     Made,
-    columns_of,
     look_of,
     mapping,
-    pages_of,
     some_pages,
 )
 
@@ -42,64 +39,42 @@ def excerpt_of(made: Made) -> Excerpt:
     return Excerpt(open_recording(made.close()))
 
 
-# ---- counts per page ---------------------------------------------------------------
-
-
-@given(
-    st.lists(st.sets(st.integers(0, 40), max_size=20), min_size=1, max_size=12),
-    st.integers(0, 100),
-)
-@settings(max_examples=200)
-def test_page_counts_are_those_of_python(looks: list[set[int]], percent: int) -> None:
-    base = 1 << 30
-    bounds = columns_of([base + at * PAGE for at in range(41)])
-    counts = native.PageCounts(bounds.starts, bounds.ends, PAGE, len(looks))
-    since = 0
-    last: dict[int, int] = {}
-    first: dict[int, int] = {}
-    number: Counter[int] = Counter()
-    gaps: Counter[int] = Counter()
-    for look, pages in enumerate(looks, 1):
-        columns = columns_of([base + at * PAGE for at in sorted(pages)])
-        fresh = sum(last.get(at, 0) <= since for at in pages)
-        assert counts.add(columns, since) == fresh
-        for at in pages:
-            gaps[look - last.get(at, 0) - 1] += 1
-            last[at] = look
-            first.setdefault(at, look)
-        number.update(pages)
-        since = look - 1 if look % 3 else since
-    assert [*counts.last()] == [last.get(at, 0) for at in range(41)]
-    assert {length: n for length, n in enumerate(counts.gaps) if n} == {
-        length: n for length, n in gaps.items() if n
-    }
-    expected = {}
-    for at, times in number.items():
-        most = (len(looks) - first[at] + 1) * percent / 100
-        expected[at] = 1 if times == 1 else 4 if times > most else 2
-    classes = counts.classes(percent)
-    found: dict[int, int] = {}
-    for start, end, bits in zip(*classes, strict=True):
-        found |= dict.fromkeys(
-            range((start - base) // PAGE, (end - base) // PAGE), bits
-        )
-    assert found == expected
-
-
-def test_widen_is_the_union_of_units() -> None:
-    rolled = random.Random(5)
-    for _ in range(50):
-        pages = sorted(rolled.sample(range(3000), rolled.randrange(40)))
-        wide = native.widen(columns_of([at * PAGE for at in pages]), 512 * PAGE)
-        units = {at // 512 for at in pages}
-        assert {at // 512 // PAGE for at in pages_of(wide)} == units
-        assert all(
-            left < right
-            for left, right in zip(wide.ends, wide.starts[1:], strict=False)
-        )
-
-
 # ---- counts per look ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("pages", "words"), [(0, "no change"), (1, "+4.0 KiB"), (-3, "-12.0 KiB")]
+)
+def test_resident_memory_in_words(
+    pages: int, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Memory that is as large as at the beginning has not changed by minus 0 bytes."""
+    made = Made(tmp_path / "a", MAPPINGS, interval=0.5)
+    for more in (0, 0, pages):
+        made.look([page(HEAP, 0)], resident=(100 + more) * PAGE)
+    excerpt = excerpt_of(made)
+    report_text.write_summary(
+        ["x"], excerpt.recording.facts, views.summary(excerpt), PAGE, Output("plain")
+    )
+    size = format_size((100 + pages) * PAGE)
+    line = f"resident  {size} at the end ({words} since the beginning)\n"
+    assert line in capsys.readouterr().out
+
+
+def test_where_nothing_was_written_there_are_no_empty_tables(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The totals say so already."""
+    made = Made(tmp_path / "a", MAPPINGS)
+    for _ in range(3):
+        made.look([], resident=PAGE)
+    excerpt = excerpt_of(made)
+    report_text.write_summary(
+        ["x"], excerpt.recording.facts, views.summary(excerpt), PAGE, Output("plain")
+    )
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].split()[:3] == ["written", "0", "B,"]
+    assert lines[-1].startswith("cost ")
 
 
 def test_totals_and_mappings(tmp_path: Path) -> None:
@@ -140,6 +115,21 @@ def test_timeline_has_all_pages_once(tmp_path: Path) -> None:
     assert sum(row.seconds for row in rows) == pytest.approx(137)
     assert rows.table()["rate"] == [row.rate for row in rows]
     assert len(views.timeline(excerpt, 500)) == 137
+
+
+def test_a_slot_within_a_long_interval_has_its_rate(tmp_path: Path) -> None:
+    """A look that comes late leaves no hole, as if nothing was written."""
+    made = Made(tmp_path / "a", MAPPINGS)
+    pages = some_pages(random.Random(2), ANON, 40)
+    for number, (second, interval) in enumerate(
+        [(1, 1), (2, 1), (3, 1), (7, 4), (8, 1), (20, 1)], 1
+    ):
+        made.file.add(0, number, interval, look_of(pages, MAPPINGS, second=second))
+    rows = views.timeline(excerpt_of(made), 20)
+    assert [row.looks for row in rows] == [3, 1, 1, 0, 0, 1]
+    rows = views.timeline(Excerpt(open_recording(str(made.path))), 20)
+    rates = [round(row.rate / PAGE) for row in rows]
+    assert rates == [40, 10, 40, 0, 0, 40]
 
 
 def test_phases_of_a_known_course(tmp_path: Path) -> None:
@@ -393,6 +383,11 @@ def test_two_recordings_of_programs_at_other_addresses(tmp_path: Path) -> None:
     rows = {row.mapping: row for row in result.mappings}
     assert rows["[heap]"].similarity == pytest.approx(50 / 150)
     assert rows["[heap]"].old_rate == rows["[heap]"].new_rate == 100 * PAGE
+    assert (rows["[heap]"].old_start, rows["[heap]"].new_start) == (
+        HEAP.start,
+        moved.start,
+    )
     assert rows["[anon]"].new_rate is None
     assert rows["[anon]"].similarity is None
+    assert (rows["[anon]"].old_start, rows["[anon]"].new_start) == (ANON.start, None)
     assert (result.old_set, result.new_set) == (101 * PAGE, 100 * PAGE)

@@ -128,6 +128,15 @@ def test_compact_numbers_fit(count: int) -> None:
     assert len(compact(count)) <= 5
 
 
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(0, "0"), (10_239, "+10K"), ((1 << 20) - 1, "+1.0M"), (-10_239, "-10K")],
+)
+def test_changes_are_rounded_once(count: int, text: str) -> None:
+    """A number that is rounded up to the next unit is written in that unit."""
+    assert signed(count) == text
+
+
 def test_bars_are_as_wide_as_asked() -> None:
     """The highest bar fills its cell, and anything above 0 is visible."""
     assert bars([0, 1, 1000], 5) == "   ▁█"

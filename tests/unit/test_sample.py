@@ -2,6 +2,7 @@
 
 import random
 
+import pytest
 from hypothesis import given, strategies as st
 
 from pagescan.tracking.sample import Budget, Sample
@@ -80,3 +81,18 @@ def test_a_unit_may_shrink_or_go() -> None:
     sample.replace(lambda unit: None if unit == 5 else unit * 10)
     assert sample.population == [0, 10, 20, 30, 40]
     assert sample.drawn == [30, 40]
+
+
+def test_a_sample_expects_the_fullest_unit_of_late() -> None:
+    """Units that were quiet by chance do not let the next sample cost much more."""
+    budget = Budget(471, 0.01)
+    quiet = [1] * 16
+    assert budget.units(128, 16, quiet) == 32
+    assert budget.units(128, 16, quiet, extreme=512) <= 16
+
+
+@pytest.mark.parametrize(("use", "faults"), [(0.05, 50), (1.0, 1000), (3.0, 1000)])
+def test_first_sample_fits_the_use_of_the_target(use: float, faults: float) -> None:
+    """A target that uses little of a processor may lose little."""
+    assert Budget(1000, 0.01).of_use(use).faults == pytest.approx(faults)
+    assert Budget(1000).of_use(use).faults == 1000

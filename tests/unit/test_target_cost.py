@@ -113,11 +113,14 @@ def test_an_idle_target_is_no_reason_to_warn() -> None:
     toll = TargetCost()
     warning = CostWarning(toll)
     nothing = Batch.join(Columns.empty(), MappingSet(), page_size=4096)
-    look = Look(nothing, (), now(), Cost(target_share=0.5))
-    tick = Tick(1, look, now(), 1.0, None, Summary.none())
-    toll.last = 0.0005
-    assert warning.text(tick) is None
-    toll.last = 0.005
-    assert CostWarning(toll, bounded=True).text(tick) is None
-    assert "--budget 2" in str(warning.text(tick))
-    assert warning.text(tick) is None
+
+    def tick(spent: float) -> Tick:
+        toll.last = spent
+        cost = Cost(target_share=0.5, target_ns=int(spent * 1e9))
+        look = Look(nothing, (), now(), cost)
+        return Tick(1, look, now(), 1.0, None, Summary.none())
+
+    assert warning.text(tick(0.0005)) is None
+    assert CostWarning(toll, bounded=True).text(tick(0.005)) is None
+    assert "--budget 2" in str(warning.text(tick(0.005)))
+    assert warning.text(tick(0.005)) is None

@@ -97,3 +97,20 @@ def test_a_key_may_end_the_loop(pipe: tuple[int, int], stop: tuple[int, int]) ->
     os.write(pipe[1], b"q")
     timer = Timer(Limits(60), stop[0], None, {pipe[0]: quit_by})
     assert timer.wait() == "interrupted"
+
+
+def test_the_wait_is_told_how_much_is_left(stop: tuple[int, int]) -> None:
+    """It is told again after the time that it asked for, and the look still comes."""
+    told = []
+
+    def waiting(left: float) -> float:
+        told.append(left)
+        return 0.05
+
+    timer = Timer(Limits(0.3, waiting=waiting), stop[0], None, {})
+    begun = time.monotonic()
+    assert timer.wait() is None
+    assert time.monotonic() - begun >= 0.29
+    assert len(told) >= 2
+    assert told == sorted(told, reverse=True)
+    assert all(0 < left <= 0.3 for left in told)

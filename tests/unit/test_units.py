@@ -43,7 +43,16 @@ def test_no_sizes(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("count", "text"),
-    [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (300 << 20, "300 MiB")],
+    [
+        (0, "0 B"),
+        (1023, "1023 B"),
+        (1536, "1.5 KiB"),
+        (300 << 20, "300 MiB"),
+        ((1 << 20) - 1, "1.0 MiB"),
+        (102_399, "100 KiB"),
+        (-(300 << 20), "-300 MiB"),
+        (1 - (1 << 20), "-1.0 MiB"),
+    ],
 )
 def test_sizes_as_people_read_them(count: int, text: str) -> None:
     """Sizes are printed with about three digits and a binary unit."""
@@ -81,7 +90,15 @@ def test_no_durations(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(5e-9, "5.0 ns"), (2.14e-4, "214 µs"), (1.3e-3, "1.3 ms"), (2.0, "2.0 s")],
+    [
+        (0, "0 s"),
+        (5e-9, "5.0 ns"),
+        (9.96e-6, "10 µs"),
+        (2.14e-4, "214 µs"),
+        (1.3e-3, "1.3 ms"),
+        (0.9996, "1.0 s"),
+        (2.0, "2.0 s"),
+    ],
 )
 def test_durations_as_people_read_them(seconds: float, text: str) -> None:
     """Durations are printed in the unit that fits."""

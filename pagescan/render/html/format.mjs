@@ -51,6 +51,18 @@ export function duration(seconds) {
   return `${Number((seconds / 3600).toFixed(1))} h`;
 }
 
+/** Returns text of so many characters at most: the middle of a longer one is left out. */
+export function middle(text, most) {
+  if (text.length <= most) return text;
+  const end = Math.floor((most - 1) / 2);
+  return `${text.slice(0, most - 1 - end)}…${text.slice(text.length - end)}`;
+}
+
+/** Returns the name of a process with its pid. */
+export function nameOf(process) {
+  return `${process.name} (${process.pid})`;
+}
+
 /** Returns the address of a page. */
 export function address(page, pageSize) {
   return `0x${(BigInt(page) * BigInt(pageSize)).toString(16)}`;

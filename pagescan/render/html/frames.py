@@ -2,7 +2,8 @@
 
 A frame is one look, or joins several consecutive looks of a process: a page counts as
 written in it if one of the looks found it. A unit is one page, or several that lie side
-by side: then a frame holds how many pages of each unit are written.
+by side: then a frame holds how many pages of each unit are written; units that lie side
+by side, with equally many, are one region.
 """
 
 from __future__ import annotations
@@ -11,13 +12,13 @@ import json
 import random
 import zlib
 from array import array
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
 from pagescan import native
 from pagescan.model.errors import PagescanError
-from pagescan.native import Columns
 
 if TYPE_CHECKING:
     from pagescan.render.html.records import PageContents
@@ -26,6 +27,9 @@ _LEVEL = 1
 _FRAMES_ENOUGH = 1500
 """A screen has hardly more columns: with fewer frames, units become larger."""
 _LARGEST_UNIT = 1 << 20
+_MOST_REGIONS = 5_000_000
+"""A browser takes about half a second, and 100 MB, for as many."""
+_AHEAD = 4  # frames that are read while one is joined
 _SAMPLE = 12  # frames that are packed to learn how large all of them are
 
 
@@ -69,15 +73,19 @@ def payload(contents: PageContents, limit: int) -> tuple[bytes, Level]:
         contents: What the page shows.
         limit: The largest number of bytes that the data may have.
     """
-    facts = _facts(contents)
+    counts = _Counts(contents)
+    facts = _text(_facts(contents, counts))
     looks = _looks_by_process(contents)
-    room = limit - len(zlib.compress(_text(facts), _LEVEL))
+    room = limit - len(zlib.compress(facts + counts.data, _LEVEL))
     error = 1.0  # of the estimates: how much too low the last one was
+    sample = _Sample(contents, looks, 1)
     for level in _levels(looks):
-        estimate = _estimate(contents, looks, level)
-        if estimate * error > room:
+        if level.looks != sample.looks:
+            sample = _Sample(contents, looks, level.looks)
+        estimate, regions = sample.estimate(level)
+        if estimate * error > room or regions > _MOST_REGIONS:
             continue
-        data = zlib.compress(_data(contents, facts, level), _LEVEL)
+        data = zlib.compress(_data(contents, facts, counts.data, level), _LEVEL)
         if len(data) <= limit:
             return data, level
         error = max(error, (len(data) - limit + room) / max(estimate, 1))
@@ -97,22 +105,38 @@ def _levels(looks: dict[int, list[int]]) -> Iterator[Level]:
         if (total // step > _FRAMES_ENOUGH or unit >= _LARGEST_UNIT) and step < most:
             step *= 2
         else:
-            unit *= 4
+            unit *= 2
     yield Level(step, unit)
 
 
-def _estimate(
-    contents: PageContents, looks: dict[int, list[int]], level: Level
-) -> float:
-    """Return the bytes that frames take, by a sample of them."""
-    groups = [
-        (own, at) for own in looks.values() for at in range(0, len(own), level.looks)
-    ]
-    sample = random.Random(1).sample(groups, min(_SAMPLE, len(groups)))  # noqa: S311 - no secret
-    packed = b"".join(
-        _packed(contents, own[at : at + level.looks], level)[1] for own, at in sample
-    )
-    return len(zlib.compress(packed, _LEVEL)) * len(groups) / max(len(sample), 1)
+class _Sample:
+    """Some frames, of which the looks are read once for all sizes of units."""
+
+    def __init__(
+        self, contents: PageContents, looks: dict[int, list[int]], joined: int
+    ) -> None:
+        """Read the looks of some frames of `joined` looks each."""
+        groups = [
+            own[at : at + joined]
+            for own in looks.values()
+            for at in range(0, len(own), joined)
+        ]
+        rolled = random.Random(1)  # noqa: S311 - no secret
+        self._groups = rolled.sample(groups, min(_SAMPLE, len(groups)))
+        self._packed = [_read(contents, group) for group in self._groups]
+        self._scale = len(groups) / max(len(self._groups), 1)
+        self._contents = contents
+        self.looks = joined
+
+    def estimate(self, level: Level) -> tuple[float, float]:
+        """Return the bytes and the regions of all frames."""
+        frames = [
+            _packed(self._contents, group, looks, level)
+            for group, looks in zip(self._groups, self._packed, strict=True)
+        ]
+        data = zlib.compress(b"".join(packed for _, packed in frames), _LEVEL)
+        regions = sum(regions for regions, _ in frames)
+        return len(data) * self._scale, regions * self._scale
 
 
 def _looks_by_process(contents: PageContents) -> dict[int, list[int]]:
@@ -123,28 +147,57 @@ def _looks_by_process(contents: PageContents) -> dict[int, list[int]]:
     return looks
 
 
-def _data(contents: PageContents, facts: dict[str, object], level: Level) -> bytes:
-    """Return the length of the JSON, the JSON itself, and the packed regions."""
+class _Counts:
+    """The written pages by look and mapping, as columns: JSON would be far longer.
+
+    Attributes:
+        facts: What the scripts need to read them.
+        data: The columns: how many mappings each look has, the indices of these, and
+            the written pages of each. A column begins with the lowest bytes of all its
+            numbers, then come the next ones; bytes that are 0 in all are left out.
+    """
+
+    def __init__(self, contents: PageContents) -> None:
+        """Join the counts of the looks."""
+        sizes, mappings, pages = array("I"), array("I"), array("I")
+        for look in contents.looks:
+            sizes.append(len(look.mappings))
+            mappings.extend(look.mappings)
+            pages.extend(look.counts)
+        planes = [_planes(column) for column in (sizes, mappings, pages)]
+        self.facts = {"entries": len(pages), "planes": [len(each) for each in planes]}
+        self.data = b"".join(chain.from_iterable(planes))
+
+
+def _planes(numbers: array[int]) -> list[bytes]:
+    """Return the lowest bytes of all numbers, then the next ones, up to the last."""
+    data = numbers.tobytes()
+    used = (max(numbers, default=0).bit_length() + 7) // 8
+    return [data[at :: numbers.itemsize] for at in range(used)]
+
+
+def _data(contents: PageContents, facts: bytes, counts: bytes, level: Level) -> bytes:
+    """Return the length of the JSON, the JSON itself, counts and packed regions."""
     frames = list(frames_of(contents, level))
     # Notes are read now: reading the frames may have found damage.
-    notes = list(contents.notes)
-    document = {**facts, "notes": notes, "level": level._asdict()}
-    document["frames"] = {
+    more: dict[str, object] = {"notes": list(contents.notes), "level": level._asdict()}
+    more["frames"] = {
         "process": [frame.process for frame in frames],
         "first": [frame.first for frame in frames],
         "last": [frame.last for frame in frames],
         "regions": [frame.regions for frame in frames],
     }
-    text = _text(document)
+    # One object of both: the facts of a day take a third of a second to write again.
+    text = facts[:-1] + b"," + _text(more)[1:]
     packed = (frame.packed for frame in frames)
-    return b"".join(chain([len(text).to_bytes(4, "little"), text], packed))
+    return b"".join(chain([len(text).to_bytes(4, "little"), text, counts], packed))
 
 
 def _text(document: dict[str, object]) -> bytes:
     return json.dumps(document, separators=(",", ":")).encode()
 
 
-def _facts(contents: PageContents) -> dict[str, object]:
+def _facts(contents: PageContents, counts: _Counts) -> dict[str, object]:
     """Return the facts for the scripts of the page; addresses are in pages."""
     looks, size = contents.looks, contents.page_size
     return {
@@ -158,6 +211,7 @@ def _facts(contents: PageContents) -> dict[str, object]:
             {**one._asdict(), "start": one.start // size, "end": one.end // size}
             for one in contents.mappings
         ],
+        "writers": [writer._asdict() for writer in contents.writers],
         "looks": {
             "process": [look.process for look in looks],
             "from": [look.from_ns // 1000 for look in looks],
@@ -165,44 +219,75 @@ def _facts(contents: PageContents) -> dict[str, object]:
             "pages": [look.pages for look in looks],
             "resident": [look.resident for look in looks],
             "share": [look.share for look in looks],
-            "mappings": [list(look.mappings) for look in looks],
-            "counts": [list(look.counts) for look in looks],
+            "used": [look.used_ns for look in looks],
+            "written": counts.facts,
         },
     }
 
 
 def frames_of(contents: PageContents, level: Level) -> Iterator[Frame]:
     """Yield the frames, process by process, in the order of time."""
-    for process, own in _looks_by_process(contents).items():
-        for at in range(0, len(own), level.looks):
-            group = own[at : at + level.looks]
-            regions, packed = _packed(contents, group, level)
-            yield Frame(process, group[0], group[-1], regions, packed)
+    groups = [
+        (process, own[at : at + level.looks])
+        for process, own in _looks_by_process(contents).items()
+        for at in range(0, len(own), level.looks)
+    ]
+    packed = _all_packed(contents, [group for _, group in groups], level)
+    for (process, group), (regions, data) in zip(groups, packed, strict=True):
+        yield Frame(process, group[0], group[-1], regions, data)
+
+
+def _all_packed(
+    contents: PageContents, groups: Sequence[Sequence[int]], level: Level
+) -> Iterator[tuple[int, bytes]]:
+    """Yield the result of `_packed` for each group.
+
+    A second thread joins looks while this one reads the next ones: neither needs the
+    interpreter for long.
+    """
+    if level == EXACT:
+        for group in groups:
+            yield contents.packed(group[0])
+        return
+    from concurrent.futures import Future, ThreadPoolExecutor
+
+    joining: deque[tuple[Sequence[int], Future[tuple[int, bytes]]]] = deque()
+    with ThreadPoolExecutor(1) as pool:
+        for group in groups:
+            looks = _read(contents, group)
+            joining.append((group, pool.submit(native.join_packed, looks, level.unit)))
+            if len(joining) > _AHEAD:
+                first, joined = joining.popleft()
+                yield _joined(contents, first, level, joined.result)
+        for first, joined in joining:
+            yield _joined(contents, first, level, joined.result)
 
 
 def _packed(
-    contents: PageContents, group: Sequence[int], level: Level
+    contents: PageContents, group: Sequence[int], looks: list[bytes], level: Level
 ) -> tuple[int, bytes]:
     """Return the number of regions of some joined looks, and their packed form."""
     if level == EXACT:
         return contents.packed(group[0])
-    size = contents.page_size
-    parts = [native.widen(contents.columns(index), size) for index in group]
-    while len(parts) > 1:
-        pairs = zip(parts[::2], parts[1::2], strict=False)
-        odd = parts[-1:] if len(parts) % 2 else []
-        parts = [native.overlay(*pair, outside=True) for pair in pairs] + odd
-    (regions,) = parts
-    if level.unit > 1:
-        regions = _units(regions, level.unit * size, size)
-    return len(regions.starts), native.pack(regions, size)
+    return _joined(
+        contents, group, level, lambda: native.join_packed(looks, level.unit)
+    )
 
 
-def _units(regions: Columns, unit: int, page_size: int) -> Columns:
-    """Return the units that regions touch, with their written pages as categories."""
-    wide = native.widen(regions, unit)
-    runs = zip(wide.starts, wide.ends, strict=True)
-    starts = array("Q", chain.from_iterable(range(*run, unit) for run in runs))
-    ends = array("Q", [start + unit for start in starts])
-    lengths = native.shares(regions, starts, ends).lengths
-    return Columns(starts, ends, array("Q", [each // page_size for each in lengths]))
+def _read(contents: PageContents, group: Sequence[int]) -> list[bytes]:
+    return [contents.packed(index)[1] for index in group]
+
+
+def _joined(
+    contents: PageContents,
+    group: Sequence[int],
+    level: Level,
+    join: Callable[[], tuple[int, bytes]],
+) -> tuple[int, bytes]:
+    """Return what `join` does; without the damaged looks, which `columns` notes."""
+    try:
+        return join()
+    except ValueError:
+        size = contents.page_size
+        whole = [native.pack(contents.columns(index), size) for index in group]
+        return native.join_packed(whole, level.unit)

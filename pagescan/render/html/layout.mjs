@@ -2,6 +2,8 @@
 
 const CHUNK = 512; // pages: memory is drawn in parts of 2 MiB if a page of them was written
 const SMALL_HOLE = 2048; // pages: a hole up to that size is drawn and not cut out
+const MOST_CHUNKS = 1 << 20; // of a region: 2 TiB, more than any memory that was written
+const RECENT = 1 << 14; // chunks that are known to be in the set, by their lowest bits
 const LABELLED = 10; // bands, of the most written names, that are high enough for a label
 const LABEL_HEIGHT = 0.036; // of the height
 const LEAST_HEIGHT = 0.008; // of any other band
@@ -9,14 +11,22 @@ const LEAST_HEIGHT = 0.008; // of any other band
 /** Returns the numbers of the chunks that a process ever wrote, per process. */
 export function touchedChunks(regions, frames, processes) {
   const touched = Array.from({ length: processes }, () => new Set());
+  const recent = Array.from({ length: processes }, () => new Float64Array(RECENT).fill(-1));
+  const { starts, ends, offsets } = regions;
   for (let frame = 0; frame < frames.process.length; frame++) {
     const chunks = touched[frames.process[frame]];
+    const known = recent[frames.process[frame]];
     let last = -1;
-    for (let row = regions.offsets[frame]; row < regions.offsets[frame + 1]; row++) {
-      const end = Math.floor((regions.ends[row] - 1) / CHUNK);
-      let chunk = Math.floor(regions.starts[row] / CHUNK);
+    for (let row = offsets[frame]; row < offsets[frame + 1]; row++) {
+      let chunk = Math.floor(starts[row] / CHUNK);
+      const end = Math.min(Math.floor((ends[row] - 1) / CHUNK), chunk + MOST_CHUNKS);
       if (chunk === last) chunk++;
-      for (; chunk <= end; chunk++) chunks.add(chunk);
+      for (; chunk <= end; chunk++) {
+        const place = chunk & (RECENT - 1);
+        if (known[place] === chunk) continue;
+        known[place] = chunk;
+        chunks.add(chunk);
+      }
       last = end;
     }
   }
@@ -147,24 +157,30 @@ function place(bands, pages, writtenOf) {
 
 /** Replaces addresses by the numbers of the layout; returns columns of 32 bits. */
 export function renumber(regions, frames, segments) {
-  const starts = new Uint32Array(regions.starts.length);
-  const ends = new Uint32Array(regions.starts.length);
+  const { offsets, weights } = regions;
+  const [firsts, behinds] = [regions.starts, regions.ends];
+  const starts = new Uint32Array(firsts.length);
+  const ends = new Uint32Array(firsts.length);
   for (let frame = 0; frame < frames.process.length; frame++) {
     const own = segments.filter((one) => one.process === frames.process[frame]);
     if (!own.length) continue;
     let at = 0;
     let { start, end, first } = own[0];
-    const number = (page) => {
+    for (let row = offsets[frame]; row < offsets[frame + 1]; row++) {
+      const page = firsts[row];
+      const last = behinds[row] - 1;
       while (page >= end && at < own.length - 1) ({ start, end, first } = own[++at]);
-      return page < start || page >= end ? null : first + page - start;
-    };
-    for (let row = regions.offsets[frame]; row < regions.offsets[frame + 1]; row++) {
-      const from = number(regions.starts[row]);
-      const last = number(regions.ends[row] - 1);
-      if (from === null && last === null) continue; // an empty row: nothing is drawn there
-      starts[row] = from ?? last;
-      ends[row] = (last ?? from) + 1;
+      const begins = page >= start && page < end ? first + page - start : -1;
+      while (last >= end && at < own.length - 1) ({ start, end, first } = own[++at]);
+      const ending = last >= start && last < end ? first + last - start : -1;
+      if (begins < 0 && ending < 0) {
+        // An empty row: nothing is drawn there.
+        starts[row] = ends[row] = row > offsets[frame] ? ends[row - 1] : 0;
+        continue;
+      }
+      starts[row] = begins < 0 ? ending : begins;
+      ends[row] = (ending < 0 ? begins : ending) + 1;
     }
   }
-  return { starts, ends, weights: regions.weights, offsets: regions.offsets };
+  return { starts, ends, weights, offsets };
 }

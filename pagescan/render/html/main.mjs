@@ -8,7 +8,7 @@ import { follow } from "./keys.mjs";
 import { drawLines, element } from "./lines.mjs";
 import { mapOf } from "./map.mjs";
 import { modelOf } from "./model.mjs";
-import { writeHead, writeMappings } from "./tables.mjs";
+import { writeHead, writeMappings, writeWriters } from "./tables.mjs";
 import { whole } from "./view.mjs";
 
 const PRINTED = 680; // pixels: the width of a sheet of A4 between its margins
@@ -120,12 +120,11 @@ function start(model) {
   writeHead(model, {
     title: part("title"), facts: part("facts"), notes: part("notes"), figures: part("figures"),
   });
-  writeMappings(model, part("mappings"), part("never"), part("more"), (group) => {
-    const tops = group.bands.map((band) => band.top);
-    const bottoms = group.bands.map((band) => band.bottom);
-    pointer.show(Math.min(...tops), Math.max(...bottoms));
+  writeMappings(model, part("mappings"), part("never"), part("more"), ({ top, bottom }) => {
+    pointer.show(top, bottom);
     part("map").scrollIntoView({ block: "center" });
   });
+  writeWriters(model, part("functions"), part("writers"), part("more-writers"), part("by-process"));
   last = width();
   drawAll();
   document.documentElement.dataset.ready = String(Math.round(performance.now()));

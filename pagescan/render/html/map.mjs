@@ -123,7 +123,10 @@ function drawBands(map, pen, state) {
   pen.font = "12px system-ui, sans-serif";
   pen.textBaseline = "middle";
   let free = 0;
+  let process = map.model.bands[0]?.process;
   for (const band of map.model.bands) {
+    const another = band.process !== process;
+    process = band.process;
     const top = Math.max(y(band.top), 0);
     const bottom = Math.min(y(band.bottom), map.height);
     if (bottom <= 0 || top >= map.height) continue;
@@ -135,7 +138,9 @@ function drawBands(map, pen, state) {
       line(pen, map.gutter, at, map.gutter + map.width, at, 0.8);
     }
     pen.setLineDash([]);
-    if (top > 0) line(pen, inside ? map.gutter : 0, top, map.gutter + map.width, top, 0.55);
+    if (another) pen.strokeStyle = theme.text;
+    if (top > 0)
+      line(pen, inside && !another ? map.gutter : 0, top, map.gutter + map.width, top, another ? 1 : 0.55);
     const middle = inside ? top + LABEL / 2 + 1 : (top + bottom) / 2;
     if (bottom - top < LABEL - 1 || middle - LABEL / 2 < free) continue;
     free = middle + LABEL / 2;
@@ -145,7 +150,9 @@ function drawBands(map, pen, state) {
 
 function label(map, pen, theme, band, middle, inside) {
   const room = (inside ? map.width - 12 : map.gutter - 16);
-  const words = shorten(pen, titleOf(map.model, band), room);
+  const titles = titlesOf(map.model, band);
+  const fits = titles.find((title) => pen.measureText(title).width <= room);
+  const words = fits ?? shorten(pen, titles[titles.length - 1], room);
   pen.textAlign = inside ? "left" : "right";
   if (inside) {
     pen.fillStyle = theme.label;
@@ -155,10 +162,17 @@ function label(map, pen, theme, band, middle, inside) {
   pen.fillText(words, inside ? map.gutter + 5 : map.gutter - 9, middle);
 }
 
-/** Returns the label of a band: a path without its folders, and whose it is. */
-export function titleOf(model, band) {
-  const name = band.name.startsWith("/dev/") ? band.name : band.name.replace(/^\/.*\//, "");
-  return model.processes > 1 ? `${model.facts.processes[band.process].pid} ${name}` : name;
+/** Returns the name of a mapping: a path without its folders. */
+export function shortName(name) {
+  return name.startsWith("/dev/") ? name : name.replace(/^\/.*\//, "");
+}
+
+/** Returns the labels that a band may have, the longest one first: its name, and whose it is. */
+export function titlesOf(model, band) {
+  const name = shortName(band.name);
+  if (model.processes === 1) return [name];
+  const process = model.facts.processes[band.process];
+  return [`${process.name}/${process.pid} ${name}`, `${process.pid} ${name}`];
 }
 
 /** Returns text that fits some pixels, with an ellipsis. */

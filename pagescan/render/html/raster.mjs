@@ -1,18 +1,28 @@
 // Counts the written pages of each cell of the map, and of the cell under the pointer.
 
-/** Returns the columns that each frame covers in a picture: the first one, and their end. */
+const BRIEF = 0.5; // of a look: a shorter gap behind it has no look of its own
+
+/**
+ * Returns the columns that each frame covers in a picture: the first one, and their end.
+ * A column belongs to the frame at its middle, as the cursor of all parts does.
+ */
 export function columnsOf(frames, view, width) {
   const scale = width / (view.to - view.from);
   const first = new Int32Array(frames.from.length);
   const end = new Int32Array(frames.from.length);
   for (let frame = 0; frame < first.length; frame++) {
-    const column = Math.floor((frames.from[frame] - view.from) * scale);
-    end[frame] = Math.max(Math.floor((frames.to[frame] - view.from) * scale), column + 1);
+    const column = Math.ceil((frames.from[frame] - view.from) * scale - 0.5);
+    end[frame] = Math.max(Math.ceil((frames.to[frame] - view.from) * scale - 0.5), column + 1);
     first[frame] = end[frame] > 0 ? Math.max(column, 0) : column;
   }
-  // A look ends some milliseconds before the next one begins: that is no gap to be seen.
+  // The looks of a busy machine come late and early, by their own clocks: that is no gap.
+  const { process, from, to } = frames;
   for (let frame = 1; frame < first.length; frame++) {
-    if (first[frame] - end[frame - 1] === 1) end[frame - 1]++;
+    const before = frame - 1;
+    const gap = first[frame] - end[before];
+    if (gap <= 0 || process[frame] !== process[before]) continue;
+    const brief = from[frame] - to[before] < BRIEF * (to[before] - from[before]);
+    if (gap === 1 || brief) first[frame] = end[frame] > 0 ? Math.max(end[before], 0) : end[before];
   }
   return { first, end };
 }
@@ -112,6 +122,7 @@ export function raster(data, view, width, height) {
     if (at === seen.length) continue;
     let row = firstBehind(ends, offsets[frame], offsets[frame + 1], seen[at].segment.first);
     for (; row < offsets[frame + 1] && at < seen.length; row++) {
+      if (starts[row] === ends[row]) continue;
       const density = weights[row] / (ends[row] - starts[row]);
       while (at < seen.length && seen[at].end <= starts[row]) at++;
       for (let next = at; next < seen.length && seen[next].segment.first < ends[row]; next++) {
@@ -145,6 +156,7 @@ export function written(regions, frame, low, high) {
   let sum = 0;
   let row = firstBehind(ends, offsets[frame], offsets[frame + 1], low);
   for (; row < offsets[frame + 1] && starts[row] < high; row++) {
+    if (starts[row] === ends[row]) continue;
     const part = Math.min(ends[row], high) - Math.max(starts[row], low);
     sum += (part * weights[row]) / (ends[row] - starts[row]);
   }

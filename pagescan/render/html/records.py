@@ -48,6 +48,7 @@ class PageLook(NamedTuple):
         pages: Written pages; with a budget, the estimate for all memory.
         resident: Resident bytes of the process then; None: not known.
         share: The part of the target's processor time that it cost; None: not known.
+        used_ns: That processor time; None: not known.
         mappings: Indices of the mappings that have written pages.
         counts: The written pages of each of these.
     """
@@ -58,8 +59,35 @@ class PageLook(NamedTuple):
     pages: int
     resident: int | None
     share: float | None
+    used_ns: int | None
     mappings: Sequence[int]
     counts: Sequence[int]
+
+
+class PageWriter(NamedTuple):
+    """A function that wrote, or the pages of which the writer is not known.
+
+    Attributes:
+        function: Its name.
+        module: The last part of its file's path, or its mapping; "": none is known.
+        thread: The thread that wrote most; "": none is known.
+        threads: How many threads wrote.
+        mapping: The mapping in which it wrote most; "": none is known.
+        pages: The pages that it wrote first in a look, added up over the looks.
+        share: The part of all written pages, 0 to 1.
+        process: The process in which it wrote most; "": one process was recorded.
+        processes: In how many processes it wrote.
+    """
+
+    function: str
+    module: str
+    thread: str
+    threads: int
+    mapping: str
+    pages: int
+    share: float
+    process: str = ""
+    processes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +105,7 @@ class PageContents:
         looks: The looks, in the order of time.
         columns: Returns the written pages of the look with an index.
         packed: Returns how many regions these are, and their packed form.
+        writers: The functions, those that wrote most first; empty: not recorded.
         notes: Lines that the page shows above everything else, as for a damaged file.
     """
 
@@ -90,4 +119,5 @@ class PageContents:
     looks: Sequence[PageLook]
     columns: Callable[[int], Columns]
     packed: Callable[[int], tuple[int, bytes]]
+    writers: Sequence[PageWriter] = field(default=())
     notes: Sequence[str] = field(default=())

@@ -8,15 +8,19 @@ from bisect import bisect_left, bisect_right, insort
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from typing import TYPE_CHECKING, NamedTuple
 
 from pagescan import native
 from pagescan.model.batch import Batch
-from pagescan.model.looks import Tick
-from pagescan.model.mapping_set import whole
+from pagescan.model.looks import Sampled, Tick, summary_of
+from pagescan.model.mapping_set import own_borders, wholes
 from pagescan.model.memory import Category, Mapping
+from pagescan.model.ranges import Ranges
 from pagescan.model.results import MappingCounts
 from pagescan.render.live_view.ages import Ages
+
+if TYPE_CHECKING:
+    from pagescan.render.live_view.page_map import PageMap
 
 _POPULATED = Category.PRESENT | Category.SWAPPED
 HISTORY = 60
@@ -40,6 +44,8 @@ class LiveRow:
         first: Bytes present at the start.
         gone: Whether the mapping was unmapped.
         label: What its memory is for; "" where no rule knows it.
+        last: With a budget: the rate in the last look that has seen a part of it.
+        looked: With a budget: whether a look has seen a part of it.
     """
 
     key: int | str
@@ -53,6 +59,8 @@ class LiveRow:
     first: int = 0
     gone: bool = False
     label: str = ""
+    last: float = 0.0
+    looked: bool = False
 
     @property
     def name(self) -> str:
@@ -76,6 +84,14 @@ class LiveRow:
             whole.first -= self.first
 
 
+class _Write(NamedTuple):
+    """The bytes that a mapping wrote: those that a look found, and the estimate."""
+
+    row: LiveRow
+    found: int
+    amount: int
+
+
 class Figures:
     """The rows of all mappings, and the facts about their pages.
 
@@ -86,7 +102,10 @@ class Figures:
         looks: The number of looks.
         version: A number that changes with any figure.
         ages: When each page was written.
+        page_maps: The page maps that were drawn, by the ranges of their rows.
+        page_maps_of: The version to which these page maps belong.
         populated: The populated pages; None: not counted yet.
+        estimated: Whether a budget has made any figure an estimate.
     """
 
     def __init__(self, page_size: int) -> None:
@@ -98,7 +117,10 @@ class Figures:
         self.looks = 0
         self.version = 0
         self.pages = 0
+        self.estimated = False
         self.ages = Ages()
+        self.page_maps: dict[tuple[object, ...], PageMap] = {}
+        self.page_maps_of = 0
         self.populated: native.Columns | None = None
         self._fresh: list[LiveRow] = []
         self._starts: list[int] = []  # of the rows, ascending
@@ -110,25 +132,50 @@ class Figures:
         if tick.look is None:
             return
         self.looks += 1
-        batch, estimate = tick.look.batch, tick.look.estimate
-        # Assume that untracked memory was written at the same rate.
-        weight = self.page_size / estimate.share if estimate else self.page_size
+        batch, sampled = tick.look.batch, tick.look.sampled
         seconds = max(tick.seconds, 1e-6)
-        for row in self._fresh:
+        before, self._fresh = self._fresh, []
+        for row in before:
             row.rate = 0.0
-        self._fresh = []
-        self.pages = 0
+        summary = summary_of(tick.look)
+        writes: list[_Write] = []
         for mapping, pages in _by_whole(batch, self._borders):
             row = self._row(mapping)
-            amount = int(pages * weight)
-            row.rate = amount / seconds
-            row.written += amount
-            row.history.append((self.looks, row.rate))
-            self.written[mapping.start] = row
-            self._fresh.append(row)
-            self.pages += amount // self.page_size
-        self.rates.append(sum(row.rate for row in self._fresh))
+            found = pages * self.page_size
+            amount = found if sampled is None else estimated(found, row, sampled)
+            writes.append(_Write(row, found, amount))
+        if sampled is not None:
+            writes += self._carried_on(sampled, seconds, writes)
+            writes = _agreeing(writes, summary.bytes)
+        for row, _, amount in writes:
+            self._wrote(row, amount, seconds)
+        self.pages = summary.pages
+        self.rates.append(summary.bytes / seconds)
         self.ages.add(batch.starts, batch.ends, time)
+
+    def _carried_on(
+        self, sampled: Sampled, seconds: float, writes: Sequence[_Write]
+    ) -> Iterator[_Write]:
+        """Let the mappings that a look did not see write on as when one saw them."""
+        self.estimated = True
+        for start, end in zip(*sampled.drawn, strict=True):
+            first = max(bisect_right(self._starts, start) - 1, 0)
+            for key in self._starts[first : bisect_left(self._starts, end)]:
+                self.rows[key].looked |= self.rows[key].mappings[0].end > start
+        fresh = {id(write.row) for write in writes}
+        for row in [row for row in self.written.values() if id(row) not in fresh]:
+            if row.gone or not unseen(row, sampled):
+                row.last = 0.0
+            elif row.last:
+                yield _Write(row, 0, int(row.last * seconds))
+
+    def _wrote(self, row: LiveRow, amount: int, seconds: float) -> None:
+        """Add what a mapping has written in the last look."""
+        row.rate = row.last = amount / seconds
+        row.written += amount
+        row.history.append((self.looks, row.rate))
+        self.written[int(row.key)] = row
+        self._fresh.append(row)
 
     def _row(self, mapping: Mapping) -> LiveRow:
         """Return the row of a mapping, which may have grown at either end."""
@@ -176,20 +223,22 @@ class Figures:
         self.version += 1
         first_time = self.populated is None
         if first_time:
-            self._borders = _borders(counts)
+            self._borders = own_borders(
+                (count.start, count.counts.get("written") is not None)
+                for count in counts
+            )
         before = [row for start in self._starts if (row := self.rows[start]).counts]
         ends = [row.mappings[0].end for row in before]
         there = set()
-        at, mappings = 0, [count.mapping for count in counts]
-        while at < len(counts):
-            mapping, behind = whole(mappings, at, self._borders)
+        mappings = [count.mapping for count in counts]
+        for mapping, parts in wholes(mappings, range(len(counts)), self._borders):
             row = self._row(mapping)
-            names = ((labels or {}).get(one.start, "") for one in mappings[at:behind])
+            names = ((labels or {}).get(mappings[at].start, "") for at in parts)
             row.label = next(filter(None, names), "")
             there.add(mapping.start)
             is_new = row.counts is None
             row.counts = {
-                name: sum(count.counts.get(name) or 0 for count in counts[at:behind])
+                name: sum(counts[at].counts.get(name) or 0 for at in parts)
                 * self.page_size
                 for name in ("present", "swapped", "file")
             }
@@ -197,7 +246,6 @@ class Figures:
                 row.first = row.counts["present"]
             elif is_new and (near := bisect_right(ends, mapping.start)) < len(before):
                 row.take_first_of(before[near])
-            at = behind
         for start in self.rows.keys() - there:
             row = self.rows[start]
             row.gone = True
@@ -210,6 +258,18 @@ class Figures:
         self.populated = native.relabel(columns, unlabelled)
         self.ages.keep(self.populated)
 
+    def is_unknown(self, row: LiveRow) -> bool:
+        """Whether nothing is known of what was written: no look has seen any of it."""
+        if not self.looks:
+            return True
+        unseen = self.estimated and not row.looked and not row.gone
+        return unseen and row.present > 0 and not row.written
+
+    def unknown(self) -> int:
+        """Return the number of mappings with pages that no look has seen yet."""
+        known = self.looks and not self.estimated
+        return 0 if known else sum(map(self.is_unknown, self.rows.values()))
+
     def bars_of(self, row: LiveRow, width: int) -> list[float]:
         """Return the rates of the last looks, as many as fit; 0 without a write."""
         count = min(width, self.looks)
@@ -221,34 +281,62 @@ class Figures:
         return rates
 
 
-def _borders(counts: Sequence[MappingCounts]) -> set[int]:
-    """Return the starts of mappings that tracking has not cut off from those before.
-
-    It divides a mapping into memory that is registered and memory that is not.
-    """
-    return {
-        count.start
-        for before, count in pairwise(counts)
-        if before.counts.get("written") is not None
-        and count.counts.get("written") is not None
-    }
-
-
 def _by_whole(batch: Batch, borders: set[int]) -> Iterator[tuple[Mapping, int]]:
     """Yield the written mappings and their pages; parts of one mapping are joined."""
-    mappings = batch.mappings
-    starts = [mapping.start for mapping in mappings]
-    joined: Mapping | None = None
-    pages = 0
-    for found in batch.by_mapping():
-        if joined is None or found.mapping.start >= joined.end:
-            if joined is not None:
-                yield joined, pages
-            at = bisect_left(starts, found.mapping.start)
-            joined, pages = whole(mappings, at, borders)[0], 0
-        pages += found.pages
-    if joined is not None:
-        yield joined, pages
+    mappings, size = batch.mappings, batch.page_size
+    tally, _ = native.tally(batch.columns(), batch.owners, size, len(mappings))
+    written = [at for at, pages in enumerate(tally) if pages]
+    for mapping, parts in wholes(mappings, written, borders):
+        yield mapping, sum(tally[at] for at in parts)
+
+
+def _agreeing(writes: Sequence[_Write], whole: int) -> list[_Write]:
+    """Return writes whose sum is no more than what all memory is estimated to write.
+
+    What the look has found stays; the part that is extrapolated becomes smaller.
+    """
+    found = sum(write.found for write in writes)
+    guessed = sum(write.amount for write in writes) - found
+    left = max(0, whole - found)
+    if guessed <= left:
+        return list(writes)
+    return [
+        write._replace(
+            amount=write.found + (write.amount - write.found) * left // guessed
+        )
+        for write in writes
+    ]
+
+
+def estimated(found: int, row: LiveRow, sampled: Sampled) -> int:
+    """Return the bytes written to a mapping of which a part was looked at.
+
+    It is no more than what is populated, as far as that is known.
+    """
+    mapping = row.mappings[0]
+    drawn = _covered(sampled.drawn, mapping)
+    whole = max(drawn, _covered(sampled.population, mapping))
+    amount = found * whole // drawn if drawn else found
+    if row.counts is not None:
+        amount = min(amount, row.counts["present"] + row.counts["swapped"])
+    return max(found, amount)
+
+
+def unseen(row: LiveRow, sampled: Sampled) -> bool:
+    """Whether a look has seen no part of a mapping: then its last rate stands."""
+    mapping = row.mappings[0]
+    covered = _covered(sampled.drawn, mapping)
+    return not covered and bool(_covered(sampled.population, mapping))
+
+
+def _covered(ranges: Ranges, mapping: Mapping) -> int:
+    """Return how many bytes of a mapping lie in ascending ranges."""
+    first = bisect_right(ranges.ends, mapping.start)
+    behind = bisect_left(ranges.starts, mapping.end)
+    bounds = zip(ranges.starts[first:behind], ranges.ends[first:behind], strict=True)
+    return sum(
+        min(end, mapping.end) - max(start, mapping.start) for start, end in bounds
+    )
 
 
 def group(rows: Iterable[LiveRow], by: str) -> list[LiveRow]:
@@ -264,6 +352,7 @@ def group(rows: Iterable[LiveRow], by: str) -> list[LiveRow]:
         all_of.history += row.history
         all_of.first += row.first
         all_of.gone &= row.gone
+        all_of.looked |= row.looked
         if row.counts:
             all_of.counts = all_of.counts or dict.fromkeys(row.counts, 0)
             for key, value in row.counts.items():

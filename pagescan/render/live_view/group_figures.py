@@ -44,6 +44,11 @@ class ProcessRow:
         return self.facts.end is not None
 
     @property
+    def aside(self) -> bool:
+        """Whether the table leaves it out at first: it is gone, or not tracked."""
+        return self.gone or bool(self.why)
+
+    @property
     def written(self) -> int:
         """Bytes in all looks together."""
         return self.facts.totals.bytes if self.facts.totals else 0
@@ -83,6 +88,7 @@ class GroupFigures:
         first: Bytes present in all processes together at the first count; None: not
             counted yet.
         populated: The same now, in pages; shared memory counts once.
+        written_by_gone: Bytes that the processes have written that are gone.
     """
 
     def __init__(self) -> None:
@@ -92,6 +98,7 @@ class GroupFigures:
         self.ticks = 0
         self.first: int | None = None
         self.populated: Populated | None = None
+        self.written_by_gone = 0
 
     def begin(self, facts: list[ProcessFacts]) -> None:
         """Show processes before the first tick."""
@@ -109,9 +116,19 @@ class GroupFigures:
             row.why = reasons.get(row.pid, "")
             if row.rate:
                 row.history.append((self.ticks, row.rate))
+            if row.gone:
+                row.rate, row.why = 0.0, ""
+                self.written_by_gone += row.written
         self.rates.append(tick.summary.bytes / seconds)
+        self._drop_absent({facts.target.pid for facts, _ in tick.members})
         gone = [pid for pid, row in self.rows.items() if row.gone]
         for pid in gone[:-_GONE_KEPT]:
+            del self.rows[pid]
+
+    def _drop_absent(self, present: set[int]) -> None:
+        """Remove the rows of processes that ended before any look at them."""
+        absent = [pid for pid in self.rows.keys() - present if not self.rows[pid].gone]
+        for pid in absent:
             del self.rows[pid]
 
     def _take(self, facts: ProcessFacts) -> ProcessRow:

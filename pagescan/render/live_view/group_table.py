@@ -6,10 +6,13 @@ from rich.text import Text
 
 from pagescan.render.cells import elide_middle, pad
 from pagescan.render.live_view import paint
+from pagescan.render.live_view.figures import HISTORY
 from pagescan.render.live_view.group_figures import GroupFigures, ProcessRow
+from pagescan.render.live_view.view_state import SORTS
 from pagescan.render.strip import bars, compact, signed
 
-_NARROW, _WIDE = 70, 100
+_NARROW, _WIDE = 70, 90
+_SHORTEST = 8
 _MARK, _PID, _RATE, _PRESENT, _GROWTH, _SWAPPED, _SINCE = 1, 8, 8, 9, 8, 9, 8
 
 
@@ -19,21 +22,34 @@ class GroupLayout:
 
     name: int
     history: int
-    since: int
+    swapped: int
     memory: bool
-    """Whether there is room for present, growth and swapped."""
+    """Whether there is room for since, present and growth."""
 
     @classmethod
-    def fit(cls, width: int) -> "GroupLayout":
-        """Divide the width that the numbers leave between name and history."""
+    def fit(cls, width: int, *, swaps: bool = False, name: int = 0) -> "GroupLayout":
+        """Divide the width that the numbers leave between name and history.
+
+        Args:
+            width: The width of the window.
+            swaps: Whether any process has swapped pages.
+            name: The width of the longest name; 0: unknown.
+        """
         left = width - _MARK - _PID - _RATE - 2
         memory = width >= _NARROW
         if memory:
-            left -= _PRESENT + _GROWTH + _SWAPPED
-        since = _SINCE if width >= _WIDE else 0
-        left -= since
-        history = max(6, min(30, left // 3))
-        return cls(max(8, left - history), history, since, memory)
+            left -= _SINCE + _PRESENT + _GROWTH
+        swapped = _SWAPPED if swaps and width >= _WIDE else 0
+        left -= swapped
+        wanted = max(_SHORTEST, name + 1) if name else left * 2 // 3
+        history = max(_SHORTEST, min(HISTORY, left - wanted))
+        label = min(wanted, left - history)
+        return cls(max(_SHORTEST, label), history, swapped, memory)
+
+    @property
+    def sorts(self) -> tuple[str, ...]:
+        """The columns of the window that can sort the rows."""
+        return SORTS if self.memory else ("rate", "address")
 
     def header(self, sort: str) -> Text:
         """Return the line of column names, with a mark at the column that sorts."""
@@ -48,12 +64,12 @@ class GroupLayout:
         add("pid", _PID, "address")
         add("per s", _RATE, "rate")
         line.append("  " + pad("history", self.history), style="bold")
-        if self.since:
-            add("since", self.since, "since")
         if self.memory:
+            add("since", _SINCE, "since")
             add("present", _PRESENT, "present")
             add("growth", _GROWTH, "growth")
-            add("swapped", _SWAPPED, "")
+        if self.swapped:
+            add("swapped", self.swapped, "")
         return line
 
     def line(self, row: ProcessRow, figures: GroupFigures, *, selected: bool) -> Text:
@@ -67,26 +83,27 @@ class GroupLayout:
         if row.why:
             line.append(f"{'-':>{_RATE}}  {'not tracked':<{self.history}}", style="red")
             return line
-        line.append(f"{compact(int(row.rate)):>{_RATE}}", style=quiet or paint.RATE)
+        rate = compact(int(row.rate)) if figures.ticks else "-"
+        line.append(f"{rate:>{_RATE}}", style=quiet or paint.RATE)
         history = bars(figures.bars_of(row, self.history), self.history)
         line.append(f"  {history}", style="yellow")
-        if self.since:
-            line.append(f"{compact(row.written):>{self.since}}", style=quiet)
         if self.memory:
+            written = compact(row.written) if figures.ticks else "-"
+            line.append(f"{written:>{_SINCE}}", style=quiet)
             self._append_memory(line, row)
         return line
 
-    @staticmethod
-    def _append_memory(line: Text, row: ProcessRow) -> None:
+    def _append_memory(self, line: Text, row: ProcessRow) -> None:
         if row.gone:
             line.append(f"{row.facts.end or '':>{_PRESENT}}", style="dim")
             return
         if row.populated is None:
-            line.append("".join(f"{'-':>{n}}" for n in (_PRESENT, _GROWTH, _SWAPPED)))
+            line.append("".join(f"{'-':>{n}}" for n in (_PRESENT, _GROWTH)))
             return
         line.append(f"{compact(row.present):>{_PRESENT}}")
         growth = row.growth
         style = "bold magenta" if growth > 0 else "green" if growth < 0 else "dim"
         line.append(f"{signed(growth):>{_GROWTH}}", style=style)
-        style = "" if row.swapped else "dim"
-        line.append(f"{compact(row.swapped):>{_SWAPPED}}", style=style)
+        if self.swapped:
+            style = "" if row.swapped else "dim"
+            line.append(f"{compact(row.swapped):>{self.swapped}}", style=style)

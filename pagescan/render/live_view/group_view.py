@@ -10,27 +10,30 @@ from pagescan.model.memory import PAGE_SIZE
 from pagescan.model.units import (
     escape,
     format_seconds,
-    format_share,
     format_size,
     format_time,
 )
-from pagescan.render.cells import elide_middle, fit_path
+from pagescan.render.cells import elide_middle, fit_path, width_of
 from pagescan.render.live_view import help_screen, paint
+from pagescan.render.live_view.cost_line import cost_line, share_of, warnings
+from pagescan.render.live_view.figures import HISTORY
 from pagescan.render.live_view.group_figures import GroupFigures, ProcessRow
 from pagescan.render.live_view.group_table import GroupLayout
-from pagescan.render.live_view.view import LiveView, counted
+from pagescan.render.live_view.view import LiveView, counted, first_look
 from pagescan.render.live_view.view_state import Shown, ViewState, index_of, press
-from pagescan.render.strip import bars, signed
+from pagescan.render.strip import bars, compact, signed, tall_bars
 
 _HEAD = 3
 _TALL = 16  # lines of a window that has room for a foot of three
-_KEYS = (
+_LEAST, _CHART = 5, 12  # lines of the chart of the selected process
+_SCALE = 7
+KEYS = (
     ("q", "quit"),
     ("?", "help"),
     ("↑↓⏎", "mappings"),
     ("s", "sort"),
     ("/", "filter"),
-    ("h", "gone"),
+    ("h", "hidden"),
     ("p", "pause"),
     ("+-", "interval"),
 )
@@ -48,34 +51,42 @@ class GroupView:
 
     Attributes:
         title: The group, for the head line.
+        note: A text at the end of the head line; "": none.
         state: The user's choices.
         figures: The figures of the processes.
         inside: The pid of the process whose mappings are shown; None: the table.
         views: The views of the processes that have been entered, by pid.
         has_keys: Whether there is a keyboard.
+        budget: The percentage of --budget; None: everything is tracked.
+        seconds_left: The seconds to the next look; None: they are not counted.
     """
 
-    def __init__(self, title: str, interval: float) -> None:
-        """Show a group."""
+    def __init__(self, title: str, interval: float, *, note: str = "") -> None:
+        """Show a group; `note` is a text for the head line."""
         self.title = title
+        self.note = note
         self.state = ViewState(interval=interval)
         self.figures = GroupFigures()
         self.inside: int | None = None
         self.views: dict[int, LiveView] = {}
         self.has_keys = False
+        self.budget: float | None = None
+        self.seconds_left: int | None = None
         self.tick: GroupTick | None = None
         self.open: Callable[[int], LiveView | None] = lambda _: None
-        self._top = 0
+        self._top = self._wide = 0
         self._size = (80, 24)
+        self._notice = ""  # about the last key
 
     def update(self, tick: GroupTick) -> None:
         """Update the view from a tick."""
-        self.tick = tick
+        self.tick, self.seconds_left = tick, None
         self.figures.add(tick)
 
     def press(self, keys: Sequence[str]) -> None:
         """Change the view according to the keys."""
         for key in keys:
+            self._notice = ""
             if self.inside is None:
                 self._press_in_table(key)
             else:
@@ -86,18 +97,24 @@ class GroupView:
         plain = not state.typing and not state.help
         if key == "g" and plain:
             return
+        if key == "w" and plain:
+            self._notice = "w: pagescan who names the writers"
+            return
         if key == "enter" and plain:
             if rows:
                 self._enter(rows[index_of(state, [row.pid for row in rows])])
             return
-        shown = Shown([row.pid for row in rows], self._room(self._size[1]))
+        width, height = self._size
+        sorts = self._layout(width).sorts
+        shown = Shown([row.pid for row in rows], self._room(height), sorts=sorts)
         self.state = press(state, key, shown)
 
     def _enter(self, row: ProcessRow) -> None:
         self.state = self.state._replace(selected=row.pid)
         if row.pid not in self.views:
-            view = self.open(row.pid)
+            view = None if row.gone else self.open(row.pid)
             if view is None:
+                self._notice = "its mappings are gone" if row.gone else ""
                 return
             self.views[row.pid] = view
         view = self.views[row.pid]
@@ -114,6 +131,9 @@ class GroupView:
             self.inside = None
             return
         view.press([key])
+        if view.state.writers:
+            view.state = view.state._replace(writers=False)
+            view.writers.note = f"w: pagescan watch {self.inside} names the writers"
         self.state = self.state._replace(
             interval=view.state.interval,
             paused=view.state.paused,
@@ -126,15 +146,20 @@ class GroupView:
         """Draw the view for the present size of the window."""
         width, height = self._size = console.size
         if self.inside is not None:
-            yield from self.views[self.inside].__rich_console__(console, options)
+            view = self.views[self.inside]
+            view.seconds_left = self.seconds_left
+            yield from view.__rich_console__(console, options)
             return
         lines = [self._title(width)]
         foot = self._foot(width, height)
         if self.state.help:
-            lines += [Text(), *help_screen.lines()]
+            lines += [Text(), *help_screen.lines_of_group()]
             foot = foot[-1:]
         else:
             lines += [self._sums(width), self._meaning(width), *self._table(width)]
+            if height >= _TALL:
+                room = min(height - len(lines) - len(foot) - 1, _CHART)
+                foot[1:1] = self._course(width, room)
         lines = lines[: max(0, height - len(foot))]
         lines += [Text()] * (height - len(foot) - len(lines))
         lines += foot
@@ -147,7 +172,7 @@ class GroupView:
         rows = [
             row
             for row in self.figures.rows.values()
-            if (state.idle or not row.gone) and _matches(row, state.filter.lower())
+            if (state.idle or not row.aside) and _matches(row, state.filter.lower())
         ]
         return sorted(rows, key=_ORDERS[state.sort])
 
@@ -164,7 +189,10 @@ class GroupView:
         there = sum(not row.gone for row in self.figures.rows.values())
         count = "1 process" if there == 1 else f"{there} processes"
         behind = f" every {state.interval:g} s  {count}"
-        room = max(12, width - len(behind) - len(" pagescan  "))
+        note = f"  {self.note}" if self.note else ""
+        if len(" pagescan  " + self.title + behind + note) > width and note:
+            behind = f" every {state.interval:g} s"  # the note is on no other line
+        room = max(12, width - len(behind + note) - len(" pagescan  "))
         title = Text.assemble(
             (" pagescan ", "bold white on grey23"),
             (f"{elide_middle(self.title, room)} ", "bold bright_cyan on grey23"),
@@ -173,12 +201,12 @@ class GroupView:
             title.append(" PAUSED ", style="bold black on bright_yellow")
         if state.filter:
             title.append(f" filter: {escape(state.filter)} ", style=paint.KEY)
-        title.append(behind, style=paint.BAR)
+        title.append(behind + note, style=paint.BAR)
         return paint.bar(title, width)
 
     def _sums(self, width: int) -> Text:
         figures = self.figures
-        rate = figures.rates[-1] if figures.rates else 0.0
+        rate = f"{format_size(int(figures.rates[-1]))}/s" if figures.rates else "-"
         total = self.tick.totals.bytes if self.tick else 0
         behind = Text.assemble(("  since start ", "dim"), format_size(total))
         if figures.populated is not None:
@@ -188,20 +216,17 @@ class GroupView:
             if growth := present - (figures.first or 0):
                 style = "bold magenta" if growth > 0 else "green"
                 behind.append(f" {signed(growth)}", style=style)
-        front = Text.assemble(
-            ("written ", "dim"), (f"{format_size(int(rate))}/s ", "bold yellow")
-        )
-        room = max(0, min(30, width - len(front) - len(behind)))
+        front = Text.assemble(("written ", "dim"), (f"{rate} ", "bold yellow"))
+        room = max(0, min(HISTORY, width - len(front) - len(behind)))
         return Text.assemble(front, (bars(figures.rates, room), "yellow"), behind)
 
     def _meaning(self, width: int) -> Text:
         tick = self.tick
         if tick is None:
-            text = f"the first look comes in {self.state.interval:g} s"
-            return Text(text, style="dim")
+            return first_look(self.state, self.seconds_left)
         parts = [counted(tick.summary.pages, "distinct page") + " in the last look"]
-        if tick.gone:
-            parts.append(f"{tick.gone} gone")
+        if self.seconds_left is not None:
+            parts.append(f"the next in {self.seconds_left} s")
         if tick.short_lived:
             parts.append(f"{tick.short_lived} lived too short for a look")
         parts.append("in the sums shared memory counts once")
@@ -215,25 +240,65 @@ class GroupView:
         at = index_of(self.state, [row.pid for row in rows])
         self._top = max(0, min(self._top, len(rows) - room, at))
         self._top = max(self._top, at - room + 1)
-        layout = GroupLayout.fit(width)
+        layout = self._layout(width)
         shown = rows[self._top : self._top + room]
         lines = [layout.header(self.state.sort)]
         lines += [
             layout.line(row, self.figures, selected=index + self._top == at)
             for index, row in enumerate(shown)
         ]
-        below = rows[self._top + room :]
-        if self._top or below:
-            above = f"{self._top} above; " if self._top else ""
-            size = format_size(sum(row.written for row in below))
-            lines.append(
-                Text(f"… {above}{len(below)} below, written {size}", style="dim")
-            )
+        if rest := self._rest(rows[self._top + room :], width):
+            lines.append(Text(rest, style="dim"))
         return lines
 
+    def _layout(self, width: int) -> GroupLayout:
+        swaps = any(row.swapped for row in self.figures.rows.values())
+        names = (width_of(row.name) for row in self._rows())
+        self._wide = max(self._wide, *names, 0)  # never less: else columns would move
+        return GroupLayout.fit(width, swaps=swaps, name=self._wide)
+
+    def _rest(self, below: Sequence[ProcessRow], width: int) -> str:
+        """Return the words about the processes outside the table; "": all are in it."""
+        parts = [f"{self._top} above"] if self._top else []
+        if below:
+            size = format_size(sum(row.written for row in below))
+            parts.append(f"{len(below)} below, written {size}")
+        rows = self.figures.rows.values()
+        if self.state.filter:
+            others = sum(not _matches(row, self.state.filter.lower()) for row in rows)
+            parts.append(f"{others} without “{escape(self.state.filter)}”")
+        hint = " (h)" if self.has_keys else ""
+        if not self.state.idle:
+            if self.tick is not None and self.tick.gone:
+                size = format_size(self.figures.written_by_gone)
+                parts.append(f"{self.tick.gone} gone, these wrote {size}{hint}")
+            if refused := sum(bool(row.why) for row in rows):
+                parts.append(f"{refused} not tracked{hint}")
+        while len(parts) > 1 and width_of("; ".join(parts)) > width - 2:
+            parts.pop()
+        return f"… {'; '.join(parts)}" if parts else ""
+
     def _foot(self, width: int, height: int) -> list[Text]:
-        foot = [Text(self._cost(width), style="dim"), self._keys(width)]
+        foot = [self._cost(width), self._keys(width)]
         return [self._selected(width), *foot] if height >= _TALL else foot
+
+    def _course(self, width: int, height: int) -> list[Text]:
+        """Return a chart of the selected process's rate, if there is room for it."""
+        rows = self._rows()
+        if height < _LEAST or not rows or not self.figures.ticks:
+            return []
+        row = rows[index_of(self.state, [row.pid for row in rows])]
+        rates = self.figures.bars_of(row, HISTORY)
+        looks = min(HISTORY, self.figures.ticks)
+        rates = [0.0] * (HISTORY - len(rates)) + rates
+        top = compact(int(max(rates)))
+        cells = (width - _SCALE) // HISTORY * HISTORY or width - _SCALE
+        lines = tall_bars(rates, cells, height - 1)
+        chart = [Text.assemble((f"{top:>{_SCALE - 1}} ", "dim"), (lines[0], "yellow"))]
+        chart += [Text(" " * _SCALE + line, style="yellow") for line in lines[1:]]
+        last = "the last look" if looks == 1 else f"the last {looks} looks"
+        head = f"  what it wrote per s in {last}, at most {top}"
+        return [Text(head, style="dim"), *chart]
 
     def _selected(self, width: int) -> Text:
         """Return the facts of the selected process that the table has no room for."""
@@ -247,30 +312,29 @@ class GroupView:
         joined = row.facts.joined_at
         since = f", since {format_time(joined)[11:19]} UTC" if joined else ""
         written = f" wrote {format_size(row.written)}{since}"
+        if self._notice:
+            return Text.assemble(mark, f"{row.pid} {row.name}: {self._notice}")
         name = escape(row.facts.target.exe or row.facts.target.name)
         head = f"{row.pid} "
         room = max(8, width - len(written) - len(head) - 2)
         return Text.assemble(mark, head, (fit_path(name, room), "bold cyan"), written)
 
-    def _cost(self, width: int) -> str:
+    def _cost(self, width: int) -> Text:
         """Return the costs, as many as fit, the most important first."""
         if self.tick is None:
-            return ""
-        cost = self.tick.cost
+            return Text()
+        cost, seconds = self.tick.cost, self.tick.seconds
+        warning = warnings(cost, seconds, "their") if self.budget is None else ()
         parts = [f"longest wait {format_seconds(cost.max_wait_ns / 1e9)}"]
-        if cost.target_share is not None:
-            share = format_share(cost.target_share)
-            spent = (cost.target_ns or 0) / 1e9 / max(self.tick.seconds, 1e-6)
-            parts.insert(0, f"{format_share(spent)} of a processor, {share} of theirs")
+        if cost.target_share is not None and not warning:
+            parts.insert(0, share_of(cost, seconds, "their"))
         whole = sum(item.part is None for item in self.tick.untracked)
         if whole:
             parts.append(f"{whole} not tracked")
         looks = sum(look is not None for _, look in self.tick.members)
-        parts.append(f"{looks} of {len(self.tick.members)} have run")
+        parts.append(f"{looks} of {len(self.tick.members)} ran")
         parts.append(f"scan {format_seconds(cost.scan_ns / 1e9)}")
-        while len(line := "cost: " + "; ".join(parts)) > width and len(parts) > 1:
-            parts.pop()
-        return line
+        return cost_line(warning, parts, width)
 
     def _keys(self, width: int) -> Text:
         if self.state.typing:
@@ -280,7 +344,7 @@ class GroupView:
             return Text("Ctrl-C ends it", style="dim")
         if self.state.help:
             return paint.keys_line([("any key", "back"), ("q", "quit")], width)
-        return paint.keys_line(_KEYS, width)
+        return paint.keys_line(KEYS, width)
 
 
 def _matches(row: ProcessRow, text: str) -> bool:

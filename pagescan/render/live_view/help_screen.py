@@ -12,6 +12,7 @@ _KEYS = (
     ("/", "show only names or addresses with this text"),
     ("h", "show or hide mappings that were never written, or are gone"),
     ("g", "one row per name, per kind of memory, per mapping"),
+    ("w", "the functions that wrote each row, or the mapping, of late"),
     ("p or space", "pause: no looks, no cost; the next look finds every write"),
     ("+ = or -", "a longer or shorter interval between looks"),
     ("q  Ctrl-C", "quit; nothing stays protected"),
@@ -29,8 +30,23 @@ _MEANINGS = (
 )
 
 
+_OF_PROCESSES = {
+    "↑ ↓ or k j": "select a process; also PgUp PgDn Home End",
+    "Enter": "its mappings; Esc shows all processes again",
+    "/": "show only processes with this text in their name or pid",
+    "h": "show or hide processes that have gone, or are not tracked",
+    "s S  ← →": "sort by pid, rate, since, present or growth",
+}
+_NOT_OF_PROCESSES = ("Esc Backspace", "g", "w")
+_GROUP_MEANINGS = (
+    ("process", "its role, if its command line tells it, or else its name"),
+    *_MEANINGS[:3],
+    ("swapped", "in windows of 90 columns, if any process has swapped pages"),
+)
+
+
 def lines() -> list[Text]:
-    """Return the lines of the help."""
+    """Return the lines of the help for a table whose rows are mappings."""
     found = [Text("Keys", style="bold")]
     found += [_line(key, word) for key, word in _KEYS]
     found += [Text("In the page map", style="bold")]
@@ -38,6 +54,20 @@ def lines() -> list[Text]:
     found += [Text("Columns", style="bold")]
     found += [_line(name, word) for name, word in _MEANINGS]
     return found
+
+
+def lines_of_group() -> list[Text]:
+    """Return the lines of the help for a table whose rows are processes."""
+    found = [Text("Keys; each row is a process", style="bold")]
+    found += [
+        _line(key, _OF_PROCESSES.get(key, word))
+        for key, word in _KEYS
+        if key not in _NOT_OF_PROCESSES
+    ]
+    found += [Text("Columns", style="bold")]
+    found += [_line(name, word) for name, word in _GROUP_MEANINGS]
+    words = "In the sums, memory that processes share counts once."
+    return [*found, Text(), Text(words)]
 
 
 def _line(key: str, word: str) -> Text:

@@ -8,7 +8,8 @@ from pagescan.model.units import escape, format_seconds, plural
 from pagescan.render.cells import elide_middle
 from pagescan.render.live_view import paint
 from pagescan.render.live_view.figures import Figures, LiveRow
-from pagescan.render.live_view.page_map import PageMap
+from pagescan.render.live_view.page_map import Cell, PageMap
+from pagescan.render.live_view.row_writers import RowWriters
 from pagescan.render.live_view.table import page_map_of
 from pagescan.render.live_view.view_state import MapState, Shown
 from pagescan.render.strip import bars, compact, signed
@@ -29,30 +30,48 @@ class MapScreen(NamedTuple):
     width: int
     height: int
     page_map: PageMap
+    writers: RowWriters | None = None
 
     @classmethod
     def of(
-        cls, row: LiveRow, figures: Figures, state: MapState, width: int, height: int
+        cls,
+        row: LiveRow,
+        figures: Figures,
+        state: MapState,
+        size: tuple[int, int],
+        writers: RowWriters | None = None,
     ) -> "MapScreen":
-        """Divide the mapping for a window; `height` is without head and foot."""
+        """Divide the mapping for a window.
+
+        Args:
+            row: The mapping.
+            figures: The facts about its pages.
+            state: The part that is shown.
+            size: Columns and lines of the window, without head and foot.
+            writers: The writers of the last look; None: they have no line.
+        """
         page_map = page_map_of(row, figures)
-        return cls(row, figures, state, width, height, page_map)
+        return cls(row, figures, state, *size, page_map, writers)
 
     @property
     def columns(self) -> int:
         """Cells per line."""
-        room = max(1, self.width - _ADDRESS - 1)
-        return room - room % _STEP if room > _STEP else room
+        return _columns(self.width)
 
     @property
     def shown(self) -> Shown:
         """The size of the map, for the keys."""
-        lines = max(1, self.height - _HEAD - _FOOT)
+        lines = max(1, self._room)
         return Shown(
             pages=self.page_map.pages,
             columns=self.columns,
             cells=max(1, min(self.columns * lines, self._pages)),
         )
+
+    @property
+    def _room(self) -> int:
+        """The lines that the cells may take."""
+        return self.height - _HEAD - _FOOT - (self.writers is not None)
 
     @property
     def _first(self) -> int:
@@ -73,20 +92,8 @@ class MapScreen(NamedTuple):
         if not cells:
             return [*head, Text("no page of it is populated", style="dim")]
         at = self._cursor(borders)
-        # A mapping of a few pages still fills some of its line.
-        wide = max(1, min(_WIDEST, self.columns // len(cells)))
-        lines = []
-        for first in range(0, len(cells), self.columns):
-            address = self.page_map.address(borders[first][0])
-            line = Text(f"{address:>{_ADDRESS - 1}x} ", style="dim")
-            part = cells[first : first + self.columns]
-            blocks = paint.cells_of([cell for cell in part for _ in range(wide)], "·")
-            if first <= at < first + self.columns:
-                cursor = (at - first) * wide
-                blocks.stylize("reverse bold", cursor, cursor + wide)
-            line.append_text(blocks)
-            lines.append(line)
-        room = self.height - _HEAD - _FOOT
+        lines = _blocks(self.page_map, borders, cells, self.columns, at)
+        room = self._room
         lines = lines[:room] + [Text()] * (room - len(lines))
         return [*head, *lines, self._under_cursor(*borders[at])]
 
@@ -121,7 +128,9 @@ class MapScreen(NamedTuple):
             signed(row.growth) if row.counts else "-",
         )
         title = Text.assemble((span, "dim"), (name, "bold cyan"), (part, "dim"))
-        return [title, figures]
+        if self.writers is None:
+            return [title, figures]
+        return [title, figures, Text(self.writers.line(row, self.width), paint.WRITER)]
 
     def _under_cursor(self, low: int, high: int) -> Text:
         start, end = self.page_map.range_of(low, high)
@@ -132,3 +141,50 @@ class MapScreen(NamedTuple):
             when = "in the last look" if ago <= 0 else f"{format_seconds(ago)} ago"
             text += f", the last {when}"
         return Text.assemble(("▸ ", "bold bright_yellow"), text)
+
+
+def map_lines(
+    row: LiveRow, figures: Figures, width: int, most: int
+) -> tuple[list[Text], int, int]:
+    """Return the page map of a row in up to `most` lines, without a cursor.
+
+    Returns:
+        The lines, the number of populated pages, and the most pages per cell.
+    """
+    page_map = page_map_of(row, figures)
+    columns = _columns(width)
+    count = max(1, min(page_map.pages, columns * most))
+    borders = page_map.borders(0, page_map.pages, count)
+    cells = page_map.cells(0, page_map.pages, count)
+    lines = _blocks(page_map, borders, cells, columns)
+    return lines, page_map.pages, -(-page_map.pages // count)
+
+
+def _columns(width: int) -> int:
+    """Return the number of cells per line."""
+    room = max(1, width - _ADDRESS - 1)
+    return room - room % _STEP if room > _STEP else room
+
+
+def _blocks(
+    page_map: PageMap,
+    borders: list[tuple[int, int]],
+    cells: list[Cell],
+    columns: int,
+    at: int | None = None,
+) -> list[Text]:
+    """Return the lines of cells, each with its address; `at`: the one to mark."""
+    # A mapping of a few pages still fills some of its line.
+    wide = max(1, min(_WIDEST, columns // max(1, len(cells))))
+    lines = []
+    for first in range(0, len(cells), columns):
+        address = page_map.address(borders[first][0])
+        line = Text(f"{address:>{_ADDRESS - 1}x} ", style="dim")
+        part = cells[first : first + columns]
+        blocks = paint.cells_of([cell for cell in part for _ in range(wide)], "·")
+        if at is not None and first <= at < first + columns:
+            cursor = (at - first) * wide
+            blocks.stylize("reverse bold", cursor, cursor + wide)
+        line.append_text(blocks)
+        lines.append(line)
+    return lines

@@ -20,12 +20,14 @@ class Hidden(NamedTuple):
 
     Attributes:
         idle: Mappings that were never written.
+        unknown: With a budget: mappings with pages that no look has seen yet.
         gone: Mappings that were unmapped.
         gone_written: The bytes that were written to the latter.
         filtered: Mappings that the filter leaves out.
     """
 
     idle: int = 0
+    unknown: int = 0
     gone: int = 0
     gone_written: int = 0
     filtered: int = 0
@@ -71,12 +73,17 @@ class OrderedRows:
         hidden = Hidden()
         if not state.idle:
             gone = [row for row in figures.written.values() if row.gone]
+            unknown = figures.unknown()
             hidden = Hidden(
-                idle=len(figures.rows) - len(figures.written),
+                idle=len(figures.rows) - len(figures.written) - unknown,
+                unknown=unknown,
                 gone=len(gone),
                 gone_written=sum(row.written for row in gone),
             )
             rows = (row for row in figures.written.values() if not row.gone)
+            if not figures.looks:
+                rows = [row for row in figures.rows.values() if row.present]
+                hidden = Hidden()
         if state.within is not None:
             rows = [row for row in rows if group_of(row, state.group) == state.within]
             hidden = Hidden()

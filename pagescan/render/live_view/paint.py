@@ -13,6 +13,9 @@ BAR = "white on grey23"
 KEY = "bold bright_yellow on grey23"
 RATE = "bold yellow"
 SELECTED = "on grey23"
+WARNING = "bold white on red"
+WRITER = "bright_cyan"
+NOTE = "bold bright_yellow"
 AGES = ("color(203)", "color(215)", "color(67)", "color(242)", "color(239)")
 """By class of age, the newest first; the last one is for pages never written."""
 _AGE_NAMES = ("last look", "10 s", "1 min", "older")
@@ -48,10 +51,11 @@ def legend(width: int) -> Text:
 
 
 def keys_line(keys: Sequence[tuple[str, str]], width: int) -> Text:
-    """Return keys with their meaning, as many as fit."""
+    """Return keys with their meaning, as many as fit, and closer if not all do."""
     line = Text(style=BAR)
+    whole = sum(len(key) + len(word) + 3 for key, word in keys) - 2
     for key, word in keys:
-        gap = "  " if line else ""
+        gap = "" if not line else "  " if whole <= width else " "
         if len(line) + len(gap) + len(key) + len(word) + 1 > width:
             continue
         line.append(gap, style=BAR)

@@ -11,12 +11,16 @@ from pagescan.render.cells import elide_middle, pad, width_of
 from pagescan.render.live_view import paint
 from pagescan.render.live_view.figures import Figures, LiveRow
 from pagescan.render.live_view.page_map import PageMap
+from pagescan.render.live_view.row_writers import RowWriters
+from pagescan.render.live_view.view_state import SORTS
 from pagescan.render.strip import bars, compact, signed
 
 _NARROW = 70
 _WIDE = 100
 _ADDRESS = 12
+_NAME = 15
 _MARK = 1
+_LONGEST_WRITER = 48
 _RATE, _SINCE, _PRESENT, _GROWTH, _OTHER = 7, 7, 9, 8, 8
 
 
@@ -32,19 +36,32 @@ class Layout:
     """The counts that are shown beside the present one."""
     wide: bool = True
     """Whether there is room for the history and the counts."""
+    writer: int = 0
+    """The function that wrote most; it takes the place of the history."""
 
     @classmethod
-    def fit(cls, width: int, others: Sequence[str] = ()) -> "Layout":
+    def fit(
+        cls,
+        width: int,
+        others: Sequence[str] = (),
+        *,
+        writers: bool = False,
+        name: int = 0,
+    ) -> "Layout":
         """Divide the width that the numbers leave between the other parts.
 
         Args:
             width: The width of the window.
             others: The counts beside the present one that are not zero throughout.
+            writers: Whether the rows have a writer.
+            name: The width of the longest name; 0: unknown.
         """
         if width < _NARROW:
             label = max(8, width // 3)
-            strip = width - _MARK - label - _RATE - _SINCE - 1
-            return cls(label, max(3, strip), wide=False)
+            rest = max(3, width - _MARK - label - _RATE - _SINCE - 1)
+            if writers:  # in place of the strip
+                return cls(label, 0, wide=False, writer=rest)
+            return cls(label, rest, wide=False)
         left = width - _MARK - _RATE - _SINCE - _PRESENT - _GROWTH - 2
         if width < _WIDE:
             others = ()
@@ -52,9 +69,18 @@ class Layout:
         address = _ADDRESS if width >= _WIDE else 0
         left -= address + (1 if address else 0)
         history = max(8, min(20, left // 6))
-        label = max(10, min(48, left // 3))
-        strip = max(8, left - history - label)
-        return cls(label, strip, history, address, tuple(others))
+        # Names are what is asked for: they get what they need, up to a bound.
+        label = max(_NAME, min(48, name, left * 9 // 20) if name else left // 3)
+        writer = 0
+        if writers:
+            history, writer = 0, max(12, min(_LONGEST_WRITER, (left - label) * 3 // 5))
+        strip = max(8, left - history - writer - label)
+        return cls(label, strip, history, address, tuple(others), writer=writer)
+
+    @property
+    def sorts(self) -> tuple[str, ...]:
+        """The columns of the window that can sort the rows."""
+        return SORTS if self.wide else ("rate", "since", "address")
 
     def header(self, sort: str) -> Text:
         """Return the line of column names, with a mark at the column that sorts."""
@@ -71,7 +97,7 @@ class Layout:
             line.append(" ")
         add("mapping", self.label, "" if self.address else "address", left=True)
         add("per s", _RATE, "rate")
-        if self.wide:
+        if self.history:
             line.append(" " + pad("history", self.history))
         add("since", _SINCE, "since")
         if self.wide:
@@ -79,7 +105,11 @@ class Layout:
             add("growth", _GROWTH, "growth")
             for name in self.others:
                 add(name, _OTHER)
-        line.append(" where it wrote")
+        if self.writer:
+            line.append(" " + pad("first writer", self.writer))
+        if self.strip:
+            wide = self.strip >= len(" where it wrote")
+            line.append(" where it wrote" if wide else " where")
         return line
 
     def name(self, row: LiveRow) -> str:
@@ -88,7 +118,7 @@ class Layout:
         A mapping without a name has its address there, unless that has a column.
         """
         if isinstance(row.key, str):
-            count = f" ×{len(row.mappings)}"
+            count = _count_of(row)
             name = self._short(escape(row.key), self.label - len(count))
             return pad(name + count, self.label)
         mapping = row.mappings[0]
@@ -107,7 +137,30 @@ class Layout:
         return elide_middle(name, width)
 
 
-def line_of(row: LiveRow, layout: Layout, figures: Figures, *, selected: bool) -> Text:
+def longest(rows: Sequence[LiveRow]) -> int:
+    """Return the width of the longest name of some rows; of a path, its last part."""
+    return max((width_of(_short(row)) for row in rows), default=0)
+
+
+def _short(row: LiveRow) -> str:
+    if isinstance(row.key, str):
+        return escape(os.path.basename(row.key)) + _count_of(row)
+    return escape(row.label or os.path.basename(row.mappings[0].name))
+
+
+def _count_of(row: LiveRow) -> str:
+    """Return how many mappings the row of a group has; "" for a mapping's row."""
+    return f" ×{len(row.mappings)}" if isinstance(row.key, str) else ""
+
+
+def line_of(
+    row: LiveRow,
+    layout: Layout,
+    figures: Figures,
+    writers: RowWriters | None = None,
+    *,
+    selected: bool,
+) -> Text:
     """Return the line of a row."""
     quiet = "" if row.rate > 0 else "dim"
     line = Text(style=paint.SELECTED if selected else "")
@@ -116,13 +169,21 @@ def line_of(row: LiveRow, layout: Layout, figures: Figures, *, selected: bool) -
         first = "" if isinstance(row.key, str) else f"{row.key:x}"
         line.append(f"{first:<{layout.address}} ", style="dim")
     line.append(layout.name(row), style="bold" if selected else quiet)
-    line.append(f"{compact(int(row.rate)):>{_RATE}}", style=quiet or paint.RATE)
-    if layout.wide:
+    rate, written = compact(int(row.rate)), compact(row.written)
+    if figures.is_unknown(row):
+        rate = written = "-"
+    line.append(f"{rate:>{_RATE}}", style=quiet or paint.RATE)
+    if layout.history:
         history = bars(figures.bars_of(row, layout.history), layout.history)
         line.append(f" {history}", style="yellow")
-    line.append(f"{compact(row.written):>{_SINCE}}", style=quiet)
+    line.append(f"{written:>{_SINCE}}", style=quiet)
     if layout.wide:
         _append_counts(line, row, layout)
+    if layout.writer and writers is not None:
+        cell = writers.cell(row, layout.writer)
+        line.append(" " + pad(cell, layout.writer), style=quiet or paint.WRITER)
+    if not layout.strip:
+        return line
     line.append(" ▕", style="dim")
     line.append_text(strip_of(row, figures, layout.strip - 2))
     line.append("▏", style="dim")
@@ -147,7 +208,14 @@ def strip_of(row: LiveRow, figures: Figures, width: int) -> Text:
 
 
 def page_map_of(row: LiveRow, figures: Figures) -> PageMap:
-    """Return the page map of the mappings of a row."""
+    """Return the page map of the mappings of a row; it is made once per look."""
     ranges = sorted((mapping.start, mapping.end) for mapping in row.mappings)
     populated = None if row.counts is None else figures.populated
-    return PageMap(ranges, populated, figures.ages, figures.page_size)
+    if figures.page_maps_of != figures.version:
+        figures.page_maps.clear()
+        figures.page_maps_of = figures.version
+    key = (populated is None, *ranges)
+    if (page_map := figures.page_maps.get(key)) is None:
+        page_map = PageMap(ranges, populated, figures.ages, figures.page_size)
+        figures.page_maps[key] = page_map
+    return page_map

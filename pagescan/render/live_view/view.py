@@ -14,21 +14,23 @@ from pagescan.model.looks import Tick, WatchedFacts
 from pagescan.model.results import MappingCounts
 from pagescan.model.units import (
     escape,
-    format_seconds,
-    format_share,
     format_size,
     plural,
 )
 from pagescan.render.cells import elide_middle, fit_path, width_of
 from pagescan.render.live_view import help_screen, paint, table
-from pagescan.render.live_view.figures import Figures, LiveRow
-from pagescan.render.live_view.map_screen import MapScreen
+from pagescan.render.live_view.cost_line import cost_of_target
+from pagescan.render.live_view.figures import HISTORY, Figures, LiveRow
+from pagescan.render.live_view.map_screen import MapScreen, map_lines
 from pagescan.render.live_view.ordered_rows import OrderedRows
+from pagescan.render.live_view.row_writers import RowWriters
 from pagescan.render.live_view.view_state import Shown, ViewState, index_of, press
 from pagescan.render.strip import bars, signed
 
 _HEAD = 3
 _TALL = 16  # lines of a window that has room for a foot of four
+_ROOM = 6  # lines that the table leaves, from which on the page map takes them
+_PREVIEW = 16
 TABLE_KEYS = (
     ("q", "quit"),
     ("?", "help"),
@@ -37,6 +39,7 @@ TABLE_KEYS = (
     ("/", "filter"),
     ("h", "idle"),
     ("g", "group"),
+    ("w", "who"),
     ("p", "pause"),
     ("+-", "interval"),
 )
@@ -45,6 +48,7 @@ _MAP_KEYS = (
     ("←↑↓→", "move"),
     ("⏎", "zoom in"),
     ("⌫", "out"),
+    ("w", "who"),
     ("p", "pause"),
     ("+-", "interval"),
     ("?", "help"),
@@ -58,8 +62,10 @@ class LiveView:
     Attributes:
         watched: The facts of the target.
         state: The user's choices.
-        warning: A message to print after the screen is restored.
         has_keys: Whether there is a keyboard.
+        begun: The moment from which the sums count.
+        writers: The writers of the last look, shown while the state says so.
+        seconds_left: The seconds to the next look; None: they are not counted.
     """
 
     def __init__(
@@ -71,10 +77,12 @@ class LiveView:
         self.state = ViewState(interval=interval)
         self.figures = Figures(watched.target.page_size)
         self.tick: Tick | None = None
-        self.warning: str | None = None
         self.has_keys = False
+        self.begun = "start"
+        self.writers = RowWriters()
+        self.seconds_left: int | None = None
         self._ordered = OrderedRows(self.figures)
-        self._top = 0
+        self._top = self._wide = 0
         self._size = (80, 24)
 
     def set_counts(
@@ -88,11 +96,12 @@ class LiveView:
 
     def update(self, tick: Tick) -> None:
         """Update the view from the look of a tick."""
-        self.tick = tick
+        self.tick, self.seconds_left = tick, None
         self.figures.add(tick, time.monotonic())
 
     def press(self, keys: Sequence[str]) -> None:
         """Change the view according to the keys."""
+        self.writers.note = ""
         for key in keys:
             self.state = press(self.state, key, self._shown())
 
@@ -101,7 +110,8 @@ class LiveView:
         if (map_screen := self._map_screen(width, height)) is not None:
             return map_screen.shown
         rows = self._ordered.of(self.state)
-        return Shown([row.key for row in rows], self._room(height))
+        sorts = table.Layout.fit(width).sorts
+        return Shown([row.key for row in rows], self._room(height), sorts=sorts)
 
     @staticmethod
     def _foot_height(height: int) -> int:
@@ -118,7 +128,9 @@ class LiveView:
         row = self.figures.rows.get(self.state.map.start)
         if row is None:  # the mapping is gone, and was never written
             row = LiveRow(self.state.map.start, [], gone=True)
-        return MapScreen.of(row, self.figures, self.state.map, width, room)
+        writers = self.writers if self.state.writers else None
+        size = (width, room)
+        return MapScreen.of(row, self.figures, self.state.map, size, writers)
 
     def __rich_console__(
         self, console: Console, options: ConsoleOptions
@@ -134,7 +146,8 @@ class LiveView:
             lines += map_screen.lines()
         else:
             lines += self._table(width, height)
-            foot = self._selected_line(width, height) + foot
+            room = height - len(lines) - len(foot) - 1
+            foot = self._selected_row(width, height, room) + foot
         lines = lines[: max(0, height - len(foot))]
         lines += [Text()] * (height - len(foot) - len(lines))
         lines += foot
@@ -168,39 +181,49 @@ class LiveView:
 
     def _sums(self, width: int) -> Text:
         figures = self.figures
-        rate = figures.rates[-1] if figures.rates else 0.0
+        rate = f"{format_size(int(figures.rates[-1]))}/s" if figures.rates else "-"
         total = self.tick.totals.bytes if self.tick else 0
         rows = figures.rows.values()
-        behind = Text.assemble(("  since start ", "dim"), format_size(total))
+        behind = Text.assemble((f"  since {self.begun} ", "dim"), format_size(total))
         if figures.populated is not None:
             behind.append("  present ", style="dim")
             behind.append(format_size(sum(row.present for row in rows)))
             if growth := sum(row.growth for row in rows):
                 style = "bold magenta" if growth > 0 else "green"
                 behind.append(f" {signed(growth)}", style=style)
-        front = Text.assemble(
-            ("written ", "dim"), (f"{format_size(int(rate))}/s ", "bold yellow")
-        )
-        room = max(0, min(30, width - len(front) - len(behind)))
+        front = Text.assemble(("written ", "dim"), (f"{rate} ", "bold yellow"))
+        room = max(0, min(HISTORY, width - len(front) - len(behind)))
         return Text.assemble(front, (bars(figures.rates, room), "yellow"), behind)
 
     def _meaning(self, width: int) -> Text:
-        """Return the meaning of the rate: distinct pages, once per look each."""
+        """Return the meaning of the rate: distinct pages, once per look each.
+
+        A note about the writers takes its place, until the next key.
+        """
+        if self.writers.note:
+            return Text(self.writers.note, style=paint.NOTE)
         if self.tick is None:
-            text = f"the first look comes in {self.state.interval:g} s"
-            return Text(text, style="dim")
+            return first_look(self.state, self.seconds_left)
         pages = f"{counted(self.figures.pages, 'distinct page')} in the last look"
         if sureness := self._sureness():
             pages = f"distinct pages per look, {sureness}"
-        longer = f"{pages}; a longer interval gives a lower rate"
-        return Text(longer if len(longer) <= width else pages, style="dim")
+        parts = [pages, "a longer interval gives a lower rate"]
+        if self.seconds_left is not None:
+            parts.insert(1, f"the next in {self.seconds_left} s")
+        while len("; ".join(parts)) > width and len(parts) > 1:
+            parts.pop()
+        return Text("; ".join(parts), style="dim")
 
     def _sureness(self) -> str:
         estimate = self.tick.look.estimate if self.tick and self.tick.look else None
         if estimate is None:
             return ""
-        margin = (estimate.high - estimate.low) / 2 / max(1, estimate.pages)
-        return f"estimated ±{margin:.0%} from {estimate.share:.0%} of memory"
+        part = f"from {estimate.share:.0%} of memory"
+        margin = (estimate.high - estimate.low) / 2
+        if margin <= estimate.pages:
+            return f"estimated ±{margin / max(1, estimate.pages):.0%} {part}"
+        most = estimate.high * self.watched.target.page_size
+        return f"estimated {part}, at most {format_size(most)}"
 
     def _table(self, width: int, height: int) -> list[Text]:
         rows = self._ordered.of(self.state)
@@ -209,11 +232,20 @@ class LiveView:
         self._top = max(0, min(self._top, len(rows) - room, at))
         self._top = max(self._top, at - room + 1)
         others = [name for name in ("swapped", "file") if self._ordered.has(name)]
-        layout = table.Layout.fit(width, others)
+        shown = rows[self._top : self._top + room]
+        wide = max(self._wide, table.longest(shown))
+        self._wide = wide  # never less: else the columns would move from look to look
+        layout = table.Layout.fit(width, others, writers=self.state.writers, name=wide)
         lines = [layout.header(self.state.sort)]
         lines += [
-            table.line_of(row, layout, self.figures, selected=index + self._top == at)
-            for index, row in enumerate(rows[self._top : self._top + room])
+            table.line_of(
+                row,
+                layout,
+                self.figures,
+                self.writers,
+                selected=index + self._top == at,
+            )
+            for index, row in enumerate(shown)
         ]
         if rest := self._rest(rows[self._top + room :], width):
             lines.append(rest)
@@ -226,13 +258,16 @@ class LiveView:
             parts.append(f"{self._top} above")
         if below:
             size = format_size(sum(row.written for row in below))
-            parts.append(f"{len(below)} below, written {size}")
+            written = f", written {size}" if self.tick else ""
+            parts.append(f"{len(below)} below{written}")
         hidden = self._ordered.hidden(self.state)
         hint = " (h)" if self.has_keys else ""
         if hidden.filtered:
             parts.append(f"{hidden.filtered} without “{escape(self.state.filter)}”")
         if hidden.idle:
             parts.append(f"{hidden.idle} never written{hint}")
+        if hidden.unknown:
+            parts.append(f"{hidden.unknown} not looked at yet")
         if hidden.gone:
             size = format_size(hidden.gone_written)
             parts += [f"{hidden.gone} unmapped{hint}", f"{size} written to these"]
@@ -241,6 +276,24 @@ class LiveView:
         while len(parts) > 1 and width_of("; ".join(parts)) > width - 2:
             parts.pop()
         return Text(f"… {'; '.join(parts)}", style="dim")
+
+    def _selected_row(self, width: int, height: int, room: int) -> list[Text]:
+        """Return the facts of the selected row, and its page map if there is room."""
+        line = self._selected_line(width, height)
+        rows = self._ordered.of(self.state)
+        if room < _ROOM or not rows:
+            return line
+        row = rows[index_of(self.state, [row.key for row in rows])]
+        page_map, pages, per_cell = map_lines(
+            row, self.figures, width, min(room - 1, _PREVIEW)
+        )
+        if page_map:
+            count, part = counted(pages, "page"), f"up to {per_cell} per cell"
+            texts = (f"{count} populated, {part}", f"{count}, {part}", count, "")
+            left = width - line[0].cell_len - 2
+            text = next(text for text in texts if len(text) <= max(0, left))
+            line[0].append(f"  {text}", style="dim")
+        return [*line, *page_map]
 
     def _selected_line(self, width: int, height: int) -> list[Text]:
         """Return the facts of the selected row that do not fit into the table."""
@@ -258,38 +311,21 @@ class LiveView:
         mapping = row.mappings[0]
         span = f"{mapping.start:x}-{mapping.end:x} {mapping.perms} "
         span += f"{format_size(mapping.length)} "
-        name = elide_middle(escape(row.name), max(8, width - len(span) - 2))
+        room = width - len(span) - 2
+        if self.state.writers and (text := self.writers.sentence(row, room)):
+            return [Text.assemble(mark, span, (text, paint.WRITER))]
+        name = elide_middle(escape(row.name), max(8, room))
         return [Text.assemble(mark, span, (name, "bold cyan"))]
 
     def _foot(self, width: int, height: int) -> list[Text]:
-        cost = Text(self._cost(width), style="dim")
+        sampled = self.state.writers
+        cost = cost_of_target(self.watched, self.tick, width, sampled=sampled)
         keys = self._keys(width)
         if height < _TALL:
             return [cost, keys] if self.state.map is None else [keys]
         if self.state.map is not None:
             return [paint.legend(width), keys]
         return [paint.legend(width), cost, keys]
-
-    def _cost(self, width: int) -> str:
-        """Return the costs, as many as fit, the weightiest first."""
-        watched = self.watched
-        parts = [f"stopped once {format_seconds(watched.stopped_ns / 1e9)}"]
-        cost = self.tick.look.cost if self.tick and self.tick.look else None
-        if cost is not None:
-            if cost.target_share is not None and self.tick:
-                spent = (cost.target_ns or 0) / 1e9 / max(self.tick.seconds, 1e-6)
-                share = format_share(cost.target_share)
-                time = format_seconds(spent) if spent else "0 s"
-                parts.insert(0, f"{time}/s, {share} of its processor time")
-            parts.append(f"longest wait {format_seconds(cost.max_wait_ns / 1e9)}")
-        if watched.untracked:
-            parts.append(f"{plural(watched.untracked, 'mapping')} not tracked")
-        if cost is not None:
-            calls = plural(cost.ioctls, "call")
-            parts.append(f"scan {format_seconds(cost.scan_ns / 1e9)}, {calls}")
-        while len(line := "cost: " + "; ".join(parts)) > width and len(parts) > 1:
-            parts.pop()
-        return line
 
     def _keys(self, width: int) -> Text:
         if self.state.typing:
@@ -301,6 +337,17 @@ class LiveView:
             return paint.keys_line([("any key", "back"), ("q", "quit")], width)
         keys = TABLE_KEYS if self.state.map is None else _MAP_KEYS
         return paint.keys_line(keys, width)
+
+
+def first_look(state: ViewState, seconds_left: int | None) -> Text:
+    """Return the line that says that no look has been taken, and when one comes."""
+    if state.paused:
+        return Text("no look yet: p goes on", style=paint.NOTE)
+    seconds = f"{state.interval:g}" if seconds_left is None else str(seconds_left)
+    text = f"first look in {seconds} s"
+    if seconds_left is not None:
+        text += ": until then, what is present"
+    return Text(text, style=paint.NOTE)
 
 
 def counted(count: int, noun: str) -> str:
@@ -320,7 +367,8 @@ def summary_lines(view: LiveView, width: int, *, most: int = 8) -> list[str]:
     rows = [row for row in rows if row.written]
     if not rows:
         return []
-    lines = [f"{'written':>10}  {'present':>9}  {'growth':>9}  mapping"]
+    written = "estimated" if view.figures.estimated else "written"
+    lines = [f"{written:>10}  {'present':>9}  {'growth':>9}  mapping"]
     for row in rows:
         known = row.counts is not None
         present = "gone" if row.gone else format_size(row.present) if known else "-"

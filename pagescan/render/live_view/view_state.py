@@ -41,6 +41,7 @@ class ViewState(NamedTuple):
         filter: Text that rows must have in their name or address.
         typing: Whether keys go to the filter.
         idle: Whether mappings that were never written are shown.
+        writers: Whether each row has the function that wrote most of it.
         group: What the mappings of a row have in common: "", name or kind.
         within: The group whose members are shown; None: all rows.
         selected: The selected row; None: whichever is the first.
@@ -55,6 +56,7 @@ class ViewState(NamedTuple):
     filter: str = ""
     typing: bool = False
     idle: bool = False
+    writers: bool = False
     group: str = ""
     within: str | None = None
     selected: Key | None = None
@@ -73,6 +75,7 @@ class Shown(NamedTuple):
         pages: The number of pages in the page map.
         columns: The number of cells in a line of the page map.
         cells: The number of its cells.
+        sorts: The columns that can sort the rows: those that the window shows.
     """
 
     keys: Sequence[Key] = ()
@@ -80,6 +83,7 @@ class Shown(NamedTuple):
     pages: int = 0
     columns: int = 1
     cells: int = 1
+    sorts: Sequence[str] = SORTS
 
 
 def press(state: ViewState, key: str, shown: Shown) -> ViewState:
@@ -124,12 +128,15 @@ _GENERAL: dict[str, Callable[[ViewState], ViewState]] = {
     "+": lambda state: _other_interval(state, longer=True),
     "=": lambda state: _other_interval(state, longer=True),
     "-": lambda state: _other_interval(state, longer=False),
+    "w": lambda state: state._replace(writers=not state.writers),
 }
 
 
 def _move_in_table(state: ViewState, key: str, shown: Shown) -> ViewState:
     if chosen := _TABLE.get(key):
         return chosen(state)
+    if step := _SORTING.get(key):
+        return state._replace(sort=_next(shown.sorts, state.sort, step))
     if key == "enter":
         return _enter(state, shown)
     if key in ("escape", "backspace"):
@@ -152,14 +159,16 @@ def _move_in_table(state: ViewState, key: str, shown: Shown) -> ViewState:
 
 
 def _next(values: Sequence[str], value: str, step: int = 1) -> str:
+    """Return the next value; the first one, if this one is not among them."""
+    if value not in values:
+        return values[0]
     return values[(values.index(value) + step) % len(values)]
 
 
+_SORTING = {"s": 1, "right": 1, "S": -1, "left": -1}
+"""Steps through the columns that sort."""
+
 _TABLE: dict[str, Callable[[ViewState], ViewState]] = {
-    "s": lambda state: state._replace(sort=_next(SORTS, state.sort)),
-    "S": lambda state: state._replace(sort=_next(SORTS, state.sort, -1)),
-    "right": lambda state: state._replace(sort=_next(SORTS, state.sort)),
-    "left": lambda state: state._replace(sort=_next(SORTS, state.sort, -1)),
     "/": lambda state: state._replace(typing=True),
     "h": lambda state: state._replace(idle=not state.idle),
     "g": lambda state: state._replace(

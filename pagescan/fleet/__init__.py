@@ -1,0 +1,1 @@
+"""Questions about many recordings at once, to a dataset on one of two engines."""

@@ -1,0 +1,197 @@
+"""Looks in their packed form, many at a time, and counts per page: see shim_pages.c."""
+
+from __future__ import annotations  # array[int] is no type at run time before 3.12
+
+from array import array
+from collections.abc import Sequence
+from itertools import accumulate
+
+from pagescan.native.door import c_columns, check, ffi, lib, u32, u64
+from pagescan.native.types import ZERO, Columns
+
+_BLOCK = 1 << 21
+"""Bytes of a block: the pages of a block that a look has found have counts."""
+_ROWS = 1 << 10
+_NUMBERS = 3  # of a page: struct ps_page
+
+
+class PackedLooks:
+    """Looks of one process in their packed form, which C reads in one call.
+
+    Attributes:
+        page_size: Bytes per page.
+    """
+
+    def __init__(
+        self,
+        looks: Sequence[bytes],
+        page_size: int,
+        ranges: tuple[array[int], array[int]] | None = None,
+    ) -> None:
+        """Take looks as they were packed.
+
+        Args:
+            looks: The looks.
+            page_size: Bytes per page.
+            ranges: Starts and ends of the memory to read, ascending and disjoint; None:
+                all of it.
+        """
+        self._looks = list(looks)
+        self.page_size = page_size
+        self._ranges = ranges
+        self.c = ffi.new("struct ps_looks *")
+        self._refer()
+
+    def _refer(self) -> None:
+        """Let the struct refer to the looks."""
+        data = ffi.from_buffer("uint8_t[]", b"".join(self._looks))
+        ends = u64(array("Q", accumulate(map(len, self._looks))))
+        self._references = [data, ends]
+        self.c.bytes, self.c.ends, self.c.count = data, ends, len(self._looks)
+        self.c.page_size = self.page_size
+        if self._ranges is not None:
+            starts, stops = map(u64, self._ranges)
+            self._references += [starts, stops]
+            self.c.starts, self.c.stops = starts, stops
+            self.c.ranges = len(self._ranges[0])
+
+    def __len__(self) -> int:
+        return len(self._looks)
+
+    def clear_damaged(self) -> list[int]:
+        """Make the damaged looks empty; return their indices.
+
+        The other functions that take looks want whole ones.
+        """
+        found: list[int] = []
+        whole = ffi.new("uint64_t *")
+        while not check(lib.ps_looks_check(self.c, whole)) and whole[0] < len(self):
+            found.append(whole[0])
+            self._looks[whole[0]] = b""
+            self._refer()
+        return found
+
+    def shares(self, starts: array[int], ends: array[int]) -> array[int]:
+        """Return the bytes that the looks together have in each of some ranges.
+
+        Args:
+            starts: Starts of the ranges, ascending and disjoint.
+            ends: Their ends.
+        """
+        sums = ZERO * len(starts)
+        rows = len(starts)
+        check(lib.ps_look_shares(self.c, u64(starts), u64(ends), rows, u64(sums)))
+        return sums
+
+
+class PageCounts:
+    """Counts in how many looks each page was written; room is made as pages appear.
+
+    Attributes:
+        gaps: How often a page was not written for N looks before its next write, by N;
+            the looks before the first write count, too.
+    """
+
+    def __init__(self, page_size: int, looks: int | None = None) -> None:
+        """Begin without a page.
+
+        Args:
+            page_size: Bytes per page.
+            looks: The most looks that will be counted; None: any number, without gaps.
+        """
+        self.gaps = ZERO * (looks + 1 if looks is not None else 0)
+        self._page_size = page_size
+        self._looks = 0
+        self._most = looks
+        self._unit = max(1, _BLOCK // page_size)
+        self._blocks, self._places = array("Q"), array("I")
+        self._pages = array("I")
+        self._c = ffi.new("struct ps_pages *")
+        self._c.unit = self._unit
+        self._refer()
+        self._fresh = ffi.new("uint64_t *")
+
+    def _refer(self) -> None:
+        """Let the struct refer to the columns."""
+        blocks, places = u64(self._blocks), u32(self._places)
+        pages = u32(self._pages)
+        self._references = [blocks, places, pages]
+        self._c.blocks, self._c.places = blocks, places
+        self._c.count = len(self._blocks)
+        self._c.pages = ffi.cast("struct ps_page *", pages)
+        if self._most is not None:
+            gaps = u64(self.gaps)
+            self._references.append(gaps)
+            self._c.gaps = gaps
+
+    def add(self, looks: PackedLooks, since: int = 0) -> int:
+        """Count the next looks, which are whole.
+
+        Returns:
+            How many of their pages no look after `since` and before them found.
+        """
+        number = self._looks + 1
+        if self._most is not None and self._looks + len(looks) > self._most:
+            raise ValueError(f"more than {self._most} looks")
+        self._make_room(looks)
+        check(lib.ps_stamp(looks.c, self._c, number, since, self._fresh))
+        self._looks += len(looks)
+        return int(self._fresh[0])
+
+    def _make_room(self, looks: PackedLooks) -> None:
+        """Give a place to each block that has none."""
+        rows, length = _ROWS, ffi.new("uint64_t *")
+        while True:
+            found = ZERO * rows
+            if not check(
+                lib.ps_page_blocks(looks.c, self._c, u64(found), rows, length)
+            ):
+                break
+            rows = length[0]
+        if not length[0]:
+            return
+        new = sorted(set(found[: length[0]]))
+        places = dict(zip(self._blocks, self._places, strict=True))
+        places.update(zip(new, range(len(places), len(places) + len(new)), strict=True))
+        self._blocks = array("Q", sorted(places))
+        self._places = array("I", map(places.__getitem__, self._blocks))
+        self._grow(len(places) * self._unit * _NUMBERS)
+        self._refer()
+
+    def _grow(self, wanted: int) -> None:
+        """Make room for that many numbers."""
+        if wanted > len(self._pages):
+            before = self._pages
+            self._pages = array("I", bytes(4)) * max(wanted, len(before) * 3 // 2)
+            self._pages[: len(before)] = before
+
+    def stretches(self) -> tuple[int, array[int]]:
+        """Return how many pages were written, and how long they were not.
+
+        The second is how often such a page was not written for N looks, by N: before
+        its first write, between two writes, or until the last look.
+        """
+        if self._most is None:
+            raise ValueError("gaps are not counted")
+        stretches = self.gaps[:]
+        found = ffi.new("uint64_t *")
+        check(lib.ps_page_ends(self._c, self._looks, u64(stretches), found))
+        return int(found[0]), stretches
+
+    def classes(self, percent: int) -> Columns:
+        """Return the written pages as regions, by how often they were written.
+
+        The category is 1 for pages that only one look found; 4 for pages that more than
+        `percent` of the looks since their first one found; and 2 for others.
+        """
+        rows = _ROWS
+        while True:
+            result = Columns(*(ZERO * rows for _ in range(3)))
+            out = c_columns(result, rows)
+            size, looks = self._page_size, self._looks
+            if not check(lib.ps_page_classes(self._c, size, looks, percent, out)):
+                break
+            rows = out.length
+        for column in result:
+            del column[out.length :]
+        return result

@@ -1,0 +1,154 @@
+"""Ctrl-C: the normal end of what runs until then, and 130 before it has begun."""
+
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests import witness
+from tests.conftest import Target, checked
+
+PAGESCAN = (sys.executable, "-m", "pagescan")
+
+LOADING = """
+import sys
+
+class Once:
+    def find_spec(self, name, *_):
+        if name == "click":
+            sys.meta_path.remove(self)
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, Once())
+from pagescan.__main__ import main
+main()
+"""
+
+
+DROPPED = """
+import os, signal, sys
+
+class Ends:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        len("the handler runs here")
+
+class Once:
+    def find_spec(self, name, *_):
+        if name == "click":
+            sys.meta_path.remove(self)
+            Ends()
+
+sys.meta_path.insert(0, Once())
+from pagescan.__main__ import main
+main()
+"""
+
+
+@pytest.mark.needs("tracking")
+def test_one_that_python_drops(target: Callable[..., Target]) -> None:
+    """An exception in the end of an object is lost; Ctrl-C is not."""
+    made = target("m=anon,pages=40,fill=1")
+    done = subprocess.run(
+        [sys.executable, "-c", DROPPED, "watch", str(made.pid)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode in (0, 130)
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("form", ["", "--json"])
+def test_while_modules_are_loaded(form: str) -> None:
+    """One line says so, or a document."""
+    words = ["watch", "1", *filter(None, [form])]
+    done = subprocess.run(
+        [sys.executable, "-c", LOADING, *words],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (130, "")
+    if form:
+        error = checked(done.stderr)
+        assert (error["code"], error["error"]) == (130, "interrupted")
+    else:
+        assert done.stderr == "pagescan: interrupted\n"
+
+
+@pytest.mark.needs("tracking", "root")
+@pytest.mark.parametrize(
+    "words",
+    [
+        "watch PID",
+        "watch --tree PID",
+        "record PID --who -o FILE",
+        "record --tree PID --who -o FILE",
+        "who PID --sample 2",
+        "who --tree PID --sample 2",
+        "cow PID --exact",
+        pytest.param(
+            "exporter --track --tree PID --listen 127.0.0.1:0",
+            marks=pytest.mark.needs("prometheus_client"),
+        ),
+    ],
+)
+def test_from_the_first_line_on(
+    words: str, target: Callable[..., Target], tmp_path: Path
+) -> None:
+    """The end is normal as soon as it has said anything, but that it still arms."""
+    made = target("m=anon,pages=40,fill=1")
+    words = words.replace("PID", str(made.pid)).replace("FILE", f"{tmp_path}/a")
+    with subprocess.Popen(
+        [*PAGESCAN, *words.split()],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr is not None
+        while (line := process.stderr.readline()).startswith("pagescan: arming"):
+            pass
+        process.send_signal(signal.SIGINT)
+        rest = process.stderr.read()
+    assert process.returncode == 0, line + rest
+    assert witness.registered(made.pid) == 0
+
+
+AS_IT_BEGINS = """
+import os, signal
+from pagescan.__main__ import main
+from pagescan.recording.recorder import Recorder
+
+begin = Recorder.__init__
+
+def interrupted(*words, **more):
+    begin(*words, **more)
+    os.kill(os.getpid(), signal.SIGINT)
+
+Recorder.__init__ = interrupted
+main()
+"""
+
+
+@pytest.mark.needs("tracking")
+@pytest.mark.parametrize("words", ["PID", "--tree PID"])
+def test_no_file_of_a_recording_that_never_began(
+    words: str, target: Callable[..., Target], tmp_path: Path
+) -> None:
+    """Ctrl-C as the file is made removes it again."""
+    made = target("m=anon,pages=40,fill=1")
+    more = ["-n", "1", "-o", str(tmp_path / "a.pagescan")]
+    words = words.replace("PID", str(made.pid))
+    done = subprocess.run(
+        [sys.executable, "-c", AS_IT_BEGINS, "record", *words.split(), *more],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 130, done.stderr
+    assert list(tmp_path.iterdir()) == []
