@@ -44,17 +44,27 @@ CONTENTS = {
         "end_session",
         "Session",
     ),
+    "Groups of processes": (
+        *("Tree", "Cgroup", "Unit", "Container", "Match", "Selector"),
+        *("scan_group", "maps_group"),
+        *("track_group", "GroupTracking"),
+        *("start_group_session", "look_at_group_session", "end_group_session"),
+        *("GroupLook", "GroupTick", "GroupScan", "GroupMaps"),
+        *("MemberLook", "ProcessFacts", "MemberUntracked"),
+    ),
     "Who wrote": (
         "WriterWatch",
+        "GroupWriterWatch",
         "WriterReport",
         "model.writers.Writer",
         "model.writers.WriterThread",
         "model.writers.WrittenRun",
     ),
     "Copies of forked children": (
-        "CopyWatch",
+        *("CopyCounter", "CopyWatch", "GroupCopyWatch"),
         "copy_reports",
         "CopyReport",
+        "model.copies.CopySummary",
         "model.copies.ForkCopies",
         "model.copies.SideCopies",
         "model.copies.Copies",
@@ -72,11 +82,16 @@ CONTENTS = {
     "Recordings": (
         "record",
         "open_recording",
+        "open_fleet",
         "recording.api.OpenRecording",
         "Recording",
         "recording.records.RecordedLook",
         "recording.records.RecordedMapping",
         "recording.records.RecordedProcess",
+        "recording.records.RecordedFunction",
+        "recording.records.RecordedThread",
+        "recording.records.RecordedWriters",
+        "recording.records.WriterCount",
         "recording.records.RecordingFacts",
         "recording.tables.MappingRow",
         "recording.tables.TimelineRow",
@@ -85,6 +100,9 @@ CONTENTS = {
         "recording.tables.WorkingSetRow",
         "recording.tables.PhaseRow",
         "recording.tables.Migration",
+        "recording.tables.WritersView",
+        "recording.tables.WriterRow",
+        "recording.tables.ProcessRow",
     ),
     "Metrics": ("MemoryCollector",),
     "Answers": (
@@ -121,15 +139,30 @@ MEMBERS: dict[str, list[str]] = {
     ],
     "Query": [],
     "Session": ["name"],
+    "Selector": [],
+    "Tree": ["of"],
+    "Cgroup": [],
+    "Unit": [],
+    "Container": [],
+    "Match": [],
+    "CopyCounter": [
+        *("pump", "inputs", "is_over", "report", "close"),
+        *("untracked", "notes", "lost", "user_only", "ring_bytes"),
+    ],
+    "CopyWatch": [],
+    "GroupCopyWatch": [],
     "Tracking": ["look", "written", "close"],
 }
 """What of a class is for its users; the others are shown whole."""
+
+NOTHING = [""]
+"""The members of a class of which none is shown; [] would show the inherited ones."""
 
 STYLE = ConfigDict(
     docstring_style="google",
     docstring_section_style="list",
     heading_level=3,
-    filters=["!^_"],
+    filters=["!^_", "!^packed"],  # looks as the file has them
     group_by_category=False,
     members_order="source",
     merge_init_into_class=True,
@@ -162,7 +195,7 @@ def reference() -> str:
         for name in names:
             style = STYLE.copy()
             if name in MEMBERS:
-                style["members"] = MEMBERS[name] or False
+                style["members"] = MEMBERS[name] or NOTHING
             parts.append(render_object_docs(_defined(package[name]), style))
     # Links to anchors that do not exist in the page.
     linked = re.sub(r"\[([^\[\]]+)\]\(#[^)]*\)", r"\1", "\n".join(parts))

@@ -1,7 +1,9 @@
 """Makes the screens in the documents again, from the present program: `make screens`.
 
     make_screens.py                 all screens of README.md and docs/
-    make_screens.py NAME...         only those of these targets: redis leak java none
+    make_screens.py NAME...         only those of these targets: redis set leak
+                                    java shop python prefork crew frozen writer workers
+                                    none
 
 A comment before a block of text says how it is made:
 
@@ -26,8 +28,8 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = ("README.md", "docs/guide.md")
-_BLOCK = re.compile(
+PAGES = ("README.md", *sorted(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md")))
+BLOCK = re.compile(
     r"<!-- (screen|output|transcript) (\w+)(?: (\d+)x(\d+) (\d+)((?: [^\s:]+)*))?: "
     r"([^\n]*) -->\n\n?```text\n(.*?)```",
     re.DOTALL,
@@ -36,7 +38,7 @@ _REDIS = """
 redis-server --port 7001 --save '' --daemonize yes >/dev/null
 sleep 1
 redis-benchmark -p 7001 -q -n 200000 -r 200000 -d 500 -t set >/dev/null
-redis-benchmark -p 7001 -q -l -r 200000 -d 500 -t set,get >/dev/null &
+redis-benchmark -p 7001 -q -l -r 200000 -d 500 -t set >/dev/null &
 pidof redis-server >target
 """
 _LEAK = """
@@ -55,11 +57,132 @@ tail -f /dev/null | java -Xmx256m -cp . Steady >/dev/null &
 sleep 4
 pidof java >target
 """
+_PREFORK = """
+import os, time
+def name(word):
+    with open("/proc/self/comm", "w") as comm:
+        comm.write(word)
+name("web")
+print(os.getpid(), file=open("target", "w"), flush=True)
+for worker in range(4):
+    if os.fork() == 0:
+        name(f"web worker {worker}")
+        while True:
+            cache = bytearray(400_000 * (worker + 1))
+            for at in range(0, len(cache), 4096):
+                cache[at] = 1
+            sum(cache)
+            time.sleep(0.1)
+time.sleep(1e6)
+"""
+# Objects of Python, and workers that touch them once the file "go" exists.
+_CREW = """
+import gc, os, sys, time
+def name(word):
+    with open("/proc/self/comm", "w") as comm:
+        comm.write(word)
+rows = [{"name": f"customer {n}", "basket": [n]} for n in range(600_000)]
+gc.collect()
+if sys.argv[1:]:
+    gc.freeze()
+work = {
+    "idle": lambda: None,
+    "collects": gc.collect,
+    "reads": lambda: [row["basket"] for row in rows] and None,
+    "walks": lambda: any(row is None for row in rows),
+}
+name("parent")
+print(os.getpid(), file=open("target", "w"), flush=True)
+for worker, act in work.items():
+    if os.fork() == 0:
+        name(worker)
+        while not os.path.exists("go"):
+            time.sleep(0.1)
+        act()
+        break
+time.sleep(1e6)
+"""
+_FORKED = "while [ $(pgrep -c -P $! .) != 4 ]; do sleep 0.1; done"
+# Writes 30,000 different pages per second, and notes how many in the file "wrote".
+_WRITER = """
+import os, time
+open("/proc/self/comm", "w").write("writer")
+print(os.getpid(), file=open("target", "w"), flush=True)
+heap, begin, pages = bytearray(256 << 20), time.monotonic(), 0
+while True:
+    for _ in range(100):
+        heap[pages * 17 * 4096 % len(heap)] = pages & 255
+        pages += 1
+    while time.monotonic() < begin + pages / 30_000:
+        pass
+    if pages % 30_000 == 0:
+        rate = pages / (time.monotonic() - begin)
+        print(f"{rate:.0f} pages per second", file=open("wrote", "w"))
+"""
+_WORKERS = """
+import gc, os, time
+open("/proc/self/comm", "w").write("web")
+print(os.getpid(), file=open("target", "w"), flush=True)
+gc.disable()
+data = [{"name": f"customer {n}", "basket": [n]} for n in range(100_000)]
+for worker in range(3):
+    if os.fork() == 0:
+        time.sleep(5)
+        if worker == 1:
+            gc.collect()
+        elif worker == 2:
+            sum(row["basket"][0] for row in data)
+        time.sleep(1e6)
+time.sleep(1e6)
+"""
+# The program of docs/who.md, as a reader copies it from there.
+_SHOP = """
+sed -n '/^cat > Shop.java/,/^END/p' "$TREE/docs/who.md" | bash
+java -Xmx512m Shop.java >/dev/null &
+sleep 4
+pidof java >target
+"""
+# Commands without a target, beside the examples and a test that writes too much.
+_NONE = """
+echo 4242 >target
+ln -s "$TREE/examples" "$TREE/tests" .
+cat >test_index.py <<END
+import pytest
+
+
+@pytest.mark.dirty_pages(max=2000)
+def test_index():
+    names = {n: str(n) for n in range(100_000)}
+    assert names[7] == "7"
+END
+"""
+_PYTHON = """
+sed -n '/^cat > shop.py/,/^END/p' "$TREE/docs/who.md" | bash
+python3 shop.py &
+echo $! >target
+sleep 4
+"""
+_SET = """
+redis-server --port 7001 --save '' --daemonize yes >/dev/null
+sleep 1
+redis-benchmark -p 7001 -q -n 400000 -r 100000 -d 1000 -P 16 -t set >/dev/null
+redis-benchmark -p 7001 -q -l -r 100000 -d 1000 -t set >/dev/null &
+sleep 4
+pidof redis-server >target
+"""
 TARGETS = {
     "redis": _REDIS,
+    "set": _SET,
+    "shop": _SHOP,
+    "python": _PYTHON,
+    "prefork": f"python3 -c '{_PREFORK}' & sleep 1",
+    "workers": f"python3 -c '{_WORKERS}' & sleep 2",
     "leak": f"python3 -c '{_LEAK}' & sleep 1",
     "java": _JAVA,
-    "none": "echo 4242 >target",
+    "crew": f"python3 -c '{_CREW}' & {_FORKED}",
+    "frozen": f"python3 -c '{_CREW}' frozen & {_FORKED}",
+    "writer": f"python3 -c '{_WRITER}' & sleep 2",
+    "none": _NONE,
 }
 
 
@@ -72,7 +195,7 @@ def _run(line: str, folder: str) -> str:
 
 def _screen(line: str, folder: str, size: tuple[str, str], wait: str, keys: str) -> str:
     """Return the screen of a terminal in which a command has run for a while."""
-    socket = f"{folder}/tmux"
+    socket = f"{folder}/tmux{time.monotonic_ns()}"  # the last server may not be gone
     tmux = ["tmux", "-u", "-S", socket, "-f", "/dev/null"]
     line = f"unset COLUMNS LINES; cd {folder}; {line}; exec cat"
     width, height = size
@@ -117,7 +240,7 @@ def make(page: Path, name: str, pid: str, folder: str) -> None:
         made = re.sub(r"(Linux \d[\d.]*)-[^,\s]+", r"\1", made)  # of one machine only
         return match[0][: -len(text) - 3] + made + "```"
 
-    page.write_text(_BLOCK.sub(block, page.read_text()))
+    page.write_text(BLOCK.sub(block, page.read_text()))
 
 
 def main() -> None:
