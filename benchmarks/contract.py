@@ -94,6 +94,20 @@ _LINES = (
     _Line("redis -r 1000000, cost.target_share, off what was measured", "<= 1.5 x",
           "share.redis.1s.said", 1.5, "x", take="factor",
           note="too high or too low"),
+    _Line("200 quiet processes under watch at 1 s, of a processor", "<= 2 %",
+          "groups.watch.cpu", 2, "%", take="value"),
+    _Line("longest hold of a member's mmap lock by watch", "<= 0.3 ms",
+          "groups.watch.hold", 0.3, "ms", take="value"),
+    _Line("a scrape of 200 processes", "<= 1 s",
+          "groups.plain.scrape", 1, "s", take="value"),
+    _Line("the exporter's memory", "<= 40 MB",
+          "groups.plain.rss", 40, "MB", take="value"),
+    _Line("a scrape every 15 s, of a processor", "<= 1 %",
+          "groups.plain.cpu", 1, "%", take="value"),
+    _Line("longest hold of a process's mmap lock by the exporter", "<= 0.3 ms",
+          "groups.plain.hold", 0.3, "ms", take="value"),
+    _Line("the same with --track", "<= 0.3 ms",
+          "groups.track.hold", 0.3, "ms", take="value"),
 )  # fmt: skip
 
 

@@ -44,6 +44,8 @@ SUBJECTS = {
     "scaling": "64 MiB to 16 GiB, one thread and two",
     "address_space": "many mappings, holes, a reservation",
     "growth": "the mappings that stay where memory grows",
+    "groups": "200 quiet processes: watch and exporter, beside smaps of each",
+    "recordings": "a recording of a day: report, page and diff, beside a plain read",
     "region_lists": "the algebra of region lists, beside plain Python",
 }
 
