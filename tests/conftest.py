@@ -45,6 +45,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Register the marker; keep the tests away from the sessions of other users."""
     config.addinivalue_line("markers", "needs(*names): skip the test if one is missing")
+    config.addinivalue_line(
+        "markers", "switched(variable): run the test only where this variable is 1"
+    )
     os.environ[RUN] = str(os.getpid())
     if os.geteuid() == 0:
         _have_sessions_of_our_own()
@@ -237,6 +240,21 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
                 pytest.fail(f"{need} is required, and {reason}", pytrace=False)
             if reason:
                 pytest.skip(reason)
+
+
+def pytest_collection_modifyitems(
+    config: pytest.Config, items: list[pytest.Item]
+) -> None:
+    """Deselect long tests that are not switched on: nothing is missing for them."""
+    off = [
+        item
+        for item in items
+        for marker in item.iter_markers("switched")
+        if os.environ.get(marker.args[0]) != "1"
+    ]
+    if off:
+        config.hook.pytest_deselected(items=off)
+        items[:] = [item for item in items if item not in off]
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

@@ -168,6 +168,17 @@ def run_under(archive: Archive, wanted: Wanted, tests: Sequence[str]) -> Column:
 
 
 _PATCHED = "Oops: int3"
+_MORE_TRIES = 2, 2, 1  # processors; with one there is no race
+
+
+def _died_of_the_emulator(ended: vm.Outcome, shared: Path) -> bool:
+    """Whether the kernel met the emulator's race with code that patches itself.
+
+    A processor meets the breakpoint that stands there while the code is replaced.
+    That is most likely while it boots, before any test has run.
+    """
+    booting = not (shared / "output").exists()
+    return ended.status is None and (booting or _PATCHED in ended.console)
 
 
 def _tested(kernel: vm.Kernel, tests: Sequence[str]) -> Column:
@@ -176,15 +187,14 @@ def _tested(kernel: vm.Kernel, tests: Sequence[str]) -> Column:
     with tempfile.TemporaryDirectory(prefix="pagescan-vm-") as folder:
         shared = Path(folder)
         ended = vm.boot(kernel, words, shared, memory="3G", limit=7200)
-        if ended.status is None and (
-            not (shared / "output").exists() or _PATCHED in ended.console
-        ):
-            # The emulator's race with kernel code that patches itself: a processor
-            # meets the breakpoint that stands there while the code is replaced. That
-            # is most likely while it boots, before any test has run.
+        for processors in _MORE_TRIES:
+            if not _died_of_the_emulator(ended, shared):
+                break
             said = f"{kernel.release}: the emulator let the kernel die: once more"
-            print(said, file=sys.stderr)
-            ended = vm.boot(kernel, words, shared, memory="3G", limit=7200)
+            print(f"{said}, with {processors} processors", file=sys.stderr)
+            ended = vm.boot(
+                kernel, words, shared, memory="3G", limit=7200, processors=processors
+            )
         if (shared / "report.xml").exists():
             column.take(shared / "report.xml")
         if ended.status != 0:

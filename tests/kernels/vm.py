@@ -15,6 +15,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,6 +26,7 @@ _MODULES = ("virtio_pci", "virtio_blk", "9pnet_virtio", "9p", "overlay")
 _QEMU = "qemu-system-x86_64"
 _ALARMING = re.compile(r"WARNING:|BUG:|Oops|panic|soft lockup|Out of memory|^init: ")
 _PR_SET_PDEATHSIG = 1
+_BOOT = 300  # seconds; it takes about 10
 
 
 class Kernel(NamedTuple):
@@ -132,7 +134,13 @@ def _packed(program: Path, modules: list[Path]) -> bytes:
 
 
 def boot(
-    kernel: Kernel, words: list[str], shared: Path, *, memory: str, limit: float
+    kernel: Kernel,
+    words: list[str],
+    shared: Path,
+    *,
+    memory: str,
+    limit: float,
+    processors: int = 2,
 ) -> Outcome:
     """Run a command under a kernel.
 
@@ -142,6 +150,7 @@ def boot(
         shared: A folder that the guest writes to, as /run/shared.
         memory: The guest's memory in QEMU's notation; it swaps to the empty /dev/vda.
         limit: Seconds after which the machine is turned off.
+        processors: How many the guest has.
     """
     path, here = (shlex.quote(word) for word in (os.environ["PATH"], os.getcwd()))
     (shared / "command").write_text(
@@ -149,18 +158,18 @@ def boot(
         f"cd {here} && exec {shlex.join(words)}\n"
     )
     console, disk = shared / "console", shared / "disk"
+    for name in "output", "console", "status":
+        (shared / name).unlink(missing_ok=True)  # of an earlier try
     with disk.open("wb") as file:
         file.truncate(1 << 30)
     begun = time.monotonic()
     machine = subprocess.Popen(
-        ["nice", "-n", "15", *_qemu(kernel, shared, console, disk, memory)],
+        ["nice", "-n", "15", *_qemu(kernel, shared, disk, memory, processors)],
         stdin=subprocess.DEVNULL,
         preexec_fn=_end_with_us,  # noqa: PLW1509 - no threads here
     )
     try:
-        machine.wait(limit)
-    except subprocess.TimeoutExpired:
-        pass
+        _wait(machine, shared, limit)
     finally:
         if machine.poll() is None:
             machine.kill()
@@ -176,20 +185,30 @@ def boot(
     return Outcome(ended, printed, said, time.monotonic() - begun)
 
 
+def _wait(machine: subprocess.Popen[bytes], shared: Path, limit: float) -> None:
+    """Wait for the end; a kernel that has not booted in time is not waited for."""
+    with suppress(subprocess.TimeoutExpired):
+        machine.wait(min(limit, _BOOT))
+    if (shared / "output").exists():
+        with suppress(subprocess.TimeoutExpired):
+            machine.wait(max(limit - _BOOT, 0))
+
+
 def _qemu(
-    kernel: Kernel, shared: Path, console: Path, disk: Path, memory: str
+    kernel: Kernel, shared: Path, disk: Path, memory: str, processors: int
 ) -> list[str]:
     folder = "security_model=none,multidevs=remap"
+    threads = "multi" if processors > 1 else "single"
     return [
-        *(_QEMU, "-machine", "q35", "-accel", "tcg,thread=multi"),
-        *("-cpu", "max,la57=off", "-smp", "2", "-m", memory),
+        *(_QEMU, "-machine", "q35", "-accel", f"tcg,thread={threads}"),
+        *("-cpu", "max,la57=off", "-smp", str(processors), "-m", memory),
         *(
             "-nodefaults",
             "-display",
             "none",
             "-no-reboot",
             "-serial",
-            f"file:{console}",
+            f"file:{shared / 'console'}",
         ),
         *("-kernel", str(kernel.image), "-initrd", str(kernel.initrd), "-append"),
         "console=ttyS0 quiet loglevel=4 panic=-1 oops=panic mitigations=off nokaslr"

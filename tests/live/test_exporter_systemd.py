@@ -20,10 +20,7 @@ from tests import witness
 from tests.conftest import HERE
 
 pytestmark = [
-    pytest.mark.skipif(
-        os.environ.get("PAGESCAN_SYSTEMD") != "1",
-        reason="PAGESCAN_SYSTEMD=1 is not set",
-    ),
+    pytest.mark.switched("PAGESCAN_SYSTEMD"),
     pytest.mark.needs("root", "tracking", "systemd-analyze"),
     pytest.mark.timeout(180),
 ]
