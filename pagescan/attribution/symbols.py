@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 _OPEN_FILES = 256
 _PAST_MAPPINGS = 4096
 JIT = "[jit]"
-KERNEL = "[kernel]"
 
 
 class Name(NamedTuple):

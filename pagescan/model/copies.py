@@ -25,7 +25,7 @@ class Copies(NamedTuple):
     at: datetime | None = None
     """When the interval began."""
     label: str | None = None
-    """What the mapping is for, as "[java heap]"; None: no rule knows it."""
+    """The purpose of the mapping, as "[java heap]"; None: no rule knows it."""
 
 
 class SideCopies(NamedTuple):

@@ -95,7 +95,7 @@ class WrittenRun(NamedTuple):
     pid: int = 0
     """The process."""
     label: str | None = None
-    """What the mapping is for; None: no rule knows it."""
+    """The purpose of the mapping; None: no rule knows it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """The tables of a dataset as Arrow's: columns pass from the store without a copy.
 
-Nothing here makes an object per region. What is equal for all rows of a look is taken
+Nothing here makes an object per region. Values that all rows of a look share are taken
 from columns with one row per look.
 """
 

@@ -25,7 +25,7 @@ def protect(
 
     A query is not one set of the kernel's masks once it is read by the rules. So the
     pages are listed first, and then each combination of bits in the list is asked for
-    exactly, with PM_SCAN_WP_MATCHING: the pages of that answer were got and protected
+    exactly, with PM_SCAN_WP_MATCHING, which gets and protects the pages of its answer
     in one step. A page that is swapped or dropped in between stays as it is, and is not
     returned. Holes are listed and not protected, except those of shared memory that
     were written and then dropped or paged out: they are listed, and then protected
@@ -83,7 +83,7 @@ def _protect_part(
         gone = {bits: 0 for bits in labels if is_gone(rule, bits)}
         protect_regions(scanner, native.relabel(listing, gone), rule.align, uffd)
     # Protected pages are no longer written: the combinations without the bit come
-    # first, so that no page is got twice, unless it is written in between.
+    # first, so that no page is in two answers, unless it is written in between.
     for bits in sorted(labels, key=lambda bits: bits & Category.WRITTEN):
         if protectable(bits):
             exact = rule._replace(

@@ -1,7 +1,7 @@
 """The scan of many ranges, in slices that spare the target's mmap lock.
 
-What is asked of the kernel in each kind of mapping, and how its answer is read, is
-decided by the rules: see `scanner.rules`.
+The rules (`scanner.rules`) decide, for each kind of mapping, what to ask the kernel and
+how to read its answer.
 """
 
 import contextlib

@@ -93,7 +93,7 @@ def _hand_over(tracking: Tracking, lock: Lock, joining: "Joining | None") -> Non
 
 @dataclass(slots=True)
 class Joining:
-    """What a process joins: a group, and the keeper of its sessions.
+    """The group that a process joins, and the keeper of its sessions.
 
     Attributes:
         group: The group.

@@ -49,10 +49,10 @@ class Budget:
         return cls(Ledger(share).share * interval / fault_seconds, share)
 
     def of_use(self, processors: float) -> Self:
-        """Return the budget for a target that uses so much of a processor, at most 1.
+        """Return the budget for a target that uses this share of a processor.
 
-        It is known before the first look: a look at everything would cost an idle
-        target more than its budget.
+        More than 1 counts as 1. The share is known before the first look: a look at
+        everything would cost an idle target more than its budget.
         """
         if self.share is None:
             return self

@@ -153,8 +153,8 @@ class SampledTracking(Tracking):
     def _look_at_part(self, *, rearm: bool, returned: Category) -> Look:
         """Look at the sample and at new memory, and estimate the rest.
 
-        No store is lost in between: a unit that is drawn again is got and protected in
-        one step, and a newly drawn one is protected before the old ones are got.
+        No store is lost in between: a unit that is drawn again is read and protected in
+        one step, and a newly drawn one is protected before the old ones are read.
         """
         grown = self._register_new() if rearm else None
         chosen = self.mappings.trackable()

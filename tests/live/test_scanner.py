@@ -78,7 +78,7 @@ def test_what_was_interrupted_is_not_used_again(
 def test_written_between_listing_and_protecting(
     target: Start, monkeypatch: pytest.MonkeyPatch, written_before: set[int]
 ) -> None:
-    """A page that matches before and after is got, whatever the other pages are."""
+    """A page that matches before and after is returned, whatever the others are."""
     made = target("m=anon,pages=256,fill=1")
     low, high = made.ranges["m"]
     with Process.open(made.pid) as process, Tracking.start(process):

@@ -169,7 +169,7 @@ def test_keeper_of_a_group_outlives_its_clients(
             for session in list(household.sessions.values()):
                 if session is not made.keeper:
                     assert session.pid == member
-                    if not session.ended:  # a pidfd that is none may be readable
+                    if not session.ended:  # another descriptor may be readable
                         session.disarm()
                     session.close()
                     del household.sessions[session.pid]
@@ -183,7 +183,7 @@ def test_keeper_of_a_group_outlives_its_clients(
 
 
 def test_the_harness_can_adopt(member: int) -> None:
-    """What is offered as it should be is taken over, and served."""
+    """A session that is offered correctly is taken over, and served."""
     with serving() as (made, directory):
         target = {**made.keeper.facts["target"], "pid": member}
         facts = {**made.keeper.facts, "target": target}

@@ -82,7 +82,7 @@ def test_the_highest_rate_is_no_less_than_the_average() -> None:
 
 
 def test_a_moment_at_the_beginning_has_no_rate_of_its_own() -> None:
-    """What a child writes as it begins is a burst: no rate for the whole fork."""
+    """A child writes a burst as it begins: that is no rate for the whole fork."""
     one = Fork(1, 999_000_000, 1, 2, native.Columns.empty())
     one.child.copied = 100
     one.look(1_000_000_000, 1.0)

@@ -322,7 +322,7 @@ def test_a_recording_that_grows(tmp_path: Path) -> None:
 
 
 def test_no_folder_of_others_is_removed(tmp_path: Path) -> None:
-    """What is refused stays as it is, also what has a name like a draft."""
+    """A refused folder stays as it is, with files that have a name like a draft."""
     path = made(tmp_path / "a.pagescan", 2).close()
     other = tmp_path / "home"
     for name in (".partial-work", ".partial-7", "mine"):

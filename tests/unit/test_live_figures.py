@@ -265,7 +265,7 @@ def test_estimate_of_a_mapping_is_possible() -> None:
 
 
 def test_rows_are_together_no_more_than_the_head() -> None:
-    """What is extrapolated becomes smaller; what the look found stays."""
+    """The extrapolated part becomes smaller; the part that the look found stays."""
     made = Figures(PAGE)
     sampled = about((100, 150), (150, 200), (300, 1300), (2000, 2010))
     made.add(look((2000, 2010), estimate=GUESS, sampled=about((2000, 2010))), 1.0)

@@ -19,7 +19,7 @@ def cost_of_target(
 
     Args:
         watched: The target.
-        tick: The last look; None: there was none.
+        tick: The last look; None before the first one.
         width: The width of the window.
         sampled: Whether samples of the writers are taken, which cost, too.
     """

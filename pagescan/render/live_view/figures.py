@@ -293,7 +293,7 @@ def _by_whole(batch: Batch, borders: set[int]) -> Iterator[tuple[Mapping, int]]:
 def _agreeing(writes: Sequence[_Write], whole: int) -> list[_Write]:
     """Return writes whose sum is no more than what all memory is estimated to write.
 
-    What the look has found stays; the part that is extrapolated becomes smaller.
+    The part that the look has found stays; the extrapolated part becomes smaller.
     """
     found = sum(write.found for write in writes)
     guessed = sum(write.amount for write in writes) - found
