@@ -84,7 +84,7 @@ def read(path: str) -> WebConfig:
     users = _mapping(top.get("basic_auth_users"), path, "basic_auth_users", None)
     headers = _mapping(http.get("headers"), path, "headers", _HEADERS)
     named = tuple(
-        _beside(path, str(tls[key]))
+        _beside(path, tls, key)
         for key in ("cert_file", "key_file", "client_ca_file")
         if tls.get(key)
     )
@@ -94,7 +94,7 @@ def read(path: str) -> WebConfig:
         files,
         _tls(path, tls) if tls else None,
         {str(user): _hash(path, str(user), word) for user, word in users.items()},
-        {name: _header(path, name, str(value)) for name, value in headers.items()},
+        {name: _header(path, name, value) for name, value in headers.items()},
         stamp,
     )
 
@@ -104,14 +104,33 @@ def _parsed(path: str) -> object:
 
     try:
         with open(path, encoding="utf-8") as file:
-            return yaml.safe_load(file)
+            text = file.read()
+        _refuse_second_keys(yaml.compose(text, yaml.SafeLoader), path)
+        return yaml.safe_load(text)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         where = getattr(error, "problem_mark", None)
         line = f", line {where.line + 1}" if where else ""
         problem = getattr(error, "problem", None) or "it is not YAML"
         raise UsageError(f"web config {path}{line}: {problem}") from error
+    except ValueError as error:  # 2001-13-45 is a date for YAML
+        raise UsageError(f"web config {path}: {error}") from error
+    except RecursionError as error:
+        raise UsageError(f"web config {path}: it is nested too deeply") from error
     except OSError as error:
         _unreadable(path, error)
+
+
+def _refuse_second_keys(node: Any, path: str) -> None:  # noqa: ANN401 - PyYAML's
+    """Refuse a setting that is there twice: the loader would ignore the first one."""
+    if getattr(node, "id", "") != "mapping":
+        return
+    seen = set()
+    for key, value in node.value:
+        if str(key.value) in seen:
+            line = key.start_mark.line + 1
+            raise UsageError(f"web config {path}, line {line}: {key.value} is repeated")
+        seen.add(str(key.value))
+        _refuse_second_keys(value, path)
 
 
 def _mapping(
@@ -149,7 +168,8 @@ def _tls(path: str, settings: Dict[str, Any]) -> ssl.SSLContext:
     if context.minimum_version > context.maximum_version:
         raise UsageError(f"web config {path}: min_version is above max_version")
     asked = _one_of(path, settings, "client_auth_type", _CLIENTS, "NoClientCert")
-    _load_pair(context, _beside(path, str(cert)), _beside(path, str(key)))
+    pair = _beside(path, settings, "cert_file"), _beside(path, settings, "key_file")
+    _load_pair(context, *pair)
     ca = settings.get("client_ca_file")
     if asked is not ssl.CERT_NONE and not ca:
         raise UsageError(f"web config {path}: client_auth_type needs client_ca_file")
@@ -158,7 +178,7 @@ def _tls(path: str, settings: Dict[str, Any]) -> ssl.SSLContext:
             f"web config {path}: client_ca_file has no effect without client_auth_type"
         )
     if ca:
-        _load_ca(context, _beside(path, str(ca)))
+        _load_ca(context, _beside(path, settings, "client_ca_file"))
     context.verify_mode = asked
     return context
 
@@ -167,7 +187,7 @@ def _one_of(
     path: str, settings: Dict[str, Any], key: str, known: Dict[str, Any], usual: str
 ) -> Any:  # noqa: ANN401 - a version, or a kind of verification
     word = settings.get(key) or usual
-    if word not in known:
+    if not isinstance(word, str) or word not in known:
         raise UsageError(
             f"web config {path}: {key} cannot be {word!r}",
             hint=f"it is one of: {' '.join(known)}",
@@ -207,22 +227,24 @@ def _reason(error: Exception) -> str:
     return str(error)
 
 
-def _header(path: str, name: str, value: str) -> str:
+def _header(path: str, name: str, value: object) -> str:
     """Return the value of a header; refuse what HTTP cannot send."""
-    if not (value.isascii() and value.isprintable()):
+    text = str(value)
+    is_one = isinstance(value, str) or type(value) is int  # as in X-XSS-Protection: 0
+    if not (is_one and text.isascii() and text.isprintable()):
         raise UsageError(
             f"web config {path}: the header {name} cannot be {value!r}",
             hint="its value is one line of ASCII characters",
         )
-    return value
+    return text
 
 
 def _hash(path: str, user: str, word: object) -> bytes:
     """Return the hash of a password; refuse any hash that is not bcrypt's."""
     import bcrypt
 
-    text = str(word).encode()
     try:
+        text = str(word).encode()
         bcrypt.checkpw(b"", text)
     except ValueError as error:
         raise UsageError(
@@ -244,8 +266,11 @@ def _unreadable(path: str, error: OSError) -> NoReturn:
     raise file_error(error, f"read {path}") from error
 
 
-def _beside(path: str, name: str) -> str:
+def _beside(path: str, settings: Dict[str, Any], key: str) -> str:
     """Return a path that the file names, which is relative to the file's folder."""
+    name = settings[key]
+    if not isinstance(name, str) or "\0" in name:
+        raise UsageError(f"web config {path}: {key} cannot be {name!r}")
     return os.path.join(os.path.dirname(path), name)
 
 

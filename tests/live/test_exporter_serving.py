@@ -107,9 +107,14 @@ def test_web_config_is_read_again(target: Start, tmp_path: Path) -> None:
         assert exporter.get(headers=RIGHT).status == 401
         config.write_text(f"basic_auth_users: {{ann: {hashed(PASSWORD)}}}\n# new\n")
         assert exporter.get(headers=RIGHT).status == 200
-        config.write_text("basic_auth_users: [\n")
-        assert exporter.get(headers=RIGHT).status == 200
-        assert exporter.get().status == 401
+        for wrong in (
+            "basic_auth_users: [\n",
+            "tls_server_config: {cert_file: a, key_file: b, min_version: [TLS12]}\n",
+        ):
+            config.write_text(wrong)
+            assert exporter.get(headers=RIGHT).status == 200
+            assert exporter.get().status == 401
+        exporter.wait_until_said("min_version cannot be")
         exporter.wait_until_said("the earlier web config stays in force")
 
 

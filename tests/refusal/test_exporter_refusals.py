@@ -168,6 +168,24 @@ BAD = [
         " max_version: TLS12}\n",
         "min_version is above max_version",
     ),
+    (
+        "tls_server_config: {cert_file: a, key_file: b, min_version: [TLS12]}\n",
+        "min_version cannot be",
+    ),
+    ("tls_server_config: {cert_file: [a], key_file: b}\n", "cert_file cannot be"),
+    ('tls_server_config: {cert_file: "a\\0b", key_file: b}\n', "cert_file cannot be"),
+    ("http_server_config: {headers: {X-Frame-Options: null}}\n", "cannot be None"),
+    ("http_server_config: {headers: {X-Frame-Options: [a]}}\n", "cannot be"),
+    ("basic_auth_users: {ann: 2001-13-45}\n", "month must be in"),
+    ("basic_auth_users: {ann: !!int x}\n", "invalid literal"),
+    ('basic_auth_users: {ann: "\\ud800"}\n', "no bcrypt hash"),
+    (
+        f"basic_auth_users: {{ann: {HASH}}}\nbasic_auth_users: {{}}\n",
+        "line 2: basic_auth_users is repeated",
+    ),
+    (f"basic_auth_users:\n  ann: {HASH}\n  ann: {HASH}\n", "ann is repeated"),
+    ("[" * 3000, "nested too deeply"),
+    ("basic_auth_users: &all {ann: *all}\n", "nested too deeply"),
 ]
 
 
