@@ -194,7 +194,7 @@ class _Loop:
     def run_textfile(self, file: "TextFile", context: Context) -> None:
         """Write the file at each tick."""
         context.say(f"writes at every tick, {format_seconds(self.limits.interval)}")
-        self._run(file.write)
+        self._run(lambda: file.update(context.say))
 
     def run_server(
         self,

@@ -15,6 +15,8 @@ _UNIX = "unix:"
 SYSTEMD = "systemd"
 _FIRST = 3  # the first descriptor that systemd passes; source: sd_listen_fds(3)
 _WAITING = 16
+_NOT_HERE = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
+"""The errors of addresses that this machine does not have, as without IPv6."""
 _LONGEST = 107  # bytes of a path in struct sockaddr_un
 
 
@@ -97,17 +99,35 @@ def _at_address(host: str, port: int) -> socket.socket:
         ) from error
     if not host:  # both versions of IP, with one socket
         found.sort(key=lambda row: row[0] != socket.AF_INET6)
-    family, kind, protocol, _, address = found[0]
-    sock = socket.socket(family, kind, protocol)
+    where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    *others, last = found
+    for family, _, protocol, _, address in others:
+        try:
+            return _bound(family, protocol, address, both=not host)
+        except OSError as error:
+            if error.errno not in _NOT_HERE:
+                raise _refused(where, error) from error
+    family, _, protocol, _, address = last
+    try:
+        return _bound(family, protocol, address, both=not host)
+    except OSError as error:
+        raise _refused(where, error) from error
+
+
+def _bound(
+    family: int, protocol: int, address: tuple[object, ...], *, both: bool
+) -> socket.socket:
+    """Return a listening socket; `both`: one of IPv6 takes IPv4, too."""
+    sock = socket.socket(family, socket.SOCK_STREAM, protocol)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, bool(host))
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not both)
         sock.bind(address)
         sock.listen(_WAITING)
-    except OSError as error:
+    except OSError:
         sock.close()
-        raise _refused(f"{host}:{port}", error) from error
+        raise
     return sock
 
 

@@ -1,13 +1,18 @@
 """Writes the metrics into a file for node_exporter's textfile collector, atomically."""
 
 import contextlib
+import errno
 import os
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from pagescan.model.errors import UsageError, file_error
+from pagescan.model.errors import PagescanError, UsageError, file_error
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
+
+_OF_FOLDER = (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EROFS)
+"""The errors of a folder that is missing, or not for this user."""
 
 
 class TextFile:
@@ -31,6 +36,7 @@ class TextFile:
         self._path = path
         self._registry = registry
         self._scratch = f"{path}.{os.getpid()}"
+        self._trouble = ""
 
     def check(self) -> None:
         """Raise a PagescanError if the folder cannot be written."""
@@ -45,6 +51,28 @@ class TextFile:
         from prometheus_client import generate_latest
 
         self._replace(generate_latest(self._registry))
+
+    def update(self, say: Callable[[str], None]) -> None:
+        """Write, or remove the file and say once why it could not be written.
+
+        Nobody could tell that its numbers are old. A disk with room for one file only
+        is no trouble: then there is none for a moment. The next call tries again.
+        """
+        try:
+            try:
+                self.write()
+            except PagescanError:
+                with contextlib.suppress(OSError):
+                    os.unlink(self._path)
+                self.write()
+        except PagescanError as error:
+            if str(error) != self._trouble:
+                say(f"{error}; each tick tries again")
+            self._trouble = str(error)
+            return
+        if self._trouble:
+            say(f"{self._path} is written again")
+        self._trouble = ""
 
     def _replace(self, text: bytes) -> None:
         with contextlib.suppress(OSError):
@@ -61,7 +89,10 @@ class TextFile:
                 os.unlink(self._scratch)
             hint = "its folder must exist, and this user must be able to write it"
             raise file_error(
-                error, f"write {self._path}", call=call, hint=hint
+                error,
+                f"write {self._path}",
+                call=call,
+                hint=hint if error.errno in _OF_FOLDER else None,
             ) from error
 
     def __enter__(self) -> "TextFile":

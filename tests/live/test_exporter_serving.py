@@ -26,9 +26,11 @@ import pytest
 from pagescan.exporter.listening import listening
 from pagescan.exporter.server import Server
 from pagescan.exporter.web_config import read
+from pagescan.model.errors import PagescanError
 from tests import witness
 from tests.conftest import STRANGER, Target, python_of_all
 from tests.exporting import exporting, parsed, value, values
+from tests.machine import tmpfs
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
@@ -322,6 +324,56 @@ def test_textfile(target: Start, tmp_path: Path) -> None:
         )
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.needs("root")
+def test_textfile_on_a_full_disk(target: Start, tmp_path: Path) -> None:
+    """It goes on, says so once, and leaves no old numbers."""
+    made = target("m=anon,pages=1")
+    with tmpfs(tmp_path, "size=64k"):
+        file, filling = tmp_path / "a.prom", tmp_path / "filling"
+        with exporting("--tree", made.pid, "--textfile", file, "-i", "0.05") as one:
+            witness.wait_for(lambda: file.exists() and file.stat().st_size)
+
+            def filled() -> bool:  # the exporter's own file makes room for another
+                with contextlib.suppress(OSError), filling.open("ab", 0) as all_of_it:
+                    while True:
+                        all_of_it.write(bytes(4096))
+                return any("cannot write" in line for line in one.said)
+
+            witness.wait_for(filled)
+            assert "cannot write" in one.said[-1]
+            assert "a.prom: no space left on device" in one.said[-1]
+            assert not file.exists()
+            filling.unlink()
+            one.wait_until_said("a.prom is written again")
+            assert parsed(file.read_text())
+            assert len([line for line in one.said if "cannot write" in line]) == 1
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_textfile_that_barely_fits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The old file is removed where there is no room for two."""
+    import prometheus_client
+
+    from pagescan.exporter.textfile import TextFile
+
+    file = tmp_path / "a.prom"
+    said: list[str] = []
+    one = TextFile(str(file), prometheus_client.CollectorRegistry())
+    file.write_text("old\n")
+    replace = one._replace
+
+    def full(text: bytes) -> None:
+        if file.exists():
+            raise PagescanError("full")
+        replace(text)
+
+    monkeypatch.setattr(one, "_replace", full)
+    one.update(said.append)
+    assert (file.read_bytes(), said) == (b"", [])
 
 
 # ---- rights ------------------------------------------------------------------------

@@ -121,6 +121,30 @@ def test_forbidden_port_and_path(tmp_path: Path) -> None:
         os.seteuid(0)
 
 
+@pytest.mark.parametrize(
+    ("first", "listens"), [("192.0.2.1", True), ("127.0.0.1", False)]
+)
+def test_name_with_two_addresses(
+    first: str, monkeypatch: pytest.MonkeyPatch, *, listens: bool
+) -> None:
+    """An address that this machine has not is passed over; one in use is refused."""
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        rows = [
+            (socket.AF_INET, socket.SOCK_STREAM, 6, "", (host, port))
+            for host in (first, "127.0.0.2")
+        ]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: rows)
+        if listens:
+            with listening(f"name:{port}") as sock:
+                assert sock.getsockname() == ("127.0.0.2", port)
+            return
+        with pytest.raises(PagescanError, match=f"name:{port}: address already in use"):
+            listening(f"name:{port}").__enter__()
+
+
 def test_textfile_that_cannot_be_written(tmp_path: Path) -> None:
     """It is refused before anything is read, with a remedy."""
     result = refused("--textfile", tmp_path / "missing/x.prom")
