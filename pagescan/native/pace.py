@@ -17,6 +17,9 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 # UFFDIO_WRITEPROTECT, whose first call has to be short enough, too.
 _FIRST_SLICE = 2048 * _PAGE
 _SHORTEST_SLICE = 512 * _PAGE
+# Even such a slice takes 20 us, or 1 us where it is empty. Under a lower limit no slice
+# would ever become longer: 15 TiB without a page would take 8 million calls.
+_SHORTEST_STALL_NS = 50_000
 # A dense slice after a long hole takes 0.1 ms on the kernel's fast path.
 LONGEST_SLICE = 65536 * _PAGE
 # For a call that protects: 20 us per 512 populated pages.
@@ -40,7 +43,8 @@ class Pace:  # no dataclass: a keeper of sessions would load 1.4 MB for it
     """How long one call may hold the target's mmap lock, and the pauses between calls.
 
     Attributes:
-        max_stall_ns: Limit of one call, kept by adapting its length.
+        max_stall_ns: Limit of one call, kept by adapting its length; a limit below
+            50 us is as one of 50 us.
         pause_ns: Pause after a call has held the lock; 0: none.
         held_ns: How long calls have held it since the last pause.
         progress: The receiver of the progress.
@@ -96,7 +100,7 @@ def _first_slice(max_stall_ns: int) -> int:
 def c_pace(pace: Pace, slice_max: int = LONGEST_SLICE) -> tuple[Any, ...]:
     """Return the first fields of struct ps_pace, in order; the last one is 0."""
     return (
-        pace.max_stall_ns,
+        max(pace.max_stall_ns, _SHORTEST_STALL_NS),
         pace.pause_ns,
         _first_slice(pace.max_stall_ns),
         _SHORTEST_SLICE,
