@@ -18,6 +18,18 @@ if TYPE_CHECKING:
     from pagescan.model.results import Output
 
 
+_HEADINGS = {
+    "memory": "Memory that is written most",
+    "functions": "Functions that write most",
+    "growth": "Processes that grow most",
+    "regressions": "Writes from release to release",
+}
+QUESTIONS = tuple(_HEADINGS)
+"""The questions to a fleet, in the order of their answers."""
+_MOST = 10
+"""Rows per question, where all are answered."""
+
+
 @dataclass(frozen=True, slots=True)
 class DatasetWords:
     """The options for datasets.
@@ -44,22 +56,30 @@ class DatasetWords:
         Raises:
             UsageError: It names the first such option.
         """
-        if self.fleet and (self.folder or self.since_look or self.release):
+        if self.fleet and self.folder is not None:
             raise UsageError("--fleet asks a dataset, and --parquet adds to one")
+        self.check_unused()
         check_form("fleet" if self.fleet else "dataset", given)
 
     def check_unused(self) -> None:
-        """Refuse the options of --parquet and --fleet without these.
+        """Refuse options of --parquet without it, and options of --fleet without it.
 
         Raises:
-            UsageError: One of them is given.
+            UsageError: It names the first such option.
         """
-        if self.since_look is not None or self.release is not None:
-            word = "--release" if self.since_look is None else "--since-look"
-            raise UsageError(f"{word} needs --parquet")
-        if self.engine is not None or self.question is not None:
-            word = "--question" if self.engine is None else "--engine"
-            raise UsageError(f"{word} needs --fleet")
+        if self.folder is None:
+            of_parquet = {"--since-look": self.since_look, "--release": self.release}
+            _refuse(of_parquet, "--parquet")
+        if not self.fleet:
+            of_fleet = {"--engine": self.engine, "--question": self.question}
+            _refuse(of_fleet, "--fleet")
+
+
+def _refuse(options: Mapping[str, object], needed: str) -> None:
+    """Raise a UsageError for the first option that is given: it needs another one."""
+    for option, value in options.items():
+        if value is not None:
+            raise UsageError(f"{option} needs {needed}")
 
 
 def _words(words: dict[str, Any]) -> DatasetWords:
@@ -67,16 +87,6 @@ def _words(words: dict[str, Any]) -> DatasetWords:
         *(words.pop(name) for name in ("folder", "since_look", "release")),
         *(words.pop(name) for name in ("fleet", "engine", "question")),
     )
-
-
-QUESTIONS = ("memory", "functions", "growth", "regressions")
-_MOST = 10
-_HEADINGS = {
-    "memory": "Memory that is written most",
-    "functions": "Functions that write most",
-    "growth": "Processes that grow most",
-    "regressions": "Writes from release to release",
-}
 
 
 dataset_options: Callable[[Any], Any] = shared(

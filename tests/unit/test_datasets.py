@@ -386,6 +386,8 @@ def test_pyarrow_is_not_installed(tmp_path: Path) -> None:
         (["--json"], "--json does not go with --parquet"),
         (["--csv"], "--csv does not go with --parquet"),
         (["--since-look", "-1"], "--since-look"),
+        (["--engine", "spark"], "--engine needs --fleet"),
+        (["--question", "growth"], "--question needs --fleet"),
     ],
 )
 def test_options_without_effect(tmp_path: Path, words: list[str], message: str) -> None:

@@ -316,6 +316,8 @@ def test_a_package_is_missing(
         (["x", "--question", "growth"], "--question needs --fleet"),
         (["x", "y", "--fleet"], "--fleet asks one dataset"),
         (["x", "--fleet", "--parquet", "y"], "--fleet asks a dataset"),
+        (["x", "--fleet", "--since-look", "0"], "--since-look needs --parquet"),
+        (["x", "--fleet", "--release", "1"], "--release needs --parquet"),
         (["x", "--fleet", "--view", "ages"], "--view does not go with --fleet"),
         (["x", "--fleet", "--html", "y"], "--html does not go with --fleet"),
         (["x", "--fleet", "--time", "1s-2s"], "--time does not go with --fleet"),
