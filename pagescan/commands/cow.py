@@ -11,7 +11,7 @@ from pagescan.attribution.copy_counter import CopyCounter
 from pagescan.attribution.copy_loop import copy_reports
 from pagescan.attribution.exact_copies import ExactCopies
 from pagescan.commands.group_options import subject_argument
-from pagescan.commands.group_text import Told, processes
+from pagescan.commands.group_text import Told
 from pagescan.commands.options import common, output
 from pagescan.commands.signals import stop_on_signals
 from pagescan.console.context import Context
@@ -140,7 +140,7 @@ def _named(watch: CopyCounter, subject: "int | Selector") -> str:
     if isinstance(watch, CopyWatch):
         return str(watch.target)
     count = sum(process.lives for process in watch.processes.values())
-    return f"{subject}, {processes(count)}"
+    return f"{subject}, {plural(count, 'process')}"
 
 
 def _said_of_forks(exact: ExactCopies | None, context: Context) -> int:

@@ -1,5 +1,7 @@
 """`pagescan disarm`: ends tracking sessions."""
 
+from collections import Counter
+
 import click
 
 from pagescan.commands.completing import complete_session
@@ -14,11 +16,12 @@ from pagescan.commands.options import (
 from pagescan.console.context import Context
 from pagescan.model.errors import UsageError
 from pagescan.model.results import Output
+from pagescan.model.units import plural
 from pagescan.native import Pace
 from pagescan.render.session_list import write_sessions
 from pagescan.session.lookup import find_session, keeper_sessions
 from pagescan.session.opened import end_each
-from pagescan.session.record import Membership, Session
+from pagescan.session.record import Session
 from pagescan.target.find import find_pid
 
 
@@ -109,13 +112,6 @@ def _sessions(
 
 def _say_groups(ended: list[Session], context: Context) -> None:
     """Say which groups were disarmed, and how many processes of each."""
-    counts: dict[Membership, int] = {}
-    if not any(session.group for session in ended):
-        return
-    from pagescan.commands.group_text import processes
-
-    for session in ended:
-        if session.group is not None:
-            counts[session.group] = counts.get(session.group, 0) + 1
-    for group, count in counts.items():
-        context.say(f"disarmed {group}: {processes(count)}")
+    groups = Counter(session.group for session in ended if session.group)
+    for group, count in groups.items():
+        context.say(f"disarmed {group}: {plural(count, 'process')}")

@@ -3,14 +3,14 @@
 import contextlib
 
 from pagescan import render
-from pagescan.commands.group_text import Told, processes
+from pagescan.commands.group_text import Told
 from pagescan.console.context import Context
 from pagescan.console.streams import arrived
 from pagescan.model.errors import TargetError
 from pagescan.model.groups import GroupLook
 from pagescan.model.report import Report
 from pagescan.model.results import Output, SessionFacts
-from pagescan.model.units import format_seconds, format_size
+from pagescan.model.units import format_seconds, format_size, plural
 from pagescan.native import Pace
 from pagescan.render.group_rows import GroupRows, ProcessTable
 from pagescan.session.group_lookup import GroupSession
@@ -29,7 +29,7 @@ def arm_and_print(
     _say_untracked(armed, context)
     stopped = format_seconds(armed.cost.stopped_ns / 1e9)
     context.say(
-        f"armed {selector}: {processes(len(armed.members))},"
+        f"armed {selector}: {plural(len(armed.members), 'process')},"
         f" {format_size(armed.tracked_bytes)}, stopped for {stopped} in all"
     )
     if output.is_json:

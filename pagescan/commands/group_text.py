@@ -9,11 +9,6 @@ _NAMED = 5
 """Untracked processes that a message names."""
 
 
-def processes(count: int) -> str:
-    """Return a number of processes in words."""
-    return "1 process" if count == 1 else f"{count} processes"
-
-
 class Speaker(Protocol):
     """What prints messages: the options of every command, or a progress line."""
 

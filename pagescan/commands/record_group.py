@@ -3,7 +3,7 @@
 import contextlib
 from typing import TYPE_CHECKING
 
-from pagescan.commands.group_text import Told, processes
+from pagescan.commands.group_text import Told
 from pagescan.commands.record_progress import RecordProgress
 from pagescan.commands.running import said_if_long
 from pagescan.commands.signals import no_interrupt, stop_on_signals
@@ -12,6 +12,7 @@ from pagescan.commands.watch_group import group_end_line
 from pagescan.model.errors import PagescanError
 from pagescan.model.groups import GroupFacts, GroupTick
 from pagescan.model.results import Cost
+from pagescan.model.units import plural
 from pagescan.recording.recorder import Keeping, Recorder
 from pagescan.session.watched import Terms
 from pagescan.session.watched_group import WatchedGroup
@@ -76,7 +77,7 @@ def _record(
     context = progress.context
     told = Told(progress)
     context.say(
-        f"recording {group.selector}, {processes(len(group.members))}, into"
+        f"recording {group.selector}, {plural(len(group.members), 'process')}, into"
         f" {recorder.paths[0]}; Ctrl-C to end"
     )
     recorder.meet(group.trackings)

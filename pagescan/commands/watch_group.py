@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pagescan import render
 from pagescan.commands.cmd_output import CmdOutput
-from pagescan.commands.group_text import Told, processes
+from pagescan.commands.group_text import Told
 from pagescan.commands.present import GroupCounter, PresentCounter
 from pagescan.commands.tick_text import why_ended, written_words
 from pagescan.console.context import Context
@@ -73,7 +73,7 @@ def _run_plain(
     """Write each look to stdout; return the last one, and the cost of the end."""
     count = len(group.members)
     context.say(
-        f"watching {group.selector}, {processes(count)},"
+        f"watching {group.selector}, {plural(count, 'process')},"
         f" every {format_seconds(limits.interval)}; Ctrl-C to end"
     )
     by_mapping = output.by == "mapping"
@@ -155,7 +155,7 @@ def group_tick_line(tick: GroupTick) -> str:
     there = sum(facts.end is None for facts, _ in tick.members)
     return (
         f"tick {tick.number}: {plural(tick.summary.pages, 'page')} written,"
-        f" {rate}/s, {processes(there)}"
+        f" {rate}/s, {plural(there, 'process')}"
     )
 
 
@@ -170,7 +170,7 @@ def group_end_line(tick: GroupTick, ending: Cost, *, by_key: bool = False) -> st
         )
     gone = ""
     if tick.gone:
-        gone = f"; {processes(tick.gone)} went"
+        gone = f"; {plural(tick.gone, 'process')} went"
     if tick.unseen_ns is not None:
         unseen = format_seconds(tick.unseen_ns / 1e9)
         gone += f": the last looks at them were up to {unseen} before the end"

@@ -4,7 +4,7 @@ import contextlib
 
 from pagescan.attribution.group_writers import GroupWriterWatch
 from pagescan.attribution.writers import WriterOptions
-from pagescan.commands.group_text import Told, processes
+from pagescan.commands.group_text import Told
 from pagescan.commands.profile_options import ProfileFile
 from pagescan.commands.progress_line import ProgressLine, TimeLeft
 from pagescan.commands.running import said_if_long
@@ -12,7 +12,7 @@ from pagescan.commands.signals import stop_on_signals
 from pagescan.commands.who_result import say_limits, say_result
 from pagescan.model.groups import GroupFacts
 from pagescan.model.results import Cost, Output, SessionFacts
-from pagescan.model.units import format_seconds
+from pagescan.model.units import format_seconds, plural
 from pagescan.render.writer_list import write_writers
 from pagescan.session.watched import Terms
 from pagescan.session.watched_group import WatchedGroup
@@ -56,7 +56,7 @@ def _run(
     until = f" for {format_seconds(limits.duration)}" if limits.duration else ""
     context.say(
         f"sampling the first writes to {group.selector},"
-        f" {processes(len(group.members))}, every"
+        f" {plural(len(group.members), 'process')}, every"
         f" {format_seconds(limits.interval)}{until}; Ctrl-C ends it"
     )
     told, cost, last = Told(line), Cost(), None
@@ -73,8 +73,8 @@ def _run(
     report = writers.report(facts)
     if writers.left_out:
         context.say(
-            f"of the {processes(writers.left_out)} that ended first, the writers are"
-            " not known any more"
+            f"of the {plural(writers.left_out, 'process')} that ended first, the"
+            " writers are not known any more"
         )
     writers.close()
     cost += group.end(stop)

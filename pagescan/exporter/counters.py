@@ -27,6 +27,7 @@ from pagescan.model.errors import (
 from pagescan.model.looks import Look
 from pagescan.model.memory import PAGE_SIZE
 from pagescan.native import Pace
+from pagescan.session.group_limit import MOST
 from pagescan.session.member import WatchedMember
 from pagescan.session.watched import Terms
 from pagescan.target.group import Member
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from pagescan.tracking.sample import Budget
 
 _PATIENCE = 60.0  # seconds without a tick after which the looks count as stopped
-_MOST = 1000  # tracked processes: a fork bomb must not use up all descriptors
 _TOO_MANY = "too many processes"
 _REASONS: tuple[tuple[type[PagescanError], str], ...] = (
     (AccessDeniedError, "access denied"),
@@ -72,7 +72,7 @@ class WrittenCounter:
         end_early: Callable[[], bool],
     ) -> None:
         """Begin without tracked processes: the first tick attaches."""
-        self.most = _MOST
+        self.most = MOST
         self._grouping = grouping
         self._terms = terms
         self._say = say

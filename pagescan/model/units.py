@@ -50,8 +50,10 @@ def format_size(count: int) -> str:
 
 
 def plural(count: int, noun: str) -> str:
-    """Return a count with its noun: "1 page", "2 pages"."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+    """Return a count with its noun: "1 page", "2 pages", "2 processes"."""
+    if count == 1:
+        return f"{count} {noun}"
+    return f"{count} {noun}es" if noun.endswith("s") else f"{count} {noun}s"
 
 
 def parse_address(text: str) -> int:

@@ -32,8 +32,8 @@ def connect(path: str) -> sqlite3.Connection:
     alone = not os.path.exists(journal) or not os.path.getsize(journal)
     # Without a journal nothing is written beside the file, which may not be possible.
     words = "mode=ro&immutable=1" if alone else "mode=ro"
-    file_ = sqlite3.connect(f"file:{name}?{words}", uri=True, isolation_level=None)
+    opened = sqlite3.connect(f"file:{name}?{words}", uri=True, isolation_level=None)
     with suppress(sqlite3.Error):
-        file_.execute("PRAGMA trusted_schema = OFF")
-        file_.execute("PRAGMA cell_size_check = ON")
-    return file_
+        opened.execute("PRAGMA trusted_schema = OFF")
+        opened.execute("PRAGMA cell_size_check = ON")
+    return opened

@@ -147,7 +147,7 @@ def _subject(names: Sequence[str], facts: Any, result: Any) -> str:  # noqa: ANN
     rows = [row for row in result.processes if row.why is None]
     looks = plural(result.ticks, "look")
     if facts.group:
-        count = f"{len(rows)} processes" if len(rows) != 1 else "1 process"
+        count = plural(len(rows), "process")
         group = f"{facts.group['kind']} {escape(facts.group['name'])}"
         return f"{group}: {looks} of {count}"
     return f"{', '.join(escape(names[row.process]) for row in rows)}: {looks}"

@@ -136,7 +136,7 @@ class Client:
         """Hand over one more session of the same group; return the keeper's pid.
 
         Args:
-            fds: Its descriptors, as `held_session.DESCRIPTORS` names them.
+            fds: Its descriptors, as `files.DESCRIPTORS` names them.
 
         Raises:
             SessionError: The keeper refuses; the caller still has everything.

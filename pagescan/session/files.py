@@ -20,6 +20,9 @@ SUFFIXES = (
 )
 """The files of a session. The lock, which marks it as existing, is removed last."""
 
+DESCRIPTORS = ("server", "lock", "directory", "uffd", "pidfd", "pagemap")
+"""The descriptors of a session, in the order in which a keeper takes them over."""
+
 MESSAGE_LIMIT = 8 << 20
 """Limit of a message, and of a lock file, in bytes: 50,000 untracked ranges fit."""
 

@@ -1,10 +1,10 @@
-"""How many processes of a group can be tracked: the limit of descriptors."""
+"""How many processes can be tracked at a time: the limit of descriptors."""
 
 import contextlib
 import resource
 
 MOST = 1000
-"""The most tracked members: a fork bomb must not use up all descriptors."""
+"""The most tracked processes: a fork bomb must not use up all descriptors."""
 _SPARE, _PER_MEMBER = 64, 6  # descriptors
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pagescan.model.errors import SessionError, SessionLostError
-from pagescan.model.units import format_time
+from pagescan.model.units import format_time, plural
 from pagescan.session.lookup import (
     clear_away,
     clear_leftovers,
@@ -117,8 +117,7 @@ def find_only() -> Session | GroupSession:
 
 def lost_group(found: GroupSession) -> SessionLostError:
     """Return the error for the session of a group whose keeper died."""
-    count = len(found.members)
-    processes = "1 process" if count == 1 else f"{count} processes"
+    processes = plural(len(found.members), "process")
     return SessionLostError(
         f"tracking of {found.group} ({processes}) was lost: its keeper"
         f" (pid {found.members[0].keeper_pid}) died; which pages were written is"

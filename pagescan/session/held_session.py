@@ -25,6 +25,7 @@ from pagescan.native import (
     uffd_unregister,
 )
 from pagescan.session.files import (
+    DESCRIPTORS,
     MESSAGE_LIMIT,
     lock_inode,
     parse,
@@ -33,15 +34,12 @@ from pagescan.session.files import (
     write_facts,
 )
 from pagescan.session.household import Household
-from pagescan.session.peer import HANDED, Peer
+from pagescan.session.peer import Peer
 from pagescan.target.living import has_address_space, memory_dir
 from pagescan.tracking.unregistering import MapsLine, tmpfs_of, unregister_all
 
 CLIENTS = 64
 """Limit of simultaneous connections."""
-
-DESCRIPTORS = ("server", "lock", "directory", "uffd", "pidfd", "pagemap")
-"""The descriptors of a session, in the order in which a keeper takes them over."""
 
 
 class HeldSession:
@@ -248,7 +246,7 @@ class HeldSession:
 
     def _adopt(self, peer: Peer) -> None:
         """Take over one more session of this group; its facts are in its lock file."""
-        if len(peer.received_fds) < HANDED:
+        if len(peer.received_fds) < len(DESCRIPTORS):
             peer.send({"error": "the keeper has reached its limit of descriptors"})
             return
         fds = dict(zip(DESCRIPTORS, peer.received_fds, strict=True))

@@ -9,16 +9,18 @@ import selectors
 import socket
 from typing import TYPE_CHECKING, Any
 
-from pagescan.session.files import MESSAGE_LIMIT, parse, receive_piece
+from pagescan.session.files import (
+    DESCRIPTORS,
+    MESSAGE_LIMIT,
+    parse,
+    receive_piece,
+)
 
 if TYPE_CHECKING:
     from pagescan.session.held_session import HeldSession
 
 REQUEST_LIMIT = 4096
 """Limit of one request, in bytes, from a client without the right to rearm."""
-
-HANDED = 6
-"""The descriptors of a session that one keeper takes over: see `HeldSession`."""
 
 # Errors that mean: the client is gone, or its request is malformed.
 REFUSED = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
@@ -57,10 +59,10 @@ class Peer:
 
     def _receive(self) -> None:
         try:
-            piece = receive_piece(self.connection, self.received_fds, HANDED)
+            piece = receive_piece(self.connection, self.received_fds, len(DESCRIPTORS))
         except BlockingIOError:
             return
-        if len(self.received_fds) > HANDED:
+        if len(self.received_fds) > len(DESCRIPTORS):
             raise ValueError("too many descriptors")
         self.keeper.peers.remove(self)
         self.keeper.peers.append(self)

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from pagescan.model.results import Cost
     from pagescan.session.locks import Lock
     from pagescan.session.record import Session
-from pagescan.session.held_session import CLIENTS, DESCRIPTORS
+from pagescan.session.files import DESCRIPTORS
+from pagescan.session.held_session import CLIENTS
 from pagescan.session.keeper import FAILED, READY
 
 _END_TIMEOUT = 10.0

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from pagescan.model.units import now
-from pagescan.session.held_session import DESCRIPTORS
+from pagescan.session.files import DESCRIPTORS
 from pagescan.session.record import Membership
 from tests.property.test_fuzz import Served, json_values
 

@@ -16,6 +16,7 @@ from pagescan.model.units import (
     parse_seconds,
     parse_size,
     parse_time,
+    plural,
 )
 
 
@@ -112,3 +113,11 @@ def test_escaped_text_is_one_harmless_line(text: str) -> None:
     assert shown.isprintable()
     if text.isprintable():
         assert shown == text
+
+
+@pytest.mark.parametrize(
+    ("count", "noun", "text"),
+    [(1, "page", "1 page"), (0, "page", "0 pages"), (2, "process", "2 processes")],
+)
+def test_a_count_has_its_noun(count: int, noun: str, text: str) -> None:
+    assert plural(count, noun) == text

@@ -12,6 +12,7 @@ from pagescan.model.units import (
     format_seconds,
     format_size,
     format_time,
+    plural,
 )
 from pagescan.render.cells import elide_middle, fit_path, width_of
 from pagescan.render.live_view import help_screen, paint
@@ -187,8 +188,7 @@ class GroupView:
     def _title(self, width: int) -> Text:
         state = self.state
         there = sum(not row.gone for row in self.figures.rows.values())
-        count = "1 process" if there == 1 else f"{there} processes"
-        behind = f" every {state.interval:g} s  {count}"
+        behind = f" every {state.interval:g} s  {plural(there, 'process')}"
         note = f"  {self.note}" if self.note else ""
         if len(" pagescan  " + self.title + behind + note) > width and note:
             behind = f" every {state.interval:g} s"  # the note is on no other line
