@@ -10,7 +10,7 @@ from pagescan.model.groups import MemberLook, MemberUntracked, Populated, Proces
 from pagescan.model.looks import Look, add, summary_of
 from pagescan.model.memory import DEFAULT_RETURNED, PAGE_SIZE
 from pagescan.model.results import Cost, Summary, TargetFacts
-from pagescan.model.units import now
+from pagescan.model.units import format_seconds, now
 from pagescan.session.locks import Lock
 from pagescan.session.watched import Arming, Terms, runs_another_program
 from pagescan.target import maps
@@ -75,6 +75,7 @@ class WatchedMember:
         self._skipped = 0
         self._stopped_ns = 0
         self._seen = 0.0  # when its writes were known
+        self._was_exec = False  # and is not attached again yet
         follower = terms.follower
         self._returned = follower.returned if follower else DEFAULT_RETURNED
         self.toll.sample_seconds = follower.sample_ns / 1e9 if follower else 0.0
@@ -121,7 +122,13 @@ class WatchedMember:
         self.tracking, self.facts = tracking, target.facts
         self.why, self.refusal = "", None
         self.joined_at = self.joined_at or tracking.armed_at
-        self._seen = time.monotonic()
+        if self._was_exec and self.tracee is None:  # else the tracer says so
+            self._terms.say(
+                f"{pid} ({self.facts.name}) was exec'd: attached again; its writes in"
+                f" the last {format_seconds(time.monotonic() - self._seen)} are not"
+                " known"
+            )
+        self._seen, self._was_exec = time.monotonic(), False
         self._stopped_ns += tracking.cost.stopped_ns
         self._wait = _FIRST_TRY
         return True
@@ -164,6 +171,7 @@ class WatchedMember:
             self._refused(error)
             if again:
                 self._due = 0.0  # an exec: it is attached again at once
+                self._was_exec = True
         except PagescanError as error:
             self.close()
             self._refused(error)

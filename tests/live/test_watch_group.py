@@ -410,6 +410,9 @@ def test_an_exec_is_followed(target: Start, watching: Callable[..., Watching]) -
     other.write("m", {4})
     watch.until(lambda _: watch.pages_of(other, "m") == {4})
     watch.end()
+    (said,) = [line for line in watch.said.splitlines() if "was exec'd" in line]
+    assert f"{made.pid} (" in said
+    assert "are not known" in said
 
 
 def test_a_member_is_killed(target: Start, watching: Callable[..., Watching]) -> None:
