@@ -1,6 +1,7 @@
 """Runs the live view of `watch` at a group on a terminal."""
 
 import contextlib
+import shlex
 import shutil
 import time
 
@@ -59,6 +60,7 @@ def run_live(
     note = cmd_output.note if cmd_output else ""
     view = GroupView(_title(group), limits.interval, note=note)
     view.budget = group.terms.percent
+    view.words = f"--{group.selector.kind} {shlex.quote(group.selector.name)}"
     live = _Live(group, view, limits.interval)
     view.open = live.open
     last = None

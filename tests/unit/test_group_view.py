@@ -207,8 +207,9 @@ def test_before_the_first_look() -> None:
 
 def test_w_says_where_writers_are(view: GroupView) -> None:
     """The table of processes has no writers: the line of the selected one says so."""
+    view.words = "--tree 1"
     view.press(["w"])
-    assert "w: pagescan who names the writers" in text(view)
+    assert "w: pagescan who --tree 1 names the writers, after q" in text(view)
     assert not view.state.writers
     view.press(["down"])
     assert "names the writers" not in text(view)

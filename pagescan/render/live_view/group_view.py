@@ -53,6 +53,7 @@ class GroupView:
     Attributes:
         title: The group, for the head line.
         note: A text at the end of the head line; "": none.
+        words: The options that select the group, for a command to copy.
         state: The user's choices.
         figures: The figures of the processes.
         inside: The pid of the process whose mappings are shown; None: the table.
@@ -66,6 +67,7 @@ class GroupView:
         """Show a group; `note` is a text for the head line."""
         self.title = title
         self.note = note
+        self.words = ""
         self.state = ViewState(interval=interval)
         self.figures = GroupFigures()
         self.inside: int | None = None
@@ -99,7 +101,8 @@ class GroupView:
         if key == "g" and plain:
             return
         if key == "w" and plain:
-            self._notice = "w: pagescan who names the writers"
+            who = f"pagescan who {self.words}".rstrip()
+            self._notice = f"w: {who} names the writers, after q"
             return
         if key == "enter" and plain:
             if rows:
@@ -134,7 +137,8 @@ class GroupView:
         view.press([key])
         if view.state.writers:
             view.state = view.state._replace(writers=False)
-            view.writers.note = f"w: pagescan watch {self.inside} names the writers"
+            who = f"pagescan watch {self.inside}"
+            view.writers.note = f"w: {who} names the writers, after q"
         self.state = self.state._replace(
             interval=view.state.interval,
             paused=view.state.paused,
