@@ -55,8 +55,8 @@ class TextFile:
     def update(self, say: Callable[[str], None]) -> None:
         """Write, or remove the file and say once why it could not be written.
 
-        Nobody could tell that its numbers are old. A disk with room for one file only
-        is no trouble: then there is none for a moment. The next call tries again.
+        Nobody could tell that its numbers are old. If there is room for one file only,
+        the old one is removed first. The next call tries again.
         """
         try:
             try:
