@@ -128,7 +128,11 @@ class CopyCounter(ABC):
 
     def count_before(self) -> int:
         """Count what was copied before, each copy once; files are left out."""
-        return sum(copies_within(pids) for pids in families_of(self.forks))
+        return sum(copies_within(one, self._opening) for one in families_of(self.forks))
+
+    def _opening(self, pid: int) -> contextlib.AbstractContextManager[None]:
+        name, what = self.processes[pid].name, "its copies until now are not known: "
+        return self._unfollowed.trying(pid, name, "open", what=what)
 
     def _add_fork(
         self,
@@ -197,7 +201,7 @@ class CopyCounter(ABC):
         if task.kind == FORK and task.pid != task.parent:
             self._new_child(task)
         elif process is None or not process.lives:
-            if task.tid == task.pid and task.kind != FORK:
+            if task.tid == task.pid and task.kind in (EXIT, EXEC):
                 self._end_vfork(task)
         elif task.kind == FORK:
             process.tids += 1
@@ -208,13 +212,10 @@ class CopyCounter(ABC):
         elif task.kind == EXEC:
             self._finish(task.pid, task.time, "exec")
         if task.kind == EXEC:
-            self._run_program(task.pid, process.name if process else "")
+            self._run_program(task.pid, task.name)
 
     def _run_program(self, pid: int, name: str) -> None:
-        """Note that a process runs another program now: so do the children it forks.
-
-        `name` is that of before; it is empty if the process was not followed.
-        """
+        """Note that a process runs another program now: so do the children it forks."""
         if pid in self.processes:
             with self._unfollowed.trying(pid, name, "open"):
                 self.add_process(pid, name, Program(pid)).shown = False
@@ -357,9 +358,9 @@ class CopyCounter(ABC):
     @property
     def notes(self) -> list[str]:
         """Notes for the user about the names of functions."""
-        programs = {process.program: None for process in self.all_processes}
-        notes = dict.fromkeys(note for one in programs for note in one.notes)
-        return [*notes, *self._drops.notes]
+        programs = dict.fromkeys(process.program for process in self.all_processes)
+        notes = [note for one in programs for note in one.notes] + [*self._drops.notes]
+        return [*dict.fromkeys(notes + (self.exact.notes if self.exact else []))]
 
     @property
     @abstractmethod

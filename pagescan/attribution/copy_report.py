@@ -240,6 +240,7 @@ class Reporter:
     def _fork(
         self, fork: Fork, by: str, names: dict[Program, dict[int, Name]]
     ) -> ForkCopies:
+        watch = self._watch
         until = fork.ended_at if fork.end else self._at
         seconds = max(0.0, (until - fork.at) / 1e9)
         copied = self._copied[fork]
@@ -262,7 +263,7 @@ class Reporter:
                 for side in (fork.parent, fork.child)
             ),
             fork.lost,
-            fork.engine,
+            fork.engine if watch.exact is None else watch.exact.engine_of(fork),
             seconds,
             fork.end,
             fork.peak,

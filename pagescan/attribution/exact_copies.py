@@ -15,13 +15,15 @@ from pagescan import native
 from pagescan.attribution.fork_events import ForkEvent, ForkEvents
 from pagescan.attribution.forks import private_of, samples_of
 from pagescan.attribution.samples import clock_ns
-from pagescan.model.errors import PagescanError
+from pagescan.model.errors import PagescanError, TargetError
 from pagescan.model.memory import Category
 from pagescan.scanner.query import Query
 from pagescan.scanner.scanner import Scanner
 from pagescan.target.process import Target
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from pagescan.attribution.forks import Fork
 
 _WRITTEN = Query(require=Category.WRITTEN, returned=Category.WRITTEN)
@@ -72,6 +74,7 @@ class ExactCopies:
 
     Attributes:
         without_event: Children whose begin had no event: vfork(2), posix_spawn(3).
+        unread: Processes that live and whose bits could not be read, with the reasons.
     """
 
     def __init__(self, pid: int) -> None:
@@ -82,6 +85,9 @@ class ExactCopies:
             undo.pop_all()
         self._armed = {pid: _Armed(0, target)}
         self.without_event: set[int] = set()
+        self.unread: dict[int, PagescanError] = {}
+        self._forks: list[Fork] = []  # whose engine is "exact"
+        self._notes: dict[str, None] = {}
 
     @property
     def lost(self) -> str | None:
@@ -91,48 +97,97 @@ class ExactCopies:
     def forked(self, fork: Fork) -> list[native.Faults]:
         """Follow the child of a fork; return the writes that are known by now.
 
-        The fork gets the engine "exact" if its event was read.
+        The fork gets the engine "exact" if its event and the bits were read.
         """
+        pids = fork.parent.pid, fork.child.pid
         parent = self._armed.get(fork.parent.pid)
         event = self.events.of(parent.number, fork.at) if parent else None
         if parent is None or event is None:
             if parent is not None and self.lost is None:
                 self.without_event.add(fork.child.pid)
             return []
-        found = []
-        try:
+        found: list[native.Faults] = []
+        with self._reading(pids[0]):
             before = parent.before(event)  # written for the older children to see
-            found.append(samples_of(fork.parent.pid, event.begun - 1, before))
+            found.append(samples_of(pids[0], event.begun - 1, before))
             fork.parent.since = min(fork.parent.since, event.begun)
-            child = _Armed(event.child, Target.open(fork.child.pid))
-        except PagescanError:  # one of them has ended
+            with self._reading(pids[1]):
+                self._armed[pids[1]] = child = self._child(event, pids[1])
+                fork.engine = "exact"
+                self._forks.append(fork)
+                if event.written is not None and _has_threads(pids[0]):
+                    late = child.own(event.written)
+                    found.append(samples_of(pids[0], fork.at, late))
+        if pids[0] in self.unread:  # its bits tell the writes before the fork, too
+            self.ended(pids[0])
+        if pids[1] in self.unread:
+            self.ended(pids[1])
+        if fork.engine != "exact":
             self.events.forget(event.child)
-            return found
-        self._armed[fork.child.pid] = child
-        self.events.name(event.child, fork.child.pid)
-        with contextlib.suppress(PagescanError):
-            child.inherited = child.noted()
-            fork.engine = "exact"
-            if event.written is not None and _has_threads(fork.parent.pid):
-                late = child.own(event.written)
-                found.append(samples_of(fork.parent.pid, fork.at, late))
         return found
 
+    def _child(self, event: ForkEvent, pid: int) -> _Armed:
+        with contextlib.ExitStack() as undo:
+            child = _Armed(event.child, undo.enter_context(Target.open(pid)))
+            self.events.name(event.child, pid)
+            child.inherited = child.noted()
+            undo.pop_all()
+        return child
+
+    @contextlib.contextmanager
+    def _reading(self, pid: int) -> Iterator[None]:
+        """Run a block that reads the bits of a process; its end ends the block, too.
+
+        Any other failure is remembered in `unread`.
+        """
+        self.unread.pop(pid, None)
+        try:
+            yield
+        except TargetError:
+            return
+        except PagescanError as error:
+            self.unread[pid] = error
+
     def ended(self, pid: int) -> None:
-        """Forget a process that has ended, or runs another program."""
+        """Forget a process that has ended, runs another program, or cannot be read."""
         armed = self._armed.pop(pid, None)
         if armed is not None:
             self.events.forget(armed.number)
             armed.target.close()
+        for fork in self._forks:
+            if pid in (fork.parent.pid, fork.child.pid):
+                fork.engine = self.engine_of(fork)
+        self._forks = [fork for fork in self._forks if fork.end is None]
+        if pid in self.unread:
+            self._notes[self._note(pid)] = None
+            del self.unread[pid]
+
+    def engine_of(self, fork: Fork) -> str:
+        """Return by what the copies of a fork were counted."""
+        sides = fork.parent.pid, fork.child.pid
+        if fork.end is None and not self.unread.keys().isdisjoint(sides):
+            return "perf"
+        return fork.engine
+
+    def _note(self, pid: int) -> str:
+        return f"copies of {pid} were counted by samples alone: {self.unread[pid]}"
+
+    @property
+    def notes(self) -> list[str]:
+        """Notes for the user about processes whose bits were not read."""
+        return [*dict.fromkeys([*self._notes, *map(self._note, self.unread)])]
 
     def look(self) -> list[native.Faults]:
-        """Return the writes of all processes, with the time of this look."""
+        """Return the writes of all processes, with the time of this look.
+
+        Bits that cannot be read now stay for the next look.
+        """
         self.events.drop_old()
         found = []
         for pid, armed in self._armed.items():
             if self.lost is not None:
                 break
-            with contextlib.suppress(PagescanError):
+            with self._reading(pid):
                 regions = armed.written()
                 found.append(samples_of(pid, clock_ns(), regions))
         return found

@@ -26,6 +26,9 @@ from pagescan.target import maps
 from pagescan.target.process import Stat, Target, read_stat
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
+
     from pagescan.attribution.families import FamilyProcess
 
 FOREVER = (1 << 64) - 1
@@ -131,20 +134,27 @@ def compared(parent: int, child: int) -> tuple[Stat, native.Comparison]:
             ) from error
 
 
-def copies_within(pids: list[int]) -> int:
-    """Count the copies that a family has made, each once; the oldest process first."""
+def copies_within(
+    pids: list[int], trying: Callable[[int], AbstractContextManager[None]]
+) -> int:
+    """Count the copies that a family has made, each once.
+
+    Args:
+        pids: Its processes, the oldest first.
+        trying: Runs the block that opens a process, which may fail or have ended: it
+            is then left out.
+    """
     with contextlib.ExitStack() as undo:
-        targets = []
-        for pid in pids:
-            with contextlib.suppress(TargetError):  # it has ended
-                targets.append(undo.enter_context(Target.open(pid)))
+        targets: list[Target] = []
         shared = native.Columns.empty()
-        while len(targets) >= 2 and not shared.starts:
-            with contextlib.suppress(TargetError):  # it ends now: the next is oldest
-                shared = populated(Scanner(targets[0]), private_of(targets[0]))
-                targets[0].check_alive()
-            if not shared.starts:
-                del targets[0]
+        for pid in pids:
+            with trying(pid), contextlib.ExitStack() as opened:
+                target = opened.enter_context(Target.open(pid))
+                if not targets:  # this is the oldest
+                    shared = populated(Scanner(target), private_of(target))
+                    target.check_alive()
+                targets.append(target)
+                undo.push(opened.pop_all())
         if len(targets) < 2:
             return 0
         try:

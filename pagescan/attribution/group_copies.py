@@ -18,7 +18,6 @@ from pagescan.model.errors import NoSuchTargetError, PagescanError
 from pagescan.model.groups import GroupFacts
 from pagescan.native.perf import FORK, Task
 from pagescan.target.census import Census
-from pagescan.target.process import read_stat
 
 if TYPE_CHECKING:
     from pagescan.model.copies import CopyReport
@@ -142,8 +141,7 @@ class GroupCopyWatch(CopyCounter):
         """Follow the new program of a process; the next report shows it."""
         self._guests.discard(pid)
         with self._unfollowed.trying(pid, name, "open"):
-            process = self.add_process(pid, read_stat(pid).name, Program(pid))
-            process.shown = False
+            self.add_process(pid, name, Program(pid)).shown = False
 
     def report(self, by: str = "process", end: str | None = None) -> CopyReport:
         """Take in the processes that have come, and return the copies so far.

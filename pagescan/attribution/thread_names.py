@@ -38,10 +38,10 @@ class ThreadNames:
                 self._names[tid] = text.rstrip(b"\n").decode(errors="replace")
 
     def of(self, tid: int) -> str:
-        """Return the name of a thread; its number if nothing is known."""
+        """Return the name of a thread; its number if it has none, or none is known."""
         seen = set()
         at = tid
         while at not in self._names and at in self._makers and at not in seen:
             seen.add(at)
             at = self._makers[at]
-        return self._names.get(at, str(tid))
+        return self._names.get(at) or str(tid)

@@ -12,6 +12,7 @@ from pagescan.target.proc_files import if_it_lives
 
 class _Failure(NamedTuple):
     name: str
+    what: str
     error: PagescanError
     start_time: int | None
 
@@ -25,7 +26,13 @@ class Unfollowed:
 
     @contextlib.contextmanager
     def trying(
-        self, pid: int, name: str, call: str, *, start_time: int | None = None
+        self,
+        pid: int,
+        name: str,
+        call: str,
+        *,
+        what: str = "",
+        start_time: int | None = None,
     ) -> Iterator[None]:
         """Run a block that begins to follow a process; a failure of it is remembered.
 
@@ -35,6 +42,7 @@ class Unfollowed:
             pid: The process.
             name: Its name.
             call: The system call of the block whose failure has no text yet.
+            what: What is not known if the block fails; empty: all of the process.
             start_time: When the process began, if that is known.
         """
         self._failures.pop(pid, None)
@@ -42,7 +50,7 @@ class Unfollowed:
             with if_it_lives(pid, doing=f"follow {pid}", call=call):
                 yield
         except PagescanError as error:
-            self._failures[pid] = _Failure(name, error, start_time)
+            self._failures[pid] = _Failure(name or str(pid), what, error, start_time)
 
     def __contains__(self, pid: int) -> bool:
         return pid in self._failures
@@ -73,6 +81,6 @@ class Unfollowed:
     def members(self) -> tuple[MemberUntracked, ...]:
         """Return the processes and the reasons."""
         return tuple(
-            MemberUntracked(pid, one.name, None, str(one.error))
+            MemberUntracked(pid, one.name, None, f"{one.what}{one.error}")
             for pid, one in self._failures.items()
         )

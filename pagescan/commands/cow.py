@@ -168,7 +168,7 @@ class _Teller:
         self._alone = alone
         self._lines = 0
         self._told: set[int] = set()
-        self._of_group = Told(context, "not followed")
+        self._of_group = Told(context, "not counted")
 
     def tell(self, report: CopyReport) -> None:
         """Write one report, and a sentence about each fork that has ended."""

@@ -77,7 +77,7 @@ class MemberUntracked(NamedTuple):
 
     Attributes:
         pid: The process; None: all processes over a limit.
-        name: Its name in the kernel.
+        name: Its name in the kernel, never empty; "others" with the pid None.
         part: The part; None: the process as a whole.
         why: The reason.
     """

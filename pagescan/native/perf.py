@@ -37,7 +37,7 @@ class Task(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The new name of a thread; only of the type NAMED."""
+        """The new name, of a thread or a program; only of the types NAMED and EXEC."""
         raw = struct.pack("=QQ", self.parent, self.maker)
         return raw.partition(b"\0")[0].decode(errors="replace")
 

@@ -397,7 +397,7 @@ struct ps_faults {
 	int64_t length;
 	/*
 	 * rows of type (COMM: an exec), time, pid, parent, tid, thread that made it; with
-	 * PS_TASK_NAMED the name stands in place of the parent and the maker
+	 * COMM and PS_TASK_NAMED the new name stands in place of the parent and the maker
 	 */
 	uint64_t *tasks;
 	int64_t task_capacity;

@@ -150,8 +150,8 @@ static void add_task(struct ps_faults *out, uint32_t type, const uint64_t *body)
 }
 
 /*
- * Body of COMM: pid, tid as u32, the name; the id of the sample, pid and tid and time, is last. A
- * thread's new name, of up to 16 bytes, stands in place of the parent and the maker.
+ * Body of COMM: pid, tid as u32, the name; the id of the sample, pid and tid and time, is last. The
+ * new name, of up to 16 bytes, stands in place of the parent and the maker.
  */
 static void add_name(struct ps_faults *out, int is_exec, const uint8_t *body, uint64_t length)
 {
@@ -163,9 +163,9 @@ static void add_name(struct ps_faults *out, int is_exec, const uint8_t *body, ui
 	row[0] = is_exec ? PERF_RECORD_COMM : PS_TASK_NAMED;
 	memcpy(&row[1], body + length - 8, 8);
 	row[2] = ids[0];
-	row[3] = is_exec ? ids[0] : name[0];
+	row[3] = name[0];
 	row[4] = ids[1];
-	row[5] = is_exec ? ids[1] : name[1];
+	row[5] = name[1];
 }
 
 int ps_faults_drain(void *ring, uint64_t size, struct ps_faults *out)

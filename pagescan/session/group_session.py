@@ -267,7 +267,7 @@ class _Result:
                 self._leave_out(member.pid, member.name, f"{why}; it is armed now")
         if over:
             why = f"{over} more: {why_over}"
-            self.untracked.append(MemberUntracked(None, "", None, why))
+            self.untracked.append(MemberUntracked(None, "others", None, why))
 
     def _arm(self, member: Member) -> None:
         pid, start_time = member.key

@@ -15,7 +15,8 @@ from pagescan.session.locks import Lock
 from pagescan.session.watched import Arming, Terms, runs_another_program
 from pagescan.target import maps
 from pagescan.target.group import Member, lives
-from pagescan.target.process import Target, executable
+from pagescan.target.living import executable
+from pagescan.target.process import Target
 from pagescan.tracking.fault_cost import USUAL, FaultCost
 from pagescan.tracking.target_cost import TargetCost
 

@@ -337,7 +337,7 @@ class WatchedGroup:
         ]
         if self._over:
             why = f"{self._over} more: {self._why_over}"
-            found.append(MemberUntracked(None, "", None, why))
+            found.append(MemberUntracked(None, "others", None, why))
         return tuple(found)
 
     def _cost(self, looks: dict[tuple[int, int], Look]) -> Cost:

@@ -11,7 +11,8 @@ from pagescan.model.errors import (
     from_oserror,
 )
 from pagescan.model.units import escape
-from pagescan.target.process import PF_KTHREAD, check_proc, executable, read_stat
+from pagescan.target.living import program_name
+from pagescan.target.process import PF_KTHREAD, check_proc, read_stat
 
 _PID_DIGITS = 18
 _LISTED = 20
@@ -163,7 +164,7 @@ def named_processes() -> list[Named]:
             stat = read_stat(pid)
             if stat.flags & PF_KTHREAD or stat.state in "ZX":
                 continue
-            program = os.path.basename(executable(pid) or "").removesuffix(" (deleted)")
+            program = program_name(pid)
             if pid == os.getpid() or is_pagescan(_words(pid), program):
                 continue
             names = frozenset({stat.name, program} - {""})

@@ -34,13 +34,12 @@ from pagescan.target.cgroups import (
     within,
 )
 from pagescan.target.find import is_pagescan, pid_of, processes
-from pagescan.target.living import memory_dir
+from pagescan.target.living import memory_dir, program_name
 from pagescan.target.proc_files import command_words, read_proc
 from pagescan.target.process import (
     PF_KTHREAD,
     Stat,
     check_proc,
-    executable,
     open_pidfd,
     parse_stat,
     suitable_stat,
@@ -381,7 +380,7 @@ def _members(found: Iterable[tuple[int, Stat]]) -> tuple[Member, ...]:
 def _is_ours(pid: int, words: list[str]) -> bool:
     if not any("pagescan" in word for word in words):
         return False
-    program = os.path.basename(executable(pid) or "").removesuffix(" (deleted)")
+    program = program_name(pid)
     return is_pagescan(words, program)
 
 

@@ -180,5 +180,5 @@ class Labels:
             return None
         if mapping.name != "[stack]" and not (is_data(mapping) and program.guarded(at)):
             return None  # the stack of a goroutine, or of another fiber
-        text = f"[stack of {stack.name} {stack.tid}]"
-        return Label(text, _STACK_RULE)
+        whose = f"{stack.name} {stack.tid}" if stack.name else stack.tid
+        return Label(f"[stack of {whose}]", _STACK_RULE)

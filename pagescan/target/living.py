@@ -1,4 +1,4 @@
-"""Where /proc shows the memory of a process, and whether that still exists."""
+"""Where /proc shows the memory of a process and its program; whether it exists."""
 
 import contextlib
 import os
@@ -25,6 +25,19 @@ def _lives(directory: str) -> bool:
         # The name may contain any character, also ")": the last one is the end.
         return file.read().rpartition(b") ")[2][:1] not in b"ZXx"
     return False
+
+
+def executable(pid: int) -> str | None:
+    """Return the path of the program that a process runs; None: hidden."""
+    try:
+        return os.readlink(f"{memory_dir(pid)}/exe")
+    except OSError:
+        return None
+
+
+def program_name(pid: int) -> str:
+    """Return the file name of the program that a process runs; empty: hidden."""
+    return os.path.basename(executable(pid) or "").removesuffix(" (deleted)")
 
 
 def has_address_space(pagemap: int) -> bool:

@@ -21,7 +21,12 @@ from pagescan.model.memory import PAGE_SIZE
 from pagescan.model.results import TargetFacts
 from pagescan.model.units import escape
 from pagescan.target.causes import has_filter
-from pagescan.target.living import has_address_space, memory_dir
+from pagescan.target.living import (
+    executable,
+    has_address_space,
+    memory_dir,
+    program_name,
+)
 
 _PF_EXITING, PF_KTHREAD = 0x4, 0x00200000  # include/linux/sched.h
 
@@ -45,12 +50,15 @@ def read_stat(pid: int) -> Stat:
 def parse_stat(text: bytes) -> Stat:
     """Return the fields of the text of /proc/PID/stat.
 
-    The start time is the machine's, whatever the time namespace of this process.
+    An empty name becomes that of the program, or the pid if that is hidden. The start
+    time is the machine's, whatever the time namespace of this process.
     """
     # The name may contain any character, also ")": the last one is the end.
     head, _, tail = text.rpartition(b")")
     fields = tail.split()
-    name = os.fsdecode(head.partition(b"(")[2])
+    first, _, comm = head.partition(b"(")
+    pid = int(first)
+    name = os.fsdecode(comm) or program_name(pid) or str(pid)
     start_time = int(fields[19]) - time_offset()
     return Stat(name, fields[0].decode(), int(fields[6]), start_time, int(fields[1]))
 
@@ -365,14 +373,6 @@ def yama_scope() -> str:
             return file.read().strip()
     except OSError:
         return "0"
-
-
-def executable(pid: int) -> str | None:
-    """Return the path of the program that a process runs; None: hidden."""
-    try:
-        return os.readlink(f"{memory_dir(pid)}/exe")
-    except OSError:
-        return None
 
 
 def tracer_of(pid: int) -> tuple[int, str] | None:

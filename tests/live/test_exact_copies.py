@@ -4,6 +4,7 @@ The second witness is /proc/PID/pagemap: a page of which both sides have a frame
 not the same one, was copied.
 """
 
+import errno
 import json
 import os
 import random
@@ -14,9 +15,11 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from pagescan.attribution import exact_copies
 from pagescan.attribution.copies import CopyWatch
 from pagescan.attribution.exact_copies import ExactCopies
 from pagescan.attribution.fork_reader import refuse_copies
@@ -26,6 +29,7 @@ from pagescan.model.errors import (
     KernelUnsupportedError,
     PagescanError,
     SessionError,
+    from_oserror,
 )
 from pagescan.target.process import Target as Process
 from tests import witness
@@ -121,6 +125,65 @@ def test_writer_without_a_page_fault(forks: Target, exact: bool) -> None:
     assert seen == ((30, 50) if exact else (0, 0))
     assert len(expected - found) == (0 if exact else 80)
     assert not found - expected
+
+
+def fails_once(monkeypatch: pytest.MonkeyPatch, method: str, pids: set[int]) -> None:
+    """Let one call of a method of `_Armed` find no descriptor, but not for some."""
+    whole = getattr(exact_copies._Armed, method)
+    failed: list[str] = []
+
+    def failing(self: Any, *arguments: Any) -> Any:
+        if self.target.pid not in pids and not failed:
+            failed.append(method)
+            error = OSError(errno.EMFILE, "no descriptor")
+            raise from_oserror(error, doing="read the mappings", call="open")
+        return whole(self, *arguments)
+
+    monkeypatch.setattr(exact_copies._Armed, method, failing)
+
+
+@pytest.mark.parametrize(
+    ("method", "engine"),
+    [
+        ("before", "perf"),  # the parent's bits, at the fork
+        ("noted", "perf"),  # the child's bits, there
+        ("written", "exact"),  # one look: the next one reads them
+    ],
+)
+def test_bits_that_cannot_be_read(
+    forks: Target, monkeypatch: pytest.MonkeyPatch, method: str, engine: str
+) -> None:
+    """Nothing has ended: samples alone count the copies, and the cause is told."""
+    with CopyWatch(forks.pid, exact=True) as watch:
+        (old,) = forks.say("f 100")
+        assert [fork.engine for fork in watch.report().forks] == ["exact"]
+        if method != "written":
+            others = set() if method == "before" else {forks.pid, old}
+            fails_once(monkeypatch, method, others)
+        (new,) = forks.say("f 200")
+        for _ in range(3):
+            watch.pump()
+        if method == "written":
+            fails_once(monkeypatch, method, {forks.pid, old})
+        report = watch.report()
+        assert fork_of(report, new).engine == "perf"
+        lost = {"before": "perf"}.get(method, "exact")  # the parent's bits are lost
+        assert fork_of(report, old).engine == lost
+        cause = "read the mappings: this process has reached its limit of descriptors"
+        (note,) = watch.notes
+        assert note.startswith("copies of ")
+        assert f"were counted by samples alone: cannot {cause}" in note
+        forks.say("p 300")
+        report = watch.report("mapping", "interrupted")
+        assert fork_of(report, new).engine == engine
+        assert in_area(fork_of(report, new), "child") == 200
+        assert in_area(fork_of(report, new), "parent") == 300
+        assert {row.pid for row in report.processes} == {forks.pid, old, new}
+        assert all(row.end is None for row in report.processes)
+        assert watch.notes == ([] if engine == "exact" else [note])
+        expected = copied_by_frames(forks.pid, new)
+        assert found_pages(last_fork(watch, new)) == expected
+    assert witness.registered(forks.pid) == 0
 
 
 def test_forks_of_children(forks: Target) -> None:

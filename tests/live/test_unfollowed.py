@@ -11,18 +11,21 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from pagescan.attribution import families, forks as forks_of, symbols
+from pagescan.attribution import copy_counter, families, forks as forks_of, symbols
 from pagescan.attribution.copies import CopyWatch
 from pagescan.attribution.group_copies import GroupCopyWatch
-from pagescan.model.errors import PagescanError
+from pagescan.attribution.thread_names import ThreadNames
+from pagescan.model.errors import PagescanError, TargetError
 from pagescan.model.mapping_set import MappingSet
-from pagescan.target import find
+from pagescan.target import find, maps
 from pagescan.target.group import Tree
+from pagescan.target.labels import Labels
 from pagescan.target.process import Target as Process
 from tests import witness
 from tests.conftest import STRANGER, run_as_stranger
@@ -164,12 +167,12 @@ def name_of(pid: int) -> str:
 
 @pytest.mark.needs("root")
 def test_no_descriptor_for_a_new_program() -> None:
-    """The process is told with the name that it had, and then followed again."""
+    """The process is told with the new name, and then followed again."""
     words = ["sh", "-c", "read line; exec sleep 1000"]
     with subprocess.Popen(words, stdin=subprocess.PIPE) as process:
         try:
             with GroupCopyWatch(Tree.of(process.pid)) as watch:
-                name = watch.processes[process.pid].name
+                assert watch.processes[process.pid].name == "sh"
                 assert process.stdin is not None
                 process.stdin.write(b"go\n")
                 process.stdin.flush()
@@ -177,10 +180,79 @@ def test_no_descriptor_for_a_new_program() -> None:
                 with without_descriptors():
                     watch.pump()
                 (item,) = watch.untracked
-                assert (item.pid, item.name) == (process.pid, name)
-                assert name == "sh"
+                assert (item.pid, item.name) == (process.pid, "sleep")
                 watch.report()
                 assert watch.untracked == ()
+        finally:
+            process.kill()
+
+
+SPAWNS = """
+import os, sys
+sys.stdin.readline()
+pid = os.posix_spawn("/bin/sleep", ["sleep", "1000"], os.environ)
+print(pid, flush=True)
+sys.stdin.readline()
+os.kill(pid, 9)
+"""
+
+
+@pytest.mark.needs("root")
+def test_no_descriptor_for_a_spawned_program() -> None:
+    """A child that had its parent's memory is told with its name, not with none."""
+    words = [sys.executable, "-c", SPAWNS]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(words, stdin=pipe, stdout=pipe, text=True) as process:
+        try:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            with GroupCopyWatch(Tree.of(process.pid)) as watch:
+                print("go", file=process.stdin, flush=True)
+                child = int(process.stdout.readline())
+                witness.wait_for(lambda: name_of(child) == "sleep")
+                with without_descriptors():
+                    for _ in range(3):
+                        watch.pump()
+                (item,) = watch.untracked
+                assert (item.pid, item.name) == (child, "sleep")
+                assert "(EMFILE)" in item.why
+                rows = {row.pid: row.name for row in watch.report().processes}
+                assert rows[child] == "sleep"
+                assert watch.untracked == ()
+        finally:
+            process.communicate("end\n")
+
+
+NAMELESS = """
+import ctypes, threading
+def wait():
+    ctypes.CDLL(None).prctl(15, b"")
+    print(threading.get_native_id(), flush=True)
+    threading.Event().wait()
+threading.Thread(target=wait).start()
+wait()
+"""
+
+
+def test_a_process_without_a_name() -> None:
+    """It has the name of its program, and its threads have their numbers."""
+    words = [sys.executable, "-c", NAMELESS]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            tids = {int(process.stdout.readline()) for _ in range(2)}
+            assert name_of(process.pid) == ""
+            program = Path(f"/proc/{process.pid}/exe").resolve().name
+            (member,) = Tree.of(process.pid).members()
+            assert member.name == program
+            with Process.open(process.pid) as target:
+                assert target.facts.name == program
+                labels = Labels(target).of(maps.read(target))
+                texts = [label.text for label in labels if label is not None]
+            names = ThreadNames(process.pid)
+            assert {names.of(tid) for tid in tids} == {*map(str, tids)}
+            (thread,) = tids - {process.pid}
+            assert f"[stack of {thread}]" in texts
         finally:
             process.kill()
 
@@ -249,9 +321,47 @@ def test_the_oldest_ends_while_it_is_counted(monkeypatch: pytest.MonkeyPatch) ->
             return found
 
         monkeypatch.setattr(forks_of, "private_of", private_of)
-        count = forks_of.copies_within([process.pid, *children])
+        pids = [process.pid, *children]
+        count = forks_of.copies_within(pids, lambda _: suppress(TargetError))
     assert process.returncode == -signal.SIGKILL
     assert 100 <= count < 5000
+
+
+@pytest.mark.needs("root")
+@pytest.mark.parametrize("kind", ["group", "process"])
+def test_no_descriptor_to_count_a_process(
+    forks: Target, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is told with the reason and followed; the copies of the others are counted."""
+    first, second, third = (forks.say("f 500")[0] for _ in range(3))
+    count = forks_of.copies_within
+    open_one = Process.open
+
+    def opened(pid: int, **facts: int) -> Process:
+        if pid == second:
+            with without_descriptors():
+                return open_one(pid, **facts)
+        return open_one(pid, **facts)
+
+    def within(*arguments: Any) -> int:
+        with monkeypatch.context() as patch:
+            patch.setattr(Process, "open", opened)
+            return count(*arguments)
+
+    monkeypatch.setattr(copy_counter, "copies_within", within)
+    with _watch(kind, forks.pid) as watch:
+        report = watch.report()
+        (item,) = report.untracked
+        assert (item.pid, item.name) == (second, "forks")
+        assert item.why.startswith("its copies until now are not known: cannot ")
+        assert "(EMFILE)" in item.why
+        pids = {row.pid for row in report.processes}
+        assert pids == {forks.pid, first, second, third}
+        assert 1000 <= report.summary.copied < 1400
+    monkeypatch.undo()
+    with _watch(kind, forks.pid) as watch:
+        assert watch.untracked == ()
+        assert 1500 <= watch.report().summary.copied < 2000
 
 
 @pytest.mark.needs("root")

@@ -43,3 +43,10 @@ def test_an_error_names_its_process() -> None:
     with pytest.raises(NoSuchTargetError, match="no process with pid") as gone:
         target.Target.open(pid)
     assert gone.value.pid == pid
+
+
+def test_a_process_without_a_name_has_its_pid() -> None:
+    """The kernel lets a process empty its name; this one's program is not known."""
+    rest = b" S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20"
+    assert target.parse_stat(b"4999999 (a) b)" + rest).name == "a) b"
+    assert target.parse_stat(b"4999999 ()" + rest).name == "4999999"
