@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _WRITTEN = Query(require=Category.WRITTEN, returned=Category.WRITTEN)
 
 
-class _Armed:
+class ArmedSide:
     """A process whose writes the kernel notes.
 
     Attributes:
@@ -39,6 +39,7 @@ class _Armed:
     """
 
     def __init__(self, number: int, target: Target) -> None:
+        """Begin without an inherited page."""
         self.number, self.target = number, target
         self.inherited = native.Columns.empty()
 
@@ -83,7 +84,7 @@ class ExactCopies:
             target = undo.enter_context(Target.open(pid))
             self.events = ForkEvents(pid)
             undo.pop_all()
-        self._armed = {pid: _Armed(0, target)}
+        self._armed = {pid: ArmedSide(0, target)}
         self.without_event: set[int] = set()
         self.unread: dict[int, PagescanError] = {}
         self._forks: list[Fork] = []  # whose engine is "exact"
@@ -126,9 +127,9 @@ class ExactCopies:
             self.events.forget(event.child)
         return found
 
-    def _child(self, event: ForkEvent, pid: int) -> _Armed:
+    def _child(self, event: ForkEvent, pid: int) -> ArmedSide:
         with contextlib.ExitStack() as undo:
-            child = _Armed(event.child, undo.enter_context(Target.open(pid)))
+            child = ArmedSide(event.child, undo.enter_context(Target.open(pid)))
             self.events.name(event.child, pid)
             child.inherited = child.noted()
             undo.pop_all()

@@ -128,8 +128,8 @@ def test_writer_without_a_page_fault(forks: Target, exact: bool) -> None:
 
 
 def fails_once(monkeypatch: pytest.MonkeyPatch, method: str, pids: set[int]) -> None:
-    """Let one call of a method of `_Armed` find no descriptor, but not for some."""
-    whole = getattr(exact_copies._Armed, method)
+    """Let one call of a method of `ArmedSide` find no descriptor, but not for some."""
+    whole = getattr(exact_copies.ArmedSide, method)
     failed: list[str] = []
 
     def failing(self: Any, *arguments: Any) -> Any:
@@ -139,7 +139,7 @@ def fails_once(monkeypatch: pytest.MonkeyPatch, method: str, pids: set[int]) -> 
             raise from_oserror(error, doing="read the mappings", call="open")
         return whole(self, *arguments)
 
-    monkeypatch.setattr(exact_copies._Armed, method, failing)
+    monkeypatch.setattr(exact_copies.ArmedSide, method, failing)
 
 
 @pytest.mark.parametrize(
