@@ -15,6 +15,7 @@ from pagescan.model.errors import PagescanError, UsageError
 from pagescan.model.results import Output
 from pagescan.model.units import format_size, parse_seconds, parse_size, plural
 from pagescan.recording import views
+from pagescan.recording.by_writer import without_writers
 from pagescan.recording.excerpt import Excerpt, TimeSpan, parse_span
 from pagescan.recording.over_time import slots_of
 from pagescan.recording.store import Recording, open_recording
@@ -141,15 +142,20 @@ def command(
             _tell_damage(recording)
             raise
         _write(excerpt, view, result, output)
-        _tell_uncounted(excerpt, view, result)
+        _tell_uncounted(excerpt, view)
         _tell_damage(recording)
         return 1 if recording.damage else 0
 
 
-def _tell_uncounted(excerpt: Excerpt, view: str, result: Any) -> None:  # noqa: ANN401 - each view has its own
-    """Say how many looks have no writers: of one file of several."""
-    if view == "writers" and (without := len(excerpt.looks) - result.looks):
-        tell(f"pagescan: {plural(without, 'look')} not counted: recorded without --who")
+def _tell_uncounted(excerpt: Excerpt, view: str = "summary") -> None:
+    """Say which files have no writers, where those of other files are shown."""
+    if view not in ("writers", "summary") or not excerpt.recording.has_writers:
+        return
+    for path, looks in without_writers(excerpt).items():
+        tell(
+            f"pagescan: {path}: {plural(looks, 'look')} not counted among the functions:"
+            " recorded without --who"
+        )
 
 
 def _given(output: Output) -> dict[str, object]:
@@ -170,6 +176,7 @@ def _write_page(excerpt: Excerpt, path: str) -> int:
     size = write_page(page_contents(excerpt), path)
     looks = plural(len(excerpt.looks), "look")
     tell(f"pagescan: {path}: {looks}, {format_size(size)}")
+    _tell_uncounted(excerpt)
     _tell_damage(excerpt.recording)
     return 1 if excerpt.recording.damage else 0
 

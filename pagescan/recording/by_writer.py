@@ -86,9 +86,16 @@ def _read(excerpt: Excerpt) -> WritersView:
         totals["lost"],
         totals["ambiguous"] if whole else None,
         totals["samples"] if whole else None,
-        bool((excerpt.recording.facts.who or {}).get("user_only")),
+        excerpt.recording.user_only,
+        tuple(without_writers(excerpt)),
         ViewTable(rows),
     )
+
+
+def without_writers(excerpt: Excerpt) -> Counter[str]:
+    """Return how many looks of which files were recorded without --who."""
+    files = map(excerpt.recording.file_without_writers, excerpt.looks)
+    return Counter(path for path in files if path is not None)
 
 
 def _add(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import zlib
 from collections.abc import Iterator, Sequence
+from collections.abc import Mapping as Dict
 from contextlib import suppress
 from dataclasses import replace
 from itertools import groupby
@@ -78,7 +79,8 @@ class Recording:
         self.damage: list[str] = []
         self.quiet_step = 1
         self._files: list[sqlite3.Connection] = []
-        self._who: list[bool] = []  # of each file: whether it was made with --who
+        self._names: list[str] = []  # of each file: its path
+        self._who: list[Dict[str, Any] | None] = []  # the same; None: without --who
         self._rows: list[tuple[int, int]] = []  # of each look: its file, and its id
         self._sets: dict[int, MappingsOverTime] = {}
         self._writers = WriterTables()
@@ -174,10 +176,21 @@ class Recording:
         """Whether any look has its writers."""
         return bool(self._writers)
 
+    @property
+    def user_only(self) -> bool:
+        """Whether writes of the kernel for the process have no writer in some file."""
+        return any(who is not None and who.get("user_only") for who in self._who)
+
+    def file_without_writers(self, look: RecordedLook) -> str | None:
+        """Return the file of a look that was recorded without --who, else None."""
+        file, _ = self._rows[look.position]
+        return self._names[file] if self._who[file] is None else None
+
     def writers_of(self, look: RecordedLook) -> RecordedWriters | None:
         """Return who wrote the pages of a look; None: that was not recorded."""
         file, _ = self._rows[look.position]
-        nothing = _NO_WRITERS if self._who[file] and not look.pages else None
+        with_who = self._who[file] is not None
+        nothing = _NO_WRITERS if with_who and not look.pages else None
         try:
             return self._writers.of(look.position) or nothing
         except (TypeError, ValueError, zlib.error):
@@ -280,7 +293,9 @@ class Recording:
         looks = len(self.looks)
         file = len(self._files)
         self._files.append(part.file)
-        self._who.append(part.facts.who is not None)
+        self._names.append(part.path)
+        lost = {} if part.rows["writers"] else None  # where its facts are damaged
+        self._who.append(lost if part.facts.who is None else part.facts.who)
         rows, step = with_quiet_looks(part.rows["looks"], part.rows["processes"])
         self.quiet_step = max(self.quiet_step, step)
         of_look = {

@@ -163,6 +163,8 @@ class WritersView(NamedTuple):
         samples: The samples; None: not known for a part of the memory.
         user_only: Whether the recorder could not see writes of the kernel for the
             process, as in read(2).
+        files_without_writers: The files with looks that are not counted, because they
+            were recorded without --who.
         functions: The functions, those that wrote most first.
     """
 
@@ -174,6 +176,7 @@ class WritersView(NamedTuple):
     ambiguous: int | None
     samples: int | None
     user_only: bool
+    files_without_writers: tuple[str, ...]
     functions: ViewTable[WriterRow]
 
 

@@ -215,7 +215,7 @@ def test_every_form_has_the_function(author: Author, tmp_path: Path) -> None:
     assert command("record", author.pid, "-o", plain, "-n", "2", "-i", "0.1").code == 0
     both = command("report", path, plain, "--view", "writers")
     assert both.code == 0
-    assert "2 looks not counted: recorded without --who" in both.stderr
+    assert f"{plain}: 2 looks not counted" in both.stderr
     beside = command("diff", path, path)
     assert "by_store" in beside.stdout
     document = command("diff", path, path, "--json").json()

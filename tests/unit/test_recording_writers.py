@@ -26,7 +26,7 @@ from pagescan.recording.tables import WritersView
 from pagescan.recording.timed_profile import timed_profile
 from pagescan.render import firefox
 from pagescan.target.selection import Selection
-from tests.conftest import HERE
+from tests.conftest import HERE, command
 from tests.synthetic import BEGUN, PAGE, TARGET, Made, look_of, mapping, some_pages
 
 HEAP = mapping(0x5555_0000_0000, 400, "[heap]")
@@ -50,12 +50,11 @@ class Authored:
 
     path: Path
     ring: Ring | None = None
+    who: dict[str, bool] = field(default_factory=lambda: {"user_only": False})
     truth: list[Written] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        facts = RecordingFacts(
-            "0.1.0", "6.18.0", "host", BEGUN, 1.0, who={"user_only": False}
-        )
+        facts = RecordingFacts("0.1.0", "6.18.0", "host", BEGUN, 1.0, who=self.who)
         self.file = OutputFile(str(self.path), facts, ring=self.ring)
         process = {"armed_at": BEGUN, "tracked_bytes": 1 << 20, "stopped_ns": 200_000}
         self.file.add_process(0, TARGET, process)
@@ -279,6 +278,39 @@ def test_a_recording_of_the_first_schema_opens(tmp_path: Path) -> None:
         with pytest.raises(PagescanError, match="does not say who wrote") as refusal:
             views.writers(excerpt)
         assert refusal.value.hint == "record --who keeps it"
+
+
+def test_a_file_without_writers_is_named(tmp_path: Path) -> None:
+    """It is the first of two files; the other one cannot see writes of the kernel."""
+    plain = tmp_path / "plain.pagescan"
+    file = OutputFile(str(plain), RecordingFacts("0.1.0", "6.18.0", "host", BEGUN, 1.0))
+    process = {"armed_at": BEGUN, "tracked_bytes": 1 << 20, "stopped_ns": 200_000}
+    file.add_process(0, TARGET, process)
+    for number in (1, 2, 3):
+        look = look_of([HEAP.start], MAPPINGS, second=number / 10)
+        file.add(0, number, 0.1, look)
+    file.close("count")
+    made = Authored(tmp_path / "who.pagescan", who={"user_only": True})
+    made.look({HEAP.start: (CODE[0], 11)})
+    made.file.close("count")
+    with open_recording(str(plain), str(made.path)) as recording:
+        view = views.writers(Excerpt(recording))
+        assert (view.looks, view.files_without_writers) == (1, (str(plain),))
+        assert view.user_only
+        late = Excerpt(recording, Selection(), parse_span("0.5s-2s", recording))
+        assert views.writers(late).files_without_writers == ()
+    for words in ((), ("--view", "writers"), ("--html", tmp_path / "a.html")):
+        result = command("report", plain, made.path, *words)
+        assert result.code == 0
+        said = f"{plain}: 3 looks not counted among the functions"
+        assert (said in result.stderr, str(made.path) in result.stderr) == (True, False)
+    document = command(
+        "report", plain, made.path, "--view", "writers", "--json"
+    ).json()
+    assert document["writers"]["files_without_writers"] == [str(plain)]
+    for words in (("--view", "ages"), ("--time", "0.5s-2s")):
+        assert "not counted" not in command("report", plain, made.path, *words).stderr
+    assert command("report", plain).stderr == ""
 
 
 def test_damaged_writers_are_named_and_the_rest_is_shown(tmp_path: Path) -> None:
