@@ -12,8 +12,11 @@ import pytest
 from pagescan.render.html.page import page
 from tests.browser import Chromium, chromium, firefox
 from tests.made_pages import (
+    ANON,
     BEGUN,
+    HEAP,
     PAGE,
+    STACK,
     contents_of,
     mapping,
     random_contents,
@@ -68,7 +71,7 @@ def map_box(browser: Chromium) -> dict[str, float]:
     return {
         "x": box["x"] + 168,
         "y": box["y"],
-        "width": box["width"] - 168 - 14,
+        "width": box["width"] - 168 - 118,
         "height": box["height"] - 26,
     }
 
@@ -184,6 +187,43 @@ def test_they_are_at_every_zoom(browser: Chromium) -> None:
         settle(browser)
         assert hover(browser, 12, step) > 0
     assert browser.errors() == []
+
+
+@pytest.mark.needs("chromium")
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_addresses_beside_the_map_are_right(
+    started: Chromium, path: Path, width: int
+) -> None:
+    """Each is in the cell beside it, and those where bands begin are there."""
+    started.show(path, width=width)
+    started.value("document.getElementById('map').scrollIntoView()")
+    over = "document.getElementById('over').getBoundingClientRect()"
+    box = json.loads(started.value(f"JSON.stringify({over})"))
+    beside = """JSON.stringify(
+        [...document.querySelectorAll('#addresses span')].map((each) => {
+          const { top, bottom, left, right } = each.getBoundingClientRect();
+          const at = parseFloat(each.style.top);
+          return { address: each.textContent, at, top, bottom, left, right };
+        }))"""
+    seen = set()
+    for key in ("0", *("]" * 8), *("[" * 3)):
+        started.value("document.getElementById('over').focus()")
+        started.key(key)
+        settle(started)
+        ticks = json.loads(started.value(beside))
+        assert ticks
+        for tick, following in zip(ticks, ticks[1:], strict=False):
+            assert tick["bottom"] <= following["top"], "one is written over the other"
+        for tick in ticks:
+            assert 0 <= tick["left"] < tick["right"] <= width
+            started.mouse("mouseMoved", box["x"] + 80 + 130, box["y"] + tick["at"] + 0.5)
+            start, end = re.findall("0x[0-9a-f]+", tip(started))[:2]
+            assert int(start, 16) <= int(tick["address"], 16) < int(end, 16)
+            seen.add(int(tick["address"], 16))
+    # On a narrow screen there is no room for that of the small band at the top.
+    places = (HEAP, ANON, STACK)[width < 700 :]
+    assert {page * PAGE for page in places} <= seen
+    assert len(seen) > 12
 
 
 def settle(browser: Chromium) -> None:

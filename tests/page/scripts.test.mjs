@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
+import { addressTicks, linesOf } from "../../pagescan/render/html/addresses.mjs";
 import { LOWEST, paint, placeOf, table } from "../../pagescan/render/html/colour.mjs";
 import { bytesOf, inflate, unpack } from "../../pagescan/render/html/decode.mjs";
 import { address, clock, count, duration, middle, percent, roundStep, size, ticks } from "../../pagescan/render/html/format.mjs";
@@ -130,6 +131,24 @@ test("numbers are written for people", () => {
   assert.equal(duration(90), "90 s");
   assert.equal(duration(86400), "24 h");
   assert.equal(address(0x7ffff, PAGE), "0x7ffff000");
+});
+
+test("addresses beside the map are where memory begins, and round ones between", () => {
+  const one = (start, end, from, to) => ({
+    segment: { start, end }, from, to, perPage: (to - from) / (end - start),
+  });
+  const ticksOf = (visible, rows) => addressTicks(visible, rows, 16).map(({ page, row }) => [page, row]);
+  // A small segment gives way to a large one, and a round address to both.
+  assert.deepEqual(ticksOf([one(0x1003, 0x1013, 0, 8), one(0x2001, 0x2401, 8, 264)], 300), [
+    [0x2001, 8], [0x2100, 71], [0x2200, 135], [0x2300, 199],
+  ]);
+  // Of a segment that begins above the map there are only round ones; a page has 100 rows.
+  assert.deepEqual(ticksOf([one(0x1001, 0x1101, -450, 25150)], 300), [
+    [0x1006, 50], [0x1007, 150], [0x1008, 250],
+  ]);
+  assert.deepEqual(ticksOf([], 300), []);
+  assert.deepEqual(linesOf("0x7f2a40001000"), ["0x7f2a", "40001000"]);
+  assert.deepEqual(linesOf("0x40001000"), ["0x40001000"]);
 });
 
 test("ticks are round, and none is cut at the end", () => {

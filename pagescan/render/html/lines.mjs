@@ -2,7 +2,7 @@
 
 import { THEMES } from "./colour.mjs";
 import { clock, middle, nameOf, percent, roundStep, size, ticks } from "./format.mjs";
-import { RIGHT, gutterOf, shortName } from "./map.mjs";
+import { gutterOf, rightOf, shortName } from "./map.mjs";
 import { groupsOf, lookAt, rateOf, totalRate } from "./model.mjs";
 
 const MOST = 4; // mappings, or processes, with a line of their own
@@ -123,7 +123,7 @@ export function drawLines(model, state, place, Plot) {
     const options = {
       width,
       height: 170,
-      padding: [8, RIGHT, 0, 0],
+      padding: [8, rightOf(width), 0, 0],
       scales: {
         x: { time: false, range: (_, from, to) => [from, to], min: view.from, max: view.to },
         y: { range: (_, low, high) => [0, high > 0 ? high * 1.05 : 1] },
@@ -132,7 +132,7 @@ export function drawLines(model, state, place, Plot) {
         {
           ...axis,
           size: 30,
-          splits: (plot, _, from, to) => ticks(from, to, width - gutter - RIGHT).times,
+          splits: (plot, _, from, to) => ticks(from, to, width - gutter - rightOf(width)).times,
           values: (plot, times) =>
             times.map((time) => clock(time, times.length > 1 && times[1] - times[0] < 1)),
         },

@@ -47,7 +47,7 @@ function start(model) {
     theme: dark.matches ? "dark" : "light",
     log: true,
   });
-  const map = mapOf(model, part("base"), part("over"));
+  const map = mapOf(model, part("base"), part("over"), part("addresses"));
   const pointer = follow(map, state, { tip: part("tip"), spoken: part("spoken") });
   const lines = drawLines(model, state, part("lines"), uPlot);
   let printed = false;

@@ -1,27 +1,34 @@
 // The map of time and memory: draws it on two canvases, one of them for the cursor.
 
+import { addressTicks, linesOf } from "./addresses.mjs";
 import { THEMES, paint, table } from "./colour.mjs";
-import { clock, ticks } from "./format.mjs";
+import { address, clock, ticks } from "./format.mjs";
 import { raster } from "./raster.mjs";
 
 const AXIS = 26;
 const LABEL = 15; // pixels of height that a label needs
-export const RIGHT = 14;
+const DIGITS = 13; // pixels of height that a line of digits needs
+const NARROW = 700;
 
 /** Returns the space at the left of all charts, so that their times stand one below another. */
 export function gutterOf(width) {
-  return width < 700 ? 66 : 168;
+  return width < NARROW ? 66 : 168;
 }
 
-/** Returns a map that draws itself on `base`, and its cursor on `over`. */
-export function mapOf(model, base, over) {
-  const map = { model, base, over, picture: null, width: 0, height: 0, ratio: 1 };
+/** Returns the space at their right; on a wide screen the addresses of the map are there. */
+export function rightOf(width) {
+  return width < NARROW ? 14 : 118;
+}
+
+/** Returns a map that draws itself on `base`, its cursor on `over`, its addresses in `beside`. */
+export function mapOf(model, base, over, beside) {
+  const map = { model, base, over, beside, picture: null, width: 0, height: 0, ratio: 1 };
 
   /** Draws everything: after a change of size, view, theme or scale. */
   map.draw = (state, width, height) => {
     map.gutter = gutterOf(width);
     map.ratio = Math.min(Math.max(window.devicePixelRatio || 1, 1), 2);
-    map.width = width - map.gutter - RIGHT;
+    map.width = width - map.gutter - rightOf(width);
     map.height = height - AXIS;
     for (const canvas of [base, over]) {
       canvas.width = Math.round(width * map.ratio);
@@ -34,6 +41,7 @@ export function mapOf(model, base, over) {
     drawMemory(map, pen, state);
     drawBands(map, pen, state);
     drawTimes(map, pen, state);
+    drawAddresses(map, pen, state);
   };
 
   /** Draws the cursor, the cell under it and a selection. */
@@ -197,4 +205,30 @@ function drawTimes(map, pen, state) {
     line(pen, x, map.height, x, map.height + 4);
     pen.fillText(clock(time, step < 1), x, map.height + 8);
   }
+}
+
+/** Writes addresses beside the map as text that can be selected: on a narrow screen at its left. */
+function drawAddresses(map, pen, state) {
+  const narrow = map.gutter < 100;
+  const least = narrow ? 2 * DIGITS : LABEL;
+  const found = addressTicks(map.picture.rows.visible, map.rows, least * map.ratio);
+  const edge = narrow ? map.gutter : map.gutter + map.width;
+  pen.strokeStyle = THEMES[state.theme].soft;
+  map.beside.className = narrow ? "narrow" : "";
+  map.beside.style.left = narrow ? "0" : `${edge + 8}px`;
+  map.beside.style.width = narrow ? `${edge - 7}px` : "";
+  map.beside.replaceChildren(
+    ...found.map(({ page, row }) => {
+      const y = row / map.ratio;
+      line(pen, narrow ? edge - 4 : edge, y, narrow ? edge : edge + 4, y);
+      const text = address(page, map.model.facts.pageSize);
+      const tick = document.createElement("span");
+      for (const part of narrow ? linesOf(text) : [text]) {
+        if (tick.childNodes.length) tick.append(document.createElement("wbr"));
+        tick.append(part);
+      }
+      tick.style.top = `${y}px`;
+      return tick;
+    }),
+  );
 }

@@ -24,7 +24,7 @@ _HEAD = b"<!doctype html>"
 _HERE = os.path.dirname(__file__)
 _SCRIPTS = (
     *("format", "colour", "decode", "layout", "model", "raster", "hover", "view"),
-    *("cursor", "map", "keys", "lines", "tables", "main"),
+    *("cursor", "addresses", "map", "keys", "lines", "tables", "main"),
 )
 _MODULE_WORDS = re.compile(r"^import .*;\n|^export (?=\w)", re.MULTILINE)
 
