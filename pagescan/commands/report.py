@@ -153,8 +153,8 @@ def _tell_uncounted(excerpt: Excerpt, view: str = "summary") -> None:
         return
     for path, looks in without_writers(excerpt).items():
         tell(
-            f"pagescan: {path}: {plural(looks, 'look')} not counted among the functions:"
-            " recorded without --who"
+            f"pagescan: {path}: {plural(looks, 'look')} not counted among the"
+            " functions: recorded without --who"
         )
 
 

@@ -94,6 +94,18 @@ def format_seconds(seconds: float) -> str:
     return f"{seconds:.1f} s"
 
 
+def format_duration(seconds: float) -> str:
+    """Return a duration of any length: "12.3 s", "10 min", "3 h 20 min", "12 days"."""
+    if seconds < 100:
+        return format_seconds(seconds)
+    minutes = round(seconds / 60)
+    if minutes < 100:
+        return f"{minutes} min"
+    if minutes < 100 * 60:
+        return f"{minutes // 60} h {minutes % 60} min"
+    return f"{minutes // 1440} days"
+
+
 def format_age(seconds: float) -> str:
     """Return how long ago something was, roughly: "12 s", "3 min", "5 h", "4 days"."""
     for limit, unit, name in ((120, 1, "s"), (7200, 60, "min"), (172_800, 3600, "h")):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from pagescan import native
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 BANDWIDTH = 1 << 30
 DOWNTIME = 0.3
 _MOST_ROUNDS = 30
-_MOST_REPEATS = 16
 _LITTLE_GAIN = 0.95
 _VAIN = 3  # this many such rounds in a row end the migration
 _RANGES = 10
@@ -51,7 +50,7 @@ def migration(
     rounds: ViewTable[RoundRow] = ViewTable()
     rest, vain, sent = memory, 0, 0
     while rounds == [] or rest > bandwidth * downtime:
-        if len(rounds) >= _MOST_ROUNDS or vain >= _VAIN or replay.is_over:
+        if len(rounds) >= _MOST_ROUNDS or vain >= _VAIN:
             break
         seconds = rest / bandwidth
         dirty = min(replay.written_in(seconds), memory)
@@ -102,25 +101,34 @@ class _Replay:
             for process, mine in looks.items()
         }
         self._number = dict.fromkeys(looks, 0)
-        self._power = _power(excerpt)
+        curves = _curves(excerpt)
+        self._power = _power([curve for curve, _ in curves])
+        self._all = sum(curve.written * size for curve, size in curves)
+        self._length = sum(_seconds(tick) for tick in excerpt.by_tick())
         self._ticks = self._again()
         self._left = 0.0  # seconds of the present tick that are not replayed yet
         self._processes: list[int] = []
         self._bytes = 0
         self._seconds = 1.0
 
-    @property
-    def is_over(self) -> bool:
-        """Whether it has begun again too often, or there is no look."""
-        return self.repeats >= _MOST_REPEATS or not self._number
-
     def _again(self) -> Iterator[list[RecordedLook]]:
-        while self.repeats < _MOST_REPEATS:
+        while self._number:
             yield from self._excerpt.by_tick()
             self.repeats += 1
 
     def written_in(self, seconds: float) -> int:
-        """Go on by some seconds; return the bytes of pages written in them."""
+        """Go on by some seconds; return the bytes of pages written in them.
+
+        In the time of all looks, or more, these are all pages of the recording.
+        """
+        if self._number and seconds >= self._length:
+            self.repeats += int(seconds / self._length)
+            self._replay(seconds % self._length)
+            return self._all
+        return self._replay(seconds)
+
+    def _replay(self, seconds: float) -> int:
+        """Go on by less than the time of all looks; return the bytes as above."""
         since = dict(self._number)
         dirty = 0.0
         if self._left > 0:  # the rest of a tick: the pages of all of it are known
@@ -152,7 +160,7 @@ class _Replay:
             self._number[process] += 1
             self._processes.append(process)
             self._bytes += sum(excerpt.counts(look).pages) * size
-        self._seconds = max(tick[0].seconds, 1e-6)
+        self._seconds = _seconds(tick)
         return fresh
 
     def _part_of(self, size: int, seconds: float) -> float:
@@ -161,15 +169,30 @@ class _Replay:
         return float(size * share**self._power)
 
 
-def _power(excerpt: Excerpt) -> float:
+def _seconds(tick: list[RecordedLook]) -> float:
+    """Return the time of a tick, above zero."""
+    return max(tick[0].seconds, 1e-6)
+
+
+def _curves(excerpt: Excerpt) -> list[tuple[Unique, int]]:
+    """Return for each process its different pages over time, and its page size."""
+    return [
+        (
+            Unique(counts, len(excerpt.by_process()[process])),
+            excerpt.recording.processes[process].target.page_size,
+        )
+        for process, counts in excerpt.page_counts.items()
+    ]
+
+
+def _power(curves: Sequence[Unique]) -> float:
     """Return P, where a part X of a look has written X**P of its pages.
 
     It comes from the growth of the working set from one look to two: 0 if the same
     pages are written again, 1 if only other pages are written.
     """
     one = two = 0.0
-    for process, counts in excerpt.page_counts.items():
-        unique = Unique(counts, len(excerpt.by_process()[process]))
+    for unique in curves:
         if unique.looks > 1:
             one += unique.in_window(1)
             two += unique.in_window(2)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import zlib
-from collections.abc import Iterator, Sequence
-from collections.abc import Mapping as Dict
+from collections.abc import Iterator, Mapping as Dict, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import groupby
@@ -294,7 +293,8 @@ class Recording:
         file = len(self._files)
         self._files.append(part.file)
         self._names.append(part.path)
-        lost = {} if part.rows["writers"] else None  # where its facts are damaged
+        # Its facts may be damaged.
+        lost: Dict[str, Any] | None = {} if part.rows["writers"] else None
         self._who.append(lost if part.facts.who is None else part.facts.who)
         rows, step = with_quiet_looks(part.rows["looks"], part.rows["processes"])
         self.quiet_step = max(self.quiet_step, step)

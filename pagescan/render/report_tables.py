@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pagescan.model.units import (
     escape,
     format_address,
-    format_seconds,
+    format_duration,
     format_share,
     format_size,
     format_time,
@@ -112,7 +112,7 @@ COLUMNS: dict[str, tuple[ViewColumn, ...]] = {
     ),
     "timeline": (
         ViewColumn("time", "time_ns", _clock),
-        ViewColumn("seconds", "seconds", format_seconds),
+        ViewColumn("seconds", "seconds", format_duration),
         ViewColumn("looks", "looks", str),
         ViewColumn("written", "bytes", _size),
         ViewColumn("rate", "rate", _rate),
@@ -120,7 +120,7 @@ COLUMNS: dict[str, tuple[ViewColumn, ...]] = {
     ),
     "phases": (
         ViewColumn("from", "time_ns", _clock),
-        ViewColumn("seconds", "seconds", format_seconds),
+        ViewColumn("seconds", "seconds", format_duration),
         ViewColumn("looks", "looks", str),
         ViewColumn("rate", "rate", _rate),
         ViewColumn("share", "share", _share),
@@ -139,14 +139,14 @@ COLUMNS: dict[str, tuple[ViewColumn, ...]] = {
     ),
     "working-set": (
         ViewColumn("looks", "looks", str),
-        ViewColumn("seconds", "seconds", format_seconds),
+        ViewColumn("seconds", "seconds", format_duration),
         ViewColumn("written", "bytes", _size),
         ViewColumn("share", "share", _share),
     ),
     "rounds": (
         ViewColumn("round", "round", str),
         ViewColumn("sent", "bytes", _size),
-        ViewColumn("seconds", "seconds", format_seconds),
+        ViewColumn("seconds", "seconds", format_duration),
         ViewColumn("dirty", "dirty", _size),
     ),
     "last": (
@@ -180,7 +180,7 @@ COLUMNS: dict[str, tuple[ViewColumn, ...]] = {
         ViewColumn("resident", "resident", _size),
         ViewColumn("growth", "growth", _growth_or_none),
         ViewColumn("from", "begun_ns", _clock),
-        ViewColumn("seconds", "seconds", format_seconds),
+        ViewColumn("seconds", "seconds", format_duration),
         ViewColumn("end", "end", _text),
         ViewColumn("pid", "pid", str),
         ViewColumn("process", "name", str),
@@ -211,7 +211,7 @@ _TIMES = ("time_ns", "begun_ns")
 _ADDRESSES = ("start", "end", "old_start", "new_start")
 _GIVE_WAY = (
     *("end", "old start", "old size", "new size", "old pages"),
-    *("seconds", "from", "looks", "hosts", "peak", "processes"),
+    *("seconds", "from", "looks", "hosts", "peak", "processes", "size"),
 )
 """Heads of columns that a narrow window leaves out, the first one first."""
 _LEAST_TEXT = 12

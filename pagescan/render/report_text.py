@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pagescan.model.paragraph import lines_of
 from pagescan.model.units import (
     escape,
+    format_duration,
     format_seconds,
     format_share,
     format_size,
@@ -74,7 +75,9 @@ def write_summary(
     """
     room = width()
     head = _subject(names, facts, result)
-    head += f" in {duration(result.seconds)}, {result.begun:%Y-%m-%d %H:%M:%S} UTC"
+    head += (
+        f" in {format_duration(result.seconds)}, {result.begun:%Y-%m-%d %H:%M:%S} UTC"
+    )
     if facts.ending:
         head += f", {facts.ending}"
     put(elide_middle(head, room) if output.format == "table" else head)
@@ -95,7 +98,7 @@ def write_summary(
         put_fact("resident", f"{end} at the end ({change} since the beginning)", output)
     usual = max(facts.interval, result.seconds / max(result.ticks, 1))
     if result.gaps > 1.5 * usual:
-        put_fact("gaps", f"{duration(result.gaps)} are in no look", output)
+        put_fact("gaps", f"{format_duration(result.gaps)} are in no look", output)
     put_fact("cost", _cost(result), output)
     if not result.pages:  # no course, and no table but that of the processes
         if len(result.processes) > 1:
@@ -234,6 +237,8 @@ def write_heatmap(rows: Sequence[Any], begun: Sequence[int], output: Output) -> 
         gap_ = " " * max(1, len(begun) - sum(map(len, ends)))
         put(f"{' ' * (room + 18)}{ends[0]}{gap_}{ends[1]}")
     put("▁ 0.1 % ▃ 1 % ▅ 10 % █ all of the pages, per look; ┄ unmapped or not written")
+    if any(share is None for row in rows for share in row.shares):
+        put("· no look, or one of which most is in another slot")
     del output
 
 
@@ -244,12 +249,14 @@ def write_migration(result: Any, output: Output) -> None:  # noqa: ANN401 - as a
         return
     word = "converges" if result.converges else "does not converge"
     rounds = plural(len(result.rounds), "round")
-    put(
+    course = (
         f"{word} at {size(result.bandwidth, output)}/s: {rounds}"
-        f" in {duration(result.seconds)}, {size(result.sent, output)} sent,"
-        f" then {format_seconds(result.freeze)} of freeze"
-        f" (asked for: {format_seconds(result.downtime)})"
+        f" in {format_duration(result.seconds)}, {size(result.sent, output)} sent,"
+        f" then {format_duration(result.freeze)} of freeze"
+        f" (asked for: {format_duration(result.downtime)})"
     )
+    for line in lines_of(course, width()) if output.format == "table" else [course]:
+        put(line)
     if result.repeated:
         put("the recording is shorter than the rounds: its looks were used again")
     put()
@@ -267,7 +274,11 @@ def write_comparison(result: Any, output: Output) -> None:  # noqa: ANN401 - as 
         return
     rows = [
         ("", "old", "new"),
-        ("length", duration(result.old.seconds), duration(result.new.seconds)),
+        (
+            "length",
+            format_duration(result.old.seconds),
+            format_duration(result.new.seconds),
+        ),
         (
             "written",
             f"{size(result.old.rate, output)}/s",
@@ -296,13 +307,3 @@ def write_comparison(result: Any, output: Output) -> None:  # noqa: ANN401 - as 
 def size(count: float, output: Output) -> str:
     """Return a size, exact with --bytes."""
     return str(round(count)) if output.exact else format_size(round(count))
-
-
-def duration(seconds: float) -> str:
-    """Return a duration for people: "12.3 s", "10 min", "3 h 20 min"."""
-    if seconds < 100:
-        return format_seconds(seconds)
-    minutes = round(seconds / 60)
-    if minutes < 100:
-        return f"{minutes} min"
-    return f"{minutes // 60} h {minutes % 60} min"

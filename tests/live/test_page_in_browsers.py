@@ -4,6 +4,7 @@ import json
 import random
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -212,11 +213,11 @@ def test_the_addresses_beside_the_map_are_right(
         settle(started)
         ticks = json.loads(started.value(beside))
         assert ticks
-        for tick, following in zip(ticks, ticks[1:], strict=False):
+        for tick, following in pairwise(ticks):
             assert tick["bottom"] <= following["top"], "one is written over the other"
         for tick in ticks:
             assert 0 <= tick["left"] < tick["right"] <= width
-            started.mouse("mouseMoved", box["x"] + 80 + 130, box["y"] + tick["at"] + 0.5)
+            started.mouse("mouseMoved", box["x"] + 210, box["y"] + tick["at"] + 0.5)
             start, end = re.findall("0x[0-9a-f]+", tip(started))[:2]
             assert int(start, 16) <= int(tick["address"], 16) < int(end, 16)
             seen.add(int(tick["address"], 16))

@@ -276,6 +276,24 @@ def test_migration_repeats_a_short_recording(tmp_path: Path) -> None:
     assert result.repeated
 
 
+def test_migration_with_a_round_of_many_recordings(tmp_path: Path) -> None:
+    """Round 1 is 20 times as long as the recording; the few pages after it are sent."""
+    made = Made(tmp_path / "a", MAPPINGS)
+    for at in range(10):
+        made.look([page(ANON, at)], resident=4000 * PAGE)
+    excerpt = excerpt_of(made)
+    result = views.migration(excerpt, bandwidth=20 * PAGE, downtime=0.1)
+    assert [row.bytes for row in result.rounds] == [4000 * PAGE, 10 * PAGE]
+    assert result.converges
+    for bandwidth in (1, 1000):  # each round is longer than the recording
+        result = views.migration(excerpt, bandwidth=bandwidth, downtime=0.1)
+        sent = [row.bytes for row in result.rounds]
+        assert sent == [4000 * PAGE, *3 * [10 * PAGE]]
+        assert (result.converges, result.repeated) == (False, True)
+    result = views.migration(excerpt, bandwidth=10**30)
+    assert (len(result.rounds), result.converges) == (1, True)
+
+
 # ---- excerpts ----------------------------------------------------------------------
 
 

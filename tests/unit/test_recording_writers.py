@@ -304,9 +304,7 @@ def test_a_file_without_writers_is_named(tmp_path: Path) -> None:
         assert result.code == 0
         said = f"{plain}: 3 looks not counted among the functions"
         assert (said in result.stderr, str(made.path) in result.stderr) == (True, False)
-    document = command(
-        "report", plain, made.path, "--view", "writers", "--json"
-    ).json()
+    document = command("report", plain, made.path, "--view", "writers", "--json").json()
     assert document["writers"]["files_without_writers"] == [str(plain)]
     for words in (("--view", "ages"), ("--time", "0.5s-2s")):
         assert "not counted" not in command("report", plain, made.path, *words).stderr

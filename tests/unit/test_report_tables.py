@@ -5,8 +5,9 @@ from types import SimpleNamespace
 import pytest
 
 from pagescan.model.results import Output
+from pagescan.model.units import format_duration
 from pagescan.render.report_tables import write_table
-from pagescan.render.report_text import put_fact
+from pagescan.render.report_text import put_fact, write_heatmap
 
 
 def row(start: int, mapping: str, label: str | None = None) -> SimpleNamespace:
@@ -78,3 +79,47 @@ def test_a_long_fact_breaks_at_blanks(
     ]
     put_fact("cost", text, Output(format="plain"))
     assert capsys.readouterr().out == f"cost      {text}\n"
+
+
+@pytest.mark.parametrize(("width", "size"), [(80, False), (100, True)])
+def test_ages_fit_a_window_of_80_cells(
+    *,
+    width: int,
+    size: bool,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    ages = {"once": 1023 << 20, "sometimes": 1023 << 20, "always": 1023 << 20}
+    place = row(0x7FFF_0000_0000, "/usr/lib/x86_64-linux-gnu/libc.so.6")
+    both = [SimpleNamespace(**vars(place), **ages) for _ in range(2)]
+    write_table("ages", both, Output(format="table"))
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= width
+    assert ("  size" in lines[0]) == size
+    assert "0x7fff00000000" in lines[1]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.2, "200 ms"),
+        (99.9, "99.9 s"),
+        (601, "10 min"),
+        (12_000, "3 h 20 min"),
+        (27_570_176, "319 days"),
+    ],
+)
+def test_a_duration_has_a_unit_that_fits(seconds: float, text: str) -> None:
+    assert format_duration(seconds) == text
+
+
+def test_the_legend_of_a_heat_map_names_all_signs(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for shares in ([0.5, 0.0], [0.5, None]):
+        piece = SimpleNamespace(
+            **vars(row(0x1000, "[heap]")), end=0x2000, shares=shares
+        )
+        write_heatmap([piece], [0, 10**9], Output(format="table"))
+        assert ("· no look" in capsys.readouterr().out) == (None in shares)
