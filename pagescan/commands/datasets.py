@@ -190,7 +190,11 @@ def ask(files: Sequence[str], words: DatasetWords, output: Output) -> int:
     if output.format == "csv" and words.question is None:
         wanted = QUESTIONS[:1]
     with open_fleet(files[0], words.engine or "duckdb") as fleet:
-        answers = {name: fleet.answer(name) for name in wanted}
+        while True:
+            known = len(fleet.damaged)
+            answers = {name: fleet.answer(name) for name in wanted}
+            if len(fleet.damaged) == known:  # all are without the same files
+                break
         for path in fleet.damaged:
             tell(f"pagescan: {path} is damaged: its looks are left out")
     code = 1 if fleet.damaged else 0

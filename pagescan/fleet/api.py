@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Self
+from collections.abc import Callable
+from typing import Any, Self, TypeVar
 
 from pagescan.fleet.engines import TABLES, engine_for
 from pagescan.fleet.files import pieces_of
@@ -18,6 +19,8 @@ from pagescan.model.errors import PagescanError
 from pagescan.recording.dataset import check_dataset
 from pagescan.recording.tables import ViewTable
 
+_Result = TypeVar("_Result")
+
 
 class Fleet:
     """A dataset of many recordings, with an engine that answers.
@@ -25,7 +28,8 @@ class Fleet:
     Attributes:
         dataset: Its folder.
         engine: The engine: duckdb, spark or spark:MASTER.
-        damaged: Files that are cut; the looks in them are left out of all answers.
+        damaged: Files that are cut or damaged; the looks in them are left out of the
+            answers. Damage inside a file is found when a question meets it.
     """
 
     def __init__(self, dataset: str, engine: str) -> None:
@@ -42,13 +46,16 @@ class Fleet:
                 f"{dataset} is no dataset of pagescan",
                 hint="pagescan report FILE --parquet DIR makes one, in a new folder",
             )
-        whole, self.damaged = pieces_of(dataset, TABLES)
-        if not whole:
-            if not self.damaged:
-                raise PagescanError(f"{dataset} has no look yet")
-            raise PagescanError(f"{dataset} has no whole file: see {self.damaged[0]}")
-        pieces = whole if self.damaged else None
-        self._engine = engine_for(engine, os.fspath(dataset), pieces)
+        self._whole, self.damaged = pieces_of(dataset, TABLES)
+        if not self._whole and not self.damaged:
+            raise PagescanError(f"{dataset} has no look yet")
+        self._check_whole()
+        self._engine = engine_for(engine, os.fspath(dataset))
+        try:
+            self._without_damage(self._use)
+        except BaseException:
+            self._engine.close()
+            raise
 
     def memory(self) -> ViewTable[MemoryRow]:
         """Return which memory of which programs is written most."""
@@ -77,7 +84,41 @@ class Fleet:
             PagescanError: The dataset cannot be read.
         """
         sql, row = QUESTIONS[question]
-        return ViewTable([row(*values) for values in self._engine.ask(sql)])
+        found = self._without_damage(lambda: self._engine.ask(sql))
+        return ViewTable([row(*values) for values in found])
+
+    def _use(self) -> None:
+        self._engine.use(self._whole if self.damaged else None)
+
+    def _check_whole(self) -> None:
+        if not self._whole:
+            raise PagescanError(
+                f"{self.dataset} has no whole file: see {self.damaged[0]}"
+            )
+
+    def _without_damage(self, action: Callable[[], _Result]) -> _Result:
+        """Do something; if damaged files prevent it, do it again without them."""
+        while True:
+            try:
+                return action()
+            except PagescanError:
+                if not self._leave_out():
+                    raise
+
+    def _leave_out(self) -> bool:
+        """Read all files, and leave out what is damaged; return whether any is."""
+        bad = set()
+        for table in TABLES:
+            for name in self._whole:
+                path = os.path.join(self.dataset, table, name)
+                if os.path.exists(path) and not self._engine.can_read(path):
+                    self.damaged.append(path)
+                    bad.add(name)
+        self._whole = [name for name in self._whole if name not in bad]
+        self._check_whole()
+        if bad:
+            self._use()
+        return bool(bad)
 
     def close(self) -> None:
         """End the engine."""

@@ -17,6 +17,12 @@ TABLES = ("looks", "mappings", "writers")
 class Engine(Protocol):
     """Something that answers SQL about the tables of a dataset."""
 
+    def use(self, pieces: Sequence[str] | None) -> None:
+        """Take the files to read, below the folder of each table; None: all files."""
+
+    def can_read(self, path: str) -> bool:
+        """Whether all of a file can be read."""
+
     def ask(self, sql: str) -> list[tuple[Any, ...]]:
         """Return the rows of an answer."""
 
@@ -24,24 +30,22 @@ class Engine(Protocol):
         """End it."""
 
 
-def engine_for(word: str, dataset: str, pieces: Sequence[str] | None) -> Engine:
+def engine_for(word: str, dataset: str) -> Engine:
     """Start an engine: duckdb, spark, or spark:MASTER.
 
     Args:
         word: The engine.
         dataset: The folder.
-        pieces: The paths of the files to read, below the folder of each table; None:
-            all files.
 
     Raises:
         UsageError: There is no such engine.
-        PagescanError: Its package is not installed, or it cannot read the dataset.
+        PagescanError: Its package is not installed, or it cannot start.
     """
     name, _, master = word.partition(":")
     if name == "duckdb" and not master:
-        return _DuckDb(dataset, pieces)
+        return _DuckDb(dataset)
     if name == "spark":
-        return _Spark(dataset, master, pieces)
+        return _Spark(dataset, master)
     raise UsageError(f"no such engine: {word}", hint="duckdb, spark or spark:MASTER")
 
 
@@ -62,25 +66,33 @@ def _failed(dataset: str, error: Exception) -> PagescanError:
 
 
 class _DuckDb:
-    def __init__(self, dataset: str, pieces: Sequence[str] | None) -> None:
+    def __init__(self, dataset: str) -> None:
         self._dataset = dataset
         duckdb = _package("duckdb", "fleet")
         self._error = duckdb.Error
         self._connection = duckdb.connect(":memory:")
+        # Nothing is loaded from a network.
+        self._connection.execute("SET autoinstall_known_extensions = false")
+
+    def use(self, pieces: Sequence[str] | None) -> None:
         try:
-            # Nothing is loaded from a network.
-            self._connection.execute("SET autoinstall_known_extensions = false")
             for table in TABLES:
-                folder = os.path.join(glob.escape(dataset), table)
+                folder = os.path.join(glob.escape(self._dataset), table)
                 names = ["*/*/*.parquet"]
                 if pieces is not None:
                     names = [*map(glob.escape, pieces)]
                 paths = (os.path.join(folder, name) for name in names)
-                quoted = (path.replace("'", "''") for path in paths)
-                listed = ", ".join(f"'{path}'" for path in quoted)
+                listed = ", ".join(map(_quoted, paths))
                 self._connection.execute(_VIEW.format(table=table, paths=listed))
         except self._error as error:
-            raise _failed(dataset, error) from error
+            raise _failed(self._dataset, error) from error
+
+    def can_read(self, path: str) -> bool:
+        try:
+            self._connection.execute(_ALL.format(_quoted(glob.escape(path)))).fetchall()
+        except self._error:
+            return False
+        return True
 
     def ask(self, sql: str) -> list[tuple[Any, ...]]:
         try:
@@ -93,8 +105,12 @@ class _DuckDb:
         self._connection.close()
 
 
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
 class _Spark:
-    def __init__(self, dataset: str, master: str, pieces: Sequence[str] | None) -> None:
+    def __init__(self, dataset: str, master: str) -> None:
         self._dataset = dataset
         sql = _package("pyspark.sql", "spark")
         errors = import_module("pyspark.errors")
@@ -102,15 +118,28 @@ class _Spark:
         self._errors = (errors.PySparkException, py4j.Py4JError, RuntimeError, OSError)
         try:
             self._session, self._is_ours = _spark_session(sql, master)
+        except self._errors as error:
+            raise _failed(dataset, error) from error
+
+    def use(self, pieces: Sequence[str] | None) -> None:
+        try:
             for table in TABLES:
-                folder = os.path.abspath(os.path.join(dataset, table))
+                folder = os.path.abspath(os.path.join(self._dataset, table))
                 paths = [folder]
                 if pieces is not None:
                     paths = [os.path.join(folder, name) for name in pieces]
                 reader = self._session.read.option("basePath", folder)
                 reader.parquet(*paths).createOrReplaceTempView(table)
         except self._errors as error:
-            raise _failed(dataset, error) from error
+            raise _failed(self._dataset, error) from error
+
+    def can_read(self, path: str) -> bool:
+        try:
+            rows = self._session.read.parquet(os.path.abspath(path))
+            rows.selectExpr("max(hash(*))").collect()
+        except self._errors:
+            return False
+        return True
 
     def ask(self, sql: str) -> list[tuple[Any, ...]]:
         try:
@@ -149,10 +178,11 @@ def _spark_session(sql: Any, master: str) -> tuple[Any, bool]:  # noqa: ANN401 -
 
 
 _VIEW = """
-    CREATE VIEW {table} AS SELECT * FROM read_parquet(
+    CREATE OR REPLACE VIEW {table} AS SELECT * FROM read_parquet(
         [{paths}], hive_partitioning = true,
         hive_types = {{'host': VARCHAR, 'date': DATE}})
 """
+_ALL = "SELECT max(hash(each)) FROM read_parquet({}) AS each"
 _SETTINGS: Sequence[tuple[str, str]] = (
     ("spark.ui.enabled", "false"),
     ("spark.ui.showConsoleProgress", "false"),

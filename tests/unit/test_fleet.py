@@ -131,6 +131,59 @@ def test_a_cut_file(cut: tuple[Path, Path]) -> None:
         pagescan.open_fleet(str(folder))
 
 
+def damage(path: Path) -> None:
+    """Change bytes in the middle of a file, so that no engine can read it."""
+    data = bytearray(path.read_bytes())
+    half = len(data) // 2
+    data[half - 200 : half + 200] = bytes(
+        byte ^ 0xFF for byte in data[half - 200 : half + 200]
+    )
+    path.write_bytes(data)
+
+
+@pytest.fixture(params=["looks", "mappings", "writers"])
+def broken(
+    fleet: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> tuple[Path, Path]:
+    """A dataset with a file of a table that is damaged inside, as `cut`."""
+    folder = tmp_path / "set"
+    subprocess.run(["cp", "-r", fleet, folder], check=True)
+    (path,) = folder.glob(f"{request.param}/host=0042/*/1-*.parquet")
+    damage(path)
+    return folder, path
+
+
+def test_a_file_that_is_damaged_inside(broken: tuple[Path, Path]) -> None:
+    """As with a cut file; a question asked before it was found is asked again."""
+    folder, path = broken
+    result = command("report", folder, "--fleet", "--json")
+    assert result.code == 1
+    assert result.stderr.splitlines() == [
+        f"pagescan: {path} is damaged: its looks are left out"
+    ]
+    memory = result.json()["memory"]
+    assert [
+        (row["name"], row["mapping"], row["bytes"]) for row in memory
+    ] == MEMORY_OF_THE_REST
+    for other in folder.glob(f"{path.relative_to(folder).parts[0]}/*/*/*.parquet"):
+        if other != path:
+            damage(other)
+    result = command("report", folder, "--fleet")
+    assert result.code == 1
+    assert f"{folder} has no whole file: see " in result.stderr
+
+
+@pytest.mark.needs("pyspark", "java")
+@pytest.mark.timeout(300)
+def test_a_file_that_is_damaged_inside_with_spark(broken: tuple[Path, Path]) -> None:
+    folder, path = broken
+    with pagescan.open_fleet(str(folder), "spark:local[1]") as asked:
+        assert len(asked.functions()) == 0
+        memory = asked.memory()
+        assert asked.damaged == [str(path)]
+    assert [(row.name, row.mapping, row.bytes) for row in memory] == MEMORY_OF_THE_REST
+
+
 @pytest.mark.needs("pyspark", "java")
 @pytest.mark.timeout(300)
 def test_a_cut_file_with_spark(cut: tuple[Path, Path]) -> None:
@@ -281,7 +334,7 @@ def test_what_is_no_dataset(tmp_path: Path, fleet: Path) -> None:
         path.write_bytes(footer)
     result = command("report", folder, "--fleet")
     assert result.code == 1
-    assert f"cannot ask {folder}" in result.stderr
+    assert f"{folder} has no whole file: see {folder}/looks/" in result.stderr
     with pytest.raises(UsageError, match="no such engine"):
         pagescan.open_fleet(str(fleet), "hive")
 
