@@ -41,7 +41,9 @@ Examples:
   pagescan report redis.pagescan --parquet looks
   pagescan report looks --fleet"""
 )
-@click.argument("files", metavar="FILE...", nargs=-1, type=click.Path(), required=True)
+@click.argument(
+    "files", metavar="FILE...", nargs=-1, type=click.Path(readable=False), required=True
+)
 @click.option(
     "--view",
     type=click.Choice(VIEWS),

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from pagescan.model.errors import PagescanError
+from pagescan.model.errors import PagescanError, UsageError
 from pagescan.model.groups import GroupFacts
 from pagescan.native import Pace
 from pagescan.recording import views
@@ -35,6 +35,7 @@ def record(  # noqa: PLR0913 - keywords, one per option
     interval: float = 1.0,
     count: int | None = None,
     duration: float | None = None,
+    budget: float | None = None,
     overwrite: bool = False,
     who: bool = False,
     stop: int | None = None,
@@ -50,6 +51,9 @@ def record(  # noqa: PLR0913 - keywords, one per option
         interval: Seconds between two looks.
         count: End after this many looks.
         duration: End after this many seconds.
+        budget: The most percent of the target's processor time that tracking may cost,
+            above 0 and at most 100: then only a random part of the memory is tracked,
+            and the totals are estimates. None: everything is tracked.
         overwrite: Whether an existing file is overwritten.
         who: Whether the file also says which functions and threads wrote.
         stop: A descriptor: the recording ends when it becomes readable.
@@ -58,6 +62,7 @@ def record(  # noqa: PLR0913 - keywords, one per option
         The paths of the files: another file begins after each hour.
 
     Raises:
+        UsageError: The budget is no percentage, or a word is malformed.
         PagescanError: Nothing can be tracked, or the file cannot be written. The looks
             stored before the error are in the file.
 
@@ -69,7 +74,13 @@ def record(  # noqa: PLR0913 - keywords, one per option
         [1, 2, 3]
     """
     limits = Limits(interval, count, duration)
-    terms = Terms(Selection.parse(ranges), Pace(), interval=interval, holder="record")
+    terms = Terms(
+        Selection.parse(ranges),
+        Pace(),
+        percent=_percent(budget),
+        interval=interval,
+        holder="record",
+    )
     keeping = Keeping(path, overwrite=overwrite)
     check_possible()
     with contextlib.ExitStack() as undo:
@@ -80,6 +91,16 @@ def record(  # noqa: PLR0913 - keywords, one per option
         if isinstance(target, int | str):
             return _record(pid_of(target), terms, limits, keeping, stop, who=who)
         return _record_group(target, terms, limits, keeping, stop, who=who)
+
+
+def _percent(budget: float | None) -> float | None:
+    """Return the budget, if it is a percentage that tracking can keep."""
+    if budget is None or 0 < budget <= 100:
+        return budget
+    raise UsageError(
+        f"not a percentage: {budget} is not above 0 and at most 100",
+        hint="as in 2 or 0.5",
+    )
 
 
 def _record(
@@ -96,7 +117,11 @@ def _record(
             terms.follower = writers.watch
         with Target.open(pid) as opened:
             recorder = Recorder(
-                keeping, opened.facts, interval=limits.interval, writers=writers
+                keeping,
+                opened.facts,
+                interval=limits.interval,
+                budget=terms.percent,
+                writers=writers,
             )
         undo.callback(recorder.discard)
         with _ended(recorder) as ending, Watched.armed(pid, terms) as watched:
@@ -131,6 +156,7 @@ def _record_group(
             keeping,
             None,
             interval=limits.interval,
+            budget=terms.percent,
             group=GroupFacts(group.kind, group.name),
             group_writers=writers,
         )

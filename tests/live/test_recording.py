@@ -381,6 +381,31 @@ def test_what_is_no_recording(tmp_path: Path) -> None:
     assert "is not a recording" in result.stderr
 
 
+@pytest.mark.needs("root")
+@pytest.mark.parametrize("words", [("report",), ("diff", "other")])
+def test_a_recording_that_may_not_be_read(
+    recorded: Path, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    """It is no mistake in the words of the command."""
+    path = tmp_path / "secret"
+    path.write_bytes(recorded.read_bytes())
+    path.chmod(0)
+    (tmp_path / "other").write_bytes(recorded.read_bytes())
+    done = subprocess.run(
+        [
+            *("setpriv", "--bounding-set", "-dac_override,-dac_read_search"),
+            *(sys.executable, "-m", "pagescan", *words, str(path)),
+        ],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(HERE.parent)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stderr == f"pagescan: cannot read {path}: permission denied\n"
+    assert done.returncode == 1
+
+
 def test_two_recordings_side_by_side(recorded: Path) -> None:
     document = command("diff", recorded, recorded, "--json").json()
     assert document["kind"] == "comparison"

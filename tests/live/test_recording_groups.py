@@ -1,5 +1,6 @@
 """`record` of a group: each member's looks are what it says it wrote."""
 
+import math
 import os
 import signal
 import subprocess
@@ -238,6 +239,26 @@ def test_library(fronts: Callable[[], Front], program: Path, tmp_path: Path) -> 
         for front in both:
             check(recording, front, of(recording, front))
             assert recording.processes[of(recording, front)].ending == "count"
+
+
+@pytest.mark.parametrize("of_group", [False, True])
+def test_library_keeps_a_budget(
+    *, fronts: Callable[[], Front], program: Path, tmp_path: Path, of_group: bool
+) -> None:
+    """As `record --budget`: the file has it, and its looks are estimates."""
+    path = str(tmp_path / "a.pagescan")
+    pid = fronts().process.pid
+    target = pagescan.Match(str(program)) if of_group else pid
+    for budget in (0.0, 101.0, math.nan):
+        with pytest.raises(pagescan.UsageError, match="not a percentage"):
+            pagescan.record(target, path, budget=budget)
+    assert not os.path.exists(path)
+    pagescan.record(target, path, interval=0.1, count=3, budget=0.5)
+    with pagescan.open_recording(path) as recording:
+        assert recording.facts.budget == 0.5
+        assert recording.looks
+        assert all(look.estimate for look in recording.looks)
+        assert recording.view("summary").estimated
 
 
 @pytest.mark.needs("root")
