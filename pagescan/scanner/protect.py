@@ -122,8 +122,10 @@ def _labels(rule: Rule, listed: set[int]) -> dict[int, int]:
     }
 
 
-def protect_regions(scanner: Scanner, regions: Columns, align: int, uffd: int) -> None:
-    """Protect again what was armed, written and then dropped, holes too.
+def protect_regions(
+    scanner: Scanner, regions: Columns, align: int, uffd: int, *, lift: bool = False
+) -> None:
+    """Protect regions through the userfaultfd, holes too, or lift the protection.
 
     Raises:
         TargetError: The address space is gone.
@@ -131,7 +133,13 @@ def protect_regions(scanner: Scanner, regions: Columns, align: int, uffd: int) -
     for start, end in zip(regions.starts, regions.ends, strict=True):
         try:
             native.uffd_protect(
-                uffd, start, end, align=align, pace=scanner.pace, meter=scanner.meter
+                uffd,
+                start,
+                end,
+                align=align,
+                pace=scanner.pace,
+                meter=scanner.meter,
+                protect=not lift,
             )
         except OSError as error:
             if error.errno == errno.ESRCH:

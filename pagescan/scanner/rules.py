@@ -306,6 +306,36 @@ def unregistered_rule(align: int) -> Rule:
     )
 
 
+def populated_rule() -> Rule:
+    """Return a rule for the populated pages of private memory, registered or not."""
+    exclude = _NO_STORE & known_categories()
+    return Rule(
+        kernel_masks=Masks(
+            mask=exclude, inverted=exclude, anyof=POPULATED, returned=POPULATED
+        ),
+        align=HUGE_PAGE,
+    )
+
+
+def stale_rule(*, registered: bool) -> Rule:
+    """Return a rule for the populated pages that have the bit of the protection.
+
+    Args:
+        registered: Whether to ask in registered memory, or else in all other memory.
+            There Linux 7.3 reports WRITTEN of no page, so all pages match.
+    """
+    unwanted = Category.WRITTEN | (NO_CATEGORY if registered else Category.WPALLOWED)
+    return Rule(
+        kernel_masks=Masks(
+            mask=Category.WRITTEN | Category.WPALLOWED,
+            inverted=unwanted,
+            anyof=POPULATED,
+            returned=POPULATED,
+        ),
+        align=HUGE_PAGE,
+    )
+
+
 def registered_rule(align: int = 1) -> Rule:
     """Return a rule for the first page of each range that is registered."""
     wp_allowed = Masks(mask=Category.WPALLOWED, returned=Category.WPALLOWED)

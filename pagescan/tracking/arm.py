@@ -22,17 +22,20 @@ from pagescan.model.memory import (
     Mapping,
     Untracked,
 )
+from pagescan.model.ranges import Ranges, unlabelled
 from pagescan.model.units import format_size
 from pagescan.native import Columns
+from pagescan.scanner.protect import protect_regions
 from pagescan.scanner.rules import (
     PRIVATE,
     new_memory_rule,
     one_rule,
     present_rule,
     protection_scan,
+    stale_rule,
 )
 from pagescan.scanner.scanner import Scanner
-from pagescan.scanner.spans import spans_of
+from pagescan.scanner.spans import as_spans, spans_of
 from pagescan.target.maps import read
 from pagescan.target.selection import Selection
 from pagescan.tracking.growing_ends import End
@@ -125,6 +128,7 @@ class Armer:
             return []
         known = len(self.armed.untracked)
         self._is_full = self.is_full()
+        stale = self._stale(mappings)
         with native.keeping_the_processor(self.scanner.pace):
             registered = [mapping for mapping in mappings if self._register(mapping)]
         if more := self.armed.untracked[known:]:
@@ -135,7 +139,27 @@ class Armer:
             self.armed.untracked[:] = kept + more
         if any(item.why == _WHY[errno.EINVAL] for item in more):
             self.forget_unmapped(read(self.scanner.target))
+        if stale.starts:
+            self._lift(stale)
         return registered
+
+    def _stale(self, mappings: Iterable[Mapping]) -> Columns:
+        """List pages of unregistered private memory that have the protection's bit.
+
+        mremap(2) of registered memory next to other registered memory makes one mapping
+        of both, and then the kernel unregisters all of it: without EVENT_REMAP it does
+        so with what was moved. The bits of the neighbour stay, and a store does not
+        clear them. Source: mremap_userfaultfd_prep() in fs/userfaultfd.c.
+        """
+        private = MappingSet(item for item in mappings if item.kind in PRIVATE)
+        spans = spans_of(private, one_rule(private))
+        return self.scanner.scan_ranges(spans, [stale_rule(registered=False)])
+
+    def _lift(self, stale: Columns) -> None:
+        """Lift these pages' protection, which hides their writes: they count as new."""
+        spans = as_spans(unlabelled(Ranges(*stale[:2])))
+        stale = self.scanner.scan_ranges(spans, [stale_rule(registered=True)])
+        protect_regions(self.scanner, stale, HUGE_PAGE, self.uffd, lift=True)
 
     def protect(self, registered: Sequence[Mapping]) -> None:
         """Protect the populated pages of private mappings; remember huge pages."""

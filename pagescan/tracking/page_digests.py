@@ -50,19 +50,24 @@ class PageDigests:
         buffer = memoryview(bytearray(_AT_ONCE))
         with self._memory() as memory:
             for low, high in zip(populated.starts, populated.ends, strict=True):
-                for start in range(low, high, _AT_ONCE):
+                start = low
+                while start < high:
                     part = buffer[: min(_AT_ONCE, high - start)]
-                    try:
+                    size = 0
+                    with contextlib.suppress(OSError):
                         size = _read_into(part, memory, start, meter)
-                    except OSError:  # unmapped since
-                        continue
-                    yield (
-                        start,
-                        b"".join(
-                            _digest(part[at : at + PAGE_SIZE])
-                            for at in range(0, size - size % PAGE_SIZE, PAGE_SIZE)
-                        ),
-                    )
+                    size -= size % PAGE_SIZE
+                    pages = range(0, size, PAGE_SIZE)
+                    if size:
+                        yield (
+                            start,
+                            b"".join(
+                                _digest(part[at : at + PAGE_SIZE]) for at in pages
+                            ),
+                        )
+                    start += size
+                    if size < len(part):  # the next page was unmapped since
+                        start += PAGE_SIZE
 
     def page(self, address: int) -> tuple[bytes, bool]:
         """Return the digest of a page, and whether its bytes are not all equal."""

@@ -259,15 +259,7 @@ class SampledTracking(Tracking):
 
         The ends are not units: they have no protection, and are known exactly.
         """
-        left = self.unregistered.left_out(grown.moves, grown.populated)
-        same = ranges_of(
-            self.unregistered.ends.settle(
-                grown.moves, grown.populated, self.scanner.meter
-            )
-        )
-        found = native.overlay(
-            native.outside(found, *same), native.outside(left, *same), outside=True
-        )
+        found = self.unregistered.settle(grown.moves, grown.populated, found)
         page = self.unregistered.ends.heap_without_edge(chosen)
         if page is not None:
             found = self.unregistered.put_back_edge(page, found, returned)

@@ -5,10 +5,11 @@ from collections.abc import Sequence
 from pagescan import native
 from pagescan.model.mapping_set import MappingSet, reservations_beside
 from pagescan.model.memory import Category, Mapping, Untracked
-from pagescan.model.ranges import ranges_of
+from pagescan.model.ranges import Ranges, ranges_of, unlabelled
 from pagescan.native import Columns
 from pagescan.scanner.query import Query
-from pagescan.scanner.rules import POPULATED
+from pagescan.scanner.rules import POPULATED, populated_rule
+from pagescan.scanner.spans import as_spans
 from pagescan.tracking.arm import Armer
 from pagescan.tracking.followed import FollowedMappings
 from pagescan.tracking.growing_ends import NOTHING, GrowingEnds, Moves
@@ -76,14 +77,9 @@ class UnregisteredMemory:
         registered = self.register(chosen, moves)
         arrived = self.armer.protect_whole(registered)
         written = self.writes.scan(chosen, rearm=True, returned=returned)
-        left = self.left_out(moves, populated)
-        same = ranges_of(self.ends.settle(moves, populated, self.writes.scanner.meter))
-        found = native.overlay(
-            native.outside(written, *same),
-            self.writes.without_own(arrived, arrived),
-            outside=True,
-        )
-        found = native.overlay(found, native.outside(left, *same), outside=True)
+        arrived = self.writes.without_own(arrived, arrived)
+        found = native.overlay(written, arrived, outside=True)
+        found = self.settle(moves, populated, found)
         page = self.ends.heap_without_edge(chosen)
         return found if page is None else self.put_back_edge(page, found, returned)
 
@@ -111,6 +107,30 @@ class UnregisteredMemory:
         left = native.inside(populated, *ends)
         return self.writes.without_own(left, left)
 
+    def settle(self, moves: Moves, populated: Columns, found: Columns) -> Columns:
+        """Compare the growing ends; return the found pages with the changed ones."""
+        known = ranges_of(self.ends.pieces)
+        left = self.left_out(moves, populated)
+        same = ranges_of(self.ends.settle(moves, populated, self.writes.scanner.meter))
+        found = native.overlay(
+            native.outside(found, *same), native.outside(left, *same), outside=True
+        )
+        return self._without_dropped(found, known)
+
+    def _without_dropped(self, found: Columns, known: Ranges) -> Columns:
+        """Leave out pages of compared parts that the target has dropped since.
+
+        Such a page was populated when the look began, and its bytes are gone: that is
+        no store.
+        """
+        doubtful = native.inside(found, *known)
+        if not doubtful.starts:
+            return found
+        spans = as_spans(unlabelled(Ranges(*doubtful[:2])))
+        there = self.writes.scanner.scan_ranges(spans, [populated_rule()])
+        dropped = native.outside(doubtful, there.starts, there.ends)
+        return native.outside(found, dropped.starts, dropped.ends)
+
     def written_of(self, populated: Columns) -> Columns:
         """Return the written ones of the populated, unregistered pages."""
         known = self.ends.pieces
@@ -125,8 +145,9 @@ class UnregisteredMemory:
             same = self.ends.unchanged(populated, self.writes.scanner.meter)
         except PermissionError:  # reported as untracked
             return Columns.empty()
-        ends = native.inside(populated, *ranges_of(self.ends.pieces))
-        return native.outside(ends, *ranges_of(same))
+        known = ranges_of(self.ends.pieces)
+        ends = native.outside(native.inside(populated, *known), *ranges_of(same))
+        return self._without_dropped(ends, known)
 
     def put_back_edge(
         self, page: Mapping, found: Columns, returned: Category

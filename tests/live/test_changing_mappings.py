@@ -192,3 +192,40 @@ def test_a_pid_used_again_while_it_is_watched(mkmem: Path) -> None:
     with pytest.raises(pagescan.NoSuchTargetError, match="belongs to"):
         Opened.open(second.pid, start_time=1)
     second.communicate(b"quit\n")
+
+
+MOVABLE = ("x=anon,pages=64,fill=1", "between=shmem,pages=4096", "y=anon,pages=32")
+
+
+def lose_registration(made: Target) -> None:
+    """Let the kernel unregister `x`: unused memory is moved next to it."""
+    low, _ = made.ranges["x"]
+    made.tell("munmap x 32-63")
+    made.tell(f"mremap y at {low + 32 * witness.PAGE}")
+
+
+def test_neighbour_of_moved_memory(armed: Start, pagescan: Run) -> None:
+    """It counts as new once, and no later store to it is missed."""
+    made = armed(*MOVABLE)
+    lose_registration(made)
+    made.write("x", {3})
+    for rearm in ([], ["--rearm"]):
+        look = pagescan("diff", made.pid, "--json", *rearm).json()
+        assert made.pages(look, "x") == set(range(32))
+    for page in (3, 5, 3):
+        made.write("x", {page})
+        look = pagescan("diff", made.pid, "--rearm", "--json").json()
+        assert made.pages(look, "x") == {page}
+
+
+def test_bits_of_an_earlier_session(armed: Start, pagescan: Run) -> None:
+    """Memory that the kernel unregistered keeps its bits; arming lifts them."""
+    made = armed(*MOVABLE)
+    lose_registration(made)
+    made.write("x", {3})
+    assert pagescan("disarm", made.pid).code == 0
+    assert pagescan("arm", made.pid).code == 0
+    for page in (3, 5):
+        made.write("x", {page})
+        look = pagescan("diff", made.pid, "--rearm", "--json").json()
+        assert made.pages(look, "x") == {page}

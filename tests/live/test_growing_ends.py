@@ -9,12 +9,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pagescan.model.batch import Batch
 from pagescan.target.process import Target as Process
 from pagescan.tracking.growing_ends import GrowingEnds
+from pagescan.tracking.page_digests import PageDigests
 from pagescan.tracking.sample import Budget
 from pagescan.tracking.sampled import SampledTracking
 from pagescan.tracking.tracking import Tracking
@@ -218,6 +220,35 @@ def test_random_rounds(target: Start, seed: int) -> None:
         for name in list(blocks.mapped):
             blocks.remap(name, "size 70")
     assert witness.registered(made.pid) == 0
+
+
+@pytest.mark.parametrize("rearm", [False, True])
+@pytest.mark.parametrize("verb", ["munmap", "dontneed"])
+def test_dropped_amid_a_look(
+    target: Start, monkeypatch: pytest.MonkeyPatch, verb: str, rearm: bool
+) -> None:
+    """Pages that go before they are compared are not reported; the others are."""
+    made = target("m=anon,pages=64,fill=1")
+    read = PageDigests.read
+
+    def drop_and_read(*words: Any) -> Iterator[tuple[int, bytes]]:
+        made.tell(f"{verb} b 4-7")
+        return read(*words)
+
+    with tracked(made) as tracking:
+        for name in "ab":
+            made.tell(f"map {name}=anon,pages=16")
+            made.where(name)
+            made.write(name, set(range(16)))
+            tracking.look(rearm=True)
+        low, _ = made.ranges["b"]
+        assert any(
+            start <= low < end for start, end in tracking.unregistered.ends.pieces
+        )
+        made.write("b", {2, 9})
+        monkeypatch.setattr(PageDigests, "read", drop_and_read)
+        found = pages_of(tracking.look(rearm=rearm).batch, *made.ranges.values())
+    assert found == {low + page * PAGE for page in (2, 9)}
 
 
 def grows(made: Target, tracking: Tracking, verb: str, looks: int = 100) -> None:

@@ -464,6 +464,10 @@ static bool remap(struct range *r, const char *how, size_t pages)
 		to = mmap(NULL, r->pages * page, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 		flags |= MREMAP_FIXED;
 		pages = r->pages;
+	} else if (!strcmp(how, "at")) { /* the number is an address, where nothing is mapped */
+		to = (void *)pages;
+		flags |= MREMAP_FIXED;
+		pages = r->pages;
 	}
 	at = to ? mremap((void *)r->at, r->pages * page, pages * page, flags, to)
 		: mremap((void *)r->at, r->pages * page, pages * page, flags);
