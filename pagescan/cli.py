@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from pagescan import __version__
-from pagescan.console.streams import OutputError, finish, tell
+from pagescan.console.streams import OutputError, end_soon, finish, tell
 from pagescan.model.errors import BY_ERRNO, PagescanError, UsageError
 
 COMMANDS = {
@@ -250,6 +250,8 @@ def _reason(error: OSError) -> str:
 def fail(words: list[str], error: BaseException) -> int:
     """Report an error on stderr, or as JSON if that was asked for; return its code."""
     message, hint, code = _explain(error)
+    if isinstance(error, KeyboardInterrupt):
+        end_soon()
     if code == 1 and _behind_the_command(words)[:1] == ["changed"]:
         code = 2  # 1 means there: nothing was written
     details = error.details if isinstance(error, PagescanError) else ()

@@ -5,18 +5,22 @@ import os
 import signal
 from collections.abc import Iterator
 
+from pagescan.console.streams import end_soon
+
 
 @contextlib.contextmanager
 def stop_on_signals() -> Iterator[int]:
     """Yield a descriptor that is readable after SIGINT, SIGTERM or SIGHUP.
 
-    An ignored SIGHUP stays ignored, because nohup(1) sets that.
+    An ignored SIGHUP stays ignored, because nohup(1) sets that. Output that waits for a
+    reader that stands still is given up.
     """
     readable, writable = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
 
     def stop(*_: object) -> None:
         with contextlib.suppress(BlockingIOError):
             os.write(writable, b"!")
+        end_soon()
 
     numbers = [signal.SIGINT, signal.SIGTERM]
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:

@@ -4,8 +4,12 @@ Descriptors that were closed are opened, so that no file of pagescan's gets thei
 numbers. Output arrives at stdout as a whole, or an error is raised: a short write is
 continued, and a non-blocking descriptor is waited for. Characters that the terminal's
 encoding lacks are replaced by others.
+
+A reader may stand still: output then waits for it. Once a signal has asked pagescan to
+end, a write waits for a moment only, and what is left is given up.
 """
 
+import _thread
 import codecs
 import contextlib
 import io
@@ -20,6 +24,9 @@ if TYPE_CHECKING:
 
 
 _BUFFERED = 1 << 13
+_AT_ONCE = 1 << 16  # bytes per write: a slow reader is told from one that stands still
+_PATIENCE = 1.0  # seconds for which such a write may wait at the end
+_STANDS_STILL = 110  # ETIMEDOUT
 _SHORT = 30  # characters: such a line fits into any terminal
 _ERRORS = "pagescan"
 _INSTEAD = dict(zip("▁▂▃▄▅▆▇█▕▏·…µ±", ".:-=+*%#||.~u~", strict=True))
@@ -32,7 +39,67 @@ class OutputError(OSError):
     def __str__(self) -> str:
         if self.errno == 9:  # EBADF; errno is a module that is not loaded yet
             return "cannot write the output: standard output is closed"
+        if self.errno == _STANDS_STILL:
+            return "cannot write the output: its reader stands still"
         return f"cannot write the output: {os.strerror(self.errno or 0).lower()}"
+
+
+class _Ending:
+    """What the writes of the main thread have to know about the end of pagescan.
+
+    Attributes:
+        main: The main thread.
+        has_begun: Whether a signal has asked for the end.
+        writes: Whether the main thread is in a write.
+    """
+
+    main = _thread.get_ident()
+    has_begun = False
+    writes = False
+
+
+def end_soon() -> None:
+    """From now on give up a write if its reader takes nothing for a second.
+
+    Call it in the main thread when a signal asks pagescan to end, also in the signal's
+    handler: a write that waits would go on waiting after it. Source: PEP 475.
+
+    Raises:
+        OutputError: It is called for the second time, and a write still waits.
+    """
+    if _Ending.has_begun and _Ending.writes:
+        raise OutputError(_STANDS_STILL, "interrupted")
+    _Ending.has_begun = True
+    if _Ending.writes:
+        _set_alarm()
+
+
+def _set_alarm() -> None:
+    import signal
+
+    def give_up(*_: object) -> None:
+        if _Ending.writes:
+            raise OutputError(_STANDS_STILL, "interrupted")
+
+    signal.signal(signal.SIGALRM, give_up)
+    signal.setitimer(signal.ITIMER_REAL, _PATIENCE)
+
+
+def _write_some(fd: int, part: memoryview) -> int:
+    """Write once; near the end of pagescan, OutputError if it takes too long."""
+    is_main = _thread.get_ident() == _Ending.main
+    _Ending.writes |= is_main
+    try:
+        if is_main and _Ending.has_begun:
+            _set_alarm()
+        while True:
+            try:
+                return os.write(fd, part)
+            except BlockingIOError:  # another process made it non-blocking
+                _is_writable(fd)
+    finally:
+        if is_main:
+            _Ending.writes = False
 
 
 def take_over() -> None:
@@ -94,6 +161,7 @@ class _Complete(io.RawIOBase):
                 self.failure = error
                 raise
             except KeyboardInterrupt:  # the rest would wait for the same reader
+                _Ending.has_begun = True
                 self.failure = OutputError(4, "interrupted")  # EINTR
                 raise
             except OSError as error:
@@ -103,33 +171,36 @@ class _Complete(io.RawIOBase):
 
 
 class _Unheard(_Complete):
-    """Stderr: if it cannot be written, no report of that is possible."""
+    """Stderr: if it cannot be written, no report of that is possible.
+
+    The message of another thread is dropped if it would have to wait: that thread would
+    hold a lock that the main thread needs at the end.
+    """
 
     def write(self, data: "ReadableBuffer", /) -> int:
+        is_main = _thread.get_ident() == _Ending.main
         with contextlib.suppress(OSError):
-            super().write(data)
+            if is_main or _is_writable(self.fd, _PATIENCE):
+                super().write(data)
         return len(memoryview(data).cast("B"))
 
 
 def _write_all(fd: int, view: memoryview) -> None:
     done = 0
     while done < len(view):
-        try:
-            count = os.write(fd, view[done:])
-        except BlockingIOError:  # another process made it non-blocking
-            _wait_until_writable(fd)
-            continue
+        count = _write_some(fd, view[done : done + _AT_ONCE])
         if not count:
             raise OSError(5, "no byte was taken")  # EIO
         done += count
 
 
-def _wait_until_writable(fd: int) -> None:
+def _is_writable(fd: int, seconds: float | None = None) -> bool:
+    """Wait until a write would not wait; return False if that takes too long."""
     import select
 
     poll = select.poll()
     poll.register(fd, select.POLLOUT)
-    poll.poll()
+    return bool(poll.poll(None if seconds is None else seconds * 1000))
 
 
 def finish() -> OSError | None:

@@ -1,15 +1,18 @@
 """Ctrl-C: the normal end of what runs until then, and 130 before it has begun."""
 
+import fcntl
+import os
 import signal
 import subprocess
 import sys
+import termios
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests import witness
-from tests.conftest import Target, checked
+from tests.conftest import Target, checked, session_files
 
 PAGESCAN = (sys.executable, "-m", "pagescan")
 
@@ -117,6 +120,42 @@ def test_from_the_first_line_on(
         rest = process.stderr.read()
     assert process.returncode == 0, line + rest
     assert witness.registered(made.pid) == 0
+
+
+@pytest.mark.needs("tracking")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("words", ["PID", "--tree PID"])
+def test_a_reader_that_stands_still(
+    words: str, number: signal.Signals, target: Callable[..., Target]
+) -> None:
+    """The end does not wait for it, is said, and leaves nothing in the target."""
+    made = target("m=anon,pages=400,fill=1", "counters=anon,pages=2,fill=1")
+    out, into = os.pipe()
+    size = fcntl.fcntl(into, fcntl.F_SETPIPE_SZ, 4096)
+    words = words.replace("PID", str(made.pid))
+    with subprocess.Popen(
+        [*PAGESCAN, "watch", *words.split(), "-i", "0.05", "--json"],
+        stdout=into,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        os.close(into)
+        made.tell("storm m 1")
+        witness.wait_for(lambda: waiting_in(out) == size)
+        process.send_signal(number)
+        process.wait(timeout=60 * witness.PATIENCE)
+        assert process.stderr is not None
+        said = process.stderr.read()
+    os.close(out)
+    assert process.returncode == 1, said
+    assert "its reader stands still" in said
+    assert witness.registered(made.pid) == 0
+    assert session_files() == set()
+
+
+def waiting_in(pipe: int) -> int:
+    """Return how many bytes nobody has read."""
+    return int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)), sys.byteorder)
 
 
 AS_IT_BEGINS = """

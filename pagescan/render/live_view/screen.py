@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import select
 import signal
 from collections.abc import Callable, Iterator
 
@@ -81,8 +82,9 @@ def _on_signals(screen: Screen) -> Iterator[None]:
     """Redraw after a change of size; restore the terminal while pagescan is stopped."""
 
     def quit_by(number: int, _: object) -> None:
-        screen.leave()
         signal.signal(number, signal.SIG_DFL)
+        with contextlib.suppress(RuntimeError):  # it came in the middle of a write
+            screen.leave()
         signal.raise_signal(number)
 
     def stop(number: int, _: object) -> None:
@@ -111,5 +113,8 @@ def _on_signals(screen: Screen) -> Iterator[None]:
 
 
 def _write(text: bytes) -> None:
+    ready = select.poll()
+    ready.register(1, select.POLLOUT)
     with contextlib.suppress(OSError):
-        os.write(1, text)
+        if ready.poll(1000):  # the terminal may stand still
+            os.write(1, text)
