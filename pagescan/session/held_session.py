@@ -12,7 +12,7 @@ import errno
 import os
 import selectors
 import socket
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 # By name, so that all is loaded now: another version may be installed later.
 from pagescan.native import (
@@ -37,6 +37,9 @@ from pagescan.session.household import Household
 from pagescan.session.peer import Peer
 from pagescan.target.living import has_address_space, memory_dir
 from pagescan.tracking.unregistering import MapsLine, tmpfs_of, unregister_all
+
+if TYPE_CHECKING:
+    from pagescan.native import Columns
 
 CLIENTS = 64
 """Limit of simultaneous connections."""
@@ -135,6 +138,12 @@ class HeldSession:
         """End the session without a client's request."""
         self._unregister()
         self._is_over("disarmed")
+
+    def huge_pages(self) -> Columns | None:
+        """Return the memory that was in huge pages when protected; None: unknown."""
+        from pagescan.session import pending  # only at the end
+
+        return pending.load_huge(self.directory, self.pid)
 
     def close(self) -> None:
         """Leave nothing of an ended session behind, neither files nor descriptors."""

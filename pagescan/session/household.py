@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pagescan.native import Columns
     from pagescan.session.held_session import HeldSession
 
 _REMEMBERED = 1000
@@ -25,6 +26,8 @@ class Household:
     Attributes:
         sessions: The living sessions by the pid of their target.
         gone: The facts of the sessions of a group that have ended, each with a number.
+        split: The huge pages that are to be put back after `disarm_all`: the pid of
+            each target, its start time, and the memory that was in huge pages.
     """
 
     def __init__(self) -> None:
@@ -32,6 +35,7 @@ class Household:
         self.selector = selectors.DefaultSelector()
         self.sessions: dict[int, HeldSession] = {}
         self.gone: list[dict[str, Any]] = []
+        self.split: list[tuple[int, int, Columns]] = []
         self._number = 0
 
     def living(self) -> list[HeldSession]:
@@ -54,9 +58,13 @@ class Household:
                 self._sweep()
 
     def disarm_all(self) -> None:
-        """End all sessions, as if a client had requested it."""
+        """End all sessions, as if a client had requested it; `split` is for later."""
         for session in self.living():
+            units = session.huge_pages()
             session.disarm()
+            if units is not None:
+                start_time = session.facts["target"]["start_time"]
+                self.split.append((session.pid, start_time, units))
 
     def _sweep(self) -> bool:
         """Close the sessions that are over; return whether there were any."""

@@ -4,7 +4,8 @@
 as `--tree PID`, in place of PID; `spawn` starts it with one session.
 A session of a group has one keeper for all members: it takes over the session of each
 further member. It is in a process session of its own, serves one socket per session,
-ends with its last target or on request, and leaves nothing behind.
+ends with its last target or on request, and leaves nothing behind. SIGTERM is a
+request: it also puts back the huge pages that tracking has split.
 
 The process stays small: of pagescan it imports native and little else, and it stores
 the facts of the sessions as the JSON that it received.
@@ -70,6 +71,12 @@ def main() -> None:
         return
     os.close(fds["answer"])
     household.serve()
+    if household.split:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # one more ends this, too
+        with contextlib.suppress(ImportError):  # another version is installed by now
+            from pagescan.session.restoring import put_back
+
+            put_back(household.split)
 
 
 if __name__ == "__main__":

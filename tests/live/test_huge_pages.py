@@ -14,6 +14,7 @@ import pytest
 
 import pagescan as library
 from pagescan.native import Pace
+from pagescan.session.lookup import find_session
 from pagescan.target.process import Target as Process
 from pagescan.tracking.tracking import Tracking
 from tests import machine, witness
@@ -104,6 +105,22 @@ def test_they_stay_split_where_that_is_asked_for(
     assert huge(made.pid) == 16
     assert (cost["huge_restored"], cost["huge_lost"]) == (0, 16 * BYTES)
     assert "CAP_SYS_NICE" not in said
+
+
+def test_keeper_told_to_end(target: Start) -> None:
+    """SIGTERM puts them back, as `disarm` does."""
+    made = target(WORDS)
+    command("arm", made.pid)
+    made.write("m", SPLIT)
+    contents = made.tell("checksum m")
+    assert huge(made.pid) == 16
+    keeper = find_session(made.pid).keeper_pid
+    with Process.open(keeper) as process:
+        os.kill(keeper, signal.SIGTERM)
+        witness.wait_for(process.exited)
+    assert not witness.registered(made.pid)
+    assert huge(made.pid) == 32
+    assert made.tell("checksum m") == contents
 
 
 @pytest.mark.parametrize("restore", [True, False])
