@@ -4,6 +4,7 @@ import click
 
 from pagescan.checkpoint import api as checkpoint
 from pagescan.commands.options import common, pace_option, target_argument
+from pagescan.commands.values import whole
 from pagescan.console.context import Context
 from pagescan.native import Pace
 
@@ -17,7 +18,7 @@ Examples:
 @target_argument
 @click.option(
     "--epoch",
-    type=click.IntRange(min=1),
+    type=whole(1),
     metavar="N",
     help="Image N is stored: compare with that one.",
 )

@@ -14,12 +14,13 @@ from pagescan.commands.group_options import subject_argument
 from pagescan.commands.group_text import Told
 from pagescan.commands.options import common, output
 from pagescan.commands.signals import stop_on_signals
+from pagescan.commands.values import SECONDS
 from pagescan.console.context import Context
 from pagescan.model.copies import CopyReport, ForkCopies
 from pagescan.model.errors import UsageError
 from pagescan.model.memory import PAGE_SIZE
 from pagescan.model.results import Output
-from pagescan.model.units import format_seconds, format_size, parse_seconds, plural
+from pagescan.model.units import format_seconds, format_size, plural
 from pagescan.render.copies import sum_line, write_copies
 
 if TYPE_CHECKING:
@@ -54,9 +55,14 @@ Examples:
     help="What one row stands for.",
 )
 @click.option(
-    "-i", "--interval", metavar="S", default="1", help="Seconds between reports (1)."
+    "-i",
+    "--interval",
+    type=SECONDS,
+    metavar="S",
+    default="1",
+    help="Seconds between reports (1).",
 )
-@click.option("--duration", metavar="S", help="End after S seconds.")
+@click.option("--duration", type=SECONDS, metavar="S", help="End after S seconds.")
 @click.option(
     "--exact",
     "by_bits",
@@ -70,8 +76,8 @@ def command(
     *,
     subject: "int | Selector",
     next_fork: bool,
-    interval: str,
-    duration: str | None,
+    interval: float,
+    duration: float | None,
     by_bits: bool,
     output: Output,
     context: Context,
@@ -83,8 +89,6 @@ def command(
 
     shared, copied and new are numbers of pages; rate is copied pages per second.
     """
-    seconds = parse_seconds(interval)
-    most = parse_seconds(duration) if duration else None
     with contextlib.ExitStack() as undo:
         watch = undo.enter_context(
             _exact(subject, existing=not next_fork)
@@ -104,8 +108,8 @@ def command(
         told = _Teller(output, context, alone=not next_fork)
         for report in copy_reports(
             watch,
-            interval=seconds,
-            duration=most,
+            interval=interval,
+            duration=duration,
             next_fork=next_fork,
             by=output.by,
             stop=stop,

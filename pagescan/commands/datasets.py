@@ -10,6 +10,7 @@ import click
 
 from pagescan.commands.forms import check_form
 from pagescan.commands.options import shared
+from pagescan.commands.values import whole
 from pagescan.console.streams import tell
 from pagescan.model.errors import UsageError
 from pagescan.model.units import format_size, plural
@@ -102,7 +103,7 @@ dataset_options: Callable[[Any], Any] = shared(
     ),
     click.option(
         "--since-look",
-        type=click.IntRange(min=0),
+        type=whole(0),
         metavar="N",
         help="With --parquet: only the looks after look N.",
     ),

@@ -9,14 +9,15 @@ import click
 from pagescan.commands.live import show
 from pagescan.commands.options import common, output, pace_option
 from pagescan.commands.signals import stop_on_signals
+from pagescan.commands.values import SECONDS, SIZE
 from pagescan.commands.workload import PAGE, Workload
 from pagescan.console.context import Context
 from pagescan.console.streams import put
 from pagescan.model.batch import Batch
-from pagescan.model.errors import PagescanError
+from pagescan.model.errors import PagescanError, UsageError
 from pagescan.model.looks import Tick
 from pagescan.model.results import Output, TargetFacts
-from pagescan.model.units import format_size, parse_seconds, parse_size, plural
+from pagescan.model.units import format_size, plural
 from pagescan.native import Pace
 from pagescan.render.document import document, target_keys, write_document
 from pagescan.session.watched import Terms, Watched
@@ -52,30 +53,36 @@ Examples:
   pagescan demo
   pagescan demo --seconds 2 --json | jq .check"""
 )
-@click.option("--size", metavar="SIZE", default="256M", help="Size of its heap (256M).")
-@click.option("--seconds", metavar="S", default="6", help="How long it runs (6).")
+@click.option(
+    "--size",
+    type=SIZE,
+    metavar="SIZE",
+    default="256M",
+    help="Size of its heap (256M).",
+)
+@click.option(
+    "--seconds", type=SECONDS, metavar="S", default="6", help="How long it runs (6)."
+)
 @output("demo")
 @pace_option
 @common
 def command(
-    *, size: str, seconds: str, output: Output, pace: Pace, context: Context
+    *, size: int, seconds: float, output: Output, pace: Pace, context: Context
 ) -> int:
     """Run a workload that knows what it writes, and check what pagescan finds.
 
     Needs neither root nor another program. Exit code 1: a page was missed.
     """
-    length = parse_size(size)
-    if length < 16 << 20:
-        raise click.UsageError("the heap must have 16M at least")
-    duration = parse_seconds(seconds)
+    if size < 16 << 20:
+        raise UsageError("--size: the heap has at least 16M")
     check = Check()
     check_possible()
     with contextlib.ExitStack() as undo:
         stop = undo.enter_context(stop_on_signals())
-        workload = undo.enter_context(Workload(length, _ROUND))
+        workload = undo.enter_context(Workload(size, _ROUND))
         terms = Terms(Selection(), pace, say=context.say, detail=context.detail)
         watched = undo.enter_context(Watched.armed(workload.pid, terms))
-        count = max(1, round(duration / _ROUND))
+        count = max(1, round(seconds / _ROUND))
         limits = Limits(_ROUND, count)
 
         def rounds(inputs: Inputs) -> Iterator[Tick]:
@@ -92,7 +99,7 @@ def command(
     if output.is_json:
         _write_json(check, target)
     else:
-        for line in _verdict(check, length):
+        for line in _verdict(check, size):
             put(line)
     return 1 if check.missed else 0
 

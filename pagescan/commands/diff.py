@@ -154,7 +154,9 @@ def _session(
 
         return find_group(*asked.of_session(targets, oldest=oldest))
     if targets:
-        return find_session(find_pid(targets[0], oldest=oldest))
+        return find_session(
+            find_pid(targets[0], oldest=oldest, options="--oldest --tree")
+        )
     if oldest:
         raise UsageError("--oldest chooses among processes of a name: give TARGET")
     from pagescan.session.group_lookup import find_only

@@ -101,7 +101,9 @@ def _sessions(
 
         return list(find_group(*asked.of_session(words, oldest=oldest)).members)
     if target is not None:
-        return [find_session(find_pid(target, oldest=oldest))]
+        return [
+            find_session(find_pid(target, oldest=oldest, options="--oldest --tree"))
+        ]
     if oldest:
         raise UsageError("--oldest chooses among processes of a name: give TARGET")
     from pagescan.session.group_lookup import find_only

@@ -13,6 +13,7 @@ from pagescan.commands.options import (
     pace_option,
     target_argument,
 )
+from pagescan.commands.values import whole
 from pagescan.console.context import Context
 from pagescan.model.errors import UsageError
 from pagescan.model.report import Report
@@ -33,13 +34,13 @@ Examples:
 @target_argument
 @click.option(
     "--epoch",
-    type=click.IntRange(min=0),
+    type=whole(0),
     metavar="N",
     help="Image N is stored: list the pages to add. 0: no image is stored yet.",
 )
 @click.option(
     "--ack",
-    type=click.IntRange(min=1),
+    type=whole(1),
     metavar="N",
     help="Image N is stored; make no plan.",
 )

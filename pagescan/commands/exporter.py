@@ -20,14 +20,13 @@ from pagescan.commands.options import (
     tables_option,
 )
 from pagescan.commands.signals import stop_on_signals
+from pagescan.commands.values import PERCENT, SECONDS
 from pagescan.console.context import Context
 from pagescan.exporter.collector import MemoryCollector
 from pagescan.exporter.groups import By
 from pagescan.model.errors import UsageError
 from pagescan.model.units import (
     format_seconds,
-    parse_percent,
-    parse_seconds,
 )
 from pagescan.native import Pace
 from pagescan.session.watched import Terms
@@ -94,10 +93,16 @@ Examples:
     help="Also count the bytes written, by looks at every tick.",
 )
 @click.option(
-    "-i", "--interval", metavar="S", default="10", help="Seconds between ticks (10)."
+    "-i",
+    "--interval",
+    type=SECONDS,
+    metavar="S",
+    default="10",
+    help="Seconds between ticks (10).",
 )
 @click.option(
     "--budget",
+    type=PERCENT,
     metavar="PERCENT",
     help="With --track: the most of each process's processor time that tracking may"
     " cost; tracks a random part of its memory, and estimates the rest.",
@@ -116,8 +121,8 @@ def command(
     web_config: str | None,
     textfile: str | None,
     track: bool,
-    interval: str,
-    budget: str | None,
+    interval: float,
+    budget: float | None,
     restore_huge: bool,
     pace: Pace,
     max_tables: int,
@@ -132,11 +137,13 @@ def command(
     Without --track, no process is stopped or changed; with it, each selected process is
     tracked as by watch.
     """
-    limits = Limits(parse_seconds(interval))
-    percent = None if budget is None else parse_percent(budget)
+    limits = Limits(interval)
     if oldest and not trees:
         raise UsageError("--oldest chooses the TARGET of --tree")
-    pids = [find_pid(target, oldest=oldest) for target in trees]
+    pids = [
+        find_pid(target, oldest=oldest, tree=True, options="--oldest")
+        for target in trees
+    ]
     selectors = [*groups, *map(Tree.of, pids)]
     _check(selectors, by, listen, web_config, textfile, track=track)
     terms = Terms(
@@ -144,7 +151,7 @@ def command(
         pace,
         max_tables=max_tables,
         restore_huge=restore_huge,
-        percent=percent,
+        percent=budget,
         interval=limits.interval,
         say=context.say,
         detail=context.detail,

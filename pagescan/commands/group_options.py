@@ -97,7 +97,7 @@ class Asked(NamedTuple):
                     "which process? TARGET is missing",
                     hint="give a pid or a name, or --cgroup --unit --container --match",
                 )
-            pid = find_pid(words[0], oldest=oldest)
+            pid = self._pid(words[0], oldest=oldest)
             return _tree(pid) if self.tree else pid, words[1:]
         if oldest:
             raise UsageError(f"--oldest and {self.given} exclude each other")
@@ -125,7 +125,12 @@ class Asked(NamedTuple):
             raise UsageError(
                 "which tree? TARGET is missing", hint="give the pid of its root"
             )
-        return "tree", str(find_pid(words[0], oldest=oldest))
+        return "tree", str(self._pid(words[0], oldest=oldest))
+
+    def _pid(self, target: str, *, oldest: bool) -> int:
+        """Return the process; with --tree, the root of those that have the name."""
+        options = "--oldest" if self.tree else "--oldest --tree"
+        return find_pid(target, oldest=oldest, tree=self.tree, options=options)
 
     def too_many(self, target: str) -> UsageError:
         """Return the error for a TARGET beside a group."""

@@ -5,6 +5,8 @@ from typing import Any
 
 import click
 
+from pagescan.commands.values import PERCENT, SECONDS, whole
+
 Command = Callable[..., Any]
 
 
@@ -17,18 +19,24 @@ def look_options(function: Command) -> Command:
 
 _OPTIONS = (
     click.option(
-        "-i", "--interval", metavar="S", default="1", help="Seconds between looks (1)."
+        "-i",
+        "--interval",
+        type=SECONDS,
+        metavar="S",
+        default="1",
+        help="Seconds between looks (1).",
     ),
     click.option(
         "-n",
         "--count",
-        type=click.IntRange(min=1),
+        type=whole(1),
         metavar="N",
         help="End after N looks.",
     ),
-    click.option("--duration", metavar="S", help="End after S seconds."),
+    click.option("--duration", type=SECONDS, metavar="S", help="End after S seconds."),
     click.option(
         "--budget",
+        type=PERCENT,
         metavar="PERCENT",
         help="The most of the target's processor time that tracking may cost: tracks a"
         " random part of its memory, and estimates the rest.",

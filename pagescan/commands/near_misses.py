@@ -7,6 +7,8 @@ from difflib import get_close_matches
 
 import click
 
+from pagescan.commands.values import option_name
+
 _PID = ("-p", "--pid", "--process")
 _MEANT = {
     "-d": "--duration ends it, and -i sets the interval",
@@ -94,6 +96,9 @@ def explain(error: click.ClickException) -> tuple[str, str | None]:
     """Return the message, and a hint or None."""
     message = error.format_message().rstrip(".")
     context = error.ctx if isinstance(error, click.UsageError) else None
+    if isinstance(error, click.BadOptionUsage):  # click gives it no context
+        wrong = "takes no value" if "not take" in message else "needs a value"
+        message, context = f"{error.option_name} {wrong}", None
     if context is None:
         return message[:1].lower() + message[1:], None
     path = context.command_path
@@ -106,16 +111,25 @@ def explain(error: click.ClickException) -> tuple[str, str | None]:
         case click.BadParameter() if isinstance(
             getattr(error.param, "type", None), click.Choice
         ):
-            return message, _choice_meant(error, hint)
+            return _no_choice(error, hint)
         case _:
             pass
-    extra = message.startswith("Got unexpected extra argument")
-    if extra and not _arguments(context):
-        named = message.partition("(")[2].rstrip(")")
-        message = f"{context.info_name} takes no argument: {named!r}"
-        if context.info_name == "exporter":
-            hint = f"did you mean pagescan exporter --tree {named}?"
+    if message.startswith("Got unexpected extra argument"):
+        return _too_many(context, message.partition("(")[2].rstrip(")"), hint)
     return message[:1].lower() + message[1:], hint
+
+
+def _too_many(context: click.Context, given: str, hint: str) -> tuple[str, str]:
+    """Return what is wrong with words that a command does not take."""
+    command, names = (
+        context.info_name,
+        [option_name(one).strip("[].") for one in _arguments(context)],
+    )
+    if names:
+        return f"{command} takes one {names[0]}, and nothing behind it: {given}", hint
+    if command == "exporter":
+        hint = f"did you mean pagescan exporter --tree {given}?"
+    return f"{command} takes no argument: {given!r}", hint
 
 
 def _arguments(context: click.Context) -> list[click.Parameter]:
@@ -164,14 +178,15 @@ def _missing(param: click.Argument, path: str, hint: str) -> tuple[str, str]:
     return f"which {_WHICH.get(name, 'one')}? {name} is missing", hint
 
 
-def _choice_meant(error: click.BadParameter, hint: str) -> str:
-    """Return the nearest of the choices of an option."""
+def _no_choice(error: click.BadParameter, hint: str) -> tuple[str, str]:
+    """Return what an option takes, and the nearest of it to what was given."""
     param = error.param
     choices = [str(one) for one in getattr(getattr(param, "type", 0), "choices", ())]
     given = error.message.partition("'")[2].partition("'")[0]
+    message = f"{given!r} is not one of {' '.join(choices)}"
+    before = ""
+    if isinstance(param, click.Option):
+        before = f"{option_name(param)} "
+        message = f"{before[:-1]}: {message}"
     near = get_close_matches(given, choices, 1)
-    if not near or param is None or not param.opts:
-        return hint
-    option = max(param.opts, key=len)
-    word = f"{option} {near[0]}" if option.startswith("-") else near[0]
-    return f"did you mean {word}?"
+    return message, f"did you mean {before}{near[0]}?" if near else hint

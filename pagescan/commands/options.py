@@ -3,12 +3,11 @@
 import functools
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from pagescan.commands.completing import (
-    complete_categories,
     complete_columns,
     complete_range,
     complete_target,
@@ -19,20 +18,13 @@ from pagescan.commands.forms import (
     default_by,
     default_sort,
 )
+from pagescan.commands.values import SECONDS, SIZE
 from pagescan.console.context import Context, moves_cursor
 from pagescan.model.errors import UsageError
-from pagescan.model.memory import CATEGORY_NAMES, NO_CATEGORY, Category
 from pagescan.model.results import Output
-from pagescan.model.units import parse_seconds, parse_size
 from pagescan.native import Pace, Progress
 from pagescan.target.find import find_pid
 from pagescan.target.selection import Selection
-
-if TYPE_CHECKING:
-    _Type = click.ParamType[Category]
-else:
-    _Type = click.ParamType  # before click 8.4 the class takes no type
-
 
 _COLOR = {"auto": None, "always": True, "never": False}
 Command = Callable[..., Any]
@@ -295,7 +287,9 @@ def oldest_option(function: Command) -> Command:
 
 target_argument = shared(
     "pid",
-    lambda words: find_pid(words.pop("target"), oldest=words.pop("oldest")),
+    lambda words: find_pid(
+        words.pop("target"), oldest=words.pop("oldest"), options="--oldest"
+    ),
     click.argument("target", metavar="TARGET", shell_complete=complete_target),
     oldest_option,
 )
@@ -316,7 +310,7 @@ _LONGEST_STALL = 3600 * 10**9
 
 
 def _pace(words: Words) -> Pace:
-    seconds = parse_seconds(words.pop("max_stall"))
+    seconds: float = words.pop("max_stall")
     pace = Pace(max_stall_ns=max(1, min(round(seconds * 1e9), _LONGEST_STALL)))
     if _context().shows_progress:
         from pagescan.render.progress import Bar
@@ -332,6 +326,7 @@ def pace_of(default: str) -> Callable[[Command], Command]:
         _pace,
         click.option(
             "--max-stall",
+            type=SECONDS,
             metavar="TIME",
             default=default,
             show_default=True,
@@ -344,9 +339,10 @@ pace_option = pace_of("200us")
 
 tables_option = shared(
     "max_tables",
-    lambda words: parse_size(words.pop("max_tables")),
+    lambda words: words.pop("max_tables"),
     click.option(
         "--max-tables",
+        type=SIZE,
         metavar="SIZE",
         default="16M",
         show_default=True,
@@ -365,35 +361,3 @@ restore_option = shared(
     ),
 )
 """Adds --no-restore-huge; the command gets `restore_huge`."""
-
-
-class Categories(_Type):
-    """A comma-separated list of categories."""
-
-    name = "A,B"
-
-    def convert(
-        self,
-        value: Any,
-        param: click.Parameter | None,
-        ctx: click.Context | None,
-    ) -> Category:
-        """Return the bits; raise UsageError for an unknown name."""
-        if isinstance(value, Category):
-            return value
-        bits = NO_CATEGORY
-        for word in str(value).split(","):
-            try:
-                bits |= Category.parse(word.strip())
-            except KeyError as error:
-                known = " ".join(name for _, name in CATEGORY_NAMES)
-                raise UsageError(
-                    f"unknown category: {word.strip()!r}", hint=f"there are: {known}"
-                ) from error
-        return bits
-
-    def shell_complete(
-        self, ctx: click.Context, param: click.Parameter, incomplete: str
-    ) -> list[Any]:
-        """Offer the categories, behind those already typed."""
-        return complete_categories(incomplete, (name for _, name in CATEGORY_NAMES))

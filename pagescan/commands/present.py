@@ -71,7 +71,7 @@ class PresentCounter:
                 rows, found = populated_by_mapping(scanner, selected)
                 self._present = _present_of(found)
                 self._borders = own_borders(
-                    (row.start, row.counts["written"] is not None) for row in rows
+                    (row.mapping, row.counts["written"] is not None) for row in rows
                 )
             else:
                 rows = count_by_mapping(scanner, selected)

@@ -21,13 +21,13 @@ from pagescan.commands.running import is_command, said_if_long
 from pagescan.commands.signals import no_interrupt, stop_on_signals
 from pagescan.commands.tick_text import end_line
 from pagescan.commands.unseen_writes import say_unseen_writes
+from pagescan.commands.values import value_of
 from pagescan.console.context import Context
 from pagescan.model.errors import PagescanError, UsageError
 from pagescan.model.looks import Tick, summary_of
 from pagescan.model.results import Cost
 from pagescan.model.units import (
     format_size,
-    parse_percent,
     parse_seconds,
     parse_size,
 )
@@ -101,10 +101,10 @@ def command(
     *,
     words: tuple[str, ...],
     path: str | None,
-    interval: str,
+    interval: float,
     count: int | None,
-    duration: str | None,
-    budget: str | None,
+    duration: float | None,
+    budget: float | None,
     rotate: str | None,
     last: str | None,
     keeps_writers: bool,
@@ -120,9 +120,7 @@ def command(
 
     Ctrl-C ends it; `pagescan report FILE` shows it, also while it grows.
     """
-    most = parse_seconds(duration) if duration else None
-    limits = Limits(parse_seconds(interval), count, most)
-    percent = None if budget is None else parse_percent(budget)
+    limits = Limits(interval, count, duration)
     keeping = _keeping(path, force=force, rotate=rotate, last=last)
     run = is_command(sys.argv, words)
     if run and asked.given:
@@ -159,7 +157,7 @@ def command(
             pace,
             max_tables=max_tables,
             restore_huge=restore_huge,
-            percent=percent,
+            percent=budget,
             interval=limits.interval,
             say=progress.say,
             detail=context.detail,
@@ -180,7 +178,7 @@ def command(
                 keeping,
                 target.facts,
                 interval=limits.interval,
-                budget=percent,
+                budget=budget,
                 options={"ranges": selection.words},
                 writers=writers,
             )
@@ -211,11 +209,19 @@ def _keeping(
         if rotate == _NEVER:
             return Keeping(path, overwrite=force, rotate=None)
         if rotate is not None:
-            seconds = parse_seconds(rotate)
+            seconds = value_of("--rotate", _rotation, rotate)
         return Keeping(path, overwrite=force, rotate=seconds)
     if rotate not in (None, _NEVER):
         raise UsageError("--last keeps one file: --rotate does not go with it")
     return Keeping(path, overwrite=force, rotate=None, ring=_ring(last))
+
+
+def _rotation(text: str) -> float:
+    """Return the seconds after which another file begins."""
+    try:
+        return parse_seconds(text)
+    except UsageError as error:
+        raise UsageError(str(error), hint="as in 30m or 2h, or never") from error
 
 
 def _ring(text: str) -> Ring:

@@ -8,12 +8,13 @@ from pagescan.commands.datasets import DatasetWords, dataset_options, of_dataset
 from pagescan.commands.forms import check_form
 from pagescan.commands.options import common, output
 from pagescan.commands.profile_options import ProfileFile, profile_in_place
+from pagescan.commands.values import SECONDS, SIZE
 from pagescan.console.context import Context
 from pagescan.console.garbage import without_searches
 from pagescan.console.streams import tell
 from pagescan.model.errors import PagescanError, UsageError
 from pagescan.model.results import Output
-from pagescan.model.units import format_size, parse_seconds, parse_size, plural
+from pagescan.model.units import format_size, plural
 from pagescan.recording import views
 from pagescan.recording.by_writer import without_writers
 from pagescan.recording.excerpt import Excerpt, TimeSpan, parse_span
@@ -65,11 +66,13 @@ Examples:
 )
 @click.option(
     "--bandwidth",
+    type=SIZE,
     metavar="SIZE",
     help="With --view migration: bytes per second of the network (1G).",
 )
 @click.option(
     "--downtime",
+    type=SECONDS,
     metavar="TIME",
     help="With --view migration: the longest freeze at the end (300ms).",
 )
@@ -90,8 +93,8 @@ def command(
     view: str,
     ranges: tuple[str, ...],
     span: str | None,
-    bandwidth: str | None,
-    downtime: str | None,
+    bandwidth: int | None,
+    downtime: float | None,
     page: str | None,
     profile: tuple[str, str] | None,
     dataset: DatasetWords,
@@ -104,7 +107,7 @@ def command(
     exit code is 1.
     """
     del context
-    if view != "migration" and (bandwidth or downtime):
+    if view != "migration" and (bandwidth is not None or downtime):
         raise UsageError("--bandwidth and --downtime need --view migration")
     refused = {"view": view != "summary", "range": ranges, "time": span}
     refused |= {"html": page, "format": profile, **_given(output)}
@@ -121,8 +124,8 @@ def command(
     if form or (view == "heatmap" and text):
         check_form(form or "heat map", _given(output))
     terms = {
-        "bandwidth": parse_size(bandwidth) if bandwidth else 1 << 30,
-        "downtime": parse_seconds(downtime) if downtime else 0.3,
+        "bandwidth": 1 << 30 if bandwidth is None else bandwidth,
+        "downtime": downtime or 0.3,
     }
     if not terms["bandwidth"]:
         raise UsageError("--bandwidth 0 moves nothing")

@@ -11,12 +11,12 @@ from pagescan import render
 from pagescan.commands.forms import check_form
 from pagescan.commands.group_options import subject_argument
 from pagescan.commands.options import (
-    Categories,
     common,
     output,
     pace_option,
     ranges_argument,
 )
+from pagescan.commands.values import Categories, whole
 from pagescan.console.context import Context
 from pagescan.console.streams import arrived, put
 from pagescan.model.batch import Batch
@@ -68,7 +68,7 @@ Examples:
 )
 @click.option(
     "--max-pages",
-    type=click.IntRange(min=1),
+    type=whole(1),
     metavar="N",
     help="Stop after N pages.",
 )

@@ -35,8 +35,6 @@ from pagescan.model.units import (
     format_seconds,
     format_size,
     now,
-    parse_percent,
-    parse_seconds,
     plural,
 )
 from pagescan.native import Pace
@@ -92,10 +90,10 @@ Examples:
 def command(
     *,
     words: tuple[str, ...],
-    interval: str,
+    interval: float,
     count: int | None,
-    duration: str | None,
-    budget: str | None,
+    duration: float | None,
+    budget: float | None,
     cmd_file: str | None,
     ask_runtime: bool,
     oldest: bool,
@@ -114,9 +112,7 @@ def command(
     One thread of the target is stopped once, for about 0.2 ms. From then on the first
     write to each page per interval costs the target one short fault.
     """
-    most = parse_seconds(duration) if duration else None
-    limits = Limits(parse_seconds(interval), count, most)
-    percent = None if budget is None else parse_percent(budget)
+    limits = Limits(interval, count, duration)
     run = is_command(sys.argv, words)
     check_words(words, asked, run=run)
     if cmd_file and not run:
@@ -150,7 +146,7 @@ def command(
             pace,
             max_tables=max_tables,
             restore_huge=restore_huge,
-            percent=percent,
+            percent=budget,
             interval=limits.interval,
             say=context.say,
             detail=context.detail,

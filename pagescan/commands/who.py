@@ -21,12 +21,13 @@ from pagescan.commands.profile_options import ProfileFile, profile_options
 from pagescan.commands.progress_line import ProgressLine, TimeLeft
 from pagescan.commands.running import is_command, said_if_long
 from pagescan.commands.signals import stop_on_signals
+from pagescan.commands.values import SECONDS, whole
 from pagescan.commands.who_result import say_limits, say_result
 from pagescan.console.context import Context
 from pagescan.model.errors import UsageError
 from pagescan.model.looks import Tick
 from pagescan.model.results import Cost, Output, SessionFacts
-from pagescan.model.units import format_seconds, format_size, parse_seconds
+from pagescan.model.units import format_seconds, format_size
 from pagescan.native import Pace
 from pagescan.render.writer_list import write_writers
 from pagescan.session.watched import Terms, Watched
@@ -58,10 +59,16 @@ Examples:
     shell_complete=complete_words,
 )
 @click.option(
-    "-i", "--interval", metavar="S", default="1", help="Seconds between looks (1)."
+    "-i",
+    "--interval",
+    type=SECONDS,
+    metavar="S",
+    default="1",
+    help="Seconds between looks (1).",
 )
 @click.option(
     "--duration",
+    type=SECONDS,
     metavar="S",
     help="End after S seconds (10; with CMD, at its end).",
 )
@@ -88,7 +95,7 @@ Examples:
 @click.option(
     "--sample",
     "period",
-    type=click.IntRange(min=1, max=10**9),
+    type=whole(1, 10**9),
     default=1,
     metavar="N",
     help="Take a sample of one fault in N: cheaper, but only the shares can be used.",
@@ -116,8 +123,8 @@ Examples:
 def command(
     *,
     words: tuple[str, ...],
-    interval: str,
-    duration: str | None,
+    interval: float,
+    duration: float | None,
     subject: str,
     callers: bool,
     python: bool,
@@ -144,8 +151,8 @@ def command(
     run = is_command(sys.argv, words)
     check_words(words, asked, run=run)
     check_names(subject, callers=callers, python=python)
-    most = parse_seconds(duration) if duration else None if run else _SECONDS
-    limits = Limits(parse_seconds(interval), None, most)
+    most = duration or (None if run else _SECONDS)
+    limits = Limits(interval, None, most)
     if oldest and run:
         raise UsageError("--oldest chooses a TARGET, and CMD is one")
     check_possible()

@@ -179,15 +179,21 @@ def look_alike(one: Mapping, other: Mapping) -> bool:
     )
 
 
-def own_borders(tracked: Iterable[tuple[int, bool]]) -> set[int]:
+def own_borders(tracked: Iterable[tuple[Mapping, bool]]) -> set[int]:
     """Return the starts of mappings that tracking has not cut off from those before.
 
-    It divides a mapping into memory that is registered and memory that is not.
+    It divides a mapping into memory that is registered and memory that is not. Earlier
+    tracking may have left the heap in two mappings, both of which are registered now;
+    since a process has one heap, they are one.
 
     Args:
-        tracked: The start of each mapping, ascending, and whether it is registered.
+        tracked: Each mapping, ascending, and whether it is registered.
     """
-    return {start for (_, one), (start, other) in pairwise(tracked) if one and other}
+    return {
+        other.start
+        for (_, first), (other, second) in pairwise(tracked)
+        if first and second and other.name != "[heap]"
+    }
 
 
 def whole(

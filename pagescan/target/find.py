@@ -34,9 +34,13 @@ class Named(NamedTuple):
     names: frozenset[str]
     ours: bool
     """Whether the process belongs to this user."""
+    parent: int
+    """The pid of the process that started it, or has taken its place."""
 
 
-def find_pid(text: str, *, oldest: bool = False) -> int:
+def find_pid(
+    text: str, *, oldest: bool = False, tree: bool = False, options: str = ""
+) -> int:
     """Return the pid that TARGET names: a pid, or a name that one process has.
 
     A name is the kernel's (15 bytes) or the basename of the executable. Processes of
@@ -46,6 +50,8 @@ def find_pid(text: str, *, oldest: bool = False) -> int:
     Args:
         text: TARGET.
         oldest: If several match, take the oldest.
+        tree: If several match, and one of them is the ancestor of all others, take it.
+        options: The options that the hint may name, as in "--oldest --tree".
 
     Raises:
         NoSuchTargetError: No process has the name; its details list those with such a
@@ -68,12 +74,38 @@ def find_pid(text: str, *, oldest: bool = False) -> int:
         raise _no_such(text, everyone)
     if len(matches) == 1 or oldest:
         return matches[0].pid
+    root = _root(matches, everyone)
+    if tree and root is not None:
+        return root
+    hint = "give the pid of one of them"
+    if "--tree" in options and root is not None:
+        hint = f"they are one tree: --tree takes all of them, --oldest only {root}"
+    elif "--oldest" in options:
+        hint += f", or take the oldest, {matches[0].pid}, with --oldest"
     raise TargetError(
         f"{len(matches)} processes are named {text!r}, the oldest first",
-        hint=f"give the pid of one of them, or take the oldest, {matches[0].pid}, with"
-        " --oldest",
+        hint=hint,
         details=_listed([named.pid for named in matches]),
     )
+
+
+def _root(matches: list[Named], everyone: list[Named]) -> int | None:
+    """Return the pid of the process that is the ancestor of all others; None: none is.
+
+    Args:
+        matches: The processes.
+        everyone: All processes.
+    """
+    parents = {named.pid: named.parent for named in everyone}
+    pids = {named.pid for named in matches}
+    roots = []
+    for pid in pids:
+        above = parents[pid]
+        while above in parents and above not in pids:
+            above = parents[above]
+        if above not in pids:
+            roots.append(pid)
+    return roots[0] if len(roots) == 1 else None
 
 
 def _no_such(text: str, everyone: list[Named]) -> NoSuchTargetError:
@@ -169,7 +201,7 @@ def named_processes() -> list[Named]:
                 continue
             names = frozenset({stat.name, program} - {""})
             ours = os.stat(f"/proc/{pid}").st_uid == user
-            found.append(Named(stat.start_time, pid, names, ours))
+            found.append(Named(stat.start_time, pid, names, ours, stat.parent))
     return found
 
 

@@ -10,6 +10,7 @@ from pagescan.model.memory import PAGE_SIZE, Mapping, Range
 from pagescan.model.units import escape, parse_address, parse_size
 
 _SPAN = re.compile(r"([0-9][0-9a-zA-Z]*)([-+])([0-9][0-9a-zA-Z]*)")
+_HEAP = "[heap]"
 _NUMBER = re.compile(r"[0-9.]+([mu]?s)?")
 
 
@@ -112,9 +113,8 @@ class Selection:
         if absent:
             names = " or ".join(repr(escape(name)) for name in absent)
             where = f"{hint} the names; * and ? are wildcards"
-            meant = f"[{absent[0].strip('[]')}]"
-            if any(mapping.label == meant for mapping in mappings):
-                where = f"did you mean '{meant}'?"
+            if meant := _meant(absent[0], {mapping.label for mapping in mappings}):
+                where = meant
             elif absent[0].startswith("[") and " " in absent[0]:
                 where = f"{hint} the names; labels select nothing"
             if len(absent) < len(self.names) + len(self.ranges):
@@ -129,6 +129,40 @@ class Selection:
                 )
             notes += _widened(span, parts)
         return notes
+
+
+def _meant(word: str, names: set[str]) -> str | None:
+    """Return the hint for a name that no mapping has: what was meant, if it is known.
+
+    Args:
+        word: The name.
+        names: The names of all mappings.
+    """
+    from difflib import get_close_matches
+
+    def nearest(choices: Iterable[str]) -> str | None:
+        return next(iter(get_close_matches(word.strip("*"), choices, 1, 0.75)), None)
+
+    files = sorted({name.rpartition("/")[2] for name in names if "/" in name} - {""})
+    stems = [re.split("[-.]", file.removeprefix("lib"))[0] for file in files]
+    meant: str | None = None
+    if (bracketed := f"[{word.strip('[]')}]") in names:
+        meant = bracketed
+    elif word.startswith("[") and " " in word:
+        return None  # a label
+    elif "[anon]" in names and nearest([_HEAP, "heap"]):
+        return "the process has no [heap]: its allocator takes memory from '[anon]'"
+    elif word in files:
+        meant = f"*/{word}"
+    elif any(word.strip("*") in file for file in files):
+        meant = f"*{word.strip('*')}*"
+    elif near := nearest(sorted(names)):
+        meant = near
+    elif near := nearest(files):
+        meant = f"*/{near}"
+    elif near := nearest(stems):
+        meant = f"*{near}*"
+    return f"did you mean '{escape(meant)}'?" if meant else None
 
 
 def _widened(span: Range, parts: Sequence[Mapping]) -> list[str]:

@@ -319,7 +319,7 @@ def test_a_user_sees_writes_in_user_mode(program: Path) -> None:
     [
         ((), 2, "TARGET or -- CMD is missing"),
         (("1", "--by", "colour"), 2, "colour"),
-        (("1", "--sample", "0"), 2, "0 is not in the range"),
+        (("1", "--sample", "0"), 2, "--sample: not a whole number from 1 to"),
         (("1", "-i", "0"), 2, "0"),
         (("1", "--json", "--csv"), 2, "exclude each other"),
         (("1", "--format", "firefox"), 2, "go together"),

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from pagescan.model.errors import PagescanError
+from pagescan.model.memory import Mapping
+from pagescan.target.selection import Selection
 from tests.conftest import Result, command
 
 ME = str(os.getpid())
@@ -178,7 +181,7 @@ def test_options_of_all_stand_before_the_command() -> None:
         result = command(*option.split(), *words)
         assert (result.code, result.stderr) == (0, "")
     code, message, _ = said(command("--max-stall", "0", *words))
-    assert (code, message) == (2, "not a time above zero: '0'")
+    assert (code, message) == (2, "--max-stall: not a time above zero: '0'")
 
 
 def test_mapping_without_its_brackets() -> None:
@@ -186,6 +189,35 @@ def test_mapping_without_its_brackets() -> None:
     code, message, hint = said(command("maps", ME, "stack"))
     assert (code, message) == (1, "no mapping is named 'stack'")
     assert hint == "did you mean '[stack]'?"
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [
+        ("[stak]", "did you mean '[stack]'?"),
+        ("stack]", "did you mean '[stack]'?"),
+        ("libc.so.6", "did you mean '*/libc.so.6'?"),
+        ("libc.so6", "did you mean '*/libc.so.6'?"),
+        ("libc.so", "did you mean '*libc.so*'?"),
+        ("qqqqqq", "pagescan maps lists the names; * and ? are wildcards"),
+    ],
+)
+def test_mapping_that_was_meant(word: str, meant: str) -> None:
+    """The nearest name is offered, as a word that selects it."""
+    code, message, hint = said(command("scan", ME, word))
+    assert (code, message) == (1, f"no mapping is named {word!r}")
+    assert hint == meant
+
+
+def test_a_process_without_a_heap() -> None:
+    """Many allocators use no [heap]: the hint names the memory that they use."""
+    mapping = Mapping(0x1000, 0x2000, "rw-p", 0, (0, 0), 0, "")
+    for word in ("[heap]", "heap", "[haep]"):
+        with pytest.raises(PagescanError) as caught:
+            Selection((), (word,)).check([mapping])
+        assert caught.value.hint is not None
+        assert "has no [heap]" in caught.value.hint
+        assert "'[anon]'" in caught.value.hint
 
 
 @pytest.mark.parametrize("words", [("maps",), ("watch", "-n", "1"), ("scan",)])

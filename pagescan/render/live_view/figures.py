@@ -224,7 +224,7 @@ class Figures:
         first_time = self.populated is None
         if first_time:
             self._borders = own_borders(
-                (count.start, count.counts.get("written") is not None)
+                (count.mapping, count.counts.get("written") is not None)
                 for count in counts
             )
         before = [row for start in self._starts if (row := self.rows[start]).counts]
