@@ -38,7 +38,7 @@ _RISK = (
 Examples:
   pagescan cow redis-server --next-fork
   pagescan cow gunicorn --oldest --by function --duration 30
-  pagescan cow --tree postgres --oldest --duration 30
+  pagescan cow --tree postgres --duration 30
   pagescan cow 4242 --duration 30 --json | jq '.forks[] | {child, copied}'"""
 )
 @subject_argument

@@ -1,11 +1,13 @@
 """`pagescan dump-plan`: lists the pages that a checkpoint has to store."""
 
+import contextlib
 import sys
 
 import click
 
 from pagescan import render
 from pagescan.checkpoint import api as checkpoint
+from pagescan.checkpoint.plan import Plan
 from pagescan.commands.forms import check_form
 from pagescan.commands.options import (
     common,
@@ -15,7 +17,7 @@ from pagescan.commands.options import (
 )
 from pagescan.commands.values import whole
 from pagescan.console.context import Context
-from pagescan.model.errors import UsageError
+from pagescan.model.errors import PagescanError, UsageError
 from pagescan.model.report import Report
 from pagescan.model.results import Output, PlanFacts
 from pagescan.model.units import now
@@ -87,6 +89,7 @@ def command(
 
         write_binary(plan, sys.stdout.buffer)
         return
+    _label(plan, output)
     summary = plan.batch.summary()
     report = Report(
         "dump-plan",
@@ -99,6 +102,19 @@ def command(
         plan=PlanFacts(plan.epoch, plan.parent, plan.pages(), plan.left_out),
     )
     render.write_result(report, plan.batch, output)
+
+
+def _label(plan: Plan, output: Output) -> None:
+    """Tell what the memory of a plan is for, if the output shows it."""
+    if output.labelled:
+        from pagescan.target.labels import Labels
+
+        started = plan.target.start_time
+        with (
+            contextlib.suppress(PagescanError),  # it has ended: the plan holds
+            Target.open(plan.target.pid, start_time=started) as target,
+        ):
+            Labels(target).label(plan.batch)
 
 
 def _check_ack(output: Output, *, plans: bool) -> None:

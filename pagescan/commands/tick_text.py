@@ -4,6 +4,11 @@ from pagescan.model.looks import MUCH, Tick, summary_of
 from pagescan.model.results import Cost, Estimate, Summary
 from pagescan.model.units import format_seconds, format_share, format_size, plural
 
+SAMPLED_ROWS = (
+    "a row has what was found in the part of the memory that --budget tracks; only"
+    " sums are estimates of the whole"
+)
+
 
 def tick_line(tick: Tick) -> str:
     """Return the line for one tick: the pages written, and the rate."""

@@ -23,7 +23,7 @@ from pagescan.commands.options import (
 from pagescan.commands.present import PresentCounter
 from pagescan.commands.running import is_command, said_if_long
 from pagescan.commands.signals import stop_on_signals
-from pagescan.commands.tick_text import end_line, tick_line
+from pagescan.commands.tick_text import SAMPLED_ROWS, end_line, tick_line
 from pagescan.console.context import Context
 from pagescan.console.streams import OutputError
 from pagescan.model.batch import Batch
@@ -55,7 +55,7 @@ if TYPE_CHECKING:
 Examples:
   pagescan watch 4242
   pagescan watch redis-server '[anon]' -i 0.2 -n 50 --json | jq .summary.pages
-  pagescan watch --tree postgres --oldest
+  pagescan watch --tree postgres
   pagescan watch -- python3 train.py
   pagescan watch --tree -- make -j4""",
 )
@@ -261,6 +261,8 @@ def run_plain(
         f"watching {tracking.target}, {format_size(tracking.armed.tracked_bytes)},"
         f" every {format_seconds(limits.interval)}; Ctrl-C to end"
     )
+    if watched.terms.percent is not None:
+        context.say(SAMPLED_ROWS)
     last, ending = None, Cost()
     labels = None
     by_mapping = output.by == "mapping"

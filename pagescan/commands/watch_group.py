@@ -8,7 +8,7 @@ from pagescan import render
 from pagescan.commands.cmd_output import CmdOutput
 from pagescan.commands.group_text import Told
 from pagescan.commands.present import GroupCounter, PresentCounter
-from pagescan.commands.tick_text import why_ended, written_words
+from pagescan.commands.tick_text import SAMPLED_ROWS, why_ended, written_words
 from pagescan.console.context import Context
 from pagescan.console.streams import OutputError
 from pagescan.model.errors import PagescanError
@@ -77,6 +77,8 @@ def _run_plain(
         f" every {format_seconds(limits.interval)}; Ctrl-C to end"
     )
     by_mapping = output.by == "mapping"
+    if group.terms.percent is not None and output.by != "process":
+        context.say(SAMPLED_ROWS)
     labelled = output.labelled or (by_mapping and output.has_default)
     labels = _LabelsOfEach(group) if labelled else None
     told = Told(context)

@@ -47,7 +47,7 @@ _SECONDS = 10.0
 Examples:
   pagescan who redis-server
   pagescan who 4242 '[heap]' --by thread --duration 30
-  pagescan who --tree postgres --oldest --by process
+  pagescan who --tree postgres --by process
   pagescan who 4242 --python
   pagescan who 4242 --format speedscope -o writers.json
   pagescan who --by mapping --json -- python3 train.py | jq .writers""",

@@ -175,9 +175,16 @@ _PLAN: list[Column[RegionRow]] = [
         "plan",
     ),
     _MAPPING,
+    _LABEL,
     _PERMS,
 ]
 PLAN_COLUMNS = {column.key: column for column in _PLAN}
+PLAN_KEYS: list[Column[RegionRow]] = [
+    *_PLAN,
+    Column("categories", "names", 0, lambda _: None, "categories"),
+    Column("new", "flag", 0, lambda _: None, "new"),
+]
+"""Every region has these keys; a plan has an action in place of categories."""
 PLAN_DEFAULT = "start,end,pages,plan,mapping"
 
 _OF_MAPPING: list[Column[MappingCounts]] = [

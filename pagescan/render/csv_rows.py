@@ -1,14 +1,14 @@
 """Writes comma-separated values: a line of keys, then rows with exact numbers."""
 
 import csv
+import re
 from collections.abc import Callable, Sequence
-from functools import partial
 from io import StringIO
 from typing import Any, TextIO
 
 from pagescan.model.report import Report
 from pagescan.model.results import Output
-from pagescan.model.units import escape, exactly
+from pagescan.model.units import escape, escape_character, exactly
 from pagescan.render.columns import Column, Value
 from pagescan.render.line_template import Part
 from pagescan.render.rows import Columns, Rows, line_text, lines, selected_columns
@@ -16,6 +16,8 @@ from pagescan.render.rows import Columns, Rows, line_text, lines, selected_colum
 
 def write(report: Report, rows: Rows, output: Output, stream: TextIO) -> None:
     """Write one result; names are as the kernel gives them, quoted where necessary.
+
+    A name that begins as a formula has its first character escaped.
 
     On a terminal, characters that are not printable are escaped.
     """
@@ -26,10 +28,27 @@ def write(report: Report, rows: Rows, output: Output, stream: TextIO) -> None:
 
 
 def shown_on(stream: TextIO) -> Callable[[str], str]:
-    """Return the function that makes cells of texts: escaped on a terminal only."""
+    """Return the function that makes cells of texts: escaped on a terminal only.
+
+    The target chooses its names, and a spreadsheet takes a cell that begins with one of
+    = + - @ for a formula, which may start a program. So the first character of such a
+    text is escaped, like a byte that is not UTF-8.
+    """
     if stream.isatty():
-        return escape
-    return partial(exactly, encoding=getattr(stream, "encoding", None) or "utf-8")
+        return lambda text: _inert(escape(text))
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    return lambda text: _inert(exactly(text, encoding))
+
+
+def _inert(text: str) -> str:
+    """Return a text that no spreadsheet takes for a formula; numbers stay."""
+    if text[:1] not in _FORMULA or text == "-" or _NUMBER.fullmatch(text):
+        return text
+    return escape_character(text[0]) + text[1:]
+
+
+_FORMULA = {*"=+-@\t\r"}
+_NUMBER = re.compile(r"[-+]?[0-9][0-9.,]*(e[-+]?[0-9]+)?( ?[KMGTPE]?i?B?| ?%)")
 
 
 class _Style:

@@ -11,7 +11,7 @@ from pagescan.model.results import MappingCounts, Output
 from pagescan.render.columns import (
     MAPPING_COLUMNS,
     MAPS_COLUMNS,
-    PLAN_COLUMNS,
+    PLAN_KEYS,
     REGION_COLUMNS,
     WATCHED_MAPPING_COLUMNS,
     Column,
@@ -135,8 +135,8 @@ def row_texts(
         return _group_texts(report, cast("GroupRows", rows), output, frame)
     rows = cast("Rows", rows)
     if isinstance(rows, Batch):
-        columns = PLAN_COLUMNS if report.plan is not None else REGION_COLUMNS
-        objects = _RegionObjects(rows, list(columns.values()), frame)
+        columns = list(REGION_COLUMNS.values())
+        objects = _RegionObjects(rows, PLAN_KEYS if report.plan else columns, frame)
         return "regions", batch_lines(rows, objects.template, output, frame.between)
     of_maps = report.kind == "maps"
     known = _OF_KIND.get(report.kind, MAPPING_COLUMNS)

@@ -179,8 +179,11 @@ def _region_keys(report: WriterReport) -> list[dict[str, Any]]:
                 "end": format_address(run.end),
                 "pages": (run.end - run.start) // PAGE_SIZE,
                 "bytes": run.end - run.start,
+                "categories": None,
                 "mapping": run.mapping,
                 "label": run.label,
+                "perms": None,
+                "new": None,
                 "writer": None
                 if writer is None or thread is None
                 else {

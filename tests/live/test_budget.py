@@ -208,5 +208,9 @@ def test_output_says_estimated(target: Start) -> None:
     result = command(*words)
     assert "pages written (estimated, " in result.stderr
     assert "% of the memory)" in result.stderr
+    rows = "a row has what was found in the part of the memory that --budget tracks"
+    assert rows in result.stderr
+    assert rows in command(*words, "--csv").stderr
+    assert rows not in command(*words[:-2]).stderr
     exact = command("watch", made.pid, "-i", "0.1", "-n", "1", "--json").json()
     assert exact["estimated"] is None
