@@ -3,11 +3,13 @@
 It is loaded only after such an error.
 """
 
+import contextlib
 from difflib import get_close_matches
 
 import click
 
 from pagescan.commands.values import option_name
+from pagescan.model.errors import PagescanError
 
 _PID = ("-p", "--pid", "--process")
 _MEANT = {
@@ -28,7 +30,17 @@ _MEANT = {
     "--address": "--listen HOST:PORT, as in --listen 127.0.0.1:9842",
     "--format": "--json, --jsonl and --csv choose the format",
     "--limit": "-n ends it after that number of looks",
-    "-f": "a RANGE behind TARGET selects memory",
+    "-f": "--tree takes the descendants of TARGET, too",
+    "--follow": "--tree takes the descendants of TARGET, too",
+    "--children": "--tree takes the descendants of TARGET, too",
+    "--subprocesses": "--tree takes the descendants of TARGET, too",
+    "-x": "--smaps adds private, shared and PSS",
+    "-X": "--smaps adds private, shared and PSS",
+    "--pss": "--smaps adds private, shared and PSS",
+    "-g": "--callers shows who called the function",
+    "--call-graph": "--callers shows who called the function",
+    "-H": "--by thread shows the threads",
+    "--threads": "--by thread shows the threads",
     "-a": "--all",
     "-V": "pagescan --version",
     "-o": "the result goes to stdout: > FILE",
@@ -57,6 +69,13 @@ _COMMANDS = {
     "detach": "disarm",
     "end": "disarm",
     "top": "watch",
+    "leak": "watch",
+    "leaks": "watch",
+    "htop": "watch",
+    "strace": "who",
+    "perf": "who",
+    "heap": "maps",
+    "smem": "maps",
     "live": "watch",
     "monitor": "watch",
     "trace": "who",
@@ -84,12 +103,21 @@ _WHICH = {"FILE": "recording"}
 
 def command_meant(name: str, commands: list[str]) -> str:
     """Return the hint for a command that does not exist."""
-    if name.isdigit():
+    if name.isdigit() or _is_process(name):
         return f"did you mean pagescan watch {name}?"
     if known := _COMMANDS.get(name):
         return f"did you mean pagescan {known}?"
-    near = get_close_matches(name, commands, 1)
+    near = get_close_matches(name, commands, 1, 0.65)
     return f"did you mean {near[0]}?" if near else "pagescan -h lists them"
+
+
+def _is_process(name: str) -> bool:
+    """Whether a process has this name."""
+    from pagescan.target.find import named_processes
+
+    with contextlib.suppress(PagescanError):
+        return any(name in named.names for named in named_processes())
+    return False
 
 
 def explain(error: click.ClickException) -> tuple[str, str | None]:

@@ -339,9 +339,9 @@ def select(
     keys = dict.fromkeys(word.strip() for word in text.split(","))
     for key in keys:
         if key not in columns:
-            raise UsageError(
-                f"unknown column: {key!r}", hint=f"there are: {' '.join(columns)}"
-            )
+            from pagescan.render.unknown_columns import hint_for
+
+            raise UsageError(f"unknown column: {key!r}", hint=hint_for(key, columns))
     return [columns[key] for key in keys]
 
 

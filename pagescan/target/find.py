@@ -71,7 +71,7 @@ def find_pid(
     if os.geteuid():
         matches = [named for named in matches if named.ours] or matches
     if not matches:
-        raise _no_such(text, everyone)
+        raise _no_such(text, everyone, options)
     if len(matches) == 1 or oldest:
         return matches[0].pid
     root = _root(matches, everyone)
@@ -108,7 +108,7 @@ def _root(matches: list[Named], everyone: list[Named]) -> int | None:
     return roots[0] if len(roots) == 1 else None
 
 
-def _no_such(text: str, everyone: list[Named]) -> NoSuchTargetError:
+def _no_such(text: str, everyone: list[Named], options: str) -> NoSuchTargetError:
     """Return the error for a name that no process has."""
     started = [
         named.pid
@@ -116,7 +116,10 @@ def _no_such(text: str, everyone: list[Named]) -> NoSuchTargetError:
         if text in map(os.path.basename, _words(named.pid))
     ]
     if not started:
-        return NoSuchTargetError(f"no process is named {text!r}", hint=_meant(text))
+        hint = _meant(text) or name_meant(text, everyone)
+        if "--tree" in options and set(text) & set("*|^$+"):
+            hint = f"a name has no wildcards: did you mean --match '{_regex(text)}'?"
+        return NoSuchTargetError(f"no process is named {text!r}", hint=hint)
     return NoSuchTargetError(
         f"no process is named {text!r}, but it is in a command line",
         hint=f"give the pid, as in ps -e; {started[0]} is the oldest one",
@@ -151,6 +154,26 @@ def _meant(text: str) -> str | None:
     if name and name != text:
         return f"TARGET is a pid, or a name as in ps -e: {name!r}"
     return f"to start it: pagescan watch -- {text}" if program else None
+
+
+def name_meant(text: str, everyone: list[Named]) -> str | None:
+    """Return the hint for a name that is nearly that of a process; None: no hint."""
+    from difflib import get_close_matches
+
+    names = sorted({name for named in everyone for name in named.names})
+    wanted = text.lower()
+    near = [name for name in names if name.lower() == wanted]
+    if not near and len(text) > 2:
+        near = [name for name in names if name.lower().startswith(wanted)]
+    near = near or get_close_matches(text, names, 3, 0.75)
+    if not near:
+        return None
+    return f"did you mean {' or '.join(repr(escape(name)) for name in near[:3])}?"
+
+
+def _regex(text: str) -> str:
+    """Return the regular expression of a pattern with the wildcard *."""
+    return re.sub(r"(?<!\.)\*", ".*", text).removesuffix(".*")
 
 
 def pid_of(target: int | str | None) -> int:

@@ -48,3 +48,17 @@ def test_candidates_of_one_tree(tree: subprocess.Popen[bytes]) -> None:
     with pytest.raises(TargetError) as caught:
         find_pid("pst-tree")
     assert caught.value.hint == "give the pid of one of them"
+
+
+def test_a_name_that_is_nearly_right(tree: subprocess.Popen[bytes]) -> None:
+    """The name that was meant is offered; a pattern is an option of its own."""
+    for name in ("pst-tre", "PST-Tree", "pst-teee"):
+        result = command("changed", name)
+        line, hint = result.stderr.splitlines()
+        assert (result.code, line) == (3, f"pagescan: no process is named {name!r}")
+        assert hint == "hint: did you mean 'pst-tree'?"
+    hint = command("maps", "pst-tr*").stderr.splitlines()[-1]
+    assert hint == "hint: a name has no wildcards: did you mean --match 'pst-tr'?"
+    hint = command("pst-tree").stderr.splitlines()[-1]
+    assert hint == "hint: did you mean pagescan watch pst-tree?"
+    assert tree.poll() is None

@@ -56,6 +56,14 @@ def said(result: Result) -> tuple[int, str, str]:
         ("who ME --by func", "'func' is not one of", "did you mean --by function?"),
         ("changed ME --csv", "no such option '--csv'", "the exit code is the answer"),
         ("changed ME --jsno", "no such option '--jsno'", "pagescan changed -h"),
+        # The habits of other tools, once more.
+        ("leak ME", "no such command: 'leak'", "did you mean pagescan watch?"),
+        ("maps -x ME", "no such option '-x'", "--smaps adds private, shared"),
+        ("watch -f ME", "no such option '-f'", "--tree takes the descendants"),
+        ("who --subprocesses ME", "no such option '--subp", "--tree takes the desc"),
+        ("who -g ME", "no such option '-g'", "--callers shows who called"),
+        ("maps ME --sort rss", "unknown column: 'rss'", "did you mean present? there"),
+        ("maps ME -c uss", "unknown column: 'uss'", "did you mean private? there"),
         # Words that are missing, or too many.
         ("cow", "which process? TARGET is missing", "give a pid or a name"),
         ("changed", "which process? TARGET is missing", "pagescan changed PID"),

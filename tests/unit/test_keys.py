@@ -93,3 +93,8 @@ def test_no_keys_where_stdin_is_no_terminal() -> None:
         assert termios.tcgetattr(ours) == before
     os.close(theirs)
     os.close(ours)
+
+
+def test_function_keys_of_htop() -> None:
+    """They do what they do there: help, filter, sort and quit."""
+    assert decode("\x1bOP\x1bOR\x1bOS\x1b[17~\x1b[21~") == (list("?//sq"), "")

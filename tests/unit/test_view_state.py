@@ -170,6 +170,16 @@ def test_zoomed_map_follows_the_cursor() -> None:
         assert 0 <= page_map.first <= MAP.pages - page_map.pages
 
 
+def test_keys_of_top_sort() -> None:
+    """P by the rate and M by the memory, if the window shows that column."""
+    assert after(ViewState(sort="since"), "P").sort == "rate"
+    assert after(ViewState(), "M").sort == "present"
+    assert after(ViewState(), ">").sort == "since"
+    assert after(ViewState(), ">", "<").sort == "rate"
+    narrow = ROWS._replace(sorts=("rate", "since"))
+    assert after(ViewState(), "M", shown=narrow).sort == "rate"
+
+
 def test_keys_without_a_meaning_change_nothing() -> None:
     """In the table and in the map."""
     for key in ("x", "é", "tab", "1"):

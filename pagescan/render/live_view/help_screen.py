@@ -8,7 +8,7 @@ _KEYS = (
     ("↑ ↓ or k j", "select a mapping; also PgUp PgDn Home End"),
     ("Enter", "its page map; of a group, its mappings"),
     ("Esc Backspace", "back"),
-    ("s S  ← →", "sort by rate, since, growth, present or address"),
+    ("s S < > P M ← →", "sort by rate (P), since, growth, present (M) or address"),
     ("/", "show only names or addresses with this text"),
     ("h", "show or hide mappings that were never written, or are gone"),
     ("g", "one row per name, per kind of memory, per mapping"),
@@ -35,7 +35,7 @@ _OF_PROCESSES = {
     "Enter": "its mappings; Esc shows all processes again",
     "/": "show only processes with this text in their name or pid",
     "h": "show or hide processes that have gone, or are not tracked",
-    "s S  ← →": "sort by pid, rate, since, present or growth",
+    "s S < > P M ← →": "sort by pid, rate (P), since, present (M) or growth",
 }
 _NOT_OF_PROCESSES = ("Esc Backspace", "g", "w")
 _GROUP_MEANINGS = (
@@ -71,4 +71,4 @@ def lines_of_group() -> list[Text]:
 
 
 def _line(key: str, word: str) -> Text:
-    return Text.assemble((f"  {key:<15}", paint.RATE), word)
+    return Text.assemble((f"  {key:<16}", paint.RATE), word)

@@ -135,8 +135,8 @@ _GENERAL: dict[str, Callable[[ViewState], ViewState]] = {
 def _move_in_table(state: ViewState, key: str, shown: Shown) -> ViewState:
     if chosen := _TABLE.get(key):
         return chosen(state)
-    if step := _SORTING.get(key):
-        return state._replace(sort=_next(shown.sorts, state.sort, step))
+    if key in _SORTING or _SORTED_BY.get(key) in shown.sorts:
+        return state._replace(sort=_sort(state, key, shown))
     if key == "enter":
         return _enter(state, shown)
     if key in ("escape", "backspace"):
@@ -158,6 +158,13 @@ def _move_in_table(state: ViewState, key: str, shown: Shown) -> ViewState:
     return state._replace(selected=shown.keys[index])
 
 
+def _sort(state: ViewState, key: str, shown: Shown) -> str:
+    """Return the column that sorts after a key."""
+    if key in _SORTED_BY:
+        return _SORTED_BY[key]
+    return _next(shown.sorts, state.sort, _SORTING[key])
+
+
 def _next(values: Sequence[str], value: str, step: int = 1) -> str:
     """Return the next value; the first one, if this one is not among them."""
     if value not in values:
@@ -165,8 +172,10 @@ def _next(values: Sequence[str], value: str, step: int = 1) -> str:
     return values[(values.index(value) + step) % len(values)]
 
 
-_SORTING = {"s": 1, "right": 1, "S": -1, "left": -1}
+_SORTING = {"s": 1, "right": 1, ">": 1, "S": -1, "left": -1, "<": -1}
 """Steps through the columns that sort."""
+_SORTED_BY = {"P": "rate", "M": "present"}
+"""What top sorts by the time, and by the memory, of a process."""
 
 _TABLE: dict[str, Callable[[ViewState], ViewState]] = {
     "/": lambda state: state._replace(typing=True),
