@@ -224,10 +224,10 @@ def test_no_descriptor_for_a_spawned_program() -> None:
 
 
 NAMELESS = """
-import ctypes, threading
+import ctypes, os, threading
 def wait():
     ctypes.CDLL(None).prctl(15, b"")
-    print(threading.get_native_id(), flush=True)
+    os.write(1, b"%d\\n" % threading.get_native_id())
     threading.Event().wait()
 threading.Thread(target=wait).start()
 wait()
