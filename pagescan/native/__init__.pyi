@@ -28,7 +28,7 @@ from pagescan.native.pace import (
     Progress,
     keeping_the_processor,
 )
-from pagescan.native.pages import PackedLooks, PageCounts
+from pagescan.native.pages import PageCounts, RangeSums, UnpackedLooks
 from pagescan.native.perf import (
     Faults,
     drain_faults,
@@ -97,14 +97,15 @@ __all__ = [
     "Masks",
     "Meter",
     "Pace",
-    "PackedLooks",
     "PageCounts",
     "PreparedScan",
     "Progress",
+    "RangeSums",
     "Rule",
     "Shares",
     "Spans",
     "Tracee",
+    "UnpackedLooks",
     "Watch",
     "Windows",
     "Writers",

@@ -12,14 +12,16 @@ from pagescan.native.types import ZERO, Columns
 _BLOCK = 1 << 21
 """Bytes of a block: the pages of a block that a look has found have counts."""
 _ROWS = 1 << 10
+_uncleared = ffi.new_allocator(should_clear_after_alloc=False)
+_HIGHEST = (1 << 64) - 1
 _NUMBERS = 3  # of a page: struct ps_page
 
 
-class PackedLooks:
-    """Looks of one process in their packed form, which C reads in one call.
+class UnpackedLooks:
+    """Looks of one process, read from their packed form in one call.
 
     Attributes:
-        page_size: Bytes per page.
+        damaged: Indices of the looks that are damaged: they have no pages.
     """
 
     def __init__(
@@ -28,60 +30,65 @@ class PackedLooks:
         page_size: int,
         ranges: tuple[array[int], array[int]] | None = None,
     ) -> None:
-        """Take looks as they were packed.
+        """Read looks.
 
         Args:
-            looks: The looks.
+            looks: The looks, as they were packed.
             page_size: Bytes per page.
             ranges: Starts and ends of the memory to read, ascending and disjoint; None:
                 all of it.
         """
-        self._looks = list(looks)
-        self.page_size = page_size
-        self._ranges = ranges
+        data = ffi.from_buffer(b"".join(looks))
+        ends = u64(array("Q", accumulate(map(len, looks))))
+        low, high = map(u64, ranges) if ranges is not None else (ffi.NULL, ffi.NULL)
+        count = len(ranges[0]) if ranges is not None else 0
+        stops, damaged = u64(ZERO * len(looks)), bytearray(len(looks))
         self.c = ffi.new("struct ps_looks *")
-        self._refer()
-
-    def _refer(self) -> None:
-        """Let the struct refer to the looks."""
-        data = ffi.from_buffer("uint8_t[]", b"".join(self._looks))
-        ends = u64(array("Q", accumulate(map(len, self._looks))))
-        self._references = [data, ends]
-        self.c.bytes, self.c.ends, self.c.count = data, ends, len(self._looks)
-        self.c.page_size = self.page_size
-        if self._ranges is not None:
-            starts, stops = map(u64, self._ranges)
-            self._references += [starts, stops]
-            self.c.starts, self.c.stops = starts, stops
-            self.c.ranges = len(self._ranges[0])
+        self.c.ends, self.c.count, self.c.page_size = stops, len(looks), page_size
+        rows, length = len(data) // 2, ffi.new("uint64_t *")  # two bytes per region
+        while True:
+            columns = [_uncleared("uint64_t[]", rows) for _ in range(2)]
+            self.c.starts, self.c.stops = columns
+            flags = ffi.from_buffer(damaged)
+            if not check(
+                lib.ps_read_looks(
+                    data, ends, low, high, count, self.c, rows, length, flags
+                )
+            ):
+                break
+            rows = length[0]  # ranges have cut regions into more parts
+        self._references = [*columns, stops]
+        self.damaged = [at for at, one in enumerate(damaged) if one]
 
     def __len__(self) -> int:
-        return len(self._looks)
+        return int(self.c.count)
 
-    def clear_damaged(self) -> list[int]:
-        """Make the damaged looks empty; return their indices.
 
-        The other functions that take looks want whole ones.
-        """
-        found: list[int] = []
-        whole = ffi.new("uint64_t *")
-        while not check(lib.ps_looks_check(self.c, whole)) and whole[0] < len(self):
-            found.append(whole[0])
-            self._looks[whole[0]] = b""
-            self._refer()
-        return found
+class RangeSums:
+    """The bytes that looks have in each of some ranges; equal looks count each time.
 
-    def shares(self, starts: array[int], ends: array[int]) -> array[int]:
-        """Return the bytes that the looks together have in each of some ranges.
+    Attributes:
+        bytes: The bytes, by range.
+        first: The lowest address; the highest number there is: no look has any.
+        last: The end of the highest page.
+    """
+
+    def __init__(self, starts: array[int], ends: array[int]) -> None:
+        """Begin without a look.
 
         Args:
             starts: Starts of the ranges, ascending and disjoint.
             ends: Their ends.
         """
-        sums = ZERO * len(starts)
-        rows = len(starts)
-        check(lib.ps_look_shares(self.c, u64(starts), u64(ends), rows, u64(sums)))
-        return sums
+        self.bytes, self.last = ZERO * len(starts), ZERO * len(starts)
+        self.first = array("Q", [_HIGHEST]) * len(starts)
+        self._bounds = starts, ends
+
+    def add(self, looks: UnpackedLooks) -> None:
+        """Add looks."""
+        ranges, rows = map(u64, self._bounds), len(self.bytes)
+        sums = map(u64, (self.bytes, self.first, self.last))
+        check(lib.ps_look_shares(looks.c, *ranges, rows, *sums))
 
 
 class PageCounts:
@@ -124,8 +131,8 @@ class PageCounts:
             self._references.append(gaps)
             self._c.gaps = gaps
 
-    def add(self, looks: PackedLooks, since: int = 0) -> int:
-        """Count the next looks, which are whole.
+    def add(self, looks: UnpackedLooks, since: int = 0) -> int:
+        """Count the next looks.
 
         Returns:
             How many of their pages no look after `since` and before them found.
@@ -138,7 +145,7 @@ class PageCounts:
         self._looks += len(looks)
         return int(self._fresh[0])
 
-    def _make_room(self, looks: PackedLooks) -> None:
+    def _make_room(self, looks: UnpackedLooks) -> None:
         """Give a place to each block that has none."""
         rows, length = _ROWS, ffi.new("uint64_t *")
         while True:

@@ -538,19 +538,24 @@ struct ps_packed {
 int64_t ps_join_packed(const uint8_t *bytes, const uint64_t *ends, uint64_t looks, uint64_t unit,
 		       struct ps_packed *heap, uint8_t *out, uint64_t capacity, uint64_t *regions);
 
-/*
- * Looks in that form, one behind the other; their parts in some ranges, or all of them. All functions
- * but the first want whole ones.
- */
+/* Many looks: the parts of their regions in some ranges, or all of them, in pages. */
 struct ps_looks {
-	const uint8_t *bytes;
-	const uint64_t *ends; /* in `bytes`, of each look */
+	uint64_t *starts; /* of the parts, those of one look behind those of the one before */
+	uint64_t *stops;
+	uint64_t *ends; /* of each look: how many parts there are up to its end */
 	uint64_t count;
 	uint64_t page_size;
-	const uint64_t *starts; /* NULL: everything; else ranges, which ascend and are disjoint */
-	const uint64_t *stops;
-	uint64_t ranges;
 };
+
+/*
+ * Reads looks in that form, which lie one behind the other in `bytes`, to their `ends`. A look that
+ * is damaged, or has too many pages, has no part, and its byte in `damaged` becomes 1. With `ranges`
+ * there are only the parts in these, which ascend and are disjoint; `low` NULL: everything.
+ * 1: there are more than `capacity`; `length` is how many.
+ */
+int ps_read_looks(const uint8_t *bytes, const uint64_t *ends, const uint64_t *low,
+		  const uint64_t *high, uint64_t ranges, const struct ps_looks *out,
+		  uint64_t capacity, uint64_t *length, uint8_t *damaged);
 
 struct ps_page {
 	uint32_t first; /* the first look that found it written; looks are numbered from 1 */
@@ -568,8 +573,6 @@ struct ps_pages {
 	uint64_t *gaps; /* by N: how often a page was not found by N looks, and then again; or NULL */
 };
 
-/* How many looks are whole before the first damaged one; one with too many pages is damaged. */
-int ps_looks_check(const struct ps_looks *looks, uint64_t *whole);
 /*
  * Writes the numbers of the blocks that looks have pages in and that have no place yet: a block may
  * be there several times. 1: there are more than `capacity`; `length` is how many.
@@ -591,9 +594,9 @@ int ps_page_classes(const struct ps_pages *pages, uint64_t page_size, uint32_t l
 /* Adds to `stretches`, by N, the pages that the last N looks did not find; counts those found. */
 int ps_page_ends(const struct ps_pages *pages, uint32_t looks, uint64_t *stretches,
 		 uint64_t *found);
-/* Adds the bytes that looks have in each of some ranges. */
-int ps_look_shares(const struct ps_looks *looks, const uint64_t *starts, const uint64_t *ends,
-		   uint64_t ranges, uint64_t *bytes);
+/* Adds the bytes that looks have in each of some ranges; `first` to `last` grow to hold them. */
+int ps_look_shares(const struct ps_looks *looks, const uint64_t *low, const uint64_t *high,
+		   uint64_t ranges, uint64_t *bytes, uint64_t *first, uint64_t *last);
 
 /* As PyObjectArenaAllocator of Python. */
 struct ps_arena_calls {

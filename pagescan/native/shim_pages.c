@@ -1,31 +1,97 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Counts per page over many looks. The looks stay in their packed form, and are read by one call for
- * thousands of them: see looks.h. The caller makes room for the counts before the looks are counted.
+ * Counts per page over many looks, thousands of them per call. The looks are read from their packed
+ * form once. The caller makes room for the counts before the looks are counted.
  */
 #include <stddef.h>
 
-#include "looks.h"
+#include "packed.h"
+#include "search.h"
 
 /* No process has written more between two looks: 8 TiB of pages of 4 KiB. */
 #define MOST_PAGES (1ull << 31)
 
-int ps_looks_check(const struct ps_looks *looks, uint64_t *whole)
-{
-	for (*whole = 0; *whole < looks->count; ++*whole) {
-		struct parts in = parts_of(looks, *whole);
-		uint64_t pages = 0;
-		int more;
+/* The parts that were read, and the ranges that they are in; they go on if there is no room. */
+struct parts {
+	const struct ps_looks *out;
+	uint64_t capacity;
+	uint64_t length;
+	const uint64_t *low;
+	const uint64_t *high;
+	uint64_t ranges;
+};
 
-		while ((more = next_region(&in.look, in.most)) > 0) {
-			pages += in.look.end - in.look.start;
-			if (pages > MOST_PAGES)
-				return 0;
-		}
-		if (more < 0)
-			return 0;
+static void add_part(struct parts *parts, uint64_t start, uint64_t stop)
+{
+	if (parts->length < parts->capacity) {
+		parts->out->starts[parts->length] = start;
+		parts->out->stops[parts->length] = stop;
 	}
-	return 0;
+	parts->length++;
+}
+
+/* Adds the parts of a region that are in ranges, from one on; returns the one that may be next. */
+static uint64_t add_inside(struct parts *parts, uint64_t range, uint64_t start, uint64_t stop)
+{
+	uint64_t size = parts->out->page_size;
+
+	while (start < stop) {
+		uint64_t low, high;
+
+		range = next_behind(parts->high, range, parts->ranges, start * size);
+		if (range == parts->ranges)
+			break;
+		low = later(start, parts->low[range] / size);
+		high = earlier(stop, parts->high[range] / size);
+		if (low >= high)
+			break;
+		add_part(parts, low, high);
+		start = high;
+	}
+	return range;
+}
+
+/* Reads one look; returns 0 if it is damaged. */
+static int read_look(struct parts *parts, struct ps_packed *look)
+{
+	uint64_t most = UINT64_MAX / parts->out->page_size, pages = 0, range = 0;
+	int more;
+
+	while ((more = next_region(look, most)) > 0) {
+		pages += look->end - look->start;
+		if (pages > MOST_PAGES)
+			return 0;
+		if (parts->low)
+			range = add_inside(parts, range, look->start, look->end);
+		else
+			add_part(parts, look->start, look->end);
+	}
+	return !more;
+}
+
+int ps_read_looks(const uint8_t *bytes, const uint64_t *ends, const uint64_t *low,
+		  const uint64_t *high, uint64_t ranges, const struct ps_looks *out,
+		  uint64_t capacity, uint64_t *length, uint8_t *damaged)
+{
+	struct parts parts = {out, capacity, 0, low, high, ranges};
+
+	for (uint64_t i = 0, begin = 0; i < out->count; begin = ends[i++]) {
+		struct ps_packed look = {.bytes = bytes + begin, .length = ends[i] - begin};
+		uint64_t before = parts.length;
+
+		damaged[i] = !read_look(&parts, &look);
+		if (damaged[i])
+			parts.length = before;
+		out->ends[i] = parts.length;
+	}
+	*length = parts.length;
+	return *length > capacity;
+}
+
+/* The index of the first part of a look. */
+static uint64_t first_part(const struct ps_looks *looks, uint64_t look)
+{
+	return look ? looks->ends[look - 1] : 0;
 }
 
 /* The index of a block, from `from` on; `count` if it has no place. */
@@ -41,20 +107,20 @@ int ps_page_blocks(const struct ps_looks *looks, const struct ps_pages *pages, u
 {
 	*length = 0;
 	for (uint64_t i = 0; i < looks->count; i++) {
-		struct parts in = parts_of(looks, i);
-		uint64_t start, end, from = 0, last = UINT64_MAX;
+		uint64_t from = 0, behind = 0; /* behind the last block that was looked up */
 
-		while (next_part(&in, &start, &end)) {
-			uint64_t stop = (end - 1) / pages->unit;
+		for (uint64_t k = first_part(looks, i); k < looks->ends[i]; k++) {
+			uint64_t page = later(looks->starts[k], behind);
 
-			for (uint64_t block = start / pages->unit; block <= stop; block++) {
-				uint64_t at = block == last ? from : index_of(pages, from, block);
+			for (; page < looks->stops[k]; page = behind) {
+				uint64_t block = page / pages->unit;
+				uint64_t at = index_of(pages, from, block);
 
-				if (block != last && at == pages->count && (*length)++ < capacity)
-					blocks[*length - 1] = block;
 				if (at < pages->count)
 					from = at;
-				last = block;
+				else if ((*length)++ < capacity)
+					blocks[*length - 1] = block;
+				behind = (block + 1) * pages->unit;
 			}
 		}
 	}
@@ -106,24 +172,28 @@ int ps_stamp(const struct ps_looks *looks, const struct ps_pages *pages, uint32_
 
 	*fresh = 0;
 	for (uint64_t i = 0; i < looks->count; i++) {
-		struct parts in = parts_of(looks, i);
-		uint64_t start, end, from = 0;
+		uint64_t from = 0, first = 0, behind = 0; /* the pages of the present block */
+		struct ps_page *block = NULL;
 
-		while (next_part(&in, &start, &end)) {
-			while (start < end) {
-				uint64_t stop = earlier(end, (start / unit + 1) * unit);
+		for (uint64_t k = first_part(looks, i); k < looks->ends[i]; k++) {
+			uint64_t start = looks->starts[k], end = looks->stops[k], stop;
+
+			for (; start < end; start = stop) {
 				struct run *run = &runs[next++ % BEHIND];
 
-				from = index_of(pages, from, start / unit);
-				if (from == pages->count)
-					return -ENOENT;
+				if (start >= behind) {
+					from = index_of(pages, from, start / unit);
+					if (from == pages->count)
+						return -ENOENT;
+					first = start - start % unit;
+					behind = first + unit;
+					block = pages->pages + pages->places[from] * unit;
+				}
+				stop = earlier(end, behind);
 				*fresh += stamp_run(pages, run, since);
-				run->page = pages->pages + pages->places[from] * unit +
-					    start % unit;
-				run->pages = stop - start;
-				run->look = number + (uint32_t)i;
+				*run = (struct run){block + (start - first), stop - start,
+						    number + (uint32_t)i};
 				__builtin_prefetch(run->page, 1);
-				start = stop;
 			}
 		}
 	}
@@ -193,27 +263,30 @@ int ps_page_ends(const struct ps_pages *pages, uint32_t looks, uint64_t *stretch
 	return 0;
 }
 
-int ps_look_shares(const struct ps_looks *looks, const uint64_t *starts, const uint64_t *ends,
-		   uint64_t ranges, uint64_t *bytes)
+int ps_look_shares(const struct ps_looks *looks, const uint64_t *low, const uint64_t *high,
+		   uint64_t ranges, uint64_t *bytes, uint64_t *first, uint64_t *last)
 {
 	for (uint64_t i = 0; i < looks->count; i++) {
-		struct parts in = parts_of(looks, i);
-		uint64_t at, end, range = 0;
+		uint64_t range = 0;
 
-		while (next_part(&in, &at, &end)) {
-			at *= looks->page_size;
-			end *= looks->page_size;
+		for (uint64_t k = first_part(looks, i); k < looks->ends[i]; k++) {
+			uint64_t at = looks->starts[k] * looks->page_size;
+			uint64_t end = looks->stops[k] * looks->page_size;
+
 			while (at < end) {
-				uint64_t low, high;
+				uint64_t start, stop;
 
-				range = next_behind(ends, range, ranges, at);
+				range = next_behind(high, range, ranges, at);
 				if (range == ranges)
 					break;
-				low = earlier(end, later(at, starts[range]));
-				high = earlier(end, ends[range]);
-				if (low < high)
-					bytes[range] += high - low;
-				at = high;
+				start = earlier(end, later(at, low[range]));
+				stop = earlier(end, high[range]);
+				if (start < stop) {
+					bytes[range] += stop - start;
+					first[range] = earlier(first[range], start);
+					last[range] = later(last[range], stop);
+				}
+				at = stop;
 			}
 		}
 	}

@@ -92,7 +92,7 @@ class Bands(list[Band]):
 
     def sizes(self, band: Band) -> tuple[int, int]:
         """Return the bytes of a band at the first and the last look of its process."""
-        looks = [look for look in self._excerpt.looks if look.process == band.process]
+        looks = self._excerpt.by_process().get(band.process)
         if not looks:
             return 0, 0
         first, last = looks[0].position, looks[-1].position

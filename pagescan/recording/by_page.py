@@ -8,7 +8,6 @@ from __future__ import annotations
 import itertools
 from array import array
 from collections import Counter
-from operator import add
 from typing import TYPE_CHECKING
 
 from pagescan import native
@@ -70,6 +69,13 @@ def _by_band(
     regions: native.Columns, bands: Sequence[Band]
 ) -> tuple[native.Columns, array[int]]:
     """Cut regions at the borders of bands; where bands overlap, one gets the region."""
+    ranges, index = _ranges_of(bands)
+    joined, owners = native.join(regions, *ranges)
+    return joined, array("q", [index[owner] if owner >= 0 else -1 for owner in owners])
+
+
+def _ranges_of(bands: Sequence[Band]) -> tuple[Ranges, Sequence[int]]:
+    """Return disjoint ranges, and the index of the band that each belongs to."""
     starts, ends, index = array("Q"), array("Q"), array("q")
     for at, band in enumerate(bands):
         low = max(band.start, ends[-1] if ends else 0)
@@ -77,13 +83,12 @@ def _by_band(
             starts.append(low)
             ends.append(band.end)
             index.append(at)
-    joined, owners = native.join(regions, starts, ends)
-    return joined, array("q", [index[owner] if owner >= 0 else -1 for owner in owners])
+    return Ranges(starts, ends), index
 
 
 def working_set(excerpt: Excerpt) -> ViewTable[WorkingSetRow]:
     """Return how many different bytes are written within windows of several lengths."""
-    total = sum(1 for _ in excerpt.ticks())
+    total = len(excerpt.by_tick)
     if not total:
         return ViewTable()
     curves = [
@@ -180,23 +185,21 @@ def _shares(
     pieces: dict[int, list[HeatRow]],
 ) -> dict[int, list[float]]:
     """Return the share of each piece that was written per look, by process."""
-    bounds = {
-        process: Ranges(
+    sums = {
+        process: native.RangeSums(
             array("Q", [piece.start for piece in mine]),
             array("Q", [piece.end for piece in mine]),
         )
         for process, mine in pieces.items()
     }
-    sums = {process: [0] * len(mine) for process, mine in pieces.items()}
-    for process, packed in excerpt.packed(looks):
-        if process in pieces:
-            more = packed.shares(*bounds[process])
-            sums[process] = list(map(add, sums[process], more))
+    for process, unpacked in excerpt.unpacked(looks):
+        if process in sums:
+            sums[process].add(unpacked)
     number = Counter(look.process for look in looks)
     return {
         process: [
             total / number[process] / (piece.end - piece.start)
-            for total, piece in zip(sums[process], mine, strict=True)
+            for total, piece in zip(sums[process].bytes, mine, strict=True)
         ]
         for process, mine in pieces.items()
         if number[process]
@@ -238,13 +241,19 @@ def _pieces(excerpt: Excerpt, rows: int, slots: int) -> dict[int, list[HeatRow]]
 def _extents(excerpt: Excerpt) -> list[tuple[Band, int, int]]:
     """Return the parts of bands between their first and their last written page."""
     bands = Bands(excerpt)
-    extents = []
-    for process, counts in excerpt.page_counts.items():
-        mine = [band for band in bands if band.process == process]
-        regions, owners = _by_band(counts.classes(ALWAYS_PERCENT), mine)
-        ends: dict[int, tuple[int, int]] = {}
-        for start, end, owner in zip(regions.starts, regions.ends, owners, strict=True):
-            if owner >= 0:
-                ends[owner] = (ends.get(owner, (start, 0))[0], end)
-        extents += [(mine[at], start, end) for at, (start, end) in ends.items()]
-    return extents
+    mine = {
+        process: [band for band in bands if band.process == process]
+        for process in excerpt.by_process()
+    }
+    ranges = {process: _ranges_of(own) for process, own in mine.items()}
+    sums = {process: native.RangeSums(*own) for process, (own, _) in ranges.items()}
+    for process, unpacked in excerpt.unpacked(excerpt.looks):
+        sums[process].add(unpacked)
+    return [
+        (mine[process][band], start, end)
+        for process, (_, index) in ranges.items()
+        for band, start, end in zip(
+            index, sums[process].first, sums[process].last, strict=True
+        )
+        if start < end
+    ]

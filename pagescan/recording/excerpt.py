@@ -78,13 +78,14 @@ class Excerpt:
         """The time that the looks cover; looks of several processes overlap."""
         return sum(look.interval_ns for look in self.ticks()) / BILLION
 
-    def by_tick(self) -> Iterator[list[RecordedLook]]:
-        """Yield the looks of each tick: of one process one, of a group several."""
-        return ticks_of(self.looks)
+    @cached_property
+    def by_tick(self) -> Sequence[Sequence[RecordedLook]]:
+        """The looks of each tick: of one process one, of a group several."""
+        return list(ticks_of(self.looks))
 
     def ticks(self) -> Iterator[RecordedLook]:
         """Yield one look per tick: for a group, the first look of each tick."""
-        return (tick[0] for tick in self.by_tick())
+        return (tick[0] for tick in self.by_tick)
 
     def columns(self, look: RecordedLook) -> native.Columns:
         """Return the written pages of a look, in the selected memory."""
@@ -119,7 +120,10 @@ class Excerpt:
         return self.recording.processes[look.process].target.page_size
 
     def by_process(self) -> dict[int, list[RecordedLook]]:
-        """Return the looks of each process."""
+        """Return the looks of each process; the result is cached."""
+        return self.once("by process", self._by_process)
+
+    def _by_process(self) -> dict[int, list[RecordedLook]]:
         looks: dict[int, list[RecordedLook]] = {}
         for look in self.looks:
             looks.setdefault(look.process, []).append(look)
@@ -139,13 +143,13 @@ class Excerpt:
             process: native.PageCounts(self.page_size(looks[0]), len(looks))
             for process, looks in self.by_process().items()
         }
-        for process, packed in self.packed(self.looks):
-            counts[process].add(packed)
+        for process, unpacked in self.unpacked(self.looks):
+            counts[process].add(unpacked)
         return counts
 
-    def packed(
+    def unpacked(
         self, looks: Sequence[RecordedLook]
-    ) -> Iterator[tuple[int, native.PackedLooks]]:
+    ) -> Iterator[tuple[int, native.UnpackedLooks]]:
         """Yield looks in the selected memory, by process, many looks at a time.
 
         The looks of each process are in their order. A damaged one is empty, and noted.
@@ -171,14 +175,14 @@ class Excerpt:
                 pending, size = {}, 0
         yield from ((at, self._whole(one)) for at, one in pending.items())
 
-    def _whole(self, pending: _Pending) -> native.PackedLooks:
+    def _whole(self, pending: _Pending) -> native.UnpackedLooks:
         """Return looks for C; the damaged ones are empty."""
         bounds = None if pending.memory is None else pending.memory.bounds
         size = self.page_size(pending.looks[0])
-        packed = native.PackedLooks(pending.data, size, bounds)
-        for index in packed.clear_damaged():
+        unpacked = native.UnpackedLooks(pending.data, size, bounds)
+        for index in unpacked.damaged:
             self.recording.damaged(pending.looks[index])
-        return packed
+        return unpacked
 
     def check(self) -> None:
         """Raise if no look, or no mapping, is selected.

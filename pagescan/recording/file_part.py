@@ -70,8 +70,10 @@ class FilePart:
         whole, broken = [], 0
         for row in rows:
             if schema.is_whole(table, row, version):
-                values = schema.upgraded(table, row[:-1], version)
-                whole.append((*values, row[-1]))
+                if version != schema.VERSION:
+                    values = schema.upgraded(table, row[:-1], version)
+                    row = (*values, row[-1])  # noqa: PLW2901 - it takes its place
+                whole.append(row)
             else:
                 broken += 1
         if broken:

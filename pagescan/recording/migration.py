@@ -113,7 +113,7 @@ class _Replay:
 
     def _again(self) -> Iterator[list[RecordedLook]]:
         while self._number:
-            yield from self._excerpt.by_tick()
+            yield from self._excerpt.by_tick
             self.repeats += 1
 
     def written_in(self, seconds: float) -> int:
@@ -155,8 +155,8 @@ class _Replay:
         self._processes, self._bytes = [], 0
         for look in tick:
             process, size = look.process, excerpt.page_size(look)
-            ((_, packed),) = excerpt.packed([look])
-            fresh += self._counts[process].add(packed, since[process]) * size
+            ((_, unpacked),) = excerpt.unpacked([look])
+            fresh += self._counts[process].add(unpacked, since[process]) * size
             self._number[process] += 1
             self._processes.append(process)
             self._bytes += sum(excerpt.counts(look).pages) * size

@@ -62,7 +62,7 @@ def _rates_within(
 ) -> dict[int, float]:
     """Return the rate of slots within the interval of a tick, by their beginning."""
     empty = [at for at, (looks, _) in enumerate(columns) if not looks]
-    ticks = list(excerpt.by_tick()) if empty else []
+    ticks = excerpt.by_tick if empty else []
     times = [tick[0].time_ns for tick in ticks]
     bounds = [begun for _, begun in columns] + times[-1:]
     rates: dict[int, float] = {}
@@ -101,9 +101,9 @@ def slots_of(excerpt: Excerpt, slots: int) -> list[tuple[Sequence[RecordedLook],
         return []
     begun = looks[0].time_ns - looks[0].interval_ns
     length = max(1, looks[-1].time_ns - begun)
-    count = max(1, min(slots, sum(1 for _ in excerpt.ticks())))
+    count = max(1, min(slots, len(excerpt.by_tick)))
     result: list[list[RecordedLook]] = [[] for _ in range(count)]
-    for tick in excerpt.by_tick():
+    for tick in excerpt.by_tick:
         first = tick[0]
         at = (first.time_ns - begun - first.interval_ns // 2) * count // length
         result[min(max(at, 0), count - 1)] += tick

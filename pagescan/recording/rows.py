@@ -8,7 +8,7 @@ from array import array
 from bisect import bisect_right
 from contextlib import suppress
 from itertools import compress
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from pagescan.model.memory import Mapping, Untracked
 from pagescan.model.results import Cost, Estimate, TargetFacts
@@ -135,36 +135,6 @@ def untracked_of(
     )
 
 
-class _Row(NamedTuple):
-    """A row of `looks`, by the names of its columns."""
-
-    id: int
-    process: int
-    number: int
-    time: int
-    interval_ns: int
-    pages: int
-    regions: int
-    resident: int | None
-    scan_ns: int
-    max_wait_ns: int
-    ioctls: int
-    pages_walked: int
-    mappings_added: int | None
-    share_ppb: int | None
-    target_ns: int | None
-    used_ns: int | None
-    huge_restored: int | None
-    huge_lost: int | None
-    estimate: int | None
-    estimate_low: int | None
-    estimate_high: int | None
-    estimate_ppb: int | None
-    recorder_ns: int | None
-    counts: bytes
-    checksum: int
-
-
 _NO_COST = Cost()
 _NO_COUNTS = Counts(array("I"), array("I"))
 
@@ -192,39 +162,29 @@ def look_of(
         numbers: The numbers of the look and of its process.
         counts: Reads the counts by mapping.
     """
-    row = _Row(*values)
-    share = row.share_ppb
+    # In one step, and by position: a recording of a day has 86,400 of them.
+    _, _, number, time, interval, pages, regions, resident, *rest = values
+    scan, wait, ioctls, walked, added, share, target, used, restored, lost = rest[:10]
+    estimated, low, high, ppb, recorder, packed, _ = rest[10:]
+    cost = Cost(
+        0,
+        scan,
+        wait,
+        ioctls,
+        walked,
+        added,
+        None if share is None else share / BILLION,
+        target,
+        used,
+        restored,
+        lost,
+    )
     estimate = None
-    if row.estimate is not None:
-        estimate = Estimate(
-            row.estimate,
-            row.estimate_low or 0,
-            row.estimate_high or 0,
-            (row.estimate_ppb or 0) / BILLION,
-        )
+    if estimated is not None:
+        estimate = Estimate(estimated, low or 0, high or 0, (ppb or 0) / BILLION)
     return RecordedLook(
-        *numbers,
-        row.number,
-        row.time,
-        row.interval_ns,
-        row.pages,
-        row.regions,
-        row.resident,
-        Cost(
-            scan_ns=row.scan_ns,
-            max_wait_ns=row.max_wait_ns,
-            ioctls=row.ioctls,
-            pages_walked=row.pages_walked,
-            mappings_added=row.mappings_added,
-            target_share=None if share is None else share / BILLION,
-            target_ns=row.target_ns,
-            used_ns=row.used_ns,
-            huge_restored=row.huge_restored,
-            huge_lost=row.huge_lost,
-        ),
-        estimate,
-        row.recorder_ns,
-        counts.read(row.counts),
+        *(*numbers, number, time, interval, pages, regions, resident),
+        *(cost, estimate, recorder, counts.read(packed)),
     )
 
 

@@ -120,7 +120,7 @@ def is_whole(table: str, row: tuple[Any, ...], version: int = VERSION) -> bool:
 
     Anybody can compute a checksum: each number must be one, too.
     """
-    if not row[1:] or row[-1] != checksum(table, row, version):
+    if len(row) < 2 or row[-1] != checksum(table, row, version):
         return False
     _, numbers, first_look, ending = _places(table, version)
     return (

@@ -143,8 +143,11 @@ class Recording:
         query = "SELECT id, written FROM looks WHERE id BETWEEN ? AND ? ORDER BY id"
         with suppress(sqlite3.Error):
             for row, packed in self._files[file].execute(query, (first, last)):
-                with suppress(TypeError, zlib.error):
-                    yield row, zlib.decompress(packed)
+                try:
+                    data = zlib.decompress(packed)
+                except (TypeError, zlib.error):
+                    continue
+                yield row, data
 
     def damaged(self, look: RecordedLook) -> None:
         """Say that the regions of a look are damaged."""

@@ -106,7 +106,7 @@ def summary(excerpt: Excerpt) -> RecordingSummary:
     looks = excerpt.looks
     total, size, peak = 0, excerpt.page_size(looks[0]), 0.0
     ticks = 0
-    for tick in excerpt.by_tick():
+    for tick in excerpt.by_tick:
         ticks += 1
         pages = sum(map(excerpt.pages, tick))
         total += pages

@@ -126,8 +126,8 @@ def test_page_counts(
     counts = native.PageCounts(PAGE, len(looks))
     bounds = None if edges is None else ranges_of(edges)
     for at in range(0, len(looks), step):
-        part = native.PackedLooks(packed(looks[at : at + step]), PAGE, bounds)
-        assert part.clear_damaged() == []
+        part = native.UnpackedLooks(packed(looks[at : at + step]), PAGE, bounds)
+        assert part.damaged == []
         counts.add(part)
     mine = looks if edges is None else [inside(look, edges) for look in looks]
     truth = Truth.of(mine)
@@ -150,14 +150,14 @@ def test_fresh_pages(looks: list[set[int]]) -> None:
     last: dict[int, int] = {}
     for look, pages in enumerate(looks, 1):
         fresh = sum(last.get(at, 0) <= since for at in pages)
-        assert counts.add(native.PackedLooks(packed([pages]), PAGE), since) == fresh
+        assert counts.add(native.UnpackedLooks(packed([pages]), PAGE), since) == fresh
         last |= dict.fromkeys(pages, look)
         since = look - 1 if look % 3 else since
 
 
 def test_more_looks_than_room_are_refused() -> None:
     counts = native.PageCounts(PAGE, 2)
-    looks = native.PackedLooks(packed([{1}, {2}]), PAGE)
+    looks = native.UnpackedLooks(packed([{1}, {2}]), PAGE)
     counts.add(looks)
     with pytest.raises(ValueError, match="more than 2 looks"):
         counts.add(looks)
@@ -168,13 +168,18 @@ def test_shares(
     looks: list[set[int]], edges: list[int] | None, pieces: list[int]
 ) -> None:
     bounds = None if edges is None else ranges_of(edges)
-    part = native.PackedLooks(packed(looks), PAGE, bounds)
+    part = native.UnpackedLooks(packed(looks), PAGE, bounds)
     mine = looks if edges is None else [inside(look, edges) for look in looks]
     pairs = zip(pieces[::2], pieces[1::2], strict=False)
-    assert [*part.shares(*ranges_of(pieces))] == [
-        sum(low <= at < high for look in mine for at in look) * PAGE
-        for low, high in pairs
-    ]
+    sums = native.RangeSums(*ranges_of(pieces))
+    sums.add(part)
+    rows = zip(sums.bytes, sums.first, sums.last, strict=True)
+    for (low, high), (size, first, last) in zip(pairs, rows, strict=True):
+        here = sorted(at for look in mine for at in look if low <= at < high)
+        assert size == len(here) * PAGE
+        assert (first < last) == bool(here)
+        if here:
+            assert [first, last] == addresses({here[0], here[-1] + 1})
 
 
 @given(st.lists(st.binary(max_size=12), max_size=8))
@@ -190,9 +195,8 @@ def test_damaged_looks_are_those_that_cannot_be_unpacked(looks: list[bytes]) -> 
                 damaged.append(at)
         except ValueError:
             damaged.append(at)
-    part = native.PackedLooks(looks, PAGE)
-    assert part.clear_damaged() == damaged
-    assert part.clear_damaged() == []
+    part = native.UnpackedLooks(looks, PAGE)
+    assert part.damaged == damaged
     assert len(part) == len(looks)
 
 
@@ -303,6 +307,6 @@ def test_damaged_regions_are_named_and_left_out(hurt: object, tmp_path: Path) ->
 def test_stretches_of_counts_without_gaps_are_refused() -> None:
     """There is no room for them: C would write behind it."""
     counts = native.PageCounts(PAGE)
-    counts.add(native.PackedLooks(packed([{1}]), PAGE))
+    counts.add(native.UnpackedLooks(packed([{1}]), PAGE))
     with pytest.raises(ValueError, match="gaps are not counted"):
         counts.stretches()
