@@ -79,7 +79,7 @@ class Excerpt:
         return sum(look.interval_ns for look in self.ticks()) / BILLION
 
     @cached_property
-    def by_tick(self) -> Sequence[Sequence[RecordedLook]]:
+    def by_tick(self) -> list[list[RecordedLook]]:
         """The looks of each tick: of one process one, of a group several."""
         return list(ticks_of(self.looks))
 
