@@ -104,7 +104,7 @@ class _Replay:
         curves = _curves(excerpt)
         self._power = _power([curve for curve, _ in curves])
         self._all = sum(curve.written * size for curve, size in curves)
-        self._length = sum(_seconds(tick) for tick in excerpt.by_tick())
+        self._length = sum(_seconds(tick) for tick in excerpt.by_tick)
         self._ticks = self._again()
         self._left = 0.0  # seconds of the present tick that are not replayed yet
         self._processes: list[int] = []
