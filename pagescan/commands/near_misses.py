@@ -4,12 +4,10 @@ It is loaded only after such an error.
 """
 
 import contextlib
+import os
 from difflib import get_close_matches
 
 import click
-
-from pagescan.commands.values import option_name
-from pagescan.model.errors import PagescanError
 
 _PID = ("-p", "--pid", "--process")
 _MEANT = {
@@ -112,11 +110,15 @@ def command_meant(name: str, commands: list[str]) -> str:
 
 
 def _is_process(name: str) -> bool:
-    """Whether a process has this name."""
-    from pagescan.target.find import named_processes
+    """Whether a process has this name in the kernel.
 
-    with contextlib.suppress(PagescanError):
-        return any(name in named.names for named in named_processes())
+    To search as TARGET is searched would load the shim for a word that is no command.
+    """
+    wanted = os.fsencode(name)[:15] + b"\n"
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError), open(f"/proc/{pid}/comm", "rb") as file:
+            if file.read() == wanted:
+                return True
     return False
 
 
@@ -149,6 +151,8 @@ def explain(error: click.ClickException) -> tuple[str, str | None]:
 
 def _too_many(context: click.Context, given: str, hint: str) -> tuple[str, str]:
     """Return what is wrong with words that a command does not take."""
+    from pagescan.commands.values import option_name  # a wrong command needs none
+
     command, names = (
         context.info_name,
         [option_name(one).strip("[].") for one in _arguments(context)],
@@ -208,6 +212,8 @@ def _missing(param: click.Argument, path: str, hint: str) -> tuple[str, str]:
 
 def _no_choice(error: click.BadParameter, hint: str) -> tuple[str, str]:
     """Return what an option takes, and the nearest of it to what was given."""
+    from pagescan.commands.values import option_name  # as above
+
     param = error.param
     choices = [str(one) for one in getattr(getattr(param, "type", 0), "choices", ())]
     given = error.message.partition("'")[2].partition("'")[0]
