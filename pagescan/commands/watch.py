@@ -255,14 +255,7 @@ def run_plain(
     watched: Watched, limits: Limits, stop: int, output: Output, context: Context
 ) -> Tick | None:
     """Write each look to stdout, in any of the formats; return the last one."""
-    tracking = watched.tracking
-    context.say_untracked(tuple(tracking.armed.untracked))
-    context.say(
-        f"watching {tracking.target}, {format_size(tracking.armed.tracked_bytes)},"
-        f" every {format_seconds(limits.interval)}; Ctrl-C to end"
-    )
-    if watched.terms.percent is not None:
-        context.say(SAMPLED_ROWS)
+    _say_what_begins(watched, limits, context)
     last, ending = None, Cost()
     labels = None
     by_mapping = output.by == "mapping"
@@ -302,6 +295,18 @@ def run_plain(
     if last is not None:
         context.say(end_line(last, ending))
     return last
+
+
+def _say_what_begins(watched: Watched, limits: Limits, context: Context) -> None:
+    """Say what is watched, what of it is not tracked, and what its rows are."""
+    armed = watched.tracking.armed
+    context.say_untracked(tuple(armed.untracked))
+    context.say(
+        f"watching {watched.tracking.target}, {format_size(armed.tracked_bytes)},"
+        f" every {format_seconds(limits.interval)}; Ctrl-C to end"
+    )
+    if watched.terms.percent is not None:
+        context.say(SAMPLED_ROWS)
 
 
 def report_of(tracking: Tracking, tick: Tick, ending: Cost) -> Report:
