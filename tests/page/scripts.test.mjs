@@ -140,7 +140,7 @@ test("addresses beside the map are where memory begins, and round ones between",
   const ticksOf = (visible, rows) => addressTicks(visible, rows, 16).map(({ page, row }) => [page, row]);
   // A small segment gives way to a large one, and a round address to both.
   assert.deepEqual(ticksOf([one(0x1003, 0x1013, 0, 8), one(0x2001, 0x2401, 8, 264)], 300), [
-    [0x2001, 8], [0x2100, 71], [0x2200, 135], [0x2300, 199],
+    [0x2001, 8], [0x2100, 71], [0x2200, 135], [0x2300, 199], [0x2400, 263],
   ]);
   // Of a segment that begins above the map there are only round ones; a page has 100 rows.
   assert.deepEqual(ticksOf([one(0x1001, 0x1101, -450, 25150)], 300), [
