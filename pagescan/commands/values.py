@@ -52,7 +52,7 @@ class Value(_Type):
         param: click.Parameter | None,
         ctx: click.Context | None,
     ) -> Any:
-        """Return the value; raise UsageError for a text that is none."""
+        """Return the value; raise UsageError if the text has no such form."""
         if not isinstance(value, str):
             return value
         return value_of(option_name(param), self._parse, value)

@@ -45,7 +45,7 @@ class OutputError(OSError):
 
 
 class _Ending:
-    """What the writes of the main thread have to know about the end of pagescan.
+    """How the end of pagescan reaches a write of the main thread.
 
     Attributes:
         main: The main thread.
