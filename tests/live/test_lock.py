@@ -104,7 +104,9 @@ def test_attaching_and_registering_are_counted(target: Start) -> None:
         registered = armer.register(chosen)
         cost = scanner.take_cost()
         os.close(taken.uffd)
-    assert len(registered) == len(chosen) == cost.ioctls
+    assert len(registered) == len(chosen)
+    # One call each, and the scan for bits that an earlier registration has left.
+    assert len(chosen) < cost.ioctls <= 2 * len(chosen)
     assert cost.scan_ns >= cost.max_wait_ns > 0
 
 
