@@ -244,7 +244,7 @@ REFUSALS: list[Refusal] = [
     (("--match", "no-such-program-17"), 3, "no process in match"),
     (("--tree", "4194303"), 3, "no process with pid"),
     (("--tree",), 2, "TARGET is missing"),
-    (("--tree", "{pid}", "[heap]"), 2, "unexpected extra argument"),
+    (("--tree", "{pid}", "[heap]"), 2, "takes one TARGET, and nothing behind it"),
 ]
 
 
