@@ -3,6 +3,8 @@
 import contextlib
 import os
 
+_PF_EXITING = 0x4  # include/linux/sched.h
+
 
 def memory_dir(pid: int) -> str:
     """Return /proc/PID, or the directory of a living thread if the main one has exited.
@@ -25,6 +27,24 @@ def _lives(directory: str) -> bool:
         # The name may contain any character, also ")": the last one is the end.
         return file.read().rpartition(b") ")[2][:1] not in b"ZXx"
     return False
+
+
+def is_exiting(pid: int) -> bool:
+    """Whether all threads are exiting: the memory goes before the pidfd tells.
+
+    After an exec one thread is left, and it is not exiting.
+    """
+    tasks = f"/proc/{pid}/task"
+    try:
+        return all(_is_exiting(f"{tasks}/{tid}") for tid in os.listdir(tasks))
+    except OSError:
+        return True
+
+
+def _is_exiting(directory: str) -> bool:
+    with contextlib.suppress(OSError), open(f"{directory}/stat", "rb") as file:
+        return bool(int(file.read().rpartition(b") ")[2].split()[6]) & _PF_EXITING)
+    return True
 
 
 def executable(pid: int) -> str | None:

@@ -24,11 +24,12 @@ from pagescan.target.causes import has_filter
 from pagescan.target.living import (
     executable,
     has_address_space,
+    is_exiting,
     memory_dir,
     program_name,
 )
 
-_PF_EXITING, PF_KTHREAD = 0x4, 0x00200000  # include/linux/sched.h
+PF_KTHREAD = 0x00200000  # include/linux/sched.h
 
 
 class Stat(NamedTuple):
@@ -167,7 +168,7 @@ class Target:
             error: The failure that has shown it, if there was one.
         """
         code = error.errno if error else None
-        if self.exited() or self._ending():
+        if self.exited() or is_exiting(self.pid):
             return NoSuchTargetError(
                 f"process {self} has ended", pid=self.pid, errno=code
             )
@@ -177,14 +178,6 @@ class Target:
             pid=self.pid,
             errno=code,
         )
-
-    def _ending(self) -> bool:
-        """Whether the process is exiting: its memory goes before the pidfd tells."""
-        try:
-            ending = read_stat(self.pid).flags & _PF_EXITING
-        except OSError:
-            return True
-        return bool(ending) and memory_dir(self.pid) == f"/proc/{self.pid}"
 
     def close(self) -> None:
         """Close the descriptors; a second call has no effect."""

@@ -15,6 +15,7 @@ import pytest
 
 from pagescan.model.errors import TargetError
 from pagescan.target.find import find_pid
+from pagescan.target.process import Target as Process
 from tests import machine, witness
 from tests.conftest import STRANGER, Result, Target, command, python_of_all
 
@@ -199,6 +200,30 @@ def test_pagescan_in_a_throttled_cgroup(target: Start) -> None:
         done = subprocess.run(words, capture_output=True, text=True, check=False)
     said = "was left alone: pagescan itself is throttled: its cgroup may use 10 %"
     assert said in done.stdout, done
+
+
+THREADS = """
+import threading, time
+for _ in range(40):
+    threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+memory = bytearray(100 << 20)
+print(1, flush=True)
+time.sleep(60)
+"""
+
+
+def test_the_end_of_many_threads_is_no_exec() -> None:
+    """The main thread may go first, while others are still exiting without memory."""
+    for _ in range(10):
+        words = [sys.executable, "-c", THREADS]
+        with subprocess.Popen(words, stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            with Process.open(process.pid) as target:
+                process.kill()
+                while target.has_address_space():
+                    pass
+                assert str(target.gone()).endswith("has ended")
 
 
 @pytest.mark.needs("cgroup-memory")
