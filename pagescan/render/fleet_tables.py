@@ -6,75 +6,62 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from pagescan.model.units import format_seconds, format_share, format_size
+from pagescan.model.units import format_seconds
 from pagescan.render.report_tables import COLUMNS, NAME, ViewColumn, write_table
+from pagescan.render.view_cells import (
+    growth_text,
+    plain_text,
+    rate_text,
+    share_text,
+    size_text,
+)
 
 if TYPE_CHECKING:
     from pagescan.model.results import Output
 
 
-def _text(value: Any) -> str:  # noqa: ANN401 - any of the fields
-    return "-" if value is None else str(value)
-
-
-def _size(value: Any) -> str:  # noqa: ANN401 - as above
-    return "-" if value is None else format_size(round(value))
-
-
-def _growth(value: Any) -> str:  # noqa: ANN401 - as above
-    return f"+{format_size(value)}" if value > 0 else format_size(value)
-
-
-def _rate(value: Any) -> str:  # noqa: ANN401 - as above
-    return "-" if value is None else f"{_size(value)}/s"
-
-
-def _share(value: Any) -> str:  # noqa: ANN401 - as above
-    return "-" if value is None else format_share(value)
-
-
-def _change(value: Any) -> str:  # noqa: ANN401 - as above
+def _change(value: Any) -> str:  # noqa: ANN401 - any of the fields
     return "-" if value is None else f"{100 * value:+.0f} %"
 
 
 COLUMNS |= {
     "fleet memory": (
-        ViewColumn("name", "name", _text),
-        ViewColumn("hosts", "hosts", _text),
-        ViewColumn("processes", "processes", _text),
-        ViewColumn("written", "bytes", _size),
-        ViewColumn("share", "share", _share),
-        ViewColumn("rate", "rate", _rate),
+        ViewColumn("name", "name", plain_text),
+        ViewColumn("hosts", "hosts", plain_text),
+        ViewColumn("processes", "processes", plain_text),
+        ViewColumn("written", "bytes", size_text),
+        ViewColumn("share", "share", share_text),
+        ViewColumn("rate", "rate", rate_text),
         NAME,
     ),
     "fleet functions": (
-        ViewColumn("name", "name", _text),
-        ViewColumn("hosts", "hosts", _text),
-        ViewColumn("processes", "processes", _text),
-        ViewColumn("written", "bytes", _size),
-        ViewColumn("share", "share", _share),
-        ViewColumn("function", "function", _text),
-        ViewColumn("module", "module", _text),
+        ViewColumn("name", "name", plain_text),
+        ViewColumn("hosts", "hosts", plain_text),
+        ViewColumn("processes", "processes", plain_text),
+        ViewColumn("written", "bytes", size_text),
+        ViewColumn("share", "share", share_text),
+        ViewColumn("function", "function", plain_text),
+        ViewColumn("module", "module", plain_text),
     ),
     "fleet growth": (
-        ViewColumn("host", "host", _text),
-        ViewColumn("name", "name", _text),
-        ViewColumn("pid", "pid", _text),
-        ViewColumn("before", "before", _size),
-        ViewColumn("after", "after", _size),
-        ViewColumn("growth", "growth", _growth),
+        ViewColumn("host", "host", plain_text),
+        ViewColumn("name", "name", plain_text),
+        ViewColumn("pid", "pid", plain_text),
+        ViewColumn("before", "before", size_text),
+        ViewColumn("after", "after", size_text),
+        ViewColumn("growth", "growth", growth_text),
         ViewColumn("seconds", "seconds", format_seconds),
-        ViewColumn("rate", "rate", _rate),
+        ViewColumn("rate", "rate", rate_text),
     ),
     "fleet regressions": (
-        ViewColumn("name", "name", _text),
-        ViewColumn("hosts", "hosts", _text),
-        ViewColumn("processes", "processes", _text),
-        ViewColumn("old rate", "old_rate", _rate),
-        ViewColumn("new rate", "new_rate", _rate),
+        ViewColumn("name", "name", plain_text),
+        ViewColumn("hosts", "hosts", plain_text),
+        ViewColumn("processes", "processes", plain_text),
+        ViewColumn("old rate", "old_rate", rate_text),
+        ViewColumn("new rate", "new_rate", rate_text),
         ViewColumn("change", "change", _change),
-        ViewColumn("old", "old", _text),
-        ViewColumn("new", "new", _text),
+        ViewColumn("old", "old", plain_text),
+        ViewColumn("new", "new", plain_text),
     ),
 }
 

@@ -12,11 +12,17 @@ from pagescan.model.units import (
     escape,
     format_address,
     format_duration,
-    format_share,
-    format_size,
     format_time,
 )
 from pagescan.render.cells import elide_middle, fit_path, pad, width_of
+from pagescan.render.view_cells import (
+    address_text,
+    growth_text,
+    plain_text,
+    rate_text,
+    share_text,
+    size_text,
+)
 
 if TYPE_CHECKING:
     from pagescan.model.results import Output
@@ -39,73 +45,45 @@ class ViewColumn(NamedTuple):
     form: Form
 
 
-def _size(value: Any) -> str:  # noqa: ANN401 - any of the fields
-    return "-" if value is None else format_size(round(value))
-
-
-def _address(value: Any) -> str:  # noqa: ANN401 - as above
-    return "-" if value is None else format_address(value)
-
-
-def _rate(value: Any) -> str:  # noqa: ANN401 - as above
-    return "-" if value is None else f"{format_size(round(value))}/s"
-
-
-def _share(value: Any) -> str:  # noqa: ANN401 - as above
-    return "-" if value is None else format_share(value)
-
-
-def _growth(value: Any) -> str:  # noqa: ANN401 - as above
-    return f"+{format_size(value)}" if value > 0 else format_size(value)
-
-
-def _growth_or_none(value: Any) -> str:  # noqa: ANN401 - as above
-    return "-" if value is None else _growth(value)
-
-
-def _clock(value: Any) -> str:  # noqa: ANN401 - as above
+def _clock(value: Any) -> str:  # noqa: ANN401 - any of the fields
     return f"{moment_of(value):%H:%M:%S}"
-
-
-def _text(value: Any) -> str:  # noqa: ANN401 - as above
-    return "-" if value is None else str(value)
 
 
 def _short(value: Any) -> str:  # noqa: ANN401 - as above
     """Return the last part of a path, and no more than a column's width."""
-    text = _text(value)
+    text = plain_text(value)
     return elide_middle(text.rpartition("/")[2] or text, _SHORT)
 
 
-WRITTEN = ViewColumn("written", "written", _size)
-SHARE = ViewColumn("share", "share", _share)
-PEAK = ViewColumn("peak", "peak", _rate)
-OF_LOOKS = ViewColumn("looks", "looks", _text)
-THREAD = ViewColumn("thread", "thread", _text)
-MODULE = ViewColumn("module", "module", _text)
-PROCESS = ViewColumn("process", "processes_in_short", _text)
+WRITTEN = ViewColumn("written", "written", size_text)
+SHARE = ViewColumn("share", "share", share_text)
+PEAK = ViewColumn("peak", "peak", rate_text)
+OF_LOOKS = ViewColumn("looks", "looks", plain_text)
+THREAD = ViewColumn("thread", "thread", plain_text)
+MODULE = ViewColumn("module", "module", plain_text)
+PROCESS = ViewColumn("process", "processes_in_short", plain_text)
 FUNCTION = ViewColumn("function", "function", str)
 WHERE = ViewColumn("mapping", "mapping", _short)
 CODE = ViewColumn("module", "module", _short)
 RATES = (
-    ViewColumn("old rate", "old_rate", _rate),
-    ViewColumn("new rate", "new_rate", _rate),
-    ViewColumn("old share", "old_share", _share),
-    ViewColumn("new share", "new_share", _share),
+    ViewColumn("old rate", "old_rate", rate_text),
+    ViewColumn("new rate", "new_rate", rate_text),
+    ViewColumn("old share", "old_share", share_text),
+    ViewColumn("new share", "new_share", share_text),
 )
 START = ViewColumn("start", "start", format_address)
-NAME = ViewColumn("mapping", "mapping", _text)
-LABEL = ViewColumn("label", "label", _text)
+NAME = ViewColumn("mapping", "mapping", plain_text)
+LABEL = ViewColumn("label", "label", plain_text)
 SHOWN = ViewColumn("mapping", "mapping", str)
 """The label, or else the name."""
 COLUMNS: dict[str, tuple[ViewColumn, ...]] = {
     "mappings": (
-        ViewColumn("written", "written", _size),
-        ViewColumn("share", "share", _share),
-        ViewColumn("peak", "peak", _rate),
+        ViewColumn("written", "written", size_text),
+        ViewColumn("share", "share", share_text),
+        ViewColumn("peak", "peak", rate_text),
         ViewColumn("looks", "looks", str),
-        ViewColumn("size", "bytes", _size),
-        ViewColumn("growth", "growth", _growth),
+        ViewColumn("size", "bytes", size_text),
+        ViewColumn("growth", "growth", growth_text),
         START,
         LABEL,
         NAME,
@@ -114,25 +92,25 @@ COLUMNS: dict[str, tuple[ViewColumn, ...]] = {
         ViewColumn("time", "time_ns", _clock),
         ViewColumn("seconds", "seconds", format_duration),
         ViewColumn("looks", "looks", str),
-        ViewColumn("written", "bytes", _size),
-        ViewColumn("rate", "rate", _rate),
-        ViewColumn("resident", "resident", _size),
+        ViewColumn("written", "bytes", size_text),
+        ViewColumn("rate", "rate", rate_text),
+        ViewColumn("resident", "resident", size_text),
     ),
     "phases": (
         ViewColumn("from", "time_ns", _clock),
         ViewColumn("seconds", "seconds", format_duration),
         ViewColumn("looks", "looks", str),
-        ViewColumn("rate", "rate", _rate),
-        ViewColumn("share", "share", _share),
-        ViewColumn("mapping", "mapping", _text),
+        ViewColumn("rate", "rate", rate_text),
+        ViewColumn("share", "share", share_text),
+        ViewColumn("mapping", "mapping", plain_text),
     ),
     "ages": (
-        ViewColumn("written", "written", _size),
-        ViewColumn("once", "once", _size),
-        ViewColumn("sometimes", "sometimes", _size),
-        ViewColumn("always", "always", _size),
-        ViewColumn("size", "bytes", _size),
-        ViewColumn("growth", "growth", _growth),
+        ViewColumn("written", "written", size_text),
+        ViewColumn("once", "once", size_text),
+        ViewColumn("sometimes", "sometimes", size_text),
+        ViewColumn("always", "always", size_text),
+        ViewColumn("size", "bytes", size_text),
+        ViewColumn("growth", "growth", growth_text),
         START,
         LABEL,
         NAME,
@@ -140,29 +118,29 @@ COLUMNS: dict[str, tuple[ViewColumn, ...]] = {
     "working-set": (
         ViewColumn("looks", "looks", str),
         ViewColumn("seconds", "seconds", format_duration),
-        ViewColumn("written", "bytes", _size),
-        ViewColumn("share", "share", _share),
+        ViewColumn("written", "bytes", size_text),
+        ViewColumn("share", "share", share_text),
     ),
     "rounds": (
         ViewColumn("round", "round", str),
-        ViewColumn("sent", "bytes", _size),
+        ViewColumn("sent", "bytes", size_text),
         ViewColumn("seconds", "seconds", format_duration),
-        ViewColumn("dirty", "dirty", _size),
+        ViewColumn("dirty", "dirty", size_text),
     ),
     "last": (
         START,
         ViewColumn("end", "end", format_address),
-        ViewColumn("written", "bytes", _size),
-        ViewColumn("mapping", "mapping", _text),
+        ViewColumn("written", "bytes", size_text),
+        ViewColumn("mapping", "mapping", plain_text),
     ),
     "writers": (
         *(WRITTEN, SHARE, PEAK, OF_LOOKS, THREAD),
-        ViewColumn("threads", "threads", _text),
-        ViewColumn("mapping", "mapping", _text),
-        ViewColumn("mappings", "mappings", _text),
-        ViewColumn("pid", "pid", _text),
-        ViewColumn("process", "process", _text),
-        ViewColumn("processes", "processes", _text),
+        ViewColumn("threads", "threads", plain_text),
+        ViewColumn("mapping", "mapping", plain_text),
+        ViewColumn("mappings", "mappings", plain_text),
+        ViewColumn("pid", "pid", plain_text),
+        ViewColumn("process", "process", plain_text),
+        ViewColumn("processes", "processes", plain_text),
         *(MODULE, FUNCTION),
     ),
     "writers on a screen": (WRITTEN, SHARE, THREAD, WHERE, FUNCTION),
@@ -177,11 +155,11 @@ COLUMNS: dict[str, tuple[ViewColumn, ...]] = {
     "functions on a screen": (*RATES, FUNCTION),
     "processes": (
         *(WRITTEN, SHARE, PEAK, OF_LOOKS),
-        ViewColumn("resident", "resident", _size),
-        ViewColumn("growth", "growth", _growth_or_none),
+        ViewColumn("resident", "resident", size_text),
+        ViewColumn("growth", "growth", growth_text),
         ViewColumn("from", "begun_ns", _clock),
         ViewColumn("seconds", "seconds", format_duration),
-        ViewColumn("end", "end", _text),
+        ViewColumn("end", "end", plain_text),
         ViewColumn("pid", "pid", str),
         ViewColumn("process", "name", str),
     ),
@@ -190,21 +168,21 @@ COLUMNS: dict[str, tuple[ViewColumn, ...]] = {
         ViewColumn("process", "process", str),
     ),
     "comparison": (
-        ViewColumn("old rate", "old_rate", _rate),
-        ViewColumn("new rate", "new_rate", _rate),
-        ViewColumn("old size", "old_bytes", _size),
-        ViewColumn("new size", "new_bytes", _size),
-        ViewColumn("old pages", "old_set", _size),
-        ViewColumn("new pages", "new_set", _size),
-        ViewColumn("same", "similarity", _share),
-        ViewColumn("old start", "old_start", _address),
-        ViewColumn("new start", "new_start", _address),
+        ViewColumn("old rate", "old_rate", rate_text),
+        ViewColumn("new rate", "new_rate", rate_text),
+        ViewColumn("old size", "old_bytes", size_text),
+        ViewColumn("new size", "new_bytes", size_text),
+        ViewColumn("old pages", "old_set", size_text),
+        ViewColumn("new pages", "new_set", size_text),
+        ViewColumn("same", "similarity", share_text),
+        ViewColumn("old start", "old_start", address_text),
+        ViewColumn("new start", "new_start", address_text),
         NAME,
     ),
 }
 """The columns of each table; the last may be cut to fit the window."""
 COLUMNS["comparison of groups"] = (
-    ViewColumn("process", "process", _text),
+    ViewColumn("process", "process", plain_text),
     *COLUMNS["comparison"],
 )
 _TIMES = ("time_ns", "begun_ns")
@@ -326,7 +304,7 @@ def _cell(row: Any, column: ViewColumn, *, exact: bool) -> str:  # noqa: ANN401
     if column is SHOWN and row.label:
         return escape(row.label)
     value = getattr(row, column.field)
-    if exact and column.form in (_size, _rate, _growth):
+    if exact and column.form in (size_text, rate_text, growth_text):
         return "-" if value is None else str(round(value))
     return escape(column.form(value))
 
