@@ -49,9 +49,7 @@ def _interrupted() -> int:
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     from pagescan.cli import fail
-    from pagescan.console.streams import end_soon
 
-    end_soon()
     return fail(sys.argv[1:], KeyboardInterrupt())
 
 
