@@ -30,7 +30,7 @@ static void add_part(struct parts *parts, uint64_t start, uint64_t stop)
 	parts->length++;
 }
 
-/* Adds the parts of a region that are in ranges, from one on; returns the one that may be next. */
+/* Adds the parts of a region that lie in ranges, from `range` on; returns the next range to try. */
 static uint64_t add_inside(struct parts *parts, uint64_t range, uint64_t start, uint64_t stop)
 {
 	uint64_t size = parts->out->page_size;
