@@ -6,7 +6,7 @@ continued, and a non-blocking descriptor is waited for. Characters that the term
 encoding lacks are replaced by others.
 
 A reader may stand still: output then waits for it. Once a signal has asked pagescan to
-end, a write waits for a second at most. What is not written by then is dropped.
+end, a write waits for a second at most, and then drops the rest.
 """
 
 import _thread
