@@ -270,12 +270,10 @@ def test_callers_in_a_jvm(calling: Path, pointers: str) -> None:
     if pointers == "+":
         assert "Calling.outer" in callers[0]
     for row in rows:
-        assert all(
-            name in found
-            for name, found in zip(
-                ("Calling.outer", "Calling.main", ""), row["callers"], strict=False
-            )
-        ), row["callers"]
+        outer, main, *_ = [*row["callers"], "Calling.outer", "Calling.main"]
+        assert "Calling.outer" in outer, row["callers"]
+        # Until main() itself has been compiled, the interpreter runs it.
+        assert "Calling.main" in main or main == "Interpreter", row["callers"]
 
 
 CATCHES = """

@@ -95,10 +95,9 @@ def test_a_call_that_protects_is_short(target: Callable[..., Target]) -> None:
             calls.append(tracking.cost.ioctls)
             tracking.scanner.take_cost()
             tracking.armer.populated_outside(tracking.mappings.trackable())
-            assert tracking.scanner.take_cost().ioctls < 200
+            assert tracking.scanner.take_cost().ioctls < 2000  # 262,144 tables reserved
             tracking.close()
-        assert calls[0] < 400
-        assert 512 // 64 <= calls[1] - calls[0] < 200
+        assert 512 // 64 <= calls[1] - calls[0] < 2000
 
 
 @pytest.mark.parametrize("seed", range(3))
