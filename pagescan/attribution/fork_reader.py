@@ -147,7 +147,7 @@ class Reader:
             private = [
                 row for row in rows if row.kind in _PRIVATE and row.perms[1] == "w"
             ]
-            registered = self._armer.register(private)
+            registered = self._armer.register(private, rows)
             self._armer.protect(registered)
         except PagescanError as error:
             self._send({"error": facts_of(error)})

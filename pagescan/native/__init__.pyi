@@ -12,6 +12,7 @@ from pagescan.native.files import open_in_root
 from pagescan.native.huge import Collapse
 from pagescan.native.maps import (
     MapsRows,
+    mapping_begins,
     parse_maps,
     read_maps,
     read_memory,
@@ -65,6 +66,7 @@ from pagescan.native.types import (
 from pagescan.native.uffd import (
     UFFD_FEATURES,
     UFFD_FORKS,
+    Listed,
     read_fork,
     uffd_api,
     uffd_is_of,
@@ -72,6 +74,7 @@ from pagescan.native.uffd import (
     uffd_open,
     uffd_protect,
     uffd_register,
+    uffd_register_part,
     uffd_unregister,
 )
 from pagescan.native.watch import Watch
@@ -93,6 +96,7 @@ __all__ = [
     "Faults",
     "KeptArenas",
     "KeptOutput",
+    "Listed",
     "MapsRows",
     "Masks",
     "Meter",
@@ -124,6 +128,7 @@ __all__ = [
     "launch",
     "library",
     "lost_samples",
+    "mapping_begins",
     "mark_copies",
     "open_faults",
     "open_in_root",
@@ -149,6 +154,7 @@ __all__ = [
     "uffd_open",
     "uffd_protect",
     "uffd_register",
+    "uffd_register_part",
     "uffd_unregister",
     "unpack",
     "whole_units",

@@ -123,6 +123,23 @@ def parse_maps(text: bytes, maps: int = -1, meter: Meter | None = None) -> MapsR
     return MapsRows(known, *(column[:count].tolist() for column in columns))
 
 
+def mapping_begins(maps: int, address: int, meter: Meter) -> bool:
+    """Whether a mapping begins at an address at present (PROCMAP_QUERY, 6.11).
+
+    Args:
+        maps: The open /proc/PID/maps.
+        address: The address.
+        meter: The cost is added to it.
+
+    Raises:
+        OSError: ENOTTY, the kernel cannot be asked; ENOENT, nothing is mapped above.
+    """
+    cost = ffi.new("struct ps_cost *")
+    code = lib.ps_mapping_begins(maps, address, cost)
+    meter.add(cost)
+    return bool(check(code))
+
+
 def swapped_pages(file: int, offset: int, length: int) -> int:
     """Return how many pages of a part of a shared-memory file are on swap.
 

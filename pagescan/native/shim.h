@@ -133,6 +133,23 @@ int ps_uffd_api(int uffd, uint64_t features);
 int ps_uffd_register(int uffd, uint64_t start, uint64_t end);
 /* The same; the call is added to cost. */
 int ps_uffd_register_timed(int uffd, uint64_t start, uint64_t end, struct ps_cost *cost);
+/* Memory to register: [start, end), a part of the mapping [low, high) of /proc/PID/maps. */
+struct ps_listed {
+	uint64_t start;
+	uint64_t end;
+	uint64_t low;
+	uint64_t high;
+	uint64_t inode;
+	int32_t shared; /* 0 or 1 */
+};
+
+/*
+ * Registers a part of a mapping that the target may have changed since maps was read. So it asks
+ * for the mapping right before. If that has changed, it is registered whole: with a border in it,
+ * mremap(2) of it would fail. maps: the open file, or -1: do not ask; before Linux 6.11 it cannot be
+ * asked. -EINVAL: no such memory is there any more.
+ */
+int ps_uffd_register_part(int uffd, int maps, const struct ps_listed *part, struct ps_cost *cost);
 /* 1: the page at start is in a registered mapping, in the address space of pagemap. */
 int ps_uffd_is_registered(int pagemap, uint64_t start);
 int ps_uffd_unregister(int uffd, uint64_t start, uint64_t end);
@@ -219,6 +236,8 @@ struct ps_maps {
  * page_size is 0.
  */
 int ps_maps_parse(const char *text, uint64_t length, int maps, struct ps_maps *out);
+/* 1: a mapping begins at the address; 0: none. -ENOENT: nothing is above it; -ENOTTY: before 6.11. */
+int ps_mapping_begins(int maps, uint64_t address, struct ps_cost *cost);
 
 /*
  * The algebra of region lists: see shim_regions.c. Ranges are ascending and disjoint, as mappings

@@ -21,7 +21,6 @@
 #include "shim.h"
 #include "uapi.h"
 
-#define COVERING_OR_NEXT 0x10u
 #define PIECE (64u << 10)  /* longer than any line: a path of 4 KiB, each byte written as four */
 #define LEAST_LINE 40u
 #define LINES (PIECE / LEAST_LINE)
@@ -62,7 +61,7 @@ static int visit_by_asking(struct surgery *s, ps_visit *visit, void *context)
 	struct mapping mapping = {.end = 0};
 	int error;
 
-	while ((error = ask(s, mapping.end, COVERING_OR_NEXT, NULL, 0, &mapping)) == 0) {
+	while ((error = ask(s, mapping.end, PS_PROCMAP_QUERY_COVERING_OR_NEXT_VMA, NULL, 0, &mapping)) == 0) {
 		error = visit(s, &mapping, context);
 		if (error)
 			return error;

@@ -5,6 +5,7 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include "maps.h"
 #include "pace.h"
 #include "page.h"
 #include "scan.h"
@@ -83,21 +84,41 @@ static bool line(struct text *text, const char *begin, struct ps_maps *out, uint
 	return out->start[row] < out->end[row];
 }
 
+int ps_ask_mapping(int maps, uint64_t at, struct ps_procmap_query *query, struct ps_cost *cost)
+{
+	uint64_t begun = ps_now_ns();
+	int error;
+
+	*query = (struct ps_procmap_query){
+		.size = sizeof(*query),
+		.query_flags = PS_PROCMAP_QUERY_COVERING_OR_NEXT_VMA,
+		.query_addr = at,
+	};
+	error = ioctl(maps, PS_PROCMAP_QUERY, query) < 0 ? -errno : 0;
+	ps_cost_call(cost, ps_now_ns() - begun);
+	return error;
+}
+
+int ps_mapping_begins(int maps, uint64_t at, struct ps_cost *cost)
+{
+	struct ps_procmap_query now;
+	int error = ps_ask_mapping(maps, at, &now, cost);
+
+	return error ? error : now.vma_start == at;
+}
+
 /* Asks for the page size where it may differ: on hugetlbfs, whose device has major number 0. */
 static int ask_page_size(int maps, struct ps_maps *out, uint64_t row)
 {
-	struct ps_procmap_query query = {.size = sizeof(query), .query_addr = out->start[row]};
-	uint64_t begun;
-	int rc;
+	struct ps_procmap_query query;
+	int error;
 
 	if (!out->inode[row] || out->device[row] >> 32)
 		return 0;
-	begun = ps_now_ns();
-	rc = ioctl(maps, PS_PROCMAP_QUERY, &query);
-	ps_cost_call(&out->cost, ps_now_ns() - begun);
-	if (rc < 0)
-		return errno == ENOENT ? 0 : -errno; /* ENOENT: it has been unmapped */
-	if (query.vma_page_size > ps_page_size())
+	error = ps_ask_mapping(maps, out->start[row], &query, &out->cost);
+	if (error)
+		return error == -ENOENT ? 0 : error; /* ENOENT: it has been unmapped */
+	if (query.vma_start <= out->start[row] && query.vma_page_size > ps_page_size())
 		out->page_size[row] = query.vma_page_size;
 	return 0;
 }

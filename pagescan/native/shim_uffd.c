@@ -2,10 +2,12 @@
 /* The userfaultfd ioctls, one by one. */
 #include <errno.h>
 #include <fcntl.h>
+#include <stdbool.h>
 #include <sys/ioctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "maps.h"
 #include "pace.h"
 #include "page.h"
 #include "scan.h"
@@ -56,6 +58,46 @@ int ps_uffd_register_timed(int uffd, uint64_t start, uint64_t end, struct ps_cos
 
 	ps_cost_call(cost, ps_now_ns() - begun);
 	return error;
+}
+
+/* Whether the mapping has the borders that it had, apart from those that the part does not touch. */
+static bool is_the_same(const struct ps_procmap_query *now, const struct ps_listed *part)
+{
+	bool below = part->start == part->low ? now->vma_start == part->low : now->vma_start <= part->start;
+	bool above = part->end == part->high ? now->vma_end == part->high : now->vma_end >= part->end;
+
+	return below && above;
+}
+
+static bool is_alike(const struct ps_procmap_query *now, const struct ps_listed *part)
+{
+	bool shared = now->vma_flags & PS_PROCMAP_QUERY_VMA_SHARED;
+
+	return now->inode == part->inode && shared == part->shared;
+}
+
+int ps_uffd_register_part(int uffd, int maps, const struct ps_listed *part, struct ps_cost *cost)
+{
+	struct ps_procmap_query now;
+	int error, found = -EINVAL;
+
+	for (uint64_t at = part->start; at < part->end; at = now.vma_end) {
+		error = maps < 0 ? -ENOTTY : ps_ask_mapping(maps, at, &now, cost);
+		if (error == -ENOTTY || (!error && is_the_same(&now, part)))
+			return ps_uffd_register_timed(uffd, part->start, part->end, cost);
+		if (error == -ENOENT || (!error && now.vma_start >= part->end))
+			break;
+		if (error < 0)
+			return error;
+		if (!is_alike(&now, part))
+			continue;
+		error = ps_uffd_register_timed(uffd, now.vma_start, now.vma_end, cost);
+		if (error < 0 && error != -EINVAL) /* EINVAL: it has been unmapped */
+			return error;
+		if (!error)
+			found = 0;
+	}
+	return found;
 }
 
 int ps_uffd_unregister(int uffd, uint64_t start, uint64_t end)

@@ -116,6 +116,8 @@ struct ps_uffdio_writeprotect {
 /* ---- PROCMAP_QUERY, an ioctl on /proc/PID/maps (Linux 6.11) -------------------------------- */
 
 #define PS_PROCMAP_QUERY 0xc0686611u
+#define PS_PROCMAP_QUERY_VMA_SHARED 0x08u
+#define PS_PROCMAP_QUERY_COVERING_OR_NEXT_VMA 0x10u
 
 struct ps_procmap_query {
 	uint64_t size; /* of this structure: 104 */

@@ -3,6 +3,7 @@
 import errno
 import os
 import sys
+from typing import NamedTuple
 
 from pagescan.native.door import check, ffi, lib
 from pagescan.native.pace import Meter, Pace, c_pace, keeping_the_processor
@@ -54,6 +55,49 @@ def uffd_register(uffd: int, start: int, end: int, meter: Meter | None = None) -
     code = lib.ps_uffd_register_timed(uffd, start, end, cost)
     if meter is not None:
         meter.add(cost)
+    check(code)
+
+
+class Listed(NamedTuple):
+    """Memory to register: a part of a mapping that /proc/PID/maps has listed.
+
+    Attributes:
+        start: Its first address.
+        end: The address behind it.
+        low: The mapping's first address.
+        high: The address behind the mapping.
+        inode: The mapping's inode.
+        shared: Whether the mapping is shared.
+    """
+
+    start: int
+    end: int
+    low: int
+    high: int
+    inode: int
+    shared: bool
+
+
+def uffd_register_part(uffd: int, maps: int, part: Listed, meter: Meter) -> None:
+    """Register memory that the target may have changed since it was listed.
+
+    The kernel is asked for the mapping right before (PROCMAP_QUERY, 6.11). If it has
+    changed, it is registered whole: with a border in it, mremap(2) of it would fail.
+
+    Args:
+        uffd: The userfaultfd.
+        maps: The open /proc/PID/maps; -1: do not ask.
+        part: What to register.
+        meter: The cost is added to it.
+
+    Raises:
+        OSError: As for UFFDIO_REGISTER(2const); EINVAL: no such memory is there.
+    """
+    cost = ffi.new("struct ps_cost *")
+    code = lib.ps_uffd_register_part(
+        uffd, maps, ffi.new("struct ps_listed *", part), cost
+    )
+    meter.add(cost)
     check(code)
 
 

@@ -1,5 +1,6 @@
 """Reads a process's mappings from /proc/PID/maps, in large reads, parsed in C."""
 
+import errno
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -20,6 +21,11 @@ _LETTERS = tuple(
     + ("s" if flags & 8 else "p")
     for flags in range(16)
 )
+
+
+def open_maps(pid: int) -> int:
+    """Return the open /proc/PID/maps; OSError if it cannot be opened."""
+    return os.open(f"{memory_dir(pid)}/maps", os.O_RDONLY | os.O_CLOEXEC)
 
 
 class Reader:
@@ -62,8 +68,7 @@ class Reader:
         """Read the mappings; return whether they have changed."""
         target = self.target
         try:
-            maps = f"{memory_dir(target.pid)}/maps"
-            fd = os.open(maps, os.O_RDONLY | os.O_CLOEXEC)
+            fd = open_maps(target.pid)
             try:
                 text = self._read(fd)
                 changed = self._differs(text)
@@ -206,3 +211,23 @@ def read(target: Target) -> list[Mapping]:
         PagescanError: The maps cannot be read: see `from_oserror`.
     """
     return Reader(target).read()
+
+
+def begins(target: Target, address: int) -> bool:
+    """Whether a mapping of the target begins at an address, at present.
+
+    Raises:
+        NoSuchTargetError: The target is gone.
+    """
+    try:
+        maps = open_maps(target.pid)
+        try:
+            return native.mapping_begins(maps, address, target.meter)
+        finally:
+            os.close(maps)
+    except OSError as error:
+        if error.errno == errno.ENOENT:
+            return False
+        if error.errno != errno.ENOTTY:
+            raise target.gone(error) from error
+    return any(mapping.start == address for mapping in read(target))

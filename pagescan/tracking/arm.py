@@ -7,8 +7,9 @@ markers into the holes): page tables are paid for them, up to a limit.
 
 import contextlib
 import errno
+import os
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from pagescan import native
@@ -36,7 +37,7 @@ from pagescan.scanner.rules import (
 )
 from pagescan.scanner.scanner import Scanner
 from pagescan.scanner.spans import as_spans, spans_of
-from pagescan.target.maps import read
+from pagescan.target.maps import open_maps, read
 from pagescan.target.selection import Selection
 from pagescan.tracking.growing_ends import End
 from pagescan.tracking.huge_pages import HugePages, noticing
@@ -112,25 +113,43 @@ class Armer:
                 mapping
                 for mapping in chosen
                 if mapping.kind in PRIVATE or mapping.start not in empty
-            ]
+            ],
+            mappings,
         )
         used = [mapping for mapping in registered if mapping.start not in empty]
         self.protect(used)
         self.protect_whole(used)
         return bool(registered)
 
-    def register(self, mappings: Sequence[Mapping]) -> list[Mapping]:
+    def register(
+        self, mappings: Sequence[Mapping], listed: Sequence[Mapping]
+    ) -> list[Mapping]:
         """Register mappings, without protection; return the registered ones.
 
         The others are added to `untracked`, with the reason.
+
+        Args:
+            mappings: Whole mappings, or parts of some.
+            listed: All mappings of the target, as they were read.
         """
         if not mappings:
             return []
         known = len(self.armed.untracked)
         self._is_full = self.is_full()
         stale = self._stale(mappings)
-        with native.keeping_the_processor(self.scanner.pace):
-            registered = [mapping for mapping in mappings if self._register(mapping)]
+        maps = self._open_maps()
+        try:
+            with native.keeping_the_processor(self.scanner.pace):
+                registered = [
+                    mapping
+                    for mapping, whole in zip(
+                        mappings, _wholes(mappings, listed), strict=True
+                    )
+                    if self._register(mapping, whole, maps)
+                ]
+        finally:
+            if maps >= 0:
+                os.close(maps)
         if more := self.armed.untracked[known:]:
             # A part that is left out now may have been left out before it grew.
             covers = Covers(more)
@@ -246,7 +265,19 @@ class Armer:
         with contextlib.suppress(OSError):
             self._unregister(part, HUGE_PAGE)
 
-    def _register(self, mapping: Mapping) -> bool:
+    def _open_maps(self) -> int:
+        """Return the open maps, to ask whether a mapping has changed; -1: do not ask.
+
+        The selected part of a mapping stays a part, whatever becomes of the mapping.
+        """
+        if self.armed.selection.ranges:
+            return -1
+        try:
+            return open_maps(self.scanner.target.pid)
+        except OSError:
+            return -1
+
+    def _register(self, mapping: Mapping, whole: Mapping, maps: int) -> bool:
         if mapping.kind is Kind.SPECIAL or _is_device(mapping):
             self._leave_out(mapping, _WHY[errno.EINVAL])
             return False
@@ -261,10 +292,11 @@ class Armer:
                 f" {format_size(self.armed.tables_left)} are left (--max-tables)",
             )
             return False
+        part = native.Listed(
+            *mapping[:2], *whole[:2], inode=mapping.inode, shared=mapping.shared
+        )
         try:
-            native.uffd_register(
-                self.uffd, mapping.start, mapping.end, self.scanner.meter
-            )
+            native.uffd_register_part(self.uffd, maps, part, self.scanner.meter)
         except OSError as error:
             if error.errno not in _WHY:
                 raise from_oserror(
@@ -322,6 +354,14 @@ class Armer:
         self.armed.untracked.append(
             Untracked(mapping.start, mapping.end, mapping.label, why)
         )
+
+
+def _wholes(parts: Iterable[Mapping], listed: Sequence[Mapping]) -> Iterator[Mapping]:
+    """Yield, for each part of a mapping, the mapping that was listed."""
+    _, ends = bounds_of(listed)
+    for part in parts:
+        index = bisect_right(ends, part.start)
+        yield listed[index] if index < len(listed) else part
 
 
 def _is_device(mapping: Mapping) -> bool:

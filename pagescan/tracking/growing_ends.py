@@ -33,13 +33,13 @@ from pagescan.model.mapping_set import (
 )
 from pagescan.model.memory import DIGEST, PAGE_SIZE, Category, Kind, Mapping, Untracked
 from pagescan.model.ranges import Interval, length_of, ranges_of
+from pagescan.target.maps import begins
 from pagescan.target.selection import cut
 
 if TYPE_CHECKING:
     from pagescan.native import Columns, Meter
     from pagescan.target.process import Target
     from pagescan.tracking.page_digests import PageDigests
-
 
 LIMIT = 16 << 20
 """Limit of bytes that are compared, over all ends of a target; the rest is tracked."""
@@ -249,10 +249,7 @@ class GrowingEnds:
         return same
 
     def heap_without_edge(self, chosen: MappingSet) -> Mapping | None:
-        """Return the uppermost page of a heap that has lost its edge, or None.
-
-        A heap loses it if it was seen to grow, and has shrunk.
-        """
+        """Return the uppermost page of a heap that has grown, and shrunk; or None."""
         if not any(end.heap for end in self.known):
             return None
         heaps = [mapping for mapping in chosen if mapping.name == _HEAP]
@@ -335,7 +332,9 @@ class GrowingEnds:
             return end
         page = _first_populated(end)
         varied = page is not None and self.digests.page(page)[1]
-        return end._replace(frames=self._frames(end), varied=varied)
+        end = end._replace(frames=self._frames(end), varied=varied)
+        # If another block has been moved there, its pages do not prove a border.
+        return end if begins(self.target, end.start) else end._replace(frames=())
 
     def _frames(self, end: End) -> tuple[int, ...]:
         """Return the page frames of the first pages of an end."""

@@ -116,7 +116,8 @@ class SampledTracking(Tracking):
         """Register the whole selection, and protect as much as the budget pays for."""
         there = self.mappings.trackable()
         self.armed.alike = count_alike(there.all_mappings)
-        self.mappings.has_registered = bool(self.armer.register(there))
+        registered = self.armer.register(there, there.all_mappings)
+        self.mappings.has_registered = bool(registered)
         self.check_armed(self.mappings.has_registered)
         chosen = self.mappings.trackable()
         self.draw(self.inhabited(chosen), 0, ())

@@ -1,7 +1,5 @@
 """Memory that is tracked and not registered yet: new memory, and the growing ends."""
 
-from collections.abc import Sequence
-
 from pagescan import native
 from pagescan.model.mapping_set import MappingSet, reservations_beside
 from pagescan.model.memory import Category, Mapping, Untracked
@@ -90,14 +88,16 @@ class UnregisteredMemory:
         self.ends.wanted = self._leaves_growth_out and not self.armer.is_full()
         return self.ends.plan(chosen, new, populated)
 
-    def register(self, chosen: Sequence[Mapping], moves: Moves) -> list[Mapping]:
+    def register(self, chosen: MappingSet, moves: Moves) -> list[Mapping]:
         """Register new memory.
 
         A reservation that touches a mapping which is registered whole is registered
         with it, so that its later parts are one mapping with this one.
         """
-        registered = self.armer.register(moves.register)
-        self.armer.register(reservations_beside(moves.whole, chosen))
+        registered = self.armer.register(moves.register, chosen.all_mappings)
+        self.armer.register(
+            reservations_beside(moves.whole, chosen), chosen.all_mappings
+        )
         self.mappings.has_registered |= bool(registered)
         return registered
 

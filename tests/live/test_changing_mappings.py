@@ -51,7 +51,7 @@ def test_grown(armed: Start, pagescan: Run) -> None:
 
 
 def test_mapped_in_a_narrow_hole_meanwhile(target: Start) -> None:
-    """A mapping that appears in a scanned hole belongs to the next look."""
+    """A mapping that appears amid a look is found in this look or in the next one."""
     made = target("m=anon,pages=64,fill=1")
     made.tell("munmap m 16-47")
     low, _ = made.ranges["m"]
@@ -70,8 +70,10 @@ def test_mapped_in_a_narrow_hole_meanwhile(target: Start) -> None:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(tracking.mappings.reader, "read", lambda: before)
             assert written(rearm=False) == {2, 60}
-            assert written() == {2, 60}
-        assert written() == {20}
+            first = written()
+        second = written()
+        assert first | second == {2, 20, 60}
+        assert not first & second
         made.write("m", {21})
         assert written() == {21}
 

@@ -270,7 +270,7 @@ def test_callers_in_a_jvm(calling: Path, pointers: str) -> None:
     if pointers == "+":
         assert "Calling.outer" in callers[0]
     for row in rows:
-        outer, main, *_ = [*row["callers"], "Calling.outer", "Calling.main"]
+        outer, main = (*row["callers"], "Calling.outer", "Calling.main")[:2]
         assert "Calling.outer" in outer, row["callers"]
         # Until main() itself has been compiled, the interpreter runs it.
         assert "Calling.main" in main or main == "Interpreter", row["callers"]

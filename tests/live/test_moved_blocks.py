@@ -1,0 +1,96 @@
+"""A target moves its blocks amid a look: no block gets a border, mremap(2) works."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from pagescan.target.process import Target as Process
+from pagescan.tracking.arm import Armer
+from pagescan.tracking.growing_ends import GrowingEnds
+from pagescan.tracking.tracking import Tracking
+from tests import witness
+from tests.conftest import Target
+
+pytestmark = pytest.mark.needs("tracking")
+Start = Callable[..., Target]
+SMALL, LARGE = 16, 40
+
+
+def put_larger(made: Target) -> None:
+    """Replace a block by a larger one, which covers all its addresses."""
+    low, high = made.where("small")
+    made.tell("drop small")
+    made.tell(f"map large=anon,pages={LARGE}")
+    start, end = made.where("large")
+    assert start < low < high <= end, "the block lies elsewhere"
+    made.write("large", set(range(LARGE)))
+
+
+def can_grow(made: Target) -> None:
+    """Let the target change the block's size: with a border in it, mremap(2) fails."""
+    made.tell(f"mremap large size {LARGE + 1}")
+    made.where("large")
+
+
+def once_before(function: Callable[..., Any], act: Callable[[], None]) -> Any:
+    """Return the function, which first does something at its first call."""
+    waiting = [act]
+
+    def called(*words: Any, **more: Any) -> Any:
+        if waiting:
+            waiting.pop()()
+        return function(*words, **more)
+
+    return called
+
+
+@pytest.mark.parametrize("below", [False, True])
+def test_between_maps_and_registering(
+    target: Start, monkeypatch: pytest.MonkeyPatch, below: bool
+) -> None:
+    """A larger block is registered whole, and each later store to it is found."""
+    made = target("above=anon,pages=8,fill=1", "small=anon,pages=16,fill=1")
+    replace = once_before(Armer._stale, lambda: put_larger(made))
+    with Process.open(made.pid) as process:
+        if below:  # a look registers it, and not the arming
+            made.tell("drop small")
+            tracking = Tracking.start(process)
+            made.tell(f"map small=anon,pages={SMALL}")
+            made.write("small", set(range(SMALL)))
+            tracking.unregistered.register_growth()
+            monkeypatch.setattr(Armer, "_stale", replace)
+            tracking.look(rearm=True)
+        else:
+            monkeypatch.setattr(Armer, "_stale", replace)
+            tracking = Tracking.start(process)
+        with tracking:
+            can_grow(made)
+            tracking.look(rearm=True)
+            made.write("large", {3, LARGE - 1})
+            low, high = made.ranges["large"]
+            found = [
+                (address - low) // witness.PAGE
+                for region in tracking.written()
+                for address in range(region.start, region.end, witness.PAGE)
+                if low <= address < high
+            ]
+            assert found == [3, LARGE - 1]
+    assert witness.registered(made.pid) == 0
+
+
+def test_between_maps_and_frames(
+    target: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pages of a larger block do not prove a border in its middle."""
+    made = target("above=anon,pages=8,fill=1")
+    with Process.open(made.pid) as process, Tracking.start(process) as tracking:
+        made.tell(f"map small=anon,pages={SMALL}")
+        made.where("small")
+        made.write("small", set(range(SMALL)))
+        replace = once_before(GrowingEnds._frames, lambda: put_larger(made))
+        monkeypatch.setattr(GrowingEnds, "_frames", replace)
+        tracking.look(rearm=True)
+        assert "large" in made.ranges, "the growing end was not compared"
+        tracking.look(rearm=True)
+        can_grow(made)
