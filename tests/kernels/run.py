@@ -102,10 +102,10 @@ class Wanted(NamedTuple):
 
 KERNELS = (  # the likeliest to fail come first
     Wanted("6.1", "6.1", quick=True, refused=True),
-    Wanted("6.17", "6.17", quick=True),
     Wanted("7.3", "7.3", quick=True),
     Wanted("6.12, oldest", "6.12", oldest=True, quick=True),
     Wanted("6.12, newest", "6.12"),
+    Wanted("6.17", "6.17"),
     Wanted("6.16", "6.16"),
 )
 

@@ -1,10 +1,14 @@
 """A target moves its blocks amid a look: no block gets a border, mremap(2) works."""
 
+import errno
+import os
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from pagescan import native
+from pagescan.target import maps
 from pagescan.target.process import Target as Process
 from pagescan.tracking.arm import Armer
 from pagescan.tracking.growing_ends import GrowingEnds
@@ -94,3 +98,23 @@ def test_between_maps_and_frames(
         assert "large" in made.ranges, "the growing end was not compared"
         tracking.look(rearm=True)
         can_grow(made)
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_where_a_mapping_begins(
+    target: Start, monkeypatch: pytest.MonkeyPatch, asked: bool
+) -> None:
+    """The kernel is asked; before Linux 6.11 the text of maps is read."""
+
+    def refuse(*_: object) -> bool:
+        raise OSError(errno.ENOTTY, os.strerror(errno.ENOTTY))
+
+    if not asked:
+        monkeypatch.setattr(native, "mapping_begins", refuse)
+    made = target("m=anon,pages=16,fill=1")
+    made.tell("munmap m 4")
+    low, _ = made.ranges["m"]
+    with Process.open(made.pid) as process:
+        found = [maps.begins(process, low + page * witness.PAGE) for page in (4, 5, 6)]
+        assert found == [False, True, False]
+        assert not maps.begins(process, (1 << 47) - witness.PAGE)  # above the stack
