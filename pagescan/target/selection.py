@@ -150,7 +150,7 @@ def _meant(word: str, names: set[str]) -> str | None:
         meant = bracketed
     elif word.startswith("[") and " " in word:
         return None  # a label
-    elif "[anon]" in names and nearest([_HEAP, "heap"]):
+    elif _HEAP not in names and "[anon]" in names and nearest([_HEAP, "heap"]):
         return "the process has no [heap]: its allocator takes memory from '[anon]'"
     elif word in files:
         meant = f"*/{word}"

@@ -228,6 +228,19 @@ def test_a_process_without_a_heap() -> None:
         assert "'[anon]'" in caught.value.hint
 
 
+def test_a_slip_where_there_is_a_heap() -> None:
+    """The process has one: the hint does not deny it."""
+    mappings = [
+        Mapping(start, start + 0x1000, "rw-p", 0, (0, 0), 0, name)
+        for start, name in ((0x1000, "[heap]"), (0x4000, ""))
+    ]
+    for word, hint in (("[haep]", "did you mean '[heap]'?"), ("haep", "lists the")):
+        with pytest.raises(PagescanError) as caught:
+            Selection((), (word,)).check(mappings)
+        assert caught.value.hint is not None
+        assert hint in caught.value.hint
+
+
 @pytest.mark.parametrize("words", [("maps",), ("watch", "-n", "1"), ("scan",)])
 def test_label_in_place_of_a_name(words: tuple[str, ...]) -> None:
     """Tables of terminals show labels, and RANGE takes names: the hint says so."""
