@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 
 from pagescan import native
-from pagescan.model.errors import from_oserror
+from pagescan.model.errors import PagescanError, from_oserror
 from pagescan.model.memory import PAGE_SIZE, Mapping
 from pagescan.target.living import memory_dir
 from pagescan.target.process import Target
@@ -77,12 +77,7 @@ class Reader:
             finally:
                 os.close(fd)
         except OSError as error:
-            raise from_oserror(
-                error,
-                doing=f"read the mappings of {target}",
-                pid=target.pid,
-                call="read",
-            ) from error
+            raise _unreadable(target, error) from error
         if not text:
             raise target.gone()
         return changed
@@ -217,7 +212,7 @@ def begins(target: Target, address: int) -> bool:
     """Whether a mapping of the target begins at an address, at present.
 
     Raises:
-        NoSuchTargetError: The target is gone.
+        PagescanError: The maps cannot be read: see `from_oserror`.
     """
     try:
         maps = open_maps(target.pid)
@@ -228,6 +223,15 @@ def begins(target: Target, address: int) -> bool:
     except OSError as error:
         if error.errno == errno.ENOENT:
             return False
-        if error.errno != errno.ENOTTY:
+        if error.errno == errno.ESRCH:
             raise target.gone(error) from error
+        if error.errno != errno.ENOTTY:
+            raise _unreadable(target, error) from error
     return any(mapping.start == address for mapping in read(target))
+
+
+def _unreadable(target: Target, error: OSError) -> PagescanError:
+    """Return the error for maps that cannot be opened or read."""
+    return from_oserror(
+        error, doing=f"read the mappings of {target}", pid=target.pid, call="read"
+    )

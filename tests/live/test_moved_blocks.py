@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from pagescan import native
+from pagescan.model.errors import PagescanError, TargetError
 from pagescan.target import maps
 from pagescan.target.process import Target as Process
 from pagescan.tracking.arm import Armer
@@ -118,3 +119,19 @@ def test_where_a_mapping_begins(
         found = [maps.begins(process, low + page * witness.PAGE) for page in (4, 5, 6)]
         assert found == [False, True, False]
         assert not maps.begins(process, (1 << 47) - witness.PAGE)  # above the stack
+
+
+def test_maps_that_cannot_be_opened(
+    target: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process lives and runs the same program: the cause is another one."""
+
+    def refuse(_: int) -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    made = target("m=anon,pages=16,fill=1")
+    monkeypatch.setattr(maps, "open_maps", refuse)
+    with Process.open(made.pid) as process:
+        with pytest.raises(PagescanError, match="limit of descriptors") as caught:
+            maps.begins(process, made.ranges["m"][0])
+        assert not isinstance(caught.value, TargetError)
