@@ -141,9 +141,11 @@ class HeldSession:
 
     def huge_pages(self) -> Columns | None:
         """Return the memory that was in huge pages when protected; None: unknown."""
-        from pagescan.session import pending  # only at the end
-
-        return pending.load_huge(self.directory, self.pid)
+        try:
+            from pagescan.session.pending import load_huge  # only at the end
+        except ImportError:  # another version is installed by now
+            return None
+        return load_huge(self.directory, self.pid)
 
     def close(self) -> None:
         """Leave nothing of an ended session behind, neither files nor descriptors."""
