@@ -127,4 +127,6 @@ def test_a_sparse_mapping_takes_few_calls(stall: tuple[str, ...]) -> None:
         process.kill()
     cost = found.json()["cost"]
     assert cost["pages_walked"] > 1 << 28
-    assert cost["ioctls"] < 10_000
+    # Slices as long as the first would make 131,072 calls, with a shorter one for each
+    # time that a slow machine interrupts it.
+    assert cost["ioctls"] < 100_000

@@ -36,6 +36,6 @@ def test_a_limit_that_no_call_keeps() -> None:
         found = command("scan", os.getpid(), *words).json()
     finally:
         libc.munmap(ctypes.c_void_p(address), ctypes.c_size_t(size))
-    # On a busy machine a slice does not grow beyond the longest one: 4096 calls.
-    assert found["cost"]["ioctls"] < 10_000
+    # The shortest slices would make 524,288 calls; a slow machine makes some of them.
+    assert found["cost"]["ioctls"] < 200_000
     assert found["cost"]["pages_walked"] == size // PAGE_SIZE
