@@ -288,7 +288,7 @@ class TestWatch:
         lines = [checked(line) for line in result.stdout.splitlines()]
         assert [line["tick"] for line in lines] == [1, 2, 3]
         assert [line["end"] for line in lines] == [None, None, "count"]
-        assert all(5e7 < line["interval_ns"] < 60e9 for line in lines)
+        assert all(0 < line["interval_ns"] < 60e9 for line in lines)
         assert lines[1]["session"]["since"] == lines[0]["time"]
         assert lines[2]["totals"]["pages"] == sum(
             line["summary"]["pages"] for line in lines
@@ -340,7 +340,7 @@ class TestWatch:
         last = checked(out.decode().splitlines()[-1])
         assert last["end"] == "exited"
         assert last["totals"] is not None
-        assert 0 < last["unseen_ns"] < 10e9
+        assert 0 < last["unseen_ns"] < 60e9
         assert b"; the last look was " in said
         assert watch.returncode == 0
 
@@ -372,7 +372,7 @@ class TestWatch:
         last = checked(out.decode().splitlines()[-1])
         assert last["end"] == "exec"
         assert last["totals"] is not None
-        assert 0 < last["unseen_ns"] < 10e9
+        assert 0 < last["unseen_ns"] < 60e9
         assert watch.returncode == 0
 
     def test_command(self) -> None:

@@ -307,7 +307,7 @@ def test_textfile(target: Start, tmp_path: Path) -> None:
         witness.wait_for(lambda: file.exists() and file.stat().st_size)
         seen: set[float] = set()
         samples, text = parsed(""), ""
-        end = time.monotonic() + 60
+        end = time.monotonic() + 60 * witness.PATIENCE
         while len(seen) < 20 and time.monotonic() < end:
             text = file.read_text()
             samples = parsed(text)

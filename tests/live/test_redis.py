@@ -128,5 +128,5 @@ def test_it_answers_all_along(redis: Redis) -> None:
     pinger.ended.set()
     pinger.join()
     assert pinger.answers > 100
-    assert pinger.longest < 1.0
+    assert pinger.longest < 60 * witness.PATIENCE, "it waited for pagescan"
     assert redis.process.poll() is None

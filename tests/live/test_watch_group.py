@@ -352,7 +352,8 @@ def test_the_time_that_nobody_saw(
         made.tell(f"reap {child}")
         line = watch.until(lambda line: process_in(line, child)["end"])  # noqa: B023
         unseen = process_in(line, child)["unseen_ns"]
-        assert 0 < unseen <= line["interval_ns"] + 1e9
+        late = 10e9  # a look, on a slow machine
+        assert 0 < unseen <= line["interval_ns"] + late
         assert process_in(line, made.pid)["unseen_ns"] is None
     told = [
         process["unseen_ns"]

@@ -96,6 +96,7 @@ def test_no_trial_where_it_matters_little(usages: list[Usage | None]) -> None:
 
 
 def test_usage_is_that_of_the_process() -> None:
+    first = time.process_time()
     before = Usage.of(os.getpid())
     begun = time.process_time()
     while time.process_time() - begun < 0.05:
@@ -103,7 +104,8 @@ def test_usage_is_that_of_the_process() -> None:
     now = Usage.of(os.getpid())
     assert before
     assert now
-    assert 0.05 <= now.since(before).processor < 0.2
+    whole = time.process_time() - first + 1e-6
+    assert 0.05 <= now.since(before).processor < whole
     assert now.resident > 1000
     assert Usage.of(4194303) is None
 
