@@ -149,8 +149,10 @@ def test_a_flight_recorder(fronts: Callable[[], Front], tmp_path: Path) -> None:
     )
     assert result.code == 0, result.stderr
     with open_recording(str(path)) as recording:
-        assert 10 <= len(recording.looks) < 30
-        assert recording.looks[-1].number == 40
+        kept = recording.looks
+        assert [look.number for look in kept] == [*range(41 - len(kept), 41)]
+        seconds = (kept[-1].time_ns - kept[0].time_ns) / 1e9
+        assert 1 - kept[0].seconds <= seconds <= 1.25, "neither too few nor too many"
 
 
 def test_a_command(tmp_path: Path) -> None:
