@@ -239,7 +239,8 @@ def calling(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_callers_in_a_jvm(calling: Path, pointers: str) -> None:
     """With frame pointers the callers are found; without them no false one is."""
     words = ["java", f"-XX:{pointers}PreserveFramePointer", "-Xmx64m"]
-    words += ["-XX:+UseSerialGC", "-XX:CompileCommand=quiet"]
+    # The JVM waits for its compiler: on a busy machine that may be late.
+    words += ["-XX:+UseSerialGC", "-XX:CompileCommand=quiet", "-Xbatch"]
     for name in ("inner", "outer"):
         words.append(f"-XX:CompileCommand=dontinline,Calling::{name}")
     process = subprocess.Popen(

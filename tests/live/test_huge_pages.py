@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -58,12 +57,21 @@ class Watched:
         for line in self.process.stderr:
             if "watching" in line:
                 break
+        self.costs: list[dict[str, int]] = []
+        self.reader = threading.Thread(target=self.read)
+        self.reader.start()
 
-    def end(self) -> tuple[list[dict[str, int]], str]:
-        """Interrupt it; return the cost of each look, and its stderr."""
-        self.process.send_signal(signal.SIGINT)
-        out, said = self.process.communicate()
-        return [json.loads(line)["cost"] for line in out.splitlines()], said
+    def read(self) -> None:
+        """Take the cost of each look as it arrives."""
+        assert self.process.stdout is not None
+        self.costs.extend(json.loads(line)["cost"] for line in self.process.stdout)
+
+    def end(self, number: int = signal.SIGINT) -> tuple[list[dict[str, int]], str]:
+        """End it by a signal; return the cost of each look, and its stderr."""
+        self.process.send_signal(number)
+        self.reader.join()
+        _, said = self.process.communicate()
+        return self.costs, said
 
 
 def by_disarm(made: Target, *words: str) -> tuple[dict[str, int], str]:
@@ -294,8 +302,7 @@ def test_killed_watch_leaves_nothing_else(target: Start) -> None:
     made = target(WORDS)
     watch = Watched(made.pid, "-i", "60")
     made.write("m", SPLIT)
-    watch.process.kill()
-    watch.process.communicate()
+    watch.end(signal.SIGKILL)
     assert not witness.registered(made.pid)
     assert huge(made.pid) == 16
 
@@ -304,9 +311,12 @@ def test_budget_restores_what_leaves_the_sample(target: Start) -> None:
     made = target(f"m=thp,pages={128 * HUGE},fill=1")
     before = huge(made.pid)
     watch = Watched(made.pid, "-i", "0.1", "--budget", "0.05")
-    begun = time.monotonic()
-    while time.monotonic() - begun < 2:
+
+    def restored() -> bool:
         made.write("m", {unit * HUGE + 9 for unit in range(128)})
+        return any(cost["huge_restored"] for cost in watch.costs)
+
+    witness.wait_for(restored)
     costs, _ = watch.end()
     assert huge(made.pid) == before
     assert sum(cost["huge_restored"] for cost in costs[:-1]) > 0
