@@ -67,7 +67,7 @@ class Client:
     def __init__(self, path: str) -> None:
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.socket.connect(path)  # without a timeout it waits for its turn
-        self.socket.settimeout(5)
+        self.socket.settimeout(60 * witness.PATIENCE)
 
     def send(self, data: bytes) -> None:
         """Send bytes, as long as the keeper reads."""

@@ -91,12 +91,16 @@ def test_a_call_that_protects_is_short(target: Callable[..., Target]) -> None:
         calls = []
         for pages in (set(), dense):
             made.write("sparse", pages)
-            tracking = Tracking.start(process, Selection())
-            calls.append(tracking.cost.ioctls)
-            tracking.scanner.take_cost()
-            tracking.armer.populated_outside(tracking.mappings.trackable())
-            assert tracking.scanner.take_cost().ioctls < 2000  # 262,144 tables reserved
-            tracking.close()
+            counts = []
+            for _ in range(3):  # a busy machine adds calls
+                tracking = Tracking.start(process, Selection())
+                counts.append(tracking.cost.ioctls)
+                tracking.scanner.take_cost()
+                tracking.armer.populated_outside(tracking.mappings.trackable())
+                # 262,144 tables reserved
+                assert tracking.scanner.take_cost().ioctls < 2000
+                tracking.close()
+            calls.append(min(counts))
         assert 512 // 64 <= calls[1] - calls[0] < 2000
 
 

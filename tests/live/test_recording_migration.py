@@ -114,7 +114,7 @@ def test_rounds_are_those_of_a_copier(
     predicted = [row.bytes for row in expected.rounds]
     assert predicted[0] == PAGES * PAGE
     # A copier that loses its processor for a moment sends more: it has some tries.
-    tries = []
+    tries: list[list[int]] = []
     while not any(alike(predicted, real) for real in tries) and len(tries) < 5:
         tries.append(copy(stream))
     print(interval, predicted, tries)  # noqa: T201 - pytest -s

@@ -158,7 +158,7 @@ def test_debuginfod_that_does_not_answer(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It is asked once per run, and what happened is said; the next server is asked."""
-    monkeypatch.setattr(debug_files, "TIMEOUT", 0.1)
+    monkeypatch.setattr(debug_files, "TIMEOUT", 2 * witness.PATIENCE)
     program, debug = stripped(tmp_path, "one")
     debuginfod.files[f"/buildid/{BUILD_ID}/debuginfo"] = debug.read_bytes()
     shutil.copy(program, program.parent / "b")
