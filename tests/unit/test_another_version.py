@@ -11,7 +11,7 @@ from pagescan.session.household import Household
 
 
 def test_sigterm_after_an_installation(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A module that is loaded only at the end may be gone: all sessions are disarmed."""
+    """A module that is loaded at the end may be gone: all sessions are disarmed."""
     monkeypatch.setitem(sys.modules, "pagescan.session.pending", None)
     household = Household()
     disarmed = []
