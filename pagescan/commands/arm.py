@@ -13,6 +13,7 @@ from pagescan.commands.options import (
     ranges_argument,
     tables_option,
 )
+from pagescan.commands.signals import undo_on_signals
 from pagescan.console.context import Context
 from pagescan.model.report import Report
 from pagescan.model.results import Output, Summary
@@ -65,9 +66,10 @@ def command(
         from pagescan.session.watched import Terms
 
         terms = Terms(selection, pace, max_tables=max_tables, detail=context.detail)
-        arm_and_print(subject, terms, output, context)
+        with undo_on_signals():
+            arm_and_print(subject, terms, output, context)
         return
-    with Target.open(subject) as target:
+    with undo_on_signals(), Target.open(subject) as target:
         for note in selection.check(mappings.read(target)):
             context.say(note)
         tracking = start(target, selection, max_tables=max_tables, pace=pace)

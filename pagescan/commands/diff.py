@@ -16,6 +16,7 @@ from pagescan.commands.options import (
     output,
     pace_option,
 )
+from pagescan.commands.signals import undo_on_signals
 from pagescan.console.context import Context
 from pagescan.console.streams import arrived
 from pagescan.model.batch import Batch
@@ -99,7 +100,8 @@ def command(
     if not isinstance(session, Session):
         from pagescan.commands.group_sessions import diff_and_print
 
-        diff_and_print(session, output, pace, context, rearm=rearm)
+        with undo_on_signals():  # --rearm arms processes that have come
+            diff_and_print(session, output, pace, context, rearm=rearm)
         return 0
     _print(session, output, pace, context, rearm=rearm)
     return 0

@@ -18,7 +18,7 @@ from pagescan.commands.options import (
 )
 from pagescan.commands.record_progress import RecordProgress
 from pagescan.commands.running import is_command, said_if_long
-from pagescan.commands.signals import no_interrupt, stop_on_signals
+from pagescan.commands.signals import no_interrupt, stop_on_signals, undo_on_signals
 from pagescan.commands.tick_text import end_line
 from pagescan.commands.unseen_writes import say_unseen_writes
 from pagescan.commands.values import value_of
@@ -137,6 +137,7 @@ def command(
         raise UsageError("--oldest chooses a TARGET, and CMD is one")
     check_possible()
     with contextlib.ExitStack() as undo:
+        undo.enter_context(undo_on_signals())
         progress = RecordProgress(context)
         undo.callback(progress.clear)
         launched, selection = None, Selection()

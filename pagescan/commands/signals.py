@@ -36,6 +36,35 @@ def stop_on_signals() -> Iterator[int]:
 
 
 @contextlib.contextmanager
+def undo_on_signals() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP undo what the block has begun, as Ctrl-C does.
+
+    This process then ends by the signal, as it would have without this.
+    `stop_on_signals` may be entered within the block. An ignored signal stays ignored.
+    """
+    came: list[int] = []
+
+    def interrupt(number: int, _: object) -> None:
+        came.append(number)
+        raise KeyboardInterrupt
+
+    numbers = [
+        number
+        for number in (signal.SIGTERM, signal.SIGHUP)
+        if signal.getsignal(number) == signal.SIG_DFL
+    ]
+    try:
+        for number in numbers:
+            signal.signal(number, interrupt)
+        yield
+    finally:
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)
+        if came:
+            signal.raise_signal(came[0])
+
+
+@contextlib.contextmanager
 def no_interrupt() -> Iterator[None]:
     """Put a Ctrl-C off to the end of the block, which has to be short."""
     before = signal.getsignal(signal.SIGINT)

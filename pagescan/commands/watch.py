@@ -22,7 +22,7 @@ from pagescan.commands.options import (
 )
 from pagescan.commands.present import PresentCounter
 from pagescan.commands.running import is_command, said_if_long
-from pagescan.commands.signals import stop_on_signals
+from pagescan.commands.signals import stop_on_signals, undo_on_signals
 from pagescan.commands.tick_text import SAMPLED_ROWS, end_line, tick_line
 from pagescan.console.context import Context
 from pagescan.console.streams import OutputError
@@ -124,6 +124,7 @@ def command(
         check_asking(asked, output, run=run)
     check_possible()
     with contextlib.ExitStack() as undo:
+        undo.enter_context(undo_on_signals())
         launched, selection = None, Selection()
         cmd_output = CmdOutput.of(cmd_file, live=live) if run else None
         if cmd_output:

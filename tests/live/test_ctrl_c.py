@@ -1,4 +1,4 @@
-"""Ctrl-C: the normal end of what runs until then, and 130 before it has begun."""
+"""Ctrl-C and its like: the normal end of what runs, and 130 before it has begun."""
 
 import fcntl
 import os
@@ -190,4 +190,55 @@ def test_no_file_of_a_recording_that_never_began(
         check=False,
     )
     assert done.returncode == 130, done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+AS_IT_ARMS = """
+import os, sys
+from pagescan.__main__ import main
+from pagescan.tracking.tracking import Tracking
+
+start = Tracking.start.__func__
+
+def asked_to_end(*words, **more):
+    tracking = start(*words, **more)
+    os.kill(os.getpid(), int(os.environ["NUMBER"]))
+    return tracking
+
+Tracking.start = classmethod(asked_to_end)
+main()
+"""
+
+
+@pytest.mark.needs("tracking")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize(
+    "words",
+    [
+        "arm PID",
+        "arm --tree PID",
+        "watch PID -n 1",
+        "watch --tree PID -n 1",
+        "record PID -n 1 -o FILE",
+        "record --tree PID -n 1 -o FILE",
+        "who PID --format speedscope -o FILE",
+        "who --tree PID --format speedscope -o FILE",
+    ],
+)
+def test_asked_to_end_while_it_arms(
+    words: str, number: signal.Signals, target: Callable[..., Target], tmp_path: Path
+) -> None:
+    """SIGTERM and SIGHUP undo what has begun: no session and no file is left."""
+    made = target("m=anon,pages=40,fill=1")
+    words = words.replace("PID", str(made.pid)).replace("FILE", f"{tmp_path}/a")
+    done = subprocess.run(
+        [sys.executable, "-c", AS_IT_ARMS, *words.split()],
+        capture_output=True,
+        env={**os.environ, "NUMBER": str(int(number))},
+        text=True,
+        check=False,
+    )
+    assert done.returncode == -number, done.stderr
+    assert witness.registered(made.pid) == 0
+    assert session_files() == set()
     assert list(tmp_path.iterdir()) == []
