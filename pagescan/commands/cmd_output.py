@@ -1,5 +1,6 @@
 """Chooses where a launched CMD writes its output, also beside the live view."""
 
+import contextlib
 import os
 from typing import Self
 
@@ -25,10 +26,13 @@ class CmdOutput:
         self.fd = fd
         self.note = note
         self._kept = kept
+        self._made = ""  # the path of a new file, until CMD has started
 
     @classmethod
     def of(cls, path: str | None, *, live: bool) -> Self:
         """Choose: a file, pagescan's stderr, or a process that keeps the output.
+
+        A file that exists keeps its content until `started`.
 
         Raises:
             PagescanError: The file cannot be written.
@@ -38,18 +42,25 @@ class CmdOutput:
         if path is None:
             kept = KeptOutput(2)
             return cls(kept.input, "CMD's output is printed at the end", kept)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+        flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
+        note = f"CMD's output goes to {path}"
         try:
-            fd = os.open(path, flags, 0o666)
+            with contextlib.suppress(FileExistsError):
+                made = cls(os.open(path, flags | os.O_EXCL, 0o666), note)
+                made._made = path
+                return made
+            return cls(os.open(path, flags, 0o666), note)
         except OSError as error:
             raise file_error(error, f"write {path!r}") from error
-        return cls(fd, f"CMD's output goes to {path}")
 
     def started(self) -> None:
-        """Close this process's copy of the descriptor, once CMD has it."""
+        """Close this process's copy of the descriptor; CMD has it, and stands yet."""
+        self._made = ""
         if self._kept is not None:
             self._kept.started()
         elif self.fd != 2:
+            with contextlib.suppress(OSError):  # it is a pipe, or a device
+                os.ftruncate(self.fd, 0)
             os.close(self.fd)
         self.fd = -1
 
@@ -66,7 +77,14 @@ class CmdOutput:
         self._kept.print()
 
     def close(self) -> None:
-        """Close what is open; a second call has no effect."""
+        """Close what is open, and remove a new file that CMD has not got.
+
+        A second call has no effect.
+        """
+        if self._made:
+            with contextlib.suppress(OSError):
+                os.unlink(self._made)
+            self._made = ""
         if self.fd > 2 and self._kept is None:
             os.close(self.fd)
         if self._kept is not None:

@@ -13,7 +13,11 @@ from pagescan.render.profiles import FORMATS, write_profile
 
 
 class ProfileFile:
-    """A file for a profile; it is opened before anything is done to the target."""
+    """A file for a profile; it is opened before anything is done to the target.
+
+    Attributes:
+        path: Its path.
+    """
 
     def __init__(self, form: str, path: str) -> None:
         """Create the file; one that exists stays as it is until `write`.
@@ -23,13 +27,14 @@ class ProfileFile:
         """
         self.path = path
         self._form = form
+        self._made = False  # and nothing has been written to it
         try:
             self._file = open(  # noqa: SIM115 - `write` closes it
                 path,
                 "w",
                 encoding="utf-8",
                 errors="backslashreplace",
-                opener=_opener,
+                opener=self._opened,
             )
         except OSError as error:
             raise file_error(error, f"write {path}") from error
@@ -40,6 +45,7 @@ class ProfileFile:
         Raises:
             PagescanError: It is not complete, as on a full disk.
         """
+        self._made = False
         try:
             with self._file:
                 with contextlib.suppress(OSError):  # it is a pipe, or a device
@@ -48,9 +54,21 @@ class ProfileFile:
         except OSError as error:
             raise file_error(error, f"write {self.path}", call="write") from error
 
+    def _opened(self, path: str, flags: int) -> int:
+        flags &= ~os.O_TRUNC
+        with contextlib.suppress(FileExistsError):
+            made = os.open(path, flags | os.O_EXCL, 0o666)
+            self._made = True
+            return made
+        return os.open(path, flags, 0o666)
 
-def _opener(path: str, flags: int) -> int:
-    return os.open(path, flags & ~os.O_TRUNC, 0o666)
+    def close(self) -> None:
+        """Close the file; without a profile it is removed, unless it was there."""
+        self._file.close()
+        if self._made:
+            self._made = False
+            with contextlib.suppress(OSError):
+                os.unlink(self.path)
 
 
 def _asked(words: Words) -> tuple[str, str] | None:
@@ -70,7 +88,9 @@ def _profile(words: Words) -> ProfileFile | None:
         return None
     if words["subject"] not in ("function", "line"):
         raise UsageError("--format goes with --by function and --by line")
-    return ProfileFile(*asked)
+    file = ProfileFile(*asked)
+    click.get_current_context().call_on_close(file.close)
+    return file
 
 
 def _options(what: str) -> tuple[Callable[[Command], Command], ...]:

@@ -20,7 +20,7 @@ from pagescan.commands.options import (
 from pagescan.commands.profile_options import ProfileFile, profile_options
 from pagescan.commands.progress_line import ProgressLine, TimeLeft
 from pagescan.commands.running import is_command, said_if_long
-from pagescan.commands.signals import stop_on_signals
+from pagescan.commands.signals import stop_on_signals, undo_on_signals
 from pagescan.commands.values import SECONDS, whole
 from pagescan.commands.who_result import say_limits, say_result
 from pagescan.console.context import Context
@@ -157,6 +157,9 @@ def command(
         raise UsageError("--oldest chooses a TARGET, and CMD is one")
     check_possible()
     with contextlib.ExitStack() as undo:
+        undo.enter_context(undo_on_signals())
+        if profile is not None:
+            undo.callback(profile.close)  # a signal ends this process before click does
         launched, selection = None, Selection()
         options = WriterOptions(
             subject, period, user_only, ask_runtime, callers, python

@@ -168,3 +168,14 @@ def test_refused(words: tuple[str, ...], code: int, said: str) -> None:
     result = command("watch", *words)
     assert result.code == code
     assert said in result.stderr
+
+
+@pytest.mark.parametrize("before", [None, "dear"])
+def test_a_command_that_cannot_be_run(tmp_path: Path, before: str | None) -> None:
+    """It makes no file, and leaves one that exists as it is."""
+    path = tmp_path / "log"
+    if before:
+        path.write_text(before)
+    result = command("watch", "--cmd-output", path, "--", "/no/such")
+    assert result.code == 3
+    assert (path.read_text() if path.exists() else None) == before
