@@ -95,15 +95,14 @@ class GroupSamples:
         """
         facts = target.facts
         key = (facts.pid, facts.start_time)
-        if self.python is not None:
-            self.python.add(facts.pid)
-        self._sampler.add(facts.pid)
-        if key in self.members:
-            return
         try:
-            self.members[key] = ProcessWriters(
-                facts, by=self._by, ask_runtime=self._ask_runtime
-            )
+            if self.python is not None:
+                self.python.add(facts.pid)
+            self._sampler.add(facts.pid)
+            if key not in self.members:
+                self.members[key] = ProcessWriters(
+                    facts, by=self._by, ask_runtime=self._ask_runtime
+                )
         except BaseException:
             self._forget(facts.pid)
             raise

@@ -15,8 +15,12 @@ import pytest
 
 import pagescan
 from pagescan.attribution import group_writers
+from pagescan.attribution.group_samples import GroupSamples
 from pagescan.attribution.group_writers import GroupWriterWatch
+from pagescan.attribution.samples import FaultSampler
+from pagescan.model.errors import PagescanError
 from pagescan.model.groups import GroupFacts, GroupTick
+from pagescan.target.process import Target
 from tests import witness
 from tests.authors import (
     Author,
@@ -208,6 +212,24 @@ def test_members_that_went_long_ago(
     assert len(made.report.processes) == 2
     listed = sum(writer.pages for writer in made.report.writers)
     assert listed + sum(rows.values()) == made.report.written
+
+
+def test_a_process_that_cannot_be_sampled(
+    start: Callable[[], Author], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing of it stays open."""
+
+    def refuse(*_: object) -> None:
+        raise PagescanError("no more events")
+
+    monkeypatch.setattr(FaultSampler, "add", refuse)
+    author = start()
+    with Target.open(author.pid) as target, GroupSamples(python=True) as samples:
+        before = sorted(os.listdir("/proc/self/fd"))
+        with pytest.raises(PagescanError, match="no more events"):
+            samples.expect(target)
+        assert sorted(os.listdir("/proc/self/fd")) == before
+        assert samples.members == {}
 
 
 def test_an_exec(program: Path, group: Callable[[], Group]) -> None:
