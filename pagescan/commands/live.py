@@ -9,6 +9,7 @@ from pagescan.commands.cmd_output import CmdOutput
 from pagescan.commands.live_parts import (
     countdown,
     keyboard_inputs,
+    said_in,
     watched_facts,
 )
 from pagescan.commands.live_writers import LiveWriters
@@ -95,7 +96,11 @@ def show(
     counter = _Counter(view)
     follower = watched.terms.follower
     writers = follower if isinstance(follower, LiveWriters) else LiveWriters()
-    with shown(view, color=common.color) as screen, writers:
+    with (
+        said_in(view, watched.terms, common),
+        shown(view, color=common.color) as screen,
+        writers,
+    ):
         view.has_keys = screen.keyboard is not None
         screen.refresh()
         counter.count(watched)

@@ -9,6 +9,7 @@ from pagescan.commands.cmd_output import CmdOutput
 from pagescan.commands.live_parts import (
     countdown,
     keyboard_inputs,
+    said_in,
     watched_facts,
 )
 from pagescan.commands.present import seconds_to_next_count
@@ -65,7 +66,10 @@ def run_live(
     view.open = live.open
     last = None
     view.figures.begin([item.at_tick(None).facts for item in live.items()])
-    with shown(view, color=context.color) as screen:
+    with (
+        said_in(view, group.terms, context),
+        shown(view, color=context.color) as screen,
+    ):
         view.has_keys = screen.keyboard is not None
         live.count()
         screen.refresh()

@@ -1,13 +1,17 @@
 """Parts of both live views, of one target and of a group: keys, facts, counting."""
 
+import contextlib
 import math
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
+from pagescan.console.context import Context
 from pagescan.model.looks import WatchedFacts
+from pagescan.render.live_view.messages import Messages
 from pagescan.render.live_view.screen import Screen
 from pagescan.render.live_view.view_state import ViewState
+from pagescan.session.watched import Terms
 from pagescan.tracking.ticks import Inputs, Limits
 from pagescan.tracking.tracking import Tracking
 
@@ -20,9 +24,32 @@ class View(Protocol):
 
     state: ViewState
     seconds_left: int | None
+    messages: Messages
 
     def press(self, keys: Sequence[str]) -> None:
         """Do what the keys say."""
+
+
+@contextlib.contextmanager
+def said_in(view: View, terms: Terms, context: Context) -> Iterator[None]:
+    """Show messages about the target in a view, and print them when it has closed.
+
+    Args:
+        view: The view; it is shown within the block.
+        terms: Their messages.
+        context: The options of every command.
+    """
+    say, messages = terms.say, view.messages
+    if not context.quiet:
+        terms.say = messages.say
+    try:
+        yield
+    finally:
+        terms.say = say
+        if messages.dropped:
+            say(f"of the messages {messages.dropped} older ones are left out")
+        for text in messages.kept:
+            say(text)
 
 
 def keyboard_inputs(

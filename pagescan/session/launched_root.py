@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Self
 from pagescan.model.groups import GroupTick
 from pagescan.model.units import format_seconds, now
 from pagescan.session.member import WatchedMember
-from pagescan.session.watched import TRACER_LOST, Say, reap
+from pagescan.session.watched import TRACER_LOST, Terms, reap
 from pagescan.target.causes import rights_lost
 from pagescan.target.launch import Launched
 
@@ -24,21 +24,21 @@ class LaunchedRoot:
         launched: CMD and its tracer.
     """
 
-    def __init__(self, launched: Launched, say: Say) -> None:
+    def __init__(self, launched: Launched, terms: Terms) -> None:
         """Take over a standing CMD; only `standing` calls this."""
         self.launched = launched
-        self._say = say
+        self._terms = terms  # a live view takes over its messages
         self._told = False
 
     @classmethod
     @contextlib.contextmanager
-    def standing(cls, launched: Launched | None, say: Say) -> Iterator[Self | None]:
+    def standing(cls, launched: Launched | None, terms: Terms) -> Iterator[Self | None]:
         """Yield the root; at the end CMD is reaped if it has ended. None: no CMD."""
         if launched is None:
             yield None
             return
         try:
-            yield cls(launched, say)
+            yield cls(launched, terms)
         finally:
             reap(launched.pid)
 
@@ -58,12 +58,12 @@ class LaunchedRoot:
         item.look(last=True)  # finds that the memory has gone
         if item.due and item.attach(budget) and since is not None:
             unseen = max(0.0, (now() - since).total_seconds())
-            self._say(
+            self._terms.say(
                 f"{item.facts.pid} ({item.facts.name}) was exec'd: attached again;"
                 f" writes in the last {format_seconds(unseen)} before it were not seen"
             )
             if note := rights_lost(item.facts.exe or ""):
-                self._say(note)
+                self._terms.say(note)
         self.launched.go_on()
 
     def let_end(self, stop: int) -> None:
@@ -89,7 +89,7 @@ class LaunchedRoot:
         """Say once that the tracer was killed while CMD lives."""
         if self.launched.tracee.lost and lives and not self._told:
             self._told = True
-            self._say(TRACER_LOST)
+            self._terms.say(TRACER_LOST)
 
     def exit_code(self, last: GroupTick | None, stop: int) -> int:
         """Return CMD's exit status, 128 + N after signal N; 0 if CMD may run on."""

@@ -108,7 +108,7 @@ class WatchedGroup:
             PagescanError: None of them can be tracked; the message has a reason.
         """
         with contextlib.ExitStack() as undo:
-            root = undo.enter_context(LaunchedRoot.standing(launched, terms.say))
+            root = undo.enter_context(LaunchedRoot.standing(launched, terms))
             first = selector.require()
             terms.pace.progress = None  # the live view owns the screen
             toll, budget = cost_of(terms)

@@ -580,6 +580,30 @@ def test_a_group(
     assert terminal.row(f"{made.pid}")
 
 
+def test_an_exec_of_a_member_is_seen(
+    terminal: Terminal, target: Callable[..., Target], mkmem: Path
+) -> None:
+    """It stands in the view until it is old, and on stderr when the view has closed."""
+    made, _ = (target("m=anon,pages=40,fill=1") for _ in range(2))
+    terminal.start(f"{PAGESCAN} watch --match {mkmem} -i 0.2", 100, 24)
+    witness.wait_for(lambda: terminal.shows("distinct pages in the last look"))
+    said = "was exec'd: attached again"
+    assert made.process.stdin is not None
+    assert made.process.stdout is not None
+    made.process.stdin.write("exec\n")
+    made.process.stdin.flush()
+    assert "ranges" in made.process.stdout.readline()
+    made.tell("checksum m")  # it runs
+    witness.wait_for(lambda: terminal.shows(said))
+    assert terminal.screen()[2].startswith(f"{made.pid} (")
+    terminal.press("Enter")
+    witness.wait_for(lambda: terminal.shows("Esc: all processes"))
+    assert terminal.shows(said)
+    terminal.press("q")
+    witness.wait_for(lambda: terminal.shows("CODE=0"))
+    assert terminal.shows(said)
+
+
 @pytest.mark.parametrize(("width", "height"), [(160, 50), (40, 12)])
 def test_a_group_fits(
     width: int,

@@ -2,6 +2,7 @@
 
 import io
 import re
+import time
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import product
@@ -234,3 +235,20 @@ def test_a_chart_fills_the_lines_that_the_table_leaves(view: GroupView) -> None:
         lines = drawn(view, width, height)
         assert len(lines) <= height
         assert max(map(len, lines)) <= width
+
+
+def test_a_message_is_shown_for_a_while(
+    view: GroupView, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It fits into its line, and is kept for the end with those before it."""
+    now = 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    for number in range(25):
+        view.messages.say(f"101 was exec'd {number} times; " + "long " * 20)
+    assert drawn(view)[2].startswith("101 was exec'd 24 times; long")
+    assert drawn(view)[2].endswith("…")
+    assert "distinct pages" not in text(view)
+    now += 11
+    assert "distinct pages" in text(view)
+    assert view.messages.dropped == 5
+    assert len(view.messages.kept) == 20

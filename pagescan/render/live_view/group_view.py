@@ -20,6 +20,7 @@ from pagescan.render.live_view.cost_line import cost_line, share_of, warnings
 from pagescan.render.live_view.figures import HISTORY
 from pagescan.render.live_view.group_figures import GroupFigures, ProcessRow
 from pagescan.render.live_view.group_table import GroupLayout
+from pagescan.render.live_view.messages import Messages
 from pagescan.render.live_view.view import LiveView, counted, first_look
 from pagescan.render.live_view.view_state import Shown, ViewState, index_of, press
 from pagescan.render.strip import bars, compact, signed, tall_bars
@@ -61,6 +62,7 @@ class GroupView:
         has_keys: Whether there is a keyboard.
         budget: The percentage of --budget; None: everything is tracked.
         seconds_left: The seconds to the next look; None: they are not counted.
+        messages: The messages about the target since the view has been shown.
     """
 
     def __init__(self, title: str, interval: float, *, note: str = "") -> None:
@@ -75,6 +77,7 @@ class GroupView:
         self.has_keys = False
         self.budget: float | None = None
         self.seconds_left: int | None = None
+        self.messages = Messages()
         self.tick: GroupTick | None = None
         self.open: Callable[[int], LiveView | None] = lambda _: None
         self._top = self._wide = 0
@@ -122,7 +125,7 @@ class GroupView:
                 return
             self.views[row.pid] = view
         view = self.views[row.pid]
-        view.has_keys = self.has_keys
+        view.has_keys, view.messages = self.has_keys, self.messages
         view.state = view.state._replace(
             interval=self.state.interval, paused=self.state.paused
         )
@@ -225,6 +228,8 @@ class GroupView:
         return Text.assemble(front, (bars(figures.rates, room), "yellow"), behind)
 
     def _meaning(self, width: int) -> Text:
+        if message := self.messages.newest:
+            return Text(escape(message), style=paint.NOTE, overflow="ellipsis")
         tick = self.tick
         if tick is None:
             return first_look(self.state, self.seconds_left)

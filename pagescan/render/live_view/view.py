@@ -22,6 +22,7 @@ from pagescan.render.live_view import help_screen, paint, table
 from pagescan.render.live_view.cost_line import cost_of_target
 from pagescan.render.live_view.figures import HISTORY, Figures, LiveRow
 from pagescan.render.live_view.map_screen import MapScreen, map_lines
+from pagescan.render.live_view.messages import Messages
 from pagescan.render.live_view.ordered_rows import OrderedRows
 from pagescan.render.live_view.row_writers import RowWriters
 from pagescan.render.live_view.view_state import Shown, ViewState, index_of, press
@@ -66,6 +67,7 @@ class LiveView:
         begun: The moment from which the sums count.
         writers: The writers of the last look, shown while the state says so.
         seconds_left: The seconds to the next look; None: they are not counted.
+        messages: The messages about the target since the view has been shown.
     """
 
     def __init__(
@@ -81,6 +83,7 @@ class LiveView:
         self.begun = "start"
         self.writers = RowWriters()
         self.seconds_left: int | None = None
+        self.messages = Messages()
         self._ordered = OrderedRows(self.figures)
         self._top = self._wide = 0
         self._size = (80, 24)
@@ -198,10 +201,10 @@ class LiveView:
     def _meaning(self, width: int) -> Text:
         """Return the meaning of the rate: distinct pages, once per look each.
 
-        A note about the writers takes its place, until the next key.
+        A note about the writers takes its place, until the next key, or a message.
         """
-        if self.writers.note:
-            return Text(self.writers.note, style=paint.NOTE)
+        if note := self.writers.note or escape(self.messages.newest):
+            return Text(note, style=paint.NOTE, overflow="ellipsis")
         if self.tick is None:
             return first_look(self.state, self.seconds_left)
         pages = f"{counted(self.figures.pages, 'distinct page')} in the last look"
