@@ -136,7 +136,7 @@ class Armer:
             return []
         known = len(self.armed.untracked)
         self._is_full = self.is_full()
-        stale = self._stale(mappings)
+        stale = self.stale(mappings)
         maps = self._open_maps()
         try:
             with native.keeping_the_processor(self.scanner.pace):
@@ -162,7 +162,7 @@ class Armer:
             self._lift(stale)
         return registered
 
-    def _stale(self, mappings: Iterable[Mapping]) -> Columns:
+    def stale(self, mappings: Iterable[Mapping]) -> Columns:
         """List pages of unregistered private memory that have the protection's bit.
 
         mremap(2) of registered memory next to other registered memory makes one mapping

@@ -311,7 +311,7 @@ class GrowingEnds:
         It was there at the last look. It is gone if the block above was unmapped and a
         larger one mapped there. Then the page at that address is a different page.
         """
-        page, now = _first_populated(end), self._frames(end)
+        page, now = _first_populated(end), self.frames(end)
         if page is None or len(now) != len(end.frames):
             return False
         pairs = zip(end.frames, now, strict=True)
@@ -332,11 +332,11 @@ class GrowingEnds:
             return end
         page = _first_populated(end)
         varied = page is not None and self.digests.page(page)[1]
-        end = end._replace(frames=self._frames(end), varied=varied)
+        end = end._replace(frames=self.frames(end), varied=varied)
         # If another block has been moved there, its pages do not prove a border.
         return end if begins(self.target, end.start) else end._replace(frames=())
 
-    def _frames(self, end: End) -> tuple[int, ...]:
+    def frames(self, end: End) -> tuple[int, ...]:
         """Return the page frames of the first pages of an end."""
         count = min(_FRAMES, (end.end - end.start) // PAGE_SIZE)
         return self.digests.frames(end.start, count)

@@ -328,7 +328,7 @@ def test_blocks_with_empty_first_pages(
 ) -> None:
     """CPython aligns its pools to 16 KiB, so three of four arenas begin with a hole."""
     if frames == "hidden":  # as for a user other than root
-        monkeypatch.setattr(GrowingEnds, "_frames", lambda *_: ())
+        monkeypatch.setattr(GrowingEnds, "frames", lambda *_: ())
     monkeypatch.setattr("pagescan.tracking.growing_ends.LIMIT", 40 * PAGE)
     made = target("m=anon,pages=16,fill=1")
     before = mappings_in(made.pid)
@@ -396,7 +396,7 @@ def test_no_border_in_a_larger_block(
 ) -> None:
     """A block that replaced a smaller one has no border inside, whatever its bytes."""
     if frames == "hidden":  # as for users other than root
-        monkeypatch.setattr(GrowingEnds, "_frames", lambda *_: ())
+        monkeypatch.setattr(GrowingEnds, "frames", lambda *_: ())
     made = target("m=anon,pages=16,fill=1")
     low, _ = made.ranges["m"]
     beside = 0

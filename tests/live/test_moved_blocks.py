@@ -56,7 +56,7 @@ def test_between_maps_and_registering(
 ) -> None:
     """A larger block is registered whole, and each later store to it is found."""
     made = target("above=anon,pages=8,fill=1", "small=anon,pages=16,fill=1")
-    replace = once_before(Armer._stale, lambda: put_larger(made))
+    replace = once_before(Armer.stale, lambda: put_larger(made))
     with Process.open(made.pid) as process:
         if below:  # a look registers it, and not the arming
             made.tell("drop small")
@@ -64,10 +64,10 @@ def test_between_maps_and_registering(
             made.tell(f"map small=anon,pages={SMALL}")
             made.write("small", set(range(SMALL)))
             tracking.unregistered.register_growth()
-            monkeypatch.setattr(Armer, "_stale", replace)
+            monkeypatch.setattr(Armer, "stale", replace)
             tracking.look(rearm=True)
         else:
-            monkeypatch.setattr(Armer, "_stale", replace)
+            monkeypatch.setattr(Armer, "stale", replace)
             tracking = Tracking.start(process)
         with tracking:
             can_grow(made)
@@ -93,8 +93,8 @@ def test_between_maps_and_frames(
         made.tell(f"map small=anon,pages={SMALL}")
         made.where("small")
         made.write("small", set(range(SMALL)))
-        replace = once_before(GrowingEnds._frames, lambda: put_larger(made))
-        monkeypatch.setattr(GrowingEnds, "_frames", replace)
+        replace = once_before(GrowingEnds.frames, lambda: put_larger(made))
+        monkeypatch.setattr(GrowingEnds, "frames", replace)
         tracking.look(rearm=True)
         assert "large" in made.ranges, "the growing end was not compared"
         tracking.look(rearm=True)
