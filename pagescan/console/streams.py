@@ -29,8 +29,9 @@ _PATIENCE = 1.0  # seconds for which such a write may wait at the end
 _STANDS_STILL = 110  # ETIMEDOUT
 _SHORT = 30  # characters: such a line fits into any terminal
 _ERRORS = "pagescan"
-_INSTEAD = dict(zip("▁▂▃▄▅▆▇█▕▏·…µ±", ".:-=+*%#||.~u~", strict=True))
-"""Replacements for characters of pagescan's own output."""
+_OWN = "▁▂▃▄▅▆▇█▕▏┄·…µ±≤≥×“”▸▾↑↓←→⏎⌫"
+_INSTEAD = dict(zip(_OWN, """.:-=+*%#||-.~u~<>x"">v^v<>EB""", strict=True))
+"""Replacements for characters of pagescan's own output, each as wide as its own."""
 
 
 class OutputError(OSError):

@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 import pty
+import re
 import shutil
 import signal
 import subprocess
@@ -327,6 +328,7 @@ def test_encodings_that_lack_a_character(
                 text, code = on_terminal(*line, env=env)
                 assert code == 0, (line, text)
                 assert text.count(b"\x1b[?1049h") == text.count(b"\x1b[?1049l")
+                assert not re.search(rb"\\u2[1-5]", text), (line, text)  # our own
         names = command("maps", process.pid, "--csv", env=env).stdout
         assert "cat\\xe9-" in names
         assert ("日本" if "utf" in encoding else "\\u65e5\\u672c") in names
