@@ -110,11 +110,7 @@ def _root(matches: list[Named], everyone: list[Named]) -> int | None:
 
 def _no_such(text: str, everyone: list[Named], options: str) -> NoSuchTargetError:
     """Return the error for a name that no process has."""
-    started = [
-        named.pid
-        for named in everyone
-        if text in map(os.path.basename, _words(named.pid))
-    ]
+    started = [named.pid for named in everyone if text in _basenames(named.pid)]
     if not started:
         hint = _meant(text) or name_meant(text, everyone)
         if "--tree" in options and set(text) & set("*|^$+"):
@@ -232,6 +228,16 @@ def _words(pid: int) -> list[str]:
     from pagescan.target.proc_files import command_words  # as above
 
     return command_words(pid)
+
+
+def _basenames(pid: int) -> list[str]:
+    """Return the words of a command line without their folders.
+
+    What sudo or timeout hand to pagescan is left out: it names the target, as the user
+    wrote it.
+    """
+    words = [os.path.basename(word) for word in _words(pid)]
+    return next((words[:at] for at, word in enumerate(words) if word in _OURS), words)
 
 
 def _command_line(pid: int) -> str:

@@ -75,6 +75,13 @@ def test_name_in_a_command_line(tmp_path: Path) -> None:
         leaky.kill()
 
 
+def test_what_starts_pagescan_is_no_candidate() -> None:
+    """The command line of timeout, or of sudo, has the name, too."""
+    words = ["timeout", "60", sys.executable, "-m", "pagescan", "scan", "no-such.py"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.stderr.splitlines()[0] == "pagescan: no process is named 'no-such.py'"
+
+
 def test_own_processes_never_match() -> None:
     """The command itself is not a candidate for the name."""
     refused(command("scan", "pagescan"), 3, "no process is named")
