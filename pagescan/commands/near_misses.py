@@ -175,6 +175,8 @@ def _option_meant(error: click.NoSuchOption, hint: str) -> str:
     if context is None:
         return hint
     path, own = context.command_path, context.info_name or ""
+    if isinstance(context.command, click.Group) and name in _PID:
+        return f"TARGET needs no option: {path} watch PID"
     if isinstance(context.command, click.Group) and name not in _MEANT:
         return f"the options of a command come behind it: {path} COMMAND {name}"
     if name in _ELSEWHERE:

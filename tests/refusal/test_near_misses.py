@@ -30,6 +30,8 @@ def said(result: Result) -> tuple[int, str, str]:
     [
         # The habits of other tools.
         ("scan -p ME", "no such option '-p'", "TARGET needs no option: pagescan scan"),
+        ("-p ME", "no such option '-p'", "needs no option: pagescan watch PID"),
+        ("--pid ME", "no such option '--pid'", "needs no option: pagescan watch PID"),
         ("who --pid=ME", "no such option '--pid'", "pagescan who PID"),
         ("watch ME -d 5", "no such option '-d'", "--duration ends it, and -i sets"),
         ("who ME -n 3", "no such option '-n'", "--duration ends it"),
