@@ -262,6 +262,7 @@ def main() -> None:
                 make(ROOT / page, name, pid, folder)
             if name != "none":
                 subprocess.run(["kill", "-9", pid], check=True)
+                os.waitpid(int(pid), 0)  # its port is free then, for the next target
 
 
 if __name__ == "__main__":
