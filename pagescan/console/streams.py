@@ -30,7 +30,7 @@ _STANDS_STILL = 110  # ETIMEDOUT
 _SHORT = 30  # characters: such a line fits into any terminal
 _ERRORS = "pagescan"
 _OWN = "▁▂▃▄▅▆▇█▕▏┄·…µ±≤≥×“”▸▾↑↓←→⏎⌫"
-_INSTEAD = dict(zip(_OWN, """.:-=+*%#||-.~u~<>x"">v^v<>EB""", strict=True))
+_INSTEAD = dict(zip(_OWN, """.:-=+*%#||_'~u~<>x"">v^v<>EB""", strict=True))
 """Replacements for characters of pagescan's own output, each as wide as its own."""
 
 

@@ -33,3 +33,9 @@ def test_each_has_a_replacement_of_its_width() -> None:
     assert found >= set("▁█…▸▾⏎")
     assert found <= set(_INSTEAD)
     assert all(len(char) == 1 and char.isascii() for char in _INSTEAD.values())
+
+
+def test_what_a_cell_may_show_stays_distinct() -> None:
+    """No share of pages looks like memory that was not written, or is unmapped."""
+    cells = "▁▂▃▄▅▆▇█·┄"
+    assert len({_INSTEAD[char] for char in cells}) == len(cells)
