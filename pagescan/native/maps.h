@@ -7,7 +7,7 @@
 #include "uapi.h"
 
 /*
- * Finds the mapping at an address, or the next one; -errno, of which -ENOENT: there is none, and
+ * Finds the mapping at an address, or the next one. -ENOENT: nothing is mapped from there on;
  * -ENOTTY: before Linux 6.11. The call is added to cost.
  */
 int ps_ask_mapping(int maps, uint64_t at, struct ps_procmap_query *query, struct ps_cost *cost);
