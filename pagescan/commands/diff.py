@@ -16,7 +16,6 @@ from pagescan.commands.options import (
     output,
     pace_option,
 )
-from pagescan.commands.signals import undo_on_signals
 from pagescan.console.context import Context
 from pagescan.console.streams import arrived
 from pagescan.model.batch import Batch
@@ -99,6 +98,7 @@ def command(
     session = _session(targets, asked, oldest=oldest)
     if not isinstance(session, Session):
         from pagescan.commands.group_sessions import diff_and_print
+        from pagescan.commands.signals import undo_on_signals
 
         with undo_on_signals():  # --rearm arms processes that have come
             diff_and_print(session, output, pace, context, rearm=rearm)
