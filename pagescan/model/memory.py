@@ -113,11 +113,12 @@ class Mapping(NamedTuple):
     @property
     def kind(self) -> Kind:
         """The kind: a row of the table in scanner/rules.py."""
-        if self.name in _SPECIAL_NAMES or self.name.startswith("[vvar"):
+        name = self.name
+        if name and (name in _SPECIAL_NAMES or name.startswith("[vvar")):
             return Kind.SPECIAL
         if self.page_size:
             return Kind.HUGETLB
-        if self.shared:
+        if self.perms[3] == "s":
             return Kind.SHARED
         return Kind.PRIVATE_FILE if self.inode else Kind.ANON
 

@@ -82,7 +82,7 @@ _HOME = {
     "uffd_open": "uffd",
     "uffd_protect": "uffd",
     "uffd_register": "uffd",
-    "uffd_register_part": "uffd",
+    "uffd_register_parts": "uffd",
     "uffd_unregister": "uffd",
     "unpack": "recording",
     "whole_units": "regions",

@@ -74,7 +74,7 @@ from pagescan.native.uffd import (
     uffd_open,
     uffd_protect,
     uffd_register,
-    uffd_register_part,
+    uffd_register_parts,
     uffd_unregister,
 )
 from pagescan.native.watch import Watch
@@ -154,7 +154,7 @@ __all__ = [
     "uffd_open",
     "uffd_protect",
     "uffd_register",
-    "uffd_register_part",
+    "uffd_register_parts",
     "uffd_unregister",
     "unpack",
     "whole_units",

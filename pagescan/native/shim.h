@@ -140,16 +140,18 @@ struct ps_listed {
 	uint64_t low;
 	uint64_t high;
 	uint64_t inode;
-	int32_t shared; /* 0 or 1 */
+	uint64_t shared; /* 0 or 1 */
 };
 
 /*
- * Registers a part of a mapping that the target may have changed since maps was read. So it asks
- * for the mapping right before. If that has changed, it is registered whole: with a border in it,
- * mremap(2) of it would fail. maps: the open file, or -1: do not ask; before Linux 6.11 it cannot be
- * asked. -EINVAL: no such memory is there any more.
+ * Registers parts of mappings, from the one at *done on; the target may have changed a mapping since
+ * maps was read. So the kernel is asked for it right before. If it has changed, it is registered
+ * whole: with a border in it, mremap(2) of it would fail. maps: the open file, or -1: do not ask;
+ * before Linux 6.11 it cannot be asked. 0: all done. 1: it is time to look for signals: call again.
+ * -errno: the part at *done cannot be registered. -EINVAL: no such memory is there any more.
  */
-int ps_uffd_register_part(int uffd, int maps, const struct ps_listed *part, struct ps_cost *cost);
+int ps_uffd_register_parts(int uffd, int maps, const struct ps_listed *parts, uint64_t count,
+			   struct ps_pace *pace, uint64_t *done, struct ps_cost *cost);
 /* 1: the page at start is in a registered mapping, in the address space of pagemap. */
 int ps_uffd_is_registered(int pagemap, uint64_t start);
 int ps_uffd_unregister(int uffd, uint64_t start, uint64_t end);

@@ -76,7 +76,18 @@ static bool is_alike(const struct ps_procmap_query *now, const struct ps_listed 
 	return now->inode == part->inode && shared == part->shared;
 }
 
-int ps_uffd_register_part(int uffd, int maps, const struct ps_listed *part, struct ps_cost *cost)
+static int register_paced(int uffd, uint64_t start, uint64_t end, struct ps_pace *pace,
+			  struct ps_cost *cost)
+{
+	uint64_t begun = ps_now_ns();
+	int error = ps_uffd_register(uffd, start, end);
+
+	ps_pace_call(pace, cost, 0, ps_now_ns() - begun);
+	return error;
+}
+
+static int register_part(int uffd, int maps, const struct ps_listed *part, struct ps_pace *pace,
+			 struct ps_cost *cost)
 {
 	struct ps_procmap_query now;
 	int error, found = -EINVAL;
@@ -84,20 +95,38 @@ int ps_uffd_register_part(int uffd, int maps, const struct ps_listed *part, stru
 	for (uint64_t at = part->start; at < part->end; at = now.vma_end) {
 		error = maps < 0 ? -ENOTTY : ps_ask_mapping(maps, at, &now, cost);
 		if (error == -ENOTTY || (!error && is_the_same(&now, part)))
-			return ps_uffd_register_timed(uffd, part->start, part->end, cost);
+			return register_paced(uffd, part->start, part->end, pace, cost);
 		if (error == -ENOENT || (!error && now.vma_start >= part->end))
 			break;
 		if (error < 0)
 			return error;
 		if (!is_alike(&now, part))
 			continue;
-		error = ps_uffd_register_timed(uffd, now.vma_start, now.vma_end, cost);
+		error = register_paced(uffd, now.vma_start, now.vma_end, pace, cost);
 		if (error < 0 && error != -EINVAL) /* EINVAL: it has been unmapped */
 			return error;
 		if (!error)
 			found = 0;
 	}
 	return found;
+}
+
+int ps_uffd_register_parts(int uffd, int maps, const struct ps_listed *parts, uint64_t count,
+			   struct ps_pace *pace, uint64_t *done, struct ps_cost *cost)
+{
+	uint64_t begun = ps_now_ns();
+
+	for (; *done < count; ++*done) {
+		int error = register_part(uffd, maps, &parts[*done], pace, cost);
+
+		if (error < 0)
+			return error;
+		if (ps_now_ns() - begun > PS_BREATHER_NS) {
+			++*done;
+			return 1;
+		}
+	}
+	return 0;
 }
 
 int ps_uffd_unregister(int uffd, uint64_t start, uint64_t end)

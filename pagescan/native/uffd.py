@@ -1,8 +1,11 @@
 """The userfaultfd: registered, protected, and let go again."""
 
 import errno
+import itertools
 import os
 import sys
+from array import array
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from pagescan.native.door import check, ffi, lib
@@ -78,27 +81,44 @@ class Listed(NamedTuple):
     shared: bool
 
 
-def uffd_register_part(uffd: int, maps: int, part: Listed, meter: Meter) -> None:
+def uffd_register_parts(
+    uffd: int, maps: int, parts: Sequence[Listed], *, pace: Pace, meter: Meter
+) -> list[int]:
     """Register memory that the target may have changed since it was listed.
 
-    The kernel is asked for the mapping right before (PROCMAP_QUERY, 6.11). If it has
+    The kernel is asked for each mapping right before (PROCMAP_QUERY, 6.11). If one has
     changed, it is registered whole: with a border in it, mremap(2) of it would fail.
 
     Args:
         uffd: The userfaultfd.
         maps: The open /proc/PID/maps; -1: do not ask.
-        part: What to register.
+        parts: What to register.
+        pace: Where to pause.
         meter: The cost is added to it.
 
-    Raises:
-        OSError: As for UFFDIO_REGISTER(2const); EINVAL: no such memory is there.
+    Returns:
+        For each part 0, or the errno of UFFDIO_REGISTER(2const); EINVAL: no such memory
+        is there any more.
     """
     cost = ffi.new("struct ps_cost *")
-    code = lib.ps_uffd_register_part(
-        uffd, maps, ffi.new("struct ps_listed *", part), cost
-    )
-    meter.add(cost)
-    check(code)
+    done = ffi.new("uint64_t *")
+    paced = ffi.new("struct ps_pace *", c_pace(pace))
+    columns = array("Q", itertools.chain.from_iterable(parts))
+    listed = ffi.from_buffer("struct ps_listed[]", columns)
+    errors = [0] * len(parts)
+    more = 1
+    try:
+        while more:
+            more = lib.ps_uffd_register_parts(
+                uffd, maps, listed, len(parts), paced, done, cost
+            )
+            if more < 0:
+                errors[done[0]] = -more
+                done[0] += 1
+    finally:
+        meter.add(cost)
+        pace.held_ns = paced.held_ns
+    return errors
 
 
 def uffd_unregister(

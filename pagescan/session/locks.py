@@ -57,7 +57,8 @@ def open_directory(*, create: bool = False) -> int:
     """Return a descriptor of the preferred session directory; make it if necessary.
 
     Raises:
-        PagescanError: None of them belongs to this user with mode 0700, and is no link.
+        PagescanError: None of them belongs to this user with mode 0700, and is no link;
+            or there are too many open files.
     """
     reasons = []
     for path in directories():
@@ -66,6 +67,10 @@ def open_directory(*, create: bool = False) -> int:
                 _make_own(path)
             return open_own(path)
         except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                raise from_oserror(
+                    error, doing=f"open the sessions' directory {path}", call="open"
+                ) from error
             reasons.append(f"{path} ({(error.strerror or str(error)).lower()})")
     raise PagescanError(
         f"no directory for sessions: {', '.join(reasons)}",

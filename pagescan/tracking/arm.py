@@ -137,26 +137,21 @@ class Armer:
         known = len(self.armed.untracked)
         self._is_full = self.is_full()
         stale = self.stale(mappings)
-        maps = self._open_maps()
-        try:
-            with native.keeping_the_processor(self.scanner.pace):
-                registered = [
-                    mapping
-                    for mapping, whole in zip(
-                        mappings, _wholes(mappings, listed), strict=True
-                    )
-                    if self._register(mapping, whole, maps)
-                ]
-        finally:
-            if maps >= 0:
-                os.close(maps)
+        allowed = [mapping for mapping in mappings if self._is_allowed(mapping)]
+        errors = self._register_all(allowed, listed)
+        registered = []
+        for mapping, error in zip(allowed, errors, strict=True):
+            if error:
+                self._leave_refused(mapping, error)
+            else:
+                registered.append(mapping)
         if more := self.armed.untracked[known:]:
             # A part that is left out now may have been left out before it grew.
             covers = Covers(more)
             earlier = self.armed.untracked[:known]
             kept = [item for item in earlier if item not in covers]
             self.armed.untracked[:] = kept + more
-        if any(item.why == _WHY[errno.EINVAL] for item in more):
+        if errno.EINVAL in errors:
             self.forget_unmapped(read(self.scanner.target))
         if stale.starts:
             self._lift(stale)
@@ -265,6 +260,54 @@ class Armer:
         with contextlib.suppress(OSError):
             self._unregister(part, HUGE_PAGE)
 
+    def _is_allowed(self, mapping: Mapping) -> bool:
+        """Whether a mapping may be registered; its page tables are paid for."""
+        kind = mapping.kind
+        if kind is Kind.SPECIAL or _is_device(mapping):
+            self._leave_out(mapping, _WHY[errno.EINVAL])
+            return False
+        if self._is_full:
+            self._leave_out(mapping, _NEAR_THE_LIMIT)
+            return False
+        if kind is Kind.SHARED:
+            tables = self._tables_of_holes(mapping)
+            if tables > self.armed.tables_left:
+                self._leave_out(
+                    mapping,
+                    f"its holes would cost {format_size(tables)} of page tables,"
+                    f" {format_size(self.armed.tables_left)} are left (--max-tables)",
+                )
+                return False
+            self.armed.tables_left -= tables
+        return True
+
+    def _register_all(
+        self, mappings: Sequence[Mapping], listed: Sequence[Mapping]
+    ) -> list[int]:
+        """Register mappings; return 0 or the errno of each."""
+        if not mappings:
+            return []
+        parts = [
+            native.Listed(*part[:2], *whole[:2], part.inode, part.shared)
+            for part, whole in zip(mappings, _wholes(mappings, listed), strict=True)
+        ]
+        scanner = self.scanner
+        maps = self._open_maps()
+        try:
+            with native.keeping_the_processor(scanner.pace):
+                errors = native.uffd_register_parts(
+                    self.uffd, maps, parts, pace=scanner.pace, meter=scanner.meter
+                )
+        finally:
+            if maps >= 0:
+                os.close(maps)
+        self.armed.tracked_bytes += sum(
+            mapping.length
+            for mapping, error in zip(mappings, errors, strict=True)
+            if not error and not mapping.reserved
+        )
+        return errors
+
     def _open_maps(self) -> int:
         """Return the open maps, to ask whether a mapping has changed; -1: do not ask.
 
@@ -277,48 +320,25 @@ class Armer:
         except OSError:
             return -1
 
-    def _register(self, mapping: Mapping, whole: Mapping, maps: int) -> bool:
-        if mapping.kind is Kind.SPECIAL or _is_device(mapping):
-            self._leave_out(mapping, _WHY[errno.EINVAL])
-            return False
-        if self._is_full:
-            self._leave_out(mapping, _NEAR_THE_LIMIT)
-            return False
-        tables = self._tables_of_holes(mapping)
-        if tables > self.armed.tables_left:
-            self._leave_out(
-                mapping,
-                f"its holes would cost {format_size(tables)} of page tables,"
-                f" {format_size(self.armed.tables_left)} are left (--max-tables)",
-            )
-            return False
-        part = native.Listed(
-            *mapping[:2], *whole[:2], inode=mapping.inode, shared=mapping.shared
-        )
-        try:
-            native.uffd_register_part(self.uffd, maps, part, self.scanner.meter)
-        except OSError as error:
-            if error.errno not in _WHY:
-                raise from_oserror(
-                    error,
-                    doing=f"register {mapping.label} of {self.scanner.target}",
-                    pid=self.scanner.target.pid,
-                    call="ioctl(UFFDIO_REGISTER)",
-                    range=(mapping.start, mapping.end),
-                ) from error
-            if not self.scanner.target.has_address_space():
-                raise self.scanner.target.gone(error) from error
-            self._leave_out(mapping, _WHY[error.errno])
-            return False
-        self.armed.tables_left -= tables
-        if not mapping.reserved:
-            self.armed.tracked_bytes += mapping.length
-        return True
+    def _leave_refused(self, mapping: Mapping, code: int) -> None:
+        """Leave out a mapping that the kernel does not register, for this errno."""
+        error = OSError(code, os.strerror(code))
+        if code not in _WHY:
+            raise from_oserror(
+                error,
+                doing=f"register {mapping.label} of {self.scanner.target}",
+                pid=self.scanner.target.pid,
+                call="ioctl(UFFDIO_REGISTER)",
+                range=(mapping.start, mapping.end),
+            ) from error
+        if not self.scanner.target.has_address_space():
+            raise self.scanner.target.gone(error) from error
+        if mapping.kind is Kind.SHARED:
+            self.armed.tables_left += self._tables_of_holes(mapping)
+        self._leave_out(mapping, _WHY[code])
 
     def _tables_of_holes(self, mapping: Mapping) -> int:
         """Return the most bytes of page tables that markers in its holes need."""
-        if mapping.kind is not Kind.SHARED:
-            return 0
         present = self.populated(MappingSet([mapping]))
         pages = (sum(present.ends) - sum(present.starts)) // PAGE_SIZE
         return (mapping.length // PAGE_SIZE - pages) * _ENTRY
