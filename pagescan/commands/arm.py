@@ -21,6 +21,7 @@ from pagescan.model.units import format_seconds, format_size
 from pagescan.native import Pace
 from pagescan.session.opened import start
 from pagescan.session.record import session_of
+from pagescan.target import maps as mappings
 from pagescan.target.process import Target
 from pagescan.target.selection import Selection
 from pagescan.target.wp_async import check_possible
@@ -69,7 +70,7 @@ def command(
             arm_and_print(subject, terms, output, context)
         return
     with undo_on_signals(), Target.open(subject) as target:
-        for note in selection.check_in(target):
+        for note in mappings.check_selection(selection, target):
             context.say(note)
         tracking = start(target, selection, max_tables=max_tables, pace=pace)
     context.detail(tracking.attached)

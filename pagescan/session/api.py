@@ -130,7 +130,7 @@ def start_session(pid: int | str, ranges: Iterable[str] | None = None) -> Sessio
     check_possible()
     pid = pid_of(pid)
     with Target.open(pid) as target:
-        selection.check_in(target)
+        mappings.check_selection(selection, target)
         start(target, selection)
     return find_session(pid)
 
@@ -222,7 +222,7 @@ def track(
     target = Target.open(pid)
     with contextlib.ExitStack() as undo:
         undo.callback(target.close)
-        selection.check_in(target)
+        mappings.check_selection(selection, target)
         lock = Lock.take(target.pid)
         undo.callback(lock.close)
         undo.callback(lock.remove)

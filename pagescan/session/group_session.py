@@ -37,6 +37,7 @@ from pagescan.session.lookup import clear_away
 from pagescan.session.opened import Joining, end, start
 from pagescan.session.record import GoneMember, Membership, Session
 from pagescan.session.watched import Terms
+from pagescan.target import maps
 from pagescan.target.group import Member, Selector, Tree, lives
 from pagescan.target.process import Target
 from pagescan.target.selection import Selection
@@ -272,7 +273,7 @@ class _Result:
         pid, start_time = member.key
         terms = self.terms
         with Target.open(pid, start_time=start_time) as target:
-            terms.selection.check_in(target)
+            maps.check_selection(terms.selection, target)
             tracking = start(
                 target,
                 terms.selection,

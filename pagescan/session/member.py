@@ -13,6 +13,7 @@ from pagescan.model.results import Cost, Summary, TargetFacts
 from pagescan.model.units import format_seconds, now
 from pagescan.session.locks import Lock
 from pagescan.session.watched import Arming, Terms, runs_another_program
+from pagescan.target import maps
 from pagescan.target.group import Member, lives
 from pagescan.target.living import executable
 from pagescan.target.process import Target
@@ -107,7 +108,7 @@ class WatchedMember:
                 pid, start_time = self.member.key
                 target = undo.enter_context(Target.open(pid, start_time=start_time))
                 target.tracee = self.tracee
-                self._terms.selection.check_in(target)
+                maps.check_selection(self._terms.selection, target)
                 lock = Lock.take(pid)
                 undo.callback(lock.close)
                 undo.callback(lock.remove)

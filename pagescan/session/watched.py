@@ -18,6 +18,7 @@ from pagescan.model.units import format_seconds, format_share, now
 from pagescan.native import Pace
 from pagescan.session.locks import Lock
 from pagescan.session.record import session_of
+from pagescan.target import maps
 from pagescan.target.causes import rights_lost
 from pagescan.target.launch import Launched
 from pagescan.target.process import Target
@@ -152,7 +153,7 @@ class Watched:
             with contextlib.ExitStack() as before:
                 target = before.enter_context(Target.open(pid))
                 target.tracee = launched.tracee if launched else None
-                for note in terms.selection.check_in(target):
+                for note in maps.check_selection(terms.selection, target):
                     terms.say(note)
                 lock = Lock.take(pid)
                 undo.callback(lock.close)

@@ -10,6 +10,7 @@ from pagescan.model.errors import PagescanError, from_oserror
 from pagescan.model.memory import PAGE_SIZE, Mapping
 from pagescan.target.living import memory_dir
 from pagescan.target.process import Target
+from pagescan.target.selection import Selection
 from pagescan.target.smaps import smaps_field
 
 _MANY = 2000
@@ -206,6 +207,15 @@ def read(target: Target) -> list[Mapping]:
         PagescanError: The maps cannot be read: see `from_oserror`.
     """
     return Reader(target).read()
+
+
+def check_selection(selection: Selection, target: Target) -> list[str]:
+    """As `Selection.check`, in a process; without RANGE words it is not read.
+
+    Raises:
+        PagescanError: As for `Selection.check`, and for `read`.
+    """
+    return [] if selection.everything else selection.check(read(target))
 
 
 def begins(target: Target, address: int) -> bool:

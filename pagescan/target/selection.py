@@ -3,15 +3,11 @@
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from pagescan.model.errors import PagescanError, UsageError
 from pagescan.model.mapping_set import MappingSet
 from pagescan.model.memory import PAGE_SIZE, Mapping, Range
 from pagescan.model.units import escape, parse_address, parse_size
-
-if TYPE_CHECKING:
-    from pagescan.target.process import Target
 
 _SPAN = re.compile(r"([0-9][0-9a-zA-Z]*)([-+])([0-9][0-9a-zA-Z]*)")
 _HEAP = "[heap]"
@@ -133,16 +129,6 @@ class Selection:
                 )
             notes += _widened(span, parts)
         return notes
-
-    def check_in(self, target: "Target") -> list[str]:
-        """As `check`, in a process; without RANGE words its mappings are not read.
-
-        Raises:
-            PagescanError: As for `check`, and for `maps.read`.
-        """
-        from pagescan.target import maps  # not for a recording's mappings
-
-        return [] if self.everything else self.check(maps.read(target))
 
 
 def _meant(word: str, names: set[str]) -> str | None:

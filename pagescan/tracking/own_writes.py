@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 from pagescan import native
 from pagescan.model.errors import PagescanError, UsageError
 from pagescan.model.results import Cost
+from pagescan.target import maps as mappings
 from pagescan.target.process import Target
 from pagescan.target.selection import Selection
 
@@ -276,7 +277,7 @@ def _armed(selection: Selection) -> BlockTracking:
     """Arm this process."""
     target = Target.open(os.getpid())
     try:
-        selection.check_in(target)
+        mappings.check_selection(selection, target)
         return BlockTracking.start(target, selection, pace=UNPACED)
     except BaseException:
         target.close()
@@ -291,4 +292,4 @@ def _check_within(selection: Selection, tracking: BlockTracking) -> None:
             "an inner written_pages() cannot have other ranges than the outer one",
             hint="give the outer one no ranges, or give both the same ranges",
         )
-    selection.check_in(tracking.target)
+    mappings.check_selection(selection, tracking.target)

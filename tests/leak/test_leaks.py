@@ -1,6 +1,6 @@
-"""A thousand rounds of each function leave no descriptor, process, thread or memory.
+"""Many rounds of each function leave no descriptor, process, thread or memory.
 
-PAGESCAN_ROUNDS sets the number of rounds. This process, the target and the keeper are
+PAGESCAN_ROUNDS sets their number. This process, the target and the keeper are
 counted.
 """
 
@@ -26,7 +26,7 @@ from pagescan.writewatch import WriteWatch
 from tests import witness
 from tests.conftest import SANITIZED, Target
 
-ROUNDS = int(os.environ.get("PAGESCAN_ROUNDS", "1000"))
+ROUNDS = int(os.environ.get("PAGESCAN_ROUNDS", "400"))
 TABLES = 16 << 20
 
 Start = Callable[..., Target]

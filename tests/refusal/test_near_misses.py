@@ -309,7 +309,7 @@ def test_recordings_and_processes(folder: Path) -> None:
 @pytest.mark.parametrize("span", ["0s-2m", "0-2m", "0.0s-", "0ms-1h"])
 def test_time_from_the_beginning(folder: Path, span: str) -> None:
     """Zero is a time since the beginning, with any unit."""
-    words = ("record", "-o", "one.pagescan", "-n", 1, "-i", 0.1, "-q", "--", "sleep", 9)
+    words = ("record", "-o", "one.pagescan", "-n", 1, "-i", 0.1, "-q", "--", "sleep", 1)
     assert command(*words).code in (0, 143)
     assert command("report", "one.pagescan", "--time", span).code == 0
     code, message, _ = said(command("report", "one.pagescan", "--time", "0s-0s"))
