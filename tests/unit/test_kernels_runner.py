@@ -32,9 +32,9 @@ def test_the_release_that_is_wanted() -> None:
 
 
 def test_what_ci_runs_has_a_kernel_of_each_sort() -> None:
-    """CI runs a kernel that refuses, two that miss empty entries, and a new one.
+    """CI runs a kernel that refuses, one that misses empty entries, and a new one.
 
-    The first of these stops with a BUG if a part of a file is unregistered.
+    The second one stops with a BUG if a part of a file is unregistered.
     """
     quick = [it.prefix for it in KERNELS if it.quick]
     assert sorted(quick) == ["6.1", "6.12", "7.3"]
