@@ -4,6 +4,7 @@ import contextlib
 import os
 from typing import Self
 
+from pagescan.commands.running import open_kept
 from pagescan.console.context import Context
 from pagescan.model.errors import file_error
 from pagescan.model.units import format_size
@@ -42,16 +43,13 @@ class CmdOutput:
         if path is None:
             kept = KeptOutput(2)
             return cls(kept.input, "CMD's output is printed at the end", kept)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
-        note = f"CMD's output goes to {path}"
         try:
-            with contextlib.suppress(FileExistsError):
-                made = cls(os.open(path, flags | os.O_EXCL, 0o666), note)
-                made._made = path
-                return made
-            return cls(os.open(path, flags, 0o666), note)
+            fd, is_new = open_kept(path)
         except OSError as error:
             raise file_error(error, f"write {path!r}") from error
+        chosen = cls(fd, f"CMD's output goes to {path}")
+        chosen._made = path if is_new else ""
+        return chosen
 
     def started(self) -> None:
         """Close this process's copy of the descriptor; CMD has it, and stands yet."""

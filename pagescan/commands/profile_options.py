@@ -7,6 +7,7 @@ from collections.abc import Callable
 import click
 
 from pagescan.commands.options import Command, Words, shared
+from pagescan.commands.running import open_kept
 from pagescan.model.errors import UsageError, file_error
 from pagescan.model.profile import Profile
 from pagescan.render.profiles import FORMATS, write_profile
@@ -54,13 +55,9 @@ class ProfileFile:
         except OSError as error:
             raise file_error(error, f"write {self.path}", call="write") from error
 
-    def _opened(self, path: str, flags: int) -> int:
-        flags &= ~os.O_TRUNC
-        with contextlib.suppress(FileExistsError):
-            made = os.open(path, flags | os.O_EXCL, 0o666)
-            self._made = True
-            return made
-        return os.open(path, flags, 0o666)
+    def _opened(self, path: str, _: int) -> int:
+        fd, self._made = open_kept(path)
+        return fd
 
     def close(self) -> None:
         """Close the file; without a profile it is removed, unless it was there."""

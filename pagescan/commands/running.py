@@ -1,6 +1,7 @@
 """Helpers of the commands that watch a TARGET or a CMD for some time."""
 
 import contextlib
+import os
 import threading
 from collections.abc import Iterator
 
@@ -25,3 +26,20 @@ def said_if_long(context: Context, message: str) -> Iterator[None]:
 def is_command(argv: list[str], words: tuple[str, ...]) -> bool:
     """Whether the words stood behind `--`, which click removes."""
     return "--" in argv and tuple(argv[argv.index("--") + 1 :]) == words
+
+
+def open_kept(path: str) -> tuple[int, bool]:
+    """Open a file that the user has named, before it is known that it will be written.
+
+    Its content stays.
+
+    Returns:
+        The descriptor, and whether the file is new.
+
+    Raises:
+        OSError: It cannot be opened.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
+    with contextlib.suppress(FileExistsError):
+        return os.open(path, flags | os.O_EXCL, 0o666), True
+    return os.open(path, flags, 0o666), False
