@@ -111,11 +111,13 @@ def reservations_beside(
 def is_whole(mapping: Mapping, selected: MappingSet) -> bool:
     """Whether it is a whole mapping of the kernel's, and not a selected part of one."""
     mappings = selected.all_mappings
-    if not mappings:
-        return False
-    index = bisect_right(mappings, mapping.start, key=lambda item: item.start) - 1
-    real = mappings[index]
-    return (real.start, real.end) == (mapping.start, mapping.end)
+    return bool(mappings) and whole_of(mapping, mappings)[:2] == mapping[:2]
+
+
+def whole_of(part: Mapping, mappings: Sequence[Mapping]) -> Mapping:
+    """Return the one of all mappings of a target that a part was cut from."""
+    index = bisect_right(mappings, part.start, key=lambda item: item.start) - 1
+    return mappings[index]
 
 
 def has_no_room(mapping: Mapping, mappings: Sequence[Mapping]) -> bool:

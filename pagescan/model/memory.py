@@ -118,7 +118,7 @@ class Mapping(NamedTuple):
             return Kind.SPECIAL
         if self.page_size:
             return Kind.HUGETLB
-        if self.perms[3] == "s":
+        if self.shared:
             return Kind.SHARED
         return Kind.PRIVATE_FILE if self.inode else Kind.ANON
 

@@ -9,12 +9,12 @@ import contextlib
 import errno
 import os
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from pagescan import native
 from pagescan.model.errors import from_oserror
-from pagescan.model.mapping_set import Covers, MappingSet, bounds_of
+from pagescan.model.mapping_set import Covers, MappingSet, bounds_of, whole_of
 from pagescan.model.memory import (
     HUGE_PAGE,
     NEVER_WRITABLE,
@@ -288,8 +288,10 @@ class Armer:
         if not mappings:
             return []
         parts = [
-            native.Listed(*part[:2], *whole[:2], part.inode, part.shared)
-            for part, whole in zip(mappings, _wholes(mappings, listed), strict=True)
+            native.Listed(
+                *part[:2], *whole_of(part, listed)[:2], part.inode, part.shared
+            )
+            for part in mappings
         ]
         scanner = self.scanner
         maps = self._open_maps()
@@ -374,14 +376,6 @@ class Armer:
         self.armed.untracked.append(
             Untracked(mapping.start, mapping.end, mapping.label, why)
         )
-
-
-def _wholes(parts: Iterable[Mapping], listed: Sequence[Mapping]) -> Iterator[Mapping]:
-    """Yield, for each part of a mapping, the mapping that was listed."""
-    _, ends = bounds_of(listed)
-    for part in parts:
-        index = bisect_right(ends, part.start)
-        yield listed[index] if index < len(listed) else part
 
 
 def _is_device(mapping: Mapping) -> bool:
