@@ -29,9 +29,9 @@ MESSAGE_LIMIT = 8 << 20
 _PATIENCE = 2.0  # seconds
 
 
-def remove_files(directory: int, pid: int) -> None:
-    """Remove the files of a session, ignoring errors."""
-    for suffix in SUFFIXES:
+def remove_files(directory: int, pid: int, suffixes: Iterable[str] = SUFFIXES) -> None:
+    """Remove the files of a session, or some of them, ignoring errors."""
+    for suffix in suffixes:
         with contextlib.suppress(OSError):
             os.unlink(f"{pid}.{suffix}", dir_fd=directory)
 

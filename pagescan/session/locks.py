@@ -27,6 +27,7 @@ from pagescan.model.errors import PagescanError, SessionError, from_oserror
 from pagescan.model.units import format_time
 from pagescan.session.files import (
     MESSAGE_LIMIT,
+    SUFFIXES,
     facts_of,
     lock_inode,
     remove_files,
@@ -157,8 +158,14 @@ class Lock:
             # Its last holder may have removed it between this open and this lock.
             lock = cls(directory, fd, pid)
             if lock.is_ours():
+                lock.clear()
                 return lock
             os.close(fd)
+
+    def clear(self) -> None:
+        """Remove what a dead holder has left: it is no part of a new session."""
+        remove_files(self.directory, self.pid, SUFFIXES[:-1])
+        os.ftruncate(self.fd, 0)
 
     def is_ours(self) -> bool:
         """Whether the name still refers to the file that this object has locked."""
@@ -202,7 +209,8 @@ def not_on_disk(error: OSError, pid: int) -> PagescanError:
 
 def tracked_already(session: Session | None, pid: int = 0) -> SessionError:
     """Return the error that names the process that tracks a target."""
-    if session is None:
+    if session is None or not session.keeper_pid:
+        pid = pid if session is None else session.target.pid
         return SessionError(f"process {pid} is being armed by another command")
     target = f"{session.target.pid} ({session.target.name})"
     if session.holder == "keeper":

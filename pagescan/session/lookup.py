@@ -15,7 +15,7 @@ from pagescan.model.errors import (
     UsageError,
 )
 from pagescan.native import Meter, Pace, Spans, scan_once
-from pagescan.session.locks import live_sessions, lock_files
+from pagescan.session.locks import live_sessions, lock_files, tracked_already
 from pagescan.target.find import pid_of
 from pagescan.target.maps import read
 from pagescan.target.process import Target, read_stat
@@ -31,7 +31,7 @@ _AT_ONCE = 500  # mappings: the kernel skips that many in 20 us
 
 def keeper_sessions() -> list[Session]:
     """Return the live sessions held by a keeper: users call these sessions."""
-    return [session for session in live_sessions() if session.holder == "keeper"]
+    return [session for session in live_sessions() if session.is_kept]
 
 
 def other_holders() -> list[Session]:
@@ -69,7 +69,7 @@ def clear_leftovers() -> None:
 
 def _is_lost(session: Session) -> bool:
     """Whether a session whose holder died has to be reported as lost."""
-    return session.holder == "keeper" and still_runs(session.target)
+    return session.is_kept and still_runs(session.target)
 
 
 def still_runs(target: TargetFacts) -> bool:
@@ -147,14 +147,16 @@ def _several(sessions: list[Session]) -> UsageError:
 def _no_session(target: Target) -> PagescanError:
     """Return the error that tells why this user has no session of a process."""
     pid = target.pid
-    for other in live_sessions():  # a keeper's session would have been found
-        if other.target.pid == pid and other.holder != "keeper":
-            return SessionError(
-                f"no session for {target}:"
-                f" it is tracked by {other.holder}, pid {other.keeper_pid}",
-                hint=f"end that first, then: pagescan arm {pid}",
-                pid=pid,
-            )
+    held = [file.read() for file in lock_files(pid) if file.held]
+    for other in held:  # a keeper's session would have been found
+        if other is None or other.holder == "keeper":
+            return tracked_already(other, pid)
+        return SessionError(
+            f"no session for {target}:"
+            f" it is tracked by {other.holder}, pid {other.keeper_pid}",
+            hint=f"end that first, then: pagescan arm {pid}",
+            pid=pid,
+        )
     if _write_protected(target):
         return AccessDeniedError(
             f"{target} is tracked by another user's session, or by itself",

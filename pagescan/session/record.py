@@ -104,7 +104,8 @@ class Session:
     Attributes:
         holder: "keeper", "track", or the command: "watch", "record", "who", "exporter",
             "cow".
-        keeper_pid: The process that holds the userfaultfd.
+        keeper_pid: The process that holds the userfaultfd; 0: a keeper has not taken
+            it over yet.
         words: The RANGE words of its selection.
         epoch: How often everything has been re-protected since arming.
         planned: The epoch of the last plan of a checkpoint; 0: no plan was made.
@@ -133,6 +134,11 @@ class Session:
     ends: list[dict[str, Any]] = field(default_factory=list)
     group: Membership | None = None
     late: bool = False
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether a keeper holds it, or held it: users call this a session."""
+        return self.holder == "keeper" and self.keeper_pid != 0
 
     @property
     def name(self) -> str:

@@ -8,6 +8,7 @@ import json
 import os
 import socket
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pagescan import native
@@ -44,7 +45,8 @@ def join(
     """
     from pagescan.session.client import Client
 
-    lock.write(session)
+    # If this process is killed before the keeper has it, it was never a session.
+    lock.write(replace(session, keeper_pid=0))
     with (
         socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as server,
         Client(beside) as client,

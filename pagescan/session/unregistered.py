@@ -29,7 +29,7 @@ def session_of(scanner: Scanner) -> Session | None:
     """Return this user's session of a target, or None."""
     facts = scanner.target.facts
     for session in live_sessions(facts.pid):
-        if session.holder == "keeper" and session.target.start_time == facts.start_time:
+        if session.is_kept and session.target.start_time == facts.start_time:
             return session
     return None
 

@@ -445,6 +445,52 @@ def test_ctrl_c_while_a_group_is_armed(
     assert sessions() == []
 
 
+@pytest.mark.parametrize("step", ["spawn._listen", "client.Client.adopt"])
+def test_killed_before_the_keeper_has_a_member(
+    step: str, target: Start, group: tuple[str, str]
+) -> None:
+    """A process that the command had not handed over was never a session.
+
+    With spawn._listen, the first call is that of the keeper's first session.
+    """
+    made = [target("m=anon,pages=20,fill=1") for _ in range(3)]
+    calls = 2 if step == "spawn._listen" else 1
+    holder, name = step.rsplit(".", 1)
+    program = f"""
+import os, signal
+from pagescan import cli
+from pagescan.session import client, spawn
+
+left = [None] * {calls}
+following = {step}
+
+def killed(*words, **more):
+    left.pop()
+    if not left:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return following(*words, **more)
+
+{holder}.{name} = killed
+cli.run()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, "arm", *group],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    witness.wait_for(lambda: sum(bool(witness.registered(m.pid)) for m in made) == 1)
+    listed = command("sessions", "--json")
+    assert "was lost" not in listed.stderr
+    (kept,) = listed.json()["sessions"]
+    pid = kept["target"]["pid"]
+    assert all(Path(name).stem == str(pid) for name in session_files())
+    assert command("disarm", *group).code == 0
+    assert session_files() == set()
+
+
 # ---- limits and refusals -----------------------------------------------------------
 
 

@@ -134,6 +134,20 @@ def test_what_goes_meanwhile_is_left_out(written: Target) -> None:
     assert "[gone]" not in json.dumps(document)
 
 
+def test_a_lost_session_leaves_the_next_nothing(written: Target) -> None:
+    """What a dead keeper's session had still to deliver is no part of a new one."""
+    with open("/dev/full", "wb") as full:
+        ended(begin(written, REARMS[0], full.fileno()))
+    (session,) = command("sessions", "--json").json()["sessions"]
+    os.kill(session["keeper_pid"], signal.SIGKILL)
+    witness.wait_for(lambda: not witness.registered(written.pid))
+    assert (PLACE / f"{written.pid}.found").exists()
+    assert command("arm", written.pid).code == 0
+    assert written.pages(diff(written), "m") == set()
+    written.write("m", {7})
+    assert_found_again(written, {7})
+
+
 def test_both_disks_are_full(target: Start) -> None:
     """If the result cannot be stored, a message says so; no baseline remains."""
     made = target("m=anon,pages=3000,fill=1")

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import pagescan
+from pagescan.session.locks import Lock
 from tests import machine, witness
 from tests.conftest import HERE, ROOTS_SESSIONS, STRANGER, Target, command
 
@@ -94,6 +95,20 @@ def test_files_may_have_no_size(verb: str, size: int, target: Start) -> None:
     assert "file too large (EFBIG)" in done.stderr
     assert "ulimit -f" in done.stderr
     assert_nothing_is_left(made)
+
+
+@pytest.mark.parametrize("verb", ["arm", "diff", "disarm"])
+def test_a_process_that_is_being_armed(verb: str, target: Start) -> None:
+    """It has a lock file without facts: the message says what is going on."""
+    made = target("m=anon,pages=40,fill=1")
+    lock = Lock.take(made.pid)
+    try:
+        result = command(verb, made.pid)
+        assert result.code == 1
+        assert f"process {made.pid} is being armed by another command" in result.stderr
+    finally:
+        lock.remove()
+        lock.close()
 
 
 @pytest.mark.parametrize("text", [b"", b"{", b"[" * 5000, b"\xff"])
