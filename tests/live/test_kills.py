@@ -23,7 +23,7 @@ import pytest
 from tests import witness
 from tests.conftest import HERE, Result, command, session_files
 
-KILLS = int(os.environ.get("PAGESCAN_KILLS", "40"))
+KILLS = int(os.environ.get("PAGESCAN_KILLS", "20"))
 SEED = int(os.environ.get("PAGESCAN_SEED", "0")) or random.SystemRandom().getrandbits(
     32
 )
