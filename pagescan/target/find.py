@@ -110,9 +110,10 @@ def _root(matches: list[Named], everyone: list[Named]) -> int | None:
 
 def _no_such(text: str, everyone: list[Named], options: str) -> NoSuchTargetError:
     """Return the error for a name that no process has."""
+    certain = _certainly_meant(text)
     started = [named.pid for named in everyone if text in _basenames(named.pid)]
-    if not started:
-        hint = _meant(text) or name_meant(text, everyone)
+    if certain or not started:
+        hint = certain or _meant(text) or name_meant(text, everyone)
         if "--tree" in options and set(text) & set("*|^$+"):
             hint = f"a name has no wildcards: did you mean --match '{_regex(text)}'?"
         return NoSuchTargetError(f"no process is named {text!r}", hint=hint)
@@ -133,17 +134,29 @@ def _listed(pids: list[int]) -> list[str]:
     return lines
 
 
-def _meant(text: str) -> str | None:
-    """Return a hint for a TARGET that is no process; None: no hint."""
+def _certainly_meant(text: str) -> str | None:
+    """Return the hint for a TARGET that can be no process, though one may name it.
+
+    Of a recording, that is the process that writes it.
+    """
     if found := re.fullmatch(r"/proc/(\d+)(/.*)?", text):
         return f"did you mean {found[1]}?"
-    if text in _WORDS:
-        return _WORDS[text]
+    if text.endswith(".pagescan") and os.path.isfile(text):
+        return _hint_to_report(text)
+    return _WORDS.get(text)
+
+
+def _hint_to_report(text: str) -> str:
+    return (
+        f"TARGET is a process; a recording: pagescan report {text}, or pagescan"
+        " diff OLD NEW"
+    )
+
+
+def _meant(text: str) -> str | None:
+    """Return a hint for a TARGET that is no process; None: no hint."""
     if os.path.isfile(text) and not os.access(text, os.X_OK):
-        return (
-            f"TARGET is a process; a recording: pagescan report {text}, or pagescan"
-            " diff OLD NEW"
-        )
+        return _hint_to_report(text)
     import shutil
 
     name, program = os.path.basename(text), shutil.which(text)

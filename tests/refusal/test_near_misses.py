@@ -305,6 +305,19 @@ def test_recordings_and_processes(folder: Path) -> None:
     assert said(command("report", "4242"))[2] == hint
 
 
+def test_a_recording_that_a_process_writes(folder: Path) -> None:
+    """The process that has the file in its command line is not what was meant."""
+    (folder / "one.pagescan").touch()
+    words = [sys.executable, "-c", "input()", "-o", "one.pagescan", "self"]
+    with subprocess.Popen(words, stdin=subprocess.PIPE) as writer:
+        try:
+            hint = said(command("watch", "one.pagescan"))[2]
+            assert "a recording: pagescan report one.pagescan" in hint
+            assert "a shell's own pid is $$" in said(command("maps", "self"))[2]
+        finally:
+            writer.kill()
+
+
 @pytest.mark.needs("tracking")
 @pytest.mark.parametrize("span", ["0s-2m", "0-2m", "0.0s-", "0ms-1h"])
 def test_time_from_the_beginning(folder: Path, span: str) -> None:
