@@ -116,8 +116,30 @@ def is_whole(mapping: Mapping, selected: MappingSet) -> bool:
 
 def whole_of(part: Mapping, mappings: Sequence[Mapping]) -> Mapping:
     """Return the one of all mappings of a target that a part was cut from."""
-    index = bisect_right(mappings, part.start, key=lambda item: item.start) - 1
-    return mappings[index]
+    return mappings[_index_of(part, mappings)]
+
+
+def wholes_of(
+    parts: Iterable[Mapping], mappings: Sequence[Mapping]
+) -> Iterator[Mapping]:
+    """Yield for each part the mapping that it was cut from.
+
+    A part is searched for only if its mapping does not follow that of the last part.
+
+    Args:
+        parts: Parts of mappings, or whole ones.
+        mappings: All mappings of the target, ascending.
+    """
+    at = -1
+    for part in parts:
+        at += 1
+        if at == len(mappings) or mappings[at].start != part.start:
+            at = _index_of(part, mappings)
+        yield mappings[at]
+
+
+def _index_of(part: Mapping, mappings: Sequence[Mapping]) -> int:
+    return bisect_right(mappings, part.start, key=lambda item: item.start) - 1
 
 
 def has_no_room(mapping: Mapping, mappings: Sequence[Mapping]) -> bool:

@@ -77,6 +77,10 @@ class Kind(enum.Enum):
     __hash__ = object.__hash__  # as in Category: it runs once per mapping
 
 
+# Kind.ANON runs a function of Python before 3.12; these are read once per mapping.
+_ANON, _PRIVATE_FILE, _SHARED, _HUGETLB, _SPECIAL = Kind
+
+
 # Mappings that the kernel itself keeps up to date: never registered (VM_SPECIAL).
 _SPECIAL_NAMES = frozenset({"[vdso]", "[vsyscall]", "[uprobes]"})
 
@@ -113,14 +117,14 @@ class Mapping(NamedTuple):
     @property
     def kind(self) -> Kind:
         """The kind: a row of the table in scanner/rules.py."""
-        name = self.name
+        _, _, perms, _, _, inode, name, page_size = self
         if name and (name in _SPECIAL_NAMES or name.startswith("[vvar")):
-            return Kind.SPECIAL
-        if self.page_size:
-            return Kind.HUGETLB
-        if self.shared:
-            return Kind.SHARED
-        return Kind.PRIVATE_FILE if self.inode else Kind.ANON
+            return _SPECIAL
+        if page_size:
+            return _HUGETLB
+        if perms[3] == "s":
+            return _SHARED
+        return _PRIVATE_FILE if inode else _ANON
 
     @property
     def label(self) -> str:

@@ -15,6 +15,7 @@ from pagescan.target.smaps import smaps_field
 
 _MANY = 2000
 """From this number on, mappings are kept: it takes some ms to make them again."""
+_NO_DEVICE = (0, 0)
 _LETTERS = tuple(
     "".join(
         letter if flags & bit else "-" for bit, letter in ((1, "r"), (2, "w"), (4, "x"))
@@ -188,9 +189,9 @@ def _mappings(
             end,
             _LETTERS[flags],
             offset,
-            (device >> 32, device & 0xFFFFFFFF),
+            (device >> 32, device & 0xFFFFFFFF) if device else _NO_DEVICE,
             inode,
-            sys.intern(os.fsdecode(text[at : at + length])),
+            sys.intern(os.fsdecode(text[at : at + length])) if length else "",
             size,
         )
         last_end = end

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from pagescan import native
 from pagescan.model.errors import from_oserror
-from pagescan.model.mapping_set import Covers, MappingSet, bounds_of, whole_of
+from pagescan.model.mapping_set import Covers, MappingSet, bounds_of, wholes_of
 from pagescan.model.memory import (
     HUGE_PAGE,
     NEVER_WRITABLE,
@@ -289,9 +289,9 @@ class Armer:
             return []
         parts = [
             native.Listed(
-                *part[:2], *whole_of(part, listed)[:2], part.inode, part.shared
+                part.start, part.end, whole.start, whole.end, part.inode, part.shared
             )
-            for part in mappings
+            for part, whole in zip(mappings, wholes_of(mappings, listed), strict=True)
         ]
         scanner = self.scanner
         maps = self._open_maps()
