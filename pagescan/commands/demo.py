@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import click
 
+from pagescan.commands.early_view import EarlyView
 from pagescan.commands.live import show
 from pagescan.commands.options import common, output, pace_option
 from pagescan.commands.signals import stop_on_signals
@@ -90,7 +91,8 @@ def command(
 
         if output.format == "table":
             note = "a workload that knows its writes"
-            show(watched, rounds, limits, context, note=note)
+            early = EarlyView(terms, limits.interval, context, note=note)
+            show(watched, rounds, limits, early)
         else:
             _follow(rounds({}), check, output, context)
         target = watched.target.facts

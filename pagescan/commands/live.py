@@ -6,10 +6,10 @@ import time
 from collections.abc import Callable, Iterator
 
 from pagescan.commands.cmd_output import CmdOutput
+from pagescan.commands.early_view import EarlyView
 from pagescan.commands.live_parts import (
     countdown,
     keyboard_inputs,
-    said_in,
     watched_facts,
 )
 from pagescan.commands.live_writers import LiveWriters
@@ -20,7 +20,6 @@ from pagescan.console.streams import put
 from pagescan.model.errors import PagescanError
 from pagescan.model.looks import Tick
 from pagescan.render.cells import folded
-from pagescan.render.live_view.screen import shown
 from pagescan.render.live_view.view import LiveView, summary_lines
 from pagescan.scanner.counts import populated_by_mapping
 from pagescan.scanner.scanner import Scanner
@@ -35,6 +34,7 @@ def run_live(
     limits: Limits,
     stop: int,
     common: Context,
+    early: EarlyView,
     *,
     cmd_output: CmdOutput | None = None,
 ) -> Tick | None:
@@ -45,14 +45,14 @@ def run_live(
         limits: The interval, and when to stop.
         stop: A descriptor: the view closes when it becomes readable.
         common: The options of every command.
+        early: The view, which may be on the screen already.
         cmd_output: Where the output of a launched CMD goes.
     """
     view, last = show(
         watched,
         lambda inputs: watched.ticks(limits, stop, inputs=inputs),
         limits,
-        common,
-        note=cmd_output.note if cmd_output else "",
+        early,
     )
     if cmd_output:
         cmd_output.print_kept(common)
@@ -74,9 +74,7 @@ def show(
     watched: Watched,
     looks: Callable[[Inputs], Iterator[Tick]],
     limits: Limits,
-    common: Context,
-    *,
-    note: str = "",
+    early: EarlyView,
 ) -> tuple[LiveView, Tick | None]:
     """Show looks as they arrive; return the view, and the last look.
 
@@ -84,23 +82,16 @@ def show(
         watched: An armed target.
         looks: Yields the looks, and serves the keyboard in the meantime.
         limits: The interval and the pause: keys change them.
-        common: The options of every command.
-        note: A text for the head line.
+        early: The view, which may be on the screen already; it is closed at the end.
     """
-    view = LiveView(
-        watched_facts(watched.tracking, watched.terms.percent),
-        limits.interval,
-        note=note,
-    )
     last = None
-    counter = _Counter(view)
     follower = watched.terms.follower
     writers = follower if isinstance(follower, LiveWriters) else LiveWriters()
-    with (
-        said_in(view, watched.terms, common),
-        shown(view, color=common.color) as screen,
-        writers,
-    ):
+    with early, writers:
+        view, screen = early.show(
+            watched_facts(watched.tracking, watched.terms.percent)
+        )
+        counter = _Counter(view)
         view.has_keys = screen.keyboard is not None
         screen.refresh()
         counter.count(watched)

@@ -39,13 +39,15 @@ def said_in(view: View, terms: Terms, context: Context) -> Iterator[None]:
         terms: Their messages.
         context: The options of every command.
     """
-    say, messages = terms.say, view.messages
+    say, detail, messages = terms.say, terms.detail, view.messages
     if not context.quiet:
         terms.say = messages.say
+        if context.verbose:
+            terms.detail = messages.say
     try:
         yield
     finally:
-        terms.say = say
+        terms.say, terms.detail = say, detail
         if messages.dropped:
             say(f"of the messages {messages.dropped} older ones are left out")
         for text in messages.kept:

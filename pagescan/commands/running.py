@@ -3,7 +3,7 @@
 import contextlib
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from pagescan.console.context import Context
 
@@ -12,13 +12,17 @@ PATIENCE = 0.7
 
 
 @contextlib.contextmanager
-def said_if_long(context: Context, message: str) -> Iterator[None]:
-    """Print a message if the block takes longer than a moment."""
+def said_if_long(context: Context, message: str) -> Iterator[Callable[[], None]]:
+    """Print a message if the block takes longer than a moment.
+
+    Yields:
+        What drops the message: the block itself has said what takes long.
+    """
     timer = threading.Timer(PATIENCE, context.say, (message,))
     timer.daemon = True
     timer.start()
     try:
-        yield
+        yield timer.cancel
     finally:
         timer.cancel()
 

@@ -10,6 +10,7 @@ import click
 from pagescan import render
 from pagescan.commands.cmd_output import CmdOutput
 from pagescan.commands.completing import complete_words
+from pagescan.commands.early_view import EarlyView
 from pagescan.commands.group_options import Asked, group_option
 from pagescan.commands.look_options import look_options
 from pagescan.commands.options import (
@@ -40,6 +41,7 @@ from pagescan.model.units import (
 from pagescan.native import Pace
 from pagescan.session.watched import Follower, Terms, Watched
 from pagescan.target.launch import Launched, launch
+from pagescan.target.process import Target
 from pagescan.target.selection import Selection
 from pagescan.target.wp_async import check_possible
 from pagescan.tracking.ticks import Limits
@@ -159,15 +161,45 @@ def command(
             return watch_group(
                 subject, terms, limits, output, context, launched, cmd_output
             )
-        with said_if_long(context, f"arming {subject}: many mappings, or much memory"):
-            armed = Watched.armed(subject, terms, launched=launched)
-            watched = undo.enter_context(armed)
+        note = cmd_output.note if cmd_output else ""
+        early = EarlyView(terms, interval, context, note=note)
+        undo.enter_context(early)
+        watched = arm(undo, subject, terms, launched, early if live else None, context)
         stop = undo.enter_context(stop_on_signals())
         if live:
-            last = run_on_terminal(watched, limits, stop, context, cmd_output)
+            last = run_on_terminal(watched, limits, stop, context, early, cmd_output)
         else:
             last = run_plain(watched, limits, stop, output, context)
         return watched.exit_code(last, stop)
+
+
+def arm(
+    undo: contextlib.ExitStack,
+    pid: int,
+    terms: Terms,
+    launched: Launched | None,
+    early: EarlyView | None,
+    context: Context,
+) -> Watched:
+    """Arm a target until `undo` ends; say so if that takes long.
+
+    Args:
+        undo: Disarms it, too.
+        pid: The target.
+        terms: The terms on which it is tracked.
+        launched: The CMD that has this pid.
+        early: The view that says so; None: stderr does.
+        context: The options of every command.
+    """
+    message = f"arming {pid}: many mappings, or much memory"
+    with said_if_long(context, message) as drop:
+
+        def expect(target: Target) -> None:
+            if early is not None and early.expect(target):
+                drop()
+
+        armed = Watched.armed(pid, terms, launched=launched, expect=expect)
+        return undo.enter_context(armed)
 
 
 def run_on_terminal(
@@ -175,12 +207,13 @@ def run_on_terminal(
     limits: Limits,
     stop: int,
     context: Context,
+    early: EarlyView,
     cmd_output: CmdOutput | None,
 ) -> Tick | None:
     """Show the live view until the end; it needs rich, which is loaded here."""
     from pagescan.commands.live import run_live
 
-    return run_live(watched, limits, stop, context, cmd_output=cmd_output)
+    return run_live(watched, limits, stop, context, early, cmd_output=cmd_output)
 
 
 def follower_of(live: bool, terms: Terms) -> Follower | None:

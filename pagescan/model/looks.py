@@ -130,3 +130,13 @@ class WatchedFacts(NamedTuple):
     untracked: int
     stopped_ns: int
     budget: float | None = None
+
+    @classmethod
+    def unarmed(cls, target: TargetFacts, budget: float | None) -> "WatchedFacts":
+        """Return the facts of a target that is not armed yet."""
+        return cls(target, 0, 0, 0, budget)
+
+    @property
+    def is_armed(self) -> bool:
+        """Whether any of its memory is tracked."""
+        return self.tracked_bytes > 0

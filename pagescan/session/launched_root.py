@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Self
 from pagescan.model.groups import GroupTick
 from pagescan.model.units import format_seconds, now
 from pagescan.session.member import WatchedMember
-from pagescan.session.watched import TRACER_LOST, Terms, reap
+from pagescan.session.watched import TRACER_LOST, Terms
 from pagescan.target.causes import rights_lost
-from pagescan.target.launch import Launched
+from pagescan.target.launch import Launched, reap
 
 if TYPE_CHECKING:
     from pagescan.tracking.sample import Budget

@@ -20,7 +20,7 @@ from pagescan.session.locks import Lock
 from pagescan.session.record import session_of
 from pagescan.target import maps
 from pagescan.target.causes import rights_lost
-from pagescan.target.launch import Launched
+from pagescan.target.launch import Launched, reap
 from pagescan.target.process import Target
 from pagescan.target.selection import Selection
 from pagescan.tracking.arm import MAX_TABLES
@@ -123,7 +123,12 @@ class Watched:
     @classmethod
     @contextlib.contextmanager
     def armed(
-        cls, pid: int, terms: Terms, *, launched: Launched | None = None
+        cls,
+        pid: int,
+        terms: Terms,
+        *,
+        launched: Launched | None = None,
+        expect: Callable[[Target], None] | None = None,
     ) -> Iterator[Self]:
         """Attach to a process and arm it; at the end it is disarmed.
 
@@ -140,6 +145,7 @@ class Watched:
             pid: The process.
             terms: The terms on which it is tracked.
             launched: The CMD that has this pid; None: the process ran before.
+            expect: Called right before it is armed, which may take long.
 
         Raises:
             PagescanError: As for `arm`; a launched CMD is ended then.
@@ -158,6 +164,8 @@ class Watched:
                 lock = Lock.take(pid)
                 undo.callback(lock.close)
                 undo.callback(lock.remove)
+                if expect is not None:
+                    expect(target)
                 arming = Arming(terms, lock, toll, budget)
                 watched = cls(arming, target, arming.arm(target), launched)
                 before.pop_all()
@@ -345,12 +353,6 @@ def runs_another_program(target: Target) -> bool:
     """Whether a target called exec since it was opened, and has not ended."""
     ended = isinstance(target.gone(), NoSuchTargetError)
     return not ended and not target.has_address_space()
-
-
-def reap(pid: int) -> None:
-    """Reap a child that has ended."""
-    with contextlib.suppress(ChildProcessError):
-        os.waitpid(pid, os.WNOHANG)
 
 
 class CostWarning:

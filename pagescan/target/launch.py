@@ -107,3 +107,9 @@ def _which(program: str) -> str:
         if os.access(path, os.X_OK) and os.path.isfile(path):
             return path
     raise TargetError(f"cannot run {program!r}: command not found")
+
+
+def reap(pid: int) -> None:
+    """Reap a child that has ended."""
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(pid, os.WNOHANG)

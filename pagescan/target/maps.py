@@ -1,9 +1,10 @@
 """Reads a process's mappings from /proc/PID/maps, in large reads, parsed in C."""
 
+import contextlib
 import errno
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from pagescan import native
 from pagescan.model.errors import PagescanError, from_oserror
@@ -66,23 +67,33 @@ class Reader:
         """Let the next call of `read_changed` return the mappings in any case."""
         self._digest, self._text, self._found = None, b"", []
 
+    def count(self) -> int:
+        """Return the number of mappings."""
+        with self._opened() as fd:
+            return self._read(fd).count(b"\n")
+
     def _follow(self) -> bool:
         """Read the mappings; return whether they have changed."""
-        target = self.target
+        with self._opened() as fd:
+            text = self._read(fd)
+            changed = self._differs(text)
+            if changed:
+                self._take(text, fd)
+        if not text:
+            raise self.target.gone()
+        return changed
+
+    @contextlib.contextmanager
+    def _opened(self) -> Iterator[int]:
+        """Yield the open maps; an error with them is that of the target."""
         try:
-            fd = open_maps(target.pid)
+            fd = open_maps(self.target.pid)
             try:
-                text = self._read(fd)
-                changed = self._differs(text)
-                if changed:
-                    self._take(text, fd)
+                yield fd
             finally:
                 os.close(fd)
         except OSError as error:
-            raise _unreadable(target, error) from error
-        if not text:
-            raise target.gone()
-        return changed
+            raise _unreadable(self.target, error) from error
 
     def _differs(self, text: bytes) -> bool:
         """Whether a text is not that of the last reading."""
@@ -208,6 +219,15 @@ def read(target: Target) -> list[Mapping]:
         PagescanError: The maps cannot be read: see `from_oserror`.
     """
     return Reader(target).read()
+
+
+def count(target: Target) -> int:
+    """Return how many mappings the target has; none of them is parsed.
+
+    Raises:
+        PagescanError: As for `read`.
+    """
+    return Reader(target).count()
 
 
 def check_selection(selection: Selection, target: Target) -> list[str]:

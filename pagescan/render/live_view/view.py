@@ -68,6 +68,7 @@ class LiveView:
         writers: The writers of the last look, shown while the state says so.
         seconds_left: The seconds to the next look; None: they are not counted.
         messages: The messages about the target since the view has been shown.
+        before: What has to be done before the first look; "": nothing.
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class LiveView:
         self.writers = RowWriters()
         self.seconds_left: int | None = None
         self.messages = Messages()
+        self.before = ""
         self._ordered = OrderedRows(self.figures)
         self._top = self._wide = 0
         self._size = (80, 24)
@@ -177,7 +179,8 @@ class LiveView:
         interval = f" every {state.interval:g} s"
         tracked = f"  tracking {format_size(watched.tracked_bytes)}"
         note = f"  {self.note}" if self.note else ""
-        if title.cell_len + len(interval + tracked + note) > width:
+        fits = title.cell_len + len(interval + tracked + note) <= width
+        if not (watched.is_armed and fits):
             tracked = ""  # the note is on no other line
         title.append(interval + tracked + note, style=paint.BAR)
         return paint.bar(title, width)
@@ -203,6 +206,8 @@ class LiveView:
 
         A note about the writers takes its place, until the next key, or a message.
         """
+        if self.before:
+            return Text(self.before, style=paint.NOTE, overflow="ellipsis")
         if note := self.writers.note or escape(self.messages.newest):
             return Text(note, style=paint.NOTE, overflow="ellipsis")
         if self.tick is None:
@@ -322,7 +327,9 @@ class LiveView:
 
     def _foot(self, width: int, height: int) -> list[Text]:
         sampled = self.state.writers
-        cost = cost_of_target(self.watched, self.tick, width, sampled=sampled)
+        cost = Text()
+        if self.watched.is_armed:
+            cost = cost_of_target(self.watched, self.tick, width, sampled=sampled)
         keys = self._keys(width)
         if height < _TALL:
             return [cost, keys] if self.state.map is None else [keys]
