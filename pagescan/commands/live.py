@@ -16,6 +16,7 @@ from pagescan.commands.live_writers import LiveWriters
 from pagescan.commands.present import seconds_to_next_count
 from pagescan.commands.tick_text import end_line
 from pagescan.console.context import Context
+from pagescan.console.garbage import without_searches
 from pagescan.console.streams import put
 from pagescan.model.errors import PagescanError
 from pagescan.model.looks import Tick
@@ -89,12 +90,14 @@ def show(
     writers = follower if isinstance(follower, LiveWriters) else LiveWriters()
     with early, writers:
         view, screen = early.show(
-            watched_facts(watched.tracking, watched.terms.percent)
+            watched_facts(watched.tracking, watched.terms.percent),
+            "counting what is present",
         )
-        counter = _Counter(view)
-        view.has_keys = screen.keyboard is not None
         screen.refresh()
+        counter = _Counter(view)
         counter.count(watched)
+        view.before = ""
+        view.has_keys = screen.keyboard is not None
         screen.refresh()
         inputs = keyboard_inputs(
             view, screen, limits, lambda: writers.serve(view, watched)
@@ -122,13 +125,14 @@ class _Counter:
     def count(self, watched: Watched) -> None:
         if (begun := time.monotonic()) < self.due:
             return
-        with contextlib.suppress(PagescanError):
+        with contextlib.suppress(PagescanError), without_searches():
             scanner = Scanner(watched.target, watched.terms.pace)
-            chosen = watched.terms.selection.select(mappings.read(watched.target))
+            rows = mappings.read(watched.target)
+            chosen = watched.terms.selection.select(rows)
             counts, found = populated_by_mapping(scanner, chosen)
             if self.labels is None or self.labels.target is not watched.target:
                 self.labels = Labels(watched.target)
                 self.labels.told = list(watched.terms.told)
-            self.view.set_counts(counts, found, self.labels.cover(chosen))
+            self.view.set_counts(counts, found, self.labels.cover(chosen, rows))
         took = time.monotonic() - begun
         self.due = begun + seconds_to_next_count(took)

@@ -26,6 +26,7 @@ from pagescan.commands.running import is_command, said_if_long
 from pagescan.commands.signals import stop_on_signals, undo_on_signals
 from pagescan.commands.tick_text import SAMPLED_ROWS, end_line, tick_line
 from pagescan.console.context import Context
+from pagescan.console.garbage import without_searches
 from pagescan.console.streams import OutputError
 from pagescan.model.batch import Batch
 from pagescan.model.errors import PagescanError, UsageError
@@ -199,7 +200,8 @@ def arm(
                 drop()
 
         armed = Watched.armed(pid, terms, launched=launched, expect=expect)
-        return undo.enter_context(armed)
+        with without_searches():
+            return undo.enter_context(armed)
 
 
 def run_on_terminal(

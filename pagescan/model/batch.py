@@ -211,16 +211,17 @@ class Batch(Frame):
         total = len(self.mappings)
         pages, counts = native.tally(self.columns(), self.owners, self.page_size, total)
         width = native.CATEGORY_BITS
+        places = [
+            (name, bit.bit_length() - 1)
+            for bit, name in CATEGORY_NAMES
+            if name in PAGE_COUNTED and bit & self.returned
+        ]
         return [
             MappingCounts(
                 mapping,
                 pages[index],
                 pages[index] * self.page_size,
-                {
-                    name: counts[index * width + bit.bit_length() - 1]
-                    for bit, name in CATEGORY_NAMES
-                    if name in PAGE_COUNTED and bit & self.returned
-                },
+                {name: counts[index * width + place] for name, place in places},
                 new=index in self.new,
                 label=self.label_of(index),
             )

@@ -242,6 +242,8 @@ def whole(
         first -= 1
     while behind < len(mappings) and joins(behind):
         behind += 1
+    if behind == first + 1:
+        return mappings[first], behind
     return mappings[first]._replace(end=mappings[behind - 1].end), behind
 
 

@@ -87,20 +87,20 @@ def populated_by_mapping(
     swap = _shared_swap(scanner, selected)
     found = {row.mapping.start: row for row in batch.by_mapping()}
     size = scanner.target.facts.page_size
+    nothing: dict[str, int | None] = dict.fromkeys(PAGE_COUNTED, 0)
     rows = []
-    for mapping in selected:
-        row = found.get(mapping.start)
-        counts: dict[str, int | None] = {
-            name: (row.counts.get(name) or 0) if row else 0 for name in PAGE_COUNTED
-        }
-        if mapping.start in tracked:
-            counts["written"] = (counts["written"] or 0) + gone.get(mapping.start, 0)
+    for mapping, (kind, _) in zip(selected, selected.keys, strict=True):
+        start, end = mapping[:2]
+        row = found.get(start)
+        counts = {**nothing, **row.counts} if row else nothing.copy()
+        if start in tracked:
+            counts["written"] = (counts["written"] or 0) + gone.get(start, 0)
         else:
             counts["written"] = None
-        if mapping.kind not in PRIVATE:
-            counts["swapped"] = swap.get(mapping.start, 0)
-        pages = mapping.length // size
-        rows.append(MappingCounts(mapping, pages, mapping.length, counts))
+        if kind not in PRIVATE:
+            counts["swapped"] = swap.get(start, 0)
+        length = end - start
+        rows.append(MappingCounts(mapping, length // size, length, counts))
     return rows, batch
 
 

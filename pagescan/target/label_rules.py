@@ -112,7 +112,7 @@ def _is_plain(mapping: Mapping) -> bool:
 
 def is_data(mapping: Mapping) -> bool:
     """Whether a mapping is plain writable memory."""
-    return _is_plain(mapping) and mapping.perms == "rw-p"
+    return mapping.perms == "rw-p" and not mapping.inode and not mapping.name
 
 
 def _named(prefix: str, text: str) -> Callable[[Program, int], str | None]:

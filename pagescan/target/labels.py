@@ -59,7 +59,7 @@ class Labels:
         self.told: list[Told] = []
         self._stacks: dict[int, ThreadStack] = {}
         self._known: dict[int, _Known] = {}  # by the start of the mapping
-        self._mappings: list[Mapping] = []  # as they were when they were labelled
+        self._mappings: Sequence[Mapping] = []  # as they were when they were labelled
         self._labels: list[Label | None] = []
         self._old = 0.0  # when they are out of date
         self._due = 0.0  # when they may be made again
@@ -103,7 +103,9 @@ class Labels:
             else None
         )
 
-    def cover(self, mappings: Sequence[Mapping]) -> dict[int, str]:
+    def cover(
+        self, mappings: Sequence[Mapping], rows: Sequence[Mapping] | None = None
+    ) -> dict[int, str]:
         """Return the texts of labels by the starts of mappings, where a rule knows one.
 
         The target is asked again after a while, or when a mapping is new, if that takes
@@ -111,12 +113,13 @@ class Labels:
 
         Args:
             mappings: Some mappings of the target, or parts of some.
+            rows: All of its mappings, if they have just been read.
         """
         begun = time.monotonic()
         indices = self._indices(mappings)
         if begun >= self._due and (begun >= self._old or None in indices):
             with contextlib.suppress(PagescanError):
-                rows = read(self.target)
+                rows = read(self.target) if rows is None else rows
                 self._labels, self._mappings = self.of(rows), rows
                 indices = self._indices(mappings)
             self._old = begun + _FRESH

@@ -22,12 +22,15 @@ from pagescan.render.live_view.ages import Ages
 if TYPE_CHECKING:
     from pagescan.render.live_view.page_map import PageMap
 
+_COUNTED = ("present", "swapped", "file")
 _POPULATED = Category.PRESENT | Category.SWAPPED
 HISTORY = 60
 """Looks whose rates are remembered."""
 THREAD_STACKS = "[stacks of threads]"
 """The name of the group of rows whose labels name a thread."""
 _A_STACK = "[stack of "
+_NEVER: deque[tuple[int, float]] = deque(maxlen=0)
+"""The history of all rows that were never written."""
 
 
 @dataclass(slots=True)
@@ -52,9 +55,7 @@ class LiveRow:
     mappings: list[Mapping]
     rate: float = 0.0
     written: int = 0
-    history: deque[tuple[int, float]] = field(
-        default_factory=lambda: deque(maxlen=HISTORY)
-    )
+    history: deque[tuple[int, float]] = field(default_factory=lambda: _NEVER)
     counts: dict[str, int] | None = None
     first: int = 0
     gone: bool = False
@@ -173,12 +174,18 @@ class Figures:
         """Add what a mapping has written in the last look."""
         row.rate = row.last = amount / seconds
         row.written += amount
+        if row.history is _NEVER:
+            row.history = deque(maxlen=HISTORY)
         row.history.append((self.looks, row.rate))
         self.written[int(row.key)] = row
         self._fresh.append(row)
 
     def _row(self, mapping: Mapping) -> LiveRow:
         """Return the row of a mapping, which may have grown at either end."""
+        if not self._starts or mapping.start > self._starts[-1]:
+            last = self.rows[mapping.start] = LiveRow(mapping.start, [mapping])
+            self._starts.append(mapping.start)
+            return last
         row = self.rows.get(mapping.start)
         first = bisect_left(self._starts, mapping.start)
         behind = bisect_left(self._starts, mapping.end)
@@ -233,15 +240,12 @@ class Figures:
         mappings = [count.mapping for count in counts]
         for mapping, parts in wholes(mappings, range(len(counts)), self._borders):
             row = self._row(mapping)
-            names = ((labels or {}).get(mappings[at].start, "") for at in parts)
-            row.label = next(filter(None, names), "")
+            if labels:
+                names = (labels.get(mappings[at].start, "") for at in parts)
+                row.label = next(filter(None, names), "")
             there.add(mapping.start)
             is_new = row.counts is None
-            row.counts = {
-                name: sum(counts[at].counts.get(name) or 0 for at in parts)
-                * self.page_size
-                for name in ("present", "swapped", "file")
-            }
+            row.counts = self._bytes_of([counts[at] for at in parts])
             if first_time:
                 row.first = row.counts["present"]
             elif is_new and (near := bisect_right(ends, mapping.start)) < len(before):
@@ -257,6 +261,17 @@ class Figures:
         unlabelled = {bits: 0 for bits in set(columns.categories) if bits & _POPULATED}
         self.populated = native.relabel(columns, unlabelled)
         self.ages.keep(self.populated)
+
+    def _bytes_of(self, parts: Sequence[MappingCounts]) -> dict[str, int]:
+        """Return the bytes of the parts of a mapping: present, swapped and file."""
+        size = self.page_size
+        if len(parts) == 1:
+            get = parts[0].counts.get
+            return {name: (get(name) or 0) * size for name in _COUNTED}
+        return {
+            name: sum(part.counts.get(name) or 0 for part in parts) * size
+            for name in _COUNTED
+        }
 
     def is_unknown(self, row: LiveRow) -> bool:
         """Whether nothing is known of what was written: no look has seen any of it."""
