@@ -9,6 +9,7 @@ from pagescan import render
 from pagescan.commands.group_options import subject_argument
 from pagescan.commands.options import common, output, pace_option, ranges_argument
 from pagescan.console.context import Context
+from pagescan.console.garbage import without_searches
 from pagescan.model.errors import UsageError
 from pagescan.model.memory import PAGE_COUNTED
 from pagescan.model.report import Report
@@ -93,7 +94,7 @@ def command(
         shares = smaps or output.names(*SHARES)
         maps_of_group(subject, selection, output, pace, context, smaps=shares)
         return
-    with Target.open(subject) as target:
+    with Target.open(subject) as target, without_searches():
         mappings = maps.read(target)
         for note in selection.check(mappings):
             context.say(note)
@@ -108,7 +109,7 @@ def command(
                 from pagescan.target.jvm import ask
 
                 labels.told = ask(target)
-            rows = labels.label_rows(rows)
+            rows = labels.label_rows(rows, mappings)
             _say_rules(labels, context)
         cost = scanner.take_cost()
         report = Report("maps", now(), target.facts, _sum_of(rows), cost=cost)

@@ -122,11 +122,12 @@ _NEW: Column[Row] = Column("new", "flag", 3, lambda row: row.new, "new")
 
 def _flag(bit: Category, name: str) -> Column[RegionRow]:
     """Return the column that says whether the pages of a region have a category."""
+    mask = int(bit)
     return Column(
         name,
         "flag",
         len(name),
-        lambda row: bool(row.bits & bit),
+        lambda row: bool(row.bits & mask),
     )
 
 

@@ -113,7 +113,7 @@ class Labels:
 
         Args:
             mappings: Some mappings of the target, or parts of some.
-            rows: All of its mappings, if they have just been read.
+            rows: All of its mappings, if they have just been read; None: read them.
         """
         begun = time.monotonic()
         indices = self._indices(mappings)
@@ -132,10 +132,16 @@ class Labels:
         """Label the mappings of a batch."""
         batch.labels = self.cover(batch.mappings)
 
-    def label_rows(self, rows: Sequence[MappingCounts]) -> list[MappingCounts]:
-        """Return rows with the labels of their mappings."""
-        texts = self.cover([row.mapping for row in rows])
-        return [replace(row, label=texts.get(row.start)) for row in rows]
+    def label_rows(
+        self, rows: Sequence[MappingCounts], mappings: Sequence[Mapping] | None = None
+    ) -> list[MappingCounts]:
+        """Return rows with the labels of their mappings; `mappings`: as in `cover`."""
+        texts = self.cover([row.mapping for row in rows], mappings)
+        labels = (texts.get(row.start) for row in rows)
+        return [
+            row if row.label == label else replace(row, label=label)
+            for row, label in zip(rows, labels, strict=True)
+        ]
 
     def by_rule(self) -> dict[str, list[str]]:
         """Return the rules that have applied, each with its labels, sorted."""

@@ -4,6 +4,7 @@ import contextlib
 import functools
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -14,7 +15,7 @@ import pytest
 
 from tests import witness
 from tests.authors import Author
-from tests.conftest import HERE, Target
+from tests.conftest import HERE, Target, session_files
 
 pytestmark = [pytest.mark.needs("tracking", "tmux")]
 
@@ -623,3 +624,115 @@ def test_a_group_fits(
     witness.wait_for(lambda: f" {last}" in terminal.row("▸"))
     terminal.press("C-c")
     witness.wait_for(lambda: terminal.shows("CODE=0"))
+
+
+STANDS = """
+import os, sys, time
+from pathlib import Path
+from pagescan.__main__ import main
+from pagescan.model.errors import PagescanError
+from pagescan.tracking.tracking import Tracking
+
+arm, when, place = Tracking.arm, sys.argv.pop(1), Path(sys.argv.pop(1))
+
+def stand(tracking):
+    (place / "pid").write_text(str(os.getpid()))
+    while not (place / "go").exists():
+        time.sleep(0.01)
+
+def arm_or_stand(tracking):
+    if when == "before":
+        stand(tracking)
+    arm(tracking)
+    if when == "behind":
+        stand(tracking)
+    if when == "fails":
+        raise PagescanError("no more memory")
+
+Tracking.arm = arm_or_stand
+main()
+"""
+"""A pagescan that stands before its arming, or behind it until a file exists."""
+
+
+def standing(when: str, place: Path) -> str:
+    """Return the command line of such a pagescan."""
+    script = place / "stands.py"
+    script.write_text(STANDS)
+    return f"{sys.executable} {script} {when} {place}"
+
+
+@pytest.mark.parametrize(("width", "height"), [(80, 24), (160, 50), (40, 12)])
+def test_the_view_is_shown_before_the_arming(
+    width: int,
+    height: int,
+    terminal: Terminal,
+    target: Callable[..., Target],
+    tmp_path: Path,
+) -> None:
+    """Many mappings: the view says so while nothing is registered, then goes on."""
+    made = target("m=many,pages=6000,fill=1")
+    line = f"{standing('before', tmp_path)} watch {made.pid} -i 0.2"
+    terminal.start(line, width, height)
+    witness.wait_for(lambda: terminal.row("arming 6,0"))
+    assert f"{made.pid} mkmem" in terminal.screen()[0]
+    assert "mappings, 2" in terminal.row("arming")  # MiB
+    assert "tracking" not in terminal.screen()[0]
+    assert terminal.screen()[-1] == "Ctrl-C ends it"
+    assert not terminal.shows("cost:")
+    assert max(map(len, terminal.screen())) <= width
+    witness.wait_for((tmp_path / "pid").exists)
+    assert witness.registered(made.pid) == 0
+    assert terminal.row("arming 6,0")
+    (tmp_path / "go").touch()
+    made.write("m", {7, 5000})
+    witness.wait_for(lambda: "q quit" in terminal.screen()[-1])
+    witness.wait_for(lambda: not terminal.shows("arming"))
+    made.write("m", {7, 5000})
+    witness.wait_for(lambda: terminal.shows("4.0K"))
+    terminal.press("q")
+    witness.wait_for(lambda: terminal.shows("CODE=0"))
+    assert not terminal.shows("arming")
+    witness.wait_for(lambda: witness.registered(made.pid) == 0)
+
+
+@pytest.mark.parametrize(("end", "code"), [("INT", 130), ("TERM", 143), ("HUP", 129)])
+def test_interrupted_while_the_view_waits_for_the_arming(
+    end: str,
+    code: int,
+    terminal: Terminal,
+    target: Callable[..., Target],
+    tmp_path: Path,
+) -> None:
+    """The terminal is as before, and nothing of what was armed is left."""
+    made = target("m=many,pages=6000,fill=1")
+    terminal.start(f"{standing('behind', tmp_path)} watch {made.pid}", 80, 24)
+    witness.wait_for(lambda: terminal.row("arming 6,0"))
+    witness.wait_for((tmp_path / "pid").exists)
+    witness.wait_for(lambda: witness.registered(made.pid) >= 6000)
+    assert terminal.tmux("display", "-p", "#{alternate_on}").strip() == "1"
+    if end == "INT":
+        terminal.press("C-c")
+    else:
+        os.kill(int((tmp_path / "pid").read_text()), signal.Signals[f"SIG{end}"])
+    witness.wait_for(lambda: terminal.shows(f"CODE={code}"))
+    assert witness.registered(made.pid) == 0
+    assert session_files() == set()
+    state = terminal.tmux("display", "-p", "#{alternate_on} #{cursor_flag}")
+    assert state.strip() == "0 1"
+    terminal.press("echoed", "Enter")  # a line is read as a whole again
+    witness.wait_for(lambda: sum("echoed" in row for row in terminal.screen()) == 2)
+
+
+def test_an_error_while_the_view_waits_for_the_arming(
+    terminal: Terminal, target: Callable[..., Target], tmp_path: Path
+) -> None:
+    """It stands on the screen that is there when the view has gone."""
+    made = target("m=many,pages=6000,fill=1")
+    line = f"{standing('fails', tmp_path)} watch -v {made.pid}"
+    terminal.start(line, 80, 24)
+    witness.wait_for(lambda: terminal.shows("CODE=1"))
+    assert terminal.row("no more memory") == "pagescan: no more memory"
+    assert terminal.tmux("display", "-p", "#{alternate_on}").strip() == "0"
+    assert witness.registered(made.pid) == 0
+    assert session_files() == set()

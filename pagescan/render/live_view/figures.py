@@ -240,6 +240,7 @@ class Figures:
         mappings = [count.mapping for count in counts]
         for mapping, parts in wholes(mappings, range(len(counts)), self._borders):
             row = self._row(mapping)
+            row.label = ""
             if labels:
                 names = (labels.get(mappings[at].start, "") for at in parts)
                 row.label = next(filter(None, names), "")
