@@ -5,9 +5,12 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from pagescan.console.context import Context
+from pagescan.console.garbage import without_searches
 from pagescan.model.errors import PagescanError
 from pagescan.model.looks import WatchedFacts
 from pagescan.model.units import format_size
+from pagescan.scanner.counts import largest_mappings
+from pagescan.scanner.scanner import Scanner
 from pagescan.session.watched import Terms
 from pagescan.target import maps
 from pagescan.target.process import Target, read_status
@@ -18,6 +21,8 @@ if TYPE_CHECKING:
 
 MANY = 5000
 """Mappings, from which on the arming may take 0.1 s."""
+_LINES = 100
+"""Rows that are shown before all mappings have been counted."""
 _MUCH = 16 << 30
 """Bytes in memory, from which on it may, too."""
 
@@ -46,17 +51,29 @@ class EarlyView:
     def expect(self, target: Target) -> bool:
         """Show the view if it will take long to arm a target; return whether it does.
 
-        Only what the view says of the target before is read: the number of its
-        mappings, and of its bytes in memory.
+        It says how many mappings there are, and has rows of the largest ones.
         """
         with contextlib.suppress(PagescanError):  # the arming will find out why
             mappings, present = maps.count(target), _resident(target)
             if mappings >= MANY or present >= _MUCH:
                 watched = WatchedFacts.unarmed(target.facts, self._terms.percent)
                 size = format_size(present)
-                self.show(watched, f"arming {mappings:,} mappings, {size} in memory")
+                text = (
+                    f"arming {mappings:,} mappings, {size} in memory:"
+                    " until then, the largest"
+                )
+                view, screen = self.show(watched, text)
+                with without_searches():
+                    self._show_largest(view, target)
+                screen.refresh()
                 return True
         return False
+
+    def _show_largest(self, view: "LiveView", target: Target) -> None:
+        """Show as many mappings as a screen may have lines, those with most memory."""
+        scanner = Scanner(target, self._terms.pace)
+        found = largest_mappings(scanner, self._terms.selection, _LINES)
+        view.figures.set_largest(found)
 
     def show(
         self, watched: WatchedFacts, before: str = ""

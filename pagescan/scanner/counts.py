@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Container
 from dataclasses import replace
+from heapq import nlargest
 
 from pagescan import native
 from pagescan.model.batch import Batch
@@ -67,6 +68,36 @@ def populated_regions(scanner: Scanner, selection: Selection) -> Batch:
     populated = (Category.PRESENT | Category.SWAPPED) & known
     query = Query(any_of=populated, returned=(populated | Category.FILE) & known)
     return scan_mappings(scanner, MappingSet(selected), query)
+
+
+def largest_mappings(
+    scanner: Scanner, selection: Selection, most: int
+) -> list[MappingCounts]:
+    """Return the mappings of a selection with most in memory; others are not counted.
+
+    Returns:
+        Up to `most` mappings, ascending, with their present and their file pages.
+    """
+    batch = populated_regions(scanner, selection)
+    mappings, size = batch.mappings, batch.page_size
+    pages, counts = native.tally(batch.columns(), batch.owners, size, len(mappings))
+    places = {
+        name: Category.parse(name).bit_length() - 1 for name in ("present", "file")
+    }
+    largest = nlargest(most, range(len(mappings)), key=pages.__getitem__)
+    return [
+        MappingCounts(
+            mappings[at],
+            mappings[at].length // size,
+            mappings[at].length,
+            {
+                name: counts[at * native.CATEGORY_BITS + place]
+                for name, place in places.items()
+            },
+        )
+        for at in sorted(largest)
+        if pages[at]
+    ]
 
 
 def populated_by_mapping(

@@ -10,6 +10,7 @@ from pagescan import Category, Query
 from pagescan.model.batch import Batch
 from pagescan.model.mapping_set import MappingSet
 from pagescan.native import Columns
+from pagescan.scanner.counts import largest_mappings
 from pagescan.scanner.scanner import Scanner
 from pagescan.target import maps as mappings
 from pagescan.target.process import Target as Process
@@ -150,3 +151,26 @@ def test_masks_that_contradict_each_other(target: Callable[..., Target]) -> None
         found = scanned(process, low, high, query)
     pages = (sum(found.ends) - sum(found.starts)) // witness.PAGE
     assert pages == (high - low) // witness.PAGE - 64 // 4
+
+
+def test_the_largest_mappings(target: Callable[..., Target]) -> None:
+    """Those with most pages in memory, by address; one without a page never."""
+    made = target(
+        "a=anon,pages=9000,fill=1", "b=memfd,pages=8000,fill=1", "c=anon,pages=90000"
+    )
+    with Process.open(made.pid) as process:
+        rows = largest_mappings(Scanner(process), Selection(), 2)
+        everything = largest_mappings(Scanner(process), Selection(), 10_000)
+    assert [row.mapping.start for row in rows] == sorted(
+        made.ranges[name][0] for name in "ab"
+    )
+    assert sorted(row.counts["present"] or 0 for row in rows) == [8000, 9000]
+    assert all(row.counts["present"] for row in everything)
+    assert len(everything) > 2
+
+
+def test_counted_without_making_them(target: Callable[..., Target]) -> None:
+    """The number of mappings is that of the lines of maps."""
+    made = target("m=many,pages=3000,fill=1")
+    with Process.open(made.pid) as process:
+        assert mappings.count(process) == len(mappings.read(process))

@@ -680,8 +680,10 @@ def test_the_view_is_shown_before_the_arming(
     assert "tracking" not in terminal.screen()[0]
     assert terminal.screen()[-1] == "Ctrl-C ends it"
     assert not terminal.shows("cost:")
+    witness.wait_for(lambda: terminal.row("▸"))  # the largest mappings
     assert max(map(len, terminal.screen())) <= width
     witness.wait_for((tmp_path / "pid").exists)
+    assert not terminal.shows(" below")
     assert witness.registered(made.pid) == 0
     assert terminal.row("arming 6,0")
     (tmp_path / "go").touch()

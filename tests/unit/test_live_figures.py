@@ -63,7 +63,7 @@ def look(
     return Tick(1, found, time, 1.0, None, totals)
 
 
-def counted(figures: Figures, *runs: tuple[int, int]) -> None:
+def counted(figures: Figures | LiveView, *runs: tuple[int, int]) -> None:
     """Count these pages as present."""
     batch = Batch.join(
         columns(*runs, bits=Category.PRESENT), MappingSet(ALL), page_size=PAGE
@@ -410,6 +410,29 @@ def test_the_rate_says_what_it_is() -> None:
     view.update(look((100, 110), estimate=GUESS))
     said = draw(view, 80, 24)[2]
     assert said == "distinct pages per look, estimated ±50% from 50% of memory"
+
+
+def test_before_the_arming_there_are_the_largest_mappings() -> None:
+    """No figure of tracking, and not how many others there are; then all of them."""
+    view = LiveView(WatchedFacts.unarmed(facts().target, None), 1.0)
+    view.before = "arming 60,000 mappings"
+    large = MappingCounts(ANON, 1000, 1000 * PAGE, {"present": 900, "file": 0})
+    view.figures.set_largest([large])
+    lines = draw(view, 80, 24)
+    assert "tracking" not in lines[0]
+    assert "present" not in lines[1]
+    assert lines[2] == "arming 60,000 mappings"
+    assert lines[4].split()[:6] == ["▸[anon]", f"{ANON.start:x}", "-", "-", "3.5M", "0"]
+    assert not any("cost:" in line or " below" in line for line in lines)
+    view.watched = facts()
+    view.before = "counting what is present"
+    assert any("cost: stopped once 200 µs" in line for line in draw(view, 80, 24))
+    counted(view, (100, 110))
+    view.before = ""
+    lines = draw(view, 80, 24)
+    assert "tracking 1.0 MiB" in lines[0]
+    assert "present 40.0 KiB" in lines[1]
+    assert [line.split()[0] for line in lines[4:6] if line] == ["▸[heap]"]
 
 
 def test_before_the_first_look_there_is_what_is_present() -> None:

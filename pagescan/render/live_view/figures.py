@@ -263,6 +263,14 @@ class Figures:
         self.populated = native.relabel(columns, unlabelled)
         self.ages.keep(self.populated)
 
+    def set_largest(self, counts: Sequence[MappingCounts]) -> None:
+        """Take rows of a few mappings to show; the counts of all follow in others."""
+        self.version += 1
+        for count in counts:
+            row = self._row(count.mapping)
+            row.counts = self._bytes_of([count])
+            row.first = row.counts["present"]
+
     def _bytes_of(self, parts: Sequence[MappingCounts]) -> dict[str, int]:
         """Return the bytes of the parts of a mapping: present, swapped and file."""
         size = self.page_size

@@ -97,6 +97,9 @@ class LiveView:
         labels: dict[int, str] | None = None,
     ) -> None:
         """Update what is present: each mapping's counts, regions and label."""
+        if self.before:  # its rows are those of the largest mappings
+            self.figures = Figures(self.watched.target.page_size)
+            self._ordered = OrderedRows(self.figures)
         self.figures.set_counts(counts, found, labels)
 
     def update(self, tick: Tick) -> None:
@@ -261,6 +264,8 @@ class LiveView:
 
     def _rest(self, below: Sequence[LiveRow], width: int) -> Text | None:
         """Return a line about the mappings outside the table: whole facts, as fit."""
+        if self.before:  # most mappings have not been counted
+            return None
         parts = []
         if self._top:
             parts.append(f"{self._top} above")
