@@ -180,8 +180,8 @@ def _written_and_gone(
     """
     armed = MappingSet(
         mapping
-        for mapping in selected
-        if mapping.kind not in PRIVATE and mapping.start in tracked
+        for mapping, (kind, _) in zip(selected, selected.keys, strict=True)
+        if kind not in PRIVATE and mapping.start in tracked
     )
     query = Query(Category.WRITTEN, exclude=Category.PRESENT, returned=Category.WRITTEN)
     return {
@@ -196,7 +196,8 @@ def tracked_mappings(scanner: Scanner, selected: MappingSet) -> set[int]:
     It takes one call per mapping: the kernel skips an unarmed mapping as a whole, and
     stops at the first page of an armed one.
     """
-    judged = MappingSet(item for item in selected if item.kind is not Kind.SPECIAL)
+    pairs = zip(selected, selected.keys, strict=True)
+    judged = MappingSet(one for one, key in pairs if key[0] is not Kind.SPECIAL)
     # Each is a range of its own: neighbours are not joined.
     regions = scanner.scan_ranges(
         as_spans(unlabelled(judged.bounds)), [registered_rule()]
@@ -213,8 +214,8 @@ def _shared_swap(scanner: Scanner, selected: MappingSet) -> dict[int, int]:
     """
     shared = [
         mapping
-        for mapping in selected
-        if mapping.kind is Kind.SHARED and not mapping.device[0]  # not on a disk
+        for mapping, (kind, _) in zip(selected, selected.keys, strict=True)
+        if kind is Kind.SHARED and not mapping.device[0]  # not on a disk
     ]
     if not shared or not swap_in_use():
         return {}
