@@ -16,6 +16,7 @@ from pagescan.commands.options import common, output
 from pagescan.commands.signals import stop_on_signals
 from pagescan.commands.values import SECONDS
 from pagescan.console.context import Context
+from pagescan.console.streams import nothing_is_held
 from pagescan.model.copies import CopyReport, ForkCopies
 from pagescan.model.errors import UsageError
 from pagescan.model.memory import PAGE_SIZE
@@ -114,6 +115,9 @@ def command(
             by=output.by,
             stop=stop,
         ):
+            if report.end:
+                watch.close()
+                nothing_is_held()
             told.tell(report)
         for note in watch.notes:
             context.say(note)

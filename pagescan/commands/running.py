@@ -4,8 +4,15 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 from pagescan.console.context import Context
+from pagescan.console.streams import nothing_is_held
+from pagescan.model.results import Cost
+
+if TYPE_CHECKING:
+    from pagescan.session.watched import Watched
+    from pagescan.session.watched_group import WatchedGroup
 
 PATIENCE = 0.7
 """Seconds without output after which a message names the step that takes long."""
@@ -25,6 +32,16 @@ def said_if_long(context: Context, message: str) -> Iterator[Callable[[], None]]
         yield timer.cancel
     finally:
         timer.cancel()
+
+
+def end(watched: "Watched | WatchedGroup", stop: int) -> Cost:
+    """Disarm, and return the cost; from now on output may wait for a slow reader.
+
+    Its perf events are the caller's: they have to be closed before.
+    """
+    cost = watched.end(stop)
+    nothing_is_held()
+    return cost
 
 
 def is_command(argv: list[str], words: tuple[str, ...]) -> bool:

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import sys
 from collections.abc import Iterator
 
 from pagescan.console.streams import end_soon
@@ -13,14 +14,15 @@ def stop_on_signals() -> Iterator[int]:
     """Yield a descriptor that is readable after SIGINT, SIGTERM or SIGHUP.
 
     An ignored SIGHUP stays ignored, because nohup(1) sets that. Output that waits for a
-    reader that stands still is given up.
+    reader that stands still is given up. At the end of the block, output that is still
+    buffered is written.
     """
     readable, writable = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
 
-    def stop(*_: object) -> None:
+    def stop(number: int, _: object) -> None:
         with contextlib.suppress(BlockingIOError):
             os.write(writable, b"!")
-        end_soon()
+        end_soon(by_user=number == signal.SIGINT)
 
     numbers = [signal.SIGINT, signal.SIGTERM]
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
@@ -28,6 +30,7 @@ def stop_on_signals() -> Iterator[int]:
     before = {number: signal.signal(number, stop) for number in numbers}
     try:
         yield readable
+        sys.stdout.flush()  # while these signals still end a wait
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

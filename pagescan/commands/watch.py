@@ -22,7 +22,7 @@ from pagescan.commands.options import (
     tables_option,
 )
 from pagescan.commands.present import PresentCounter
-from pagescan.commands.running import is_command, said_if_long
+from pagescan.commands.running import end, is_command, said_if_long
 from pagescan.commands.signals import stop_on_signals, undo_on_signals
 from pagescan.commands.tick_text import SAMPLED_ROWS, end_line, tick_line
 from pagescan.console.context import Context
@@ -316,7 +316,7 @@ def run_plain(
             labels.label(rows)
         if counts:
             counted += counter.count(watched.target, watched.terms)
-        ending = watched.end(stop) if tick.end else Cost()
+        ending = end(watched, stop) if tick.end else Cost()
         report = report_of(tracking, tick, ending + counted)
         report = replace(report, memory=counter.memory)
         counted = Cost()

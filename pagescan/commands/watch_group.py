@@ -8,6 +8,7 @@ from pagescan import render
 from pagescan.commands.cmd_output import CmdOutput
 from pagescan.commands.group_text import Told
 from pagescan.commands.present import GroupCounter, PresentCounter
+from pagescan.commands.running import end
 from pagescan.commands.tick_text import SAMPLED_ROWS, why_ended, written_words
 from pagescan.console.context import Context
 from pagescan.console.streams import OutputError
@@ -101,7 +102,7 @@ def _run_plain(
             labels.label(tick)
         if output.is_json and not tick.end:
             memory.count()
-        ending = group.end(stop) if tick.end else Cost()
+        ending = end(group, stop) if tick.end else Cost()
         rows = growth.rows_of(tick, output) if growth else rows_of(tick, output)
         report = group_report(group, tick, ending + counted)
         report = replace(report, memory=memory.memory)

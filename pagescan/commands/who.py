@@ -19,7 +19,7 @@ from pagescan.commands.options import (
 )
 from pagescan.commands.profile_options import ProfileFile, profile_options
 from pagescan.commands.progress_line import ProgressLine, TimeLeft
-from pagescan.commands.running import is_command, said_if_long
+from pagescan.commands.running import end, is_command, said_if_long
 from pagescan.commands.signals import stop_on_signals, undo_on_signals
 from pagescan.commands.values import SECONDS, whole
 from pagescan.commands.who_result import say_limits, say_result
@@ -279,7 +279,7 @@ def _run(
     cost_ns = round(watched.cost_warning.toll.fault_seconds * 1e9) + writers.sample_ns
     writers.close()
     untracked = watched.tracking.armed.untracked
-    cost += watched.end(stop)
+    cost += end(watched, stop)
     session = SessionFacts(str(tracking.target.pid), armed_at, None)
     write_writers(
         report,

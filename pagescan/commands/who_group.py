@@ -7,7 +7,7 @@ from pagescan.attribution.writers import WriterOptions
 from pagescan.commands.group_text import Told
 from pagescan.commands.profile_options import ProfileFile
 from pagescan.commands.progress_line import ProgressLine, TimeLeft
-from pagescan.commands.running import said_if_long
+from pagescan.commands.running import end, said_if_long
 from pagescan.commands.signals import stop_on_signals
 from pagescan.commands.who_result import say_limits, say_result
 from pagescan.model.groups import GroupFacts
@@ -77,7 +77,7 @@ def _run(
             " writers are not known any more"
         )
     writers.close()
-    cost += group.end(stop)
+    cost += end(group, stop)
     write_writers(
         report,
         output,

@@ -6,7 +6,8 @@ continued, and a non-blocking descriptor is waited for. Characters that the term
 encoding lacks are replaced by others.
 
 A reader may stand still: output then waits for it. Once a signal has asked pagescan to
-end, a write waits for a second at most, and then drops the rest.
+end, a write waits for a second at most, and then drops the rest. When nothing of a
+target is held any more, Ctrl-C does not shorten the wait: the next one ends it.
 """
 
 import _thread
@@ -51,19 +52,31 @@ class _Ending:
     Attributes:
         main: The main thread.
         has_begun: Whether a signal has asked for the end.
+        by_user: Whether every such signal was Ctrl-C.
+        nothing_held: Whether no target is held, so that waiting harms nobody.
         writes: Whether the main thread is in a write.
     """
 
     main = _thread.get_ident()
     has_begun = False
+    by_user = True
+    nothing_held = False
     writes = False
 
+    @classmethod
+    def is_soon(cls) -> bool:
+        """Whether a write may wait for a moment only."""
+        return cls.has_begun and not (cls.by_user and cls.nothing_held)
 
-def end_soon() -> None:
+
+def end_soon(*, by_user: bool = False) -> None:
     """From now on give up a write if its reader takes nothing for a second.
 
     Call it in the main thread when a signal asks pagescan to end, also in the signal's
     handler: a write that waits would go on waiting after it. Source: PEP 475.
+
+    Args:
+        by_user: Whether the signal was Ctrl-C, which can come again.
 
     Raises:
         OutputError: It is called for the second time, and a write still waits.
@@ -71,15 +84,24 @@ def end_soon() -> None:
     if _Ending.has_begun and _Ending.writes:
         raise OutputError(_STANDS_STILL, "interrupted")
     _Ending.has_begun = True
-    if _Ending.writes:
+    _Ending.by_user &= by_user
+    if _Ending.writes and _Ending.is_soon():
         _set_alarm()
+
+
+def nothing_is_held() -> None:
+    """Let output wait for its reader as long as the user wants: it harms no target.
+
+    One Ctrl-C ends the looks, and the result waits. The next one ends the wait.
+    """
+    _Ending.nothing_held = True
 
 
 def _set_alarm() -> None:
     import signal
 
     def give_up(*_: object) -> None:
-        if _Ending.writes:
+        if _Ending.writes and _Ending.is_soon():
             raise OutputError(_STANDS_STILL, "interrupted")
 
     signal.signal(signal.SIGALRM, give_up)
@@ -91,7 +113,7 @@ def _write_some(fd: int, part: memoryview) -> int:
     is_main = _thread.get_ident() == _Ending.main
     _Ending.writes |= is_main
     try:
-        if is_main and _Ending.has_begun:
+        if is_main and _Ending.is_soon():
             _set_alarm()
         while True:
             try:

@@ -1,10 +1,12 @@
 """Ctrl-C and its like: the normal end of what runs, and 130 before it has begun."""
 
 import fcntl
+import json
 import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -151,6 +153,72 @@ def test_a_reader_that_stands_still(
     assert "its reader stands still" in said
     assert witness.registered(made.pid) == 0
     assert session_files() == set()
+
+
+RESULTS = ["watch PID --json -i 0.2", "watch --tree PID --json -i 0.2"]
+RESULTS += ["who PID --json", "who --tree PID --json"]
+RESULTS += ["cow PID --json -i 600", "cow --tree PID --json -i 600"]
+
+
+@pytest.mark.needs("tracking", "root")
+@pytest.mark.parametrize("words", RESULTS)
+def test_a_result_waits_for_its_reader(
+    words: str, target: Callable[..., Target]
+) -> None:
+    """After Ctrl-C the target is free, and the result waits: it arrives whole."""
+    made = target("m=anon,pages=400,fill=1")
+    out, process = full_pipe(words, made.pid)
+    with process, open(out, "rb") as reader:
+        time.sleep(1.5)  # a moment more than an end that is bounded may take
+        assert is_writing(process.pid)
+        assert witness.registered(made.pid) == 0
+        text = reader.read()
+        assert process.stderr is not None
+        said = process.stderr.read()
+    assert process.returncode == 0, said
+    assert json.loads(text.strip(b"\0").splitlines()[-1])["schema"]
+
+
+@pytest.mark.needs("tracking", "root")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("words", RESULTS[2:5])
+def test_a_result_that_nobody_waits_for(
+    words: str, number: signal.Signals, target: Callable[..., Target]
+) -> None:
+    """A second Ctrl-C, or another signal, ends a result that waits."""
+    made = target("m=anon,pages=400,fill=1")
+    out, process = full_pipe(words, made.pid)
+    with process:
+        process.send_signal(number)
+        process.wait(timeout=60 * witness.PATIENCE)
+        assert process.stderr is not None
+        said = process.stderr.read()
+    os.close(out)
+    assert process.returncode == 1, said
+    assert "its reader stands still" in said.splitlines()[-1]
+
+
+def full_pipe(words: str, pid: int) -> "tuple[int, subprocess.Popen[str]]":
+    """End a command by Ctrl-C while its pipe is full; return the pipe and the command.
+
+    The command has looked at least once, has nothing of the target any more, and waits.
+    """
+    out, into = os.pipe()
+    size = fcntl.fcntl(into, fcntl.F_SETPIPE_SZ, 4096)
+    process = subprocess.Popen(
+        [*PAGESCAN, *words.replace("PID", str(pid)).split()],
+        stdout=into,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    while "Ctrl-C" not in process.stderr.readline():
+        pass
+    os.write(into, bytes(size))
+    os.close(into)
+    process.send_signal(signal.SIGINT)
+    witness.wait_for(lambda: is_writing(process.pid))
+    return out, process
 
 
 def is_writing(pid: int) -> bool:
