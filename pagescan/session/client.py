@@ -21,8 +21,8 @@ import os
 import socket
 import struct
 import time
-from collections.abc import Sequence
-from typing import Any, NoReturn, Self
+from collections.abc import Iterator, Sequence
+from typing import Any, Self
 
 from pagescan.model.errors import (
     NoSuchTargetError,
@@ -33,7 +33,13 @@ from pagescan.model.errors import (
 from pagescan.model.results import Cost
 from pagescan.native import MAX_STALL_NS
 from pagescan.session.files import peer_uid, receive_line
-from pagescan.session.locks import directories, lock_files, open_own
+from pagescan.session.locks import (
+    directories,
+    is_held,
+    live_sessions,
+    lock_files,
+    open_own,
+)
 from pagescan.session.lookup import clear_away, lost_tracking, still_runs
 from pagescan.session.record import GoneMember, Session
 
@@ -69,7 +75,7 @@ class Client:
             self._socket.settimeout(_TIMEOUT)
         except OSError as error:
             self._socket.close()
-            _raise_why_hung_up(session, error)
+            raise why_hung_up(session) from error
 
     def _connect(self, pid: int) -> None:
         for path in directories():
@@ -176,7 +182,7 @@ class Client:
                 errno=errno.ETIMEDOUT,
             ) from error
         except OSError as error:
-            _raise_why_hung_up(self._opened, error)
+            raise why_hung_up(self._opened) from error
         for fd in received:
             if self.uffd >= 0:
                 os.close(self.uffd)
@@ -194,6 +200,8 @@ class Client:
         try:
             self.session = Session.from_json(answer["facts"])
             self.alive = bool(answer["alive"])
+            if not Session.is_of_this_version(answer["facts"]):
+                raise self._nonsense()
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise self._nonsense() from error
         if self.uffd < 0:
@@ -219,18 +227,17 @@ class Client:
         self.close()
 
 
-def _raise_why_hung_up(session: Session, error: OSError | None) -> NoReturn:
-    """Raise the reason for which a keeper does not answer.
-
-    The loss of a session is reported once: its files are removed.
-    """
-    reason = _why_hung_up(session)
-    if isinstance(reason, SessionLostError):
+@contextlib.contextmanager
+def reporting_loss(session: Session) -> Iterator[None]:
+    """Remove the files of a session whose loss this block raises: it is told once."""
+    try:
+        yield
+    except SessionLostError:
         clear_away(session)
-    raise reason from error
+        raise
 
 
-def _why_hung_up(session: Session) -> PagescanError:
+def why_hung_up(session: Session) -> PagescanError:
     """Return the error that tells why a keeper no longer answers."""
     pid, name = session.target.pid, session.target.name
     if not still_runs(session.target):
@@ -238,7 +245,7 @@ def _why_hung_up(session: Session) -> PagescanError:
     deadline = time.monotonic() + _DYING
     while time.monotonic() < deadline:
         locked = [file.held for file in lock_files(pid)]
-        if not locked:
+        if not locked or _is_another(session):
             return SessionError(
                 f"session {session.name} was ended by another command",
                 hint=f"start over with: pagescan arm {pid}",
@@ -254,9 +261,50 @@ def _why_hung_up(session: Session) -> PagescanError:
     )
 
 
-def directory_of(session: Session) -> int:
-    """Return a descriptor of the directory that a live session is in."""
-    for file in lock_files(session.target.pid):
-        if file.held:
-            return os.dup(file.directory)
-    _raise_why_hung_up(session, None)
+def _is_another(session: Session) -> bool:
+    """Whether its target has a living session that was armed later."""
+    living = live_sessions(session.target.pid)
+    return any(other.armed_at != session.armed_at for other in living)
+
+
+class Place:
+    """The directory of a living session, for the files that belong to it alone.
+
+    Attributes:
+        directory: Its descriptor.
+    """
+
+    def __init__(self, session: Session) -> None:
+        """Find it.
+
+        Raises:
+            PagescanError: The session does not live; the message says why.
+        """
+        self._session = session
+        for file in lock_files(session.target.pid):
+            if file.held:
+                self.directory = os.dup(file.directory)
+                self._lock = os.dup(file.fd)
+                return
+        raise why_hung_up(session)
+
+    def check(self) -> int:
+        """Return the directory if the session still lives.
+
+        A later session of the same target has a lock file of its own: it must not get
+        a result of this one.
+        """
+        if not is_held(self.directory, self._session.target.pid, self._lock):
+            raise why_hung_up(self._session)
+        return self.directory
+
+    def close(self) -> None:
+        """Close the descriptors."""
+        os.close(self.directory)
+        os.close(self._lock)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -67,7 +67,8 @@ def main() -> None:
     try:
         os.write(fds["answer"], READY)
     except BrokenPipeError:  # the command was killed before it could report a session
-        first.remove_files()
+        first.disarm()  # first: without files nobody could tell whose protection it is
+        first.close()
         return
     os.close(fds["answer"])
     household.serve()

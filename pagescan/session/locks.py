@@ -19,7 +19,7 @@ import json
 import os
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Self
 
@@ -133,8 +133,11 @@ class Lock:
         Raises:
             SessionError: The target is tracked already; the message names the session.
         """
-        for other in live_sessions(pid):
-            raise tracked_already(other)
+        for file in lock_files(pid):
+            if not file.held:
+                file.remove()  # in whichever directory a dead holder has left them
+            elif other := file.read():
+                raise tracked_already(other)
         directory = open_directory(create=True)
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         deadline = time.monotonic() + _A_MOMENT
@@ -157,15 +160,19 @@ class Lock:
             os.fchmod(fd, 0o600)  # whatever the caller's umask
             # Its last holder may have removed it between this open and this lock.
             lock = cls(directory, fd, pid)
-            if lock.is_ours():
-                lock.clear()
+            if lock.is_ours() and lock.is_new():
                 return lock
+            lock.remove()
             os.close(fd)
 
-    def clear(self) -> None:
-        """Remove what a dead holder has left: it is no part of a new session."""
+    def is_new(self) -> bool:
+        """Whether no holder had it before: each session has a lock file of its own.
+
+        Files of an earlier one are removed: they are no part of a new session.
+        """
         remove_files(self.directory, self.pid, SUFFIXES[:-1])
-        os.ftruncate(self.fd, 0)
+        facts = os.fstat(self.fd)
+        return stat.S_ISREG(facts.st_mode) and not facts.st_size
 
     def is_ours(self) -> bool:
         """Whether the name still refers to the file that this object has locked."""
@@ -266,8 +273,8 @@ class LockFile:
         deadline = time.monotonic() + _A_MOMENT
         while True:
             session = _read(self.fd)
-            if session is not None:
-                return session if session.target.pid == self.pid else None
+            if session is not None and session.target.pid == self.pid:
+                return session
             if not self.held:
                 return None
             if not os.fstat(self.fd).st_size or time.monotonic() > deadline:
@@ -315,11 +322,49 @@ def lock_files(only: int | None = None) -> Iterator[LockFile]:
             os.close(directory)
 
 
-def _pids_in(directory: int) -> Iterator[int]:
+def _pids_in(directory: int, suffixes: Collection[str] = ("lock",)) -> Iterator[int]:
     for name in os.listdir(directory):
         stem, _, suffix = name.partition(".")
-        if suffix == "lock" and stem.isascii() and stem.isdigit():
+        if suffix in suffixes and stem.isascii() and stem.isdigit():
             yield int(stem)
+
+
+def remove_orphans() -> None:
+    """Remove files that have no lock file: of a result that was stored too late.
+
+    A keeper that ends with its target removes all files, and a command may be storing
+    one at that moment.
+    """
+    for path in directories():
+        with contextlib.suppress(OSError):
+            directory = open_own(path)
+            try:
+                locked = set(_pids_in(directory))
+                for pid in set(_pids_in(directory, SUFFIXES)) - locked:
+                    _remove_orphan(directory, pid)
+            finally:
+                os.close(directory)
+
+
+def _remove_orphan(directory: int, pid: int) -> None:
+    """Remove files under a lock, unless a session has begun in the meantime."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    with contextlib.suppress(OSError):
+        fd = os.open(f"{pid}.lock", flags, 0o600, dir_fd=directory)
+        try:
+            LockFile(directory, fd, pid, held=False).remove()
+        finally:
+            os.close(fd)
+
+
+def is_held(directory: int, pid: int, fd: int) -> bool:
+    """Whether an open lock file is still in place, and its holder lives."""
+    if lock_inode(directory, pid) != os.fstat(fd).st_ino:
+        return False
+    if _try_lock(fd, fcntl.LOCK_SH):
+        fcntl.flock(fd, fcntl.LOCK_UN)
+        return False
+    return True
 
 
 def live_sessions(only: int | None = None) -> list[Session]:

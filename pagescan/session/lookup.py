@@ -15,7 +15,12 @@ from pagescan.model.errors import (
     UsageError,
 )
 from pagescan.native import Meter, Pace, Spans, scan_once
-from pagescan.session.locks import live_sessions, lock_files, tracked_already
+from pagescan.session.locks import (
+    live_sessions,
+    lock_files,
+    remove_orphans,
+    tracked_already,
+)
 from pagescan.target.find import pid_of
 from pagescan.target.maps import read
 from pagescan.target.process import Target, read_stat
@@ -65,6 +70,7 @@ def clear_leftovers() -> None:
             session = file.read()
             if session is None or not _is_lost(session):
                 file.remove()
+    remove_orphans()
 
 
 def _is_lost(session: Session) -> bool:

@@ -1,7 +1,6 @@
 """Sessions from a command's side: start one, look through it, end it."""
 
 import contextlib
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -17,7 +16,7 @@ from pagescan.model.results import Cost
 from pagescan.native import Columns, Pace
 from pagescan.scanner.scanner import Scanner
 from pagescan.session import pending
-from pagescan.session.client import Client, directory_of
+from pagescan.session.client import Client, Place, reporting_loss
 from pagescan.session.epochs import Epochs
 from pagescan.session.locks import Lock
 from pagescan.session.record import Membership, Session, session_of
@@ -84,8 +83,10 @@ def _hand_over(tracking: Tracking, lock: Lock, joining: "Joining | None") -> Non
         try:
             session = keeper.join(session, lock, *fds, joining.sessions[-1])
             break
-        except (NoSuchTargetError, SessionLostError):
+        except NoSuchTargetError:
             joining.sessions.pop()  # that member has ended
+        except SessionLostError:
+            joining.lost.append(joining.sessions.pop())
     else:
         session = keeper.start(session, lock, *fds)
     joining.sessions.append(session)
@@ -100,11 +101,13 @@ class Joining:
         late: Whether the group was armed before.
         sessions: The sessions of its members: their keeper takes one more. Each
             session that joins is added.
+        lost: The sessions whose keeper has died since.
     """
 
     group: Membership
     late: bool = False
     sessions: list[Session] = field(default_factory=list)
+    lost: list[Session] = field(default_factory=list)
 
 
 def end(
@@ -127,9 +130,10 @@ def end(
     from pagescan.session import spawn as keeper
 
     pace = pace or Pace()
-    with _directory(session) as directory:
-        units = pending.load_huge(directory, session.target.pid)
-    cost = keeper.end(session, pace.max_stall_ns)
+    with reporting_loss(session):
+        with Place(session) as place:
+            units = pending.load_huge(place.directory, session.target.pid)
+        cost = keeper.end(session, pace.max_stall_ns)
     restored = Restored()
     with (
         contextlib.suppress(PagescanError),  # the target has ended
@@ -191,10 +195,13 @@ class OpenSession:
         tracking: The tracking that looks.
     """
 
-    def __init__(self, client: Client, target: Target, pace: Pace | None) -> None:
+    def __init__(
+        self, client: Client, place: Place, target: Target, pace: Pace | None
+    ) -> None:
         """Take over an open client; only `open_session` calls this."""
         self.before = before = client.session
         self.target = target
+        self._place = place
         self.tracking = resume(before, Scanner(target, pace), client.uffd, pace)
         self._client = client
 
@@ -202,8 +209,8 @@ class OpenSession:
         """Return its epochs, with the pages that the acknowledged image may lack."""
         before, unsaved = self.before, None
         if before.acknowledged >= 0:
-            with _directory(before) as directory:
-                unsaved = pending.load(directory, self.target.pid, before.epoch)
+            directory = self._place.check()
+            unsaved = pending.load(directory, self.target.pid, before.epoch)
         return Epochs(before.epoch, before.planned, before.acknowledged, unsaved)
 
     def with_ends(self, written: Columns) -> Columns:
@@ -221,17 +228,16 @@ class OpenSession:
 
     def undelivered(self) -> Columns:
         """Return the results of looks that rearmed and were not delivered."""
-        with _directory(self.before) as directory:
-            return pending.load_found(directory, self.target.pid)[1]
+        return pending.load_found(self._place.check(), self.target.pid)[1]
 
     def store_undelivered(self, regions: Columns) -> bool:
         """Store the result of a look until it is delivered; False: the disk is full."""
         pid, epoch = self.target.pid, self.tracking.armed.epoch
-        with _directory(self.before) as directory:
-            try:
-                pending.store_found(directory, pid, epoch, regions)
-            except OSError:
-                return False
+        directory = self._place.check()
+        try:
+            pending.store_found(directory, pid, epoch, regions)
+        except OSError:
+            return False
         return True
 
     def commit_rearm(self, protected: Columns, since: datetime | None) -> None:
@@ -267,15 +273,13 @@ class OpenSession:
             False if the pages could not be stored: the next plan will be complete.
         """
         stored = True
-        with _directory(self.before) as directory:
-            if epochs.unsaved is not None:
-                try:
-                    pending.store(
-                        directory, self.target.pid, epochs.epoch, epochs.unsaved
-                    )
-                except OSError:
-                    stored, epochs = False, epochs.forgotten()
-            self._store_huge(directory)
+        directory = self._place.check()
+        if epochs.unsaved is not None:
+            try:
+                pending.store(directory, self.target.pid, epochs.epoch, epochs.unsaved)
+            except OSError:
+                stored, epochs = False, epochs.forgotten()
+        self._store_huge(directory)
         self._client.session = replace(
             self.before.after(self.tracking.armed, since),
             planned=epochs.planned,
@@ -306,7 +310,9 @@ def open_session(
     """
     facts = session.target
     with (
+        reporting_loss(session),
         Target.open(facts.pid, start_time=facts.start_time) as target,
+        Place(session) as place,  # before the client: it is of the same session
         Client(session) as client,
     ):
         if rearm:
@@ -316,13 +322,4 @@ def open_session(
         if not client.alive:
             client.end()
             raise target.gone()
-        yield OpenSession(client, target, pace)
-
-
-@contextlib.contextmanager
-def _directory(session: Session) -> Iterator[int]:
-    directory = directory_of(session)
-    try:
-        yield directory
-    finally:
-        os.close(directory)
+        yield OpenSession(client, place, target, pace)

@@ -61,7 +61,7 @@ def store_huge(directory: int, pid: int, units: Columns) -> None:
 
 
 def _load(directory: int, pid: int, magic: bytes) -> tuple[int, Columns] | None:
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
         fd = os.open(f"{pid}.{_SUFFIX[magic]}", flags, dir_fd=directory)
         with open(fd, "rb") as file:
@@ -87,7 +87,9 @@ def _store(
     directory: int, pid: int, magic: bytes, epoch: int, regions: Columns
 ) -> None:
     name = f"{pid}.{_SUFFIX[magic]}"
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(f"{name}.new", dir_fd=directory)  # of a command that was killed
     fd = os.open(f"{name}.new", flags, 0o600, dir_fd=directory)
     try:
         os.fchmod(fd, 0o600)  # whatever the caller's umask

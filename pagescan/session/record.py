@@ -176,8 +176,12 @@ class Session:
 
     @classmethod
     def from_json(cls, facts: dict[str, Any]) -> Self:
-        """Read that form; ValueError, KeyError or TypeError if it is malformed."""
-        facts = dict(facts)
+        """Read that form; ValueError, KeyError or TypeError if it is malformed.
+
+        Other versions of pagescan may have stored further facts, or fewer: their
+        sessions are listed and ended all the same. See `is_of_this_version`.
+        """
+        facts = {name: facts[name] for name in cls.__slots__ if name in facts}
         facts["target"] = TargetFacts(**facts["target"])
         facts["armed_at"] = parse_time(facts["armed_at"])
         facts["since"] = parse_time(facts["since"]) if facts["since"] else None
@@ -186,3 +190,8 @@ class Session:
             armed_at = parse_time(group["armed_at"])
             facts["group"] = Membership(**{**group, "armed_at": armed_at})
         return cls(**facts)
+
+    @classmethod
+    def is_of_this_version(cls, facts: dict[str, Any]) -> bool:
+        """Whether facts have the names that this version stores."""
+        return facts.keys() == set(cls.__slots__)

@@ -206,12 +206,13 @@ def end(session: Session, max_stall_ns: int = native.MAX_STALL_NS) -> Cost:
     """
     import select
 
-    from pagescan.model.results import Cost
     from pagescan.session.client import Client
 
-    cost = Cost()
-    with Client(session) as client, contextlib.suppress(ProcessLookupError):
-        pidfd = os.pidfd_open(session.keeper_pid)
+    with Client(session) as client:
+        try:
+            pidfd = os.pidfd_open(session.keeper_pid)
+        except ProcessLookupError:  # it has just died, or is in another pid namespace
+            return client.end(max_stall_ns)
         try:
             cost = client.end(max_stall_ns)
             if client.was_last:
