@@ -19,7 +19,14 @@ from pagescan.model.results import Output
 from pagescan.model.units import plural
 from pagescan.native import Pace
 from pagescan.render.session_list import write_sessions
-from pagescan.session.lookup import find_session, keeper_sessions
+from pagescan.session.lookup import (
+    clear_away,
+    clear_leftovers,
+    find_session,
+    keeper_sessions,
+    losses,
+    lost_sessions,
+)
 from pagescan.session.opened import end_each
 from pagescan.session.record import Session
 from pagescan.target.find import find_pid
@@ -63,6 +70,10 @@ def command(
     Nothing is left in the target.
     """
     sessions = _sessions(target, asked, every=every, oldest=oldest)
+    if target is None or asked.given:
+        lost = _lost(sessions, every=every)
+        for line in losses(lost, sessions):
+            context.say(line)
     ended, costs = [], []
     caught = False
     for item, cost, restored in end_each(
@@ -95,6 +106,7 @@ def _sessions(
     if every:
         if oldest:
             raise UsageError("--oldest chooses among processes of a name: give TARGET")
+        clear_leftovers()
         return keeper_sessions()
     if asked.given:
         from pagescan.session.group_lookup import find_group
@@ -110,6 +122,19 @@ def _sessions(
 
     found = find_only()
     return [found] if isinstance(found, Session) else list(found.members)
+
+
+def _lost(sessions: list[Session], *, every: bool) -> list[Session]:
+    """Return the lost sessions of the same groups, or all; forget them."""
+    groups = {session.group[:2] for session in sessions if session.group}
+    lost = [
+        session
+        for session in lost_sessions()
+        if every or (session.group is not None and session.group[:2] in groups)
+    ]
+    for session in lost:
+        clear_away(session)
+    return lost
 
 
 def _say_groups(ended: list[Session], context: Context) -> None:

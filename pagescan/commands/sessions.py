@@ -9,6 +9,7 @@ from pagescan.render.session_list import write_sessions
 from pagescan.session.lookup import (
     clear_leftovers,
     keeper_sessions,
+    losses,
     lost_sessions,
     other_holders,
 )
@@ -29,9 +30,8 @@ def command(*, output: Output, context: Context) -> None:
     """
     sessions, watches = keeper_sessions(), other_holders()
     clear_leftovers()
-    lost = lost_sessions()
-    for name in dict.fromkeys(str(one.group or f"session {one.name}") for one in lost):
-        context.say(f"{name} was lost: its keeper died")
+    for line in losses(lost_sessions(), sessions):
+        context.say(line)
     if not sessions:
         context.say("no session")
     write_sessions("sessions", sessions, output, watches=watches)

@@ -83,9 +83,8 @@ def find_group(kind: str, name: str) -> GroupSession:
     clear_leftovers()
     lost: dict[Membership, list[Session]] = {}
     for session in lost_sessions():
-        group = session.group
-        if group is not None and (group.kind, group.name) == (kind, name):
-            lost.setdefault(group, []).append(session)
+        if session.group is not None and session.group[:2] == (kind, name):
+            lost.setdefault(session.group, []).append(session)
     for group, members in lost.items():
         for session in members:
             clear_away(session)
@@ -113,6 +112,15 @@ def find_only() -> Session | GroupSession:
             if session.group is not None:
                 return find_group(session.group.kind, session.group.name)
     return find_session(None)
+
+
+def lost_in(group: Membership) -> list[Session]:
+    """Return the sessions of a group whose keeper died, whenever it was armed."""
+    return [
+        session
+        for session in lost_sessions()
+        if session.group is not None and session.group[:2] == group[:2]
+    ]
 
 
 def lost_group(found: GroupSession) -> SessionLostError:

@@ -31,7 +31,12 @@ from pagescan.native import Pace
 from pagescan.session.client import Client
 from pagescan.session.delivery import look_until_delivered
 from pagescan.session.group_limit import room
-from pagescan.session.group_lookup import GroupSession, lost_group, refuse_second
+from pagescan.session.group_lookup import (
+    GroupSession,
+    lost_group,
+    lost_in,
+    refuse_second,
+)
 from pagescan.session.locks import live_sessions, tracked_already
 from pagescan.session.lookup import clear_away
 from pagescan.session.opened import Joining, end, start
@@ -71,6 +76,8 @@ def arm_group(selector: Selector, terms: Terms) -> GroupLook:
         for session in result.joining.sessions:
             with contextlib.suppress(PagescanError):
                 end(session, restore_huge=terms.restore_huge)
+        for session in result.joining.lost:
+            clear_away(session)
         raise
     if not result.members:
         why = result.untracked[0].why if result.untracked else "all have ended"
@@ -89,7 +96,8 @@ def look_at_group_until_delivered(
 
     With `rearm` processes that have come are armed, too, and the baselines of all move
     when the block ends without an exception: see `look_until_delivered`. Until then the
-    keeper remembers which members have gone.
+    keeper remembers which members have gone. A group may have several keepers: a loss
+    of one is told of its members.
 
     Raises:
         SessionError: The session has ended, or another command is rearming it.
@@ -99,17 +107,22 @@ def look_at_group_until_delivered(
     result = _Result(found.group, terms, Joining(found.group, late=True))
     with contextlib.ExitStack() as undo:
         result.look_at(found, undo, rearm=rearm)
-        known = {member.key: member for member in map(_member_of, found.members)}
+        result.add_lost(found)
+        sessions = [*found.members, *result.lost.values()]
+        known = {member.key: member for member in map(_member_of, sessions)}
         heard = _gone(result.joining.sessions)
         gone = [item for _, items in heard for item in items]
         result.add_gone(gone, known)
         present = found.selector().members(tuple(known.values()))
+        result.leave_out_lost({member.key for member in present})
         new = [member for member in present if member.key not in result.looked_at]
         if rearm:
             result.take_in(new, gone)
         else:
             result.leave_out(new, gone)
         yield result.made()
+    for session in result.lost.values():
+        clear_away(session)
     if rearm:
         for session, items in heard:
             with contextlib.suppress(PagescanError), Client(session) as client:
@@ -131,6 +144,7 @@ class _Result:
     Attributes:
         joining: The sessions that live; a process that is taken in joins them.
         looked_at: The processes that have a session, by pid and start time.
+        lost: The sessions of the group whose keeper has died, in the same way.
     """
 
     group: Membership
@@ -140,6 +154,7 @@ class _Result:
     untracked: list[MemberUntracked] = field(default_factory=list)
     cost: Cost = Cost()  # noqa: RUF009 - it is immutable
     looked_at: set[tuple[int, int]] = field(default_factory=set)
+    lost: dict[tuple[int, int], Session] = field(default_factory=dict)
     baselines: list[datetime | None] = field(default_factory=list)
 
     def look_at(
@@ -154,9 +169,13 @@ class _Result:
             try:
                 before, look = undo.enter_context(looks)
             except SessionLostError as error:
-                for other in found.members:
-                    clear_away(other)
-                raise lost_group(found) from error
+                if len({other.keeper_pid for other in found.members}) == 1:
+                    for other in found.members:
+                        clear_away(other)
+                    raise lost_group(found) from error
+                key = _member_of(session).key
+                self.looked_at.discard(key)
+                self.lost[key] = session
             except NoSuchTargetError:
                 self._add_ended(session, now())
             except TargetError as error:  # an exec: its session has ended
@@ -194,6 +213,18 @@ class _Result:
     def _leave_out(self, pid: int, name: str, why: str) -> None:
         self.untracked.append(MemberUntracked(pid, name, None, why))
 
+    def add_lost(self, found: GroupSession) -> None:
+        """Add the sessions of the group whose keeper died before this command."""
+        for session in lost_in(found.group):
+            self.lost[_member_of(session).key] = session
+
+    def leave_out_lost(self, present: Collection[tuple[int, int]]) -> None:
+        """Add the lost ones that the group has no more; the others follow as new."""
+        for key, session in self.lost.items():
+            if key not in present:
+                why = "its keeper died: its writes are not known"
+                self._leave_out(session.target.pid, session.target.name, why)
+
     def add_gone(
         self, gone: list[GoneMember], known: dict[tuple[int, int], Member]
     ) -> None:
@@ -229,6 +260,8 @@ class _Result:
     def _why_new(self, member: Member, gone: list[GoneMember]) -> str:
         """Return why a process that is present has no session."""
         unknown = "its writes until now are not known"
+        if member.key in self.lost:
+            return f"its keeper died: {unknown}"
         for item in gone:
             if (item.target.pid, item.target.start_time) == member.key:
                 what = "called exec" if item.end == "exec" else "was disarmed"
@@ -260,14 +293,38 @@ class _Result:
             try:
                 self._arm(member)
             except (PagescanError, OSError) as error:
+                if gone is None and self._is_armed_twice(member):
+                    raise
                 if lives(member):
                     self._leave_out(member.pid, member.name, str(error))
                 continue
             if why is not None:
                 self._leave_out(member.pid, member.name, f"{why}; it is armed now")
+        for session in self.joining.lost:
+            self._lose(session)
+        self.joining.lost.clear()
         if over:
             why = f"{over} more: {why_over}"
             self.untracked.append(MemberUntracked(None, "others", None, why))
+
+    def _is_armed_twice(self, member: Member) -> bool:
+        """Whether another command is arming the same group, and has this process."""
+        return any(
+            other.group is not None
+            and other.group[:2] == self.group[:2]
+            and other.group != self.group
+            for other in live_sessions(member.pid)
+        )
+
+    def _lose(self, session: Session) -> None:
+        """Add that the keeper of a member died after this command had armed it."""
+        pid, name = session.target.pid, session.target.name
+        looks = [one for one in self.members if one.facts.target.pid == pid]
+        if all(one.look is None for one in looks):
+            self.members = [one for one in self.members if one.facts.target.pid != pid]
+            self.untracked = [item for item in self.untracked if item.pid != pid]
+            self._leave_out(pid, name, "its keeper died: its writes are not known")
+            clear_away(session)
 
     def _arm(self, member: Member) -> None:
         pid, start_time = member.key

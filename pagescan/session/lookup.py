@@ -53,6 +53,23 @@ def lost_sessions() -> list[Session]:
     ]
 
 
+def losses(lost: list[Session], living: list[Session]) -> list[str]:
+    """Return what to say about lost sessions, a line per session or group.
+
+    Args:
+        lost: The lost sessions.
+        living: The living ones: they may be of the same groups.
+    """
+    groups = {session.group[:2] for session in living if session.group}
+    lines = []
+    for session in lost:
+        group = session.group
+        name = f"session {session.name}" if group is None else str(group)
+        part = " in part" if group is not None and group[:2] in groups else ""
+        lines.append(f"{name} was lost{part}: its keeper died")
+    return list(dict.fromkeys(lines))
+
+
 def clear_away(session: Session) -> None:
     """Remove the files of a session whose holder died."""
     for file in lock_files(session.target.pid):

@@ -204,6 +204,18 @@ def test_an_arm_that_is_killed_before_its_keeper_is_ready(target: Start) -> None
     assert witness.registered(made.pid) == 0
 
 
+def test_all_that_is_lost_is_forgotten(armed: Start) -> None:
+    """`disarm --all` tells of a lost session, and clears it away."""
+    made = armed("m=anon,pages=40,fill=1")
+    for keeper in keepers():
+        kill(keeper)
+    done = command("disarm", "--all")
+    assert done.code == 0
+    assert f"session {made.pid} was lost: its keeper died" in done.stderr
+    assert session_files() == set()
+    assert "was lost" not in command("sessions").stderr
+
+
 def test_a_disarm_beside_the_end_of_its_keeper(armed: Start) -> None:
     """If the keeper dies before it could disarm, the command says so."""
     made = armed("m=anon,pages=40,fill=1")
@@ -342,3 +354,105 @@ def opens(pid: int, path: Path) -> bool:
         return str(path) in witness.descriptors(pid).values()
     except OSError:
         return False
+
+
+# ---- groups --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def group(target: Start) -> tuple[list[Target], list[str]]:
+    """Four processes, and the words that select them."""
+    made = [target("m=anon,pages=40,fill=1") for _ in range(4)]
+    return made, ["--match", os.readlink(f"/proc/{made[0].pid}/exe")]
+
+
+def look_at(
+    made: list[Target], words: list[str], *more: str
+) -> tuple[list[set[int] | None], dict[int, str], str]:
+    """Diff a group: the pages of each process, the reasons for others, messages."""
+    result = command("diff", *words, "--json", *more)
+    assert result.code == 0, result.stderr
+    found = json.loads(result.stdout)
+    members = {one["target"]["pid"] for one in found["processes"]}
+    pages: list[set[int] | None] = []
+    for one in made:
+        regions = [item for item in found["regions"] if item["pid"] == one.pid]
+        tracked = one.pid in members
+        pages.append(one.pages({"regions": regions}, "m") if tracked else None)
+    left_out = {item["pid"]: item["why"] for item in found["untracked"]}
+    return pages, left_out, result.stderr
+
+
+def test_the_keeper_dies_while_a_group_is_armed(
+    group: tuple[list[Target], list[str]],
+) -> None:
+    """Its members are not called armed; the others get another keeper."""
+    made, words = group
+    done = at("spawn.join", "kill_keepers()", "arm", *words, call=2)
+    assert done.code == 0
+    assert "2 processes" in done.stderr
+    assert "its keeper died" in done.stderr
+    assert "was lost" not in command("sessions").stderr
+    assert len(keepers()) == 1
+    for one in made:
+        one.write("m", {3})
+    pages, left_out, _ = look_at(made, words)
+    assert pages == [None, None, {3}, {3}]
+    assert set(left_out) == {made[0].pid, made[1].pid}
+    assert command("disarm", *words).code == 0
+    assert session_files() == set()
+
+
+@pytest.mark.parametrize("then", ["diff", "disarm", "all"])
+def test_a_group_that_is_lost_in_part(
+    then: str, group: tuple[list[Target], list[str]]
+) -> None:
+    """The loss is told once, of the members that it concerns, and clears its files."""
+    made, words = group
+    command("arm", *words)
+    for one in made[2:]:
+        command("disarm", one.pid)
+    (keeper,) = keepers()
+    done = at("group_session._gone", f"kill({keeper})", "diff", *words, "--rearm")
+    assert done.code == 0, done.stderr
+    listed = command("sessions")
+    assert "was lost in part: its keeper died" in listed.stderr
+    if then != "diff":
+        ending = ["--all"] if then == "all" else words
+        ended = command("disarm", *ending)
+        assert ended.code == 0
+        assert "was lost in part: its keeper died" in ended.stderr
+        assert session_files() == set()
+        return
+    for one in made:
+        one.write("m", {3})
+    pages, left_out, _ = look_at(made, words)
+    assert pages == [None, None, {3}, {3}]
+    lost = {made[0].pid, made[1].pid}
+    assert {pid for pid, why in left_out.items() if "its keeper died" in why} == lost
+    _, left_out, _ = look_at(made, words)
+    assert not any("its keeper died" in why for why in left_out.values())
+    assert set(left_out) == lost
+    look_at(made, words, "--rearm")
+    for one in made:
+        one.write("m", {4})
+    pages, left_out, said = look_at(made, words)
+    assert (pages, left_out, said) == ([{4}] * 4, {}, "")
+    assert command("disarm", *words).code == 0
+    assert session_files() == set()
+
+
+def test_a_group_is_armed_twice_at_once(
+    group: tuple[list[Target], list[str]],
+) -> None:
+    """One of the commands is refused: a group has one session."""
+    made, words = group
+    act = f"assert pagescan('arm', *{words}).returncode == 0"
+    done = at("group_session.refuse_second", act, "arm", *words, late=True)
+    assert done.code == 1
+    assert "is tracked already: session --match" in done.stderr
+    for one in made:
+        one.write("m", {3})
+    assert look_at(made, words)[:2] == ([{3}] * 4, {})
+    assert command("disarm", *words).code == 0
+    assert session_files() == set()
