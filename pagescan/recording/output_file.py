@@ -379,11 +379,18 @@ def _set_aside(path: str) -> list[tuple[str, str]]:
         if not stat.S_ISREG(os.lstat(path).st_mode):
             raise UsageError(f"{path} is not a regular file")
     check_unmarked(path)
+    # Of a recorder that was killed before its first look: what it was to replace.
+    has_older = os.path.lexists(f"{path}{_REPLACED}")
     replaced = []
     for end in ("", "-wal", "-shm", "-journal"):
+        name, aside = f"{path}{end}", f"{path}{_REPLACED}{end}"
         with contextlib.suppress(FileNotFoundError):
-            os.rename(f"{path}{end}", f"{path}{_REPLACED}{end}")
-            replaced.append((f"{path}{_REPLACED}{end}", f"{path}{end}"))
+            if has_older:
+                os.unlink(name)
+            else:
+                os.rename(name, aside)
+        if os.path.lexists(aside):
+            replaced.append((aside, name))
     return replaced
 
 

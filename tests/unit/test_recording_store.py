@@ -3,8 +3,11 @@
 import contextlib
 import os
 import random
+import signal
 import sqlite3
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -173,6 +176,29 @@ def test_nothing_is_overwritten_unless_asked(tmp_path: Path) -> None:
         assert read.looks == []
     with pytest.raises(PagescanError, match="is a directory"):
         OutputFile(str(tmp_path), facts, overwrite=True)
+
+
+def test_a_recorder_is_killed_before_its_first_look(tmp_path: Path) -> None:
+    """The file that it was to replace is lost only to a look of a later recorder."""
+    path, journal = tmp_path / "a.pagescan", tmp_path / "a.pagescan-wal"
+    path.write_text("dear")
+    journal.write_text("dear, too")
+    program = """
+import datetime, os, signal, sys
+from pagescan.recording.output_file import OutputFile
+from pagescan.recording.records import RecordingFacts
+
+begun = datetime.datetime.now(datetime.UTC)
+OutputFile(sys.argv[1], RecordingFacts("", "", "", begun, 1.0), overwrite=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    killed = subprocess.run([sys.executable, "-c", program, str(path)], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert path.read_bytes()[:4] != b"dear"
+    facts = RecordingFacts("", "", "", BEGUN, 1.0)
+    OutputFile(str(path), facts, overwrite=True).discard()
+    assert (path.read_text(), journal.read_text()) == ("dear", "dear, too")
+    assert len(list(tmp_path.iterdir())) == 2
     with pytest.raises(PagescanError, match="cannot create"):
         OutputFile(str(tmp_path / "no/a.pagescan"), facts)
 
