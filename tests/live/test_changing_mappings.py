@@ -164,10 +164,11 @@ def test_a_pid_used_again_is_another_target(mkmem: Path, keeper_lives: bool) -> 
     assert first.stdout is not None
     first.stdout.readline()
     assert command("arm", first.pid).code == 0
+    (listed,) = command("sessions", "--json").json()["sessions"]
     if not keeper_lives:
-        (listed,) = command("sessions", "--json").json()["sessions"]
         os.kill(listed["keeper_pid"], signal.SIGKILL)
     first.communicate(b"quit\n")
+    witness.wait_for(lambda: not os.path.exists(f"/proc/{listed['keeper_pid']}"))
     second = with_pid(first.pid, words)
     result = command("diff", second.pid, "--json")
     assert result.code == 1, result

@@ -232,7 +232,7 @@ def in_rearm(group: Group) -> None:
     group.assert_consistent()
     again = command("diff", *group.words, "--rearm", "--json")
     assert again.code == 0, again.stderr
-    assert group.registered() == MEMBERS
+    assert group.registered() == MEMBERS, again.json()["untracked"]
 
 
 def test_kills_of_a_group(

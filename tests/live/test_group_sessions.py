@@ -394,8 +394,10 @@ def test_the_keeper_is_killed(target: Start, group: tuple[str, str]) -> None:
     """Nothing stays in any member; the loss is reported once, with the remedy."""
     targets = [target("m=anon,pages=20,fill=1") for _ in range(3)]
     assert command("arm", *group).code == 0
-    os.kill(sessions()[0]["keeper_pid"], signal.SIGKILL)
-    witness.wait_for(lambda: not any(witness.registered(made.pid) for made in targets))
+    keeper = sessions()[0]["keeper_pid"]
+    os.kill(keeper, signal.SIGKILL)
+    witness.wait_for(lambda: not os.path.exists(f"/proc/{keeper}"))
+    assert not any(witness.registered(made.pid) for made in targets)
     listed = command("sessions")
     assert listed.stderr.count("was lost: its keeper died") == 1
     result = command("diff", *group)
