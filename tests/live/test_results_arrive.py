@@ -135,7 +135,7 @@ def test_what_goes_meanwhile_is_left_out(written: Target) -> None:
 
 
 def test_a_lost_session_leaves_the_next_nothing(written: Target) -> None:
-    """What a dead keeper's session had still to deliver is no part of a new one."""
+    """Undelivered pages of a dead session are no part of a new one."""
     with open("/dev/full", "wb") as full:
         ended(begin(written, REARMS[0], full.fileno()))
     (session,) = command("sessions", "--json").json()["sessions"]
