@@ -3,7 +3,6 @@
 import contextlib
 from collections.abc import Container
 from dataclasses import replace
-from heapq import nlargest
 
 from pagescan import native
 from pagescan.model.batch import Batch
@@ -78,6 +77,8 @@ def largest_mappings(
     Returns:
         Up to `most` mappings, ascending, with their present and their file pages.
     """
+    from heapq import nlargest
+
     batch = populated_regions(scanner, selection)
     mappings, size = batch.mappings, batch.page_size
     pages, counts = native.tally(batch.columns(), batch.owners, size, len(mappings))
