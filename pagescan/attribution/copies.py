@@ -4,10 +4,11 @@ import contextlib
 
 from pagescan.attribution.copy_counter import CopyCounter
 from pagescan.attribution.exact_copies import ExactCopies
-from pagescan.attribution.families import Program, sharing_parent
+from pagescan.attribution.families import Program
 from pagescan.attribution.samples import FaultSampler
 from pagescan.attribution.symbols import Symbols
 from pagescan.target.find import pid_of
+from pagescan.target.forked_memory import sharing_parent
 from pagescan.target.group import Member, Tree
 from pagescan.target.process import Target
 

@@ -224,21 +224,22 @@ class CopyCounter(ABC):
         known = self.processes.get(task.pid)
         if task.parent not in self.processes or (known is not None and known.lives):
             return  # it is no child of the family, or was there at the start
-        name = self.processes[task.parent].name
-        with self._unfollowed.trying(task.pid, name, "kcmp"):
-            if is_one_memory(task.parent, task.pid):
+        maker = self.processes[task.parent]
+        with self._unfollowed.trying(task.pid, maker.name, "kcmp"):
+            if is_one_memory(maker.pid, task.pid):
                 self._add_vfork(task)
-            else:
-                self._follow(task, name, self._late.shared(task.parent, task.pid))
+                return
+            shared, late = self._late.shared(maker.pid, task.pid, maker.made)
+            fork = self._add_fork(task.time, maker.pid, task.pid, maker.name, shared)
+            fork.late = late
+            self._read_bits(fork)
 
-    def _follow(self, task: Task, name: str, shared: native.Columns) -> None:
-        """Follow a new child from its fork on."""
-        fork = self._add_fork(task.time, task.parent, task.pid, name, shared)
-        if self.exact is not None:
-            for writes in self.exact.forked(fork):
-                self._count(writes)
-            for batch in self._recent:  # other threads wrote while the fork waited
-                self._count(batch, [fork])
+    def _read_bits(self, fork: Fork) -> None:
+        """Count what the write bits tell about a new fork."""
+        for writes in self.exact.forked(fork) if self.exact is not None else ():
+            self._count(writes)
+        for batch in self._recent:  # other threads wrote while the fork waited
+            self._count(batch, [fork])
 
     def _add_vfork(self, task: Task) -> None:
         """Count what a vforked child writes as its parent's: it has no other memory."""
@@ -263,10 +264,7 @@ class CopyCounter(ABC):
         fork = process.made
         if fork is not None:
             fork.finish(at, how)
-            if how == "exec" and self._may_share(fork):
-                # After fork(2), the first return of the child writes to the stack,
-                # which is a copy. A child without a copy had its parent's memory:
-                # vfork(2), posix_spawn(3). Its samples may come still.
+            if how != "left" and self._may_share(fork):  # its samples may come still
                 self._doubtful.begin(fork.number)
         for other in self.living:
             if other.parent.pid == pid:
@@ -294,9 +292,8 @@ class CopyCounter(ABC):
 
     def _may_share(self, fork: Fork) -> bool:
         """Whether a child may have had no memory of its own."""
-        if self.exact is not None and fork.child.pid in self.exact.without_event:
-            return True
-        return not fork.child.copied
+        silent = () if self.exact is None else self.exact.without_event
+        return fork.child.pid in silent or fork.may_be_vfork
 
     def _settle(self) -> None:
         """Do what waited until all samples of a moment were counted."""
@@ -328,6 +325,8 @@ class CopyCounter(ABC):
         first: dict[FamilyProcess, list[tuple[Fork, set[int]]]] = {}
         earliest = min(batch.times[: len(batch)], default=0)
         for fork in self.forks if forks is None else forks:
+            if fork.late and fork.number in self._doubtful:
+                fork.after.count(fork.shared, fork.first_pages, batch)
             for side in (fork.parent, fork.child):
                 process = side.process
                 if side.until < earliest or process is None:
@@ -380,7 +379,8 @@ class CopyCounter(ABC):
         """
         writes = self.exact.look() if self.exact is not None else []
         # Each write that a look finds has its sample now, if there is one.
-        for _ in range(1 if end is None and not writes else 1 + PUMPS_UNTIL_SURE):
+        self.pump()
+        for _ in range(PUMPS_UNTIL_SURE if end or writes or self._doubtful else 0):
             self.pump()
         for found in writes:
             self._count(found)

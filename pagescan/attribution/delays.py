@@ -19,6 +19,9 @@ class Delay:
         """Let a number wait no more; return whether it did."""
         return self._left.pop(number, None) is not None
 
+    def __bool__(self) -> bool:
+        return bool(self._left)
+
     def __contains__(self, number: int) -> bool:
         return number in self._left
 

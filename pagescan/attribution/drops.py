@@ -9,10 +9,11 @@ import contextlib
 from collections.abc import Iterable
 
 from pagescan import native
-from pagescan.attribution.families import FamilyProcess, sharing_parent
+from pagescan.attribution.families import FamilyProcess
 from pagescan.attribution.forks import Fork, Side, held
 from pagescan.attribution.samples import clock_ns
 from pagescan.model.errors import PagescanError, TargetError
+from pagescan.target.forked_memory import sharing_parent
 from pagescan.target.process import Target
 
 _LEAST_NS = 100_000_000

@@ -11,15 +11,13 @@ from typing import TYPE_CHECKING
 from pagescan import native
 from pagescan.attribution.symbols import Name, Symbols
 from pagescan.model.errors import PagescanError, TargetError
-from pagescan.target.proc_files import if_it_lives, read_proc
-from pagescan.target.process import parse_stat, read_stat
+from pagescan.target.proc_files import if_it_lives
+from pagescan.target.process import read_stat
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from pagescan.attribution.forks import Fork
-
-_PF_FORKNOEXEC = 0x40  # include/linux/sched.h
 
 
 class Program:
@@ -88,19 +86,6 @@ class FamilyProcess:
         self.end: str | None = None
         self.made: Fork | None = None
         self.shown = True
-
-
-def sharing_parent(pid: int) -> int | None:
-    """Return the parent with which a process shares memory; None: with none.
-
-    It shares none if it has called exec since its fork, or has ended.
-
-    Raises:
-        PagescanError: It cannot be looked at, and has not ended.
-    """
-    text = read_proc(pid, "stat")
-    stat = parse_stat(text) if text else None
-    return stat.parent if stat and stat.flags & _PF_FORKNOEXEC else None
 
 
 def lives(pid: int) -> bool:

@@ -23,6 +23,7 @@ from pagescan.model.memory import PAGE_SIZE, Category, Kind
 from pagescan.scanner.query import Query
 from pagescan.scanner.scanner import Scanner
 from pagescan.target import maps
+from pagescan.target.forked_memory import sharing_parent
 from pagescan.target.process import Stat, Target, read_stat
 
 if TYPE_CHECKING:
@@ -105,15 +106,33 @@ class LateMemory:
             self._pid, self._at = pid, now
         return self._shared
 
-    def shared(self, parent: int, child: int) -> native.Columns:
-        """Return the memory that a process and its new child share; errors as above."""
-        try:
-            with Target.open(parent) as one, Target.open(child) as other:
-                found = both(one, other)
-        except TargetError:  # one has ended, or runs another program by now
-            return self.memory(parent)
-        self.forget()
-        return found
+    def shared(
+        self, parent: int, child: int, made: Fork | None
+    ) -> tuple[native.Columns, bool]:
+        """Return the memory that a process and its new child share; errors as above.
+
+        Returns:
+            The memory, and whether it was too late to see that the child has its own.
+            If the process has ended, the memory is what `made`, its own fork, shared.
+        """
+        with (
+            contextlib.suppress(TargetError),
+            Target.open(parent) as one,
+            Target.open(child) as other,
+        ):
+            found = both(one, other)
+            if sharing_parent(child) is not None:  # it has called no exec
+                self.forget()
+                return found, False
+        found = self.memory(parent)
+        if found.starts or made is None:
+            return found, True
+        found = made.shared
+        with contextlib.suppress(TargetError), Target.open(child) as other:
+            theirs = populated(Scanner(other), private_of(other))
+            if sharing_parent(child) is not None:
+                return native.inside(theirs, found.starts, found.ends), False
+        return found, True
 
 
 def compared(parent: int, child: int) -> tuple[Stat, native.Comparison]:
@@ -269,6 +288,8 @@ class Fork:
         pages: How many pages these have.
         copied_before: Pages that were copied before pagescan followed the fork.
         engine: perf or state.
+        late: Whether the child was gone before it was seen to have its own memory.
+        after: What the parent has written after the end: no copies any more.
         end: exited or exec; None: the child lives.
         seen: Copies at the last look, for the rate.
         looked_at: The time of the last look; before it, the beginning.
@@ -302,6 +323,8 @@ class Fork:
         self.child = Side(child, "child", begin, self.pages)
         self.copied_before = copied_before
         self.engine = "perf" if copied_before is None else "state"
+        self.late = False
+        self.after = Side(parent, "parent", FOREVER, 0)
         self.lost_before = 0
         self.lost = 0
         self.end: str | None = None
@@ -331,10 +354,24 @@ class Fork:
             kept &= ~_bits(bitmap)
         return kept.bit_count()
 
+    @property
+    def may_be_vfork(self) -> bool:
+        """Whether nothing shows that the child had memory of its own.
+
+        After fork(2), the first return of each side writes to the stack: both have a
+        fault on the same page. If the memory was one, one fault is enough for both.
+        """
+        if self.late and self.end == "exec":
+            copied = {address // PAGE_SIZE for address in self.child.addresses}
+            ours = [*self.parent.addresses, *self.after.addresses]
+            return copied.isdisjoint(address // PAGE_SIZE for address in ours)
+        return not self.child.copied
+
     def finish(self, at: int, how: str) -> None:
         """Stop counting: later writes of the parent copy nothing."""
         if self.end is None:
             self.end, self.ended_at = how, at
+            self.after = Side(self.parent.pid, "parent", at, self.pages)
             self.parent.until = min(self.parent.until, at)
             self.child.until = min(self.child.until, at)
 

@@ -12,12 +12,13 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 from pagescan.attribution.copy_counter import CopyCounter
-from pagescan.attribution.families import Program, lives, sharing_parent
+from pagescan.attribution.families import Program, lives
 from pagescan.attribution.samples import FaultSampler, clock_ns
 from pagescan.model.errors import NoSuchTargetError, PagescanError
 from pagescan.model.groups import GroupFacts
 from pagescan.native.perf import FORK, Task
 from pagescan.target.census import Census
+from pagescan.target.forked_memory import sharing_parent
 
 if TYPE_CHECKING:
     from pagescan.model.copies import CopyReport

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -142,7 +143,7 @@ def test_nested_fork(forks: Target) -> None:
     assert (in_area(outer, "child"), in_area(outer, "parent")) == (0, 0)
 
 
-@pytest.mark.parametrize("how", ["s", "v"])
+@pytest.mark.parametrize("how", ["s", "v", "w"])
 def test_vfork_is_no_fork(forks: Target, how: str) -> None:
     """A child with its parent's memory copies nothing; the next real fork does."""
     with CopyWatch(forks.pid) as watch:
@@ -225,6 +226,31 @@ def test_exec_ends_a_fork(forks: Target) -> None:
     fork = fork_of(report, child)
     assert in_area(fork, "parent") == 0
     assert fork.end in {"exec", "exited"}
+
+
+def test_another_program_before_the_first_look(forks: Target) -> None:
+    """The child's copies count, although only another program can be looked at."""
+    with CopyWatch(forks.pid) as watch:
+        (child,) = forks.say("l 70")
+        comm = Path(f"/proc/{child}/comm")
+        witness.wait_for(lambda: comm.read_text() == "sleep\n")
+        report = watch.report("function", "interrupted")
+    fork = fork_of(report, child)
+    (side,) = (side for side in fork.sides if side.role == "child")
+    stored = sum(part.pages for part in side.by if part.function == "store")
+    assert (stored, fork.end) == (70, "exec")
+    assert report.vforks == 0
+
+
+def test_middle_of_a_double_fork_has_ended(forks: Target) -> None:
+    """What its child shares with the oldest process counts as copied."""
+    with CopyWatch(forks.pid) as watch:
+        grandchild, child = forks.say("b 300")
+        report = watch.report("mapping", "interrupted")
+    inner, outer = fork_of(report, grandchild), fork_of(report, child)
+    assert (inner.parent, outer.end) == (child, "exited")
+    assert in_area(inner, "child") == 300
+    assert in_area(outer, "child") == 0
 
 
 def test_two_hundred_short_children(forks: Target) -> None:

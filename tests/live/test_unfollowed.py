@@ -23,7 +23,7 @@ from pagescan.attribution.group_copies import GroupCopyWatch
 from pagescan.attribution.thread_names import ThreadNames
 from pagescan.model.errors import PagescanError, TargetError
 from pagescan.model.mapping_set import MappingSet
-from pagescan.target import find, maps
+from pagescan.target import find, forked_memory, maps
 from pagescan.target.group import Tree
 from pagescan.target.labels import Labels
 from pagescan.target.process import Target as Process
@@ -276,13 +276,13 @@ def test_a_limit_is_no_end(forks: Target) -> None:
     with without_descriptors():
         assert families.lives(forks.pid)
         with pytest.raises(PagescanError, match="EMFILE"):
-            families.sharing_parent(forks.pid)
+            forked_memory.sharing_parent(forks.pid)
         with pytest.raises(PagescanError, match="EMFILE"):
             find.named_processes()
     forks.process.kill()
     forks.process.wait()
     assert not families.lives(forks.pid)
-    assert families.sharing_parent(forks.pid) is None
+    assert forked_memory.sharing_parent(forks.pid) is None
 
 
 FAMILY = """

@@ -87,12 +87,49 @@ static void spawn(char how)
 
 	if (how == 's')
 		posix_spawnp(&pid, "true", NULL, NULL, words, environ);
-	else if ((pid = how == 'v' ? vfork() : fork()) == 0) {
-		execvp("true", words);
+	else if ((pid = how == 'v' || how == 'w' ? vfork() : fork()) == 0) {
+		if (how != 'w')
+			execvp("true", words);
 		_exit(1);
 	}
 	waitpid(pid, NULL, 0);
 	printf("%d\n", pid);
+}
+
+/* Forks a child that writes, and then runs a program that stays. */
+static void run(int pages)
+{
+	int pid = fork();
+
+	if (pid == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		store(pages);
+		execlp("sleep", "sleep", "1000", NULL);
+		_exit(1);
+	}
+	printf("%d\n", kids[count++] = pid);
+}
+
+/* Forks a child that forks another one, and ends at once. */
+static void background(int pages)
+{
+	int alive[2], told, pid;
+
+	pipe(alive);
+	pid = fork();
+	if (pid == 0) {
+		close(alive[1]);
+		if (fork() != 0)
+			_exit(0);
+		store(pages);
+		told = getpid();
+		write(done[1], &told, sizeof(told));
+		read(alive[0], &told, sizeof(told)); /* until the oldest has ended */
+		_exit(0);
+	}
+	waitpid(pid, NULL, 0);
+	read(done[0], &told, sizeof(told));
+	printf("%d %d\n", told, pid);
 }
 
 static void quick(int number)
@@ -131,6 +168,12 @@ int main(int argc, char **argv)
 			break;
 		case 'n':
 			printf("%d\n", child(number, NESTED));
+			break;
+		case 'l':
+			run(number);
+			break;
+		case 'b':
+			background(number);
 			break;
 		case 'g':
 			printf("%d\n", child(number, GIVE_BACK));
