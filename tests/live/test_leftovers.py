@@ -329,7 +329,9 @@ def test_the_facts_of_another_process(armed: Start) -> None:
     assert session.target.pid == made.pid
 
 
-def test_a_lock_file_is_never_used_twice(target: Start) -> None:
+def test_a_lock_file_is_never_used_twice(
+    target: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A late command recognizes by it that its session has ended."""
     made = target("m=anon,pages=40,fill=1")
     path = PLACE / f"{made.pid}.lock"
@@ -338,22 +340,15 @@ def test_a_lock_file_is_never_used_twice(target: Start) -> None:
         # Another command reads it at this moment: it cannot be removed at first.
         fcntl.flock(reader, fcntl.LOCK_SH)
         before = os.fstat(reader.fileno()).st_ino
-        taking = subprocess.Popen(
-            [sys.executable, "-m", "pagescan", "arm", str(made.pid)]
+        monkeypatch.setattr(
+            locks.time, "sleep", lambda _: fcntl.flock(reader, fcntl.LOCK_UN)
         )
-        witness.wait_for(lambda: opens(taking.pid, path) or taking.poll() is not None)
-        fcntl.flock(reader, fcntl.LOCK_UN)
-        assert taking.wait(timeout=60) == 0
-        assert path.stat().st_ino != before
-    assert command("disarm", made.pid).code == 0
-
-
-def opens(pid: int, path: Path) -> bool:
-    """Whether a process has a file open."""
-    try:
-        return str(path) in witness.descriptors(pid).values()
-    except OSError:
-        return False
+        lock = Lock.take(made.pid)
+        try:
+            assert path.stat().st_ino != before
+        finally:
+            lock.remove()
+            lock.close()
 
 
 # ---- groups --------------------------------------------------------------------------
