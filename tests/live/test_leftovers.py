@@ -340,9 +340,7 @@ def test_a_lock_file_is_never_used_twice(
         # Another command reads it at this moment: it cannot be removed at first.
         fcntl.flock(reader, fcntl.LOCK_SH)
         before = os.fstat(reader.fileno()).st_ino
-        monkeypatch.setattr(
-            locks.time, "sleep", lambda _: fcntl.flock(reader, fcntl.LOCK_UN)
-        )
+        monkeypatch.setattr("time.sleep", lambda _: fcntl.flock(reader, fcntl.LOCK_UN))
         lock = Lock.take(made.pid)
         try:
             assert path.stat().st_ino != before
