@@ -10,16 +10,15 @@ import contextlib
 import json
 import os
 import sqlite3
-import stat
 import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pagescan import native
-from pagescan.model.errors import PagescanError, UsageError, file_error
+from pagescan.model.errors import PagescanError
 from pagescan.recording import schema
+from pagescan.recording.creation import create
 from pagescan.recording.lifetimes import LEVEL, Lifetimes, Rows
-from pagescan.recording.owner import check_unmarked, mark
 from pagescan.recording.records import BILLION, RecordingFacts, nanoseconds
 from pagescan.recording.writer_rows import WriterRows
 
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
 _PAGES_PER_CHECKPOINT = 256
 _RING_STEP = 16  # a ring drops one in this number of its looks at a time
 _LONGER = 1 + 1 / _RING_STEP
-_REPLACED = ".replaced"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +75,7 @@ class OutputFile:
         self._writers: dict[int, WriterRows] = {}
         self._open = False  # whether a transaction is open for several looks
         # Its lock goes when this process ends.
-        self._mark, self._replaced = _create(path, overwrite=overwrite)
+        self._mark, self._replaced = create(path, overwrite=overwrite)
         with _explained(path):
             self._file = sqlite3.connect(path, isolation_level=None)
             self._rows = Rows(self._file)
@@ -343,55 +341,6 @@ class OutputFile:
 
 def _ppb(share: float | None) -> int | None:
     return None if share is None else round(share * BILLION)
-
-
-def _create(path: str, *, overwrite: bool) -> tuple[int, list[tuple[str, str]]]:
-    """Create an empty file that only this user can read, at any moment.
-
-    Returns:
-        A descriptor that marks it as one that is being written, and the files that it
-        replaces: where they are now, and their names.
-    """
-    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-    replaced: list[tuple[str, str]] = []
-    try:
-        if os.path.isdir(path):
-            raise IsADirectoryError(21, "Is a directory")
-        if overwrite:
-            replaced = _set_aside(path)
-        fd = os.open(path, flags, 0o600)
-    except FileExistsError as error:
-        raise PagescanError(
-            f"{path} exists", hint="--force overwrites it", call="open", errno=17
-        ) from error
-    except OSError as error:
-        raise file_error(error, f"create {path}") from error
-    mark(fd)
-    return fd, replaced
-
-
-def _set_aside(path: str) -> list[tuple[str, str]]:
-    """Rename a recording and its journal; they are removed when a look replaces them.
-
-    Until then the target may be refused, and nothing would have taken their place.
-    """
-    with contextlib.suppress(FileNotFoundError):
-        if not stat.S_ISREG(os.lstat(path).st_mode):
-            raise UsageError(f"{path} is not a regular file")
-    check_unmarked(path)
-    # Of a recorder that was killed before its first look: what it was to replace.
-    has_older = os.path.lexists(f"{path}{_REPLACED}")
-    replaced = []
-    for end in ("", "-wal", "-shm", "-journal"):
-        name, aside = f"{path}{end}", f"{path}{_REPLACED}{end}"
-        with contextlib.suppress(FileNotFoundError):
-            if has_older:
-                os.unlink(name)
-            else:
-                os.rename(name, aside)
-        if os.path.lexists(aside):
-            replaced.append((aside, name))
-    return replaced
 
 
 @contextlib.contextmanager

@@ -75,7 +75,8 @@ class Client:
             self._socket.settimeout(_TIMEOUT)
         except OSError as error:
             self._socket.close()
-            raise why_hung_up(session) from error
+            reason = why_hung_up(session)
+            raise reason from error
 
     def _connect(self, pid: int) -> None:
         for path in directories():
@@ -182,7 +183,8 @@ class Client:
                 errno=errno.ETIMEDOUT,
             ) from error
         except OSError as error:
-            raise why_hung_up(self._opened) from error
+            reason = why_hung_up(self._opened)
+            raise reason from error
         for fd in received:
             if self.uffd >= 0:
                 os.close(self.uffd)
