@@ -82,7 +82,10 @@ def contents_of(
         mappings=mappings,
         looks=looks,
         columns=all_columns.__getitem__,
-        packed=lambda at: (len(all_columns[at].starts), pack(all_columns[at], PAGE)),
+        packed=lambda group: [
+            (len(columns.starts), pack(columns, PAGE))
+            for columns in map(all_columns.__getitem__, group)
+        ],
         notes=notes,
     )
 

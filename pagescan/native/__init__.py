@@ -41,6 +41,7 @@ _HOME = {
     "Watch": "watch",
     "Windows": "types",
     "Writers": "writers",
+    "WrittenPages": "pages",
     "address_of": "door",
     "attach": "process",
     "can_attach": "process",

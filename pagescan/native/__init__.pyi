@@ -29,7 +29,12 @@ from pagescan.native.pace import (
     Progress,
     keeping_the_processor,
 )
-from pagescan.native.pages import PageCounts, RangeSums, UnpackedLooks
+from pagescan.native.pages import (
+    PageCounts,
+    RangeSums,
+    UnpackedLooks,
+    WrittenPages,
+)
 from pagescan.native.perf import (
     Faults,
     drain_faults,
@@ -113,6 +118,7 @@ __all__ = [
     "Watch",
     "Windows",
     "Writers",
+    "WrittenPages",
     "address_of",
     "attach",
     "can_attach",

@@ -2,9 +2,12 @@
 
 from __future__ import annotations  # array[int] is no type at run time before 3.12
 
+import mmap
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from itertools import accumulate
+from typing import Any
 
 from pagescan.native.door import c_columns, check, ffi, lib, u32, u64
 from pagescan.native.types import ZERO, Columns
@@ -14,7 +17,8 @@ _BLOCK = 1 << 21
 _ROWS = 1 << 10
 _uncleared = ffi.new_allocator(should_clear_after_alloc=False)
 _HIGHEST = (1 << 64) - 1
-_NUMBERS = 3  # of a page: struct ps_page
+_BYTES = 12  # of a page: struct ps_page
+_WORD = 64  # pages per number with a bit for each
 
 
 class UnpackedLooks:
@@ -91,7 +95,106 @@ class RangeSums:
         check(lib.ps_look_shares(looks.c, *ranges, rows, *sums))
 
 
-class PageCounts:
+class _Blocks:
+    """Blocks of memory that looks have pages in, each with a place for its pages."""
+
+    def __init__(self, page_size: int) -> None:
+        """Begin without a block.
+
+        Args:
+            page_size: Bytes per page.
+        """
+        self._page_size = page_size
+        self._unit = max(1, _BLOCK // page_size)
+        self._blocks, self._places = array("Q"), array("I")
+        self._c = ffi.new("struct ps_pages *")
+        self._c.unit = self._unit
+
+    def _refer(self) -> None:
+        """Let the struct refer to the columns."""
+        blocks, places = u64(self._blocks), u32(self._places)
+        self._columns = [blocks, places]
+        self._c.blocks, self._c.places = blocks, places
+        self._c.count = len(self._blocks)
+
+    def _make_room(self, looks: UnpackedLooks) -> None:
+        """Give a place to each block that has none."""
+        rows, length = _ROWS, ffi.new("uint64_t *")
+        while True:
+            found = ZERO * rows
+            if not check(
+                lib.ps_page_blocks(looks.c, self._c, u64(found), rows, length)
+            ):
+                break
+            rows = length[0]
+        new = sorted(set(found[: length[0]]))
+        places = dict(zip(self._blocks, self._places, strict=True))
+        places.update(zip(new, range(len(places), len(places) + len(new)), strict=True))
+        self._blocks = array("Q", sorted(places))
+        self._places = array("I", map(places.__getitem__, self._blocks))
+        self._grow(len(places) * self._unit)
+        self._refer()
+
+    def _grow(self, pages: int) -> None:
+        """Make room for that many pages."""
+        raise NotImplementedError
+
+    def _take(self, looks: UnpackedLooks, take: Callable[[int], int]) -> None:
+        """Let C take the pages of looks.
+
+        Args:
+            looks: The looks.
+            take: Gets the look to begin with; returns the look to go on with when its
+                blocks have places.
+        """
+        at = check(take(0))
+        while at < len(looks):
+            self._make_room(looks)
+            at = check(take(at))
+
+    def _regions(self, fill: Callable[[Any], int]) -> Columns:
+        """Return the regions that C writes to a struct ps_columns."""
+        rows = _ROWS
+        while True:
+            result = Columns(*(ZERO * rows for _ in range(3)))
+            out = c_columns(result, rows)
+            if not check(fill(out)):
+                break
+            rows = out.length
+        for column in result:
+            del column[out.length :]
+        return result
+
+
+class WrittenPages(_Blocks):
+    """Remembers which pages looks have found: a bit per page."""
+
+    def __init__(self, page_size: int) -> None:
+        """Begin without a page.
+
+        Args:
+            page_size: Bytes per page.
+        """
+        super().__init__(page_size)
+        self._bits = array("Q")
+
+    def _grow(self, pages: int) -> None:
+        missing = -(-pages // _WORD) - len(self._bits)
+        self._bits.extend(ZERO * missing)
+
+    def add(self, looks: UnpackedLooks) -> None:
+        """Add the pages of looks."""
+        self._take(looks, lambda at: lib.ps_mark(looks.c, self._c, at, u64(self._bits)))
+
+    def regions(self) -> Columns:
+        """Return the pages as regions without categories."""
+        bits = u64(self._bits)
+        return self._regions(
+            lambda out: lib.ps_marked(self._c, bits, self._page_size, out)
+        )
+
+
+class PageCounts(_Blocks):
     """Counts in how many looks each page was written; room is made as pages appear.
 
     Attributes:
@@ -106,30 +209,16 @@ class PageCounts:
             page_size: Bytes per page.
             looks: The most looks that will be counted; None: any number, without gaps.
         """
+        super().__init__(page_size)
         self.gaps = ZERO * (looks + 1 if looks is not None else 0)
-        self._page_size = page_size
         self._looks = 0
         self._most = looks
-        self._unit = max(1, _BLOCK // page_size)
-        self._blocks, self._places = array("Q"), array("I")
-        self._pages = array("I")
-        self._c = ffi.new("struct ps_pages *")
-        self._c.unit = self._unit
-        self._refer()
+        self._pages = _zeroed(_BYTES)
+        self._room = 0  # pages
+        self._gaps = u64(self.gaps)
+        if looks is not None:
+            self._c.gaps = self._gaps
         self._fresh = ffi.new("uint64_t *")
-
-    def _refer(self) -> None:
-        """Let the struct refer to the columns."""
-        blocks, places = u64(self._blocks), u32(self._places)
-        pages = u32(self._pages)
-        self._references = [blocks, places, pages]
-        self._c.blocks, self._c.places = blocks, places
-        self._c.count = len(self._blocks)
-        self._c.pages = ffi.cast("struct ps_page *", pages)
-        if self._most is not None:
-            gaps = u64(self.gaps)
-            self._references.append(gaps)
-            self._c.gaps = gaps
 
     def add(self, looks: UnpackedLooks, since: int = 0) -> int:
         """Count the next looks.
@@ -140,37 +229,21 @@ class PageCounts:
         number = self._looks + 1
         if self._most is not None and self._looks + len(looks) > self._most:
             raise ValueError(f"more than {self._most} looks")
-        self._make_room(looks)
-        check(lib.ps_stamp(looks.c, self._c, number, since, self._fresh))
+        fresh = self._fresh
+        fresh[0] = 0
+        self._take(
+            looks, lambda at: lib.ps_stamp(looks.c, self._c, at, number, since, fresh)
+        )
         self._looks += len(looks)
-        return int(self._fresh[0])
+        return int(fresh[0])
 
-    def _make_room(self, looks: UnpackedLooks) -> None:
-        """Give a place to each block that has none."""
-        rows, length = _ROWS, ffi.new("uint64_t *")
-        while True:
-            found = ZERO * rows
-            if not check(
-                lib.ps_page_blocks(looks.c, self._c, u64(found), rows, length)
-            ):
-                break
-            rows = length[0]
-        if not length[0]:
-            return
-        new = sorted(set(found[: length[0]]))
-        places = dict(zip(self._blocks, self._places, strict=True))
-        places.update(zip(new, range(len(places), len(places) + len(new)), strict=True))
-        self._blocks = array("Q", sorted(places))
-        self._places = array("I", map(places.__getitem__, self._blocks))
-        self._grow(len(places) * self._unit * _NUMBERS)
-        self._refer()
-
-    def _grow(self, wanted: int) -> None:
-        """Make room for that many numbers."""
-        if wanted > len(self._pages):
-            before = self._pages
-            self._pages = array("I", bytes(4)) * max(wanted, len(before) * 3 // 2)
-            self._pages[: len(before)] = before
+    def _grow(self, pages: int) -> None:
+        if pages > self._room:
+            before = memoryview(self._pages)
+            self._room = max(pages, self._room * 3 // 2)
+            self._pages = _zeroed(self._room * _BYTES)
+            memoryview(self._pages)[: len(before)] = before
+        self._c.pages = ffi.from_buffer("struct ps_page[]", self._pages)
 
     def stretches(self) -> tuple[int, array[int]]:
         """Return how many pages were written, and how long they were not.
@@ -191,14 +264,19 @@ class PageCounts:
         The category is 1 for pages that only one look found; 4 for pages that more than
         `percent` of the looks since their first one found; and 2 for others.
         """
-        rows = _ROWS
-        while True:
-            result = Columns(*(ZERO * rows for _ in range(3)))
-            out = c_columns(result, rows)
-            size, looks = self._page_size, self._looks
-            if not check(lib.ps_page_classes(self._c, size, looks, percent, out)):
-                break
-            rows = out.length
-        for column in result:
-            del column[out.length :]
-        return result
+        size, looks = self._page_size, self._looks
+        return self._regions(
+            lambda out: lib.ps_page_classes(self._c, size, looks, percent, out)
+        )
+
+
+def _zeroed(size: int) -> mmap.mmap:
+    """Return memory of zeros, in huge pages if the kernel has some.
+
+    Looks have pages all over it: with small ones, the processor would wait at each page
+    for its address.
+    """
+    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with suppress(OSError):  # this kernel has none
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    return memory

@@ -68,7 +68,8 @@ def join_packed(looks: Sequence[bytes], unit: int) -> tuple[int, bytes]:
     """
     data = b"".join(looks)
     ends = array("Q", accumulate(map(len, looks)))
-    heap = ffi.new("struct ps_packed[]", len(looks))
+    packed = ffi.new("struct ps_packed[]", len(looks))
+    heap = ffi.new("struct ps_head[]", len(looks))
     regions = ffi.new("uint64_t *")
     room = len(data) + 16  # joined looks take more only where units need categories
     while True:
@@ -78,6 +79,7 @@ def join_packed(looks: Sequence[bytes], unit: int) -> tuple[int, bytes]:
             u64(ends),
             len(looks),
             unit,
+            packed,
             heap,
             buffer,
             room,

@@ -550,14 +550,21 @@ struct ps_packed {
 	uint64_t categories;
 };
 
+/* Where the next region of a look begins. */
+struct ps_head {
+	uint64_t start;
+	uint64_t look;
+};
+
 /*
  * Joins looks in that form into one, in that form: a page is in it if one of the looks has it. With
  * units of several pages a region is one unit or several alike, and its categories are the pages of
- * each that are written. The looks lie one behind the other in `bytes`, to their `ends`; `heap` has
- * room for one ps_packed per look. Returns the length as ps_pack does, or -EBADMSG.
+ * each that are written. The looks lie one behind the other in `bytes`, to their `ends`; `packed`
+ * and `heap` have room for one element per look. Returns the length as ps_pack does, or -EBADMSG.
  */
 int64_t ps_join_packed(const uint8_t *bytes, const uint64_t *ends, uint64_t looks, uint64_t unit,
-		       struct ps_packed *heap, uint8_t *out, uint64_t capacity, uint64_t *regions);
+		       struct ps_packed *packed, struct ps_head *heap, uint8_t *out,
+		       uint64_t capacity, uint64_t *regions);
 
 /* Many looks: the parts of their regions in some ranges, or all of them, in pages. */
 struct ps_looks {
@@ -601,11 +608,18 @@ struct ps_pages {
 int ps_page_blocks(const struct ps_looks *looks, const struct ps_pages *pages, uint64_t *blocks,
 		   uint64_t capacity, uint64_t *length);
 /*
- * Counts looks, of which the first one has a number. `fresh` is the number of their pages that no
- * look after `since` has found before. All their blocks have a place.
+ * Counts looks, of which the first one has a number, from look `from` on. The pages that no look
+ * after `since` has found before are added to `fresh`. Returns the look that has a page in a block
+ * without a place: with one, the caller goes on there. Else returns the number of looks.
  */
-int ps_stamp(const struct ps_looks *looks, const struct ps_pages *pages, uint32_t number,
-	     uint32_t since, uint64_t *fresh);
+int64_t ps_stamp(const struct ps_looks *looks, const struct ps_pages *pages, uint64_t from,
+		 uint32_t number, uint32_t since, uint64_t *fresh);
+/* Sets the bit of each page of looks, from look `from` on; returns as ps_stamp does. */
+int64_t ps_mark(const struct ps_looks *looks, const struct ps_pages *pages, uint64_t from,
+		uint64_t *bits);
+/* The pages whose bits are set, as regions. 1: out has too few rows. */
+int ps_marked(const struct ps_pages *pages, const uint64_t *bits, uint64_t page_size,
+	      struct ps_columns *out);
 /*
  * The pages as regions. The category is 1 for pages that one look has found, 4 for those that more
  * than `percent` of the looks since their first have found, 2 for others. 1: out has too few rows.

@@ -127,6 +127,61 @@ int ps_page_blocks(const struct ps_looks *looks, const struct ps_pages *pages, u
 	return *length > capacity;
 }
 
+/* Takes pages that one look has found, one behind the other in one block, from a place on. */
+typedef void take_run(void *to, uint64_t place, uint64_t pages, uint64_t look);
+
+/*
+ * Hands over all pages of looks, from look `from` on. Returns the look that has a page in a block
+ * without a place: its pages before that one are handed over. Else returns the number of looks.
+ */
+static inline __attribute__((always_inline)) int64_t each_run(const struct ps_looks *looks,
+							      const struct ps_pages *pages,
+							      uint64_t from, take_run *take, void *to)
+{
+	uint64_t unit = pages->unit;
+
+	for (uint64_t i = from; i < looks->count; i++) {
+		uint64_t index = 0, first = 0, behind = 0, place = 0; /* of the present block */
+
+		for (uint64_t k = first_part(looks, i); k < looks->ends[i]; k++) {
+			uint64_t start = looks->starts[k], end = looks->stops[k], stop;
+
+			for (; start < end; start = stop) {
+				if (start >= behind) {
+					index = index_of(pages, index, start / unit);
+					if (index == pages->count)
+						return (int64_t)i;
+					first = start - start % unit;
+					behind = first + unit;
+					place = pages->places[index] * unit;
+				}
+				stop = earlier(end, behind);
+				take(to, place + (start - first), stop - start, i);
+			}
+		}
+	}
+	return (int64_t)looks->count;
+}
+
+/* Pages that one look has found, and that are not stamped yet. */
+struct run {
+	struct ps_page *page;
+	uint64_t pages;
+	uint32_t look;
+};
+
+/* A run is stamped after this many others: the processor fetches its pages from memory first. */
+#define BEHIND 16u
+
+struct stamps {
+	const struct ps_pages *pages;
+	uint32_t number; /* of the first look */
+	uint32_t since;
+	uint64_t fresh;
+	uint64_t next;
+	struct run runs[BEHIND];
+};
+
 /* Stamps one page; returns 1 if its last stamp is not later than `since`. */
 static uint64_t stamp(const struct ps_pages *pages, struct ps_page *page, uint32_t look,
 		      uint32_t since)
@@ -144,62 +199,50 @@ static uint64_t stamp(const struct ps_pages *pages, struct ps_page *page, uint32
 	return last <= since;
 }
 
-/* Pages that one look has found, one behind the other, and that are not stamped yet. */
-struct run {
-	struct ps_page *page;
-	uint64_t pages;
-	uint32_t look;
-};
-
-/* A run is stamped after this many others: the processor fetches its pages from memory first. */
-#define BEHIND 16u
-
-/* Stamps the pages of a run; returns as `stamp` does, in all. */
-static uint64_t stamp_run(const struct ps_pages *pages, const struct run *run, uint32_t since)
+/* Stamps the run that waits longest; another one takes its place. */
+static inline void stamp_run(struct stamps *stamps, struct run next)
 {
-	uint64_t fresh = 0;
+	struct run *run = &stamps->runs[stamps->next++ % BEHIND];
 
 	for (uint64_t i = 0; i < run->pages; i++)
-		fresh += stamp(pages, run->page + i, run->look, since);
-	return fresh;
+		stamps->fresh += stamp(stamps->pages, run->page + i, run->look, stamps->since);
+	*run = next;
 }
 
-int ps_stamp(const struct ps_looks *looks, const struct ps_pages *pages, uint32_t number,
-	     uint32_t since, uint64_t *fresh)
+static inline void stamp_later(void *to, uint64_t place, uint64_t pages, uint64_t look)
 {
-	struct run runs[BEHIND] = {{NULL, 0, 0}};
-	uint64_t unit = pages->unit, next = 0;
+	struct stamps *stamps = to;
+	struct ps_page *page = stamps->pages->pages + place;
 
-	*fresh = 0;
-	for (uint64_t i = 0; i < looks->count; i++) {
-		uint64_t from = 0, first = 0, behind = 0; /* the pages of the present block */
-		struct ps_page *block = NULL;
+	stamp_run(stamps, (struct run){page, pages, stamps->number + (uint32_t)look});
+	__builtin_prefetch(page, 1);
+}
 
-		for (uint64_t k = first_part(looks, i); k < looks->ends[i]; k++) {
-			uint64_t start = looks->starts[k], end = looks->stops[k], stop;
+int64_t ps_stamp(const struct ps_looks *looks, const struct ps_pages *pages, uint64_t from,
+		 uint32_t number, uint32_t since, uint64_t *fresh)
+{
+	struct stamps stamps = {.pages = pages, .number = number, .since = since};
+	int64_t look = each_run(looks, pages, from, stamp_later, &stamps);
 
-			for (; start < end; start = stop) {
-				struct run *run = &runs[next++ % BEHIND];
+	for (uint64_t i = 0; i < BEHIND; i++)
+		stamp_run(&stamps, (struct run){NULL, 0, 0});
+	*fresh += stamps.fresh;
+	return look;
+}
 
-				if (start >= behind) {
-					from = index_of(pages, from, start / unit);
-					if (from == pages->count)
-						return -ENOENT;
-					first = start - start % unit;
-					behind = first + unit;
-					block = pages->pages + pages->places[from] * unit;
-				}
-				stop = earlier(end, behind);
-				*fresh += stamp_run(pages, run, since);
-				*run = (struct run){block + (start - first), stop - start,
-						    number + (uint32_t)i};
-				__builtin_prefetch(run->page, 1);
-			}
-		}
-	}
-	for (uint64_t i = 0; i < BEHIND; i++, next++)
-		*fresh += stamp_run(pages, &runs[next % BEHIND], since);
-	return 0;
+static inline void mark(void *to, uint64_t place, uint64_t pages, uint64_t look)
+{
+	uint64_t *bits = to;
+
+	(void)look;
+	for (uint64_t i = place; i < place + pages; i++)
+		bits[i / 64] |= 1ull << i % 64;
+}
+
+int64_t ps_mark(const struct ps_looks *looks, const struct ps_pages *pages, uint64_t from,
+		uint64_t *bits)
+{
+	return each_run(looks, pages, from, mark, bits);
 }
 
 /* The class of a page: 0 never written, 1 in one look, 4 in more than a share of them, 2 others. */
@@ -241,6 +284,31 @@ int ps_page_classes(const struct ps_pages *pages, uint64_t page_size, uint32_t l
 			out->start[last + 1] = at;
 			out->end[last + 1] = at + page_size;
 			out->categories[last + 1] = class;
+		}
+	}
+	return out->length > out->capacity;
+}
+
+int ps_marked(const struct ps_pages *pages, const uint64_t *bits, uint64_t page_size,
+	      struct ps_columns *out)
+{
+	uint64_t end = 0; /* of the last region */
+
+	out->length = 0;
+	for (uint64_t i = 0; i < pages->count; i++) {
+		uint64_t bit = pages->places[i] * pages->unit;
+		uint64_t at = pages->blocks[i] * pages->unit * page_size;
+
+		for (uint64_t rest = pages->unit; rest; rest--, bit++, at += page_size) {
+			if (!(bits[bit / 64] >> bit % 64 & 1))
+				continue;
+			if ((!out->length || end != at) && out->length++ < out->capacity) {
+				out->start[out->length - 1] = at;
+				out->categories[out->length - 1] = 0;
+			}
+			end = at + page_size;
+			if (out->length <= out->capacity)
+				out->end[out->length - 1] = end;
 		}
 	}
 	return out->length > out->capacity;

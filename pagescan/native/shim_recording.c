@@ -67,14 +67,16 @@ int ps_unpack(const uint8_t *bytes, uint64_t length, uint64_t page_size, struct 
 	return more ? more : out->length > out->capacity;
 }
 
-/* Restores the order of a heap whose element `at` may be too large: the lowest start is first. */
-static void sift(struct ps_packed *heap, uint64_t length, uint64_t at)
+/*
+ * Restores the order of a heap whose first element may be too large: the lowest start is first. Which
+ * of two children is lower cannot be foreseen, so no branch asks.
+ */
+static void sift(struct ps_head *heap, uint64_t length, uint64_t at)
 {
-	struct ps_packed moved = heap[at];
+	struct ps_head moved = heap[at];
 
 	for (uint64_t child = 2 * at + 1; child < length; child = 2 * at + 1) {
-		if (child + 1 < length && heap[child + 1].start < heap[child].start)
-			child++;
+		child += child + 1 < length && heap[child + 1].start < heap[child].start;
 		if (moved.start <= heap[child].start)
 			break;
 		heap[at] = heap[child];
@@ -149,34 +151,39 @@ static void add_pages(struct rows *rows, uint64_t *unit, uint64_t *count, uint64
 }
 
 int64_t ps_join_packed(const uint8_t *bytes, const uint64_t *ends, uint64_t looks, uint64_t unit,
-		       struct ps_packed *heap, uint8_t *out, uint64_t capacity, uint64_t *regions)
+		       struct ps_packed *packed, struct ps_head *heap, uint8_t *out,
+		       uint64_t capacity, uint64_t *regions)
 {
 	struct rows rows = {.out = {out, capacity, 0}, .unit = unit};
 	uint64_t begin = 0, length = 0, behind = 0, place = 0, count = 0;
 	int more;
 
 	for (uint64_t i = 0; i < looks; begin = ends[i++]) {
-		heap[length] = (struct ps_packed){.bytes = bytes + begin, .length = ends[i] - begin};
-		more = next_region(&heap[length], PS_MOST_PAGES);
+		packed[i] = (struct ps_packed){.bytes = bytes + begin, .length = ends[i] - begin};
+		more = next_region(&packed[i], PS_MOST_PAGES);
 		if (more < 0)
 			return more;
-		length += (uint64_t)more;
+		if (more)
+			heap[length++] = (struct ps_head){packed[i].start, i};
 	}
 	for (uint64_t i = length / 2; i-- > 0;)
 		sift(heap, length, i);
 	while (length) {
-		uint64_t start = heap->start > behind ? heap->start : behind;
+		struct ps_packed *look = &packed[heap->look];
+		uint64_t start = look->start > behind ? look->start : behind;
 
 		if (unit > 1)
-			add_pages(&rows, &place, &count, start, heap->end);
-		else if (start < heap->end)
-			add_row(&rows, start, heap->end - start, 0);
-		if (heap->end > behind)
-			behind = heap->end;
-		more = next_region(heap, PS_MOST_PAGES);
+			add_pages(&rows, &place, &count, start, look->end);
+		else if (start < look->end)
+			add_row(&rows, start, look->end - start, 0);
+		if (look->end > behind)
+			behind = look->end;
+		more = next_region(look, PS_MOST_PAGES);
 		if (more < 0)
 			return more;
-		if (!more)
+		if (more)
+			heap->start = look->start;
+		else
 			heap[0] = heap[--length];
 		if (length)
 			sift(heap, length, 0);

@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import itertools
 from array import array
+from bisect import bisect_right
 from collections import Counter
 from typing import TYPE_CHECKING
 
 from pagescan import native
 from pagescan.model.ranges import Ranges
 from pagescan.recording.bands import Band, Bands
-from pagescan.recording.over_time import slots_of
+from pagescan.recording.over_time import pages_by_band, slots_of
 from pagescan.recording.tables import AgesRow, HeatRow, ViewTable, WorkingSetRow
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from pagescan.recording.excerpt import Excerpt
     from pagescan.recording.records import RecordedLook
@@ -171,20 +172,74 @@ def heatmap(excerpt: Excerpt, slots: int = 60, rows: int = 20) -> ViewTable[Heat
             much has one.
     """
     columns = slots_of(excerpt, slots)
-    pieces = _pieces(excerpt, rows, len(columns))
+    bands = Bands(excerpt)
+    pieces = _pieces(excerpt, bands, rows, len(columns))
+    of_bands = _bands_of(excerpt, bands, pieces)
     for at, (looks, _) in enumerate(columns):
-        for process, shares in _shares(excerpt, looks, pieces).items():
-            for piece, share in zip(pieces[process], shares, strict=True):
-                piece.shares[at] = share
+        number = Counter(look.process for look in looks)
+        sums: Mapping[int, Sequence[int]]
+        if of_bands is None:
+            sums = _page_sums(excerpt, looks, pieces)
+        else:
+            sums = _band_sums(excerpt, bands, looks, of_bands)
+        for process, mine in pieces.items():
+            if not number[process]:
+                continue
+            for piece, total in zip(mine, sums[process], strict=True):
+                piece.shares[at] = total / number[process] / (piece.end - piece.start)
     return ViewTable(piece for mine in pieces.values() for piece in mine)
 
 
-def _shares(
+def _bands_of(
+    excerpt: Excerpt, bands: Bands, pieces: dict[int, list[HeatRow]]
+) -> dict[int, list[int]] | None:
+    """Return the band of each piece, by process, if each has all pages of its band.
+
+    Then the counts of the looks tell how much of it was written. None: some have not,
+    or some looks have pages in no mapping.
+    """
+    if not excerpt.selection.everything:
+        return None
+    found: dict[int, list[int]] = {process: [] for process in pieces}
+    for process, mine in pieces.items():
+        own = [at for at, band in enumerate(bands) if band.process == process]
+        if any(bands[one].end > bands[at].start for one, at in itertools.pairwise(own)):
+            return None
+        starts = [bands[at].start for at in own]
+        found[process] = [own[bisect_right(starts, one.start) - 1] for one in mine]
+        if len({*found[process]}) < len(mine):
+            return None
+    if any(sum(look.counts.pages) != look.pages for look in excerpt.looks):
+        return None
+    return found
+
+
+def _band_sums(
+    excerpt: Excerpt,
+    bands: Bands,
+    looks: Sequence[RecordedLook],
+    of_bands: dict[int, list[int]],
+) -> dict[int, list[int]]:
+    """Return the written bytes of bands, added up over looks, by process."""
+    lost = excerpt.recording.lost  # they have counts, but no pages
+    whole = [look for look in looks if look.position not in lost]
+    pages = pages_by_band(excerpt, bands, whole)
+    sizes = {
+        process: excerpt.recording.processes[process].target.page_size
+        for process in of_bands
+    }
+    return {
+        process: [pages[band] * sizes[process] for band in mine]
+        for process, mine in of_bands.items()
+    }
+
+
+def _page_sums(
     excerpt: Excerpt,
     looks: Sequence[RecordedLook],
     pieces: dict[int, list[HeatRow]],
-) -> dict[int, list[float]]:
-    """Return the share of each piece that was written per look, by process."""
+) -> dict[int, array[int]]:
+    """Return the written bytes of pieces, added up over looks, by process."""
     sums = {
         process: native.RangeSums(
             array("Q", [piece.start for piece in mine]),
@@ -195,20 +250,14 @@ def _shares(
     for process, unpacked in excerpt.unpacked(looks):
         if process in sums:
             sums[process].add(unpacked)
-    number = Counter(look.process for look in looks)
-    return {
-        process: [
-            total / number[process] / (piece.end - piece.start)
-            for total, piece in zip(sums[process].bytes, mine, strict=True)
-        ]
-        for process, mine in pieces.items()
-        if number[process]
-    }
+    return {process: one.bytes for process, one in sums.items()}
 
 
-def _pieces(excerpt: Excerpt, rows: int, slots: int) -> dict[int, list[HeatRow]]:
+def _pieces(
+    excerpt: Excerpt, bands: Bands, rows: int, slots: int
+) -> dict[int, list[HeatRow]]:
     """Divide the written parts of bands into pieces: larger parts into more pieces."""
-    extents = _extents(excerpt)
+    extents = _extents(excerpt, bands)
     if not extents:
         return {}
     extents.sort(key=lambda extent: extent[1] - extent[2])
@@ -238,9 +287,8 @@ def _pieces(excerpt: Excerpt, rows: int, slots: int) -> dict[int, list[HeatRow]]
     return pieces
 
 
-def _extents(excerpt: Excerpt) -> list[tuple[Band, int, int]]:
+def _extents(excerpt: Excerpt, bands: Bands) -> list[tuple[Band, int, int]]:
     """Return the parts of bands between their first and their last written page."""
-    bands = Bands(excerpt)
     mine = {
         process: [band for band in bands if band.process == process]
         for process in excerpt.by_process()

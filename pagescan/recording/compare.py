@@ -12,7 +12,6 @@ from pagescan.model.ranges import length_of, union
 from pagescan.native import Columns
 from pagescan.recording import views
 from pagescan.recording.bands import Band, Bands
-from pagescan.recording.by_page import ALWAYS_PERCENT
 from pagescan.recording.tables import MappingRow, ViewTable, WriterRow, WritersView
 
 if TYPE_CHECKING:
@@ -246,8 +245,14 @@ def _pages(excerpt: Excerpt) -> list[tuple[Band, Columns]]:
     """Return the written pages of each band, as regions from its start."""
     bands = Bands(excerpt)
     result: list[tuple[Band, Columns]] = []
-    for process, counts in excerpt.page_counts.items():
-        written = union(counts.classes(ALWAYS_PERCENT), Columns.empty())
+    pages = {
+        process: native.WrittenPages(excerpt.page_size(looks[0]))
+        for process, looks in excerpt.by_process().items()
+    }
+    for process, unpacked in excerpt.unpacked(excerpt.looks):
+        pages[process].add(unpacked)
+    for process, found in pages.items():
+        written = found.regions()
         result += [
             (band, _from_start(written, band))
             for band in bands

@@ -157,9 +157,13 @@ class Excerpt:
         Args:
             looks: The looks, or all of some time.
         """
+        if self.selection.everything and len(self.by_process()) == 1:
+            for some, parts in self.recording.packed_looks(looks):
+                yield some[0].process, self._whole(_Pending(None, some, parts))
+            return
         pending: dict[int, _Pending] = {}
         size = 0
-        for look, data in self.recording.packed_looks(looks):
+        for look, data in self._packed(looks):
             memory = None if self.selection.everything else self._selected(look)
             mine = pending.get(look.process)
             if mine is not None and mine.memory is not memory:
@@ -174,6 +178,13 @@ class Excerpt:
                 yield from ((at, self._whole(one)) for at, one in pending.items())
                 pending, size = {}, 0
         yield from ((at, self._whole(one)) for at, one in pending.items())
+
+    def _packed(
+        self, looks: Sequence[RecordedLook]
+    ) -> Iterator[tuple[RecordedLook, bytes]]:
+        """Yield looks with their packed form, one by one."""
+        for some, data in self.recording.packed_looks(looks):
+            yield from zip(some, data, strict=True)
 
     def _whole(self, pending: _Pending) -> native.UnpackedLooks:
         """Return looks for C; the damaged ones are empty."""

@@ -68,8 +68,9 @@ class FilePart:
         self, table: str, rows: Iterator[tuple[Any, ...]], version: int
     ) -> list[tuple[Any, ...]]:
         whole, broken = [], 0
+        check = schema.check_of(table, version)
         for row in rows:
-            if schema.is_whole(table, row, version):
+            if check(row):
                 if version != schema.VERSION:
                     values = schema.upgraded(table, row[:-1], version)
                     row = (*values, row[-1])  # noqa: PLW2901 - it takes its place

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from operator import add
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pagescan.recording.records import RecordedLook
 
 _SLOTS = 60
+_FEW = 4  # looks: so few are added up one by one
 _POINTS = 600  # the slots from which phases are made
 _MOST_BANDS = 6  # the busiest bands: only their changes begin a phase
 _MUCH = 0.05  # of all writes: a mapping with less begins no phase
@@ -142,31 +143,80 @@ def _read_course(excerpt: Excerpt) -> _Course:
     peaks = [0.0] * len(bands)
     slots = slots_of(excerpt, _POINTS)
     tables = []
-    of_mapping = bands.of_mapping
     for looks, _ in slots:
         table = [0] * len(bands)
-        for look in looks:
-            seconds = look.seconds or 1.0
-            indices, counts = excerpt.counts(look)
-            mine = [of_mapping[index] for index in indices]
-            for band, count in _joined(mine, counts):
-                table[band] += count
-                found[band] += 1
-                if count > peaks[band] * seconds:
-                    peaks[band] = count / seconds
+        for mine, seconds, rows in _alike(excerpt, bands, looks):
+            if len(rows) > _FEW:
+                least = min(seconds)
+                for band, counts in zip(mine, zip(*rows, strict=True), strict=True):
+                    table[band] += sum(counts)
+                    found[band] += len(counts)
+                    if max(counts) > peaks[band] * least:  # else none is higher
+                        peaks[band] = _peak(peaks[band], counts, seconds)
+                continue
+            for length, row in zip(seconds, rows, strict=True):
+                for band, count in zip(mine, row, strict=True):
+                    table[band] += count
+                    found[band] += 1
+                    if count > peaks[band] * length:
+                        peaks[band] = count / length
         tables.append({band: count for band, count in enumerate(table) if count})
         pages = list(map(add, pages, table))
     return _Course(bands, pages, found, peaks, slots, tables)
 
 
-def _joined(bands: list[int], counts: Sequence[int]) -> Iterable[tuple[int, int]]:
-    """Return the counts by band: sums, since several mappings may be one band."""
-    if len(set(bands)) == len(bands):
-        return zip(bands, counts, strict=True)
-    sums: dict[int, int] = {}
-    for band, count in zip(bands, counts, strict=True):
-        sums[band] = sums.get(band, 0) + count
-    return sums.items()
+def pages_by_band(
+    excerpt: Excerpt, bands: Bands, looks: Sequence[RecordedLook]
+) -> list[int]:
+    """Return the written pages of each band, added up over looks."""
+    table = [0] * len(bands)
+    for mine, _, rows in _alike(excerpt, bands, looks):
+        for band, counts in zip(mine, zip(*rows, strict=True), strict=True):
+            table[band] += sum(counts)
+    return table
+
+
+def _peak(peak: float, counts: Sequence[int], seconds: Sequence[float]) -> float:
+    """Return the highest rate of some looks, or `peak` if that is higher."""
+    for count, length in zip(counts, seconds, strict=True):
+        if count > peak * length:
+            peak = count / length
+    return peak
+
+
+def _alike(
+    excerpt: Excerpt, bands: Bands, looks: Sequence[RecordedLook]
+) -> Iterator[tuple[Sequence[int], list[float], list[Sequence[int]]]]:
+    """Yield consecutive looks that have written to the same bands.
+
+    Yields:
+        The bands; of each look, its seconds, above zero, and its counts by band.
+    """
+    of_mapping = bands.of_mapping
+    known: Sequence[int] | None = None
+    mine: Sequence[int] = ()
+    once = True
+    seconds: list[float] = []
+    rows: list[Sequence[int]] = []
+    for look in looks:
+        indices, counts = excerpt.counts(look)
+        if indices is not known:  # looks with the same mappings share them
+            if rows:
+                yield mine, seconds, rows
+                seconds, rows = [], []
+            known, mine = indices, [of_mapping[index] for index in indices]
+            once = len(set(mine)) == len(mine)
+        if once:
+            seconds.append(look.seconds or 1.0)
+            rows.append(counts)
+            continue
+        # Several mappings are one band.
+        sums: dict[int, int] = {}
+        for band, count in zip(mine, counts, strict=True):
+            sums[band] = sums.get(band, 0) + count
+        yield [*sums], [look.seconds or 1.0], [[*sums.values()]]
+    if rows:
+        yield mine, seconds, rows
 
 
 def mappings(excerpt: Excerpt) -> ViewTable[MappingRow]:

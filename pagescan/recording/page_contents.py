@@ -51,7 +51,7 @@ def page_contents(excerpt: Excerpt) -> PageContents:
         mappings=[mapping for _, mapping in rows],
         looks=[_look(excerpt, look, None if same else index) for look in looks],
         columns=lambda at: excerpt.columns(looks[at]),
-        packed=lambda at: _packed(excerpt, looks[at]),
+        packed=lambda group: _packed(excerpt, [looks[at] for at in group]),
         writers=_writers(excerpt) if recording.has_writers else (),
         notes=recording.damage,  # it may grow while the looks are read
     )
@@ -115,12 +115,21 @@ def _shown(name: str) -> str:
     )
 
 
-def _packed(excerpt: Excerpt, look: RecordedLook) -> tuple[int, bytes]:
-    if excerpt.selection.everything:
-        return excerpt.recording.packed(look)
-    columns = excerpt.columns(look)
-    size = excerpt.page_size(look)
-    return len(columns.starts), native.pack(columns, size)
+def _packed(excerpt: Excerpt, looks: Sequence[RecordedLook]) -> list[tuple[int, bytes]]:
+    """Return the number of regions of each look, and these in their packed form."""
+    recording = excerpt.recording
+    if not excerpt.selection.everything:
+        size = excerpt.page_size(looks[0])
+        parts = map(excerpt.columns, looks)
+        return [(len(part.starts), native.pack(part, size)) for part in parts]
+    if len(looks) == 1 or looks[-1].position - looks[0].position >= len(looks):
+        found = [recording.packed(look) for look in looks]
+    else:
+        found = [one for _, some in recording.packed_looks(looks) for one in some]
+    return [
+        (look.regions if data else 0, data)
+        for look, data in zip(looks, found, strict=True)
+    ]
 
 
 def _look(

@@ -28,7 +28,26 @@ _BYTES = array("I").itemsize
 _MOST_KNOWN = 1000
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from pagescan.recording.quiet_looks import QuietLook
+
+
+_TOGETHER = 1 << 16
+"""Regions that are read at a time: the processor's caches hold them."""
+_OF_LOOK = 32  # regions: what a look costs besides
+
+
+def portions(looks: Sequence[RecordedLook]) -> Iterator[tuple[int, int]]:
+    """Yield the bounds of consecutive looks that are read together."""
+    start = rows = 0
+    for at, look in enumerate(looks, 1):
+        rows += look.regions + _OF_LOOK
+        if rows > _TOGETHER:
+            yield start, at
+            start, rows = at, 0
+    if start < len(looks):
+        yield start, len(looks)
 
 
 class Span:

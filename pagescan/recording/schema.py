@@ -9,7 +9,7 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
 APPLICATION_ID = 0x70677363
 """The application id in the head of the file: "pgsc"."""
@@ -120,14 +120,25 @@ def is_whole(table: str, row: tuple[Any, ...], version: int = VERSION) -> bool:
 
     Anybody can compute a checksum: each number must be one, too.
     """
-    if len(row) < 2 or row[-1] != checksum(table, row, version):
-        return False
-    _, numbers, first_look, ending = _places(table, version)
-    return (
-        _NUMBER_OR_NULL.issuperset(map(type, numbers(row)))
-        and (first_look is None or row[first_look] is not None)
-        and (ending is None or isinstance(row[ending], str | None))
-    )
+    return len(row) > 1 and check_of(table, version)(row)
+
+
+@cache
+def check_of(table: str, version: int) -> Callable[[tuple[Any, ...]], bool]:
+    """Return `is_whole` for the rows of a table, which have at least two values."""
+    fixed, numbers, first_look, ending = _places(table, version)
+    crc32, of_numbers = zlib.crc32, _NUMBER_OR_NULL.issuperset
+
+    def check(row: tuple[Any, ...]) -> bool:
+        words = repr([*fixed(row)]).encode("utf-8", "surrogatepass")
+        return (
+            row[-1] == crc32(words)
+            and of_numbers(map(type, numbers(row)))
+            and (first_look is None or row[first_look] is not None)
+            and (ending is None or isinstance(row[ending], str | None))
+        )
+
+    return check
 
 
 class _Places(NamedTuple):

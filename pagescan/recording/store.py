@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Iterator, Mapping as Dict, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from itertools import groupby
+from itertools import groupby, islice
 from typing import TYPE_CHECKING, Any, Self
 
 from pagescan import native
@@ -35,6 +35,7 @@ from pagescan.recording.rows import (
     Span,
     look_of,
     mapping_of,
+    portions,
     process_of,
     quiet_look,
     untracked_of,
@@ -61,6 +62,7 @@ class Recording:
         quiet_step: How many ticks a look stands for at which a process of a group had
             not run: 1, or more if there are more than a million such looks.
         damage: One line per missing part; empty: nothing is missing.
+        lost: The positions of looks that were read, and have damaged regions.
         paths: The files.
     """
 
@@ -77,6 +79,7 @@ class Recording:
         self.looks: list[RecordedLook] = []
         self.damage: list[str] = []
         self.quiet_step = 1
+        self.lost: set[int] = set()
         self._files: list[sqlite3.Connection] = []
         self._names: list[str] = []  # of each file: its path
         self._who: list[Dict[str, Any] | None] = []  # the same; None: without --who
@@ -109,18 +112,18 @@ class Recording:
             self.damaged(look)
             return native.Columns.empty()
 
-    def packed(self, look: RecordedLook) -> tuple[int, bytes]:
-        """Return how many regions a look has, and their packed form in the file."""
+    def packed(self, look: RecordedLook) -> bytes:
+        """Return the regions of a look in their packed form; none if they are lost."""
         try:
-            return look.regions, self._packed(look)
+            return self._packed(look)
         except (sqlite3.Error, TypeError, zlib.error):
             self.damaged(look)
-            return 0, b""
+            return b""
 
     def packed_looks(
         self, looks: Sequence[RecordedLook]
-    ) -> Iterator[tuple[RecordedLook, bytes]]:
-        """Yield looks, in the order of time, with the packed form of their regions.
+    ) -> Iterator[tuple[list[RecordedLook], list[bytes]]]:
+        """Yield some looks at a time, in the order of time, with their packed regions.
 
         That reads the file once from the first look to the last one: all looks of that
         time, or most of them, should be wanted. A damaged one has no regions.
@@ -129,28 +132,37 @@ class Recording:
             wanted = list(part)
             ids = [self._rows[look.position][1] for look in wanted]
             rows = self._stored(file, min(filter(None, ids), default=0), max(ids))
-            row, data = next(rows, _NO_ROW)
-            for look, number in zip(wanted, ids, strict=True):
-                while number > row > 0:
-                    row, data = next(rows, _NO_ROW)
-                if number == row:
-                    yield look, data
-                else:  # it is in no file, or damaged: then this says so
-                    yield look, self.packed(look)[1]
+            known = {0: _NO_REGIONS}  # of quiet looks, which are in no file
+            for start, end in portions(wanted):
+                numbers = ids[start:end]
+                last = max(numbers)
+                while next(reversed(known)) < last:
+                    more = list(islice(rows, end - start))
+                    if not more:
+                        break
+                    known.update(more)
+                yield wanted[start:end], self._regions(wanted[start:end], known)
+                later = {row: data for row, data in known.items() if row > last}
+                known = {0: _NO_REGIONS, **later}
 
     def _stored(self, file: int, first: int, last: int) -> Iterator[tuple[int, bytes]]:
-        """Yield the ids and the regions of whole looks with ids in a range."""
+        """Yield the ids of looks in a range, and their regions as the file has them."""
         query = "SELECT id, written FROM looks WHERE id BETWEEN ? AND ? ORDER BY id"
         with suppress(sqlite3.Error):
-            for row, packed in self._files[file].execute(query, (first, last)):
-                try:
-                    data = zlib.decompress(packed)
-                except (TypeError, zlib.error):
-                    continue
-                yield row, data
+            yield from self._files[file].execute(query, (first, last))
+
+    def _regions(
+        self, looks: Sequence[RecordedLook], known: Dict[int, bytes]
+    ) -> list[bytes]:
+        """Return the packed regions of looks, most of which were read already."""
+        rows, unpacked = self._rows, zlib.decompress
+        with suppress(KeyError, TypeError, zlib.error):
+            return [unpacked(known[rows[look.position][1]]) for look in looks]
+        return [self.packed(look) for look in looks]  # one is damaged
 
     def damaged(self, look: RecordedLook) -> None:
         """Say that the regions of a look are damaged."""
+        self.lost.add(look.position)
         self._damaged(f"the regions of the look at {look.time:%H:%M:%S}")
 
     def _packed(self, look: RecordedLook) -> bytes:
@@ -382,5 +394,5 @@ def _found(looks: list[Any]) -> str:
     return f"{found}, {lost} between them lost" if lost else found
 
 
-_NO_ROW = (0, b"")
+_NO_REGIONS = zlib.compress(b"")
 _NO_WRITERS = RecordedWriters(0, 0, 0, 0, ())

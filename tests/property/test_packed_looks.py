@@ -142,6 +142,23 @@ def test_page_counts(
         assert abs(unique.in_window(window) - sum(sizes) / number) < 1e-6
 
 
+@given(LOOKS, st.one_of(st.none(), EDGES), st.integers(1, 5))
+def test_written_pages(
+    looks: list[set[int]], edges: list[int] | None, step: int
+) -> None:
+    """The pages of looks, some at a time, in some ranges; as regions they are apart."""
+    pages = native.WrittenPages(PAGE)
+    bounds = None if edges is None else ranges_of(edges)
+    for at in range(0, len(looks), step):
+        pages.add(native.UnpackedLooks(packed(looks[at : at + step]), PAGE, bounds))
+    mine = looks if edges is None else [inside(look, edges) for look in looks]
+    regions = pages.regions()
+    assert pages_of(regions) == addresses(set().union(*mine))
+    for before, after in zip(regions.ends, regions.starts[1:], strict=False):
+        assert before < after
+    assert not any(regions.categories)
+
+
 @given(LOOKS)
 def test_fresh_pages(looks: list[set[int]]) -> None:
     """The pages of a look that no look after another one has found."""
@@ -278,7 +295,11 @@ def check_pages(excerpt: Excerpt) -> None:
     assert working_set[-1].bytes == len(classes) * PAGE
     slots = slots_of(excerpt, 5)
     position = {look.position: at for at, look in enumerate(excerpt.looks)}
-    for row in views.heatmap(excerpt, slots=5, rows=9):
+    # With two rows each is all of a mapping: its shares come from counts.
+    for row in [
+        *views.heatmap(excerpt, slots=5, rows=9),
+        *views.heatmap(excerpt, slots=5, rows=2),
+    ]:
         for share, (looks, _) in zip(row.shares, slots, strict=True):
             assert (share is None) == (not looks)
             if share is not None:
@@ -301,6 +322,8 @@ def test_damaged_regions_are_named_and_left_out(hurt: object, tmp_path: Path) ->
         assert recording.damage == []
         (row,) = views.ages(Excerpt(recording))
         assert row.once == 2 * PAGE
+        (heat,) = views.heatmap(Excerpt(recording), slots=3, rows=1)
+        assert heat.shares == [1 / 3, 0, 1 / 3]
         assert recording.damage == ["the regions of the look at 03:04:07"]
 
 

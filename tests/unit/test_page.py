@@ -7,6 +7,7 @@ import re
 import zlib
 from array import array
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 from operator import mul
@@ -204,12 +205,15 @@ def test_a_damaged_look_leaves_the_others_of_its_frame() -> None:
     def damaged(at: int) -> Columns:
         return Columns.empty() if at == 1 else columns(at)
 
-    def cut(at: int) -> tuple[int, bytes]:
-        return (5, b"\xff\xff") if at == 1 else packed(at)
+    def cut(group: Sequence[int]) -> list[tuple[int, bytes]]:
+        return [
+            (5, b"\xff\xff") if at == 1 else one
+            for at, one in zip(group, packed(group), strict=True)
+        ]
 
     contents = replace(contents, columns=damaged, packed=cut)
     with pytest.raises(ValueError, match="damaged"):
-        native.join_packed([cut(1)[1]], 1)
+        native.join_packed([cut([1])[0][1]], 1)
     (frame,) = frames_of(contents, Level(looks=4))
     columns_ = native.unpack(frame.packed, frame.regions, PAGE)
     assert pages_of(columns_) == written[0] | written[2] | written[3]
@@ -221,7 +225,7 @@ def test_a_page_with_too_many_regions_is_coarser(
     monkeypatch.setattr("pagescan.render.html.frames._MOST_REGIONS", 20_000)
     contents = random_contents(400)
     facts, _ = data_of(page(contents))
-    assert sum(contents.packed(at)[0] for at in range(400)) > 20_000
+    assert sum(regions for regions, _ in contents.packed(range(400))) > 20_000
     assert facts["level"] != {"looks": 1, "unit": 1}
     assert sum(facts["frames"]["regions"]) < 25_000
 

@@ -247,7 +247,7 @@ def _all_packed(
     """
     if level == EXACT:
         for group in groups:
-            yield contents.packed(group[0])
+            yield contents.packed(group)[0]
         return
     from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -268,14 +268,14 @@ def _packed(
 ) -> tuple[int, bytes]:
     """Return the number of regions of some joined looks, and their packed form."""
     if level == EXACT:
-        return contents.packed(group[0])
+        return contents.packed(group)[0]
     return _joined(
         contents, group, level, lambda: native.join_packed(looks, level.unit)
     )
 
 
 def _read(contents: PageContents, group: Sequence[int]) -> list[bytes]:
-    return [contents.packed(index)[1] for index in group]
+    return [data for _, data in contents.packed(group)]
 
 
 def _joined(

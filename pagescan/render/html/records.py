@@ -104,7 +104,8 @@ class PageContents:
         mappings: All mappings of all times.
         looks: The looks, in the order of time.
         columns: Returns the written pages of the look with an index.
-        packed: Returns how many regions these are, and their packed form.
+        packed: Returns for looks of one process how many regions each has, and their
+            packed form.
         writers: The functions, those that wrote most first; empty: not recorded.
         notes: Lines that the page shows above everything else, as for a damaged file.
     """
@@ -118,6 +119,6 @@ class PageContents:
     mappings: Sequence[PageMapping]
     looks: Sequence[PageLook]
     columns: Callable[[int], Columns]
-    packed: Callable[[int], tuple[int, bytes]]
+    packed: Callable[[Sequence[int]], list[tuple[int, bytes]]]
     writers: Sequence[PageWriter] = field(default=())
     notes: Sequence[str] = field(default=())
