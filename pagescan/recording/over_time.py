@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pagescan.recording.records import RecordedLook
 
 _SLOTS = 60
-_FEW = 4  # looks: so few are added up one by one
+_FEW = 4  # looks: up to that number, they are added up one by one
 _POINTS = 600  # the slots from which phases are made
 _MOST_BANDS = 6  # the busiest bands: only their changes begin a phase
 _MUCH = 0.05  # of all writes: a mapping with less begins no phase
