@@ -160,17 +160,15 @@ class Lock:
             os.fchmod(fd, 0o600)  # whatever the caller's umask
             # Its last holder may have removed it between this open and this lock.
             lock = cls(directory, fd, pid)
-            if lock.is_ours() and lock.is_new():
-                return lock
+            if lock.is_ours():
+                remove_files(directory, pid, SUFFIXES[:-1])  # a dead holder's
+                if lock.is_new():
+                    return lock
             lock.remove()
             os.close(fd)
 
     def is_new(self) -> bool:
-        """Whether no holder had it before: each session has a lock file of its own.
-
-        Files of an earlier one are removed: they are no part of a new session.
-        """
-        remove_files(self.directory, self.pid, SUFFIXES[:-1])
+        """Whether no holder had it before: each session has a lock file of its own."""
         facts = os.fstat(self.fd)
         return stat.S_ISREG(facts.st_mode) and not facts.st_size
 

@@ -6,6 +6,7 @@ moments (targets/surgeon.c). PAGESCAN_KILLS sets the number of such kills per ki
 make more than 10,000.
 """
 
+import errno
 import json
 import os
 import shlex
@@ -336,8 +337,9 @@ def test_death_at_random(
     assert ends_early or status["interrupted"] == 0, status
     assert kind in SUSPENDED or status["lost"] == 0, status
     assert witness.status(made.process.pid, "TracerPid") == "0"
-    # An exec in that time may end an attach, which reports it.
-    assert kind == "execs" or said["failed"] == 0, said
+    # An exec in that time may end an attach, which reports it; a busy machine, too.
+    late = said["error"] == -errno.ETIMEDOUT
+    assert kind == "execs" or said["failed"] == 0 or late, said
 
 
 @pytest.mark.needs("tracking")
