@@ -1,6 +1,7 @@
 """`pagescan disarm`: ends tracking sessions."""
 
 from collections import Counter
+from itertools import chain
 
 import click
 
@@ -126,12 +127,8 @@ def _sessions(
 
 def _lost(sessions: list[Session], *, every: bool) -> list[Session]:
     """Return the lost sessions of the same groups, or all; forget them."""
-    groups = {session.group[:2] for session in sessions if session.group}
-    lost = [
-        session
-        for session in lost_sessions()
-        if every or (session.group is not None and session.group[:2] in groups)
-    ]
+    groups = {session.group.key for session in sessions if session.group}
+    lost = lost_sessions() if every else [*chain(*map(lost_sessions, groups))]
     for session in lost:
         clear_away(session)
     return lost

@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 MANY = 5000
 """Mappings, from which on the arming may take 0.1 s."""
-_LINES = 100
-"""Rows that are shown before all mappings have been counted."""
 _MUCH = 16 << 30
 """Bytes in memory, from which on it may, too."""
+_LINES = 100
+"""Rows that are shown before all mappings have been counted."""
 
 
 class EarlyView:

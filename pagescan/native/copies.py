@@ -6,10 +6,11 @@ from array import array
 from typing import TYPE_CHECKING, NamedTuple
 
 from pagescan.native.door import c_columns, check, ffi, lib, u64
-from pagescan.native.types import ZERO, Columns
+from pagescan.native.regions import empty_rows
 
 if TYPE_CHECKING:
     from pagescan.native.perf import Faults
+    from pagescan.native.types import Columns
 
 _NOBUFS = 105
 _ROWS = 4096
@@ -47,9 +48,7 @@ def compare_copies(parent: int, child: int, both: Columns) -> Comparison:
     rows = len(both.starts) + _ROWS
     c_both = c_columns(both, len(both.starts))
     while True:
-        columns = Columns(*(ZERO * rows for _ in range(3)))
-        out = c_columns(columns, rows)
-        out.length = 0
+        columns, out = empty_rows(rows)
         counts = ffi.new("struct ps_comparison *")
         code = lib.ps_copies_compare(parent, child, c_both, out, counts)
         if code != -_NOBUFS:

@@ -7,9 +7,9 @@ from array import array
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from itertools import accumulate
-from typing import Any
 
-from pagescan.native.door import c_columns, check, ffi, lib, u32, u64
+from pagescan.native.door import check, ffi, lib, u32, u64
+from pagescan.native.regions import filled
 from pagescan.native.types import ZERO, Columns
 
 _BLOCK = 1 << 21
@@ -152,19 +152,6 @@ class _Blocks:
             self._make_room(looks)
             at = check(take(at))
 
-    def _regions(self, fill: Callable[[Any], int]) -> Columns:
-        """Return the regions that C writes to a struct ps_columns."""
-        rows = _ROWS
-        while True:
-            result = Columns(*(ZERO * rows for _ in range(3)))
-            out = c_columns(result, rows)
-            if not check(fill(out)):
-                break
-            rows = out.length
-        for column in result:
-            del column[out.length :]
-        return result
-
 
 class WrittenPages(_Blocks):
     """Remembers which pages looks have found: a bit per page."""
@@ -189,8 +176,8 @@ class WrittenPages(_Blocks):
     def regions(self) -> Columns:
         """Return the pages as regions without categories."""
         bits = u64(self._bits)
-        return self._regions(
-            lambda out: lib.ps_marked(self._c, bits, self._page_size, out)
+        return filled(
+            _ROWS, lambda out: lib.ps_marked(self._c, bits, self._page_size, out)
         )
 
 
@@ -265,8 +252,8 @@ class PageCounts(_Blocks):
         `percent` of the looks since their first one found; and 2 for others.
         """
         size, looks = self._page_size, self._looks
-        return self._regions(
-            lambda out: lib.ps_page_classes(self._c, size, looks, percent, out)
+        return filled(
+            _ROWS, lambda out: lib.ps_page_classes(self._c, size, looks, percent, out)
         )
 
 

@@ -6,9 +6,13 @@ import errno
 from array import array
 from collections.abc import Sequence
 from itertools import accumulate
+from typing import TYPE_CHECKING, Any
 
 from pagescan.native.door import c_columns, check, ffi, lib, u64
-from pagescan.native.types import ZERO, Columns
+from pagescan.native.regions import filled
+
+if TYPE_CHECKING:
+    from pagescan.native.types import Columns
 
 _BYTES_PER_REGION = 4  # most regions take 2 or 3
 
@@ -38,18 +42,14 @@ def unpack(data: bytes, rows: int, page_size: int) -> Columns:
     """
     if not 0 <= rows <= len(data):  # a region takes two bytes at least
         rows = len(data)
-    while True:
-        result = Columns(*(ZERO * rows for _ in range(3)))
-        out = c_columns(result, rows)
+
+    def regions(out: Any) -> int:
         code = lib.ps_unpack(ffi.from_buffer(data), len(data), page_size, out)
         if code == -errno.EBADMSG:
             raise ValueError("the packed regions are damaged")
-        if not check(code):
-            break
-        rows = out.length
-    for column in result:
-        del column[out.length :]
-    return result
+        return int(code)
+
+    return filled(rows, regions)
 
 
 def join_packed(looks: Sequence[bytes], unit: int) -> tuple[int, bytes]:

@@ -24,7 +24,7 @@ def join(
     c_regions = c_columns(regions, len(regions.starts))
     rows = len(regions.starts) + _MORE_ROWS
     while True:
-        joined, out = _empty_rows(rows)
+        joined, out = empty_rows(rows)
         owners = array("q", bytes(8 * rows))
         if not _ranged(lib.ps_join, c_regions, starts, ends, out, i64(owners)):
             break
@@ -80,7 +80,7 @@ def overlay(under: Columns, over: Columns, *, outside: bool) -> Columns:
         outside: Whether to include the parts that only the upper list has.
     """
     lower, upper = (c_columns(one, len(one.starts)) for one in (under, over))
-    return _fill(
+    return filled(
         len(under.starts) + len(over.starts) + _MORE_ROWS,
         lambda out: lib.ps_overlay(lower, upper, outside, out),
     )
@@ -96,7 +96,7 @@ def relabel(regions: Columns, labels: dict[int, int]) -> Columns:
     c_regions = c_columns(regions, len(regions.starts))
     before, after = array("Q", labels), array("Q", labels.values())
     old, new = u64(before), u64(after)
-    return _fill(
+    return filled(
         len(regions.starts),
         lambda out: lib.ps_relabel(c_regions, old, new, len(before), out),
     )
@@ -110,7 +110,7 @@ def whole_units(regions: Columns, size: int, left_out: int | None = None) -> Col
     none = ALL_PAGES if left_out is None else left_out
     rows = len(regions.starts)
     c_regions = c_columns(regions, rows)
-    return _fill(rows, lambda out: lib.ps_whole_units(c_regions, size, none, out))
+    return filled(rows, lambda out: lib.ps_whole_units(c_regions, size, none, out))
 
 
 def tally(
@@ -146,7 +146,7 @@ def _parts(
 ) -> Columns:
     """Return the parts of regions that a function of the shim picks by ranges."""
     c_regions = c_columns(regions, len(regions.starts))
-    return _fill(
+    return filled(
         len(regions.starts) + _MORE_ROWS,
         lambda out: _ranged(function, c_regions, starts, ends, out),
     )
@@ -163,7 +163,7 @@ def _ranged(
     return check(function(regions, u64(starts), u64(ends), len(starts), *out))
 
 
-def _fill(rows: int, function: Callable[[Any], int]) -> Columns:
+def filled(rows: int, function: Callable[[Any], int]) -> Columns:
     """Return the rows that a function of the shim writes.
 
     Args:
@@ -172,7 +172,7 @@ def _fill(rows: int, function: Callable[[Any], int]) -> Columns:
             room.
     """
     while True:
-        result, out = _empty_rows(rows)
+        result, out = empty_rows(rows)
         if not check(function(out)):
             break
         rows = out.length
@@ -181,7 +181,7 @@ def _fill(rows: int, function: Callable[[Any], int]) -> Columns:
     return result
 
 
-def _empty_rows(capacity: int) -> tuple[Columns, Any]:
+def empty_rows(capacity: int) -> tuple[Columns, Any]:
     """Return rows to be filled, and a struct ps_columns that refers to them."""
     rows = Columns(*(ZERO * capacity for _ in range(3)))
     out = c_columns(rows, capacity)

@@ -111,8 +111,11 @@ def upgraded(table: str, row: tuple[Any, ...], version: int) -> tuple[Any, ...]:
 
 def checksum(table: str, row: tuple[Any, ...], version: int = VERSION) -> int:
     """Return the CRC-32 of a row, without its regions, lifetime and ending."""
-    fixed = list(_places(table, version).fixed(row))
-    return zlib.crc32(repr(fixed).encode("utf-8", "surrogatepass"))
+    return _crc(_places(table, version).fixed(row))
+
+
+def _crc(values: Iterable[Any]) -> int:
+    return zlib.crc32(repr([*values]).encode("utf-8", "surrogatepass"))
 
 
 def is_whole(table: str, row: tuple[Any, ...], version: int = VERSION) -> bool:
@@ -127,12 +130,11 @@ def is_whole(table: str, row: tuple[Any, ...], version: int = VERSION) -> bool:
 def check_of(table: str, version: int) -> Callable[[tuple[Any, ...]], bool]:
     """Return `is_whole` for the rows of a table, which have at least two values."""
     fixed, numbers, first_look, ending = _places(table, version)
-    crc32, of_numbers = zlib.crc32, _NUMBER_OR_NULL.issuperset
+    of_numbers = _NUMBER_OR_NULL.issuperset
 
     def check(row: tuple[Any, ...]) -> bool:
-        words = repr([*fixed(row)]).encode("utf-8", "surrogatepass")
         return (
-            row[-1] == crc32(words)
+            row[-1] == _crc(fixed(row))
             and of_numbers(map(type, numbers(row)))
             and (first_look is None or row[first_look] is not None)
             and (ending is None or isinstance(row[ending], str | None))

@@ -78,12 +78,12 @@ def find_group(kind: str, name: str) -> GroupSession:
         SessionLostError: Its keeper died. The files are removed: it is reported once.
     """
     for found in reversed(group_sessions()):
-        if (found.group.kind, found.group.name) == (kind, name):
+        if found.group.key == (kind, name):
             return found
     clear_leftovers()
     lost: dict[Membership, list[Session]] = {}
-    for session in lost_sessions():
-        if session.group is not None and session.group[:2] == (kind, name):
+    for session in lost_sessions((kind, name)):
+        if session.group is not None:
             lost.setdefault(session.group, []).append(session)
     for group, members in lost.items():
         for session in members:
@@ -110,17 +110,8 @@ def find_only() -> Session | GroupSession:
     if not keeper_sessions():
         for session in lost_sessions():
             if session.group is not None:
-                return find_group(session.group.kind, session.group.name)
+                return find_group(*session.group.key)
     return find_session(None)
-
-
-def lost_in(group: Membership) -> list[Session]:
-    """Return the sessions of a group whose keeper died, whenever it was armed."""
-    return [
-        session
-        for session in lost_sessions()
-        if session.group is not None and session.group[:2] == group[:2]
-    ]
 
 
 def lost_group(found: GroupSession) -> SessionLostError:
@@ -138,7 +129,7 @@ def refuse_second(kind: str, name: str) -> None:
     """Raise a SessionError if a group has a session already."""
     for found in group_sessions():
         group = found.group
-        if (group.kind, group.name) == (kind, name):
+        if group.key == (kind, name):
             raise SessionError(
                 f"{group} is tracked already: armed {format_time(group.armed_at)}",
                 hint=f"pagescan diff {group.words}, or pagescan disarm {group.words}",

@@ -34,11 +34,10 @@ from pagescan.session.group_limit import room
 from pagescan.session.group_lookup import (
     GroupSession,
     lost_group,
-    lost_in,
     refuse_second,
 )
 from pagescan.session.locks import live_sessions, tracked_already
-from pagescan.session.lookup import clear_away
+from pagescan.session.lookup import clear_away, lost_sessions
 from pagescan.session.opened import Joining, end, start
 from pagescan.session.record import GoneMember, Membership, Session
 from pagescan.session.watched import Terms
@@ -215,7 +214,7 @@ class _Result:
 
     def add_lost(self, found: GroupSession) -> None:
         """Add the sessions of the group whose keeper died before this command."""
-        for session in lost_in(found.group):
+        for session in lost_sessions(found.group.key):
             self.lost[_member_of(session).key] = session
 
     def leave_out_lost(self, present: Collection[tuple[int, int]]) -> None:
@@ -311,7 +310,7 @@ class _Result:
         """Whether another command is arming the same group, and has this process."""
         return any(
             other.group is not None
-            and other.group[:2] == self.group[:2]
+            and other.group.key == self.group.key
             and other.group != self.group
             for other in live_sessions(member.pid)
         )

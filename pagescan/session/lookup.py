@@ -44,12 +44,17 @@ def other_holders() -> list[Session]:
     return [session for session in live_sessions() if session.holder != "keeper"]
 
 
-def lost_sessions() -> list[Session]:
-    """Return the sessions of dead keepers whose targets still run."""
+def lost_sessions(group: tuple[str, str] | None = None) -> list[Session]:
+    """Return the sessions of dead keepers whose targets still run.
+
+    Args:
+        group: The kind and name of a group, whenever it was armed; None: all sessions.
+    """
     return [
         session
         for file in lock_files()
         if not file.held and (session := file.read()) and _is_lost(session)
+        if group is None or (session.group is not None and session.group.key == group)
     ]
 
 
@@ -60,12 +65,12 @@ def losses(lost: list[Session], living: list[Session]) -> list[str]:
         lost: The lost sessions.
         living: The living ones: they may be of the same groups.
     """
-    groups = {session.group[:2] for session in living if session.group}
+    groups = {session.group.key for session in living if session.group}
     lines = []
     for session in lost:
         group = session.group
         name = f"session {session.name}" if group is None else str(group)
-        part = " in part" if group is not None and group[:2] in groups else ""
+        part = " in part" if group is not None and group.key in groups else ""
         lines.append(f"{name} was lost{part}: its keeper died")
     return list(dict.fromkeys(lines))
 

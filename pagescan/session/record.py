@@ -59,6 +59,11 @@ class Membership(NamedTuple):
         return GroupFacts(self.kind, self.name)
 
     @property
+    def key(self) -> tuple[str, str]:
+        """Its kind and name: a group that is armed again has the same."""
+        return self.kind, self.name
+
+    @property
     def words(self) -> str:
         """The words of the command line that select it."""
         return f"--{self.kind} {self.name}"

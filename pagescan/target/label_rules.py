@@ -112,7 +112,7 @@ def _is_plain(mapping: Mapping) -> bool:
 
 def is_data(mapping: Mapping) -> bool:
     """Whether a mapping is plain writable memory."""
-    return mapping.perms == "rw-p" and not mapping.inode and not mapping.name
+    return mapping.perms == "rw-p" and _is_plain(mapping)
 
 
 def _named(prefix: str, text: str) -> Callable[[Program, int], str | None]:

@@ -123,6 +123,13 @@ def test_from_the_first_line_on(
     assert witness.registered(made.pid) == 0
 
 
+def said_by(process: "subprocess.Popen[str]") -> str:
+    """Wait until a command has ended; return its messages."""
+    process.wait(timeout=60 * witness.PATIENCE)
+    assert process.stderr is not None
+    return process.stderr.read()
+
+
 @pytest.mark.needs("tracking")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("words", ["PID", "--tree PID"])
@@ -145,9 +152,7 @@ def test_a_reader_that_stands_still(
         made.tell("storm m 1")
         witness.wait_for(lambda: is_writing(process.pid))
         process.send_signal(number)
-        process.wait(timeout=60 * witness.PATIENCE)
-        assert process.stderr is not None
-        said = process.stderr.read()
+        said = said_by(process)
     os.close(out)
     assert process.returncode == 1, said
     assert "its reader stands still" in said
@@ -190,9 +195,7 @@ def test_a_result_that_nobody_waits_for(
     out, process = full_pipe(words, made.pid)
     with process:
         process.send_signal(number)
-        process.wait(timeout=60 * witness.PATIENCE)
-        assert process.stderr is not None
-        said = process.stderr.read()
+        said = said_by(process)
     os.close(out)
     assert process.returncode == 1, said
     assert "its reader stands still" in said.splitlines()[-1]

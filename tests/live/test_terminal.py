@@ -706,7 +706,7 @@ def test_interrupted_while_the_view_waits_for_the_arming(
     target: Callable[..., Target],
     tmp_path: Path,
 ) -> None:
-    """The terminal is as before, and nothing of what was armed is left."""
+    """The command restores the terminal, and undoes what it has armed."""
     made = target("m=many,pages=6000,fill=1")
     terminal.start(f"{standing('behind', tmp_path)} watch {made.pid}", 80, 24)
     witness.wait_for(lambda: terminal.row("arming 6,0"))
