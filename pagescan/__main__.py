@@ -39,6 +39,9 @@ def _not_raised(event: "sys.UnraisableHookArgs") -> None:
         return
     import signal
 
+    from pagescan.console import interrupts
+
+    interrupts.dropped()
     signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGINT))
     signal.setitimer(signal.ITIMER_REAL, 0.01)
 

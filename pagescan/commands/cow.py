@@ -13,7 +13,7 @@ from pagescan.attribution.exact_copies import ExactCopies
 from pagescan.commands.group_options import subject_argument
 from pagescan.commands.group_text import Told
 from pagescan.commands.options import common, output
-from pagescan.commands.signals import stop_on_signals
+from pagescan.commands.signals import stop_on_signals, undo_on_signals
 from pagescan.commands.values import SECONDS
 from pagescan.console.context import Context
 from pagescan.console.streams import nothing_is_held
@@ -91,6 +91,7 @@ def command(
     shared, copied and new are numbers of pages; rate is copied pages per second.
     """
     with contextlib.ExitStack() as undo:
+        undo.enter_context(undo_on_signals())
         watch = undo.enter_context(
             _exact(subject, existing=not next_fork)
             if by_bits

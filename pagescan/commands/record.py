@@ -18,11 +18,12 @@ from pagescan.commands.options import (
 )
 from pagescan.commands.record_progress import RecordProgress
 from pagescan.commands.running import is_command, said_if_long
-from pagescan.commands.signals import no_interrupt, stop_on_signals, undo_on_signals
+from pagescan.commands.signals import stop_on_signals, undo_on_signals
 from pagescan.commands.tick_text import end_line
 from pagescan.commands.unseen_writes import say_unseen_writes
 from pagescan.commands.values import value_of
 from pagescan.console.context import Context
+from pagescan.console.interrupts import one_step
 from pagescan.model.errors import PagescanError, UsageError
 from pagescan.model.looks import Tick, summary_of
 from pagescan.model.results import Cost
@@ -142,8 +143,9 @@ def command(
         undo.callback(progress.clear)
         launched, selection = None, Selection()
         if run:
-            launched = launch(list(words), stdout=2, stderr=2)
-            undo.callback(launched.close)
+            with one_step():
+                launched = launch(list(words), stdout=2, stderr=2)
+                undo.callback(launched.close)
             if launched.note:
                 context.say(launched.note)
             subject: int | Selector = launched.pid
@@ -174,7 +176,7 @@ def command(
             )
             return 0
         pid = subject
-        with Target.open(pid) as target, no_interrupt():
+        with Target.open(pid) as target, one_step():
             recorder = Recorder(
                 keeping,
                 target.facts,

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 from pagescan.commands.group_text import Told
 from pagescan.commands.record_progress import RecordProgress
 from pagescan.commands.running import said_if_long
-from pagescan.commands.signals import no_interrupt, stop_on_signals
+from pagescan.commands.signals import stop_on_signals
 from pagescan.commands.unseen_writes import say_unseen_writes
 from pagescan.commands.watch_group import group_end_line
+from pagescan.console.interrupts import one_step
 from pagescan.model.errors import PagescanError
 from pagescan.model.groups import GroupFacts, GroupTick
 from pagescan.model.results import Cost
@@ -39,7 +40,7 @@ def record_group(
         writers = _sampled(undo) if keeps_writers else None
         if writers is not None:
             terms.follower = writers.group
-        with no_interrupt():
+        with one_step():
             recorder = Recorder(
                 keeping,
                 None,

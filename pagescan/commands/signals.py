@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import Iterator
 
+from pagescan.console.interrupts import interrupting
 from pagescan.console.streams import end_soon
 
 
@@ -44,40 +45,14 @@ def undo_on_signals() -> Iterator[None]:
 
     This process then ends by the signal, as it would have without this.
     `stop_on_signals` may be entered within the block. An ignored signal stays ignored.
+    No signal comes in the middle of an undo, nor of `one_step`.
     """
-    came: list[int] = []
-
-    def interrupt(number: int, _: object) -> None:
-        came.append(number)
-        raise KeyboardInterrupt
-
     numbers = [
         number
         for number in (signal.SIGTERM, signal.SIGHUP)
         if signal.getsignal(number) == signal.SIG_DFL
     ]
-    try:
-        for number in numbers:
-            signal.signal(number, interrupt)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        numbers.append(signal.SIGINT)
+    with interrupting(numbers):
         yield
-    finally:
-        for number in numbers:
-            signal.signal(number, signal.SIG_DFL)
-        if came:
-            signal.raise_signal(came[0])
-
-
-@contextlib.contextmanager
-def no_interrupt() -> Iterator[None]:
-    """Put a Ctrl-C off to the end of the block, which has to be short."""
-    before = signal.getsignal(signal.SIGINT)
-    came: list[int] = []
-    if callable(before):
-        signal.signal(signal.SIGINT, lambda number, _: came.append(number))
-    try:
-        yield
-    finally:
-        if callable(before):
-            signal.signal(signal.SIGINT, before)
-    if came and callable(before):
-        before(came[0], None)

@@ -27,6 +27,7 @@ from pagescan.commands.signals import stop_on_signals, undo_on_signals
 from pagescan.commands.tick_text import SAMPLED_ROWS, end_line, tick_line
 from pagescan.console.context import Context
 from pagescan.console.garbage import without_searches
+from pagescan.console.interrupts import one_step
 from pagescan.console.streams import OutputError
 from pagescan.model.batch import Batch
 from pagescan.model.errors import PagescanError, UsageError
@@ -132,8 +133,11 @@ def command(
         cmd_output = CmdOutput.of(cmd_file, live=live) if run else None
         if cmd_output:
             undo.callback(cmd_output.close)
-            launched = launch(list(words), stdout=cmd_output.fd, stderr=cmd_output.fd)
-            undo.callback(launched.close)
+            with one_step():
+                launched = launch(
+                    list(words), stdout=cmd_output.fd, stderr=cmd_output.fd
+                )
+                undo.callback(launched.close)
             cmd_output.started()
             if launched.note:
                 context.say(launched.note)

@@ -24,6 +24,7 @@ from pagescan.commands.signals import stop_on_signals, undo_on_signals
 from pagescan.commands.values import SECONDS, whole
 from pagescan.commands.who_result import say_limits, say_result
 from pagescan.console.context import Context
+from pagescan.console.interrupts import one_step
 from pagescan.model.errors import UsageError
 from pagescan.model.looks import Tick
 from pagescan.model.results import Cost, Output, SessionFacts
@@ -165,8 +166,9 @@ def command(
             subject, period, user_only, ask_runtime, callers, python
         )
         if run:
-            launched = launch(list(words), stdout=2, stderr=2)
-            undo.callback(launched.close)
+            with one_step():
+                launched = launch(list(words), stdout=2, stderr=2)
+                undo.callback(launched.close)
             chosen: int | Selector = launched.pid
             if launched.note:
                 context.say(launched.note)

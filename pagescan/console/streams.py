@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 _BUFFERED = 1 << 13
 _AT_ONCE = 1 << 16  # bytes per write: a slow reader is told from one that stands still
 _PATIENCE = 1.0  # seconds for which such a write may wait at the end
+_WAITS = 0.05  # seconds after which a write waits for its reader, rather than runs
 _STANDS_STILL = 110  # ETIMEDOUT
 _SHORT = 30  # characters: such a line fits into any terminal
 _ERRORS = "pagescan"
@@ -55,6 +56,7 @@ class _Ending:
         by_user: Whether every such signal was Ctrl-C.
         nothing_held: Whether no target is held, so that waiting harms nobody.
         writes: Whether the main thread is in a write.
+        not_this: Whether that write is to be given up, because a signal came again.
     """
 
     main = _thread.get_ident()
@@ -62,6 +64,7 @@ class _Ending:
     by_user = True
     nothing_held = False
     writes = False
+    not_this = False
 
     @classmethod
     def is_soon(cls) -> bool:
@@ -76,16 +79,15 @@ def end_soon(*, by_user: bool = False) -> None:
     handler: a write that waits would go on waiting after it. Source: PEP 475.
 
     Args:
-        by_user: Whether the signal was Ctrl-C, which can come again.
-
-    Raises:
-        OutputError: It is called for the second time, and a write still waits.
+        by_user: Whether the signal was Ctrl-C, which can come again: if a write still
+            waits then, it is given up at once.
     """
-    if _Ending.has_begun and _Ending.writes:
-        raise OutputError(_STANDS_STILL, "interrupted")
+    _Ending.not_this = _Ending.has_begun and _Ending.writes
     _Ending.has_begun = True
     _Ending.by_user &= by_user
-    if _Ending.writes and _Ending.is_soon():
+    if _Ending.not_this:
+        _set_alarm(_WAITS)
+    elif _Ending.writes and _Ending.is_soon():
         _set_alarm()
 
 
@@ -97,15 +99,15 @@ def nothing_is_held() -> None:
     _Ending.nothing_held = True
 
 
-def _set_alarm() -> None:
+def _set_alarm(seconds: float = _PATIENCE) -> None:
     import signal
 
     def give_up(*_: object) -> None:
-        if _Ending.writes and _Ending.is_soon():
+        if _Ending.writes and (_Ending.not_this or _Ending.is_soon()):
             raise OutputError(_STANDS_STILL, "interrupted")
 
     signal.signal(signal.SIGALRM, give_up)
-    signal.setitimer(signal.ITIMER_REAL, _PATIENCE)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
 def _write_some(fd: int, part: memoryview) -> int:
@@ -122,7 +124,7 @@ def _write_some(fd: int, part: memoryview) -> int:
                 _is_writable(fd)
     finally:
         if is_main:
-            _Ending.writes = False
+            _Ending.writes = _Ending.not_this = False
 
 
 def take_over() -> None:

@@ -223,9 +223,7 @@ def track(
     with contextlib.ExitStack() as undo:
         undo.callback(target.close)
         mappings.check_selection(selection, target)
-        lock = Lock.take(target.pid)
-        undo.callback(lock.close)
-        undo.callback(lock.remove)
+        lock = Lock.taken(target.pid, undo)
         tracking = OwnTracking.start(target, selection)
         undo.callback(Tracking.close, tracking)
         tracking.lock = lock

@@ -39,9 +39,5 @@ def listed(pid: int, holder: str) -> Iterator[Listed]:
     Raises:
         SessionError: It is tracked already; the message names the session.
     """
-    lock = Lock.take(pid)
-    try:
-        yield Listed(lock, holder)
-    finally:
-        lock.remove()
-        lock.close()
+    with contextlib.ExitStack() as undo:
+        yield Listed(Lock.taken(pid, undo), holder)

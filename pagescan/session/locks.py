@@ -167,6 +167,21 @@ class Lock:
             lock.remove()
             os.close(fd)
 
+    @classmethod
+    def taken(cls, pid: int, undo: contextlib.ExitStack) -> Self:
+        """Lock a target for this process, until `undo` ends.
+
+        Raises:
+            SessionError: As for `take`.
+        """
+        from pagescan.console.interrupts import one_step
+
+        with one_step():
+            lock = cls.take(pid)
+            undo.callback(lock.close)
+            undo.callback(lock.remove)
+        return lock
+
     def is_new(self) -> bool:
         """Whether no holder had it before: each session has a lock file of its own."""
         facts = os.fstat(self.fd)

@@ -109,9 +109,7 @@ class WatchedMember:
                 target = undo.enter_context(Target.open(pid, start_time=start_time))
                 target.tracee = self.tracee
                 maps.check_selection(self._terms.selection, target)
-                lock = Lock.take(pid)
-                undo.callback(lock.close)
-                undo.callback(lock.remove)
+                lock = Lock.taken(pid, undo)
                 # So idle processes are not all looked at in the same tick.
                 self._clock, self._skipped = _clock(pid), pid % _SKIPPED
                 arming = Arming(self._terms, lock, self.toll, budget)

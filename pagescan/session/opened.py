@@ -50,19 +50,16 @@ def start(
     Returns:
         The armed state, and the cost; the userfaultfd now belongs to the keeper.
     """
-    lock = Lock.take(target.pid)
-    try:
+    from pagescan.console.interrupts import one_step
+
+    with contextlib.ExitStack() as undo:
+        lock = Lock.taken(target.pid, undo)
         tracking = Tracking.start(target, selection, max_tables=max_tables, pace=pace)
-        try:
-            _store_huge(lock.directory, target.pid, tracking.armed.huge)
+        undo.callback(tracking.close)
+        _store_huge(lock.directory, target.pid, tracking.armed.huge)
+        with one_step():  # a keeper has it, or this process
             _hand_over(tracking, lock, joining)
-        except BaseException:
-            tracking.close()
-            raise
-    except BaseException:
-        lock.remove()
-        lock.close()
-        raise
+            undo.pop_all()
     lock.close()
     tracking.hand_over()
     return tracking

@@ -161,9 +161,7 @@ class Watched:
                 target.tracee = launched.tracee if launched else None
                 for note in maps.check_selection(terms.selection, target):
                     terms.say(note)
-                lock = Lock.take(pid)
-                undo.callback(lock.close)
-                undo.callback(lock.remove)
+                lock = Lock.taken(pid, undo)
                 if expect is not None:
                     expect(target)
                 arming = Arming(terms, lock, toll, budget)
