@@ -38,21 +38,21 @@ class JitMap:
         self._rest = b""
         self._was_read: tuple[int, int] | None = None
 
-    def ask_java(self) -> bool:
-        """Let HotSpot write its map, and read it; return whether it did.
+    def ask_java(self) -> str:
+        """Let HotSpot write its map, and read it; return why it did not, or "".
 
         A file that was not there before is removed again.
         """
         pid = self._files.pid
         with self._files.directory(_FOLDER.encode()) as folder:
             before = _facts(folder, pid)
-            if not ask_java(pid):
-                return False
+            if why := ask_java(pid):
+                return why
             self._begin_again()
             self.refresh()
             if before is None and self._was_read is not None:
                 self._remove(folder)
-        return True
+        return ""
 
     def _begin_again(self) -> None:
         """Read the file from its start: it was written again."""
@@ -141,34 +141,46 @@ def source_of(name: str) -> tuple[str, str | None, int | None]:
     return name, None, None
 
 
-def ask_java(pid: int) -> bool:
-    """Let HotSpot write its map, by jcmd; return whether it did.
-
-    Only a machine that listens is asked: jcmd sends SIGQUIT, which ends others.
-    """
+def ask_java(pid: int) -> str:
+    """Let HotSpot write its map, by jcmd; return why it did not, or ""."""
     import shutil
     import subprocess
 
-    from pagescan.target import jvm
-
-    tool = shutil.which("jcmd")
     try:
-        if tool is None or not (jvm.is_machine(pid) and jvm.is_listening(pid)):
-            return False
-    except OSError:
-        return False
-    try:
+        if why := _refusal(pid):
+            return why
+        tool = shutil.which("jcmd")
+        if tool is None:
+            return "jcmd is not installed"
         done = subprocess.run(
             [tool, str(pid), "Compiler.perfmap"],
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
             timeout=_SECONDS,
             check=False,
         )
-    except (OSError, subprocess.TimeoutExpired):
-        return False
-    return done.returncode == 0
+    except subprocess.TimeoutExpired:
+        return f"jcmd got no answer from {pid} within {_SECONDS} s"
+    except OSError as error:
+        return f"{pid} cannot be asked: {(error.strerror or str(error)).lower()}"
+    if not done.returncode:
+        return ""
+    said = (done.stderr or done.stdout).split("\n")
+    last = next((line for line in reversed(said) if line.strip()), "")
+    return f"jcmd got no answer from {pid}: {last or f'exit code {done.returncode}'}"
+
+
+def _refusal(pid: int) -> str:
+    """Return why a process is not asked: jcmd sends SIGQUIT, which ends some."""
+    from pagescan.target import jvm
+
+    if not jvm.is_machine(pid):
+        return f"{pid} is not a Java virtual machine"
+    if not jvm.is_listening(pid):
+        return f"{pid} does not answer jcmd now: it has no handler of SIGQUIT"
+    return ""
 
 
 def _file_name(pid: int) -> str:

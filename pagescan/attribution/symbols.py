@@ -102,10 +102,9 @@ class Symbols:
             undo.callback(self.close)
             self._reader = Reader(self._target)
             self._jit = jit_maps.JitMap(self._files)
-            if ask_runtime and not self.ask_runtime():
-                self.notes.append(
-                    "jcmd got no answer: methods of Java stay without a name"
-                )
+            self._unasked: str | None = None  # the note; "": it has answered once
+            if ask_runtime:
+                self.ask_runtime()
             self.refresh()
             undo.pop_all()
 
@@ -122,11 +121,20 @@ class Symbols:
             self._forget(JIT)
 
     def ask_runtime(self) -> bool:
-        """Let a Java machine tell its compiled methods; return whether it did."""
-        asked = self._jit.ask_java()
-        if asked:
+        """Let a Java machine tell its compiled methods; return whether it did.
+
+        A note says why, as long as it never did.
+        """
+        if self._unasked and self._unasked in self.notes:
+            self.notes.remove(self._unasked)
+        why = self._jit.ask_java()
+        if not why:
             self._forget(JIT)
-        return asked
+            self._unasked = ""
+        elif self._unasked is None or self._unasked:
+            self._unasked = f"methods of Java stay without a name: {why}"
+            self.notes.append(self._unasked)
+        return not why
 
     def _take(self, mappings: list[Mapping]) -> None:
         gone = set(self._mappings).difference(mappings)

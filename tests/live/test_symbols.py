@@ -304,9 +304,9 @@ def test_only_a_map_that_the_runtime_wrote_goes(
     kept.write_text("1000 10 kept\n")
     made = "file"
 
-    def ask_java(_: int) -> bool:
+    def ask_java(_: int) -> str:
         makes[made]()
-        return True
+        return ""
 
     monkeypatch.setattr(jit_maps, "ask_java", ask_java)
     try:
@@ -345,7 +345,8 @@ def test_process_without_a_handler_is_not_asked(start: Start, tmp_path: Path) ->
     process, _ = start(build(tmp_path))
     with Symbols(process.pid, ask_runtime=True) as symbols:
         assert symbols.notes == [
-            "jcmd got no answer: methods of Java stay without a name"
+            "methods of Java stay without a name:"
+            f" {process.pid} is not a Java virtual machine"
         ]
     assert process.poll() is None
 
