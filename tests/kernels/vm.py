@@ -200,7 +200,7 @@ def _qemu(
     folder = "security_model=none,multidevs=remap"
     threads = "multi" if processors > 1 else "single"
     return [
-        *(_QEMU, "-machine", "q35", "-accel", f"tcg,thread={threads}"),
+        *(_QEMU, "-machine", "q35,mem-merge=off", "-accel", f"tcg,thread={threads}"),
         *("-cpu", "max,la57=off", "-smp", str(processors), "-m", memory),
         *(
             "-nodefaults",

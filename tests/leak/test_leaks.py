@@ -26,7 +26,7 @@ from pagescan.writewatch import WriteWatch
 from tests import witness
 from tests.conftest import SANITIZED, Target
 
-ROUNDS = int(os.environ.get("PAGESCAN_ROUNDS", "400"))
+ROUNDS = int(os.environ.get("PAGESCAN_ROUNDS", "200"))
 TABLES = 16 << 20
 
 Start = Callable[..., Target]

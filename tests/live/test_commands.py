@@ -430,7 +430,7 @@ class TestWatch:
     def test_end_is_no_exec(self) -> None:
         """An end during a look is no exec, though memory goes before the process."""
         script = "import os; os.read(0, 1)"
-        for _ in range(40):
+        for _ in range(20):
             readable, writable = os.pipe()
             watch = subprocess.Popen(
                 [

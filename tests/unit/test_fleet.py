@@ -7,6 +7,8 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -79,13 +81,23 @@ def test_the_truth(fleet: Path) -> None:
         assert asked.functions() == []
 
 
+@pytest.fixture(scope="module")
+def spark() -> Iterator[Any]:
+    """One session of this process for all tests: a start of Spark takes ten seconds."""
+    builder = import_module("pyspark.sql").SparkSession.builder
+    own = builder.master("local[1]").config("spark.ui.enabled", "false").getOrCreate()
+    yield own
+    own.stop()
+
+
 @pytest.mark.needs("pyspark", "java")
 @pytest.mark.timeout(300)
+@pytest.mark.usefixtures("spark")
 def test_both_engines_give_equal_answers(fleet: Path) -> None:
     """Equal to the last bit, apart from what adds floats: nothing does."""
     with pagescan.open_fleet(str(fleet)) as asked:
         expected = {name: asked.answer(name) for name in QUESTIONS}
-    with pagescan.open_fleet(str(fleet), "spark:local[2]") as asked:
+    with pagescan.open_fleet(str(fleet), "spark") as asked:
         for name, rows in expected.items():
             assert asked.answer(name) == rows, name
 
@@ -175,9 +187,10 @@ def test_a_file_that_is_damaged_inside(broken: tuple[Path, Path]) -> None:
 
 @pytest.mark.needs("pyspark", "java")
 @pytest.mark.timeout(300)
+@pytest.mark.usefixtures("spark")
 def test_a_file_that_is_damaged_inside_with_spark(broken: tuple[Path, Path]) -> None:
     folder, path = broken
-    with pagescan.open_fleet(str(folder), "spark:local[1]") as asked:
+    with pagescan.open_fleet(str(folder), "spark") as asked:
         assert len(asked.functions()) == 0
         memory = asked.memory()
         assert asked.damaged == [str(path)]
@@ -186,9 +199,10 @@ def test_a_file_that_is_damaged_inside_with_spark(broken: tuple[Path, Path]) -> 
 
 @pytest.mark.needs("pyspark", "java")
 @pytest.mark.timeout(300)
+@pytest.mark.usefixtures("spark")
 def test_a_cut_file_with_spark(cut: tuple[Path, Path]) -> None:
     folder, path = cut
-    with pagescan.open_fleet(str(folder), "spark:local[1]") as asked:
+    with pagescan.open_fleet(str(folder), "spark") as asked:
         assert asked.damaged == [str(path)]
         memory = asked.memory()
     assert [(row.name, row.mapping, row.bytes) for row in memory] == MEMORY_OF_THE_REST
@@ -196,26 +210,19 @@ def test_a_cut_file_with_spark(cut: tuple[Path, Path]) -> None:
 
 @pytest.mark.needs("pyspark", "java")
 @pytest.mark.timeout(300)
-def test_a_session_of_the_caller(fleet: Path) -> None:
+def test_a_session_of_the_caller(fleet: Path, spark: Any) -> None:
     """It keeps its settings and views, and goes on."""
-    from importlib import import_module
-
-    builder = import_module("pyspark.sql").SparkSession.builder
-    own = builder.master("local[1]").config("spark.ui.enabled", "false").getOrCreate()
-    try:
-        own.conf.set("spark.sql.shuffle.partitions", "3")
-        own.range(5).createOrReplaceTempView("looks")
-        with pagescan.open_fleet(str(fleet), "spark") as asked:
-            assert asked.memory()[0].bytes == 4000 * PAGE
-        assert own.conf.get("spark.sql.shuffle.partitions") == "3"
-        assert own.sql("SELECT count(*) FROM looks").collect()[0][0] == 5
-        with pytest.raises(UsageError, match="Spark runs in this process already"):
-            pagescan.open_fleet(str(fleet), "spark:local[7]")
-        with pagescan.open_fleet(str(fleet), "spark:local[1]") as asked:
-            assert len(asked.growth()) == 4
-        assert own.range(3).count() == 3
-    finally:
-        own.stop()
+    spark.conf.set("spark.sql.shuffle.partitions", "3")
+    spark.range(5).createOrReplaceTempView("looks")
+    with pagescan.open_fleet(str(fleet), "spark") as asked:
+        assert asked.memory()[0].bytes == 4000 * PAGE
+    assert spark.conf.get("spark.sql.shuffle.partitions") == "3"
+    assert spark.sql("SELECT count(*) FROM looks").collect()[0][0] == 5
+    with pytest.raises(UsageError, match="Spark runs in this process already"):
+        pagescan.open_fleet(str(fleet), "spark:local[7]")
+    with pagescan.open_fleet(str(fleet), "spark:local[1]") as asked:
+        assert len(asked.growth()) == 4
+    assert spark.range(3).count() == 3
 
 
 @pytest.mark.needs("pyspark", "java")
