@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from pagescan.model.errors import PagescanError, UsageError, file_error
+from pagescan.render.whole_file import write_whole
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -35,7 +36,6 @@ class TextFile:
             )
         self._path = path
         self._registry = registry
-        self._scratch = f"{path}.{os.getpid()}"
         self._trouble = ""
 
     def check(self) -> None:
@@ -75,23 +75,14 @@ class TextFile:
         self._trouble = ""
 
     def _replace(self, text: bytes) -> None:
-        with contextlib.suppress(OSError):
-            os.unlink(self._scratch)  # of an exporter that was killed
-        call = "open"
         try:
-            with open(self._scratch, "wb", opener=_opener) as file:
-                call = "write"
-                file.write(text)
-            call = "rename"
-            os.rename(self._scratch, self._path)
+            write_whole(self._path, text, 0o644)  # node_exporter must read it
         except OSError as error:
-            with contextlib.suppress(OSError):
-                os.unlink(self._scratch)
             hint = "its folder must exist, and this user must be able to write it"
             raise file_error(
                 error,
                 f"write {self._path}",
-                call=call,
+                call="write",
                 hint=hint if error.errno in _OF_FOLDER else None,
             ) from error
 
@@ -101,11 +92,3 @@ class TextFile:
     def __exit__(self, *_: object) -> None:
         with contextlib.suppress(OSError):
             os.unlink(self._path)
-
-
-def _opener(path: str, flags: int) -> int:
-    """Open a new file, no link, that everybody may read, as node_exporter must."""
-    flags |= os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    fd = os.open(path, flags, 0o644)
-    os.fchmod(fd, 0o644)
-    return fd

@@ -7,12 +7,12 @@ import html
 import os
 import re
 import stat
-import tempfile
 from base64 import b64encode
 from typing import TYPE_CHECKING
 
 from pagescan.model.errors import PagescanError, file_error
 from pagescan.render.html.frames import payload
+from pagescan.render.whole_file import write_whole
 
 if TYPE_CHECKING:
     from pagescan.render.html.records import PageContents
@@ -65,19 +65,11 @@ def write_page(contents: PageContents, path: str, cap: int = CAP) -> int:
     Raises:
         PagescanError: The file cannot be written, or is no page.
     """
-    draft = ""
     try:
         _refuse_others(path)
         data = page(contents, cap).encode()
-        folder, name = os.path.split(path)
-        descriptor, draft = tempfile.mkstemp(".tmp", f".{name}-", folder or ".")
-        with open(descriptor, "wb") as file:
-            file.write(data)
-        os.replace(draft, path)
+        write_whole(path, data, 0o600)
     except OSError as error:
-        if draft:
-            with contextlib.suppress(OSError):
-                os.unlink(draft)
         raise file_error(error, f"write {path}", call="write") from error
     return len(data)
 
