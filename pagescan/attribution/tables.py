@@ -1,7 +1,8 @@
 """Chooses the best table of function names for a file, and caches it.
 
 In this order: .symtab of a separate debug file; the file's own .symtab; .symtab in
-.gnu_debugdata together with .dynsym; a debug file of a debuginfod server; .dynsym.
+.gnu_debugdata, or the table of Go's runtime, together with .dynsym; a debug file of a
+debuginfod server; .dynsym.
 The cache is keyed by what the kernel says of a file, and by the build id only for
 debug files: no process may choose the names of another one's code.
 """
@@ -11,7 +12,7 @@ import os
 from functools import lru_cache
 from typing import NamedTuple
 
-from pagescan.attribution import debug_files
+from pagescan.attribution import debug_files, go_table
 from pagescan.attribution.code_files import CodeFiles
 from pagescan.attribution.elf import BadElfError, Elf, Functions, Symbol, open_elf
 
@@ -87,6 +88,8 @@ def _functions(elf: Elf, path: bytes, files: CodeFiles) -> tuple[Functions, str]
     packed = _of_debugdata(elf)
     if packed:
         return Functions([*packed, *exported]), ".gnu_debugdata"
+    if of_go := go_table.functions_of(elf):
+        return Functions([*of_go, *exported]), ".gopclntab"
     symbols = _of_debug_file(debug_files.fetch(elf.build_id), elf.left_out)
     if symbols:
         return Functions(symbols), "debuginfod"

@@ -1,5 +1,6 @@
 """Names of code: each target prints where its functions are, and is its own witness."""
 
+import io
 import mmap
 import os
 import random
@@ -14,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from pagescan.attribution import jit_maps
-from pagescan.attribution.elf import BadElfError, Functions, open_elf
+from pagescan.attribution import go_table, jit_maps
+from pagescan.attribution.elf import BadElfError, Elf, Functions, open_elf
 from pagescan.attribution.symbols import JIT, Name, Symbols
 from pagescan.model.errors import NoSuchTargetError
 from tests import witness
@@ -163,6 +164,64 @@ def test_languages(start: Start, tmp_path: Path, name: str) -> None:
     """Names are those of the source, without the hash that Rust adds."""
     process, truth = start(build(tmp_path, name=name))
     assert functions(process.pid, truth) == [*truth.values()]
+
+
+@pytest.mark.needs("go")
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["-ldflags=-s -w"],
+        ["-ldflags=-s -w", "-buildmode=pie"],
+        ["-ldflags=-s -w -linkmode=external"],
+        ["-ldflags=-s -w -linkmode=external", "-buildmode=pie"],
+    ],
+    ids=["plain", "pie", "external", "external-pie"],
+)
+def test_a_stripped_go_program(start: Start, tmp_path: Path, words: list[str]) -> None:
+    """Each byte of each function has the name that it has with a symbol table."""
+    program = build(tmp_path, name="named.go")
+    named = tmp_path / "with-symbols"
+    whole = [word.replace("-s -w", "-w") for word in words]
+    source = str(HERE / "targets/named.go")
+    for place, flags in ((program, words), (named, whole)):
+        line = ["go", "build", "-o", str(place), *flags, source]
+        subprocess.run(line, check=True, cwd=tmp_path)
+    process, truth = start(program)
+    assert functions(process.pid, truth) == [*truth.values()]
+    with program.open("rb") as file, named.open("rb") as other:
+        elf, same = open_elf(file.fileno()), open_elf(other.fileno())
+        assert elf.symbols(".symtab") == []
+        found, expected = Functions(go_table.functions_of(elf)), same.symbols(".symtab")
+        table = Functions(expected)
+    assert len(found) > 1000
+    of_go = [one for one in expected if found.at(one[0]) is not None]
+    assert len(of_go) > len(found) - 5
+    for begin, size, *_ in of_go:
+        for address in {begin, begin + size // 2, begin + max(size - 1, 0)}:
+            mine, theirs = found.at(address), table.at(address)
+            assert theirs is not None
+            if theirs[0].startswith(b"type..") or mine is None:
+                continue
+            assert mine[1] == theirs[1], (hex(address), mine, theirs)
+
+
+@pytest.mark.needs("go")
+def test_a_damaged_table_of_go(tmp_path: Path) -> None:
+    """It may have fewer names, or wrong ones, and raises nothing."""
+    whole = build(tmp_path, name="named.go").read_bytes()
+    section = Elf(io.BytesIO(whole)).sections[".gopclntab"]
+    chance = random.Random(1)
+    for _ in range(60):
+        damaged = bytearray(whole)
+        for _ in range(3):
+            at = section.offset + chance.randrange(8, 72)
+            damaged[at] = chance.randrange(256)
+        at = section.offset + chance.randrange(section.size)
+        damaged[at : at + 64] = chance.randbytes(64)
+        elf = Elf(io.BytesIO(damaged))
+        found = Functions(go_table.functions_of(elf))
+        for address in (0, 1 << 63, elf.address(elf.sections[".text"].offset) + 99):
+            found.at(address)
 
 
 def test_names_outlive_the_process(start: Start, tmp_path: Path) -> None:
