@@ -298,7 +298,7 @@ def test_only_a_jvm_is_asked() -> None:
     try:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
-        assert not ask_java(process.pid)
+        assert ask_java(process.pid) == f"{process.pid} is not a Java virtual machine"
         assert process.poll() is None
         process.send_signal(signal.SIGQUIT)  # this ends it
         assert "SIGQUIT" in process.communicate(timeout=60)[1]
