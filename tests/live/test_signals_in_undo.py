@@ -20,7 +20,7 @@ from tests.conftest import Target, command, session_files
 
 pytestmark = [pytest.mark.needs("tracking", "root")]
 
-MOMENTS = int(os.environ.get("PAGESCAN_SIGNALS", "6"))
+MOMENTS = int(os.environ.get("PAGESCAN_SIGNALS", "4"))
 SEED = int(os.environ.get("PAGESCAN_SEED", "0")) or random.SystemRandom().getrandbits(
     32
 )
