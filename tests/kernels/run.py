@@ -276,6 +276,12 @@ def main() -> int:
     if not vm.has_qemu():
         print("kernels: qemu-system-x86_64 is not installed", file=sys.stderr)
         return 2
+    if own := vm.own_folder(Path.cwd()):
+        print(
+            f"kernels: a machine has {own} of its own: the project must lie elsewhere",
+            file=sys.stderr,
+        )
+        return 2
     for folder in ("pagescan", "tests"):  # once here, and not in each machine
         compileall.compile_dir(folder, quiet=2)
     columns: list[Column] = []

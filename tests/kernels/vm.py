@@ -224,6 +224,12 @@ def _end_with_us() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
+def own_folder(place: Path) -> Path | None:
+    """Return the folder around a place that a machine has of its own, or None."""
+    of_its_own = (Path("/tmp"), Path("/run"), Path("/dev"))
+    return next((one for one in of_its_own if place.is_relative_to(one)), None)
+
+
 def has_qemu() -> bool:
     """Whether QEMU for these machines is installed."""
     return shutil.which(_QEMU) is not None

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from tests.kernels import vm
 from tests.kernels.archive import numbers
 from tests.kernels.run import KERNELS, Column, Wanted, table
 
@@ -29,6 +30,12 @@ def test_the_release_that_is_wanted() -> None:
     assert Wanted("", "6.12").of(RELEASES) == oldest[::-1]
     assert Wanted("", "6.12.95").of(RELEASES) == ["6.12.95+deb12-amd64"]
     assert Wanted("", "7.3").of(RELEASES) == []
+
+
+def test_a_project_that_no_machine_would_see() -> None:
+    """A machine has its own /tmp, and sees the other folders of this one."""
+    assert vm.own_folder(Path("/tmp/ci/clone")) == Path("/tmp")
+    assert vm.own_folder(Path("/tmpfiles/clone")) is None
 
 
 def test_what_ci_runs_has_a_kernel_of_each_sort() -> None:
