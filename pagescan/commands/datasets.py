@@ -154,13 +154,14 @@ def of_dataset(
 
 def export(files: Sequence[str], words: DatasetWords) -> int:
     """Add recordings to the dataset, one after the other; return the exit code."""
+    from pagescan.commands.signals import undo_on_signals
     from pagescan.console.garbage import without_searches
     from pagescan.recording.api import open_recording
 
     assert words.folder is not None  # noqa: S101 - the caller has checked it
     damaged = False
     for path in files:
-        with without_searches(), open_recording(path) as recording:
+        with undo_on_signals(), without_searches(), open_recording(path) as recording:
             added = recording.write_parquet(
                 words.folder,
                 since_look=words.since_look or 0,

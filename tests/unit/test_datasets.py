@@ -262,6 +262,33 @@ def test_kills_at_any_moment(tmp_path: Path) -> None:
         }
 
 
+SIGNALLED = """
+import os, signal, sys
+from pagescan.cli import run
+number, *words = sys.argv[1:]
+rename = os.rename
+
+def signalled(*paths):
+    os.kill(os.getpid(), int(number))
+    rename(*paths)
+
+os.rename = signalled
+sys.exit(run(words))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_leaves_no_draft(tmp_path: Path, number: int) -> None:
+    """It comes when all files are written, and none of them is in the dataset yet."""
+    path, folder = made(tmp_path / "a.pagescan", 20).close(), tmp_path / "set"
+    words = ["report", path, "--parquet", str(folder)]
+    line = [sys.executable, "-c", SIGNALLED, str(int(number)), *words]
+    done = subprocess.run(line, capture_output=True, check=False)
+    assert done.returncode == (130 if number == signal.SIGINT else -number)
+    assert not folder.exists()
+    assert command(*words).code == 0
+
+
 def test_writers_wait_for_each_other(tmp_path: Path) -> None:
     recording = made(tmp_path / "a.pagescan", 30)
     path, folder = recording.close(), tmp_path / "set"
