@@ -12,7 +12,7 @@ import os
 from functools import lru_cache
 from typing import NamedTuple
 
-from pagescan.attribution import debug_files, go_table
+from pagescan.attribution import debug_files
 from pagescan.attribution.code_files import CodeFiles
 from pagescan.attribution.elf import BadElfError, Elf, Functions, Symbol, open_elf
 
@@ -88,6 +88,8 @@ def _functions(elf: Elf, path: bytes, files: CodeFiles) -> tuple[Functions, str]
     packed = _of_debugdata(elf)
     if packed:
         return Functions([*packed, *exported]), ".gnu_debugdata"
+    from pagescan.attribution import go_table  # most files need none of it
+
     if of_go := go_table.functions_of(elf):
         return Functions([*of_go, *exported]), ".gopclntab"
     symbols = _of_debug_file(debug_files.fetch(elf.build_id), elf.left_out)
