@@ -28,6 +28,9 @@ def _run() -> int:
     from pagescan.cli import run
 
     code = run()
+    import _signal  # type: ignore[import-not-found]  # signal takes a millisecond
+
+    _signal.signal(_signal.SIGINT, _signal.SIG_IGN)  # the command is over
     gc.freeze()
     return code
 
@@ -37,13 +40,9 @@ def _not_raised(event: "sys.UnraisableHookArgs") -> None:
     if event.exc_type is not KeyboardInterrupt:
         sys.__unraisablehook__(event)
         return
-    import signal
+    from pagescan.console.interrupts import dropped
 
-    from pagescan.console import interrupts
-
-    interrupts.dropped()
-    signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGINT))
-    signal.setitimer(signal.ITIMER_REAL, 0.01)
+    dropped()
 
 
 def _interrupted() -> int:

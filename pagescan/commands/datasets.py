@@ -155,31 +155,36 @@ def of_dataset(
 def export(files: Sequence[str], words: DatasetWords) -> int:
     """Add recordings to the dataset, one after the other; return the exit code."""
     from pagescan.commands.signals import undo_on_signals
+
+    with undo_on_signals():
+        damaged = [_export_one(path, words) for path in files]
+    return 1 if any(damaged) else 0
+
+
+def _export_one(path: str, words: DatasetWords) -> bool:
+    """Add a recording, and say what was added; return whether it is damaged."""
     from pagescan.console.garbage import without_searches
     from pagescan.recording.api import open_recording
 
     assert words.folder is not None  # noqa: S101 - the caller has checked it
-    damaged = False
-    for path in files:
-        with undo_on_signals(), without_searches(), open_recording(path) as recording:
-            added = recording.write_parquet(
-                words.folder,
-                since_look=words.since_look or 0,
-                release=words.release,
-            )
-            for message in recording.damage:
-                tell(f"pagescan: {message}")
-            damaged |= bool(recording.damage)
-        if added.looks:
-            tell(
-                f"pagescan: {words.folder}: {plural(added.looks, 'look')} of {path},"
-                f" {plural(added.regions, 'region')}, {format_size(added.bytes)}"
-            )
-        elif recording.looks:
-            tell(f"pagescan: {words.folder}: {path} has no look that is not in it")
-        else:
-            tell(f"pagescan: {path} has no look")
-    return 1 if damaged else 0
+    with without_searches(), open_recording(path) as recording:
+        added = recording.write_parquet(
+            words.folder,
+            since_look=words.since_look or 0,
+            release=words.release,
+        )
+        for message in recording.damage:
+            tell(f"pagescan: {message}")
+    if added.looks:
+        tell(
+            f"pagescan: {words.folder}: {plural(added.looks, 'look')} of {path},"
+            f" {plural(added.regions, 'region')}, {format_size(added.bytes)}"
+        )
+    elif recording.looks:
+        tell(f"pagescan: {words.folder}: {path} has no look that is not in it")
+    else:
+        tell(f"pagescan: {path} has no look")
+    return bool(recording.damage)
 
 
 def ask(files: Sequence[str], words: DatasetWords, output: Output) -> int:

@@ -130,10 +130,11 @@ def command(
     with contextlib.ExitStack() as undo:
         undo.enter_context(undo_on_signals())
         launched, selection = None, Selection()
-        cmd_output = CmdOutput.of(cmd_file, live=live) if run else None
-        if cmd_output:
-            undo.callback(cmd_output.close)
+        cmd_output: CmdOutput | None = None
+        if run:
             with one_step():
+                cmd_output = CmdOutput.of(cmd_file, live=live)
+                undo.callback(cmd_output.close)
                 launched = launch(
                     list(words), stdout=cmd_output.fd, stderr=cmd_output.fd
                 )

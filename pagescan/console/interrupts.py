@@ -2,8 +2,12 @@
 
 Between them lies, for example, a file that has been made and is not yet known to the
 block that removes it; or an undo of which one half is done. A signal that comes there
-is put off until it harms nothing. After the first KeyboardInterrupt everything is an
-undo, so that no further one comes.
+is put off: it comes again a moment later. After the first KeyboardInterrupt everything
+is an undo, so that no further one comes.
+
+An undo is known by the names of functions: `__exit__` and `close`, with all that they
+call. All this holds within `interrupting`, which the commands use; elsewhere, as in a
+program that uses the library, signals do what that program wants.
 """
 
 import _thread
@@ -12,11 +16,11 @@ import signal
 import time
 from collections.abc import Collection, Iterator
 from types import FrameType
+from typing import Any
 
 from pagescan.console.streams import end_soon
 
 _UNDO = frozenset({"__exit__", "close"})
-"""Functions that undo something, and must not be left before their end."""
 _AGAIN = 0.01  # seconds
 
 
@@ -28,36 +32,39 @@ class _State:
         steps: How many blocks of `one_step` it is in.
         raised: The signal that became a KeyboardInterrupt; 0: none so far.
         put_off: Signals that come again.
-        repeated: Whether the next signal is one that comes again.
+        next_comes_again: Whether the next signal is one that was put off.
+        hurries: Whether a signal came while something was undone.
     """
 
     main = _thread.get_ident()
     steps = 0
     raised = 0
     put_off: set[int] = set()  # noqa: RUF012 - there is one state
-    repeated = False
+    next_comes_again = False
+    hurries = False
 
 
 @contextlib.contextmanager
 def interrupting(numbers: Collection[int]) -> Iterator[None]:
     """Let signals raise KeyboardInterrupt in the block, as described above.
 
-    Afterwards each has its earlier handler. A signal that was put off to the end of the
-    block comes then; so does one other than SIGINT that was raised.
+    Afterwards each has its earlier handler. If the one that was raised is not SIGINT,
+    it comes again then. Those that were put off to the end of the block are dropped:
+    the block has done all its work, or ends with an error that has to be told.
     """
-    _State.raised = 0
-    before = {number: signal.signal(number, _interrupt) for number in numbers}
+    _State.raised, _State.hurries = 0, False
+    before: dict[int, Any] = {}
     try:
+        for number in numbers:
+            before[number] = signal.getsignal(number)
+            signal.signal(number, _interrupt)
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        waiting = sorted(_State.put_off)
         _State.put_off.clear()
         if _State.raised not in (0, signal.SIGINT):
             signal.raise_signal(_State.raised)
-        elif not _State.raised and waiting:
-            signal.raise_signal(waiting[-1])
 
 
 @contextlib.contextmanager
@@ -70,24 +77,43 @@ def one_step() -> Iterator[None]:
         _State.steps -= 1
 
 
+def raise_if_put_off() -> None:
+    """Raise KeyboardInterrupt if a signal waits for the end of a step: undo it."""
+    if _State.put_off and not _State.raised:
+        _State.raised = min(_State.put_off)
+        raise KeyboardInterrupt
+
+
+def hurries() -> bool:
+    """Whether a signal came while something was undone: leave out what is optional."""
+    return _State.hurries
+
+
 def dropped() -> None:
     """Let a KeyboardInterrupt come again that Python has dropped."""
-    _State.raised = 0
+    number, _State.raised = _State.raised or signal.SIGINT, 0
+    _put_off(number)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
     """Handle a signal: raise KeyboardInterrupt, put it off, or only hurry."""
-    repeated, _State.repeated = _State.repeated, False
-    if not (_State.raised or _State.steps or _undoes(frame)):
-        _State.raised = number
+    comes_again, _State.next_comes_again = _State.next_comes_again, False
+    undoes = bool(_State.raised) or _undoes(frame)
+    if not (undoes or _State.steps):
+        _State.raised, _State.hurries = number, False
+        _State.put_off.clear()
         raise KeyboardInterrupt
-    if not repeated:
+    if not comes_again:
+        _State.hurries |= undoes
         end_soon(by_user=number == signal.SIGINT)
     if not _State.raised:
         _put_off(number)
 
 
 def _undoes(frame: FrameType | None) -> bool:
+    """Whether something is undone, or just entered: contextlib does not know it yet."""
+    if frame is not None and frame.f_code.co_filename == contextlib.__file__:
+        return True
     while frame is not None:
         if frame.f_code.co_name in _UNDO:
             return True
@@ -100,9 +126,9 @@ def _put_off(number: int) -> None:
         time.sleep(_AGAIN)
         if number in _State.put_off:
             _State.put_off.discard(number)
-            _State.repeated = True
+            _State.next_comes_again = True
             signal.pthread_kill(_State.main, number)
 
-    if number not in _State.put_off:
-        _State.put_off.add(number)
+    _State.put_off.add(number)
+    with contextlib.suppress(RuntimeError):  # no more threads: the user tries again
         _thread.start_new_thread(come_again, ())

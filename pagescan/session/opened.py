@@ -57,7 +57,7 @@ def start(
         tracking = Tracking.start(target, selection, max_tables=max_tables, pace=pace)
         undo.callback(tracking.close)
         _store_huge(lock.directory, target.pid, tracking.armed.huge)
-        with one_step():  # a keeper has it, or this process
+        with one_step():  # either a keeper has it, or this process
             _hand_over(tracking, lock, joining)
             undo.pop_all()
     lock.close()

@@ -23,6 +23,7 @@ from pagescan.session.held_session import CLIENTS
 from pagescan.session.keeper import FAILED, READY
 
 _END_TIMEOUT = 10.0
+_A_MOMENT_MS = 50
 
 
 def join(
@@ -93,6 +94,7 @@ def start(session: Session, lock: Lock, uffd: int, pidfd: int, pagemap: int) -> 
         finally:
             os.close(answer)
         with open(ready, "rb") as said:
+            _await_answer(ready, keeper_pid)
             answered = said.read(len(READY))
             if answered != READY:
                 answered += said.read()
@@ -100,6 +102,25 @@ def start(session: Session, lock: Lock, uffd: int, pidfd: int, pagemap: int) -> 
         raise _failed(session, keeper_pid, answered, before)
     session.keeper_pid = keeper_pid
     return session
+
+
+def _await_answer(ready: int, pid: int) -> None:
+    """Wait until a keeper says something; kill it if this process is asked to end."""
+    import select
+    import signal
+
+    from pagescan.console.interrupts import raise_if_put_off
+
+    waiter = select.poll()
+    waiter.register(ready, select.POLLIN)
+    try:
+        while not waiter.poll(_A_MOMENT_MS):
+            raise_if_put_off()
+    except BaseException:
+        with contextlib.suppress(ProcessLookupError, ChildProcessError):
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+        raise
 
 
 def _failed(session: Session, pid: int, said: bytes, before: int) -> PagescanError:

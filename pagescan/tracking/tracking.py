@@ -285,6 +285,8 @@ class Tracking:
 
     def _put_back(self) -> None:
         """Make split huge pages huge again; after Ctrl-C the rest stays split."""
+        from pagescan.console.interrupts import hurries
+
         added = None
         with contextlib.suppress(PagescanError):
             mappings = self.mappings.read()
@@ -293,7 +295,7 @@ class Tracking:
                 self.scanner,
                 mappings,
                 only_count=not self.restore_huge,
-                interrupted=self.end_early,
+                interrupted=lambda: self.end_early() or hurries(),
             )
         cost = self.scanner.take_cost() + self.restored.cost
         self.end_cost = replace(cost, mappings_added=added)

@@ -1,6 +1,7 @@
 """Signals that come while a command undoes what it has begun: it still undoes all.
 
-A trace function counts the lines that are run, and sends the signals at some of them.
+A trace function counts the lines that are run, and sends the first signal at one of
+them; three more come in the milliseconds after it.
 PAGESCAN_SIGNALS is the number of moments for each command; the run of a moment takes
 half a second.
 """
@@ -28,7 +29,7 @@ TAIL = 300  # lines: the undo of each command has fewer
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 PROGRAM = """
-import os, sys
+import os, sys, threading, time
 
 count_file, moments, *words = sys.argv[1:]
 moments = [tuple(map(int, item.split(":"))) for item in moments.split(",") if item]
@@ -38,9 +39,18 @@ def line(frame, event, _):
     global lines
     if event == "line":
         lines += 1
-        while moments and lines >= moments[0][0]:
-            os.kill(os.getpid(), moments.pop(0)[1])
+        if moments and lines >= moments[0][0]:
+            first, *others = moments
+            moments.clear()
+            threading.Thread(target=send, args=(others,), daemon=True).start()
+            os.kill(os.getpid(), first[1])
     return line
+
+def send(others):
+    # Python ends the tracing when the first signal raises: these come by the clock.
+    for microseconds, number in others:
+        time.sleep(microseconds / 1e6)
+        os.kill(os.getpid(), number)
 
 def call(frame, *_):
     global begun
@@ -101,7 +111,7 @@ def interrupted(words: str, made: Target, moments: str, folder: Path) -> int:
     assert process.returncode in codes, told
     assert "Traceback" not in stderr, told
     assert "internal error" not in stderr, told
-    return int(count.read_text()) if count.exists() else 0
+    return int(count.read_text() or 0) if count.exists() else 0
 
 
 def end_session(made: Target) -> None:
@@ -125,8 +135,8 @@ def test_an_undo_is_complete(
     for number in range(MOMENTS):
         (tmp_path / "one.pagescan").unlink(missing_ok=True)
         first = rolled.randrange(1 if number % 3 == 2 else lines - TAIL, lines)
-        at = [first, *sorted(first + rolled.randrange(100) for _ in range(3))]
-        moments = ",".join(f"{line}:{rolled.choice(SIGNALS):d}" for line in at)
+        at = [first, *(rolled.randrange(1, 3000) for _ in range(3))]
+        moments = ",".join(f"{place}:{rolled.choice(SIGNALS):d}" for place in at)
         interrupted(words, made, moments, tmp_path)
         end_session(made)
         told = f"{moments} (seed {SEED})"
@@ -134,3 +144,38 @@ def test_an_undo_is_complete(
         assert not witness.registered(made.pid), told
         left = {path.name for path in tmp_path.iterdir()}
         assert left <= {"lines", "one.pagescan"}, told
+
+
+SLOW = """
+import sys
+from pagescan.cli import run
+from pagescan.session import spawn
+
+class Slow:
+    executable = sys.argv[1]
+
+spawn.sys = Slow
+sys.exit(run(["arm", sys.argv[2]]))
+"""
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_keeper_that_does_not_start(
+    number: int, target: Callable[..., Target], tmp_path: Path
+) -> None:
+    """`arm` waits for it until a signal comes; then the keeper is ended, too."""
+    made = target("m=anon,pages=400,fill=1")
+    slow = tmp_path / "slow"
+    slow.write_text('#!/bin/sh\necho $$ >"$0.pid"; exec sleep 1000\n')
+    slow.chmod(0o755)
+    line = [sys.executable, "-c", SLOW, str(slow), str(made.pid)]
+    with subprocess.Popen(line, stderr=subprocess.PIPE, text=True) as process:
+        witness.wait_for((tmp_path / "slow.pid").exists)
+        witness.wait_for((tmp_path / "slow.pid").read_text)
+        process.send_signal(number)
+        _, stderr = process.communicate(timeout=30 * witness.PATIENCE)
+    assert process.returncode == (130 if number == signal.SIGINT else -number), stderr
+    assert not session_files()
+    assert not witness.registered(made.pid)
+    keeper = int((tmp_path / "slow.pid").read_text())
+    witness.wait_for(lambda: not Path(f"/proc/{keeper}").exists())
