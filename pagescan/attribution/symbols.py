@@ -102,7 +102,8 @@ class Symbols:
             undo.callback(self.close)
             self._reader = Reader(self._target)
             self._jit = jit_maps.JitMap(self._files)
-            self._unasked: str | None = None  # the note; "": it has answered once
+            self._unasked = ""  # the note that says why the runtime did not answer
+            self._has_answered = False
             if ask_runtime:
                 self.ask_runtime()
             self.refresh()
@@ -125,16 +126,17 @@ class Symbols:
 
         A note says why, as long as it never did.
         """
-        if self._unasked and self._unasked in self.notes:
+        if self._unasked:
             self.notes.remove(self._unasked)
-        why = self._jit.ask_java()
-        if not why:
-            self._forget(JIT)
             self._unasked = ""
-        elif self._unasked is None or self._unasked:
-            self._unasked = f"methods of Java stay without a name: {why}"
-            self.notes.append(self._unasked)
-        return not why
+        if why := self._jit.ask_java():
+            if not self._has_answered:
+                self._unasked = f"methods of Java stay without a name: {why}"
+                self.notes.append(self._unasked)
+            return False
+        self._has_answered = True
+        self._forget(JIT)
+        return True
 
     def _take(self, mappings: list[Mapping]) -> None:
         gone = set(self._mappings).difference(mappings)

@@ -9,7 +9,7 @@ import click
 from pagescan.commands.early_view import EarlyView
 from pagescan.commands.live import show
 from pagescan.commands.options import common, output, pace_option
-from pagescan.commands.signals import stop_on_signals, undo_on_signals
+from pagescan.commands.signals import stop_on_signals
 from pagescan.commands.values import SECONDS, SIZE
 from pagescan.commands.workload import PAGE, Workload
 from pagescan.console.context import Context
@@ -79,7 +79,6 @@ def command(
     check = Check()
     check_possible()
     with contextlib.ExitStack() as undo:
-        undo.enter_context(undo_on_signals())
         stop = undo.enter_context(stop_on_signals())
         workload = undo.enter_context(Workload(size, _ROUND))
         terms = Terms(Selection(), pace, say=context.say, detail=context.detail)

@@ -19,7 +19,7 @@ from pagescan.commands.options import (
     restore_option,
     tables_option,
 )
-from pagescan.commands.signals import stop_on_signals, undo_on_signals
+from pagescan.commands.signals import stop_on_signals
 from pagescan.commands.values import PERCENT, SECONDS
 from pagescan.console.context import Context
 from pagescan.exporter.collector import MemoryCollector
@@ -160,7 +160,6 @@ def command(
     registry = _registry()
     _raise_descriptors()
     with contextlib.ExitStack() as undo:
-        undo.enter_context(undo_on_signals())
         stop = undo.enter_context(stop_on_signals())
         collector = undo.enter_context(
             MemoryCollector(

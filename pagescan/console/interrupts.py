@@ -48,9 +48,10 @@ class _State:
 def interrupting(numbers: Collection[int]) -> Iterator[None]:
     """Let signals raise KeyboardInterrupt in the block, as described above.
 
-    Afterwards each has its earlier handler. If the one that was raised is not SIGINT,
-    it comes again then. Those that were put off to the end of the block are dropped:
-    the block has done all its work, or ends with an error that has to be told.
+    At the end of the block each signal gets its earlier handler back. A signal other
+    than SIGINT that has raised KeyboardInterrupt is then sent again, to that handler. A
+    signal that is still put off is dropped: the block has done all its work, or ends
+    with an error that has to be told.
     """
     _State.raised, _State.hurries = 0, False
     before: dict[int, Any] = {}
